@@ -1,0 +1,132 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a bundle says of itself: manifest.json as frozen dataclasses, checked when read."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from ood_perception.types import JsonDict
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = 'manifest.json'
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """
+    The network input: uint8 (B, height, width, 3) RGB.
+
+    policy: how a camera picture gets there, one of geometry.POLICIES ('fit' keeps the aspect and
+        pads, 'fill' keeps it and crops, 'stretch' does not keep it).
+    anchor: where the picture lies when it is padded or cropped, 0 = left/top, 1 = right/bottom.
+    """
+
+    height: int
+    width: int
+    patch: int
+    policy: str = 'fit'
+    anchor: float = 0.5
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """
+    One ONNX stage.
+
+    name: 'backbone', 'decoder' or 'head'.
+    file: ONNX file inside the bundle.
+    inputs, outputs: tensor names; stages are chained by name.
+    external_data: file with the weights beside the ONNX file, '' when they are inside it.
+    reduced_precision: whether bf16, fp16 or int8 may be used here; never for a head.
+    """
+
+    name: str
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    external_data: str = ''
+    reduced_precision: bool = False
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """A known class: its label id is its place in Manifest.classes; modelled = has etalons."""
+
+    name: str
+    color: tuple[int, int, int]
+    modelled: bool = True
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """
+    One head's outputs and meaning.
+
+    upsampling: score grid cells per patch along each axis.
+    selection: 'min' (per class, the class choice counts), 'gated' or 'unified' (one table, the
+        class choice does not count).
+    calibration: 'held-out' or 'paper'.
+    compiled_classes: the classes whose scores the head graph holds, in the order of the
+        'in_distribution' input.
+    """
+
+    name: str
+    surprisal: str
+    labels: str
+    upsampling: int
+    selection: str
+    calibration: str
+    compiled_classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """Checksum and size of a file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class GoldenSpec:
+    """golden.npz: image uint8 (2, h, w, 3), in_distribution (C,), surprisal, labels; and bounds."""
+
+    file: str = 'golden.npz'
+    surprisal_tolerance: float = 0.01
+    surprisal_bound: float = 6.0
+    score_tolerance: float = 1e-4
+    reduced_precision_surprisal_tolerance: float = 0.5
+    label_agreement: float = 0.99
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """
+    The whole manifest.
+
+    ground_classes: classes whose hull is the road region of interest.
+    in_distribution: classes that count as normal unless the user says otherwise.
+    provenance: backbone, its weights' sha256 and origin, licence, tool version, revision, command.
+    calibration: data list, pixel counts per class, rates achieved.
+    licences: one line per licence or notice that the user must know.
+    """
+
+    name: str
+    input: InputSpec
+    stages: tuple[StageSpec, ...]
+    classes: tuple[ClassSpec, ...]
+    heads: tuple[HeadSpec, ...]
+    ground_classes: tuple[str, ...]
+    in_distribution: tuple[str, ...]
+    files: dict[str, FileSpec]
+    golden: GoldenSpec = field(default_factory=GoldenSpec)
+    calibration: JsonDict = field(default_factory=dict)
+    provenance: JsonDict = field(default_factory=dict)
+    licences: tuple[str, ...] = ()
+    format: int = FORMAT_VERSION
+
+    def to_json(self) -> JsonDict:
+        """Return the manifest as plain JSON values."""
+        return dataclasses.asdict(self)

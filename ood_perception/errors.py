@@ -1,0 +1,31 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that a user can cause. Each message names the value, the place and the remedy."""
+
+
+class OodPerceptionError(Exception):
+    """Base of all errors that the package raises on purpose."""
+
+
+class BundleError(OodPerceptionError):
+    """A bundle is missing, altered, incomplete or of another format."""
+
+
+class EngineError(OodPerceptionError):
+    """An engine cannot be built, loaded or trusted (it missed its golden vectors)."""
+
+
+class ImageError(OodPerceptionError):
+    """An image or image message cannot be read as what it claims to be."""
+
+
+class ConfigError(OodPerceptionError):
+    """A parameter, option or configuration file holds a value that cannot be used."""
+
+
+class DependencyError(OodPerceptionError):
+    """An optional package is missing; the message names the extra to install."""
+
+
+class DataError(OodPerceptionError):
+    """A data set, a picture list or a label file is not what it should be."""
