@@ -1,0 +1,151 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The promise against what happens: flagged share of in-distribution pixels per class and pooled.
+
+At a promised false-alarm rate a pixel is flagged when surprisal >= -log10(rate), as in the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError, DataError
+from ..types import Float32Array, UInt8Array
+from .bootstrap import RESAMPLES, Interval, percentile_interval, resample_weights
+
+POOLED = 'pooled'
+EVERY_GROUP = 'all'
+RATES = (0.01, 0.02, 0.05)
+FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class PictureAlarms:
+    """
+    Flagged and scored pixels of one picture.
+
+    group: what is reported apart, the sequence for instance.
+    flagged: int64 (R, C), pixels of class c flagged at rate r.
+    pixels: int64 (C,), scored pixels of class c.
+    """
+
+    group: str
+    flagged: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PromiseRow:
+    """
+    One line of the table.
+
+    promised, observed: rates in (0, 1) and [0, 1]; observed is nan without pixels.
+    interval: 95 % bootstrap interval of observed over the group's pictures.
+    pixels, pictures: how much it rests on (pictures that hold the class).
+    kept: observed lies within promised / 2 ... promised * 2.
+    """
+
+    group: str
+    class_name: str
+    promised: float
+    observed: float
+    interval: Interval
+    pixels: int
+    pictures: int
+    kept: bool
+
+
+def count_alarms(
+    surprisal: Float32Array,
+    labels: UInt8Array,
+    classes: int,
+    rates: Sequence[float] = RATES,
+    group: str = '',
+) -> PictureAlarms:
+    """
+    Count the flagged pixels of one picture.
+
+    surprisal: float32 (H, W) >= 0. labels: uint8 (H, W), true class ids; ids >= classes (void,
+    not scored) are left out. Raises DataError for unequal shapes, ConfigError for a rate outside
+    (0, 1).
+    """
+    if surprisal.shape != labels.shape:
+        raise DataError(f'surprisal {surprisal.shape} and labels {labels.shape} differ in size')
+    if any(not 0.0 < rate < 1.0 for rate in rates):
+        raise ConfigError(f'promised rates {list(rates)} must each lie between 0 and 1')
+    pixels = np.bincount(labels.ravel(), minlength=256)[:classes]
+    flagged = [
+        np.bincount(labels[surprisal >= np.float32(-np.log10(rate))], minlength=256)[:classes]
+        for rate in rates
+    ]
+    return PictureAlarms(group, np.stack(flagged).astype(np.int64), pixels.astype(np.int64))
+
+
+def promise_rows(
+    pictures: Sequence[PictureAlarms],
+    class_names: Sequence[str],
+    pooled: Sequence[str],
+    rates: Sequence[float] = RATES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[PromiseRow]:
+    """
+    Compare observed with promised rates: per group and over all, per class and pooled.
+
+    class_names: names by id. pooled: the names that the pooled row sums (the in-distribution set).
+    Classes without a single pixel in a group are left out.
+    """
+    unknown = sorted(set(pooled) - set(class_names))
+    if unknown:
+        raise ConfigError(f'unknown classes {unknown}; known are {list(class_names)}')
+    chosen = np.isin(np.array(class_names), list(pooled))
+    groups = sorted({picture.group for picture in pictures})
+    rows: list[PromiseRow] = []
+    for group in [EVERY_GROUP, *groups] if len(groups) > 1 else [EVERY_GROUP]:
+        members = [p for p in pictures if group in (EVERY_GROUP, p.group)]
+        weights = resample_weights(len(members), resamples, seed)
+        flagged = np.stack([_with_pooled(p.flagged, chosen) for p in members]).astype(np.float64)
+        pixels = np.stack([_with_pooled(p.pixels, chosen) for p in members]).astype(np.float64)
+        for index, name in enumerate([*class_names, POOLED]):
+            if pixels[:, index].sum() > 0:
+                rows += [
+                    _row(group, name, rate, flagged[:, number, index], pixels[:, index], weights)
+                    for number, rate in enumerate(rates)
+                ]
+    return rows
+
+
+def _with_pooled(
+    counts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Append the sum over the chosen classes as one more column."""
+    return np.concatenate([counts, counts[..., chosen].sum(-1, keepdims=True)], axis=-1)
+
+
+def _row(
+    group: str,
+    name: str,
+    rate: float,
+    flagged: npt.NDArray[np.float64],
+    pixels: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+) -> PromiseRow:
+    """Make one row from per-picture counts (n,) and bootstrap weights (R, n)."""
+    observed = float(flagged.sum() / pixels.sum())
+    drawn = weights @ pixels
+    samples = np.where(drawn > 0, (weights @ flagged) / np.maximum(drawn, 1.0), np.nan)
+    return PromiseRow(
+        group=group,
+        class_name=name,
+        promised=rate,
+        observed=observed,
+        interval=percentile_interval(samples),
+        pixels=int(pixels.sum()),
+        pictures=int(np.count_nonzero(pixels)),
+        kept=rate / FACTOR <= observed <= rate * FACTOR,
+    )
