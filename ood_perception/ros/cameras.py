@@ -1,0 +1,189 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One newest-frame slot per camera: what is not taken in time is dropped and counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+_RATE_WINDOW = 32
+
+
+@dataclass
+class Counters:
+    """
+    What became of a camera's frames since the node was configured.
+
+    callbacks = processed + dropped + bad + failed + skipped + those that wait or are in work.
+    dropped: replaced in the slot by a newer frame. bad: not decodable (ImageError).
+    failed: the engine or the publishing failed. skipped: arrived while nobody subscribed or the
+    node was disabled or inactive.
+    """
+
+    callbacks: int = 0
+    processed: int = 0
+    dropped: int = 0
+    bad: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A message taken from a slot; arrived: time.monotonic() of its callback, in seconds."""
+
+    camera: str
+    message: Any
+    arrived: float
+
+
+@dataclass
+class CameraState:
+    """
+    All that the node knows of one camera, guarded by the mailbox's lock.
+
+    last_error: the last refused frame's reason, '' once a frame was processed after it.
+    latency_ms: age of the last published frame by the node's clock, None when unknown.
+    """
+
+    name: str
+    counters: Counters = field(default_factory=Counters)
+    slot: Waiting | None = None
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
+    completions: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
+    last_error: str = ''
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class CameraReport:
+    """A copy of a camera's state; rates in hertz, idle: seconds without a frame, None: never."""
+
+    name: str
+    counters: Counters
+    input_rate: float
+    output_rate: float
+    idle: float | None
+    last_error: str
+    latency_ms: float | None
+
+
+class Mailbox:
+    """
+    The slots of all cameras. The executor's thread puts, the worker's thread takes.
+
+    `take` returns the newest frames of all cameras that wait at that moment, so that they can go
+    through the engine as one batch.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._changed = threading.Condition()
+        self._cameras = {name: CameraState(name) for name in names}
+        self._open = False
+        self._in_work = 0
+
+    def open(self) -> None:
+        """Accept frames from now on."""
+        with self._changed:
+            self._open = True
+
+    def close(self) -> None:
+        """Stop accepting, empty the slots (counted as skipped) and wake the taker."""
+        with self._changed:
+            self._open = False
+            for camera in self._cameras.values():
+                if camera.slot is not None:
+                    camera.slot = None
+                    camera.counters.skipped += 1
+            self._changed.notify_all()
+
+    def put(self, name: str, message: Any, *, wanted: bool) -> None:
+        """Count a callback; keep the message in the camera's slot if it is wanted."""
+        now = time.monotonic()
+        with self._changed:
+            camera = self._cameras[name]
+            camera.counters.callbacks += 1
+            camera.arrivals.append(now)
+            if not (wanted and self._open):
+                camera.counters.skipped += 1
+                return
+            if camera.slot is not None:
+                camera.counters.dropped += 1
+            camera.slot = Waiting(name, message, now)
+            self._changed.notify_all()
+
+    def take(self, timeout: float) -> list[Waiting]:
+        """Return the waiting frames of all cameras; [] after `timeout` seconds or when closed."""
+        with self._changed:
+            self._changed.wait_for(self._anything_waits, timeout)
+            taken = [c.slot for c in self._cameras.values() if c.slot is not None]
+            for camera in self._cameras.values():
+                camera.slot = None
+            self._in_work = len(taken)
+            return taken
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until no taken frame is in work; return whether that happened in time (seconds)."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._in_work == 0, timeout)
+
+    def processed(self, name: str, latency_ms: float | None) -> None:
+        """Count a frame whose outputs were published."""
+        with self._changed:
+            camera = self._cameras[name]
+            camera.counters.processed += 1
+            camera.completions.append(time.monotonic())
+            camera.latency_ms, camera.last_error = latency_ms, ''
+            self._finish_one()
+
+    def bad(self, name: str, reason: str) -> None:
+        """Count a frame that could not be decoded."""
+        with self._changed:
+            self._cameras[name].counters.bad += 1
+            self._cameras[name].last_error = reason
+            self._finish_one()
+
+    def failed(self, name: str, reason: str) -> None:
+        """Count a frame that was lost by a failure of ours."""
+        with self._changed:
+            self._cameras[name].counters.failed += 1
+            self._cameras[name].last_error = reason
+            self._finish_one()
+
+    def reports(self) -> list[CameraReport]:
+        """Return a consistent copy of every camera's state."""
+        now = time.monotonic()
+        with self._changed:
+            return [
+                CameraReport(
+                    name=camera.name,
+                    counters=replace(camera.counters),
+                    input_rate=_rate(camera.arrivals, now),
+                    output_rate=_rate(camera.completions, now),
+                    idle=now - camera.arrivals[-1] if camera.arrivals else None,
+                    last_error=camera.last_error,
+                    latency_ms=camera.latency_ms,
+                )
+                for camera in self._cameras.values()
+            ]
+
+    def _anything_waits(self) -> bool:
+        return not self._open or any(c.slot is not None for c in self._cameras.values())
+
+    def _finish_one(self) -> None:
+        self._in_work -= 1
+        if self._in_work == 0:
+            self._changed.notify_all()
+
+
+def _rate(times: Sequence[float], now: float) -> float:
+    """Return events per second over the kept times; it decays once events stop."""
+    if len(times) < 2:
+        return 0.0
+    interval = (times[-1] - times[0]) / (len(times) - 1)
+    return 1.0 / max(interval, now - times[-1], 1e-6)

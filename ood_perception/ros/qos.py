@@ -1,0 +1,89 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of service: what we ask of a camera, what it offers, and what outputs promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+AUTO, RELIABLE, BEST_EFFORT = 'auto', 'reliable', 'best_effort'
+RELIABILITIES = (AUTO, RELIABLE, BEST_EFFORT)
+
+
+def input_profile(reliability: str) -> QoSProfile:
+    """Return the profile of an image subscription: depth 1, 'reliable' or 'best_effort'."""
+    policy = (
+        ReliabilityPolicy.RELIABLE if reliability == RELIABLE else ReliabilityPolicy.BEST_EFFORT
+    )
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=policy,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def output_profile() -> QoSProfile:
+    """Return the profile of the outputs: reliable, depth 1."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
+    )
+
+
+def latched_profile() -> QoSProfile:
+    """Return the profile of LabelInfo: reliable, transient local, depth 1."""
+    profile = output_profile()
+    profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    return profile
+
+
+def debug_profile() -> QoSProfile:
+    """Return the profile of the debug topics: best effort, depth 1."""
+    return input_profile(BEST_EFFORT)
+
+
+def overridable() -> QoSOverridingOptions:
+    """Return options that declare `qos_overrides.<topic>.publisher.*` parameters."""
+    return QoSOverridingOptions.with_default_policies()
+
+
+def chosen_reliability(setting: str, publishers: Sequence[Any]) -> str:
+    """
+    Return 'reliable' or 'best_effort' for the parameter image_reliability.
+
+    'auto': reliable when every discovered publisher offers it, since an unfragmented best-effort
+    picture does not survive the default transport; best effort otherwise, because a reliable
+    subscription and a best-effort publisher never connect.
+    publishers: TopicEndpointInfo of the image topic's publishers.
+    """
+    if setting != AUTO:
+        return setting
+    every = bool(publishers) and all(_offers_reliable(endpoint) for endpoint in publishers)
+    return RELIABLE if every else BEST_EFFORT
+
+
+def describe(publishers: Iterable[Any]) -> str:
+    """Return a line like '/driver: reliable, volatile, type sensor_msgs/msg/Image'."""
+    return '; '.join(_describe_one(endpoint) for endpoint in publishers)
+
+
+def _offers_reliable(endpoint: Any) -> bool:
+    return bool(endpoint.qos_profile.reliability == ReliabilityPolicy.RELIABLE)
+
+
+def _describe_one(endpoint: Any) -> str:
+    profile = endpoint.qos_profile
+    name = f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'
+    return (
+        f'{name}: {profile.reliability.name.lower()}, {profile.durability.name.lower()}, '
+        f'type {endpoint.topic_type}'
+    )
