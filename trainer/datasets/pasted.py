@@ -1,0 +1,88 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""A set of road pictures with pasted objects on disk, in the same layout as the anomaly sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import DataError
+
+from ..outliers import Cutout, Pasted, PasteSettings, paste_objects
+from .anomaly import AnomalySet, load_anomaly_set, read_image
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def write_pasted_set(
+    pictures: Sequence[tuple[Path, UInt8Array]],
+    cutouts: Sequence[Cutout],
+    folder: Path,
+    settings: PasteSettings,
+    seed: int = 0,
+) -> AnomalySet:
+    """
+    Paste on every picture and write images/, labels/ and ground/ as PNG, in the 'pasted' layout.
+
+    pictures: (path, true class ids uint8 (H, W)). Each picture's draw depends on the seed and its
+    own name alone. A folder that was made from the same things is used as it is.
+    """
+    key = _key(pictures, cutouts, settings, seed)
+    record = folder / 'made.json'
+    if not record.is_file() or json.loads(record.read_text(encoding='utf-8'))['key'] != key:
+        for name in ('images', 'labels', 'ground'):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for stale in (folder / name).glob('*.png'):
+                stale.unlink()
+        for path, labels in pictures:
+            own = int.from_bytes(hashlib.sha256(path.stem.encode()).digest()[:6], 'big')
+            rng = np.random.default_rng([seed, own])
+            pasted = paste_objects(read_image(path), labels, cutouts, rng, settings)
+            _write(folder, path.stem, pasted)
+        record.write_text(json.dumps({'key': key, 'seed': seed, 'settings': asdict(settings)}))
+    return load_anomaly_set('pasted', folder)
+
+
+def read_ground(path: Path) -> npt.NDArray[np.bool_]:
+    """Read the road region of interest of a pasted picture, given the path of its labels."""
+    source = path.parent.parent / 'ground' / path.name
+    pixels = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise DataError(f'{source} cannot be read; make the pasted set again')
+    return pixels > 0
+
+
+def _write(folder: Path, name: str, pasted: Pasted) -> None:
+    """Write the three files of one picture."""
+    pixels = cv2.cvtColor(pasted.image, cv2.COLOR_RGB2BGR)
+    for part, values in (
+        ('images', pixels),
+        ('labels', pasted.mask),
+        ('ground', pasted.ground.astype(np.uint8) * 255),
+    ):
+        if not cv2.imwrite(str(folder / part / f'{name}.png'), values):
+            raise DataError(f'{folder / part / name}.png cannot be written; is the disk full?')
+
+
+def _key(
+    pictures: Sequence[tuple[Path, UInt8Array]],
+    cutouts: Sequence[Cutout],
+    settings: PasteSettings,
+    seed: int,
+) -> str:
+    """Hash everything that the set depends on."""
+    digest = hashlib.sha256(json.dumps([asdict(settings), seed]).encode())
+    for path, labels in pictures:
+        digest.update(path.stem.encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(labels.tobytes())
+    for cutout in cutouts:
+        digest.update(cutout.rgba.tobytes())
+    return digest.hexdigest()
