@@ -1,0 +1,100 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The monotone table from raw score to surprisal, in numpy and as an export-safe torch module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ood_perception.errors import ConfigError
+
+FloatArray = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class MonotoneTable:
+    """
+    A strictly increasing map from raw score x (higher = stranger) to surprisal > 0.
+
+    start: x of the first knot.
+    step: distance between knots in x, > 0.
+    knots: float (M,), M >= 2, surprisal at the knots, > 0 and strictly increasing.
+    low_slope: d surprisal / dx at and below the first knot, > 0; below it surprisal is
+        knots[0] * exp((x - start) * low_slope / knots[0]), which stays positive.
+    high_slope: d surprisal / dx beyond the last knot, > 0 (log-linear in the p-value).
+    """
+
+    start: float
+    step: float
+    knots: FloatArray
+    low_slope: float
+    high_slope: float
+
+    def __post_init__(self) -> None:
+        numbers = np.array([self.start, self.step, self.low_slope, self.high_slope])
+        knots = np.asarray(self.knots)
+        if knots.ndim != 1 or len(knots) < 2:
+            raise ConfigError(f'a table needs knots of shape (M,), M >= 2, not {knots.shape}')
+        if not (np.isfinite(numbers).all() and np.isfinite(knots).all()):
+            raise ConfigError('a table holds values that are not finite: fit it again')
+        if (numbers[1:] <= 0).any() or knots[0] <= 0 or (np.diff(knots) <= 0).any():
+            raise ConfigError(
+                f'a table must rise strictly above 0 (step {self.step:g}, slopes '
+                f'{self.low_slope:g} and {self.high_slope:g}, first knot {knots[0]:g}, least rise '
+                f'{np.diff(knots).min():g}): fit it again, with fewer knots or more pixels'
+            )
+
+    @property
+    def stop(self) -> float:
+        """The x of the last knot."""
+        return self.start + self.step * (len(self.knots) - 1)
+
+    def surprisal(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return float64 surprisal of raw scores of any shape (the oracle of the graph)."""
+        x = np.asarray(x, dtype=np.float64)
+        knots = np.asarray(self.knots, dtype=np.float64)
+        places = np.clip((x - self.start) / self.step, 0.0, len(knots) - 1.0)
+        left = np.minimum(places.astype(np.int64), len(knots) - 2)
+        inner = knots[left] + (places - left) * (knots[left + 1] - knots[left])
+        inner = inner + self.high_slope * np.maximum(x - self.stop, 0.0)
+        below = np.minimum(x - self.start, 0.0) * self.low_slope / knots[0]
+        return np.where(x < self.start, knots[0] * np.exp(below), inner)
+
+
+class TableModule(nn.Module):
+    """
+    MonotoneTable in float32 and operators of every runtime (Floor, Clip, Gather, Exp, Where).
+
+    Equal steps make the look-up a Gather instead of a search.
+    """
+
+    knots: torch.Tensor
+    rises: torch.Tensor
+
+    def __init__(self, table: MonotoneTable) -> None:
+        super().__init__()
+        knots = np.asarray(table.knots, dtype=np.float64)
+        self.start, self.stop = float(table.start), float(table.stop)
+        self.per_step = 1.0 / float(table.step)
+        self.last = float(len(knots) - 2)
+        self.first = float(knots[0])
+        self.low_rate = float(table.low_slope) / self.first
+        self.high_slope = float(table.high_slope)
+        self.register_buffer('knots', torch.tensor(knots, dtype=torch.float32))
+        self.register_buffer('rises', torch.tensor(np.diff(knots), dtype=torch.float32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return float32 surprisal > 0 of raw scores x, float32 of any shape."""
+        above = x - self.start
+        places = torch.clamp(above * self.per_step, 0.0, self.last + 1.0)
+        left = torch.clamp(torch.floor(places), 0.0, self.last)
+        index = left.to(torch.int64)
+        inner = self.knots[index] + (places - left) * self.rises[index]
+        inner = inner + self.high_slope * torch.relu(x - self.stop)
+        below = self.first * torch.exp(torch.clamp(above, max=0.0) * self.low_rate)
+        return torch.where(above < 0.0, below, inner)
