@@ -1,0 +1,93 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Results as plain JSON values and as Markdown tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from ..types import JsonDict
+from .bootstrap import Interval, metric_intervals
+from .metrics import PictureHistograms, PixelMetrics
+from .promise import PromiseRow
+
+TITLES = {
+    'average_precision': 'AP',
+    'average_precision_missed': 'AP, lost counted',
+    'fpr95': 'FPR95',
+    'auroc': 'AUROC',
+}
+
+
+def metrics_record(
+    exact: PixelMetrics, pictures: PictureHistograms, resamples: int, seed: int
+) -> JsonDict:
+    """Return metrics with their 95 % intervals as JSON values (nan becomes None)."""
+    intervals = metric_intervals(pictures, resamples, seed)
+    record: JsonDict = {name: plain(value) for name, value in asdict(exact).items()}
+    record['pictures'] = len(pictures.missed)
+    record['intervals'] = {name: interval_record(value) for name, value in intervals.items()}
+    return record
+
+
+def interval_record(interval: Interval) -> list[float | None]:
+    """Return [low, high]."""
+    return [plain(interval.low), plain(interval.high)]
+
+
+def plain(value: float) -> float | None:
+    """Return a number that JSON knows: nan becomes None."""
+    return None if math.isnan(value) else value
+
+
+def percent(value: float | None, interval: Sequence[float | None] | None = None) -> str:
+    """Write a share as '83.1 [70.2, 91.0]' in percent; '-' where undefined."""
+    if value is None:
+        return '-'
+    text = f'{100 * value:.1f}'
+    if interval is None or interval[0] is None or interval[1] is None:
+        return text
+    return f'{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+
+
+def metric_cell(record: Mapping[str, JsonDict], metric: str) -> str:
+    """Write one metric of a metrics_record with its interval."""
+    value: float | None = record.get(metric)  # type: ignore[assignment]
+    return percent(value, record['intervals'][metric])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; every row has as many cells as the header."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
+
+
+def promise_table(rows: Sequence[PromiseRow]) -> str:
+    """Return the promise as Markdown, in percent."""
+    header = ['pictures', 'class', 'promised', 'flagged [95 %]', 'within x2', 'pixels', 'pictures']
+    return markdown_table(
+        header,
+        [
+            [
+                row.group,
+                row.class_name,
+                f'{100 * row.promised:g}',
+                f'{100 * row.observed:.2f} '
+                f'[{100 * row.interval.low:.2f}, {100 * row.interval.high:.2f}]',
+                'yes' if row.kept else 'no',
+                str(row.pixels),
+                str(row.pictures),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:
+    """Return the promise as JSON values."""
+    return [
+        {**asdict(row), 'interval': interval_record(row.interval), 'observed': plain(row.observed)}
+        for row in rows
+    ]
