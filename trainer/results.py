@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,21 +95,15 @@ class ResultFolder:
         }
 
 
-class _replacing:  # noqa: N801
-    """Write beside the file and rename, so that a kill leaves no half file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f'.{path.name}.{os.getpid()}{path.suffix}')
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Offer a name beside the file, renamed at the end: a kill leaves no half file."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}{path.suffix}')
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: Any) -> None:
