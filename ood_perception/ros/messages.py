@@ -15,6 +15,7 @@ from geometry_msgs.msg import Point
 from sensor_msgs.msg import CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
+from ood_perception.geometry import scaled_intrinsics
 from ood_perception.ros.decode import decode_compressed, decode_image
 from ood_perception.types import Frame, Obstacle
 
@@ -94,29 +95,19 @@ def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:
         return scaled
     x, y = width / info.width, height / info.height
     scaled.width, scaled.height = width, height
-    scaled.k = _scaled_rows(info.k, 3, x, y)
-    scaled.p = _scaled_rows(info.p, 4, x, y)
+    scaled.k = _scaled(info.k, x, y)
+    scaled.p = _scaled(info.p, x, y)
     scaled.roi.x_offset, scaled.roi.width = round(info.roi.x_offset * x), round(info.roi.width * x)
     scaled.roi.y_offset = round(info.roi.y_offset * y)
     scaled.roi.height = round(info.roi.height * y)
     return scaled
 
 
-def _scaled_rows(matrix: Sequence[float], columns: int, x: float, y: float) -> list[float]:
-    """
-    Scale a row-major projection for another picture size.
-
-    REP-104's pixel centres lie on integers, so the principal point moves by half a pixel:
-    c' = (c + 0.5) * scale - 0.5.
-    """
-    rows = np.array(matrix, dtype=np.float64).reshape(3, columns)
-    if not rows.any():  # an uncalibrated camera
-        return [float(value) for value in rows.ravel()]
-    rows[0] *= x
-    rows[1] *= y
-    rows[0, 2] += 0.5 * x - 0.5
-    rows[1, 2] += 0.5 * y - 0.5
-    return [float(value) for value in rows.ravel()]
+def _scaled(matrix: Sequence[float], x: float, y: float) -> list[float]:
+    """Return K or P for a picture of another size; an uncalibrated one (zeros) stays as it is."""
+    if not any(matrix):
+        return [float(value) for value in matrix]
+    return [float(value) for value in scaled_intrinsics(np.array(matrix), x, y)]
 
 
 def obstacle_markers(
@@ -145,7 +136,7 @@ def _pinhole(size: tuple[int, int], info: Any | None) -> Pinhole:
     height, width = size
     if info is None or info.k[0] <= 0 or not info.width or not info.height:
         return float(width), float(width), (width - 1) / 2, (height - 1) / 2
-    k = _scaled_rows(info.k, 3, width / info.width, height / info.height)
+    k = _scaled(info.k, width / info.width, height / info.height)
     return k[0], k[4], k[2], k[5]
 
 

@@ -212,6 +212,13 @@ def _check_together(values: Mapping[str, Any]) -> None:
             f'hysteresis_rate {seed:g} is above false_alarm_rate {rate:g}, it can only be '
             'stricter: set both together, or hysteresis_rate to 0'
         )
+    for name in ('roi.polygons', 'roi.ignore_polygons'):
+        strangers = set(parse_polygons(name, values[name])) - {'', *values['cameras']}
+        if strangers:
+            raise ConfigError(
+                f'{name} names the cameras {sorted(strangers)}, the node has '
+                f'{list(values["cameras"])}: use these names'
+            )
     if values['roi.mode'] == 'polygon' and not strings(values['roi.polygons']):
         raise ConfigError(
             'roi.mode is polygon and roi.polygons is empty: set both together, for instance '

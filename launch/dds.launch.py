@@ -1,0 +1,41 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Set the DDS profile for large images for every process that is launched afterwards.
+
+Include it in the launch file of the camera driver: the profile acts in the publisher's process.
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+
+from launch import LaunchDescription
+
+FILES = {'large_images': 'dds_large_images.xml'}
+# Jazzy and Humble read the first variable, Kilted and later the second.
+VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+
+
+def set_profile(context):
+    name = LaunchConfiguration('dds_profile').perform(context)
+    if not name:
+        return []
+    if name not in FILES:
+        raise ValueError(f"dds_profile:={name} is not known: use '' or {', '.join(FILES)}")
+    path = Path(__file__).resolve().parent.parent / 'config' / FILES[name]
+    return [SetEnvironmentVariable(variable, str(path)) for variable in VARIABLES]
+
+
+def generate_launch_description():
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                'dds_profile',
+                default_value='large_images',
+                description="DDS profile: '' or large_images (Fast DDS)",
+            ),
+            OpaqueFunction(function=set_profile),
+        ]
+    )

@@ -1,0 +1,121 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Launch road_anomaly_node.
+
+Example:
+  ros2 launch ood_perception road_anomaly.launch.py bundle:=/data/my_bundle
+  cameras:=front=/front/image_raw,left=/left/image_raw dds_profile:=large_images
+
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchDescription
+
+HERE = Path(__file__).resolve().parent
+PARAMETERS_FILE = HERE.parent / 'config' / 'road_anomaly.yaml'
+
+# name, default, description; an empty value leaves the parameter file's.
+ARGUMENTS = (
+    ('bundle', '', 'Bundle: a directory or a .zip'),
+    ('engine', '', 'Runtime: auto, openvino, onnxruntime'),
+    ('precision', '', 'Precision of the backbone: auto, f32, bf16'),
+    (
+        'cameras',
+        '',
+        'Image topics: one topic for a single unnamed camera, or name=topic,name=topic',
+    ),
+    (
+        'camera_info',
+        '',
+        'CameraInfo topics in the same form; default: camera_info beside each image topic',
+    ),
+    ('transport', '', 'raw or compressed; image topics are given without /compressed'),
+    ('namespace', '', 'Namespace of the node'),
+    ('name', 'road_anomaly', 'Name of the node'),
+    ('params_file', str(PARAMETERS_FILE), 'Parameter file'),
+    ('use_sim_time', 'false', 'Take the time from /clock: true or false'),
+    ('autostart', 'true', 'Configure and activate at once: true or false'),
+    ('dds_profile', '', "DDS profile: '' or large_images; the camera driver needs it, too"),
+    ('log_level', 'info', 'debug, info, warn, error or fatal'),
+)
+TEXT_PARAMETERS = ('bundle', 'engine', 'precision', 'transport')
+FLAGS = {'true': True, '1': True, 'false': False, '0': False}
+
+
+def parse_topics(argument, text):
+    """Return {camera name: topic} for 'topic' or 'name=topic,name=topic'."""
+    topics = {}
+    for entry in filter(None, (part.strip() for part in text.split(','))):
+        name, equals, topic = entry.rpartition('=')
+        if not topic or (equals and not name) or name in topics:
+            raise ValueError(
+                f'{argument}:={text}: {entry!r} is empty or stands there twice, write '
+                'name=topic,name=topic or a single topic'
+            )
+        topics[name] = topic
+    if len(topics) > 1 and '' in topics:
+        raise ValueError(f'{argument}:={text}: with several cameras each needs a name')
+    return topics
+
+
+def flag(argument, text):
+    """Return a launch argument as a bool."""
+    if text.lower() not in FLAGS:
+        raise ValueError(f'{argument}:={text}: use true or false')
+    return FLAGS[text.lower()]
+
+
+def remappings(images, infos):
+    """Return the remappings of `image` and `camera_info` for each camera."""
+    rules = []
+    for name, topic in images.items():
+        prefix = f'{name}/' if name else ''
+        beside = topic.rpartition('/')[0] + '/camera_info'
+        info = infos.get(name, beside if '/' in topic else 'camera_info')
+        rules += [(f'{prefix}image', topic), (f'{prefix}camera_info', info)]
+    return rules
+
+
+def make_node(context):
+    value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    images = parse_topics('cameras', value['cameras'])
+    infos = parse_topics('camera_info', value['camera_info'])
+    strangers = sorted(set(infos) - set(images))
+    if strangers:
+        raise ValueError(f'camera_info:={value["camera_info"]}: {strangers} not in cameras')
+    overrides = {name: value[name] for name in TEXT_PARAMETERS if value[name]}
+    overrides['use_sim_time'] = flag('use_sim_time', value['use_sim_time'])
+    overrides['autostart'] = flag('autostart', value['autostart'])
+    if images:
+        overrides['cameras'] = list(images)
+    node = Node(
+        package='ood_perception',
+        executable='road_anomaly_node',
+        name=value['name'],
+        namespace=value['namespace'],
+        parameters=[value['params_file'], overrides],
+        remappings=remappings(images, infos),
+        ros_arguments=['--log-level', value['log_level']],
+        output='screen',
+        emulate_tty=True,
+    )
+    return [node]
+
+
+def generate_launch_description():
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, default, description in ARGUMENTS
+    ]
+    profile = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(HERE / 'dds.launch.py')),
+        launch_arguments={'dds_profile': LaunchConfiguration('dds_profile')}.items(),
+    )
+    return LaunchDescription([*arguments, profile, OpaqueFunction(function=make_node)])

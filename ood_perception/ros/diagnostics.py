@@ -1,0 +1,162 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the node says of itself on /diagnostics: per camera, the time spent, the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from ood_perception.ros.cameras import CameraReport, Counters
+from ood_perception.ros.timing import STAGES, StageSummary
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+Verdict = tuple[bytes, str]
+
+
+@dataclass(frozen=True)
+class InputSituation:
+    """
+    How a camera's topic looks from here.
+
+    publishers: number of publishers seen. offered: their QoS in words. requested: ours.
+    transport: how this process was told to transport images. timeout: seconds without a frame
+    that are too many. state: the lifecycle state's label. enabled: by ~/enable.
+    demanded: whether anyone subscribes to an output.
+    """
+
+    topic: str
+    publishers: int
+    offered: str
+    requested: str
+    transport: str
+    timeout: float
+    state: str
+    enabled: bool
+    demanded: bool
+
+
+@dataclass(frozen=True)
+class EngineSituation:
+    """
+    The engine's state: 'unconfigured', 'compiling', 'ready' or 'failed'; and what to show.
+
+    message: what is going on or what went wrong, '' when nothing needs saying.
+    values: runtime, precision, bundle and so on, in the order in which they are shown.
+    """
+
+    state: str = 'unconfigured'
+    message: str = ''
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+class CameraHistory:
+    """Remembers each camera's counters so that a report can say what happened since the last."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, Counters] = {}
+
+    def since_last(self, report: CameraReport) -> Counters:
+        """Return the counters' growth since the previous call for this camera."""
+        before = self._before.get(report.name, Counters())
+        self._before[report.name] = report.counters
+        return Counters(
+            *(
+                max(0, now - then)
+                for now, then in zip(
+                    dataclasses.astuple(report.counters), dataclasses.astuple(before), strict=True
+                )
+            )
+        )
+
+
+def camera_verdict(report: CameraReport, recent: Counters, situation: InputSituation) -> Verdict:
+    """Return level and message, the most specific cause first."""
+    silent = report.idle is None or report.idle > situation.timeout
+    if recent.failed:
+        return ERROR, f'{recent.failed} frames failed: {report.last_error}'
+    if recent.bad:
+        level = WARN if recent.processed else ERROR
+        return level, f'{recent.bad} of {recent.callbacks} frames rejected: {report.last_error}'
+    if situation.publishers and silent:
+        return WARN, _silence(situation)
+    if silent:
+        return WARN, f'waiting: nobody publishes {situation.topic}'
+    if situation.state != 'active':
+        return OK, f'{situation.state}: frames arrive and are not used'
+    if not situation.enabled:
+        return OK, 'disabled by ~/enable'
+    return OK, 'ok' if situation.demanded else 'ok: nobody subscribes, so nothing is computed'
+
+
+def _silence(situation: InputSituation) -> str:
+    return (
+        f'publisher seen, no frame arriving on {situation.topic}: offered {situation.offered}; '
+        f'requested {situation.requested}; our transport: {situation.transport}. Large images '
+        "need the DDS profile large_images in the publisher's process, or a reliable publisher"
+    )
+
+
+def camera_status(
+    node: str, report: CameraReport, recent: Counters, situation: InputSituation
+) -> Any:
+    """Return the status '<node>: camera <name>'."""
+    level, message = camera_verdict(report, recent, situation)
+    latency = 'n/a' if report.latency_ms is None else f'{report.latency_ms:.1f}'
+    values = {
+        **{key: str(value) for key, value in dataclasses.asdict(report.counters).items()},
+        'input_rate_hz': f'{report.input_rate:.2f}',
+        'output_rate_hz': f'{report.output_rate:.2f}',
+        'latency_ms': latency,
+        'seconds_since_frame': 'never' if report.idle is None else f'{report.idle:.1f}',
+        'topic': situation.topic,
+        'publishers': str(situation.publishers),
+        'offered_qos': situation.offered,
+        'requested_reliability': situation.requested,
+        'transport': situation.transport,
+        'last_error': report.last_error,
+    }
+    return _status(node, f'camera {report.name}'.rstrip(), level, message, values)
+
+
+def timing_status(node: str, summary: Mapping[str, StageSummary]) -> Any:
+    """Return the status '<node>: processing time'; 'n/a' before the first frame."""
+    values = {}
+    for stage in STAGES:
+        one = summary.get(stage)
+        values[f'{stage} median'] = f'{one.median:.2f}' if one else 'n/a'
+        values[f'{stage} p95'] = f'{one.p95:.2f}' if one else 'n/a'
+        values[f'{stage} last'] = f'{one.last:.2f}' if one else 'n/a'
+    own = summary.get('own_ms')
+    message = 'no frame processed yet'
+    if own:
+        message = f'own {own.median:.1f} ms, engine {summary["inference_ms"].median:.1f} ms'
+    return _status(node, 'processing time', OK, message, values)
+
+
+def engine_status(node: str, situation: EngineSituation) -> Any:
+    """Return the status '<node>: engine'."""
+    levels = {'failed': ERROR, 'compiling': WARN, 'unconfigured': OK, 'ready': OK}
+    level = levels[situation.state]
+    if situation.state == 'ready' and situation.message:
+        level = WARN
+    message = ': '.join(filter(None, (situation.state, situation.message)))
+    return _status(node, 'engine', level, message, {'state': situation.state, **situation.values})
+
+
+def diagnostic_array(stamp: Any, statuses: Sequence[Any]) -> Any:
+    """Return a DiagnosticArray."""
+    message = DiagnosticArray(status=list(statuses))
+    message.header.stamp = stamp
+    return message
+
+
+def _status(node: str, name: str, level: bytes, message: str, values: Mapping[str, str]) -> Any:
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(
+        level=level, name=f'{node}: {name}', message=message, hardware_id=node, values=pairs
+    )

@@ -1,0 +1,80 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One camera's subscriptions; the image's reliability follows what its publishers offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from ood_perception.ros import qos
+
+COMPRESSED = 'compressed'
+
+
+class CameraInput:
+    """
+    Subscribes to `image` and `camera_info`, for a named camera `<camera>/image` and so on.
+
+    transport: 'raw' or 'compressed'. The compressed topic is the *resolved* image topic with
+    '/compressed' behind it, so that one remap of `image` serves both transports.
+    on_image: called with (camera, message) on the executor's thread.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        camera: str,
+        transport: str,
+        reliability: str,
+        on_image: Callable[[str, Any], None],
+    ) -> None:
+        self.camera = camera
+        self.camera_info: Any | None = None
+        self._node, self._setting, self._on_image = node, reliability, on_image
+        prefix = f'{camera}/' if camera else ''
+        self.topic: str = node.resolve_topic_name(f'{prefix}image')
+        self._kind: Any = Image
+        if transport == COMPRESSED:
+            self.topic, self._kind = f'{self.topic}/compressed', CompressedImage
+        self.reliability = qos.chosen_reliability(reliability, self.publishers())
+        self._images = self._subscribe()
+        self._infos = node.create_subscription(
+            CameraInfo, f'{prefix}camera_info', self._keep_info, qos.input_profile(qos.BEST_EFFORT)
+        )
+
+    def publishers(self) -> list[Any]:
+        """Return the TopicEndpointInfo of every publisher seen on the image topic."""
+        return list(self._node.get_publishers_info_by_topic(self.topic))
+
+    def follow_publishers(self) -> None:
+        """Subscribe anew when the reliability that fits the publishers has changed."""
+        publishers = self.publishers()
+        # While nobody is seen nothing is gained by a change, and a restart would cost two.
+        wanted = qos.chosen_reliability(self._setting, publishers) if publishers else None
+        if wanted is None or wanted == self.reliability:
+            return
+        self._node.get_logger().info(
+            f'{self.topic}: subscribing {wanted}, publishers offer {qos.describe(publishers)}'
+        )
+        old, self.reliability = self._images, wanted
+        self._images = self._subscribe()
+        self._node.destroy_subscription(old)
+
+    def destroy(self) -> None:
+        """Remove the subscriptions from the node."""
+        self._node.destroy_subscription(self._images)
+        self._node.destroy_subscription(self._infos)
+
+    def _subscribe(self) -> Any:
+        return self._node.create_subscription(
+            self._kind, self.topic, self._receive, qos.input_profile(self.reliability)
+        )
+
+    def _receive(self, message: Any) -> None:
+        self._on_image(self.camera, message)
+
+    def _keep_info(self, message: Any) -> None:
+        self.camera_info = message

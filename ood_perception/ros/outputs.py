@@ -1,0 +1,223 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One camera's publishers: each output is computed only while someone subscribes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
+from visualization_msgs.msg import MarkerArray
+
+from ood_perception.overlay import OverlayOptions, draw_overlay, encode_jpeg
+from ood_perception.ros import qos
+from ood_perception.ros.maps import OutputMaps
+from ood_perception.ros.messages import (
+    ImageBuffer,
+    compressed_message,
+    detections_message,
+    image_message,
+    label_info_message,
+    obstacle_markers,
+    scaled_camera_info,
+)
+from ood_perception.ros.timing import FrameTimes, Stopwatch
+from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE, Detection
+
+DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
+MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
+IMAGES = {
+    'score': '32FC1',
+    'surprisal': '32FC1',
+    'confidence': 'mono8',
+    'mask': 'mono8',
+    'labels': 'mono8',
+}
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """
+    How outputs are made.
+
+    scale: size of the output images as a share of the camera picture, in (0, 1].
+    full_scale: surprisal that `confidence` shows as 255, > 0.
+    """
+
+    scale: float = 1.0
+    full_scale: float = 5.0
+    overlay: OverlayOptions = OverlayOptions()
+    jpeg_quality: int = 85
+
+
+def vision_messages() -> Any | None:
+    """Return the module vision_msgs.msg, None where it is not installed."""
+    try:
+        import vision_msgs.msg
+    except ImportError:
+        return None
+    return vision_msgs.msg
+
+
+class CameraOutputs:
+    """
+    The outputs of one camera on '~/...' or, for a named camera, '~/<camera>/...'.
+
+    The two LabelInfo topics and `obstacles` need vision_msgs and are absent without it.
+    """
+
+    def __init__(self, node: Any, camera: str, options: OutputOptions, vision: Any | None) -> None:
+        self.options = options
+        self._node, self._vision = node, vision
+        self._prefix = f'~/{camera}/' if camera else '~/'
+        self._buffers = {name: ImageBuffer(encoding) for name, encoding in IMAGES.items()}
+        self._publishers: dict[str, Any] = {}
+        self._latched: dict[str, Any] = {}
+        for name in IMAGES:
+            self._create(name, Image)
+        self._create('overlay', Image)
+        self._create('overlay/compressed', CompressedImage)
+        self._create('obstacle_markers', MarkerArray)
+        if options.scale != 1.0:
+            self._create('camera_info', CameraInfo)
+        if vision is not None:
+            self._create('obstacles', vision.Detection2DArray)
+            for name in ('mask_info', 'label_info'):
+                self._latched[name] = self._publisher(
+                    name, vision.LabelInfo, qos.latched_profile()
+                )
+        for name in DEBUG_TOPICS:
+            topic = f'debug/{name}'
+            self._publishers[topic] = self._publisher(topic, Float64, qos.debug_profile())
+
+    def _create(self, name: str, kind: Any) -> None:
+        self._publishers[name] = self._publisher(name, kind, qos.output_profile())
+
+    def _publisher(self, name: str, kind: Any, profile: Any) -> Any:
+        return self._node.create_lifecycle_publisher(
+            kind, self._prefix + name, profile, qos_overriding_options=qos.overridable()
+        )
+
+    def destroy(self) -> None:
+        """Remove the publishers from the node."""
+        for publisher in (*self._publishers.values(), *self._latched.values()):
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers, self._latched = {}, {}
+
+    def demanded(self) -> list[str]:
+        """Return the names of the outputs that someone subscribes to."""
+        return [n for n, p in self._publishers.items() if p.get_subscription_count() > 0]
+
+    def publish_infos(self, labels: dict[int, str], false_alarm_rate: float, stamp: Any) -> None:
+        """Publish mask_info (threshold on the score) and label_info, latched."""
+        if self._vision is None:
+            return
+        from std_msgs.msg import Header
+
+        header = Header(stamp=stamp)
+        infos = {
+            'mask_info': label_info_message(
+                self._vision, MASK_NAMES, 1.0 - false_alarm_rate, header
+            ),
+            'label_info': label_info_message(self._vision, labels, 0.0, header),
+        }
+        for name, message in infos.items():
+            self._latched[name].publish(message)
+
+    def publish(
+        self,
+        detection: Detection,
+        header: Any,
+        info: Any | None,
+        times: FrameTimes,
+    ) -> None:
+        """
+        Publish what is demanded, with the input's header.
+
+        header: the input message's own. info: the camera's newest CameraInfo or None.
+        times: fill_ms and publish_ms are added to.
+        """
+        job = _Job(self, OutputMaps(detection, self.options.scale), header, info)
+        for name in self.demanded():
+            build = _BUILDERS.get(name)
+            if build is None:
+                continue
+            with Stopwatch(times, 'fill_ms'):
+                message = build(job)
+            if message is not None:
+                with Stopwatch(times, 'publish_ms'):
+                    self._publishers[name].publish(message)
+
+    def publish_debug(self, times: FrameTimes, latency_ms: float | None) -> None:
+        """Publish the debug topics that are demanded; latency only when it is known."""
+        values = {
+            'preprocess_ms': times.decode_ms + times.preprocess_ms,
+            'inference_ms': times.inference_ms,
+            'postprocess_ms': times.postprocess_ms,
+            'latency_ms': latency_ms,
+        }
+        for name, value in values.items():
+            publisher = self._publishers[f'debug/{name}']
+            if value is not None and publisher.get_subscription_count() > 0:
+                publisher.publish(Float64(data=value))
+
+
+class _Job:
+    """One frame's outputs in the making; the overlay is drawn once for both of its topics."""
+
+    def __init__(
+        self, outputs: CameraOutputs, maps: OutputMaps, header: Any, info: Any | None
+    ) -> None:
+        self.maps, self.header, self.info = maps, header, info
+        self.detection, self.options = maps.detection, outputs.options
+        self.buffers, self.vision = outputs._buffers, outputs._vision
+        self._overlay: Any = None
+
+    def image(self, name: str, write: Callable[[Any], None]) -> Any:
+        """Let `write` fill the named output's message."""
+        buffer = self.buffers[name]
+        write(buffer.pixels(*self.maps.size))
+        return buffer.stamped(self.header)
+
+    def overlay(self) -> Any:
+        """uint8 (H, W, 3) RGB."""
+        if self._overlay is None:
+            self._overlay = draw_overlay(self.detection, self.options.overlay)
+        return self._overlay
+
+
+def _confidence(job: _Job) -> Any:
+    scale = job.options.full_scale
+    return job.image('confidence', lambda out: job.maps.write_confidence(out, scale))
+
+
+def _overlay_jpeg(job: _Job) -> Any:
+    return compressed_message(encode_jpeg(job.overlay(), job.options.jpeg_quality), job.header)
+
+
+def _markers(job: _Job) -> Any:
+    size = job.detection.geometry.camera_height, job.detection.geometry.camera_width
+    return obstacle_markers(job.detection.obstacles, size, job.info, job.header)
+
+
+def _camera_info(job: _Job) -> Any:
+    if job.info is None:
+        return None
+    return scaled_camera_info(job.info, *job.maps.size, job.header)
+
+
+_BUILDERS: dict[str, Callable[[_Job], Any]] = {
+    'score': lambda job: job.image('score', job.maps.write_score),
+    'surprisal': lambda job: job.image('surprisal', job.maps.write_surprisal),
+    'confidence': _confidence,
+    'mask': lambda job: job.image('mask', job.maps.write_mask),
+    'labels': lambda job: job.image('labels', job.maps.write_labels),
+    'overlay': lambda job: image_message(job.overlay(), 'rgb8', job.header),
+    'overlay/compressed': _overlay_jpeg,
+    'obstacles': lambda job: detections_message(job.vision, job.detection.obstacles, job.header),
+    'obstacle_markers': _markers,
+    'camera_info': _camera_info,
+}
