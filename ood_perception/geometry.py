@@ -24,6 +24,7 @@ from ood_perception.types import BoolArray, Float32Array, Geometry, UInt8Array
 POLICIES = ('fit', 'fill', 'stretch')
 PAD_COLOR = (124, 116, 104)  # ImageNet's mean colour: zero after the usual normalisation
 IGNORED_LABEL = 255
+MAXIMUM_PIXELS = 100_000_000
 
 Size = tuple[int, int]
 Points = npt.NDArray[np.float64]
@@ -41,7 +42,8 @@ def geometry_for(
         The aspect is kept to the nearest whole camera pixel.
     anchor: where the picture lies when padded or cropped, 0 = left/top, 1 = right/bottom.
 
-    Raises ConfigError for an unknown policy, an anchor outside [0, 1] or an empty size.
+    Raises ConfigError for an unknown policy, an anchor outside [0, 1] or an empty size, and
+    ImageError for a picture whose canvas would have more than MAXIMUM_PIXELS.
     """
     if policy not in POLICIES:
         raise ConfigError(f'resize policy {policy!r}: choose one of {", ".join(POLICIES)}')
@@ -50,6 +52,12 @@ def geometry_for(
     if min(*camera_size, *input_size) < 1:
         raise ConfigError(f'picture size {camera_size} or input size {input_size} is empty')
     canvas_height, canvas_width = _canvas_size(camera_size, input_size, policy)
+    if canvas_height * canvas_width > MAXIMUM_PIXELS:
+        raise ImageError(
+            f'picture of {camera_size[0]} x {camera_size[1]} pixels becomes {canvas_height} x '
+            f'{canvas_width} when brought to the shape of the network input: it is too large, or '
+            'too long and thin for the policy'
+        )
     scale_y, scale_x = input_size[0] / canvas_height, input_size[1] / canvas_width
     top = int(np.floor(anchor * (canvas_height - camera_size[0]) + 0.5))
     left = int(np.floor(anchor * (canvas_width - camera_size[1]) + 0.5))
@@ -139,6 +147,22 @@ def camera_window(geometry: Geometry) -> tuple[slice, slice]:
     top, left, height, width = _canvas(geometry)
     rows = slice(max(0, -top), min(geometry.camera_height, height - top))
     return rows, slice(max(0, -left), min(geometry.camera_width, width - left))
+
+
+def for_output(geometry: Geometry, size: Size) -> Geometry:
+    """
+    Return the geometry of the same view at another picture size (height, width).
+
+    The picture keeps its size exactly; what is cut or padded is rounded to whole pixels.
+    """
+    top, left, height, width = _canvas(geometry)
+    y, x = size[0] / geometry.camera_height, size[1] / geometry.camera_width
+    top, bottom = round(top * y), round((height - top - geometry.camera_height) * y)
+    left, right = round(left * x), round((width - left - geometry.camera_width) * x)
+    scale_y = geometry.height / max(1, size[0] + top + bottom)
+    scale_x = geometry.width / max(1, size[1] + left + right)
+    inner = (geometry.height, geometry.width)
+    return Geometry(*size, *inner, scale_x, scale_y, left * scale_x, top * scale_y)
 
 
 def camera_to_network(points: Points, geometry: Geometry) -> Points:

@@ -1,0 +1,256 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Camera frames in, detections out: the one path that node, replay and evaluation share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ood_perception.bundle.manifest import Manifest
+from ood_perception.engines.base import Engine
+from ood_perception.errors import EngineError, ImageError
+from ood_perception.geometry import (
+    Size,
+    camera_area_of_cell,
+    geometry_for,
+    to_network,
+)
+from ood_perception.postprocess import make_mask, obstacles_of
+from ood_perception.roi import class_table, fixed_region, scored_region
+from ood_perception.settings import Settings, class_ids, class_vector, head_of
+from ood_perception.types import (
+    BoolArray,
+    Detection,
+    EngineOutput,
+    Float32Array,
+    Frame,
+    Geometry,
+    StageTimes,
+    UInt8Array,
+)
+
+if TYPE_CHECKING:
+    from ood_perception.bundle.store import Bundle
+
+__all__ = ['Pipeline', 'Settings']
+
+_MOST_VIEWS = 64
+
+
+@dataclass(frozen=True)
+class _View:
+    """How one camera at one picture size is seen: geometry and the region that may be scored."""
+
+    geometry: Geometry
+    fixed: BoolArray
+
+
+@dataclass(frozen=True)
+class _State:
+    """Settings and engine that belong together; replaced as a whole, never changed."""
+
+    settings: Settings
+    engine: Engine
+    in_distribution: Float32Array
+    roi_classes: BoolArray
+    views: dict[tuple[str, Size], _View] = field(default_factory=dict)
+
+
+class Pipeline:
+    """
+    Frames through geometry, engine, region of interest, mask and obstacles.
+
+    `run` and `run_each` may be called by one thread at a time; settings and engine may be replaced
+    from any other thread meanwhile: a run uses what was current when it began. The same frames
+    give the same bits on every run. The pipeline never closes an engine.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings | None = None) -> None:
+        """Raise ConfigError where the settings name classes that bundle or engine lack."""
+        self.manifest = bundle.manifest
+        self._writing = threading.Lock()
+        self._state = _new_state(self.manifest, engine, settings or Settings())
+
+    @property
+    def settings(self) -> Settings:
+        """The current settings; assign to replace them (ConfigError leaves the old ones)."""
+        return self._state.settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self.update(settings=settings)
+
+    @property
+    def engine(self) -> Engine:
+        """The current engine."""
+        return self._state.engine
+
+    @property
+    def grid_size(self) -> Size:
+        """The size of the score grid, (gh, gw)."""
+        return _grid_size(self.manifest, self._state.engine)
+
+    def update(self, settings: Settings | None = None, engine: Engine | None = None) -> None:
+        """Replace settings, engine or both at once; ConfigError changes nothing."""
+        with self._writing:
+            old = self._state
+            self._state = _new_state(self.manifest, engine or old.engine, settings or old.settings)
+
+    def swap_engine(self, engine: Engine) -> Engine:
+        """Replace the engine; return the old one, to close once no earlier run is at work."""
+        old = self.engine
+        self.update(engine=engine)
+        return old
+
+    def run(self, frames: Sequence[Frame]) -> list[Detection]:
+        """
+        Return one detection per frame, in order; all frames go through the engine as one batch.
+
+        frames: pictures of any sizes and cameras. Raises ImageError for the first frame that is no
+        picture (see run_each) and EngineError when the engine fails.
+        """
+        detections = []
+        for result in self.run_each(frames):
+            if isinstance(result, ImageError):
+                raise result
+            detections.append(result)
+        return detections
+
+    def run_each(self, frames: Sequence[Frame]) -> list[Detection | ImageError]:
+        """Do as `run`, but return a bad frame's ImageError in its place; the others go on."""
+        state = self._state
+        results: list[Detection | ImageError | None] = [None] * len(frames)
+        inputs: list[_Input] = []
+        for index, frame in enumerate(frames):
+            try:
+                inputs.append(_prepare(frame, index, self._view(state, frame)))
+            except ImageError as error:
+                results[index] = error
+        for item, detection in zip(inputs, _infer(state, inputs), strict=True):
+            results[item.index] = detection
+        return [result for result in results if result is not None]
+
+    def _view(self, state: _State, frame: Frame) -> _View:
+        """Return the frame's view, kept per camera and picture size."""
+        _check_image(frame)
+        key = (frame.camera, (frame.image.shape[0], frame.image.shape[1]))
+        view = state.views.get(key)
+        if view is None:
+            size = self.manifest.input
+            geometry = geometry_for(key[1], (size.height, size.width), size.policy, size.anchor)
+            grid_size = _grid_size(self.manifest, state.engine)
+            fixed = fixed_region(state.settings.roi, frame.camera, geometry, grid_size)
+            fixed.setflags(write=False)  # detections share it
+            view = _View(geometry, fixed)
+            if len(state.views) >= _MOST_VIEWS:
+                state.views.clear()
+            state.views[key] = view
+        return view
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A frame that is ready for the engine."""
+
+    frame: Frame
+    index: int
+    view: _View
+    image: UInt8Array
+    preprocess_ms: float
+
+
+def _new_state(manifest: Manifest, engine: Engine, settings: Settings) -> _State:
+    names = settings.roi.classes or manifest.ground_classes
+    ids = class_ids(manifest, names, 'roi classes')
+    vector = class_vector(manifest, engine, settings)
+    return _State(settings, engine, vector, class_table(ids))
+
+
+def _grid_size(manifest: Manifest, engine: Engine) -> Size:
+    size, factor = manifest.input, head_of(manifest, engine).upsampling
+    return size.height // size.patch * factor, size.width // size.patch * factor
+
+
+def _check_image(frame: Frame) -> None:
+    image = frame.image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(
+            f'frame of camera {frame.camera!r} is {image.dtype} {image.shape}, expected uint8 '
+            '(H, W, 3) RGB with H, W >= 1'
+        )
+
+
+def _prepare(frame: Frame, index: int, view: _View) -> _Input:
+    start = time.perf_counter()
+    image = to_network(frame.image, view.geometry)
+    return _Input(frame, index, view, image, _since(start))
+
+
+def _infer(state: _State, inputs: Sequence[_Input]) -> list[Detection]:
+    """Run the engine on the batch and turn its output into detections."""
+    if not inputs:
+        return []
+    start = time.perf_counter()
+    output = state.engine.run(np.stack([item.image for item in inputs]), state.in_distribution)
+    inference_ms = _since(start)
+    _check_output(output, inputs)
+    return [
+        _detect(state, item, output.surprisal[row], output.labels[row], inference_ms)
+        for row, item in enumerate(inputs)
+    ]
+
+
+def _check_output(output: EngineOutput, inputs: Sequence[_Input]) -> None:
+    # A NaN is below every threshold: it would hide an obstacle without a word.
+    expected = (len(inputs), *inputs[0].view.fixed.shape)
+    if output.surprisal.shape != expected or output.labels.shape != expected:
+        raise EngineError(
+            f'engine returned surprisal {output.surprisal.shape} and labels '
+            f'{output.labels.shape}, expected {expected}: the bundle and the engine differ'
+        )
+    if not np.isfinite(output.surprisal).all():
+        raise EngineError(
+            'engine returned surprisal that is not finite: its frames are dropped; check the '
+            'bundle with inspect_bundle, or use precision f32'
+        )
+
+
+def _detect(
+    state: _State,
+    item: _Input,
+    surprisal: Float32Array,
+    labels: UInt8Array,
+    inference_ms: float,
+) -> Detection:
+    """Return one frame's detection from its row of the engine's output."""
+    start = time.perf_counter()
+    settings, view = state.settings, item.view
+    # Copies: the engine may use its buffers again, and a batch would live as long as one frame.
+    surprisal, labels = surprisal.astype(np.float32), labels.astype(np.uint8)
+    scored = scored_region(settings.roi.mode, labels, view.fixed, state.roi_classes)
+    size = (surprisal.shape[0], surprisal.shape[1])
+    mask, components = make_mask(
+        surprisal,
+        scored,
+        settings.false_alarm_rate,
+        seed_rate=settings.hysteresis_rate,
+        minimum_area=settings.minimum_area,
+        cell_area=camera_area_of_cell(view.geometry, size),
+    )
+    obstacles = obstacles_of(components, view.geometry)
+    times = StageTimes(item.preprocess_ms, inference_ms, _since(start))
+    rate = settings.false_alarm_rate
+    return Detection(
+        item.frame, surprisal, labels, scored, mask, obstacles, view.geometry, rate, times
+    )
+
+
+def _since(start: float) -> float:
+    """Return the milliseconds since `start` of time.perf_counter()."""
+    return (time.perf_counter() - start) * 1e3
