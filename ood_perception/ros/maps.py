@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from functools import cached_property
 
 import cv2
 import numpy as np
 
 from ood_perception.geometry import to_camera, to_camera_nearest
+from ood_perception.postprocess import score_from_surprisal
 from ood_perception.types import (
     MASK_NORMAL,
     MASK_NOT_SCORED,
@@ -23,7 +23,6 @@ from ood_perception.types import (
     UInt8Array,
 )
 
-_LN10 = math.log(10.0)
 # Rows that are worked on together: a 1080p stripe of float32 (0.5 MB) stays in the L2 cache.
 _STRIPE = 64
 
@@ -83,9 +82,7 @@ class OutputMaps:
         for top in range(0, out.shape[0], _STRIPE):
             rows = slice(top, top + _STRIPE)
             stripe = out[rows]
-            np.multiply(self._surprisal[rows], np.float32(-_LN10), out=stripe)
-            np.exp(stripe, out=stripe)
-            np.subtract(np.float32(1.0), stripe, out=stripe)
+            np.copyto(stripe, score_from_surprisal(self._surprisal[rows]))
             if not self._everywhere:
                 np.copyto(stripe, np.nan, where=self._outside[rows])
 

@@ -15,9 +15,9 @@ from rclpy.parameter import Parameter
 from ood_perception.errors import ConfigError
 from ood_perception.ros.polygons import parse_polygons
 from ood_perception.ros.qos import RELIABILITIES
+from ood_perception.roi import MODES as ROI_MODES
 
 TRANSPORTS = ('raw', 'compressed')
-ROI_MODES = ('ground', 'polygon', 'none')
 Value = str | int | float | bool | tuple[str, ...]
 # An empty list has no type in a ROS parameter file, so one empty string stands for "none".
 NO_STRINGS = ('',)
@@ -117,8 +117,10 @@ PARAMETERS: tuple[Spec, ...] = (
          dynamic=True, low=0.0, high=1e9),
     Spec('in_distribution', NO_STRINGS, 'Classes that count as normal, empty: the bundle says',
          dynamic=True),
-    Spec('roi.mode', 'ground', 'ground: hull of the ground classes; polygon: roi.polygons; none: '
-         'the whole picture', dynamic=True, choices=ROI_MODES),
+    Spec('roi.mode', 'ground', 'ground: hull of roi.classes; labels: these classes alone; polygon: '
+         'roi.polygons; none: the whole picture', dynamic=True, choices=tuple(ROI_MODES)),
+    Spec('roi.classes', NO_STRINGS, 'Classes of ground and labels, empty: the ground classes of '
+         'the bundle', dynamic=True),
     Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares '
          'of width and height', dynamic=True, check=_polygons),
     Spec('roi.ignore_polygons', NO_STRINGS, 'Areas never scored (the own bonnet), same form',
@@ -202,7 +204,8 @@ def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -
         if spec.check is not None:
             spec.check(name, value)
     _check_together(values)
-    _check_classes(strings(values['in_distribution']), known_classes)
+    for name in ('in_distribution', 'roi.classes'):
+        _check_classes(name, strings(values[name]), known_classes)
 
 
 def _check_together(values: Mapping[str, Any]) -> None:
@@ -226,11 +229,11 @@ def _check_together(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_classes(names: Sequence[str], known: Sequence[str]) -> None:
+def _check_classes(parameter: str, names: Sequence[str], known: Sequence[str]) -> None:
     unknown = [name for name in names if known and name not in known]
     if unknown:
         raise ConfigError(
-            f'in_distribution has unknown classes {unknown}: the bundle knows {", ".join(known)}'
+            f'{parameter} has unknown classes {unknown}: the bundle knows {", ".join(known)}'
         )
 
 

@@ -32,7 +32,7 @@ class Worker:
     """
     Takes the newest frames of all cameras, runs them as one batch and hands on the results.
 
-    run: frames -> detections, in order (the pipeline).
+    run: frames -> per frame, in order, its detection or the error that refuses it.
     publish: called per detection with (waiting, detection, times); returns the latency in
     milliseconds or None. log: called with (severity, text), severity 'warning' or 'error'.
 
@@ -42,7 +42,7 @@ class Worker:
     def __init__(
         self,
         mailbox: Mailbox,
-        run: Callable[[Sequence[Frame]], Sequence[Detection]],
+        run: Callable[[Sequence[Frame]], Sequence[Detection | OodPerceptionError]],
         publish: Callable[[Waiting, Detection, FrameTimes], float | None],
         log: Callable[[str, str], None],
         window: TimingWindow,
@@ -76,8 +76,7 @@ class Worker:
             with Stopwatch(times, 'decode_ms'):
                 frame = to_frame(waiting.message, waiting.camera)
         except ImageError as error:
-            self._mailbox.bad(waiting.camera, str(error))
-            self._log('warning', f'{_name(waiting)}: frame rejected: {error}')
+            self._reject(waiting, error)
             return None
         except Exception as error:
             self._fail(waiting, error)
@@ -91,8 +90,11 @@ class Worker:
             for job in jobs:
                 self._fail(job.waiting, error)
             return
-        for job, detection in zip(jobs, detections, strict=True):
-            self._deliver(job, detection)
+        for job, result in zip(jobs, detections, strict=True):
+            if isinstance(result, OodPerceptionError):
+                self._reject(job.waiting, result)
+            else:
+                self._deliver(job, result)
 
     def _deliver(self, job: Job, detection: Detection) -> None:
         times, stages = job.times, detection.times
@@ -106,6 +108,10 @@ class Worker:
             return
         self._window.add(times)
         self._mailbox.processed(job.waiting.camera, latency)
+
+    def _reject(self, waiting: Waiting, error: OodPerceptionError) -> None:
+        self._mailbox.bad(waiting.camera, str(error))
+        self._log('warning', f'{_name(waiting)}: frame rejected: {error}')
 
     def _fail(self, waiting: Waiting, error: Exception) -> None:
         """Count and tell a failure; a traceback goes to the log unless the error says it all."""

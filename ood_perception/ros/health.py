@@ -1,0 +1,92 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The heartbeat: diagnostics once a second, on a thread that a busy executor does not stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+
+from ood_perception.ros.diagnostics import (
+    CameraHistory,
+    EngineSituation,
+    camera_status,
+    diagnostic_array,
+    engine_status,
+    timing_status,
+)
+
+PERIOD = 1.0
+
+
+class Health:
+    """
+    Publishes `/diagnostics` from the node's birth to its end, configured or not.
+
+    A thread instead of a timer of the executor: while a transition loads weights and compiles,
+    the executor may be busy for minutes, and that is when people look.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._name = node.get_fully_qualified_name()
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
+        self._history = CameraHistory()
+        self._engine = EngineSituation()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name='diagnostics', daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Say 'compiling' inside the block, 'unconfigured' after it (a session says more)."""
+        self._engine = EngineSituation('compiling', 'loading the bundle and compiling the engine')
+        try:
+            yield
+        finally:
+            self._engine = EngineSituation()
+
+    def failed(self, reason: str) -> None:
+        """Say that configuring failed, until it is tried again."""
+        self._engine = EngineSituation('failed', reason)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(PERIOD):
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish all statuses now."""
+        try:
+            statuses = self._statuses()
+            stamp = self._node.get_clock().now().to_msg()
+            self._publisher.publish(diagnostic_array(stamp, statuses))
+        except Exception as error:
+            # A camera or topic may vanish under our hands in a transition: the next beat counts.
+            if not self._stop.is_set():
+                self._node.log('warning', f'diagnostics were not published: {error!r}')
+
+    def _statuses(self) -> list[Any]:
+        session = self._node.session
+        if session is None:
+            return [engine_status(self._name, self._engine)]
+        statuses = []
+        for report in session.mailbox.reports():
+            situation = session.situation(report.name, self._node.state_label)
+            recent = self._history.since_last(report)
+            statuses.append(camera_status(self._name, report, recent, situation))
+        statuses.append(timing_status(self._name, session.window.summary()))
+        engine = session.model.situation()
+        if session.missing_outputs:
+            values = {**engine.values, 'missing_outputs': session.missing_outputs}
+            engine = dataclasses.replace(engine, values=values)
+        return [*statuses, engine_status(self._name, engine)]

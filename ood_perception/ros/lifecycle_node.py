@@ -1,0 +1,175 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node that ties cameras, model and outputs together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import SetBool
+
+from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.ros import parameters
+from ood_perception.ros.health import Health
+from ood_perception.ros.session import Session
+
+NODE_NAME = 'road_anomaly'
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+_WATCH_PERIOD = 0.5
+_REPEAT_SECONDS = 5.0
+
+
+class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
+    """
+    Camera frames in, scores, masks and obstacles out; the interface is that of the README.
+
+    Configuring loads the bundle, compiles the engine and creates the topics; activating starts
+    the worker. Nothing that a frame causes ends the node.
+    """
+
+    def __init__(self, name: str = NODE_NAME, **options: Any) -> None:
+        """Declare the parameters; raises ConfigError for an override that cannot be used."""
+        super().__init__(name, **options)
+        self.session: Session | None = None
+        self.state_label = 'unconfigured'
+        self.start_error = ''
+        self._enabled = True
+        parameters.declare(self)
+        self._applied = parameters.values_of(self)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        # Humble lacks the second callback; there the timer applies what has changed.
+        if hasattr(self, 'add_post_set_parameters_callback'):
+            self.add_post_set_parameters_callback(lambda _: self._apply_parameters())
+        self.create_service(SetBool, '~/enable', self._enable)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_WATCH_PERIOD, self._watch, clock=steady)
+        self.health = Health(self)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether frames are used, as ~/enable says."""
+        return self._enabled
+
+    def log(self, severity: str, text: str) -> None:
+        """Log; what every frame could repeat is said at most every five seconds."""
+        logger = self.get_logger()
+        # Each severity has its own place here: rclpy throttles per calling line.
+        if severity == 'error':
+            logger.error(text, throttle_duration_sec=_REPEAT_SECONDS)
+        elif severity == 'warning':
+            logger.warning(text, throttle_duration_sec=_REPEAT_SECONDS)
+        else:
+            logger.info(text)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the bundle, compile the engine, create subscriptions and publishers."""
+        try:
+            with self.health.compiling():
+                self.session = Session(self, parameters.values_of(self))
+        except Exception as error:  # rclpy would swallow it without a word
+            return self._refuse(error)
+        self._applied = parameters.values_of(self)
+        self.start_error = ''
+        return self._entered('inactive', super().on_configure(state))
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker."""
+        outcome = super().on_activate(state)
+        if self.session is not None:
+            self.session.activate()
+        return self._entered('active', outcome)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Finish the frames in work and stop."""
+        if self.session is not None:
+            self.session.deactivate()
+        return self._entered('inactive', super().on_deactivate(state))
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the engine and the topics."""
+        self._end_session()
+        return self._entered('unconfigured', super().on_cleanup(state))
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything."""
+        self._end_session()
+        return self._entered('finalized', super().on_shutdown(state))
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured."""
+        self._end_session()
+        return self._entered('unconfigured', SUCCESS)
+
+    def destroy_node(self) -> None:
+        """Release everything, then the node."""
+        self._end_session()
+        self.health.stop()
+        super().destroy_node()
+
+    def autostart(self) -> bool:
+        """Configure and activate; return whether both worked (start_error says why not)."""
+        if self.trigger_configure() != SUCCESS:
+            return False
+        if self.trigger_activate() != SUCCESS:
+            self.start_error = self.start_error or 'activation failed'
+            return False
+        return True
+
+    def _entered(
+        self, label: str, outcome: TransitionCallbackReturn
+    ) -> TransitionCallbackReturn:
+        if outcome == SUCCESS:
+            self.state_label = label
+        return outcome
+
+    def _refuse(self, error: Exception) -> TransitionCallbackReturn:
+        expected = isinstance(error, OodPerceptionError)
+        self.start_error = str(error) if expected else f'{type(error).__name__}: {error}'
+        self.health.failed(self.start_error)
+        self.get_logger().fatal(f'cannot configure: {self.start_error}')
+        return FAILURE
+
+    def _end_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
+
+    def _check_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
+        """Refuse what cannot be used; changes nothing."""
+        session = self.session
+        try:
+            values = parameters.changed_values(changes)
+            parameters.check_change(
+                parameters.values_of(self),
+                values,
+                configured=session is not None,
+                known_classes=session.model.classes if session else (),
+            )
+            if session is not None:
+                session.model.check({**parameters.values_of(self), **values})
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self) -> None:
+        values = parameters.values_of(self)
+        if values == self._applied:
+            return
+        self._applied = values
+        if self.session is not None:
+            self.session.apply(values)
+
+    def _watch(self) -> None:
+        self._apply_parameters()
+        if self.session is not None:
+            self.session.follow_publishers()
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = bool(request.data)
+        response.success = True
+        response.message = 'enabled' if self._enabled else 'disabled: frames are counted as skipped'
+        return response

@@ -1,0 +1,196 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bundle, engine and pipeline as the node holds them; new classes compile in the background."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ood_perception.bundle.completion import complete
+from ood_perception.bundle.store import load_bundle
+from ood_perception.engines import create_engine
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.errors import OodPerceptionError
+from ood_perception.pipeline import Pipeline, Settings, chosen_classes
+from ood_perception.roi import RoiSettings
+from ood_perception.ros.diagnostics import EngineSituation
+from ood_perception.ros.parameters import strings
+from ood_perception.ros.polygons import parse_polygons
+from ood_perception.types import Detection, Frame
+
+DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / 'bundles' / 'road_default'
+Values = Mapping[str, Any]
+
+
+def settings_from(values: Values) -> Settings:
+    """Return the pipeline's settings from parameter values; ConfigError if they do not fit."""
+    return Settings(
+        false_alarm_rate=values['false_alarm_rate'],
+        in_distribution=strings(values['in_distribution']),
+        roi=RoiSettings(
+            mode=values['roi.mode'],
+            classes=strings(values['roi.classes']),
+            polygons=parse_polygons('roi.polygons', values['roi.polygons']),
+            ignore_polygons=parse_polygons('roi.ignore_polygons', values['roi.ignore_polygons']),
+        ),
+        minimum_area=values['minimum_area'],
+        hysteresis_rate=values['hysteresis_rate'],
+    )
+
+
+class Model:
+    """
+    The loaded bundle with its engine. `run` belongs to the worker's thread, `apply` to any.
+
+    log: called with (severity, text), severity 'info', 'warning' or 'error'.
+    """
+
+    def __init__(self, values: Values, log: Callable[[str, str], None]) -> None:
+        """Load, complete, compile and check; raises an OodPerceptionError that says it all."""
+        self._log = log
+        self._lock = threading.Lock()  # guards what is wanted and what is compiled
+        self._running = threading.Lock()  # held by a run, so that no engine closes under it
+        self._message = ''
+        self._compiler: threading.Thread | None = None
+        self._bundle = complete(load_bundle(values['bundle'] or DEFAULT_BUNDLE), _source(values))
+        self.manifest = self._bundle.manifest
+        self._options = EngineOptions(
+            runtime=values['engine'],
+            precision=values['precision'],
+            threads=values['threads'],
+            head=values['head'],
+        )
+        self._wanted = settings_from(values)
+        self._engine = self._create(self._classes_to_compile(self._wanted, None))
+        try:
+            self._pipeline = Pipeline(self._bundle, self._engine, self._wanted)
+        except OodPerceptionError:
+            self._engine.close()
+            raise
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the bundle's classes."""
+        return tuple(spec.name for spec in self.manifest.classes)
+
+    @property
+    def settings(self) -> Settings:
+        """What the next frame is made with."""
+        return self._pipeline.settings
+
+    def run(self, frames: Sequence[Frame]) -> list[Detection | OodPerceptionError]:
+        """Return per frame its detection, or the ImageError that refuses it."""
+        with self._running:
+            return list(self._pipeline.run_each(frames))
+
+    def check(self, values: Values) -> None:
+        """Raise ConfigError if `apply` could not take these values; nothing is changed."""
+        chosen_classes(self.manifest, settings_from(values))
+
+    def apply(self, values: Values) -> None:
+        """
+        Take dynamic parameters over from the next frame on.
+
+        Classes that the head was not compiled for are compiled on a thread of their own; until
+        that is done frames go on with the old classes, and diagnostics say so.
+        """
+        with self._lock:
+            self._wanted = settings_from(values)
+            self._message = ''
+            missing = self._classes_to_compile(self._wanted, self._engine)
+            if not missing:
+                self._pipeline.update(settings=self._wanted)
+                return
+            old = self._pipeline.settings.in_distribution
+            self._pipeline.update(settings=dataclasses.replace(self._wanted, in_distribution=old))
+            if self._compiler is None:
+                self._compiler = threading.Thread(target=self._compile, name='compile', daemon=True)
+                self._compiler.start()
+
+    def situation(self) -> EngineSituation:
+        """Return the state for diagnostics."""
+        compiler, message = self._compiler, self._message
+        settings = self._pipeline.settings
+        chosen = chosen_classes(self.manifest, settings)
+        values = {
+            'bundle': self.manifest.name,
+            'bundle_path': str(self._bundle.root),
+            'bundle_sha256': self._bundle.sha256,
+            **self._engine.description,
+            'compiled_classes': ', '.join(self._engine.compiled_classes),
+            'in_distribution': ', '.join(chosen),
+            'false_alarm_rate': f'{settings.false_alarm_rate:g}',
+        }
+        if compiler is not None:
+            wanted = ', '.join(chosen_classes(self.manifest, self._wanted))
+            return EngineSituation('compiling', f'the head for {wanted}', values)
+        return EngineSituation('ready', message, values)
+
+    def close(self) -> None:
+        """Wait for a compilation in work and release the engine."""
+        compiler = self._compiler
+        if compiler is not None:
+            compiler.join()
+        with self._running:
+            self._engine.close()
+
+    def _classes_to_compile(self, settings: Settings, engine: Engine | None) -> tuple[str, ...]:
+        """Return the classes to compile a head for, () where the engine (or bundle) has them."""
+        head = next(
+            (h for h in self.manifest.heads if h.name == self._options.head),
+            self.manifest.heads[0],
+        )
+        chosen = chosen_classes(self.manifest, settings)
+        have = engine.compiled_classes if engine is not None else head.compiled_classes
+        if head.selection != 'min' or set(chosen) <= set(have):
+            return ()
+        return tuple(name for name in self.classes if name in chosen)
+
+    def _create(self, compiled_classes: tuple[str, ...]) -> Engine:
+        options = dataclasses.replace(self._options, compiled_classes=compiled_classes)
+        return create_engine(self._bundle, options)
+
+    def _compile(self) -> None:
+        """Compile until the engine has the classes that are wanted by then."""
+        while True:
+            with self._lock:
+                classes = self._classes_to_compile(self._wanted, self._engine)
+                if not classes:
+                    self._compiler = None
+                    return
+            try:
+                engine = self._create(classes)
+            except Exception as error:  # the thread must not end with the state 'compiling'
+                self._give_up(classes, error)
+                return
+            self._swap(engine, classes)
+
+    def _swap(self, engine: Engine, classes: tuple[str, ...]) -> None:
+        with self._lock:
+            settings = self._wanted
+            if set(chosen_classes(self.manifest, settings)) - set(engine.compiled_classes):
+                # Wanted changed meanwhile: serve what was compiled, the loop compiles again.
+                settings = dataclasses.replace(settings, in_distribution=classes)
+            self._pipeline.update(settings=settings, engine=engine)
+            old, self._engine = self._engine, engine
+        with self._running:
+            old.close()
+        self._log('info', f'the head is compiled for {", ".join(classes)}')
+
+    def _give_up(self, classes: tuple[str, ...], error: Exception) -> None:
+        in_use = chosen_classes(self.manifest, self._pipeline.settings)
+        text = (
+            f'the head for {", ".join(classes)} could not be compiled ({error}); '
+            f'{", ".join(in_use)} stay in use'
+        )
+        with self._lock:
+            self._message, self._compiler = text, None
+        self._log('error', text)
+
+
+def _source(values: Values) -> Path | None:
+    return Path(values['weights']) if values['weights'] else None

@@ -1,0 +1,119 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point of road_anomaly_node: start, spin, stop; one clear line when a start fails."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ood_perception.errors import ConfigError, DependencyError, OodPerceptionError
+
+if TYPE_CHECKING:
+    from ood_perception.ros.lifecycle_node import RoadAnomalyNode
+
+_POLL = 0.2
+
+
+class Stop:
+    """Set by SIGINT, SIGTERM or a failed start; holds the exit code."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.code = 0
+
+    def __call__(self, code: int = 0) -> None:
+        """Ask for the end."""
+        self.code = max(self.code, code)
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def listen(self) -> None:
+        """
+        Take the signals over.
+
+        rclpy's own handlers end the context at once, under the worker's feet: the frame in work
+        would fail with a traceback.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self())
+
+
+def _import_ros() -> Any:
+    try:
+        import rclpy
+    except ImportError as error:
+        raise DependencyError(
+            f'rclpy cannot be imported ({error}): source a ROS 2 installation, or run '
+            "pip install 'ood_perception[ros]'"
+        ) from error
+    return rclpy
+
+
+def _init(rclpy: Any, argv: Sequence[str] | None) -> None:
+    from rclpy.signals import SignalHandlerOptions
+
+    args = list(argv) if argv is not None else None
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy has several unrelated classes for bad arguments
+        reason = ' '.join(str(error).split())
+        raise ConfigError(f'ROS arguments {args or sys.argv[1:]}: {reason}') from error
+
+
+def _autostart(node: RoadAnomalyNode, stop: Stop) -> None:
+    if not node.autostart():
+        stop(1)
+
+
+def _spin(rclpy: Any, node: RoadAnomalyNode, stop: Stop) -> None:
+    """Run the node until it is told to stop."""
+    executor = rclpy.executors.SingleThreadedExecutor()
+    executor.add_node(node)
+    if node.get_parameter('autostart').value:
+        # Its own thread, so that services answer while the engine compiles.
+        threading.Thread(target=_autostart, args=(node, stop), daemon=True).start()
+    while not stop and rclpy.ok():
+        executor.spin_once(timeout_sec=_POLL)
+    executor.remove_node(node)
+    executor.shutdown(timeout_sec=0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Start road_anomaly_node and return the exit code, 1 for a start that failed.
+
+    argv: ROS arguments behind the program's name, None = the command line's.
+    """
+    stop = Stop()
+    try:
+        rclpy = _import_ros()
+        _init(rclpy, argv)
+        stop.listen()
+        _run(rclpy, stop)
+    except OodPerceptionError as error:
+        print(f'road_anomaly_node cannot start: {error}', file=sys.stderr)
+        return 1
+    return stop.code
+
+
+def _run(rclpy: Any, stop: Stop) -> None:
+    from ood_perception.ros.lifecycle_node import RoadAnomalyNode
+
+    try:
+        node = RoadAnomalyNode()
+        try:
+            _spin(rclpy, node, stop)
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
