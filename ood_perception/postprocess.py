@@ -1,39 +1,20 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""From surprisal to mask to obstacles on the score grid, and from there to camera-sized maps."""
+"""From surprisal to mask to obstacles, on the score grid; and from surprisal to score."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
-from ood_perception.geometry import (
-    Size,
-    camera_area_of_cell,
-    camera_window,
-    for_output,
-    grid_to_camera,
-    to_camera,
-    to_camera_nearest,
-)
-from ood_perception.types import (
-    MASK_NOT_SCORED,
-    MASK_OBSTACLE,
-    BoolArray,
-    Detection,
-    Float32Array,
-    Geometry,
-    Obstacle,
-    UInt8Array,
-)
+from ood_perception.geometry import camera_area_of_cell, grid_to_camera
+from ood_perception.types import BoolArray, Float32Array, Geometry, Obstacle
 
-UNLABELLED = 255
 _LN10 = math.log(10.0)
 
 
@@ -60,16 +41,19 @@ def surprisal_threshold(rate: float) -> float:
     return -math.log10(rate)
 
 
-def score_from_surprisal(surprisal: Float32Array) -> Float32Array:
+def score_from_surprisal(surprisal: Float32Array, out: Float32Array | None = None) -> Float32Array:
     """
     Return score = 1 - 10^-surprisal, float32 in [0, 1], of the shape given.
 
-    Made last, for messages and people: float32 cannot rank scores near 1. OpenCV's exponential
-    is exact to 1e-7 here and as fast on every CPU; numpy's expm1 is not where AVX512 is missing.
+    out: contiguous memory for the result, surprisal's shape. Made last, for messages and people:
+    float32 cannot rank scores near 1. OpenCV's exponential is exact to 1e-7 here and as fast on
+    every CPU; numpy's expm1 is ten times slower where AVX512 is missing.
     """
-    exponent = np.multiply(surprisal, np.float32(-_LN10))
-    probability: Float32Array = cv2.exp(np.atleast_2d(exponent)).reshape(exponent.shape)
-    return np.subtract(np.float32(1), probability, out=probability)
+    score = np.multiply(surprisal, np.float32(-_LN10), out=out)
+    if np.ndim(score) != 2:
+        return score_from_surprisal(np.atleast_2d(surprisal)).reshape(np.shape(surprisal))
+    cv2.exp(score, score)
+    return np.subtract(np.float32(1), score, out=score)
 
 
 def make_mask(
@@ -124,71 +108,6 @@ def obstacles_of(components: Components, geometry: Geometry) -> tuple[Obstacle, 
     values = np.column_stack([low, high - low, areas, components.peaks])
     order = np.lexsort((low[:, 0], low[:, 1], -components.peaks))
     return tuple(Obstacle(*row) for row in values[order].tolist())
-
-
-class CameraMaps:
-    """
-    A detection's maps at the size of the camera picture (or another size of the same view).
-
-    Mask and labels repeat the grid's cells; surprisal is interpolated bilinearly, score and
-    confidence are made from it. Each map is computed when asked for; what they share only once.
-    """
-
-    def __init__(self, detection: Detection, size: Size | None = None) -> None:
-        """`size`: (height, width) of the maps, None = the camera picture's."""
-        self._detection = detection
-        self._geometry = detection.geometry
-        if size is not None:
-            self._geometry = for_output(detection.geometry, size)
-
-    def score(self) -> Float32Array:
-        """Return 1 - 10^-surprisal, float32 (H, W) in [0, 1], NaN = not scored."""
-        return self._with_nan(score_from_surprisal(self._surprisal))
-
-    def surprisal(self) -> Float32Array:
-        """Return the surprisal, float32 (H, W) >= 0, NaN = not scored."""
-        return self._with_nan(self._surprisal)
-
-    def confidence(self, full_scale: float = 5.0) -> UInt8Array:
-        """Return round(255 min(surprisal, S) / S), uint8 (H, W), S: full_scale; 0: not scored."""
-        # convertScaleAbs rounds and saturates at 255, which is the min.
-        scaled: UInt8Array = cv2.convertScaleAbs(self._surprisal, alpha=255.0 / full_scale)
-        return np.bitwise_and(scaled, self._scored, out=scaled)
-
-    def mask(self) -> UInt8Array:
-        """Return 0 normal, 1 obstacle, 255 not scored: uint8 (H, W)."""
-        detection = self._detection
-        cells = np.where(
-            detection.scored, detection.mask * np.uint8(MASK_OBSTACLE), MASK_NOT_SCORED
-        )
-        return self._nearest(cells.astype(np.uint8), MASK_NOT_SCORED)
-
-    def labels(self) -> UInt8Array:
-        """Return class ids, uint8 (H, W); 255 where a cropping network does not look."""
-        return self._nearest(self._detection.labels, UNLABELLED)
-
-    @cached_property
-    def _surprisal(self) -> Float32Array:
-        return to_camera(self._detection.surprisal, self._geometry)
-
-    @cached_property
-    def _scored(self) -> UInt8Array:
-        """255 where scored, else 0."""
-        return self._nearest(self._detection.scored * np.uint8(255), 0)
-
-    def _with_nan(self, values: Float32Array) -> Float32Array:
-        result = np.full(values.shape, np.nan, dtype=np.float32)
-        cv2.copyTo(values, self._scored, result)
-        return result
-
-    def _nearest(self, cells: UInt8Array, outside: int) -> UInt8Array:
-        pixels = to_camera_nearest(cells, self._geometry)
-        rows, columns = camera_window(self._geometry)
-        pixels[: rows.start] = outside
-        pixels[rows.stop :] = outside
-        pixels[:, : columns.start] = outside
-        pixels[:, columns.stop :] = outside
-        return pixels
 
 
 def _only(components: Components, keep: BoolArray) -> tuple[BoolArray, Components]:
