@@ -1,0 +1,214 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Distances to etalons on the x f bilinear grid, without interpolating features.
+
+For bilinear weights W (rows sum to 1): ||W t - c||^2 = |W t|^2 + W (|c|^2 - 2 t.c). The products
+are taken once per patch and interpolated; |W t|^2 is a fixed combination of the Gram products of
+neighbouring tokens. Only the minimum over the etalons must come after the interpolation: it does
+not commute with it. The paper interpolates the features first (naive_squared_distances).
+
+The grid is padded by one edge token (the clamp of align_corners=False) and flattened, so that the
+four corners of every interpolation cell are contiguous shifts of one list; the f x f positions in
+a cell are f row phases times f column phases with constant weights.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import nn
+
+# Measured (docs and bench_head): pieces of an etalon bank small enough to stay in the CPU's cache,
+# met two by two so that the runtime fuses both interpolations and their minimum.
+PIECE = 125
+
+
+def phase_weights(factor: int) -> torch.Tensor:
+    """Return float64 (f,): weight of the right (lower) corner at each place in a cell."""
+    places = torch.arange(factor, dtype=torch.float64) + factor // 2
+    return torch.remainder((places + 0.5) / factor - 0.5, 1.0)
+
+
+def upsample(maps: torch.Tensor, factor: int) -> torch.Tensor:
+    """Return (B, gh*f, gw*f, C), the bilinear upsampling (half-pixel, edges clamped) of maps."""
+    if factor == 1:
+        return maps
+    size = [int(length) * factor for length in maps.shape[1:3]]
+    planes = functional.interpolate(
+        maps.permute(0, 3, 1, 2), size=size, mode='bilinear', align_corners=False
+    )
+    return planes.permute(0, 2, 3, 1)
+
+
+class CellGrid:
+    """
+    The padded, flattened patch grid and its interpolation cells.
+
+    gh, gw: patches. factor: f. A cell lies between four neighbouring patch centres; the last
+    column of cells joins a row's end to the next row's start and is cut away by `assemble`.
+    """
+
+    def __init__(self, gh: int, gw: int, factor: int) -> None:
+        self.gh, self.gw, self.factor = gh, gw, factor
+        self.width = gw + 2
+        self.cells = (gh + 2) * self.width - self.width - 1
+
+    def flatten(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return (B, (gh+2)*(gw+2), D), edge-padded, from (B, gh, gw, D)."""
+        rows = torch.cat([tokens[:, :1], tokens, tokens[:, -1:]], 1)
+        padded = torch.cat([rows[:, :, :1], rows, rows[:, :, -1:]], 2)
+        return padded.reshape(-1, (self.gh + 2) * self.width, tokens.shape[3])
+
+    def corner(self, values: torch.Tensor, row: int, column: int) -> torch.Tensor:
+        """Return (B, cells, ...), each cell's corner (row, column in {0, 1}) of flat values."""
+        first = row * self.width + column
+        return values[:, first : first + self.cells]
+
+    def assemble(self, phases: torch.Tensor) -> torch.Tensor:
+        """Return (B, gh*f, gw*f) from (B, f row phases, cells, f column phases)."""
+        f = self.factor
+        filler = phases[:, :, : self.width + 1]
+        full = torch.cat([phases, filler], 2).reshape(-1, f, self.gh + 2, self.width, f)
+        image = full.permute(0, 2, 1, 3, 4).reshape(-1, (self.gh + 2) * f, self.width * f)
+        first = f - f // 2
+        return image[:, first : first + self.gh * f, first : first + self.gw * f]
+
+
+def squared_norms(flat: torch.Tensor, grid: CellGrid) -> torch.Tensor:
+    """Return |W t|^2 as (B, f, cells, f) from flat tokens (B, N, D)."""
+    f = grid.factor
+    weights = phase_weights(f)
+    sides = torch.stack([1 - weights, weights])
+    corners = [(row, column) for row in (0, 1) for column in (0, 1)]
+    grams, shares = [], []
+    for first, a in enumerate(corners):
+        for b in corners[first:]:
+            product = (grid.corner(flat, *a) * grid.corner(flat, *b)).sum(2)
+            rows, columns = sides[a[0]] * sides[b[0]], sides[a[1]] * sides[b[1]]
+            shares.append((1 if a == b else 2) * torch.outer(rows, columns).reshape(-1))
+            grams.append(product)
+    matrix = torch.stack(shares).to(flat.dtype)
+    norms = torch.stack(grams, 2) @ matrix
+    return norms.reshape(-1, grid.cells, f, f).permute(0, 2, 1, 3)
+
+
+class NearestEtalon(nn.Module):
+    """
+    The least |c|^2 - 2 W t.c over a bank of etalons, interpolated, then minimised.
+
+    etalons: (K, D), already centred like the tokens. The bank is cut into an even number of
+    equal pieces (the last one filled up with copies, which change no minimum).
+    """
+
+    def __init__(self, etalons: torch.Tensor, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        pairs = max(1, round(len(etalons) / (2 * PIECE)))
+        size = -(-len(etalons) // (2 * pairs))
+        filler = etalons[-1:].expand(2 * pairs * size - len(etalons), -1)
+        pieces = torch.cat([etalons, filler]).split(size)
+        self.matrices = nn.ParameterList([_frozen(-2 * piece.T) for piece in pieces])
+        self.offsets = nn.ParameterList([_frozen((piece * piece).sum(1)) for piece in pieces])
+
+    def forward(self, flat: torch.Tensor, grid: CellGrid) -> torch.Tensor:
+        """Return (B, f, cells, f) from flat centred tokens (B, N, D)."""
+        products = [
+            flat @ matrix + offset
+            for matrix, offset in zip(self.matrices, self.offsets, strict=True)
+        ]
+        columns = phase_weights(self.factor).to(flat.dtype).reshape(-1, 1)
+        least = None
+        for pair in zip(products[::2], products[1::2], strict=True):
+            corners = [self._corners(product, grid) for product in pair]
+            found = torch.stack(
+                [_row_minimum(corners, row, columns) for row in phase_weights(self.factor)], 1
+            )
+            least = found if least is None else torch.minimum(least, found)
+        return least
+
+    def direct(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return (B, gh, gw) without upsampling, from centred tokens (B, gh, gw, D)."""
+        pieces = zip(self.matrices, self.offsets, strict=True)
+        return torch.cat([tokens @ matrix + offset for matrix, offset in pieces], 3).amin(3)
+
+    @staticmethod
+    def _corners(products: torch.Tensor, grid: CellGrid) -> list[list[torch.Tensor]]:
+        return [[grid.corner(products, row, column) for column in (0, 1)] for row in (0, 1)]
+
+
+def _frozen(values: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(values.detach().clone().contiguous(), requires_grad=False)
+
+
+def _row_minimum(
+    corners: list[list[list[torch.Tensor]]], row: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """Return (B, cells, f): the minimum over the etalons of all pieces at one row phase."""
+    low = float(row)
+    best = None
+    for upper, lower in corners:
+        left = upper[0] * (1 - low) + lower[0] * low
+        right = upper[1] * (1 - low) + lower[1] * low
+        found = left.unsqueeze(2) + (right - left).unsqueeze(2) * columns
+        best = found if best is None else torch.minimum(best, found)
+    return best.amin(3)
+
+
+class SquaredDistances(nn.Module):
+    """
+    Squared distances of interpolated tokens to the nearest etalon of each of several banks.
+
+    banks: per class float (K_c, D) in the token space. factor: f >= 1.
+    The mean of all etalons is taken off tokens and etalons first: the weights sum to 1, so it is
+    exact, and it keeps the large common part of the tokens out of the differences.
+    """
+
+    center: torch.Tensor
+
+    def __init__(self, banks: list[torch.Tensor], factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.register_buffer('center', torch.cat(banks).mean(0))
+        self.banks = nn.ModuleList([NearestEtalon(bank - self.center, factor) for bank in banks])
+
+    def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Return per bank (B, gh*f, gw*f) >= 0 from tokens (B, gh, gw, D)."""
+        centered = tokens - self.center
+        if self.factor == 1:
+            norms = (centered * centered).sum(3)
+            return [torch.relu(norms + bank.direct(centered)) for bank in self.banks]
+        grid = CellGrid(int(tokens.shape[1]), int(tokens.shape[2]), self.factor)
+        flat = grid.flatten(centered)
+        norms = squared_norms(flat, grid)
+        return [torch.relu(grid.assemble(norms + bank(flat, grid))) for bank in self.banks]
+
+
+class InterpolatedLinear(nn.Module):
+    """
+    The classifier on upsampled features: its first layer's products are interpolated instead.
+
+    first, rest: the first linear layer and everything after it (activation, second layer).
+    """
+
+    def __init__(self, first: nn.Module, rest: nn.Module, factor: int) -> None:
+        super().__init__()
+        self.first, self.rest, self.factor = first, rest, factor
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, gh*f, gw*f, C) from tokens (B, gh, gw, D)."""
+        return self.rest(upsample(self.first(tokens), self.factor))
+
+
+def naive_squared_distances(
+    tokens: torch.Tensor, banks: list[torch.Tensor], factor: int
+) -> list[torch.Tensor]:
+    """
+    Return what SquaredDistances returns, the paper's way: features are upsampled, then compared.
+
+    tokens: (B, gh, gw, D). banks: per class (K_c, D). For tests and benchmarks.
+    """
+    features = upsample(tokens, factor)
+    norms = (features * features).sum(3, keepdim=True)
+    distances = [norms - 2 * features @ bank.T + (bank * bank).sum(1) for bank in banks]
+    return [torch.relu(distance.amin(3)) for distance in distances]
