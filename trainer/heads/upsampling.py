@@ -24,10 +24,9 @@ from torch import nn
 PIECE = 125
 
 
-def phase_weights(factor: int) -> torch.Tensor:
-    """Return float64 (f,): weight of the right (lower) corner at each place in a cell."""
-    places = torch.arange(factor, dtype=torch.float64) + factor // 2
-    return torch.remainder((places + 0.5) / factor - 0.5, 1.0)
+def phase_weights(factor: int) -> list[float]:
+    """Return the weight of the right (lower) corner at each of the f places in a cell."""
+    return [((place + factor // 2 + 0.5) / factor - 0.5) % 1.0 for place in range(factor)]
 
 
 def upsample(maps: torch.Tensor, factor: int) -> torch.Tensor:
@@ -78,7 +77,7 @@ class CellGrid:
 def squared_norms(flat: torch.Tensor, grid: CellGrid) -> torch.Tensor:
     """Return |W t|^2 as (B, f, cells, f) from flat tokens (B, N, D)."""
     f = grid.factor
-    weights = phase_weights(f)
+    weights = torch.tensor(phase_weights(f), dtype=torch.float64)
     sides = torch.stack([1 - weights, weights])
     corners = [(row, column) for row in (0, 1) for column in (0, 1)]
     grams, shares = [], []
@@ -88,7 +87,7 @@ def squared_norms(flat: torch.Tensor, grid: CellGrid) -> torch.Tensor:
             rows, columns = sides[a[0]] * sides[b[0]], sides[a[1]] * sides[b[1]]
             shares.append((1 if a == b else 2) * torch.outer(rows, columns).reshape(-1))
             grams.append(product)
-    matrix = torch.stack(shares).to(flat.dtype)
+    matrix = torch.stack(shares).to(flat)
     norms = torch.stack(grams, 2) @ matrix
     return norms.reshape(-1, grid.cells, f, f).permute(0, 2, 1, 3)
 
@@ -117,13 +116,12 @@ class NearestEtalon(nn.Module):
             flat @ matrix + offset
             for matrix, offset in zip(self.matrices, self.offsets, strict=True)
         ]
-        columns = phase_weights(self.factor).to(flat.dtype).reshape(-1, 1)
+        weights = phase_weights(self.factor)
+        columns = torch.tensor(weights, dtype=flat.dtype, device=flat.device).reshape(-1, 1)
         least = None
         for pair in zip(products[::2], products[1::2], strict=True):
             corners = [self._corners(product, grid) for product in pair]
-            found = torch.stack(
-                [_row_minimum(corners, row, columns) for row in phase_weights(self.factor)], 1
-            )
+            found = torch.stack([_row_minimum(corners, row, columns) for row in weights], 1)
             least = found if least is None else torch.minimum(least, found)
         return least
 
@@ -142,14 +140,13 @@ def _frozen(values: torch.Tensor) -> nn.Parameter:
 
 
 def _row_minimum(
-    corners: list[list[list[torch.Tensor]]], row: torch.Tensor, columns: torch.Tensor
+    corners: list[list[list[torch.Tensor]]], row: float, columns: torch.Tensor
 ) -> torch.Tensor:
     """Return (B, cells, f): the minimum over the etalons of all pieces at one row phase."""
-    low = float(row)
     best = None
     for upper, lower in corners:
-        left = upper[0] * (1 - low) + lower[0] * low
-        right = upper[1] * (1 - low) + lower[1] * low
+        left = upper[0] * (1 - row) + lower[0] * row
+        right = upper[1] * (1 - row) + lower[1] * row
         found = left.unsqueeze(2) + (right - left).unsqueeze(2) * columns
         best = found if best is None else torch.minimum(best, found)
     return best.amin(3)
