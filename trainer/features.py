@@ -4,10 +4,29 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from ood_perception.errors import ConfigError, DataError
+from ood_perception.geometry import geometry_for, to_network
+
+from .backbones import Backbone
+from .data import PictureList, content_sha256
+from .weights import cache_root
+
+FORMAT = 1
+PRECISIONS = ('f32', 'bf16')
 
 
 @dataclass(frozen=True)
@@ -30,3 +49,203 @@ class FeatureSet:
     width: int
     patch: int
     key: str
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    How pictures are brought to the network.
+
+    size: (h, w) in pixels, multiples of the patch. policy: see geometry.geometry_for.
+    anchors: placements in [0, 1], one picture after the other in turn, so that a padded picture's
+        content is seen at several places; the pictures of one sequence position move by one.
+    precision: of the backbone's arithmetic, 'f32' or 'bf16' (tokens are stored as float16).
+    """
+
+    size: tuple[int, int]
+    policy: str = 'fit'
+    anchors: tuple[float, ...] = (0.5,)
+    precision: str = 'f32'
+
+
+def size_for(picture_size: tuple[int, int], longest: int, patch: int) -> tuple[int, int]:
+    """
+    Return the network size (h, w) for pictures of one size, aspect kept to within a patch.
+
+    picture_size: (H, W). longest: wanted longest side in pixels; both sides are rounded down to
+    multiples of the patch, as PixOOD does, at least one patch. Use policy 'stretch' with it.
+    """
+    largest = max(picture_size)
+    height, width = (max(1, side * longest // largest // patch) * patch for side in picture_size)
+    return height, width
+
+
+def extract(
+    pictures: PictureList,
+    backbone: Backbone,
+    layers: Sequence[int],
+    view: View,
+    cache: Path | None = None,
+    batch: int = 4,
+    progress: bool = True,
+) -> FeatureSet:
+    """
+    Return the patch tokens and labels of a list, computing only what the cache lacks.
+
+    layers: 0-based block indices; each layer is a file of its own, so a later call with other
+        layers computes those alone. cache: default weights.cache_root()/features.
+    batch: pictures per forward pass. progress: show a bar with the time left.
+
+    Safe to kill at any moment: a later call goes on after the last recorded batch.
+    Raises DataError for unreadable pictures, ConfigError for an impossible view.
+    """
+    if view.precision not in PRECISIONS or not view.anchors:
+        raise ConfigError(f'precision {view.precision!r}: choose one of {", ".join(PRECISIONS)}')
+    if not len(pictures):
+        raise DataError('the picture list is empty: there is nothing to extract')
+    baked = backbone.baked(*view.size, layers)
+    description = _describe(pictures, backbone, view)
+    key = _sha256(description)
+    folder = (cache or cache_root() / 'features') / key[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _write_json(folder / 'description.json', description)
+        store = _Store(folder, len(pictures), backbone, view)
+        missing = [layer for layer in layers if store.done(layer) < len(pictures)]
+        if missing:
+            baked = backbone.baked(*view.size, missing)
+            _fill(store, pictures, baked, missing, view, batch, progress)
+    return FeatureSet(
+        names=pictures.names,
+        tokens={f'tokens_{layer}': store.tokens(layer, 'r') for layer in layers},
+        labels=store.labels('r'),
+        height=view.size[0],
+        width=view.size[1],
+        patch=backbone.patch,
+        key=_sha256({'set': key, 'layers': list(layers)}),
+    )
+
+
+def network_picture(
+    pictures: PictureList, index: int, view: View
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return picture `index` at network size: uint8 (h, w, 3) RGB and labels uint8 (h, w)."""
+    image, labels = pictures.read(index)
+    anchor = view.anchors[index % len(view.anchors)]
+    size = (int(image.shape[0]), int(image.shape[1]))
+    geometry = geometry_for(size, view.size, view.policy, anchor)
+    return to_network(image, geometry), to_network(labels, geometry, labels=True)
+
+
+class _Store:
+    """The arrays of one list at one view, and how far each layer has come."""
+
+    def __init__(self, folder: Path, count: int, backbone: Backbone, view: View):
+        self.folder = folder
+        rows, columns = view.size[0] // backbone.patch, view.size[1] // backbone.patch
+        self.token_shape = (count, rows, columns, backbone.dim)
+        self.label_shape = (count, *view.size)
+
+    def tokens(self, layer: int, mode: str) -> npt.NDArray[np.float16]:
+        """Return layer's memory map, float16 (n, gh, gw, D)."""
+        return _memory_map(self.folder / f'tokens_{layer}.npy', mode, np.float16, self.token_shape)
+
+    def labels(self, mode: str) -> npt.NDArray[np.uint8]:
+        """Return the labels' memory map, uint8 (n, h, w)."""
+        return _memory_map(self.folder / 'labels.npy', mode, np.uint8, self.label_shape)
+
+    def done(self, layer: int) -> int:
+        """Return how many pictures of a layer are complete."""
+        path = self.folder / f'tokens_{layer}.json'
+        return int(json.loads(path.read_text())['done']) if path.is_file() else 0
+
+    def record(self, layer: int, done: int) -> None:
+        """Record that the first `done` pictures of a layer are complete."""
+        _write_json(self.folder / f'tokens_{layer}.json', {'done': done})
+
+
+def _fill(
+    store: _Store,
+    pictures: PictureList,
+    baked: torch.nn.Module,
+    layers: Sequence[int],
+    view: View,
+    batch: int,
+    progress: bool,
+) -> None:
+    """Compute `layers` for all pictures that any of them still lacks."""
+    from tqdm import tqdm
+
+    first = min(store.done(layer) for layer in layers)
+    arrays, labels = [store.tokens(layer, 'r+') for layer in layers], store.labels('r+')
+    total = len(pictures)
+    with tqdm(total=total, initial=first, unit='picture', disable=not progress) as bar:
+        for start in range(first, total, batch):
+            stop = min(start + batch, total)
+            views = [network_picture(pictures, i, view) for i in range(start, stop)]
+            labels[start:stop] = np.stack([label for _, label in views])
+            images = np.stack([image for image, _ in views])
+            for array, value in zip(arrays, _forward(baked, images, view.precision), strict=True):
+                array[start:stop] = value
+            for array in (*arrays, labels):
+                array.flush()  # type: ignore[attr-defined]
+            for layer in layers:
+                store.record(layer, stop)
+            bar.update(stop - start)
+
+
+def _forward(
+    baked: torch.nn.Module, images: npt.NDArray[np.uint8], precision: str
+) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield each layer's tokens, float16 (B, gh, gw, D), of uint8 (B, h, w, 3)."""
+    device = next(baked.parameters()).device
+    enabled = precision == 'bf16'
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        values = baked(torch.from_numpy(images).to(device))
+    for value in values:
+        yield value.to(torch.float16).cpu().numpy()
+
+
+def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str, Any]:
+    """Return everything that tokens and labels depend on."""
+    return {
+        'format': FORMAT,
+        'backbone': backbone.name,
+        'weights_sha256': backbone.provenance.get('weights_sha256', ''),
+        'normalisation': [backbone.mean.tolist(), backbone.std.tolist()],
+        'height': view.size[0],
+        'width': view.size[1],
+        'policy': view.policy,
+        'anchors': list(view.anchors),
+        'precision': view.precision,
+        'pictures': content_sha256(pictures),
+        'count': len(pictures),
+    }
+
+
+def _memory_map(path: Path, mode: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """Open a .npy file as a memory map, making it when it is missing or of another shape."""
+    if mode == 'r+' and not path.is_file():
+        partial = path.with_suffix('.part')
+        np.lib.format.open_memmap(partial, mode='w+', dtype=dtype, shape=shape).flush()
+        os.replace(partial, path)
+    return np.lib.format.open_memmap(path, mode=mode)
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write a small file so that a kill leaves the old or the new one."""
+    partial = path.with_suffix('.json.part')
+    partial.write_text(json.dumps(value, indent=1))
+    os.replace(partial, path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two processes never fill one cache at once."""
+    with open(folder / 'lock', 'w') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,248 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of labelled pictures, their class map, and splits by contiguous blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from ood_perception.errors import DataError
+
+IGNORED = 255
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """
+    The known classes and how label files write them.
+
+    names: of the classes 0 .. C-1. colors: RGB of each, 0..255.
+    ids: id in the label files -> class 0 .. C-1, or IGNORED.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ids: dict[int, int]
+
+    def table(self) -> npt.NDArray[np.int16]:
+        """Return int16 (256,): file id -> class, IGNORED, or -1 for an id that is not mapped."""
+        table = np.full(256, -1, np.int16)
+        for file_id, known in self.ids.items():
+            table[file_id] = known
+        return table
+
+
+def class_map_of(content: object, place: str) -> ClassMap:
+    """
+    Read a class map: ``classes`` (list of {name, color, ids}) and ``ignored`` (list of ids).
+
+    content: what YAML gave. place: named in errors. Raises DataError for anything else.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get('classes'), list):
+        raise DataError(f'{place}: expected a list "classes" of name, color and ids')
+    names, colors, ids = [], [], {}
+    for index, entry in enumerate(content['classes']):
+        if not isinstance(entry, dict) or 'name' not in entry:
+            raise DataError(f'{place}: class {index} has no name')
+        names.append(str(entry['name']))
+        colors.append(_color(entry.get('color', (0, 0, 0)), f'{place}: class {names[-1]}'))
+        for file_id in entry.get('ids', [index]):
+            _add_id(ids, file_id, index, place)
+    for file_id in content.get('ignored', [IGNORED]):
+        _add_id(ids, file_id, IGNORED, place)
+    if not names or len(set(names)) != len(names) or len(names) > 254:
+        raise DataError(f'{place}: needs 1 to 254 classes of different names, has {names}')
+    return ClassMap(tuple(names), tuple(colors), ids)
+
+
+def load_class_map(path: Path) -> ClassMap:
+    """Read a class map from a YAML file; see class_map_of."""
+    try:
+        return class_map_of(yaml.safe_load(path.read_text()), str(path))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f'class map {path} cannot be read: {error}') from error
+
+
+def _color(value: object, place: str) -> tuple[int, int, int]:
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        raise DataError(f'{place}: color {value!r} is not three numbers 0..255')
+    red, green, blue = (int(v) for v in value)
+    return red, green, blue
+
+
+def _add_id(ids: dict[int, int], file_id: object, known: int, place: str) -> None:
+    if not isinstance(file_id, int) or not 0 <= file_id <= 255:
+        raise DataError(f'{place}: label id {file_id!r} is not a whole number from 0 to 255')
+    if ids.get(file_id, known) != known:
+        raise DataError(f'{place}: label id {file_id} belongs to two classes')
+    ids[file_id] = known
+
+
+@dataclass(frozen=True)
+class PictureList:
+    """
+    Labelled pictures in their order.
+
+    names: unique names. images, labels: one file each (labels may be empty: no labels at all).
+    sequences: the drive that each picture comes from; pictures of a drive are in time order.
+    classes: how the labels are read.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    sequences: tuple[str, ...]
+    classes: ClassMap
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Iterable[int]) -> PictureList:
+        """Return the pictures at `indices`, in that order."""
+        chosen = list(indices)
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            images=tuple(self.images[i] for i in chosen),
+            labels=tuple(self.labels[i] for i in chosen) if self.labels else (),
+            sequences=tuple(self.sequences[i] for i in chosen),
+        )
+
+    def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
+        """
+        Return a picture and its labels.
+
+        Returns uint8 (H, W, 3) RGB and uint8 (H, W) class ids with IGNORED (all of it where the
+        list has no labels). Raises DataError naming the file that is missing or wrong.
+        """
+        image = read_image(self.images[index])
+        if not self.labels:
+            return image, np.full(image.shape[:2], IGNORED, np.uint8)
+        path = self.labels[index]
+        labels = read_label_ids(path)
+        if labels.shape != image.shape[:2]:
+            raise DataError(
+                f'{path} has {labels.shape[1]} x {labels.shape[0]} pixels, its picture '
+                f'{self.images[index]} has {image.shape[1]} x {image.shape[0]}'
+            )
+        known = self.classes.table()[labels]
+        if (known < 0).any():
+            unknown = sorted(int(v) for v in np.unique(labels[known < 0]))
+            raise DataError(
+                f'{path} holds label ids {unknown} that the class map does not know; '
+                'add them to a class or to "ignored"'
+            )
+        return image, known.astype(np.uint8)
+
+
+def read_image(path: Path) -> UInt8Array:
+    """Return a picture as uint8 (H, W, 3) RGB; DataError where it is missing or broken."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f'picture {path} is missing or cannot be decoded')
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def read_label_ids(path: Path) -> UInt8Array:
+    """Return a label file's ids as uint8 (H, W); DataError where it is not one 8-bit channel."""
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise DataError(f'label file {path} is missing or cannot be decoded')
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise DataError(
+            f'label file {path} is {labels.dtype} with shape {labels.shape}; '
+            'expected one channel of 8-bit class ids'
+        )
+    return labels
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the picture files in a folder by name; DataError where there are none."""
+    if not folder.is_dir():
+        raise DataError(f'picture folder {folder} does not exist')
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise DataError(f'picture folder {folder} holds no pictures ({", ".join(IMAGE_SUFFIXES)})')
+    return found
+
+
+def paired(
+    images: Sequence[Path], labels: Sequence[Path], sequences: Sequence[str], classes: ClassMap
+) -> PictureList:
+    """Make a list of pictures; DataError naming the first label file that does not exist."""
+    missing = [path for path in labels if not path.is_file()]
+    if missing:
+        raise DataError(f'{len(missing)} label files are missing, the first is {missing[0]}')
+    names = tuple(path.stem for path in images)
+    if not names or len(set(names)) != len(names):
+        raise DataError('a picture list is empty or holds one picture name twice')
+    return PictureList(names, tuple(images), tuple(labels), tuple(sequences), classes)
+
+
+def joined(lists: Sequence[PictureList]) -> PictureList:
+    """Put lists of one class map behind each other."""
+    if len({(x.classes.names) for x in lists}) != 1 or len({bool(x.labels) for x in lists}) != 1:
+        raise DataError('picture lists of different classes, or with and without labels, mixed')
+    return PictureList(
+        names=tuple(n for x in lists for n in x.names),
+        images=tuple(p for x in lists for p in x.images),
+        labels=tuple(p for x in lists for p in x.labels),
+        sequences=tuple(s for x in lists for s in x.sequences),
+        classes=lists[0].classes,
+    )
+
+
+def split_contiguous(
+    pictures: PictureList, calibration_fraction: float = 0.25
+) -> tuple[PictureList, PictureList]:
+    """
+    Split every sequence into its first and its last part.
+
+    Neighbouring frames of a drive are nearly the same picture, so a random split would let the
+    calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
+    in the second list, in (0, 1); rounded, at least one and not all of them.
+
+    Returns (fit, calibration). Raises DataError for another fraction or a one-picture sequence.
+    """
+    if not 0.0 < calibration_fraction < 1.0:
+        raise DataError(f'calibration fraction {calibration_fraction} is not between 0 and 1')
+    fit: list[int] = []
+    held_out: list[int] = []
+    for sequence in dict.fromkeys(pictures.sequences):
+        members = [i for i, s in enumerate(pictures.sequences) if s == sequence]
+        if len(members) < 2:
+            raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
+        count = min(max(1, round(calibration_fraction * len(members))), len(members) - 1)
+        fit += members[:-count]
+        held_out += members[-count:]
+    return pictures.subset(fit), pictures.subset(held_out)
+
+
+def content_sha256(pictures: PictureList) -> str:
+    """Return the sha256 over names, sequences, file contents and class map of a list."""
+    digest = hashlib.sha256()
+    for index, name in enumerate(pictures.names):
+        digest.update(name.encode() + b'\0')
+        digest.update(hashlib.sha256(_content(pictures.images[index])).digest())
+        if pictures.labels:
+            digest.update(hashlib.sha256(_content(pictures.labels[index])).digest())
+    digest.update(pictures.classes.table().tobytes())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f'{path} cannot be read: {error.strerror}') from error

@@ -1,0 +1,35 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""CamVid in its eleven-class form: `root`/{train,val,test}/{images,labels}, 11 = void."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..data import IGNORED, ClassMap, PictureList
+from .folders import load_folders
+
+_CLASSES = (
+    ('Sky', (128, 128, 128)),
+    ('Building', (128, 0, 0)),
+    ('Pole', (192, 192, 128)),
+    ('Road', (128, 64, 128)),
+    ('Pavement', (60, 40, 222)),
+    ('Tree', (128, 128, 0)),
+    ('SignSymbol', (192, 128, 128)),
+    ('Fence', (64, 64, 128)),
+    ('Car', (64, 0, 128)),
+    ('Pedestrian', (64, 64, 0)),
+    ('Bicyclist', (0, 128, 192)),
+)
+CLASSES = ClassMap(
+    tuple(name for name, _ in _CLASSES),
+    tuple(color for _, color in _CLASSES),
+    {**{index: index for index in range(len(_CLASSES))}, 11: IGNORED, 255: IGNORED},
+)
+LICENCE = 'CamVid, CC BY-NC 4.0 (non-commercial)'
+
+
+def load(root: Path, split: str) -> PictureList:
+    """Load one split; names like 0001TP_006690, so sequences are the drives (0001TP, ...)."""
+    return load_folders(root / split / 'images', root / split / 'labels', CLASSES)

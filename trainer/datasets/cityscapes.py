@@ -1,0 +1,61 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cityscapes as distributed: leftImg8bit/<split>/<city>, gtFine/<split>/<city>, 19 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ood_perception.errors import DataError
+
+from ..data import IGNORED, ClassMap, PictureList, list_pictures, paired
+
+_CLASSES = (
+    ('road', 7, (128, 64, 128)),
+    ('sidewalk', 8, (244, 35, 232)),
+    ('building', 11, (70, 70, 70)),
+    ('wall', 12, (102, 102, 156)),
+    ('fence', 13, (190, 153, 153)),
+    ('pole', 17, (153, 153, 153)),
+    ('traffic light', 19, (250, 170, 30)),
+    ('traffic sign', 20, (220, 220, 0)),
+    ('vegetation', 21, (107, 142, 35)),
+    ('terrain', 22, (152, 251, 152)),
+    ('sky', 23, (70, 130, 180)),
+    ('person', 24, (220, 20, 60)),
+    ('rider', 25, (255, 0, 0)),
+    ('car', 26, (0, 0, 142)),
+    ('truck', 27, (0, 0, 70)),
+    ('bus', 28, (0, 60, 100)),
+    ('train', 31, (0, 80, 100)),
+    ('motorcycle', 32, (0, 0, 230)),
+    ('bicycle', 33, (119, 11, 32)),
+)
+_TRAINED = {label: index for index, (_, label, _) in enumerate(_CLASSES)}
+CLASSES = ClassMap(
+    tuple(name for name, _, _ in _CLASSES),
+    tuple(color for _, _, color in _CLASSES),
+    {**{label: _TRAINED.get(label, IGNORED) for label in range(34)}, 255: IGNORED},
+)
+LICENCE = 'Cityscapes licence (non-commercial research)'
+_IMAGE, _LABEL = '_leftImg8bit', '_gtFine_labelIds'
+
+
+def load(root: Path, split: str) -> PictureList:
+    """
+    Load one split (train, val, test) of the labelIds files; a city is a sequence.
+
+    Raises DataError for a missing folder, no pictures, or a picture without its label file.
+    """
+    base = root / 'leftImg8bit' / split
+    if not base.is_dir():
+        raise DataError(f'Cityscapes pictures are expected in {base}, which does not exist')
+    images = [p for city in sorted(base.iterdir()) if city.is_dir() for p in list_pictures(city)]
+    labels = [_label_of(root, split, path) for path in images]
+    return paired(images, labels, [path.parent.name for path in images], CLASSES)
+
+
+def _label_of(root: Path, split: str, image: Path) -> Path:
+    """Return the label file that belongs to a picture."""
+    name = image.stem.removesuffix(_IMAGE) + _LABEL + '.png'
+    return root / 'gtFine' / split / image.parent.name / name

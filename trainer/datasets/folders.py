@@ -1,0 +1,30 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Plain folders: one of pictures, one of label PNGs of the same names, and a YAML class map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..data import ClassMap, PictureList, list_pictures, load_class_map, paired
+
+NAMES = ('train', 'val', 'test')
+
+
+def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
+    """
+    Pair `images`/<name>.* with `labels`/<name>.png.
+
+    The sequence of a picture is its name up to the last '_', or '' where there is none.
+    Raises DataError for missing folders, no pictures or missing labels.
+    """
+    pictures = list_pictures(images)
+    files = [labels / f'{path.stem}.png' for path in pictures]
+    sequences = [path.stem.rpartition('_')[0] for path in pictures]
+    return paired(pictures, files, sequences, classes)
+
+
+def load(root: Path, split: str) -> PictureList:
+    """Load `root`/`split`/{images,labels} with the class map `root`/classes.yaml."""
+    classes = load_class_map(root / 'classes.yaml')
+    return load_folders(root / split / 'images', root / split / 'labels', classes)
