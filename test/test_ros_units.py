@@ -192,7 +192,7 @@ def defaults(**changes):
         ({'false_alarm_rate': 1.0}, ['false_alarm_rate', '(0, 1)']),
         ({'hysteresis_rate': 0.02}, ['0.02', '0.01', 'stricter']),
         ({'in_distribution': ('road', 'lava')}, ['lava', 'road', 'sky']),
-        ({'roi.mode': 'circle'}, ['circle', 'ground, polygon, none']),
+        ({'roi.mode': 'circle'}, ['circle', 'polygon']),
         ({'roi.mode': 'polygon'}, ['roi.polygons', 'empty']),
         ({'roi.polygons': ('0,0 1,1',)}, ['0,0 1,1', '2 points']),
         ({'roi.polygons': ('0,0 1,1 2,0',)}, ['from 0 to 1']),

@@ -119,9 +119,7 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
             return False
         return True
 
-    def _entered(
-        self, label: str, outcome: TransitionCallbackReturn
-    ) -> TransitionCallbackReturn:
+    def _entered(self, label: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
         if outcome == SUCCESS:
             self.state_label = label
         return outcome
@@ -171,5 +169,7 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = bool(request.data)
         response.success = True
-        response.message = 'enabled' if self._enabled else 'disabled: frames are counted as skipped'
+        response.message = (
+            'enabled' if self._enabled else 'disabled: frames are counted as skipped'
+        )
         return response

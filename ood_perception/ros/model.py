@@ -15,11 +15,12 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import OodPerceptionError
-from ood_perception.pipeline import Pipeline, Settings, chosen_classes
+from ood_perception.pipeline import Pipeline
 from ood_perception.roi import RoiSettings
 from ood_perception.ros.diagnostics import EngineSituation
 from ood_perception.ros.parameters import strings
 from ood_perception.ros.polygons import parse_polygons
+from ood_perception.settings import Settings, chosen_classes
 from ood_perception.types import Detection, Frame
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / 'bundles' / 'road_default'
@@ -108,7 +109,9 @@ class Model:
             old = self._pipeline.settings.in_distribution
             self._pipeline.update(settings=dataclasses.replace(self._wanted, in_distribution=old))
             if self._compiler is None:
-                self._compiler = threading.Thread(target=self._compile, name='compile', daemon=True)
+                self._compiler = threading.Thread(
+                    target=self._compile, name='compile', daemon=True
+                )
                 self._compiler.start()
 
     def situation(self) -> EngineSituation:

@@ -5,16 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64
 from visualization_msgs.msg import MarkerArray
 
+from ood_perception.maps import OutputMaps
 from ood_perception.overlay import OverlayOptions, draw_overlay, encode_jpeg
 from ood_perception.ros import qos
-from ood_perception.ros.maps import OutputMaps
 from ood_perception.ros.messages import (
     ImageBuffer,
     compressed_message,
@@ -49,7 +49,7 @@ class OutputOptions:
 
     scale: float = 1.0
     full_scale: float = 5.0
-    overlay: OverlayOptions = OverlayOptions()
+    overlay: OverlayOptions = field(default_factory=OverlayOptions)
     jpeg_quality: int = 85
 
 

@@ -13,9 +13,9 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
+from ood_perception.roi import MODES as ROI_MODES
 from ood_perception.ros.polygons import parse_polygons
 from ood_perception.ros.qos import RELIABILITIES
-from ood_perception.roi import MODES as ROI_MODES
 
 TRANSPORTS = ('raw', 'compressed')
 Value = str | int | float | bool | tuple[str, ...]
@@ -117,8 +117,8 @@ PARAMETERS: tuple[Spec, ...] = (
          dynamic=True, low=0.0, high=1e9),
     Spec('in_distribution', NO_STRINGS, 'Classes that count as normal, empty: the bundle says',
          dynamic=True),
-    Spec('roi.mode', 'ground', 'ground: hull of roi.classes; labels: these classes alone; polygon: '
-         'roi.polygons; none: the whole picture', dynamic=True, choices=tuple(ROI_MODES)),
+    Spec('roi.mode', 'ground', 'ground: hull of roi.classes; labels: these classes alone; '
+         'polygon: roi.polygons; none: the whole picture', dynamic=True, choices=tuple(ROI_MODES)),
     Spec('roi.classes', NO_STRINGS, 'Classes of ground and labels, empty: the ground classes of '
          'the bundle', dynamic=True),
     Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares '
@@ -129,6 +129,8 @@ PARAMETERS: tuple[Spec, ...] = (
          low=0.0, high=1000.0, check=_positive),
     Spec('overlay.opacity', 0.6, 'Opacity of the score colours', dynamic=True, low=0.0, high=1.0),
     Spec('overlay.boxes', True, 'Draw obstacle boxes and their scores', dynamic=True),
+    Spec('overlay.region', True, 'Outline what is scored', dynamic=True),
+    Spec('overlay.legend', True, 'Draw the legend', dynamic=True),
     Spec('overlay.jpeg_quality', 85, 'JPEG quality of overlay/compressed', dynamic=True, low=1,
          high=100),
     Spec('frame_timeout', 2.0, 'Seconds without a frame after which diagnostics warn',

@@ -24,7 +24,7 @@ _MOST_LATENCY_NS = 3600 * NANOSECONDS
 
 
 class Session:
-    """The configured node. All cameras share one model, and frames that wait together one batch."""
+    """The configured node: all cameras share one model, waiting frames one batch."""
 
     def __init__(self, node: Any, values: Mapping[str, Any]) -> None:
         """Load the model and create the topics; raises OodPerceptionError, leaving nothing."""
@@ -143,7 +143,10 @@ def _output_options(values: Mapping[str, Any]) -> OutputOptions:
         scale=values['output_scale'],
         full_scale=values['confidence_full_scale'],
         overlay=OverlayOptions(
-            opacity=values['overlay.opacity'], boxes=values['overlay.boxes']
+            opacity=values['overlay.opacity'],
+            boxes=values['overlay.boxes'],
+            region=values['overlay.region'],
+            legend=values['overlay.legend'],
         ),
         jpeg_quality=values['overlay.jpeg_quality'],
     )
