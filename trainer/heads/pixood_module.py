@@ -1,0 +1,271 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""PixOOD's head as one export-safe graph, from tokens to surprisal (paper, section III)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from ood_perception.errors import ConfigError
+
+from .base import HeadModule
+from .tables import MonotoneTable, TableModule
+from .upsampling import InterpolatedLinear, SquaredDistances, naive_squared_distances, upsample
+
+SELECTIONS = ('min', 'gated', 'unified')
+CALIBRATIONS = ('held-out', 'paper')
+LOGITS = ('patch', 'features')
+EXCLUDED = 1e4  # added to the surprisal of a class that does not count as normal
+UNIFIED, GATED = 'unified', 'gated'
+
+
+class Density(Protocol):
+    """A Gaussian over (logit, similarity): mean (2,), covariance (2, 2)."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+class FittedPixOOD(Protocol):
+    """
+    What the graph needs of a fitted model (heads.pixood.PixOODModel).
+
+    classes: names of all known classes; a label is a place in it.
+    layers: token names; the classifier sees their concatenation, distances the last one.
+    etalons: class name -> float32 (K_c, D), raw token space; classes without etalons are absent.
+    classifier: nn.Module from (B, gh, gw, L*D) to patch logits (B, gh, gw, C).
+    densities: class name (and 'unified') -> in-distribution Gaussian.
+    ood_std: (2,), standard deviations of the out-of-distribution Gaussian around 0.
+    paper_tables, held_out_tables: class name, 'unified' (and 'gated' when held out) -> table.
+    """
+
+    classes: tuple[str, ...]
+    layers: tuple[str, ...]
+    etalons: Mapping[str, np.ndarray]
+    classifier: nn.Module
+    densities: Mapping[str, Density]
+    ood_std: np.ndarray
+    paper_tables: Mapping[str, MonotoneTable]
+    held_out_tables: Mapping[str, MonotoneTable]
+
+
+class LikelihoodRatio(nn.Module):
+    """
+    Raw score x = log p_OOD - log p_ID of (logit, similarity), the Neyman-Pearson statistic.
+
+    Differences from the mean are squared, never expanded: similarities spread over a few
+    hundredths, and an expanded polynomial would lose them in float32.
+    """
+
+    def __init__(self, density: Density, ood_std: np.ndarray) -> None:
+        super().__init__()
+        covariance = np.asarray(density.covariance, dtype=np.float64)
+        inverse = np.linalg.inv(covariance)
+        self.mean = [float(value) for value in density.mean]
+        self.quadratic = [0.5 * inverse[0, 0], float(inverse[0, 1]), 0.5 * inverse[1, 1]]
+        std = np.asarray(ood_std, dtype=np.float64)
+        self.ood = [float(value) for value in 0.5 / std**2]
+        log_determinant = 0.5 * float(np.linalg.slogdet(covariance)[1])
+        self.constant = log_determinant - math.log(float(std[0] * std[1]))
+
+    def forward(self, logit: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
+        """Return x, float of the inputs' shape; higher = stranger."""
+        a, b = logit - self.mean[0], similarity - self.mean[1]
+        known = self.quadratic[0] * a * a + self.quadratic[1] * a * b + self.quadratic[2] * b * b
+        ood = self.ood[0] * logit * logit + self.ood[1] * similarity * similarity
+        return known - ood + self.constant
+
+
+class PixOODHead(HeadModule):
+    """
+    The head of one fitted model.
+
+    selection: 'min' over the classes that count as normal, 'gated' (the score of the arg-max
+        logit's class) or 'unified' (largest logit, least distance, one density of its own).
+    calibration: 'held-out' (served) or 'paper' (Gaussian, on the training patches).
+    classes: for 'min', the classes to hold (default all that have etalons).
+    logits: 'patch' upsamples the patch logits, as published; 'features' gives the logits of
+        upsampled features (exactly, by interpolating the first layer's products).
+    half_weights: round etalons and classifier weights to float16, as a bundle stores them.
+    naive: distances by upsampling the features, as published (tests and benchmarks).
+    """
+
+    def __init__(
+        self,
+        model: FittedPixOOD,
+        upsampling: int = 7,
+        selection: str = 'min',
+        calibration: str = 'held-out',
+        classes: Sequence[str] = (),
+        logits: str = 'patch',
+        half_weights: bool = False,
+        naive: bool = False,
+    ) -> None:
+        super().__init__()
+        _check('selection', selection, SELECTIONS)
+        _check('calibration', calibration, CALIBRATIONS)
+        _check('logits', logits, LOGITS)
+        if not 1 <= upsampling <= 7:
+            raise ConfigError(f'upsampling is {upsampling}, expected 1 to 7')
+        self.layers = tuple(model.layers)
+        self.known_classes = tuple(model.classes)
+        self.compiled_classes = chosen_classes(model, classes, selection)
+        self.upsampling, self.selection = upsampling, selection
+        self.calibration, self.naive = calibration, naive
+        self.class_places = [self.known_classes.index(name) for name in self.compiled_classes]
+        stored = _half_rounded if half_weights else torch.Tensor.float
+        self.banks = [
+            stored(torch.as_tensor(np.asarray(model.etalons[name])))
+            for name in self.compiled_classes
+        ]
+        self.distances = SquaredDistances(self.banks, upsampling)
+        self.classifier = _classifier(model.classifier, logits, upsampling, stored)
+        self.logits = logits
+        self._add_scores(model)
+        self.requires_grad_(False).eval()
+
+    def _add_scores(self, model: FittedPixOOD) -> None:
+        """Make the density of each score and its calibration table, where it is fitted."""
+        unified = self.selection == 'unified'
+        names = (UNIFIED,) if unified else self.compiled_classes
+        self.ratios = nn.ModuleList(
+            [LikelihoodRatio(model.densities[name], model.ood_std) for name in names]
+        )
+        gated = self.selection == 'gated'
+        self.gate_tables = _tables(model.paper_tables, names if gated else ())
+        source = model.paper_tables if self.calibration == 'paper' else model.held_out_tables
+        if gated:
+            names = () if self.calibration == 'paper' else (GATED,)
+        self.tables = _tables(source, names)
+
+    def upsampled_logits(self, *tokens: torch.Tensor) -> torch.Tensor:
+        """Return logits of all known classes, float32 (B, gh*f, gw*f, C)."""
+        logits = self.classifier(torch.cat(tokens, 3))
+        return logits if self.logits == 'features' else upsample(logits, self.upsampling)
+
+    def nearest(self, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Return the distance to each class's nearest etalon, float32 (B, gh*f, gw*f) each."""
+        if self.naive:
+            squares = naive_squared_distances(tokens, self.banks, self.upsampling)
+        else:
+            squares = self.distances(tokens)
+        return [torch.sqrt(square) for square in squares]
+
+    def scores(self, *tokens: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return raw_scores as a list of (B, gh*f, gw*f), and the labels."""
+        tokens = tuple(layer.float() for layer in tokens)
+        logits = self.upsampled_logits(*tokens)
+        labels = logits.argmax(3).to(torch.uint8)
+        distances = self.nearest(tokens[-1])
+        own = [logits[..., place] for place in self.class_places]
+        if self.selection == 'unified':
+            own = [torch.stack(own).amax(0)]
+            distances = [torch.stack(distances).amin(0)]
+        raw = [
+            ratio(logit, 1.0 / (1.0 + 0.5 * distance))
+            for ratio, logit, distance in zip(self.ratios, own, distances, strict=True)
+        ]
+        if self.selection == 'gated':
+            raw = [self._gated(raw, own)]
+        return raw, labels
+
+    def _gated(self, raw: list[torch.Tensor], own: list[torch.Tensor]) -> torch.Tensor:
+        """Return the paper's surprisal of the class with the largest logit."""
+        surprisal = [table(x) for table, x in zip(self.gate_tables, raw, strict=True)]
+        winner = torch.stack(own).argmax(0, keepdim=True)
+        return torch.gather(torch.stack(surprisal), 0, winner)[0]
+
+    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (scores (B, S, gh*f, gw*f), labels), see HeadModule."""
+        raw, labels = self.scores(*tokens)
+        return torch.stack(raw, 1), labels
+
+    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return (surprisal, labels, and the surprisal of each compiled class if 'min')."""
+        *tokens, in_distribution = inputs
+        raw, labels = self.scores(*tokens)
+        if self.selection == 'gated' and self.calibration == 'paper':
+            return raw[0], labels
+        if len(self.tables) != len(raw):
+            raise ConfigError(
+                f'the model has no {self.calibration} table for {self.selection}: run calibrate'
+            )
+        surprisal = [table(x) for table, x in zip(self.tables, raw, strict=True)]
+        if self.selection != 'min':
+            return surprisal[0], labels
+        return least_surprisal(surprisal, in_distribution), labels, *surprisal
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (surprisal, labels), see HeadModule."""
+        surprisal, labels, *_ = self.outputs(*inputs)
+        return surprisal, labels
+
+
+def least_surprisal(surprisal: list[torch.Tensor], in_distribution: torch.Tensor) -> torch.Tensor:
+    """Return the least surprisal over the chosen classes (the paper's min, by its maximum s_I)."""
+    excluded = (1.0 - in_distribution) * EXCLUDED
+    stacked = [one.unsqueeze(1) + excluded[place] for place, one in enumerate(surprisal)]
+    return torch.cat(stacked, 1).amin(1)
+
+
+def chosen_classes(model: FittedPixOOD, classes: Sequence[str], selection: str) -> tuple[str, ...]:
+    """Return the classes that a head holds; ConfigError for one that is unknown or unmodelled."""
+    modelled = tuple(name for name in model.classes if name in model.etalons)
+    wrong = [name for name in classes if name not in modelled]
+    if wrong or not modelled:
+        raise ConfigError(
+            f'classes {wrong} have no etalons; choose among: {", ".join(modelled) or "none"}'
+        )
+    if classes and selection != 'min' and set(classes) != set(modelled):
+        raise ConfigError(
+            f'selection {selection} was fitted on all classes: leave the class list empty, or use '
+            'selection min'
+        )
+    return tuple(classes) or modelled
+
+
+def _check(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f'{option} is {value!r}, expected one of {", ".join(allowed)}')
+
+
+def _half_rounded(values: torch.Tensor) -> torch.Tensor:
+    rounded = values.to(torch.float16).float()
+    if not torch.isfinite(rounded).all():
+        raise ConfigError('weights beyond the range of float16: store them as float32')
+    return rounded
+
+
+def _tables(fitted: Mapping[str, MonotoneTable], names: Sequence[str]) -> nn.ModuleList:
+    """Return the tables of names; none at all where one is not fitted yet."""
+    if any(name not in fitted for name in names):
+        return nn.ModuleList()
+    return nn.ModuleList([TableModule(fitted[name]) for name in names])
+
+
+def _classifier(
+    source: nn.Module, logits: str, factor: int, stored: Callable[[torch.Tensor], torch.Tensor]
+) -> nn.Module:
+    """Return a copy with weights as stored; for 'features' it upsamples after its first layer."""
+    classifier = copy.deepcopy(source).float()
+    with torch.no_grad():
+        for values in classifier.parameters():
+            values.copy_(stored(values))
+    if logits == 'patch':
+        return classifier
+    linear = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear)]
+    rest = nn.Identity() if len(linear) == 1 else nn.Sequential(nn.GELU(), linear[-1])
+    tokens = torch.linspace(-2.0, 2.0, 3 * linear[0].in_features).reshape(1, 1, 3, -1)
+    with torch.no_grad():
+        if len(linear) > 2 or not torch.allclose(classifier(tokens), rest(linear[0](tokens))):
+            raise ConfigError(
+                "logits 'features' needs a linear or two-layer GELU classifier: use logits 'patch'"
+            )
+    return InterpolatedLinear(linear[0], rest, factor)
