@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, ImageError
-from ood_perception.types import BoolArray, Float32Array, Geometry, UInt8Array
+from ood_perception.types import BoolArray, Geometry, UInt8Array
 
 POLICIES = ('fit', 'fill', 'stretch')
 PAD_COLOR = (124, 116, 104)  # ImageNet's mean colour: zero after the usual normalisation
@@ -84,22 +84,23 @@ def to_network(image: UInt8Array, geometry: Geometry, labels: bool = False) -> U
     return _resize(_on_canvas(image, geometry), (geometry.height, geometry.width))
 
 
-def to_camera(grid: Float32Array, geometry: Geometry) -> Float32Array:
+def to_camera(grid: npt.NDArray[T], geometry: Geometry) -> npt.NDArray[T]:
     """
     Interpolate a grid bilinearly to the camera picture (cell centres to pixel centres).
 
-    grid: float32 (gh, gw), free of NaN. Returns float32 (H, W); beyond the outermost cell centres,
-    and outside a cropped network input, the border cells are repeated (see camera_window).
+    grid: float32 (gh, gw), free of NaN, or uint8 (gh, gw, 3). Returns (H, W) or (H, W, 3) of the
+    same type; beyond the outermost cell centres, and outside a cropped network input, the border
+    cells are repeated (see camera_window).
     """
     top, left, height, width = _canvas(geometry)
-    canvas: Float32Array = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+    canvas: npt.NDArray[T] = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
     rows, columns = camera_window(geometry)
     inside = canvas[rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
-    if inside.shape == (geometry.camera_height, geometry.camera_width):
+    if inside.shape[:2] == (geometry.camera_height, geometry.camera_width):
         return np.ascontiguousarray(inside)
     below, after = geometry.camera_height - rows.stop, geometry.camera_width - columns.stop
     border = (rows.start, below, columns.start, after)
-    padded: Float32Array = cv2.copyMakeBorder(inside, *border, cv2.BORDER_REPLICATE)
+    padded: npt.NDArray[T] = cv2.copyMakeBorder(inside, *border, cv2.BORDER_REPLICATE)
     return padded
 
 
