@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ood_perception.errors import DataError
-from trainer.datasets.anomaly import LAYOUTS, load_anomaly_set, read_anomaly_labels, read_image
+from ood_perception.errors import ConfigError, DataError
+from trainer.data import ClassMap, PictureList
+from trainer.datasets.anomaly import load_anomaly_set
 from trainer.datasets.pasted import read_ground, write_pasted_set
 from trainer.outliers import (
     Cutout,
@@ -21,7 +22,7 @@ from trainer.outliers import (
     paste_objects,
 )
 
-ROAD, SKY, VOID = 3, 0, 11
+ROAD, SKY, VOID = 3, 0, 255
 
 
 def make_scene(height=120, width=160):
@@ -166,52 +167,66 @@ def test_bad_object_folders_are_named(tmp_path):
 
 
 def write_roads(folder: Path, count=3):
+    """Write and list road scenes; labels are class ids already."""
     image, labels = make_scene()
-    pictures = []
-    for number in range(count):
-        path = folder / f'road_{number}.png'
-        cv2.imwrite(str(path), image)
-        pictures.append((path, labels))
-    return pictures
+    folder.mkdir(exist_ok=True)
+    names = tuple(f'road_{number}' for number in range(count))
+    for name in names:
+        cv2.imwrite(str(folder / f'{name}.png'), image)
+        cv2.imwrite(str(folder / f'{name}_labels.png'), labels)
+    return PictureList(
+        names,
+        tuple(folder / f'{name}.png' for name in names),
+        tuple(folder / f'{name}_labels.png' for name in names),
+        ('road',) * count,
+        ClassMap(('sky', 'road'), ((0, 0, 0),) * 2, {SKY: SKY, ROAD: ROAD, VOID: VOID}),
+    )
 
 
 def test_a_written_set_reads_back_and_is_made_once(tmp_path):
-    pictures, cutouts = write_roads(tmp_path), [make_cutout()]
+    pictures, cutouts = write_roads(tmp_path / 'roads'), [make_cutout()]
     made = write_pasted_set(pictures, cutouts, tmp_path / 'set', PasteSettings(), seed=1)
     assert made.names == ('road_0', 'road_1', 'road_2')
-    labels = read_anomaly_labels(made.labels[0], made.layout)
+    before, labels = made.read(0)
     assert set(np.unique(labels)) == {0, 1, 255}
     assert read_ground(made.labels[0])[labels == 1].all()
     stamp = made.images[0].stat().st_mtime_ns
     write_pasted_set(pictures, cutouts, tmp_path / 'set', PasteSettings(), seed=1)
     assert made.images[0].stat().st_mtime_ns == stamp
-    before = read_image(made.images[0])
     write_pasted_set(pictures, cutouts, tmp_path / 'set', PasteSettings(), seed=2)
-    assert (read_image(made.images[0]) != before).any()
+    assert (made.read(0)[0] != before).any()
 
 
 def test_a_pictures_draw_does_not_depend_on_its_neighbours(tmp_path):
-    pictures, cutouts = write_roads(tmp_path), [make_cutout()]
+    pictures, cutouts = write_roads(tmp_path / 'roads'), [make_cutout()]
     whole = write_pasted_set(pictures, cutouts, tmp_path / 'a', PasteSettings())
-    alone = write_pasted_set(pictures[2:], cutouts, tmp_path / 'b', PasteSettings())
-    np.testing.assert_array_equal(read_image(whole.images[2]), read_image(alone.images[0]))
+    alone = write_pasted_set(pictures.subset([2]), cutouts, tmp_path / 'b', PasteSettings())
+    np.testing.assert_array_equal(whole.read(2)[0], alone.read(0)[0])
+
+
+def write_set(folder, label_values):
+    for part in ('images', 'labels'):
+        (folder / part).mkdir()
+    cv2.imwrite(str(folder / 'images' / '0.png'), np.zeros((1, len(label_values), 3), np.uint8))
+    cv2.imwrite(str(folder / 'labels' / '0.png'), np.array([label_values], np.uint8))
 
 
 def test_layouts_translate_ids_and_refuse_unknown_ones(tmp_path):
-    path = tmp_path / '0.png'
-    cv2.imwrite(str(path), np.array([[0, 2]], np.uint8))
-    got = read_anomaly_labels(path, LAYOUTS['road_anomaly_dev'])
+    write_set(tmp_path, [0, 2])
+    _, got = load_anomaly_set('road_anomaly_dev', tmp_path).read(0)
     np.testing.assert_array_equal(got, [[0, 1]])
     with pytest.raises(DataError, match=r'0.png holds label ids \[2\]'):
-        read_anomaly_labels(path, LAYOUTS['lost_and_found_dev'])
+        load_anomaly_set('lost_and_found_dev', tmp_path).read(0)
+
+
+def test_ignored_pixels_stay_ignored(tmp_path):
+    write_set(tmp_path, [0, 1, 255])
+    _, got = load_anomaly_set('road_obstacle_dev', tmp_path).read(0)
+    np.testing.assert_array_equal(got, [[0, 1, 255]])
 
 
 def test_anomaly_sets_name_what_is_missing(tmp_path):
-    with pytest.raises(DataError, match='unknown anomaly data set'):
+    with pytest.raises(ConfigError, match='unknown anomaly set'):
         load_anomaly_set('street', tmp_path)
-    with pytest.raises(DataError, match='not a folder'):
-        load_anomaly_set('road_anomaly_dev', tmp_path)
-    (tmp_path / 'images').mkdir()
-    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(DataError, match='no labels'):
+    with pytest.raises(DataError, match='does not exist'):
         load_anomaly_set('road_anomaly_dev', tmp_path)

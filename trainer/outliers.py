@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
-from .datasets.anomaly import ANOMALY, IGNORED, NORMAL, read_image
+from .data import IGNORED, read_image
+from .datasets.anomaly import ANOMALY, NORMAL
 
 BoolArray = npt.NDArray[np.bool_]
 UInt8Array = npt.NDArray[np.uint8]
@@ -57,7 +58,7 @@ class PasteSettings:
     width: tuple[float, float] = (0.01, 0.20)
     height: float = 0.5
     ground: tuple[int, ...] = (3, 4)
-    void: tuple[int, ...] = (11, 255)
+    void: tuple[int, ...] = (IGNORED,)
     border: int = 2
     feather: float = 0.6
 

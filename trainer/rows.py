@@ -13,10 +13,10 @@ from typing import Any
 
 from ood_perception.errors import ConfigError
 
+from .condensation import METHODS
+from .heads.pixood_module import CALIBRATIONS, SELECTIONS
+
 SCORES = ('pixood', 'distance', 'max_logit', 'max_softmax')
-SELECTIONS = ('min', 'gated', 'unified')
-CALIBRATIONS = ('held-out', 'paper')
-METHODS = ('condensation', 'kmeans', 'kmedians', 'mean')
 CLASSIFIERS = ('mlp', 'linear')
 _CHOICES = {
     'score': SCORES,
@@ -32,7 +32,6 @@ _FIT_FIELDS = (
     'etalons',
     'reinitialise',
     'purity',
-    'distance_layer',
 )
 
 
@@ -46,8 +45,8 @@ class Row:
     selection: 'min' over classes, 'gated' by the arg-max class, 'unified'.
     classes: the in-distribution classes; empty = all.
     calibration: 'held-out' table, or the 'paper' one.
-    method, etalons (K), reinitialise, purity: the condensation. distance_layer: its block.
-    classifier, layers: the classifier and the blocks that it reads.
+    method, etalons (K), reinitialise, purity: the condensation.
+    classifier, layers: the classifier and the blocks that it reads; distances use the last one.
     fit_longest, longest: longest picture side in fitting and in evaluation, pixels.
     upsampling: f. seed: of every fit.
     """
@@ -62,7 +61,6 @@ class Row:
     etalons: int = 200
     reinitialise: bool = True
     purity: float = 0.9
-    distance_layer: int = 11
     classifier: str = 'mlp'
     layers: tuple[int, ...] = (5, 8, 11)
     fit_longest: int = 672

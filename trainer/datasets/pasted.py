@@ -16,37 +16,39 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
+from ..data import PictureList, content_sha256
 from ..outliers import Cutout, Pasted, PasteSettings, paste_objects
-from .anomaly import AnomalySet, load_anomaly_set, read_image
+from .anomaly import load_anomaly_set
 
 UInt8Array = npt.NDArray[np.uint8]
 
 
 def write_pasted_set(
-    pictures: Sequence[tuple[Path, UInt8Array]],
+    pictures: PictureList,
     cutouts: Sequence[Cutout],
     folder: Path,
     settings: PasteSettings,
     seed: int = 0,
-) -> AnomalySet:
+) -> PictureList:
     """
-    Paste on every picture and write images/, labels/ and ground/ as PNG, in the 'pasted' layout.
+    Paste on every picture and write images/, labels/ and ground/ as PNG: the anomaly set 'pasted'.
 
-    pictures: (path, true class ids uint8 (H, W)). Each picture's draw depends on the seed and its
-    own name alone. A folder that was made from the same things is used as it is.
+    pictures: with true class labels. Each picture's draw depends on the seed and its own name
+    alone. A folder that was made from the same things is used as it is.
     """
     key = _key(pictures, cutouts, settings, seed)
     record = folder / 'made.json'
     if not record.is_file() or json.loads(record.read_text(encoding='utf-8'))['key'] != key:
+        record.unlink(missing_ok=True)
         for name in ('images', 'labels', 'ground'):
             (folder / name).mkdir(parents=True, exist_ok=True)
             for stale in (folder / name).glob('*.png'):
                 stale.unlink()
-        for path, labels in pictures:
-            own = int.from_bytes(hashlib.sha256(path.stem.encode()).digest()[:6], 'big')
+        for index, name in enumerate(pictures.names):
+            own = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big')
             rng = np.random.default_rng([seed, own])
-            pasted = paste_objects(read_image(path), labels, cutouts, rng, settings)
-            _write(folder, path.stem, pasted)
+            pasted = paste_objects(*pictures.read(index), cutouts, rng, settings)
+            _write(folder, name, pasted)
         record.write_text(json.dumps({'key': key, 'seed': seed, 'settings': asdict(settings)}))
     return load_anomaly_set('pasted', folder)
 
@@ -73,16 +75,11 @@ def _write(folder: Path, name: str, pasted: Pasted) -> None:
 
 
 def _key(
-    pictures: Sequence[tuple[Path, UInt8Array]],
-    cutouts: Sequence[Cutout],
-    settings: PasteSettings,
-    seed: int,
+    pictures: PictureList, cutouts: Sequence[Cutout], settings: PasteSettings, seed: int
 ) -> str:
     """Hash everything that the set depends on."""
     digest = hashlib.sha256(json.dumps([asdict(settings), seed]).encode())
-    for path, labels in pictures:
-        digest.update(path.stem.encode() + hashlib.sha256(path.read_bytes()).digest())
-        digest.update(labels.tobytes())
+    digest.update(content_sha256(pictures).encode())
     for cutout in cutouts:
         digest.update(cutout.rgba.tobytes())
     return digest.hexdigest()
