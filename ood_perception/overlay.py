@@ -191,7 +191,7 @@ def _draw_legend(picture: UInt8Array, detection: Detection) -> None:
     _write(picture, text, pad, pad + height)
     top = height + base + 2 * pad
     _draw_scale(panel[top : top + height, pad : width + pad])
-    ends = (0.0, '0'), (0.5, f'mask >= {threshold:.3g}'), (1.0, f'{2 * threshold:.3g}')
+    ends = (0.0, '0'), (0.5, f'surprisal {threshold:.3g}: mask'), (1.0, f'{2 * threshold:.3g}')
     for place, number in ends:
         (extent, _), _ = cv2.getTextSize(number, _FONT, scale * 0.8, 1)
         _write(picture, number, pad + round(place * (width - extent)), top + 2 * height + pad, 0.8)

@@ -1,0 +1,307 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline around an engine whose output is known, so that every step can be checked."""
+
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ood_perception.bundle.manifest import ClassSpec, HeadSpec, InputSpec, Manifest, StageSpec
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.errors import ConfigError, EngineError, ImageError
+from ood_perception.geometry import geometry_for, to_network
+from ood_perception.pipeline import Pipeline
+from ood_perception.roi import RoiSettings
+from ood_perception.settings import Settings
+from ood_perception.types import EngineOutput, Frame
+
+HEIGHT, WIDTH, PATCH, FACTOR = 56, 112, 14, 2
+GRID = (HEIGHT // PATCH * FACTOR, WIDTH // PATCH * FACTOR)
+CELL = HEIGHT // GRID[0]
+WHOLE = Settings(roi=RoiSettings('none'))
+
+
+def manifest_of(selection='min', classes=('sky', 'road', 'pavement')):
+    head = HeadSpec('pixood', 'surprisal', 'labels', FACTOR, selection, 'held-out', classes[1:])
+    return Manifest(
+        name='known',
+        input=InputSpec(HEIGHT, WIDTH, PATCH),
+        stages=(StageSpec('head', 'head.onnx', ('image',), ('surprisal', 'labels')),),
+        classes=tuple(ClassSpec(name, (0, 0, 0)) for name in classes),
+        heads=(head,),
+        ground_classes=('road',),
+        in_distribution=('road',),
+        files={},
+    )
+
+
+class KnownEngine(Engine):
+    """Surprisal = red / 50 (a tenth of it if pavement is normal, too), label = green."""
+
+    def __init__(self, manifest, options=None):
+        super().__init__(manifest, options or EngineOptions())
+        self.batches = []
+        self.before = None
+
+    @property
+    def compiled_classes(self):
+        return self.options.compiled_classes or self.manifest.heads[0].compiled_classes
+
+    @property
+    def description(self):
+        return {'runtime': 'known'}
+
+    def _run(self, image, in_distribution):
+        self.batches.append((image.shape[0], in_distribution.copy()))
+        if self.before is not None:
+            self.before()
+        cells = image[:, CELL // 2 :: CELL, CELL // 2 :: CELL].astype(np.float32)
+        surprisal = cells[..., 0] / 50
+        if in_distribution.sum() > 1:
+            surprisal = surprisal / 10
+        return EngineOutput(surprisal, cells[..., 1].astype(np.uint8), {'head': 0.1})
+
+
+def picture(height=HEIGHT, width=WIDTH, red=10, green=1, seed=None):
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    image[..., 0], image[..., 1] = red, green
+    if seed is not None:
+        image[..., 0] = np.random.default_rng(seed).integers(0, 256, (height, width))
+    return image
+
+
+def pipeline_of(settings=WHOLE, manifest=None):
+    manifest = manifest or manifest_of()
+    return Pipeline(SimpleNamespace(manifest=manifest), KnownEngine(manifest), settings)
+
+
+def assert_same(one, two):
+    for name in ('surprisal', 'labels', 'scored', 'mask'):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert one.obstacles == two.obstacles
+    assert one.geometry == two.geometry
+
+
+def test_a_frame_becomes_a_detection():
+    image = picture()
+    image[14:28, 28:56, 0] = 200
+    frame = Frame(image, 'front', 123, 'optical')
+    (detection,) = pipeline_of().run([frame])
+    expected = np.zeros(GRID, dtype=bool)
+    expected[2:4, 4:8] = True
+    assert detection.frame is frame
+    np.testing.assert_array_equal(detection.mask, expected)
+    np.testing.assert_allclose(detection.surprisal, np.where(expected, 4, 0.2), rtol=1e-6)
+    assert (detection.labels == 1).all()
+    assert detection.scored.all()
+    assert detection.false_alarm_rate == 0.01
+    (obstacle,) = detection.obstacles
+    assert (obstacle.x, obstacle.y, obstacle.width, obstacle.height) == (28, 14, 28, 14)
+    assert (obstacle.area, obstacle.surprisal) == (14 * 28, 4)
+    times = detection.times
+    assert min(times.preprocess_ms, times.inference_ms, times.postprocess_ms) > 0
+
+
+def test_cameras_of_any_size_go_through_as_one_batch_and_as_they_would_alone():
+    pipeline = pipeline_of()
+    sizes = [(56, 112), (108, 192), (120, 90), (56, 112)]
+    frames = [
+        Frame(picture(*size, seed=number), f'camera_{number}') for number, size in enumerate(sizes)
+    ]
+    together = pipeline.run(frames)
+    assert [batch for batch, _ in pipeline.engine.batches] == [4]
+    for frame, detection in zip(frames, together, strict=True):
+        assert detection.frame is frame
+        (alone,) = pipeline_of().run([frame])
+        assert_same(detection, alone)
+        geometry = geometry_for(frame.image.shape[:2], (HEIGHT, WIDTH))
+        assert detection.geometry == geometry
+        seen = to_network(frame.image, geometry)[CELL // 2 :: CELL, CELL // 2 :: CELL, 0]
+        np.testing.assert_array_equal(detection.surprisal, seen.astype(np.float32) / 50)
+
+
+def test_reruns_give_the_same_bits():
+    frame = Frame(picture(300, 500, seed=5))
+    pipeline = pipeline_of(replace(WHOLE, hysteresis_rate=0.0001, minimum_area=5.0))
+    first, *others = [pipeline.run([frame])[0] for _ in range(4)]
+    for other in others:
+        assert_same(first, other)
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((0, 10, 3), np.uint8),
+        np.zeros((1, 60000, 3), np.uint8),
+    ],
+    ids=['grey', 'rgba', 'float', 'empty', 'ribbon'],
+)
+def test_a_bad_frame_is_named_and_costs_no_other(image):
+    pipeline = pipeline_of()
+    good = Frame(picture(seed=1), 'front')
+    bad = Frame(image, 'rear')
+    first, error, last = pipeline.run_each([good, bad, good])
+    assert isinstance(error, ImageError)
+    assert_same(first, last)
+    assert_same(first, pipeline.run([good])[0])
+    with pytest.raises(ImageError):
+        pipeline.run([good, bad])
+    assert pipeline.run_each([bad])[0].args
+    assert pipeline.run([]) == []
+
+
+def test_detections_own_their_memory():
+    class Reusing(KnownEngine):
+        buffer = np.zeros((1, *GRID), np.float32)
+
+        def _run(self, image, in_distribution):
+            output = super()._run(image, in_distribution)
+            self.buffer[:] = output.surprisal
+            return EngineOutput(self.buffer, output.labels, {})
+
+    manifest = manifest_of()
+    pipeline = Pipeline(SimpleNamespace(manifest=manifest), Reusing(manifest), WHOLE)
+    (first,) = pipeline.run([Frame(picture(red=100))])
+    pipeline.run([Frame(picture(red=200))])
+    assert (first.surprisal == 2).all()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_surprisal_that_is_no_number_is_refused(value):
+    class Broken(KnownEngine):
+        def _run(self, image, in_distribution):
+            output = super()._run(image, in_distribution)
+            output.surprisal[0, 3, 3] = value
+            return output
+
+    manifest = manifest_of()
+    pipeline = Pipeline(SimpleNamespace(manifest=manifest), Broken(manifest), WHOLE)
+    with pytest.raises(EngineError, match='not finite'):
+        pipeline.run([Frame(picture())])
+
+
+def test_an_output_of_another_grid_is_refused():
+    class Other(KnownEngine):
+        def _run(self, image, in_distribution):
+            output = super()._run(image, in_distribution)
+            return EngineOutput(output.surprisal[:, 1:], output.labels[:, 1:], {})
+
+    manifest = manifest_of()
+    pipeline = Pipeline(SimpleNamespace(manifest=manifest), Other(manifest), WHOLE)
+    with pytest.raises(EngineError, match='expected'):
+        pipeline.run([Frame(picture())])
+
+
+def test_settings_are_replaced_between_frames():
+    frame = Frame(picture(seed=3))
+    pipeline = pipeline_of()
+    for rate in (0.5, 0.01, 0.001):
+        pipeline.settings = replace(WHOLE, false_alarm_rate=rate)
+        (detection,) = pipeline.run([frame])
+        assert detection.false_alarm_rate == rate
+        np.testing.assert_array_equal(
+            detection.mask, 10.0 ** -detection.surprisal.astype(float) <= rate
+        )
+    image = picture(green=0)
+    image[28:, :, 1] = 1
+    (everything,) = pipeline.run([Frame(image)])
+    pipeline.settings = Settings()
+    (ground,) = pipeline.run([Frame(image)])
+    assert everything.scored.all()
+    np.testing.assert_array_equal(ground.scored, ground.labels == 1)
+
+
+def test_a_change_during_a_run_counts_from_the_next_run_on():
+    pipeline = pipeline_of()
+    old = pipeline.engine
+    new = KnownEngine(manifest_of(), EngineOptions(compiled_classes=('sky', 'road', 'pavement')))
+    stricter = replace(WHOLE, false_alarm_rate=0.001, in_distribution=('sky', 'road'))
+
+    def change():
+        thread = threading.Thread(target=pipeline.update, args=(stricter, new))
+        thread.start()
+        thread.join()
+
+    old.before = change
+    (before,) = pipeline.run([Frame(picture())])
+    (after,) = pipeline.run([Frame(picture())])
+    assert before.false_alarm_rate == 0.01
+    assert after.false_alarm_rate == 0.001
+    assert pipeline.engine is new
+    assert old.batches[0][1].tolist() == [1, 0]
+    assert new.batches[0][1].tolist() == [1, 1, 0]
+
+
+def test_refused_settings_leave_the_old_ones():
+    pipeline = pipeline_of()
+    with pytest.raises(ConfigError, match=r'water.*sky, road, pavement'):
+        pipeline.settings = replace(WHOLE, in_distribution=('water',))
+    with pytest.raises(ConfigError, match=r'sky: not compiled.*road, pavement'):
+        pipeline.settings = replace(WHOLE, in_distribution=('road', 'sky'))
+    with pytest.raises(ConfigError, match=r'roi classes mud'):
+        pipeline.settings = Settings(roi=RoiSettings(classes=('mud',)))
+    assert pipeline.settings is WHOLE
+    assert pipeline.run([Frame(picture())])
+
+
+def test_an_engine_is_swapped_and_the_old_one_returned():
+    pipeline = pipeline_of()
+    old = pipeline.engine
+    new = KnownEngine(manifest_of())
+    assert pipeline.swap_engine(new) is old
+    pipeline.run([Frame(picture())])
+    assert (len(old.batches), len(new.batches)) == (0, 1)
+
+
+def test_the_class_choice_reaches_the_engine_only_where_it_counts():
+    pipeline = pipeline_of()
+    pipeline.run([Frame(picture())])
+    pipeline.settings = replace(WHOLE, in_distribution=('road', 'pavement'))
+    pipeline.run([Frame(picture())])
+    assert [vector.tolist() for _, vector in pipeline.engine.batches] == [[1, 0], [1, 1]]
+    unified = pipeline_of(manifest=manifest_of('unified'))
+    unified.run([Frame(picture())])
+    assert unified.engine.batches[0][1].tolist() == [1, 1]
+    with pytest.raises(ConfigError, match='no class choice'):
+        unified.settings = replace(WHOLE, in_distribution=('pavement',))
+
+
+def test_polygons_follow_the_camera():
+    half = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
+    roi = RoiSettings('none', ignore_polygons={'rear': (half,)})
+    pipeline = pipeline_of(Settings(roi=roi))
+    front, rear = pipeline.run([Frame(picture(), 'front'), Frame(picture(), 'rear')])
+    assert front.scored.all()
+    assert not rear.scored[:, : GRID[1] // 2].any()
+    assert rear.scored[:, GRID[1] // 2 :].all()
+
+
+def test_a_stream_that_changes_its_size_is_followed_without_growing():
+    pipeline = pipeline_of()
+    for width in range(60, 260):
+        (detection,) = pipeline.run([Frame(picture(50, width))])
+        assert detection.geometry.camera_width == width
+    assert len(pipeline._state.views) <= 64
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'false_alarm_rate': 0.0}, r'inside \(0, 1\)'),
+        ({'false_alarm_rate': 1.0}, r'inside \(0, 1\)'),
+        ({'false_alarm_rate': float('nan')}, r'inside \(0, 1\)'),
+        ({'hysteresis_rate': 0.02}, r'only be stricter'),
+        ({'hysteresis_rate': -0.1}, r'only be stricter'),
+        ({'minimum_area': -1.0}, r'0 or more'),
+        ({'minimum_area': float('inf')}, r'0 or more'),
+    ],
+)
+def test_wrong_settings_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Settings(**arguments)
