@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,13 @@ from ood_perception.errors import ConfigError
 
 from .base import HeadModule
 from .tables import MonotoneTable, TableModule
-from .upsampling import InterpolatedLinear, SquaredDistances, naive_squared_distances, upsample
+from .upsampling import (
+    InterpolatedLinear,
+    SquaredDistances,
+    half_rounded,
+    naive_squared_distances,
+    upsample,
+)
 
 SELECTIONS = ('min', 'gated', 'unified')
 CALIBRATIONS = ('held-out', 'paper')
@@ -93,7 +99,8 @@ class PixOODHead(HeadModule):
     classes: for 'min', the classes to hold (default all that have etalons).
     logits: 'patch' upsamples the patch logits, as published; 'features' gives the logits of
         upsampled features (exactly, by interpolating the first layer's products).
-    half_weights: round etalons and classifier weights to float16, as a bundle stores them.
+    half_weights: round etalons and classifier weights to float16, as a small bundle stores them;
+        fit the held-out table on a head with the same choice.
     naive: distances by upsampling the features, as published (tests and benchmarks).
     """
 
@@ -120,13 +127,12 @@ class PixOODHead(HeadModule):
         self.upsampling, self.selection = upsampling, selection
         self.calibration, self.naive = calibration, naive
         self.class_places = [self.known_classes.index(name) for name in self.compiled_classes]
-        stored = _half_rounded if half_weights else torch.Tensor.float
-        self.banks = [
-            stored(torch.as_tensor(np.asarray(model.etalons[name])))
+        banks = [
+            torch.as_tensor(np.asarray(model.etalons[name])).float()
             for name in self.compiled_classes
         ]
-        self.distances = SquaredDistances(self.banks, upsampling)
-        self.classifier = _classifier(model.classifier, logits, upsampling, stored)
+        self.distances = SquaredDistances(banks, upsampling, half_weights)
+        self.classifier = _classifier(model.classifier, logits, upsampling, half_weights)
         self.logits = logits
         self._add_scores(model)
         self.requires_grad_(False).eval()
@@ -153,7 +159,7 @@ class PixOODHead(HeadModule):
     def nearest(self, tokens: torch.Tensor) -> list[torch.Tensor]:
         """Return the distance to each class's nearest etalon, float32 (B, gh*f, gw*f) each."""
         if self.naive:
-            squares = naive_squared_distances(tokens, self.banks, self.upsampling)
+            squares = naive_squared_distances(tokens, self.distances.effective, self.upsampling)
         else:
             squares = self.distances(tokens)
         return [torch.sqrt(square) for square in squares]
@@ -236,13 +242,6 @@ def _check(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f'{option} is {value!r}, expected one of {", ".join(allowed)}')
 
 
-def _half_rounded(values: torch.Tensor) -> torch.Tensor:
-    rounded = values.to(torch.float16).float()
-    if not torch.isfinite(rounded).all():
-        raise ConfigError('weights beyond the range of float16: store them as float32')
-    return rounded
-
-
 def _tables(fitted: Mapping[str, MonotoneTable], names: Sequence[str]) -> nn.ModuleList:
     """Return the tables of names; none at all where one is not fitted yet."""
     if any(name not in fitted for name in names):
@@ -250,14 +249,12 @@ def _tables(fitted: Mapping[str, MonotoneTable], names: Sequence[str]) -> nn.Mod
     return nn.ModuleList([TableModule(fitted[name]) for name in names])
 
 
-def _classifier(
-    source: nn.Module, logits: str, factor: int, stored: Callable[[torch.Tensor], torch.Tensor]
-) -> nn.Module:
+def _classifier(source: nn.Module, logits: str, factor: int, half: bool) -> nn.Module:
     """Return a copy with weights as stored; for 'features' it upsamples after its first layer."""
     classifier = copy.deepcopy(source).float()
     with torch.no_grad():
-        for values in classifier.parameters():
-            values.copy_(stored(values))
+        for values in classifier.parameters() if half else ():
+            values.copy_(half_rounded(values))
     if logits == 'patch':
         return classifier
     linear = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear)]

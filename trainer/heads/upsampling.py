@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ood_perception.errors import ConfigError
+
 # Measured (docs and bench_head): pieces of an etalon bank small enough to stay in the CPU's cache,
 # met two by two so that the runtime fuses both interpolations and their minimum.
 PIECE = 125
@@ -135,6 +137,14 @@ class NearestEtalon(nn.Module):
         return [[grid.corner(products, row, column) for column in (0, 1)] for row in (0, 1)]
 
 
+def half_rounded(values: torch.Tensor) -> torch.Tensor:
+    """Return values rounded to float16, in their own type; ConfigError beyond its range."""
+    rounded = values.to(torch.float16).to(values.dtype)
+    if not torch.isfinite(rounded).all():
+        raise ConfigError('weights beyond the range of float16: store them with weights: f32')
+    return rounded
+
+
 def _frozen(values: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(values.detach().clone().contiguous(), requires_grad=False)
 
@@ -157,17 +167,23 @@ class SquaredDistances(nn.Module):
     Squared distances of interpolated tokens to the nearest etalon of each of several banks.
 
     banks: per class float (K_c, D) in the token space. factor: f >= 1.
+    half: round the centred etalons to float16, so that a file may hold them so; the arithmetic
+        is float32 all the same.
     The mean of all etalons is taken off tokens and etalons first: the weights sum to 1, so it is
     exact, and it keeps the large common part of the tokens out of the differences.
     """
 
     center: torch.Tensor
 
-    def __init__(self, banks: list[torch.Tensor], factor: int) -> None:
+    def __init__(self, banks: list[torch.Tensor], factor: int, half: bool = False) -> None:
         super().__init__()
         self.factor = factor
         self.register_buffer('center', torch.cat(banks).mean(0))
-        self.banks = nn.ModuleList([NearestEtalon(bank - self.center, factor) for bank in banks])
+        centered = [bank - self.center for bank in banks]
+        if half:
+            centered = [half_rounded(bank) for bank in centered]
+        self.effective = [bank + self.center for bank in centered]
+        self.banks = nn.ModuleList([NearestEtalon(bank, factor) for bank in centered])
 
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
         """Return per bank (B, gh*f, gw*f) >= 0 from tokens (B, gh, gw, D)."""
