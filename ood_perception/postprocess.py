@@ -46,7 +46,7 @@ def score_from_surprisal(surprisal: Float32Array, out: Float32Array | None = Non
     Return score = 1 - 10^-surprisal, float32 in [0, 1], of the shape given.
 
     out: contiguous memory for the result, surprisal's shape. Made last, for messages and people:
-    float32 cannot rank scores near 1. OpenCV's exponential is exact to 1e-7 here and as fast on
+    float32 cannot rank scores near 1. OpenCV's exponential is exact to 3e-7 here and as fast on
     every CPU; numpy's expm1 is ten times slower where AVX512 is missing.
     """
     score = np.multiply(surprisal, np.float32(-_LN10), out=out)
