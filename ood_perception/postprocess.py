@@ -50,10 +50,10 @@ def score_from_surprisal(surprisal: Float32Array, out: Float32Array | None = Non
     every CPU; numpy's expm1 is ten times slower where AVX512 is missing.
     """
     score = np.multiply(surprisal, np.float32(-_LN10), out=out)
-    if np.ndim(score) != 2:
-        return score_from_surprisal(np.atleast_2d(surprisal)).reshape(np.shape(surprisal))
-    cv2.exp(score, score)
-    return np.subtract(np.float32(1), score, out=score)
+    rows: Float32Array = score if np.ndim(score) == 2 else np.reshape(score, (1, -1))
+    cv2.exp(rows, rows)
+    np.subtract(np.float32(1), rows, out=rows)
+    return rows.reshape(np.shape(surprisal))
 
 
 def make_mask(

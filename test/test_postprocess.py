@@ -119,3 +119,8 @@ def test_score_is_one_minus_ten_to_the_minus_surprisal():
     assert score.max() <= 1
     assert (np.diff(score) >= 0).all()
     assert float(post.score_from_surprisal(np.float32(2.0))) == pytest.approx(0.99)
+    for shape in ((-1,), (7, -1), (1, 11, 13, 7)):
+        given = surprisal.reshape(shape)
+        out = np.empty_like(given)
+        np.testing.assert_array_equal(post.score_from_surprisal(given, out=out), out)
+        np.testing.assert_array_equal(out.reshape(-1), score)
