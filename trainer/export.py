@@ -99,6 +99,7 @@ def head_to_onnx(head: HeadModule, tokens: Sequence[torch.Tensor]) -> Any:
     outputs = ['surprisal', 'labels', *(CLASS_SURPRISAL.format(i) for i in range(count))]
     names = (*head.layers, 'in_distribution')
     model = to_onnx(_AllOutputs(head), inputs, names, outputs, fixed=('in_distribution',))
+    model.graph.value_info.extend(model.graph.output[2:])
     del model.graph.output[2:]
     return model
 
