@@ -140,12 +140,12 @@ def spin_until(node: Node, done: Callable[[], bool], seconds: float) -> bool:
 
 
 def send_frames(node: BenchCamera, frames: int, rate: float) -> None:
-    """Publish at the rate, spinning in between."""
-    start = time.monotonic()
-    for number in range(frames):
-        due = start + number / rate
+    """Publish at the rate, spinning in between; late frames do not come in bursts."""
+    due = time.monotonic()
+    for _ in range(frames):
         while (left := due - time.monotonic()) > 0:
             rclpy.spin_once(node, timeout_sec=left)
+        due = time.monotonic() + 1.0 / rate
         node.send()
 
 

@@ -1,0 +1,219 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""A node under test in a real DDS graph, beside a peer that publishes, listens and asks."""
+
+import array
+import os
+import threading
+import time
+from typing import ClassVar
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image
+
+from ood_perception.engines.base import Engine
+from ood_perception.ros import model
+from ood_perception.ros.qos import input_profile, latched_profile, output_profile
+from ood_perception.types import EngineOutput
+
+WAIT = 20.0
+FRAME_ID = 'front_optical'
+
+
+def isolate(environ):
+    """Keep this test run's graph apart from every other one on the machine."""
+    environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 50)
+    environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+
+class FakeEngine(Engine):
+    """
+    Surprisal 3 where the picture is red, 0.5 elsewhere; every pixel of class 0; tests steer it.
+
+    gate: while clear, runs wait. error: raised by the next run.
+    """
+
+    made: ClassVar[list['FakeEngine']] = []
+
+    def __init__(self, bundle, options):
+        super().__init__(bundle.manifest, options)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches, self.chosen, self.error, self.closed = [], [], None, False
+        FakeEngine.made.append(self)
+
+    @property
+    def compiled_classes(self):
+        return self.options.compiled_classes or self.manifest.heads[0].compiled_classes
+
+    @property
+    def description(self):
+        return {'runtime': 'fake', 'precision': 'f32'}
+
+    def _run(self, image, in_distribution):
+        assert not self.closed, 'run after close'
+        self.batches.append(len(image))
+        self.chosen.append(in_distribution.tolist())
+        assert self.gate.wait(WAIT)
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        spec, factor = self.manifest.input, self.manifest.heads[0].upsampling
+        rows = np.arange(spec.height // spec.patch * factor) * spec.patch // factor
+        columns = np.arange(spec.width // spec.patch * factor) * spec.patch // factor
+        cells = image[:, rows][:, :, columns]
+        red = (cells[..., 0] > 128) & (cells[..., 1] < 64)
+        surprisal = np.where(red, np.float32(3), np.float32(0.5))
+        return EngineOutput(surprisal, np.zeros(red.shape, np.uint8), {})
+
+    def close(self):
+        self.closed = True
+
+
+def picture(height=96, width=128, red=True):
+    """Grey, with a red block in the middle."""
+    image = np.full((height, width, 3), 120, np.uint8)
+    if red:
+        image[height // 3 : height // 2, width // 3 : width // 2] = (250, 10, 10)
+    return image
+
+
+def image_message(pixels, stamp, encoding='rgb8'):
+    message = Image(encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
+    message.step = pixels[0].nbytes
+    message.data = array.array('B', pixels.tobytes())
+    return stamped(message, stamp)
+
+
+def stamped(message, stamp):
+    message.header.frame_id = FRAME_ID
+    message.header.stamp.sec, message.header.stamp.nanosec = stamp
+    return message
+
+
+class Rig:
+    """Node and peer on one executor thread. Use as a context manager."""
+
+    def __init__(self, remaps=(), **values):
+        from ood_perception.ros.lifecycle_node import RoadAnomalyNode
+
+        FakeEngine.made.clear()
+        overrides = [Parameter(k.replace('__', '.'), value=v) for k, v in values.items()]
+        arguments = ['--ros-args', *(word for rule in remaps for word in ('-r', rule))]
+        rclpy.init(args=[])
+        self.peer = Node('peer')
+        self.node = RoadAnomalyNode(parameter_overrides=overrides, cli_args=arguments)
+        self.heard = {}
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._executor.add_node(self.peer)
+        self._stop = False
+        self._thread = threading.Thread(target=self._spin)
+        self._thread.start()
+        self._statuses = {}
+        self._count = 0
+        self.peer.create_subscription(DiagnosticArray, '/diagnostics', self._keep, 10)
+
+    def _spin(self):
+        while not self._stop:
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _keep(self, message):
+        for status in message.status:
+            self._statuses[status.name.split(': ', 1)[1]] = status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for engine in FakeEngine.made:
+            engine.gate.set()
+        self._stop = True
+        self._thread.join()
+        self.node.destroy_node()
+        self.peer.destroy_node()
+        rclpy.try_shutdown()
+
+    @property
+    def engine(self):
+        return FakeEngine.made[-1]
+
+    def start(self):
+        assert self.node.autostart(), self.node.start_error
+        return self
+
+    def listen(self, name, kind, latched=False):
+        """Subscribe to '~/name'; return the list that fills, once the node has noticed."""
+        heard = self.heard[name] = []
+        profile = latched_profile() if latched else output_profile()
+        if name.startswith('debug/'):
+            profile = input_profile('best_effort')
+        profile.depth = 1 if latched else 100  # lose nothing between two spins
+        topic = f'/road_anomaly/{name}'
+        self.peer.create_subscription(kind, topic, heard.append, profile)
+        self.wait(lambda: self.peer.count_publishers(topic), f'publisher of {topic}')
+        outputs = self.node.session._outputs
+        owner = next((c for c in outputs if c and name.startswith(f'{c}/')), '')
+        short = name.removeprefix(f'{owner}/')
+        self.wait(lambda: short in outputs[owner].demanded(), f'demand of {topic}')
+        return heard
+
+    def camera(self, topic='image', kind=Image, reliability='best_effort'):
+        """Return a publisher that the node listens to, in agreement with its reliability."""
+        publisher = self.peer.create_publisher(kind, topic, input_profile(reliability))
+        self.wait(publisher.get_subscription_count, f'subscription to {topic}')
+        return publisher
+
+    def send(self, publisher, pixels=None, message=None, encoding='rgb8'):
+        """Publish a frame; return its stamp."""
+        self._count += 1
+        stamp = (100, self._count)
+        if message is None:
+            message = image_message(picture() if pixels is None else pixels, stamp, encoding)
+        publisher.publish(stamped(message, stamp))
+        return stamp
+
+    def counters(self, camera=''):
+        reports = self.node.session.mailbox.reports()
+        return next(r.counters for r in reports if r.name == camera)
+
+    def wait(self, condition, what, seconds=WAIT):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f'waited {seconds} s for {what}'
+            time.sleep(0.005)
+
+    def wait_counter(self, name, value, camera=''):
+        self.wait(
+            lambda: getattr(self.counters(camera), name) >= value,
+            f'{name} = {value}',
+        )
+
+    def status(self, name, condition):
+        """Return (level, message, values) of a diagnostic status once it meets the condition."""
+
+        def read():
+            status = self._statuses.get(name)
+            if status is None:
+                return None
+            return status.level, status.message, {p.key: p.value for p in status.values}
+
+        self.wait(lambda: (got := read()) is not None and condition(got), f'status {name}')
+        return read()
+
+    def set(self, **values):
+        """Set parameters as ros2 param set does; return the result."""
+        parameters = [Parameter(k.replace('__', '.'), value=v) for k, v in values.items()]
+        return self.node.set_parameters_atomically(parameters)
+
+
+def use_fake_engine(monkeypatch):
+    monkeypatch.setattr(model, 'create_engine', FakeEngine)
+
+
+__all__ = ['CompressedImage', 'FakeEngine', 'Rig', 'image_message', 'isolate', 'picture']
