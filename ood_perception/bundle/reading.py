@@ -1,0 +1,126 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""manifest.json to Manifest: every field checked by type, nothing unknown let through."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from ood_perception.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
+from ood_perception.errors import BundleError
+
+T = TypeVar('T')
+
+
+def read_manifest(path: Path) -> Manifest:
+    """
+    Read and check a manifest.json.
+
+    Raises BundleError, naming file, field and remedy, for a missing file, broken JSON, another
+    format, a missing, unknown or mistyped field, or a path that leaves the bundle.
+    """
+    try:
+        value = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f'{path.parent} is no bundle: it has no {MANIFEST_NAME}; give the folder or .zip that '
+            'the trainer packed'
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
+    return manifest_from_json(value, str(path))
+
+
+def manifest_from_json(value: Any, place: str = MANIFEST_NAME) -> Manifest:
+    """Return the Manifest that plain JSON values describe; BundleError as read_manifest."""
+    if not isinstance(value, dict) or not isinstance(value.get('format'), int):
+        raise BundleError(f'{place} has no integer "format": it is not a bundle manifest')
+    if value['format'] != FORMAT_VERSION:
+        raise BundleError(
+            f'{place} has bundle format {value["format"]}, this version reads format '
+            f'{FORMAT_VERSION}: pack the bundle again with the trainer of this version, or '
+            'install the version of ood_perception that made it'
+        )
+    manifest = _build(Manifest, value, place)
+    _check_paths(manifest, place)
+    _check_names(manifest, place)
+    return manifest
+
+
+def _build(kind: type[T], value: Any, place: str) -> T:
+    """Build a dataclass from a JSON object."""
+    if not isinstance(value, dict):
+        raise BundleError(f'{place} is {value!r}, expected an object ({kind.__name__})')
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    required = [
+        f.name
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in value]
+    if unknown or missing:
+        raise BundleError(
+            f'{place}: unknown fields {unknown}, missing fields {missing}; the manifest was not '
+            'written by this version of the trainer'
+        )
+    return kind(**{k: _convert(hints[k], v, f'{place}: {k}') for k, v in value.items()})
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    """Convert one JSON value to the type that a field declares."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return _convert_tuple(inner, value, place)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise BundleError(f'{place} is {value!r}, expected an object')
+        return {k: _convert(inner[1], v, f'{place}.{k}') for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(Any, hint), value, place)
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise BundleError(f'{place} is {value!r}, expected {hint.__name__}')
+    return value
+
+
+def _convert_tuple(inner: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise BundleError(f'{place} is {value!r}, expected a list')
+    kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+    if len(kinds) != len(value):
+        raise BundleError(f'{place} is {value!r}, expected {len(kinds)} values')
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(_convert(kind, item, f'{place}[{i}]') for i, (kind, item) in pairs)
+
+
+def _check_paths(manifest: Manifest, place: str) -> None:
+    names = [*manifest.files, manifest.golden.file]
+    names += [name for s in manifest.stages for name in (s.file, s.external_data) if name]
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or '..' in path.parts or '\\' in name or not path.parts:
+            raise BundleError(f'{place}: file {name!r} leaves the bundle; refused')
+    external = {stage.external_data for stage in manifest.stages}
+    needed = {stage.file for stage in manifest.stages} | {manifest.golden.file}
+    unlisted = sorted(needed - external - set(manifest.files))
+    if unlisted:
+        raise BundleError(f'{place}: {", ".join(unlisted)} not in "files", so without checksum')
+
+
+def _check_names(manifest: Manifest, place: str) -> None:
+    known = {spec.name for spec in manifest.classes}
+    used = {*manifest.ground_classes, *manifest.in_distribution}
+    used.update(name for head in manifest.heads for name in head.compiled_classes)
+    if used - known or not manifest.heads or not manifest.stages or not manifest.classes:
+        raise BundleError(
+            f'{place}: classes {sorted(used - known)} unknown, {len(manifest.heads)} heads, '
+            f'{len(manifest.stages)} stages; pack the bundle again'
+        )

@@ -1,0 +1,132 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles on disk: a folder, or the same stored in a .zip; every file against its checksum."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ood_perception.bundle.cache import cache_root, locked, make_file, make_folder, sha256_of
+from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest, StageSpec
+from ood_perception.bundle.reading import read_manifest
+from ood_perception.errors import BundleError
+
+BUNDLE_ENV = 'OOD_PERCEPTION_BUNDLE'
+DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / 'bundles' / 'road_default'
+MAX_UNPACKED_BYTES = 16 << 30
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """
+    A bundle that was read and checked.
+
+    root: its folder. manifest: what it says. sha256: of manifest.json, which names the checksums
+    of all other files, so it stands for the whole.
+    stage_root: where the stages with their external weights lie; root, or the cache's folder
+        once the weights were completed there.
+    """
+
+    root: Path
+    manifest: Manifest
+    sha256: str
+    stage_root: Path
+
+    def path(self, file: str) -> Path:
+        """Return the place of one of the bundle's own files."""
+        return self.root / file
+
+    def stage_path(self, stage: StageSpec) -> Path:
+        """Return the ONNX file of a stage, beside its external weights if it has some."""
+        return (self.stage_root if stage.external_data else self.root) / stage.file
+
+    @property
+    def missing_weights(self) -> tuple[StageSpec, ...]:
+        """Stages whose external weights are not there yet (see completion.complete)."""
+        stages = [stage for stage in self.manifest.stages if stage.external_data]
+        return tuple(s for s in stages if not (self.stage_root / s.external_data).is_file())
+
+
+def default_bundle_path() -> Path:
+    """Return the bundle to use when none is named: OOD_PERCEPTION_BUNDLE, else the shipped one."""
+    return Path(os.environ.get(BUNDLE_ENV) or DEFAULT_BUNDLE)
+
+
+def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
+    """
+    Load a bundle from its folder or .zip.
+
+    verify: compare size and sha256 of every file; leave it on unless it was just done.
+    A .zip is unpacked once into the cache.
+
+    Raises BundleError for a missing, incomplete, altered or foreign bundle.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        root = _unpack(root)
+    if not root.is_dir():
+        raise BundleError(f'bundle {path} does not exist: give a folder or .zip of the trainer')
+    manifest = read_manifest(root / MANIFEST_NAME)
+    if verify:
+        for name, spec in manifest.files.items():
+            _verify_file(root / name, spec)
+    return Bundle(root, manifest, sha256_of(root / MANIFEST_NAME), root)
+
+
+def file_spec(path: Path) -> FileSpec:
+    """Return checksum and size of a file, for a manifest."""
+    return FileSpec(sha256_of(path), path.stat().st_size)
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write manifest.json into a bundle's folder, whole or not at all; same input, same bytes."""
+    text = json.dumps(manifest.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + '\n'
+    make_file(root / MANIFEST_NAME, lambda file: file.write_bytes(text.encode()) and None)
+
+
+def _verify_file(path: Path, spec: FileSpec) -> None:
+    if not path.is_file():
+        raise BundleError(f'{path} is missing: copy the whole bundle again')
+    if path.stat().st_size != spec.size:
+        raise BundleError(
+            f'{path} has {path.stat().st_size} bytes, its manifest says {spec.size}: the file was '
+            'altered or cut off; copy the bundle again'
+        )
+    found = sha256_of(path)
+    if found != spec.sha256:
+        raise BundleError(
+            f'{path} has sha256 {found}, its manifest says {spec.sha256}: the file was altered; '
+            'copy the bundle again'
+        )
+
+
+def _unpack(file: Path) -> Path:
+    """Unpack a stored bundle into the cache, once per content."""
+    if not zipfile.is_zipfile(file):
+        raise BundleError(f'{file} is neither a folder nor a .zip: give a bundle of the trainer')
+    target = cache_root() / 'unpacked' / sha256_of(file)[:32]
+    with locked(target):
+        if not (target / MANIFEST_NAME).is_file():
+            make_folder(target, lambda folder: _extract(file, folder))
+    return target
+
+
+def _extract(file: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir()]
+            if sum(m.file_size for m in members) > MAX_UNPACKED_BYTES:
+                raise BundleError(
+                    f'{file} unpacks to over {MAX_UNPACKED_BYTES >> 30} GiB: refused'
+                )
+            for member in members:
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise BundleError(f'{file}: {member.filename} is a link; refused')
+                archive.extract(member, folder)  # strips '..' and absolute paths
+    except zipfile.BadZipFile as error:
+        raise BundleError(f'{file} is damaged ({error}): copy the bundle again') from error
