@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,39 @@ class FeatureSet:
     width: int
     patch: int
     key: str
+
+    def subset(self, indices: Sequence[int]) -> FeatureSet:
+        """Return the pictures at `indices`, in that order; arrays are read when rows are asked."""
+        chosen = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            tokens={name: Rows(array, chosen) for name, array in self.tokens.items()},
+            labels=np.asarray(self.labels[chosen]),
+            key=_sha256({'of': self.key, 'indices': chosen.tolist()}),
+        )
+
+
+class Rows:
+    """Some rows of a memory-mapped array, read when they are indexed; behaves like the array."""
+
+    def __init__(self, source: npt.NDArray[Any], indices: npt.NDArray[np.int64]):
+        self.source, self.indices = source, indices
+        self.shape = (len(indices), *source.shape[1:])
+        self.dtype, self.ndim = source.dtype, source.ndim
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        if isinstance(key, tuple):
+            rows, *rest = key
+            picked = self[rows]
+            return picked[tuple(rest) if np.ndim(rows) == 0 else (slice(None), *rest)]
+        return self.source[self.indices[key]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self.source[self.indices], dtype=dtype)
 
 
 @dataclass(frozen=True)
