@@ -257,28 +257,28 @@ def test_parameters_change_the_next_mask_and_wrong_ones_are_refused(rig):
 
 
 def modelled_but_not_compiled(rig):
-    manifest = rig.node.session.model.manifest
-    compiled = rig.engine.compiled_classes
-    return next(c.name for c in manifest.classes if c.name not in compiled)
+    known = rig.node.session.model.manifest.heads[0].compiled_classes
+    return next(name for name in known if name not in rig.engine.compiled_classes)
 
 
 def test_other_classes_are_compiled_in_the_background_and_swapped_in(rig):
     rig = rig()
     mask = rig.listen('mask', Image)
     camera, first = rig.camera(), rig.engine
-    one = first.compiled_classes[0]
-    assert rig.set(in_distribution=[one]).successful
+    (one,) = first.compiled_classes
+    other = modelled_but_not_compiled(rig)
+    assert rig.set(in_distribution=[one, other]).successful
+    rig.wait(lambda: first.closed, 'the swap')
+    assert set(rig.engine.options.compiled_classes) == {one, other}
     rig.send(camera)
     rig.wait(lambda: mask, 'a mask')
-    assert first.chosen[-1] == [float(n == one) for n in first.compiled_classes]
-    assert len(FakeEngine.made) == 1, 'a compiled class needs no new engine'
-    other = modelled_but_not_compiled(rig)
+    assert rig.engine.chosen == [[1.0, 1.0]]
     assert rig.set(in_distribution=[other]).successful
-    rig.wait(lambda: first.closed, 'the swap')
-    assert rig.engine.options.compiled_classes == (other,)
+    assert len(FakeEngine.made) == 2, 'a compiled class needs no new engine'
     rig.send(camera)
     rig.wait_counter('processed', 2)
-    assert rig.engine.chosen == [[1.0]]
+    assert rig.engine.chosen[-1] == [float(n == other) for n in rig.engine.compiled_classes]
+    assert 'no model' in rig.set(in_distribution=['Sky']).reason
     status = rig.status('engine', lambda s: s[2].get('in_distribution') == other)
     assert status[0] == OK
 

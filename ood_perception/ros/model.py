@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.completion import complete
+from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.errors import OodPerceptionError
+from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.pipeline import Pipeline
 from ood_perception.roi import RoiSettings
 from ood_perception.ros.diagnostics import EngineSituation
@@ -66,7 +67,7 @@ class Model:
             head=values['head'],
         )
         self._wanted = settings_from(values)
-        self._engine = self._create(self._classes_to_compile(self._wanted, None))
+        self._engine = self._create(self._classes_to_compile(self._wanted, ()))
         try:
             self._pipeline = Pipeline(self._bundle, self._engine, self._wanted)
         except OodPerceptionError:
@@ -90,7 +91,7 @@ class Model:
 
     def check(self, values: Values) -> None:
         """Raise ConfigError if `apply` could not take these values; nothing is changed."""
-        chosen_classes(self.manifest, settings_from(values))
+        self._chosen(settings_from(values))
 
     def apply(self, values: Values) -> None:
         """
@@ -102,8 +103,7 @@ class Model:
         with self._lock:
             self._wanted = settings_from(values)
             self._message = ''
-            missing = self._classes_to_compile(self._wanted, self._engine)
-            if not missing:
+            if not self._classes_to_compile(self._wanted, self._engine.compiled_classes):
                 self._pipeline.update(settings=self._wanted)
                 return
             old = self._pipeline.settings.in_distribution
@@ -141,17 +141,32 @@ class Model:
         with self._running:
             self._engine.close()
 
-    def _classes_to_compile(self, settings: Settings, engine: Engine | None) -> tuple[str, ...]:
-        """Return the classes to compile a head for, () where the engine (or bundle) has them."""
-        head = next(
-            (h for h in self.manifest.heads if h.name == self._options.head),
-            self.manifest.heads[0],
-        )
-        chosen = chosen_classes(self.manifest, settings)
-        have = engine.compiled_classes if engine is not None else head.compiled_classes
+    @property
+    def _head(self) -> HeadSpec:
+        named = (head for head in self.manifest.heads if head.name == self._options.head)
+        return next(named, self.manifest.heads[0])
+
+    def _chosen(self, settings: Settings) -> tuple[str, ...]:
+        """Return the classes that count as normal; ConfigError for one that the head lacks."""
+        chosen, head = chosen_classes(self.manifest, settings), self._head
+        without = [name for name in chosen if name not in head.compiled_classes]
+        if without and head.selection == 'min':
+            raise ConfigError(
+                f'in_distribution {", ".join(without)}: bundle {self.manifest.name} knows the '
+                f'class and has no model of it; choose from {", ".join(head.compiled_classes)}'
+            )
+        return chosen
+
+    def _classes_to_compile(self, settings: Settings, have: Sequence[str]) -> tuple[str, ...]:
+        """
+        Return the classes to compile the head for, () where `have` suffices.
+
+        A compiled head pays for every class that it holds, so it holds the chosen ones only.
+        """
+        chosen, head = self._chosen(settings), self._head
         if head.selection != 'min' or set(chosen) <= set(have):
             return ()
-        return tuple(name for name in self.classes if name in chosen)
+        return tuple(name for name in head.compiled_classes if name in chosen)
 
     def _create(self, compiled_classes: tuple[str, ...]) -> Engine:
         options = dataclasses.replace(self._options, compiled_classes=compiled_classes)
@@ -161,7 +176,7 @@ class Model:
         """Compile until the engine has the classes that are wanted by then."""
         while True:
             with self._lock:
-                classes = self._classes_to_compile(self._wanted, self._engine)
+                classes = self._classes_to_compile(self._wanted, self._engine.compiled_classes)
                 if not classes:
                     self._compiler = None
                     return
