@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ood_perception.bundle.manifest import StageSpec
-from ood_perception.errors import DependencyError
+from ood_perception.errors import ConfigError, DependencyError
 
 from .heads.base import HeadModule
 
@@ -48,6 +48,7 @@ def export_stages(
     folder: Path,
     size: tuple[int, int],
     weights: str = 'f16',
+    movable: Callable[[dict[str, Array]], Collection[str]] | None = None,
 ) -> ExportedStages:
     """
     Write backbone.onnx, backbone.data and head.onnx.
@@ -55,11 +56,15 @@ def export_stages(
     backbone: Backbone.baked(h, w, layers): uint8 (B, h, w, 3) -> tokens of head.layers, in order.
     size: (h, w). weights: 'f16' stores the head's tensors that float16 holds exactly as float16
     (all of them, where the head was built with half_weights), 'f32' stores all as float32.
+    movable: picks, from name -> values of the backbone's large tensors, those that go to
+    backbone.data; None takes all.
     """
+    if weights not in ('f16', 'f32'):
+        raise ConfigError(f'weights is {weights!r}, expected f16 or f32')
     folder.mkdir(parents=True, exist_ok=True)
     image = torch.zeros((2, *size, 3), dtype=torch.uint8)
     body = to_onnx(backbone, (image,), ('image',), head.layers)
-    external = move_weights(body, folder / BACKBONE_DATA)
+    external = move_weights(body, folder / BACKBONE_DATA, movable)
     save(body, folder / 'backbone.onnx')
     with torch.no_grad():
         tokens = backbone(image)
@@ -177,28 +182,40 @@ def _declare_inputs(model: Any, inputs: Sequence[torch.Tensor], names: Sequence[
             model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
 
 
-def move_weights(model: Any, path: Path) -> tuple[tuple[str, int, Array], ...]:
+def move_weights(
+    model: Any, path: Path, movable: Callable[[dict[str, Array]], Collection[str]] | None = None
+) -> tuple[tuple[str, int, Array], ...]:
     """
     Move large float32 initialisers to a raw file beside the graph, in the order of the graph.
 
+    movable: see export_stages.
     Returns (name, byte offset, values) per moved tensor; gaps (to ALIGNMENT) hold zeros.
     """
-    onnx = _onnx()
+    arrays = {tensor.name: values for tensor, values in _large_tensors(model)}
+    chosen = arrays if movable is None else movable(arrays)
     moved = []
     offset = 0
     with open(path, 'wb') as file:
         for tensor in model.graph.initializer:
-            if tensor.data_type != onnx.TensorProto.FLOAT:
+            if tensor.name not in chosen:
                 continue
-            values = onnx.numpy_helper.to_array(tensor).astype('<f4')
-            if values.nbytes < EXTERNAL_BYTES:
-                continue
+            values = arrays[tensor.name]
             file.write(b'\0' * (offset - file.tell()))
             file.write(values.tobytes())
             make_external(tensor, path.name, offset, values.nbytes)
             moved.append((tensor.name, offset, values))
             offset = -(-(offset + values.nbytes) // ALIGNMENT) * ALIGNMENT
     return tuple(moved)
+
+
+def _large_tensors(model: Any) -> Iterator[tuple[Any, Array]]:
+    """Yield float32 initialisers of at least EXTERNAL_BYTES with their little-endian values."""
+    onnx = _onnx()
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor).astype('<f4')
+            if values.nbytes >= EXTERNAL_BYTES:
+                yield tensor, values
 
 
 def make_external(tensor: Any, location: str, offset: int, length: int) -> None:

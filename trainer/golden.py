@@ -1,0 +1,66 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Golden vectors: what torch answers in float32, for engines to reproduce before they serve."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ood_perception.errors import ConfigError
+
+from .heads.base import HeadModule
+
+Array = npt.NDArray[Any]
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
+
+
+def golden_vectors(
+    backbone: nn.Module, head: HeadModule, images: Array, in_distribution: Sequence[str]
+) -> dict[str, Array]:
+    """
+    Return the arrays of golden.npz.
+
+    backbone: as for export_stages. images: uint8 (2, h, w, 3) RGB at network size.
+    in_distribution: names of classes that count as normal, among head.compiled_classes.
+
+    Returns image, in_distribution float32 (C,), surprisal float32 and labels uint8 (2, gh, gw).
+    """
+    unknown = [name for name in in_distribution if name not in head.compiled_classes]
+    if unknown or not in_distribution:
+        raise ConfigError(
+            f'in_distribution {list(in_distribution)}: {unknown or "empty"}; choose among the '
+            f'classes of the head: {", ".join(head.compiled_classes)}'
+        )
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (2, 3):
+        raise ConfigError(
+            f'golden pictures are {images.dtype} {images.shape}, expected uint8 (2, h, w, 3)'
+        )
+    chosen = np.array([name in in_distribution for name in head.compiled_classes], np.float32)
+    with torch.no_grad():
+        tokens = backbone(torch.from_numpy(images))
+        surprisal, labels = head(*tokens, torch.from_numpy(chosen))
+    return {
+        'image': images,
+        'in_distribution': chosen,
+        'surprisal': surprisal.numpy(),
+        'labels': labels.numpy(),
+    }
+
+
+def write_npz(path: Path, arrays: dict[str, Array]) -> None:
+    """Write a compressed .npz whose bytes depend on the arrays alone."""
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, values in arrays.items():
+            entry = zipfile.ZipInfo(f'{name}.npy', _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, 'w') as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
