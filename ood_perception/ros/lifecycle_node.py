@@ -81,6 +81,7 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         outcome = super().on_activate(state)
         if self.session is not None:
             self.session.activate()
+            self.log('info', f'active: {self.session.summary}')
         return self._entered('active', outcome)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec
-from ood_perception.bundle.store import load_bundle
+from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, OodPerceptionError
@@ -24,7 +24,6 @@ from ood_perception.ros.polygons import parse_polygons
 from ood_perception.settings import Settings, chosen_classes
 from ood_perception.types import Detection, Frame
 
-DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / 'bundles' / 'road_default'
 Values = Mapping[str, Any]
 
 
@@ -58,7 +57,9 @@ class Model:
         self._running = threading.Lock()  # held by a run, so that no engine closes under it
         self._message = ''
         self._compiler: threading.Thread | None = None
-        self._bundle = complete(load_bundle(values['bundle'] or DEFAULT_BUNDLE), _source(values))
+        self._bundle = complete(
+            load_bundle(values['bundle'] or default_bundle_path()), _source(values)
+        )
         self.manifest = self._bundle.manifest
         self._options = EngineOptions(
             runtime=values['engine'],

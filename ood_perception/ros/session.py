@@ -54,6 +54,13 @@ class Session:
             return ''
         return 'obstacles, mask_info, label_info are off: vision_msgs is not installed'
 
+    @property
+    def summary(self) -> str:
+        """One line for the log: what serves which topics."""
+        values = self.model.situation().values
+        topics = ', '.join(camera.topic for camera in self._inputs.values())
+        return f'bundle {values["bundle"]} on {values.get("runtime", "?")}, listening to {topics}'
+
     def activate(self) -> None:
         """Start the worker and publish the latched LabelInfos."""
         self._worker = Worker(

@@ -1,0 +1,144 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process of its own: how it starts, refuses, stops, and meets another process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from bundles import write_tiny_bundle  # noqa: E402
+from ros_rig import Rig, isolate, picture  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from ood_perception.bundle.store import load_bundle  # noqa: E402
+from ood_perception.engines import create_engine  # noqa: E402
+from ood_perception.engines.base import EngineOptions  # noqa: E402
+from ood_perception.maps import OutputMaps  # noqa: E402
+from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
+from ood_perception.roi import RoiSettings  # noqa: E402
+from ood_perception.ros.bench_node import Case, run_case  # noqa: E402
+from ood_perception.types import Frame  # noqa: E402
+
+pytestmark = pytest.mark.ros
+NODE = [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args']
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp('bundles') / 'tiny'
+    write_tiny_bundle(path, height=126, width=168, upsampling=7)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    isolate(os.environ)
+
+
+def parameters(**values):
+    return [w for k, v in values.items() for w in ('-p', f'{k.replace("__", ".")}:={v}')]
+
+
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({'bundle': '/nowhere/at/all'}, ['/nowhere/at/all']),
+        ({'false_alarm_rate': 1.5}, ['false_alarm_rate', '1.5']),
+        ({'false_alarm_rate': 0.0}, ['false_alarm_rate', '(0, 1)']),
+        ({'false_alarm_rate': 'high'}, ['false_alarm_rate', 'high']),
+        ({'engine': 'abacus'}, ['abacus', 'openvino']),
+        ({'precision': 'f4'}, ['f4']),
+        ({'transport': 'pigeon'}, ['pigeon', 'raw, compressed']),
+        ({'in_distribution': "['lava']"}, ['lava', 'Road']),
+        ({'roi__mode': 'circle'}, ['circle']),
+        ({'cameras': "['a b']"}, ["'a b'"]),
+    ],
+)
+def test_a_wrong_start_is_one_clear_line_and_exit_code_1(bundle, values, words):
+    command = [*NODE, *parameters(**{'bundle': bundle, 'engine': 'openvino', **values})]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1, said
+    assert 'Traceback' not in said
+    (line,) = [line for line in said.splitlines() if line.strip() and 'cannot' in line]
+    for word in words:
+        assert word in line
+
+
+def test_a_missing_parameter_file_is_named(tmp_path):
+    missing = str(tmp_path / 'missing.yaml')
+    ended = subprocess.run(
+        [*NODE, '--params-file', missing], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert 'Traceback' not in ended.stderr
+    assert missing in ended.stderr
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_node_cleanly(bundle, number):
+    node = subprocess.Popen(
+        [*NODE, *parameters(bundle=bundle)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    said = ''
+    while 'active' not in said:
+        line = node.stderr.readline()
+        assert line, 'the node ended before it was active: ' + said
+        said += line
+    node.send_signal(number)
+    start = time.monotonic()
+    out, err = node.communicate(timeout=20)
+    assert node.returncode == 0, out + err
+    assert 'Traceback' not in out + err
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('reliability', ['reliable', 'best_effort'])
+def test_two_processes_with_the_shipped_profile_lose_no_header_and_no_count(bundle, reliability):
+    """640x480 does not fit one UDP datagram: without the profile best effort loses every frame."""
+    case = Case(reliability, ('mask', 'score'), frames=15, rate=10.0, width=640, height=480)
+    values = {'bundle': str(bundle), 'roi.mode': 'none'}
+    result = run_case(case, values, int(os.environ['ROS_DOMAIN_ID']))
+    counters = result['counters']
+    assert result['sent'] == 15
+    assert result['foreign_headers'] == 0
+    assert result['received']['mask'] == counters['processed'] > 0
+    assert counters['callbacks'] == 15
+    assert counters['processed'] + counters['dropped'] == 15
+    assert result['times_ms']['own_ms']['median'] > 0
+
+
+def test_the_node_publishes_exactly_what_the_pipeline_gives(bundle):
+    """The same frame through the node and through the pipeline: the same bits."""
+    rig = Rig(bundle=str(bundle), roi__mode='none', engine='openvino', precision='f32')
+    try:
+        rig.start()
+        heard = {name: rig.listen(name, Image) for name in ('surprisal', 'mask', 'labels')}
+        rig.send(rig.camera(), picture(150, 200))
+        rig.wait(lambda: all(heard.values()), 'outputs')
+    finally:
+        rig.__exit__()
+    loaded = load_bundle(bundle)
+    options = EngineOptions(
+        runtime='openvino', precision='f32', compiled_classes=loaded.manifest.in_distribution
+    )
+    with create_engine(loaded, options) as engine:
+        settings = Settings(roi=RoiSettings(mode='none'))
+        (detection,) = Pipeline(loaded, engine, settings).run([Frame(picture(150, 200))])
+    maps = OutputMaps(detection)
+    for name, expected in {
+        'surprisal': maps.surprisal(), 'mask': maps.mask(), 'labels': maps.labels()
+    }.items():  # fmt: skip
+        got = np.frombuffer(heard[name][0].data, expected.dtype).reshape(expected.shape)
+        np.testing.assert_array_equal(got, expected)
