@@ -43,7 +43,7 @@ def locked(path: Path) -> Iterator[None]:
         lock = open(path.with_name(path.name + '.lock'), 'a+b')  # noqa: SIM115
     except OSError as error:
         raise OodPerceptionError(
-            f'cache {path.parent} cannot be written ({error}): set {CACHE_ENV} to a folder that can'
+            f'cache {path.parent} cannot be written ({error}): set {CACHE_ENV} to another folder'
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

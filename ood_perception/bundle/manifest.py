@@ -91,7 +91,17 @@ class FileSpec:
 
 @dataclass(frozen=True)
 class GoldenSpec:
-    """golden.npz: image uint8 (2, h, w, 3), in_distribution (C,), surprisal, labels; and bounds."""
+    """
+    Golden vectors and the bounds that an engine must keep.
+
+    file: .npz with image uint8 (2, h, w, 3), in_distribution float32 (C,), surprisal float32 and
+        labels uint8 (2, gh, gw), the outputs of torch in float32.
+    surprisal_tolerance: largest |difference| where the golden surprisal is <= surprisal_bound.
+    score_tolerance: largest |difference| of 1 - 10^-surprisal.
+    reduced_precision_surprisal_tolerance: 99.9 % quantile of |difference| up to surprisal_bound
+        when the backbone runs in less than float32.
+    label_agreement: least share of equal labels.
+    """
 
     file: str = 'golden.npz'
     surprisal_tolerance: float = 0.01

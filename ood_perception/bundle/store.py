@@ -86,7 +86,11 @@ def file_spec(path: Path) -> FileSpec:
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write manifest.json into a bundle's folder, whole or not at all; same input, same bytes."""
     text = json.dumps(manifest.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + '\n'
-    make_file(root / MANIFEST_NAME, lambda file: file.write_bytes(text.encode()) and None)
+    make_file(root / MANIFEST_NAME, lambda file: _write(file, text.encode()))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def _verify_file(path: Path, spec: FileSpec) -> None:

@@ -1,3 +1,64 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Engines by name: an explicit table, imported late."""
+"""Engines by name: an explicit table, imported late; none is handed out untested."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import import_module
+
+from ood_perception.bundle.store import Bundle
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.golden import GoldenVectors, check_golden, read_golden, vectors_by
+from ood_perception.errors import BundleError, EngineError, OodPerceptionError
+
+ENGINES = {
+    'openvino': 'ood_perception.engines.openvino:OpenVinoEngine',
+    'onnxruntime': 'ood_perception.engines.onnxruntime:OnnxRuntimeEngine',
+}
+DEFAULT_RUNTIME = 'openvino'
+
+
+def create_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:
+    """
+    Compile a completed bundle and return its engine after it kept the golden vectors.
+
+    Raises EngineError for an unknown runtime, precision, head or class, a graph that the runtime
+    refuses, or numbers off the golden ones; BundleError where weights are still missing;
+    DependencyError where the runtime is not installed.
+    """
+    options = options or EngineOptions()
+    runtime = DEFAULT_RUNTIME if options.runtime == 'auto' else options.runtime
+    if runtime not in ENGINES:
+        raise EngineError(f'engine {options.runtime!r}: use auto, {", ".join(sorted(ENGINES))}')
+    if bundle.missing_weights:
+        files = ', '.join(stage.external_data for stage in bundle.missing_weights)
+        raise BundleError(
+            f'bundle {bundle.root} has no {files}: complete its weights first '
+            '(compile_bundle does, or bundle.completion.complete)'
+        )
+    module, name = ENGINES[runtime].split(':')
+    kind: type[ChainEngine] = getattr(import_module(module), name)
+    engine = kind(bundle, options)
+    try:
+        check_golden(engine, bundle, _golden_for(engine, bundle))
+    except OodPerceptionError:
+        engine.close()
+        raise
+    return engine
+
+
+def _golden_for(engine: ChainEngine, bundle: Bundle) -> GoldenVectors:
+    """
+    Return golden vectors that the engine's classes can reproduce.
+
+    A head cut down to other classes is held to what the whole head gives for them, after the
+    whole head itself kept the bundle's vectors.
+    """
+    golden = read_golden(bundle, engine.head)
+    if set(golden.classes) <= set(engine.compiled_classes):
+        return golden
+    with type(engine)(bundle, dataclasses.replace(engine.options, compiled_classes=())) as whole:
+        check_golden(whole, bundle, golden)
+        return vectors_by(whole, golden.image, engine.compiled_classes)

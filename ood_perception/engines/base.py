@@ -96,7 +96,7 @@ class Engine(ABC):
             )
         return np.array([name in names for name in self.compiled_classes], dtype=np.float32)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to release is a fine default
         """Release the runtime's resources; calling it twice is fine."""
 
     def __enter__(self) -> Engine:

@@ -1,0 +1,94 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Stages run one after the other, joined by tensor names: what the CPU engines share."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ood_perception.bundle.manifest import HeadSpec, StageSpec
+from ood_perception.bundle.store import Bundle
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.engines.stages import Plan, plan_for
+from ood_perception.errors import EngineError, OodPerceptionError
+from ood_perception.types import EngineOutput, Float32Array, UInt8Array
+
+PRECISIONS = ('f32', 'bf16')
+
+
+class ChainEngine(Engine):
+    """An engine with one compiled model per stage; subclasses compile and run a single stage."""
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        """Compile every stage; EngineError names the stage that the runtime refuses."""
+        super().__init__(bundle.manifest, options)
+        if options.precision not in ('auto', *PRECISIONS):
+            raise EngineError(
+                f'precision {options.precision!r}: use auto, {", ".join(PRECISIONS)}'
+            )
+        if options.threads < 0:
+            raise EngineError(f'threads {options.threads}: give a number, 0 = all cores')
+        self._plan: Plan = plan_for(bundle, options)
+        self._compiled: list[Any] = []
+        for stage, model in zip(self._plan.stages, self._plan.models, strict=True):
+            try:
+                self._compiled.append(self._compile(stage, model))
+            except OodPerceptionError:
+                raise
+            except Exception as error:  # each runtime has error classes of its own
+                raise EngineError(
+                    f'{type(self).__name__} cannot compile stage {stage.name} '
+                    f'({bundle.stage_path(stage)}): {_first_line(error)}'
+                ) from error
+
+    @property
+    def head(self) -> HeadSpec:
+        """The head that was compiled."""
+        return self._plan.head
+
+    @property
+    def compiled_classes(self) -> tuple[str, ...]:
+        """Names of the classes that in_distribution chooses from, in its order."""
+        return self._plan.compiled_classes
+
+    @abstractmethod
+    def _compile(self, stage: StageSpec, model: Any) -> Any:
+        """Return one compiled stage; model is an ONNX file's path or its bytes."""
+
+    @abstractmethod
+    def _infer(self, compiled: Any, feeds: Sequence[Any]) -> Sequence[Any]:
+        """Run one compiled stage: inputs and outputs in the order of its StageSpec."""
+
+    def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
+        tensors: dict[str, Any] = {'image': image, 'in_distribution': in_distribution}
+        stage_ms: dict[str, float] = {}
+        if not self._compiled:
+            raise EngineError(f'{type(self).__name__} was closed: create a new engine')
+        for stage, compiled in zip(self._plan.stages, self._compiled, strict=True):
+            start = time.perf_counter()
+            try:
+                results = self._infer(compiled, [tensors[name] for name in stage.inputs])
+            except Exception as error:
+                raise EngineError(
+                    f'{type(self).__name__} failed in stage {stage.name} on a batch of '
+                    f'{len(image)}: {_first_line(error)}'
+                ) from error
+            tensors.update(zip(stage.outputs, results, strict=True))
+            stage_ms[stage.name] = (time.perf_counter() - start) * 1e3
+        surprisal = np.array(tensors[self._plan.head.surprisal], dtype=np.float32)
+        labels = np.array(tensors[self._plan.head.labels], dtype=np.uint8)
+        return EngineOutput(surprisal, labels, stage_ms)
+
+    def close(self) -> None:
+        """Release the compiled stages."""
+        self._compiled = []
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

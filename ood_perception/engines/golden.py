@@ -1,0 +1,152 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""An engine is used only after it reproduced the bundle's golden vectors on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ood_perception.bundle.manifest import GoldenSpec, HeadSpec
+from ood_perception.bundle.store import Bundle
+from ood_perception.engines.base import Engine
+from ood_perception.errors import BundleError, EngineError
+from ood_perception.types import Float32Array, UInt8Array
+
+DISTINCT_SHARE = 0.95
+REDUCED_QUANTILE = 0.999
+
+
+@dataclass(frozen=True)
+class GoldenReport:
+    """
+    How far an engine is from the golden vectors.
+
+    surprisal_difference: largest |difference| up to GoldenSpec.surprisal_bound, or its 99.9 %
+        quantile in reduced precision. score_difference: largest |difference| of the score.
+    rank_correlation: Spearman's, of all surprisal values.
+    distinct_share: distinct surprisal values, as a share of the golden's.
+    label_agreement: share of equal labels.
+    """
+
+    surprisal_difference: float
+    score_difference: float
+    rank_correlation: float
+    distinct_share: float
+    label_agreement: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return plain numbers by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class GoldenVectors:
+    """image uint8 (N, h, w, 3), classes counted as normal, surprisal and labels (N, gh, gw)."""
+
+    image: UInt8Array
+    classes: tuple[str, ...]
+    surprisal: Float32Array
+    labels: UInt8Array
+
+
+def read_golden(bundle: Bundle, head: HeadSpec) -> GoldenVectors:
+    """Read the golden vectors of a head; BundleError when they cannot be read."""
+    path = bundle.path(bundle.manifest.golden.file)
+    try:
+        with np.load(path, allow_pickle=False) as golden:
+            vector = np.asarray(golden['in_distribution'])
+            arrays = [np.asarray(golden[name]) for name in ('image', 'surprisal', 'labels')]
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
+    if vector.shape != (len(head.compiled_classes),):
+        raise BundleError(
+            f'{path}: in_distribution has shape {vector.shape}, head {head.name} has '
+            f'{len(head.compiled_classes)} classes; pack the bundle again'
+        )
+    pairs = zip(head.compiled_classes, vector, strict=True)
+    return GoldenVectors(arrays[0], tuple(name for name, on in pairs if on), *arrays[1:])
+
+
+def vectors_by(engine: Engine, image: UInt8Array, classes: tuple[str, ...]) -> GoldenVectors:
+    """Return the vectors that a trusted engine gives for other classes."""
+    output = engine.run(image, engine.class_vector(classes))
+    return GoldenVectors(image, classes, output.surprisal, output.labels)
+
+
+def check_golden(engine: Engine, bundle: Bundle, golden: GoldenVectors) -> GoldenReport:
+    """
+    Run the golden inputs and compare.
+
+    Returns the differences. Raises EngineError naming engine, measure, value, bound and remedy
+    when one is out of bounds.
+    """
+    output = engine.run(golden.image, engine.class_vector(golden.classes))
+    reduced = engine.description['precision'] != 'f32'
+    spec = bundle.manifest.golden
+    if output.surprisal.shape != golden.surprisal.shape:
+        raise _refusal(engine, 'shape of surprisal', str(output.surprisal.shape), '')
+    if not np.isfinite(output.surprisal).all():
+        raise _refusal(engine, 'share of finite surprisal', 'below 1', 'at least 1')
+    report = compare(
+        output.surprisal, output.labels, golden.surprisal, golden.labels, spec, reduced
+    )
+    _judge(engine, report, spec, reduced)
+    return report
+
+
+def compare(
+    surprisal: Float32Array,
+    labels: UInt8Array,
+    golden_surprisal: Float32Array,
+    golden_labels: UInt8Array,
+    spec: GoldenSpec,
+    reduced: bool,
+) -> GoldenReport:
+    """Compare two outputs of one shape; see GoldenReport."""
+    difference = np.abs(surprisal - golden_surprisal)
+    low = difference[golden_surprisal <= spec.surprisal_bound]
+    within = float(np.quantile(low, REDUCED_QUANTILE if reduced else 1.0)) if low.size else 0.0
+    score = np.abs(np.power(10.0, -surprisal) - np.power(10.0, -golden_surprisal))
+    distinct = np.unique(surprisal).size / np.unique(golden_surprisal).size
+    return GoldenReport(
+        surprisal_difference=within,
+        score_difference=float(score.max()),
+        rank_correlation=_rank_correlation(surprisal, golden_surprisal),
+        distinct_share=distinct,
+        label_agreement=float((labels == golden_labels).mean()),
+    )
+
+
+def _rank_correlation(a: Float32Array, b: Float32Array) -> float:
+    """Return Spearman's rank correlation; ties in order of appearance, fine for near-equals."""
+    ranks = [np.argsort(np.argsort(x.ravel(), kind='stable'), kind='stable') for x in (a, b)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _judge(engine: Engine, report: GoldenReport, spec: GoldenSpec, reduced: bool) -> None:
+    """Raise EngineError for the first measure out of bounds."""
+    tolerance = spec.reduced_precision_surprisal_tolerance if reduced else spec.surprisal_tolerance
+    measures = [
+        ('|difference| of surprisal', report.surprisal_difference, tolerance, False),
+        ('rank correlation of surprisal', report.rank_correlation, 0.99, True),
+        ('share of distinct surprisal values', report.distinct_share, DISTINCT_SHARE, True),
+        ('share of equal labels', report.label_agreement, spec.label_agreement, True),
+    ]
+    if not reduced:
+        bound = spec.score_tolerance
+        measures.append(('|difference| of score', report.score_difference, bound, False))
+    for name, value, bound, at_least in measures:
+        if value < bound if at_least else not value <= bound:
+            limit = f'at {"least" if at_least else "most"} {bound:g}'
+            raise _refusal(engine, name, f'{value:.6g}', limit)
+
+
+def _refusal(engine: Engine, name: str, value: str, limit: str) -> EngineError:
+    facts = ' '.join(engine.description.values())
+    return EngineError(
+        f'engine {facts} misses the golden vectors of bundle {engine.manifest.name}: {name} is '
+        f'{value}, {limit or "not what was packed"}; it is not used. Try precision f32 or another '
+        'engine, and report the versions'
+    )
