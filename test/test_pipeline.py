@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline around an engine whose output is known, so that every step can be checked."""
+"""The pipeline around an engine whose output is known, then with the real ones."""
 
 import threading
 from dataclasses import replace
@@ -8,8 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bundles import backbone_weights, expected_maps, expected_tokens, road_picture
 
 from ood_perception.bundle.manifest import ClassSpec, HeadSpec, InputSpec, Manifest, StageSpec
+from ood_perception.bundle.store import load_bundle
+from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, EngineError, ImageError
 from ood_perception.geometry import geometry_for, to_network
@@ -305,3 +308,47 @@ def test_a_stream_that_changes_its_size_is_followed_without_growing():
 def test_wrong_settings_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Settings(**arguments)
+
+
+@pytest.fixture(scope='module', params=['openvino', 'onnxruntime'])
+def real_pipeline(request, tiny_bundle):
+    pytest.importorskip(request.param)
+    bundle = load_bundle(tiny_bundle)
+    with create_engine(bundle, EngineOptions(request.param, precision='f32', threads=1)) as engine:
+        yield Pipeline(bundle, engine, WHOLE)
+
+
+def test_real_engines_give_the_closed_form_from_camera_to_obstacle(real_pipeline):
+    box = (350, 280, 210, 140)
+    image = road_picture(560, 840, box)
+    real_pipeline.settings = WHOLE
+    (detection,) = real_pipeline.run([Frame(image)])
+    seen = to_network(image, detection.geometry)[None]
+    classes = ('Road', 'Pavement', 'Sky')
+    tokens = expected_tokens(seen, backbone_weights(14, 0), 14)
+    surprisal, labels = expected_maps(tokens, 2, classes, classes, ('Road',))
+    np.testing.assert_allclose(detection.surprisal, surprisal[0], rtol=1e-3, atol=1e-3)
+    assert np.mean(detection.labels == labels[0]) > 0.99
+    on_road = [o for o in detection.obstacles if o.y > 560 // 4]
+    (found,) = on_road
+    x, y, width, height = box
+    # To within one cell (70 camera pixels): the upsampling spreads the object that far.
+    assert (found.x, found.y) == pytest.approx((x, y), abs=70)
+    assert (found.x + found.width, found.y + found.height) == pytest.approx(
+        (x + width, y + height), abs=70
+    )
+
+
+def test_real_engines_in_the_ground_region_with_other_classes(real_pipeline):
+    frames = [Frame(road_picture(560, 840, seed=1)), Frame(road_picture(300, 300, seed=2), 'rear')]
+    real_pipeline.settings = Settings()
+    first = real_pipeline.run(frames)
+    for one, two in zip(first, real_pipeline.run(frames), strict=True):
+        assert_same(one, two)
+    for detection in first:
+        assert 0.4 < detection.scored.mean() < 0.8
+        assert not detection.mask[4:].any()  # rows 2 and 3 mix road with sky
+    real_pipeline.settings = replace(WHOLE, in_distribution=('Sky',))
+    (reversed_roles,) = real_pipeline.run(frames[:1])
+    assert reversed_roles.mask[4:].all()
+    assert not reversed_roles.mask[0].any()
