@@ -1,0 +1,112 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Complete a bundle whose weights are not ours to ship.
+
+weights.map.json says which bytes of the origin file become which tensor of the external data, so
+numpy is enough: no torch, no protobuf.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.bundle.cache import cache_root, locked, make_file, sha256_of
+from ood_perception.bundle.origins import Progress, locate_origin
+from ood_perception.bundle.store import Bundle
+from ood_perception.errors import BundleError
+
+__all__ = ['MAP_NAME', 'complete', 'locate_origin']
+MAP_NAME = 'weights.map.json'
+
+
+def complete(
+    bundle: Bundle, source: Path | None = None, progress: Progress | None = None
+) -> Bundle:
+    """
+    Return the bundle with its external weights in place; the same bundle where none are missing.
+
+    They are written once into the cache, beside a copy of the graph that names them, whole or
+    not at all, and checked against the sha256 in the map.
+    source, progress: see origins.locate_origin. Raises BundleError naming the remedy.
+    """
+    missing = bundle.missing_weights
+    if not missing:
+        return bundle
+    content = _read_map(bundle)
+    target = content['target']
+    folder = cache_root() / 'completed' / f'{target["sha256"][:16]}-{bundle.sha256[:16]}'
+    with locked(folder):
+        data = folder / target['file']
+        if not (data.is_file() and data.stat().st_size == target['size']):
+            origin = locate_origin(content['origin'], source, progress)
+            make_file(data, lambda file: _write(file, content, origin))
+        for stage in missing:
+            _place_graph(bundle, stage.file, folder)
+    return dataclasses.replace(bundle, stage_root=folder)
+
+
+def _read_map(bundle: Bundle) -> dict[str, Any]:
+    """Read the map; its checksum is the manifest's."""
+    path = bundle.path(MAP_NAME)
+    names = ', '.join(stage.external_data for stage in bundle.missing_weights)
+    if MAP_NAME not in bundle.manifest.files:
+        raise BundleError(
+            f'bundle {bundle.root} lacks {names} and has no {MAP_NAME} to complete it from: copy '
+            'the whole bundle again'
+        )
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+        wanted = {stage.external_data for stage in bundle.missing_weights}
+        if wanted != {content['target']['file']}:
+            raise BundleError(f'{path} fills {content["target"]["file"]}, missing is {names}')
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f'{path} cannot be used ({error!r}): copy the bundle again') from error
+    return content
+
+
+def _place_graph(bundle: Bundle, name: str, folder: Path) -> None:
+    """Put the graph beside its weights, where runtimes look for them."""
+    place = folder / name
+    if not (place.is_file() and sha256_of(place) == bundle.manifest.files[name].sha256):
+
+        def copy(file: Path) -> None:
+            shutil.copyfile(bundle.path(name), file)
+
+        make_file(place, copy)
+
+
+def _write(file: Path, content: dict[str, Any], origin: Path) -> None:
+    """Write the external data; BundleError when it is not what the map promises."""
+    source = np.memmap(origin, dtype=np.uint8, mode='r')
+    target = content['target']
+    with file.open('wb') as out:
+        out.truncate(target['size'])
+        for entry in content['tensors']:
+            out.seek(entry['offset'])
+            out.write(_tensor(source, entry, origin).tobytes())
+    found = sha256_of(file)
+    if found != target['sha256']:
+        raise BundleError(
+            f'{target["file"]} completed from {origin} has sha256 {found}, expected '
+            f'{target["sha256"]}: bundle and weights do not belong together'
+        )
+
+
+def _tensor(source: Any, entry: dict[str, Any], origin: Path) -> Any:
+    """Return one tensor of the target, float32 little-endian."""
+    shape = tuple(entry['source_shape'])
+    start, size = entry['source_offset'], 4 * int(np.prod(shape))
+    if entry['dtype'] != 'float32' or start < 0 or start + size > source.size:
+        raise BundleError(
+            f'{MAP_NAME}: tensor {entry["name"]} ({entry["dtype"]}, {size} bytes at {start}) lies '
+            f'outside {origin} ({source.size} bytes); copy the bundle again'
+        )
+    array = np.frombuffer(source[start : start + size].tobytes(), '<f4').reshape(shape)
+    return np.ascontiguousarray(array.T if entry['transpose'] else array)
