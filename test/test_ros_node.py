@@ -3,6 +3,7 @@
 """The node in a real graph: what comes in, what goes out, and what is counted."""
 
 import os
+import threading
 
 import cv2
 import numpy as np
@@ -411,6 +412,26 @@ def test_a_bad_bundle_fails_the_transition_and_may_be_corrected(rig, bundle):
     assert '/nowhere/at/all' in text
     assert rig.set(bundle=bundle).successful
     rig.start()
+
+
+def test_diagnostics_say_compiling_while_the_node_configures(rig, monkeypatch):
+    from ood_perception.ros import model
+
+    gate = threading.Event()
+
+    def slow(*arguments):
+        assert gate.wait(20)
+        return FakeEngine(*arguments)
+
+    monkeypatch.setattr(model, 'create_engine', slow)
+    rig = rig(start=False)
+    starting = threading.Thread(target=rig.node.autostart)
+    starting.start()
+    level, _, _ = rig.status('engine', lambda s: 'compiling' in s[1])
+    gate.set()
+    starting.join()
+    assert level == WARN
+    assert rig.status('engine', lambda s: s[1] == 'ready')[0] == OK
 
 
 def test_unknown_classes_are_refused_at_the_start(rig):
