@@ -39,7 +39,7 @@ class SomeModel:
     etalons: dict = field(default_factory=dict)
     classifier: nn.Module = None
     densities: dict = field(default_factory=dict)
-    ood_std: np.ndarray = None
+    background: SomeDensity = None
     paper_tables: dict = field(default_factory=dict)
     held_out_tables: dict = field(default_factory=dict)
 
@@ -63,5 +63,5 @@ def some_model(dim=32, counts=(30, 17, 5), seed=0):
         model.paper_tables[name] = a_table(rng)
         model.held_out_tables[name] = a_table(rng)
     model.held_out_tables['gated'] = a_table(rng)
-    model.ood_std = np.array([1.5, 0.3])
+    model.background = SomeDensity(np.zeros(2), np.diag([2.25, 0.09]))
     return model

@@ -38,7 +38,7 @@ def raw_score(model, name, logit, distance):
     density = model.densities[name]
     point = np.stack([logit, 1 / (1 + 0.5 * distance)], -1)
     known = multivariate_normal(density.mean, density.covariance).logpdf(point)
-    other = multivariate_normal([0, 0], np.diag(model.ood_std**2)).logpdf(point)
+    other = multivariate_normal([0, 0], model.background.covariance).logpdf(point)
     return other - known
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -48,7 +47,7 @@ class FittedPixOOD(Protocol):
     etalons: class name -> float32 (K_c, D), raw token space; classes without etalons are absent.
     classifier: nn.Module from (B, gh, gw, L*D) to patch logits (B, gh, gw, C).
     densities: class name (and 'unified') -> in-distribution Gaussian.
-    ood_std: (2,), standard deviations of the out-of-distribution Gaussian around 0.
+    background: the Gaussian of everything unknown, the same for all classes.
     paper_tables, held_out_tables: class name, 'unified' (and 'gated' when held out) -> table.
     """
 
@@ -57,36 +56,45 @@ class FittedPixOOD(Protocol):
     etalons: Mapping[str, np.ndarray]
     classifier: nn.Module
     densities: Mapping[str, Density]
-    ood_std: np.ndarray
+    background: Density
     paper_tables: Mapping[str, MonotoneTable]
     held_out_tables: Mapping[str, MonotoneTable]
 
 
-class LikelihoodRatio(nn.Module):
+class GaussianTerm(nn.Module):
     """
-    Raw score x = log p_OOD - log p_ID of (logit, similarity), the Neyman-Pearson statistic.
+    -ln p of a Gaussian over (logit, similarity), without the constant ln(2 pi).
 
     Differences from the mean are squared, never expanded: similarities spread over a few
     hundredths, and an expanded polynomial would lose them in float32.
     """
 
-    def __init__(self, density: Density, ood_std: np.ndarray) -> None:
+    def __init__(self, density: Density) -> None:
         super().__init__()
         covariance = np.asarray(density.covariance, dtype=np.float64)
         inverse = np.linalg.inv(covariance)
         self.mean = [float(value) for value in density.mean]
-        self.quadratic = [0.5 * inverse[0, 0], float(inverse[0, 1]), 0.5 * inverse[1, 1]]
-        std = np.asarray(ood_std, dtype=np.float64)
-        self.ood = [float(value) for value in 0.5 / std**2]
-        log_determinant = 0.5 * float(np.linalg.slogdet(covariance)[1])
-        self.constant = log_determinant - math.log(float(std[0] * std[1]))
+        self.squares = [0.5 * float(value) for value in np.diag(inverse)]
+        self.mixed = float(inverse[0, 1])
+        self.constant = 0.5 * float(np.linalg.slogdet(covariance)[1])
+
+    def forward(self, logit: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
+        """Return float of the inputs' shape."""
+        a, b = logit - self.mean[0], similarity - self.mean[1]
+        squares = self.squares[0] * a * a + self.squares[1] * b * b + self.constant
+        return squares + self.mixed * a * b if self.mixed else squares
+
+
+class LikelihoodRatio(nn.Module):
+    """Raw score x = ln p_OOD - ln p_ID of (logit, similarity), the Neyman-Pearson statistic."""
+
+    def __init__(self, known: Density, background: Density) -> None:
+        super().__init__()
+        self.known, self.background = GaussianTerm(known), GaussianTerm(background)
 
     def forward(self, logit: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
         """Return x, float of the inputs' shape; higher = stranger."""
-        a, b = logit - self.mean[0], similarity - self.mean[1]
-        known = self.quadratic[0] * a * a + self.quadratic[1] * a * b + self.quadratic[2] * b * b
-        ood = self.ood[0] * logit * logit + self.ood[1] * similarity * similarity
-        return known - ood + self.constant
+        return self.known(logit, similarity) - self.background(logit, similarity)
 
 
 class PixOODHead(HeadModule):
@@ -142,7 +150,7 @@ class PixOODHead(HeadModule):
         unified = self.selection == 'unified'
         names = (UNIFIED,) if unified else self.compiled_classes
         self.ratios = nn.ModuleList(
-            [LikelihoodRatio(model.densities[name], model.ood_std) for name in names]
+            [LikelihoodRatio(model.densities[name], model.background) for name in names]
         )
         gated = self.selection == 'gated'
         self.gate_tables = _tables(model.paper_tables, names if gated else ())
