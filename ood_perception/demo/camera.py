@@ -47,7 +47,9 @@ class Camera:
         """Return how far ahead every row boundary sees the ground: (height + 1,), inf above."""
         below = np.arange(self.height + 1, dtype=np.float64) - self.horizon
         with np.errstate(divide='ignore'):
-            depth = np.where(below > 0.05, self.focal * self.above / np.maximum(below, 1e-9), np.inf)
+            depth = np.where(
+                below > 0.05, self.focal * self.above / np.maximum(below, 1e-9), np.inf
+            )
         return depth.astype(np.float32)
 
 
@@ -55,9 +57,7 @@ class Integral:
     """Means of a texture over strips of its first axis, which repeats."""
 
     def __init__(self, texture: Float32Array, resolution: float) -> None:
-        """
-        texture: float32 (rows, columns, channels). resolution: rows per metre.
-        """
+        """texture: float32 (rows, columns, channels). resolution: rows per metre."""
         self.resolution = resolution
         self.rows = texture.shape[0]
         zero = np.zeros((1, *texture.shape[1:]), np.float32)

@@ -32,7 +32,7 @@ def expose(light: Float32Array, exposure: float, rng: np.random.Generator) -> UI
     picture = np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     _, jpeg = cv2.imencode('.jpg', picture[..., ::-1], quality)
-    decoded = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    decoded = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
 
 

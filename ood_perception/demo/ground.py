@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The ground of a rendered street seen from above: asphalt, markings, kerbs, pavement, verge."""
+"""The ground of a rendered street seen from above: asphalt, markings, kerbs, pavement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ class RoadStyle:
     left, right: the kerbs' x in metres, the camera drives at x = 0.
     tone: asphalt's reflectance times 255. tint: its RGB factors.
     dashes: x of the broken line; edge_line: paint an unbroken line beside the right kerb.
-    verge: grass beyond the kerb instead of pavement slabs.
     leaf_shade: how strongly tree crowns shade the ground, 0 to 1.
     """
 
@@ -37,7 +36,6 @@ class RoadStyle:
     tint: tuple[float, float, float] = (0.98, 1.0, 1.03)
     dashes: float = 1.6
     edge_line: bool = False
-    verge: bool = False
     leaf_shade: float = 0.0
 
 
@@ -49,7 +47,7 @@ def _columns() -> Float32Array:
     """Return x of every column's centre in metres, float32 (1, columns)."""
     count = _shape()[1]
     x = (np.arange(count, dtype=np.float32) + 0.5) / RESOLUTION - HALF_WIDTH
-    return x[None, :]
+    return np.asarray(x[None, :], dtype=np.float32)
 
 
 def _asphalt(rng: np.random.Generator, style: RoadStyle) -> Float32Array:
@@ -69,6 +67,7 @@ def _asphalt(rng: np.random.Generator, style: RoadStyle) -> Float32Array:
 
 def _repair(rng: np.random.Generator, tone: Float32Array, style: RoadStyle) -> None:
     """Lay rectangular repairs with tar joints onto the asphalt, in place."""
+    joints = np.zeros(tone.shape, np.uint8)
     for _ in range(3):
         width, length = rng.uniform(0.8, 1.8), rng.uniform(2.0, 7.0)
         x = rng.uniform(style.left + 0.3, style.right - width - 0.3)
@@ -78,9 +77,8 @@ def _repair(rng: np.random.Generator, tone: Float32Array, style: RoadStyle) -> N
         columns = slice(left, left + int(width * RESOLUTION))
         tone[rows, columns] *= rng.uniform(0.86, 1.06)
         corners = (columns.start, rows.start), (columns.stop, rows.stop)
-        joint = np.zeros(tone.shape, np.uint8)
-        cv2.rectangle(joint, corners[0], corners[1], 255, 3)
-        tone *= 1.0 - 0.28 * cv2.GaussianBlur(joint, (0, 0), 1.2).astype(np.float32) / 255.0
+        cv2.rectangle(joints, corners[0], corners[1], 255, 3)
+    tone *= 1.0 - 0.28 * cv2.GaussianBlur(joints, (0, 0), 1.2).astype(np.float32) / 255.0
 
 
 def _crack(rng: np.random.Generator, tone: Float32Array, style: RoadStyle) -> None:
@@ -91,7 +89,7 @@ def _crack(rng: np.random.Generator, tone: Float32Array, style: RoadStyle) -> No
         along = rng.uniform(-1, 1) + np.cumsum(rng.normal(0, 0.35, steps))
         start = np.array([rng.uniform(style.left, style.right), rng.uniform(0, LENGTH)])
         points = start + 0.07 * np.cumsum(np.stack([np.sin(along), np.cos(along)], 1), 0)
-        pixels = ((points + [HALF_WIDTH, 0.0]) * RESOLUTION).astype(np.int32)
+        pixels = ((points + np.array([HALF_WIDTH, 0.0])) * RESOLUTION).astype(np.int32)
         cv2.polylines(cracks, [pixels.reshape(-1, 1, 2)], False, 255, int(rng.integers(1, 3)))
     soft = cv2.GaussianBlur(cracks, (0, 0), 0.8).astype(np.float32) / 255.0
     tone *= 1.0 - 0.4 * soft
@@ -105,7 +103,7 @@ def _paint(rng: np.random.Generator, color: Float32Array, style: RoadStyle) -> N
     if style.edge_line:
         lines = lines | ((np.abs(x - (style.right - 0.45)) < 0.05) & (z > -1))
     wear = soft_step(fractal_noise(rng, shape, (60, 14, 4), gain=0.8), 1.0, 1.4)
-    cover = cv2.GaussianBlur(lines.astype(np.float32), (0, 0), 0.7) * (0.88 - 0.6 * wear)
+    cover = cv2.GaussianBlur(lines.astype(np.float32), (0, 0), 0.7) * (0.80 - 0.6 * wear)
     color += cover[..., None] * (np.array([196, 197, 192], np.float32) - color)
 
 
@@ -131,15 +129,6 @@ def _slabs(rng: np.random.Generator) -> Float32Array:
     return np.asarray(tone[..., None] * np.array([1.02, 1.0, 0.96], np.float32), np.float32)
 
 
-def _grass(rng: np.random.Generator) -> Float32Array:
-    """Return grass, float32 (rows, columns, 3)."""
-    blades = fractal_noise(rng, _shape(), (40, 12, 4, 2), gain=0.95)
-    light = np.clip(1.0 + 0.28 * blades, 0.3, 2.0)
-    dry = soft_step(fractal_noise(rng, _shape(), (150, 40)), 0.9, 1.2)[..., None]
-    green, straw = np.array([70, 92, 42], np.float32), np.array([116, 108, 72], np.float32)
-    return np.asarray((green + dry * (straw - green)) * light[..., None], np.float32)
-
-
 def ground_map(rng: np.random.Generator, style: RoadStyle) -> Float32Array:
     """
     Return the ground from above, float32 (rows, columns, 3), RGB 0..255 in even light.
@@ -151,9 +140,8 @@ def ground_map(rng: np.random.Generator, style: RoadStyle) -> Float32Array:
     color = _asphalt(rng, style)[..., None] * np.array(style.tint, np.float32)
     _gutter(rng, color, style)
     _paint(rng, color, style)
-    beside = _grass(rng) if style.verge else _slabs(rng)
     off_road = ((x < style.left) | (x > style.right))[..., None]
-    color = np.where(off_road, beside, color)
+    color = np.where(off_road, _slabs(rng), color)
     kerb = ((x > style.left - _KERB) & (x < style.left)) | (
         (x < style.right + _KERB) & (x > style.right)
     )

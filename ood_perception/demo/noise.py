@@ -54,4 +54,4 @@ def fractal_noise(
 
 def soft_step(values: Float32Array, edge: float, width: float) -> Float32Array:
     """Return 0 below `edge`, 1 above it, with a linear ramp of `width` around it; float32."""
-    return np.clip((values - edge) / width + 0.5, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip((values - edge) / width + 0.5, 0.0, 1.0), dtype=np.float32)

@@ -32,7 +32,7 @@ class Scene:
 
     object_name: a key of things.OBJECTS. object_x, object_z: its place, metres. turn: radians.
     frames: pictures. advance: metres the camera drives between two. road: the ground.
-    hedge: hedges instead of house fronts. light: sun and sky. cloudy: 0 clear .. 1 overcast.
+    light: sun and sky. cloudy: 0 clear .. 1 overcast.
     exposure: factor of the light. warmth: RGB factors of the whole picture.
     cars: (x, z, RGB paint) of parked cars. trees: (x, z).
     """
@@ -43,10 +43,9 @@ class Scene:
     object_x: float
     object_z: float
     turn: float
-    frames: int = 10
-    advance: float = 0.8
+    frames: int = 8
+    advance: float = 1.0
     road: ground.RoadStyle = field(default_factory=ground.RoadStyle)
-    hedge: bool = False
     light: Light = field(default_factory=Light)
     cloudy: float = 0.7
     exposure: float = 1.0
@@ -58,7 +57,7 @@ class Scene:
 SCENES: tuple[Scene, ...] = (
     Scene(
         'overcast street', 11, 'crate', 0.7, 16.5, 0.5, cloudy=0.95, exposure=0.95,
-        cars=((4.2, 14.0, (150, 152, 156)), (4.2, 20.5, (30, 52, 104)), (4.2, 31.0, (150, 26, 30))),
+        cars=((4.2, 14.0, (150, 152, 156)), (4.2, 20.5, (30, 52, 104)), (4.2, 31.0, (150, 9, 9))),
         trees=((-3.6, 24.0), (-3.6, 40.0), (6.6, 36.0)),
     ),
     Scene(
@@ -70,8 +69,8 @@ SCENES: tuple[Scene, ...] = (
         trees=((-4.2, 18.0), (-4.2, 30.0), (-4.2, 44.0)),
     ),
     Scene(
-        'dull afternoon', 37, 'armchair', 0.2, 15.5, 0.3, cloudy=1.1, exposure=0.72, hedge=True,
-        road=ground.RoadStyle(left=-2.4, right=4.8, tone=80.0, dashes=1.2, verge=True),
+        'dull afternoon', 41, 'armchair', 0.2, 15.5, 0.3, cloudy=1.1, exposure=0.88,
+        road=ground.RoadStyle(left=-2.4, right=4.8, tone=84.0, dashes=1.2),
         warmth=(0.97, 1.0, 1.05),
         cars=((3.9, 26.0, (44, 72, 60)),),
         trees=((-4.4, 22.0), (6.4, 18.0), (-4.4, 38.0)),
@@ -97,13 +96,12 @@ class Street:
         self.camera = camera or Camera()
         rng = np.random.default_rng(scene.seed)
         self._ground = Integral(ground.ground_map(rng, scene.road), ground.RESOLUTION)
-        side = street.hedge if scene.hedge else street.fronts
         self._walls = [
-            street.Wall(x, Integral(side(rng), street.RESOLUTION))
+            street.Wall(x, Integral(street.fronts(rng), street.RESOLUTION))
             for x in (scene.road.left - 3.4, scene.road.right + 3.4)
         ]
         self._haze = np.array([204, 209, 214], np.float32)
-        self._sky = street.sky(rng, self.camera, scene.cloudy, np.ones(3, np.float32))
+        self._sky = street.sky(rng, self.camera, scene.cloudy)
         self._skyline = street.skyline(rng, self.camera, self._haze)
         self._trees = [(street.tree(rng), x, z) for x, z in scene.trees]
         self._object = Placed(
@@ -210,8 +208,8 @@ class Street:
             return
         direction = rays(camera, (left, top, right, bottom), 1)
         along = -camera.above / np.minimum(direction[:, 1], -1e-3)
-        points = np.array([0.0, camera.above, camera.travelled], np.float32)
-        points = points + along[:, None] * direction
+        eye = np.array([0.0, camera.above, camera.travelled], np.float32)
+        points = eye + along[:, None] * direction
         lit, open_sky = shadow(placed, points.astype(np.float32), light)
         sun = light.sun_strength * light.sun[1]
         share = (open_sky * np.mean(light.sky) + sun * lit) / (np.mean(light.sky) + sun)

@@ -106,7 +106,8 @@ def rays(camera: Camera, box: tuple[int, int, int, int], sampling: int) -> Float
     row = (np.arange((bottom - top) * sampling) + 0.5) / sampling + top
     x, y = np.meshgrid((column - camera.center), (camera.horizon - row))
     direction = np.stack([x, y, np.full_like(x, camera.focal)], axis=-1).reshape(-1, 3)
-    return (direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32)
+    unit = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    return np.asarray(unit, dtype=np.float32)
 
 
 def trace(
@@ -137,7 +138,9 @@ def normals(distance: Distance, points: Float32Array) -> Float32Array:
     return np.asarray(total / np.maximum(length, 1e-6), np.float32)
 
 
-def shadow(placed: Placed, points: Float32Array, light: Light) -> tuple[Float32Array, Float32Array]:
+def shadow(
+    placed: Placed, points: Float32Array, light: Light
+) -> tuple[Float32Array, Float32Array]:
     """Return the share of the sun and of the sky, (N,) each, that reach ground points (N, 3)."""
     local = placed.local(points)
     near = placed.solid.distance(local + np.array([0.0, 0.03, 0.0], np.float32))
@@ -169,7 +172,9 @@ def draw(
     origin = np.broadcast_to(eye, direction.shape)
     away = float(np.linalg.norm(eye))
     reach = placed.solid.radius + placed.solid.height
-    along, hit = trace(placed.solid.distance, origin, direction, max(away - reach, 0.1), away + reach)
+    along, hit = trace(
+        placed.solid.distance, origin, direction, max(away - reach, 0.1), away + reach
+    )
     points = (origin + along[:, None] * direction)[hit]
     samples = np.zeros((len(direction), 4), np.float32)
     if len(points):

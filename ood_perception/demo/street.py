@@ -1,10 +1,11 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What stands beside and behind the rendered road: house fronts, hedges, trees, sky."""
+"""What stands beside and behind the rendered road: house fronts, trees, sky."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from ood_perception.demo.camera import Camera, Integral, resample
 from ood_perception.demo.noise import fractal_noise, soft_step
 from ood_perception.types import Float32Array
 
-# House fronts and hedges: pixels per metre, length that repeats, height, metres.
+# House fronts: pixels per metre, length that repeats, height, metres.
 RESOLUTION = 40
 LENGTH = 54.0
 HEIGHT = 13.0
@@ -72,18 +73,6 @@ def foliage(rng: np.random.Generator, shape: tuple[int, int], dense: float) -> F
     return np.asarray(green * light[..., None], np.float32)
 
 
-def hedge(rng: np.random.Generator) -> Float32Array:
-    """Return a hedge with trees behind it, like `fronts`."""
-    shape = _shape()
-    outline = 4.6 + 1.8 * fractal_noise(rng, (shape[0], 1), (300, 120, 40, 12), gain=0.7)
-    y = np.arange(shape[1], dtype=np.float32)[None, :] / RESOLUTION
-    ragged = 0.5 * fractal_noise(rng, shape, (24, 8, 4), gain=0.9)
-    cover = soft_step((outline + ragged - y).astype(np.float32), 0.0, 0.25)
-    depth = 0.45 + 0.55 * soft_step(y, 1.6, 3.0)
-    color = foliage(rng, shape, 1.0) * depth[..., None]
-    return np.concatenate([color * cover[..., None], cover[..., None]], axis=2).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Wall:
     """A vertical texture along the road at x metres from the camera's line."""
@@ -95,7 +84,9 @@ class Wall:
         """Return the picture columns it covers and RGBA float32 (height, columns, 4)."""
         sight = camera.focal * self.x
         edges = np.arange(camera.width + 1, dtype=np.float64) - camera.center
-        usable = [c for c in range(camera.width) if min(sight * edges[c], sight * edges[c + 1]) > 0]
+        usable = [
+            c for c in range(camera.width) if min(sight * edges[c], sight * edges[c + 1]) > 0
+        ]
         result = np.zeros((camera.height, len(usable), 4), np.float32)
         rows = np.arange(camera.height, -1, -1, dtype=np.float64)
         for index, column in enumerate(usable):
@@ -117,7 +108,7 @@ def _column(line: Float32Array, metres: Float32Array) -> Float32Array:
     return np.asarray(pixels * share[:, None], np.float32)
 
 
-def sky(rng: np.random.Generator, camera: Camera, cloudy: float, tint: Float32Array) -> Float32Array:
+def sky(rng: np.random.Generator, camera: Camera, cloudy: float) -> Float32Array:
     """Return the sky behind everything, float32 (height, width, 3), RGB 0..255."""
     shape = (camera.height, camera.width)
     row = np.arange(camera.height, dtype=np.float32)[:, None] / camera.horizon
@@ -126,7 +117,7 @@ def sky(rng: np.random.Generator, camera: Camera, cloudy: float, tint: Float32Ar
     shapes = fractal_noise(rng, shape, (300, 130, 60, 28, 12), gain=0.6)
     cover = soft_step(shapes, 0.9 - 1.9 * cloudy, 1.8)[..., None]
     shade = 212.0 + 24.0 * np.tanh(fractal_noise(rng, shape, (240, 90, 40)))[..., None]
-    return np.asarray((clear + cover * (shade - clear)) * tint, np.float32)
+    return np.asarray(clear + cover * (shade - clear), np.float32)
 
 
 def skyline(rng: np.random.Generator, camera: Camera, haze: Float32Array) -> Float32Array:
@@ -163,7 +154,7 @@ def tree(rng: np.random.Generator) -> Float32Array:
 def _branch(
     rng: np.random.Generator,
     canvas: cv2.typing.MatLike,
-    start: Float32Array,
+    start: Any,
     angle: float,
     length: float,
     width: float,
@@ -178,11 +169,13 @@ def _branch(
         _branch(rng, canvas, end, turn, length * rng.uniform(0.55, 0.8), width * 0.58)
 
 
-def _pixel(point: Float32Array) -> tuple[int, int]:
+def _pixel(point: Any) -> tuple[int, int]:
     return int(point[0]), int(point[1])
 
 
-def paste_tree(camera: Camera, picture: Float32Array, x: float, z: float) -> tuple[slice, slice, Float32Array]:
+def paste_tree(
+    camera: Camera, picture: Float32Array, x: float, z: float
+) -> tuple[slice, slice, Float32Array]:
     """Return rows, columns and RGBA of a tree picture that stands at x, z in view of a camera."""
     depth = z - camera.travelled
     scale = camera.focal / depth / 60.0
@@ -196,7 +189,9 @@ def paste_tree(camera: Camera, picture: Float32Array, x: float, z: float) -> tup
     small = cv2.resize(picture, None, fx=min(scale, 1.0), fy=min(scale, 1.0),
                        interpolation=cv2.INTER_AREA) if scale < 1 else picture  # fmt: skip
     ratio = small.shape[0] / height
-    matrix = np.array([[ratio, 0, (box[0] - left) * ratio], [0, ratio, (box[1] - foot + height) * ratio]])
+    matrix = np.array(
+        [[ratio, 0, (box[0] - left) * ratio], [0, ratio, (box[1] - foot + height) * ratio]]
+    )
     size = (box[2] - box[0], box[3] - box[1])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     view = cv2.warpAffine(small, matrix, size, flags=flags)

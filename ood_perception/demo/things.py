@@ -12,7 +12,9 @@ from ood_perception.demo.solids import Solid
 from ood_perception.types import Float32Array
 
 
-def _box(p: Float32Array, center: tuple[float, ...], half: tuple[float, ...], r: float) -> Float32Array:
+def _box(
+    p: Float32Array, center: tuple[float, ...], half: tuple[float, ...], r: float
+) -> Float32Array:
     """Return the distance (N,) to a box with edges rounded by r metres."""
     q = np.abs(p - np.array(center, np.float32)) - (np.array(half, np.float32) - r)
     outside = np.linalg.norm(np.maximum(q, 0.0), axis=1)
@@ -23,7 +25,9 @@ def _grain(p: Float32Array, scale: float) -> Float32Array:
     """Return a wavy grain (N,) in -1..1 that runs along x, from sums of incommensurate waves."""
     x, y, z = p.T * np.float32(scale)
     bend = 0.8 * np.sin(0.31 * x + 1.3 * z)
-    return np.asarray(np.sin(9.1 * y + bend + 2.0 * np.sin(1.7 * y)) * np.sin(2.3 * z + 0.5 * bend + 1.0))
+    return np.asarray(
+        np.sin(9.1 * y + bend + 2.0 * np.sin(1.7 * y)) * np.sin(2.3 * z + 0.5 * bend + 1.0)
+    )
 
 
 def crate() -> Solid:
@@ -111,7 +115,9 @@ def car(color: tuple[int, int, int]) -> Solid:
 
     def distance(p: Float32Array) -> Float32Array:
         side = np.abs(p[:, 0]) - 0.74
-        away = np.minimum(np.hypot(p[:, 1] - 0.3, p[:, 2] - 1.25), np.hypot(p[:, 1] - 0.3, p[:, 2] + 1.25))
+        away = np.minimum(
+            np.hypot(p[:, 1] - 0.3, p[:, 2] - 1.25), np.hypot(p[:, 1] - 0.3, p[:, 2] + 1.25)
+        )
         wheel = np.maximum(away - 0.30, np.abs(side) - 0.1)
         arch = np.maximum(shell(p), 0.34 - away)
         return np.asarray(np.minimum(arch, wheel) * 0.9, np.float32)

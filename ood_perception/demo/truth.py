@@ -15,6 +15,8 @@ from ood_perception.types import BoolArray, UInt8Array
 @dataclass(frozen=True)
 class GroundTruth:
     """
+    The known parts of a picture.
+
     objects: bool (H, W) each, the pixels of one object. road: bool (H, W), road without objects.
     """
 

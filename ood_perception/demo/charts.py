@@ -1,0 +1,52 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo page's chart, as inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 900, 190, 52, 28, 24
+
+
+def latency_chart(latencies: Sequence[float]) -> str:
+    """Return bars of milliseconds per frame with a median line, as an SVG element; '' for none."""
+    if not latencies:
+        return ''
+    top = _round_up(max(latencies))
+    scale = (_HEIGHT - _BOTTOM - _TOP) / top
+    slot = (_WIDTH - _LEFT) / len(latencies)
+    base = _HEIGHT - _BOTTOM
+    bars = ''.join(
+        f'<rect x="{_LEFT + i * slot + 0.15 * slot:.1f}" y="{base - ms * scale:.1f}" '
+        f'width="{0.7 * slot:.1f}" height="{ms * scale:.1f}" fill="#4f8fd0">'
+        f'<title>frame {i + 1}: {ms:.0f} ms</title></rect>'
+        for i, ms in enumerate(latencies)
+    )
+    median = float(np.median(latencies))
+    line = base - median * scale
+    ticks = ''.join(
+        f'<text x="{_LEFT - 8}" y="{base - value * scale + 4:.1f}" text-anchor="end">{value:g}</text>'
+        f'<path d="M{_LEFT} {base - value * scale:.1f}H{_WIDTH}" stroke="#2a3038"/>'
+        for value in (0.0, top / 2, top)
+    )
+    numbers = ''.join(
+        f'<text x="{_LEFT + (i + 0.5) * slot:.1f}" y="{base + 16}" text-anchor="middle">{i + 1}</text>'
+        for i in range(0, len(latencies), max(1, len(latencies) // 16))
+    )
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" '
+        'aria-label="latency of every frame">'
+        '<text x="0" y="12">milliseconds from publishing a frame to receiving its mask, per frame'
+        f'</text>{ticks}{bars}{numbers}'
+        f'<path d="M{_LEFT} {line:.1f}H{_WIDTH}" stroke="#f0c674" stroke-dasharray="5 4"/>'
+        f'<text x="{_WIDTH - 4}" y="{line - 5:.1f}" text-anchor="end">median {median:.0f}</text></svg>'
+    )
+
+
+def _round_up(value: float) -> float:
+    """Return the next of 1, 2, 5 times a power of ten, at least 1."""
+    power = 10.0 ** np.floor(np.log10(max(value, 1.0)))
+    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value))

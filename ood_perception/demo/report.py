@@ -1,0 +1,257 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's page: one HTML file beside its pictures that needs no explanation and no network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ood_perception.demo.charts import latency_chart
+from ood_perception.demo.verdict import (
+    ALLOWED_EXCESS,
+    FOUND_SHARE,
+    MINIMUM_PATCHES,
+    REQUIRED_FOUND,
+    FrameCheck,
+    Verdict,
+)
+from ood_perception.errors import DataError
+from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, Float32Array, UInt8Array
+
+_WIDTH = 640
+_SCORE_LOW, _SCORE_HIGH = 0.0, 5.0
+_MASK_COLORS = {'normal': (64, 150, 84), 'obstacle': (235, 52, 72), 'not scored': (52, 56, 64)}
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """
+    What the node published for one frame.
+
+    image, overlay: uint8 (H, W, 3) RGB. surprisal: float32 (H, W), NaN = not scored.
+    mask: uint8 (H, W). latency_ms: from publishing the frame to the mask's arrival.
+    obstacles: how many the node marked. check: against the truth, None where nothing is known.
+    """
+
+    name: str
+    image: UInt8Array
+    overlay: UInt8Array
+    surprisal: Float32Array
+    mask: UInt8Array
+    latency_ms: float
+    obstacles: int
+    check: FrameCheck | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    The whole demo.
+
+    source: where the pictures are from. rendered: whether the project drew them.
+    facts: engine, precision, bundle and so on. counters: the node's own frame counters.
+    sent: frames published. node_ms: the node's stage times, stage -> text.
+    licences: what the default bundle derives from, one line each.
+    """
+
+    source: str
+    rendered: bool
+    facts: Mapping[str, str]
+    counters: Mapping[str, int]
+    sent: int
+    node_ms: Mapping[str, str]
+    verdict: Verdict
+    licences: Sequence[str] = field(default=())
+
+
+def write_page(folder: Path, frames: Sequence[FrameResult], run: Run) -> Path:
+    """Write the pictures and index.html into a folder; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = [_section(folder, number, frame) for number, frame in enumerate(frames, 1)]
+    chart = latency_chart([frame.latency_ms for frame in frames])
+    body = '\n'.join([_summary(run), _facts(run, frames), chart, _legend(), *sections, _end(run)])
+    page = folder / 'index.html'
+    page.write_text(_PAGE.format(style=_STYLE, body=body), encoding='utf-8')
+    return page
+
+
+def heat(surprisal: Float32Array) -> UInt8Array:
+    """Return surprisal 0..5 as colours, uint8 (H, W, 3) RGB; grey where nothing was scored."""
+    scored = np.isfinite(surprisal)
+    share = (np.nan_to_num(surprisal) - _SCORE_LOW) / (_SCORE_HIGH - _SCORE_LOW)
+    level = (np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
+    colors = np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO))[..., ::-1].copy()
+    colors[~scored] = _MASK_COLORS['not scored']
+    return np.asarray(colors, dtype=np.uint8)
+
+
+def mask_picture(mask: UInt8Array, check: FrameCheck | None) -> UInt8Array:
+    """Return the mask in colours, uint8 (H, W, 3) RGB, with the known boxes drawn."""
+    picture = np.zeros((*mask.shape, 3), np.uint8)
+    picture[:] = _MASK_COLORS['normal']
+    picture[mask == MASK_OBSTACLE] = _MASK_COLORS['obstacle']
+    picture[mask == MASK_NOT_SCORED] = _MASK_COLORS['not scored']
+    line = max(2, mask.shape[0] // 240)
+    for one in check.objects if check else ():
+        x, y, width, height = one.box
+        low, high = (x - line, y - line), (x + width + line, y + height + line)
+        cv2.rectangle(
+            picture, low, high, (255, 255, 255) if one.counted else (150, 150, 150), line
+        )
+    return picture
+
+
+def _save(folder: Path, name: str, picture: UInt8Array, quality: int = 88) -> str:
+    """Write a picture as JPEG; return its name relative to the page."""
+    height = round(picture.shape[0] * _WIDTH / picture.shape[1])
+    small = cv2.resize(picture, (_WIDTH, height), interpolation=cv2.INTER_AREA)
+    path = folder / name
+    if not cv2.imwrite(str(path), small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]):
+        raise DataError(f'{path} cannot be written: is the folder writable, the disk full?')
+    return name
+
+
+def _section(folder: Path, number: int, frame: FrameResult) -> str:
+    """Write one frame's pictures; return its HTML."""
+    views = {
+        'camera picture': ('input', frame.image),
+        'overlay, as published': ('overlay', frame.overlay),
+        'surprisal': ('surprisal', heat(frame.surprisal)),
+        'mask': ('mask', mask_picture(frame.mask, frame.check)),
+    }
+    figures = ''.join(
+        f'<figure><img loading="lazy" alt="{title}, {html.escape(frame.name)}" '
+        f'src="{_save(folder, f"{number:03d}_{kind}.jpg", picture)}">'
+        f'<figcaption>{title}</figcaption></figure>'
+        for title, (kind, picture) in views.items()
+    )
+    noun = 'obstacle' if frame.obstacles == 1 else 'obstacles'
+    line = f'{frame.obstacles} {noun} marked; {frame.latency_ms:.0f} ms from camera to mask'
+    return (
+        f'<section><h2>{html.escape(frame.name)}</h2><p>{line}{_check_line(frame.check)}</p>'
+        f'<div class="views">{figures}</div></section>'
+    )
+
+
+def _check_line(check: FrameCheck | None) -> str:
+    """Return what the truth says of a frame, as HTML."""
+    if check is None:
+        return ''
+    parts = []
+    for one in check.objects:
+        word = 'found' if one.found else 'missed' if one.counted else 'too small to count'
+        kind = 'good' if one.found else 'bad' if one.counted else 'dim'
+        parts.append(
+            f'<span class="{kind}">object {word}</span> ({one.covered:.0%} of it flagged)'
+        )
+    if check.road_pixels:
+        share = check.flagged / check.road_pixels
+        parts.append(f'{share:.2%} of the rest of the road flagged')
+    return '; ' + '; '.join(parts) if parts else ''
+
+
+def _summary(run: Run) -> str:
+    """Return headline, verdict and where the pictures are from."""
+    verdict = run.verdict
+    if not verdict.checked and verdict.passed:
+        state, text = 'dim', 'ran; nothing is known of these pictures, so nothing is judged'
+    elif verdict.passed:
+        state, text = 'good', 'passed'
+    else:
+        state, text = 'bad', 'failed: ' + '; '.join(verdict.reasons)
+    origin = html.escape(run.source)
+    if run.rendered:
+        origin = (
+            '<strong>These pictures are rendered.</strong> No road pictures were found on this '
+            'machine, so this project drew streets and put an object on each; the network was '
+            'trained on real pictures. Set DEMO_INPUT to see your own.'
+        )
+    return (
+        f'<header><h1>Road anomaly demo: <span class="{state}">{html.escape(text)}</span></h1>'
+        f'<p>Camera frames went through real DDS to <code>road_anomaly_node</code>; everything '
+        f'below is what the node published. {origin}</p></header>'
+    )
+
+
+def _facts(run: Run, frames: Sequence[FrameResult]) -> str:
+    """Return the table of figures."""
+    verdict = run.verdict
+    rows = {'pictures from': run.source, **run.facts}
+    rows['frames'] = (
+        f'{run.sent} published, {run.counters.get("processed", 0)} processed, '
+        f'{run.counters.get("dropped", 0)} dropped for a newer one, {len(frames)} received back'
+    )
+    if frames:
+        latency = np.array([frame.latency_ms for frame in frames])
+        rows['camera to mask'] = (
+            f'{np.median(latency):.0f} ms median, {latency.max():.0f} ms worst'
+        )
+    rows.update(run.node_ms)
+    if verdict.checked:
+        rows['object found'] = (
+            f'{verdict.found} of {verdict.counted} times (found: at least {FOUND_SHARE:.0%} of it '
+            f'flagged; counted: at least {MINIMUM_PATCHES:g} network patches large; needed: '
+            f'{REQUIRED_FOUND:.0%})'
+        )
+        rows['rest of the road flagged'] = (
+            f'{verdict.share:.2%} of {verdict.road_pixels / 1e6:.1f} million pixels; promised '
+            f'{verdict.promised:.2%}, allowed here {ALLOWED_EXCESS * verdict.promised:.2%} (within '
+            'one patch of an object the network sees the object: left out)'
+        )
+    cells = ''.join(
+        f'<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>'
+        for key, value in rows.items()
+    )
+    return f'<table>{cells}</table>'
+
+
+def _legend() -> str:
+    """Return how to read the pictures."""
+    swatches = ''.join(
+        f'<span class="swatch" style="background:rgb{color}"></span>{name} '
+        for name, color in _MASK_COLORS.items()
+    )
+    return (
+        '<p class="legend">Surprisal is &minus;log<sub>10</sub> of the share of ordinary road that '
+        f'looks as strange: <span class="bar"></span> {_SCORE_LOW:g} to {_SCORE_HIGH:g} and more. '
+        f'Mask: {swatches}; a white box is the known place of an object.</p>'
+    )
+
+
+def _end(run: Run) -> str:
+    """Return the licence notes."""
+    lines = ''.join(f'<li>{html.escape(line)}</li>' for line in run.licences)
+    return (
+        f'<footer><h2>What the bundle derives from</h2><ul>{lines}</ul></footer>' if lines else ''
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Road anomaly demo</title>
+<meta name="viewport" content="width=device-width"><style>{style}</style></head>
+<body>{body}</body></html>
+"""
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1360px; padding: 1.5rem;
+  background: #14171c; color: #dde1e7 }
+h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.05rem; margin: 0 }
+header p { max-width: 62rem } section { margin: 2rem 0 } section p { margin: .2rem 0 .6rem }
+.good { color: #5fd38a } .bad { color: #ff6b7d } .dim { color: #9aa3b0 }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem 1.2rem .25rem 0;
+  text-align: left; vertical-align: top } th { color: #9aa3b0; font-weight: 500; white-space: nowrap }
+.views { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)) }
+figure { margin: 0 } img { width: 100%; border-radius: 4px; display: block }
+figcaption { color: #9aa3b0; font-size: .85rem } code { color: #f0c674 }
+.swatch { display: inline-block; width: .9em; height: .9em; margin: 0 .3em 0 .8em;
+  vertical-align: -.1em; border-radius: 2px }
+.bar { display: inline-block; width: 9em; height: .9em; vertical-align: -.1em; border-radius: 2px;
+  background: linear-gradient(90deg, #000004, #420a68, #932667, #dd513a, #fca50a, #fcffa4) }
+svg { max-width: 100% } svg text { fill: #9aa3b0; font-size: 11px }
+footer { color: #9aa3b0; border-top: 1px solid #333a44; padding-top: 1rem }
+"""

@@ -1,0 +1,176 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where the demo's pictures come from: folder, video, bag, camera, labelled data or rendering."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ood_perception.demo import recordings
+from ood_perception.demo.scene import render_all
+from ood_perception.demo.truth import GroundTruth, from_labels
+from ood_perception.errors import ConfigError, DataError
+from ood_perception.types import UInt8Array
+
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')
+DATA_VARIABLE = 'OOD_DATA'
+_LABELLED = 'road_obstacle_dev'
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    One picture to publish.
+
+    image: uint8 (H, W, 3) RGB. truth: what is known of it, None where nothing is.
+    """
+
+    name: str
+    image: UInt8Array
+    truth: GroundTruth | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Pictures and where they are from.
+
+    description: for people. rendered: whether the project drew them. pictures: a fresh iterator.
+    """
+
+    description: str
+    rendered: bool
+    pictures: Callable[[], Iterator[Picture]]
+
+
+def open_source(text: str, limit: int) -> Source:
+    """
+    Return the pictures that DEMO_INPUT names, at most `limit`.
+
+    text: a folder of pictures or a bag, a video, a bag file, a camera device (/dev/video0 or 0),
+    'rendered', or '' for labelled road pictures where they are found and rendered ones elsewhere.
+    Raises ConfigError for what is not there or of no known kind, DataError for what cannot be
+    read; pictures are read when they are asked for, and may raise DataError then.
+    """
+    if text == 'rendered':
+        return _rendered(limit)
+    if not text:
+        folder = labelled_folder()
+        return _folder(folder, limit) if folder else _rendered(limit)
+    if text.isdigit() or text.startswith('/dev/'):
+        return _recorded(f'camera {text}', recordings.camera(text, limit))
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f'DEMO_INPUT {text!r} does not exist: give a folder of pictures, a video, a ROS 2 bag '
+            "or a camera device such as /dev/video0; leave it empty for the demo's own pictures"
+        )
+    if recordings.is_bag(path):
+        return _recorded(f'ROS 2 bag {path}', recordings.bag(path, limit))
+    if path.is_dir():
+        return _folder(path, limit)
+    if path.suffix.lower() in VIDEOS:
+        return _recorded(f'video {path}', recordings.video(path, limit))
+    raise ConfigError(
+        f'DEMO_INPUT {text!r}: a file ending in {path.suffix or "nothing"} is neither a video '
+        f'({", ".join(VIDEOS)}) nor a bag (.mcap, .db3); for pictures give their folder'
+    )
+
+
+def labelled_folder() -> Path | None:
+    """Return the labelled road pictures of OOD_DATA or beside the checkout, None without."""
+    named = os.environ.get(DATA_VARIABLE, '')
+    if named and not Path(named).is_dir():
+        raise ConfigError(
+            f'{DATA_VARIABLE} is {named!r}, which is no folder: unset it or point it at the road '
+            'pictures'
+        )
+    beside = Path(__file__).resolve().parents[2].parent / 'shared' / 'data'
+    folder = (Path(named) if named else beside) / _LABELLED
+    return folder if (folder / 'images').is_dir() else None
+
+
+def read_picture(path: Path) -> UInt8Array:
+    """Return a picture file as uint8 (H, W, 3) RGB; DataError if it cannot be decoded."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise DataError(f'{path} cannot be decoded as a picture: remove or replace it')
+    return np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """Return at most `limit` indices of `count` things, evenly spread and ascending."""
+    if count <= limit:
+        return list(range(count))
+    return [int(index) for index in np.linspace(0, count - 1, limit).round()]
+
+
+def _rendered(limit: int) -> Source:
+    def pictures() -> Iterator[Picture]:
+        for number, frame in enumerate(render_all()):
+            if number >= limit:
+                return
+            yield Picture(frame.name, frame.image, frame.truth)
+
+    return Source('road scenes rendered by this project', True, pictures)
+
+
+def _recorded(description: str, images: Iterator[UInt8Array]) -> Source:
+    def pictures() -> Iterator[Picture]:
+        for number, image in enumerate(images):
+            yield Picture(f'frame {number + 1}', image)
+
+    return Source(description, False, pictures)
+
+
+def _folder(folder: Path, limit: int) -> Source:
+    """Return a folder of pictures; with images/ and labels/ inside, labelled ones."""
+    images = folder / 'images' if (folder / 'images').is_dir() else folder
+    labels = folder / 'labels' if images != folder else None
+    files = sorted(
+        (path for path in images.iterdir() if path.suffix.lower() in PICTURES), key=_in_order
+    )
+    if not files:
+        raise ConfigError(
+            f'DEMO_INPUT {str(folder)!r} holds no picture ({", ".join(PICTURES)}): give the '
+            'folder that holds them'
+        )
+    chosen = [files[index] for index in spread(len(files), limit)]
+
+    def pictures() -> Iterator[Picture]:
+        for path in chosen:
+            image = read_picture(path)
+            label = labels / f'{path.stem}.png' if labels else None
+            yield Picture(path.name, image, _truth(label, image) if label else None)
+
+    return Source(f'pictures of {folder}', False, pictures)
+
+
+def _in_order(path: Path) -> tuple[int, str]:
+    """Sort 2.jpg before 10.jpg."""
+    digits = ''.join(c for c in path.stem if c.isdigit())
+    return (int(digits) if digits else 0), path.name
+
+
+def _truth(path: Path, image: UInt8Array) -> GroundTruth | None:
+    """Return what a label picture says (0 road, 1 obstacle), None where there is no file."""
+    if not path.is_file():
+        return None
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.ndim != 2 or labels.shape != image.shape[:2]:
+        shape = 'undecodable' if labels is None else labels.shape
+        raise DataError(
+            f'{path} is {shape}, expected one channel of {image.shape[:2]} like its picture'
+        )
+    unknown = set(np.unique(labels).tolist()) - {0, 1, 255}
+    if unknown:
+        # Another data set's ids: without their meaning nothing can be checked.
+        return None
+    return from_labels(np.asarray(labels, dtype=np.uint8))

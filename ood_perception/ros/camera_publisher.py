@@ -1,0 +1,114 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The demo's camera: a process that publishes a folder of pictures as sensor_msgs/Image.
+
+It waits until a subscriber is matched and asks for reliable delivery, publishes each picture once
+with its own stamp, and prints one JSON line per frame: its index and stamp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from ood_perception.demo.sources import read_picture
+from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.ros.messages import image_message, stamp_ns
+from ood_perception.ros.qos import RELIABLE, input_profile
+
+FRAME_ID = 'demo_camera_optical_frame'
+# The node meets the publisher's reliability within half a second of discovering it.
+_MOST_SETTLING = 10.0
+_SETTLED = 0.7
+
+
+class CameraPublisher(Node):  # type: ignore[misc]
+    """Publishes pictures on `image`, reliable, depth 1."""
+
+    def __init__(self) -> None:
+        super().__init__('demo_camera')
+        self._publisher = self.create_publisher(Image, 'image', input_profile(RELIABLE))
+
+    def wait_for_subscriber(self, seconds: float) -> None:
+        """Return when a subscriber is matched; ConfigError when none comes."""
+        end = time.monotonic() + seconds
+        while not self._publisher.get_subscription_count():
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f'nobody subscribed to {self._publisher.topic_name} within {seconds:g} s: '
+                    'does the node run in the same ROS_DOMAIN_ID?'
+                )
+            time.sleep(0.05)
+        end = time.monotonic() + _MOST_SETTLING
+        while not self._reliably_heard() and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(_SETTLED)
+
+    def _reliably_heard(self) -> bool:
+        """Whether every subscriber asks for reliable delivery."""
+        infos = self.get_subscriptions_info_by_topic(self._publisher.topic_name)
+        policies = [info.qos_profile.reliability for info in infos]
+        return bool(policies) and all(p == ReliabilityPolicy.RELIABLE for p in policies)
+
+    def publish(self, path: Path) -> int:
+        """Publish a picture file stamped now; return the stamp in nanoseconds."""
+        picture = read_picture(path)
+        header = Image().header
+        header.frame_id = FRAME_ID
+        message: Any = image_message(picture, 'rgb8', header)
+        header.stamp = self.get_clock().now().to_msg()
+        self._publisher.publish(message)
+        return stamp_ns(header)
+
+    def flush(self) -> None:
+        """Wait until the last picture was acknowledged, at most five seconds."""
+        from rclpy.duration import Duration
+
+        self._publisher.wait_for_all_acked(Duration(seconds=5))
+
+
+def publish_all(camera: CameraPublisher, files: Sequence[Path], rate: float) -> None:
+    """Publish all files at `rate` per second, telling each frame's stamp on stdout."""
+    begin = time.monotonic()
+    for index, path in enumerate(files):
+        time.sleep(max(0.0, begin + index / rate - time.monotonic()))
+        print(json.dumps({'frame': index, 'stamp_ns': camera.publish(path)}), flush=True)
+    camera.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument('folder', type=Path, help='folder of pictures, published in name order')
+    parser.add_argument('--rate', type=float, default=2.0, help='pictures per second')
+    parser.add_argument('--wait', type=float, default=30.0, help='seconds to wait for the node')
+    options, ros_arguments = parser.parse_known_args(argv)
+    rclpy.init(args=ros_arguments)
+    try:
+        camera = CameraPublisher()
+        camera.wait_for_subscriber(options.wait)
+        publish_all(camera, sorted(options.folder.iterdir()), options.rate)
+    except OodPerceptionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
