@@ -27,7 +27,7 @@ MAP_NAME = 'weights.map.json'
 
 
 def complete(
-    bundle: Bundle, source: Path | None = None, progress: Progress | None = None
+    bundle: Bundle, source: str | Path | None = None, progress: Progress | None = None
 ) -> Bundle:
     """
     Return the bundle with its external weights in place; the same bundle where none are missing.

@@ -25,7 +25,7 @@ Progress = Callable[[str], None]
 
 
 def locate_origin(
-    origin: dict[str, Any], source: Path | None = None, progress: Progress | None = None
+    origin: dict[str, Any], source: str | Path | None = None, progress: Progress | None = None
 ) -> Path:
     """
     Return a local copy of the origin file with the right sha256.
@@ -37,7 +37,8 @@ def locate_origin(
 
     Raises BundleError naming what was tried and the remedy.
     """
-    given = source or (Path(os.environ[WEIGHTS_ENV]) if os.environ.get(WEIGHTS_ENV) else None)
+    named = source or os.environ.get(WEIGHTS_ENV)
+    given = Path(named) if named else None
     target: Path = cache_root() / 'origins' / origin['sha256'][:32] / Path(origin['file']).name
     if given is not None:
         return _from_given(given.expanduser(), origin, target)
