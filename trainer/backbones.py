@@ -280,7 +280,7 @@ def load_backbone(choice: BackboneChoice, cache: Path | None = None) -> Backbone
     """
     Load a frozen backbone.
 
-    cache: folder for converted weights (default: see weights.cache_root).
+    cache: folder for converted weights (default: see bundle.cache.cache_root).
     Raises the errors of weights.load_weights, and DataError for an incomplete file.
     """
     weights = load_weights(choice.weights, cache)

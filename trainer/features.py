@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ood_perception.bundle.cache import cache_root, locked, make_file
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.geometry import geometry_for, to_network
 
 from .backbones import Backbone
 from .data import PictureList, content_sha256
-from .weights import cache_root
 
 FORMAT = 1
 PRECISIONS = ('f32', 'bf16')
@@ -56,19 +54,24 @@ class FeatureSet:
         return replace(
             self,
             names=tuple(self.names[i] for i in chosen),
-            tokens={name: Rows(array, chosen) for name, array in self.tokens.items()},
+            tokens={name: Rows([array], chosen) for name, array in self.tokens.items()},
             labels=np.asarray(self.labels[chosen]),
             key=_sha256({'of': self.key, 'indices': chosen.tolist()}),
         )
 
 
 class Rows:
-    """Some rows of a memory-mapped array, read when they are indexed; behaves like the array."""
+    """
+    Chosen rows of memory-mapped arrays laid end to end; behaves like one array.
 
-    def __init__(self, source: npt.NDArray[Any], indices: npt.NDArray[np.int64]):
-        self.source, self.indices = source, indices
-        self.shape = (len(indices), *source.shape[1:])
-        self.dtype, self.ndim = source.dtype, source.ndim
+    Rows are read when they are indexed, so that a subset of a large cache costs no memory.
+    """
+
+    def __init__(self, sources: Sequence[Any], indices: npt.NDArray[np.int64]):
+        self.sources, self.indices = tuple(sources), indices
+        self.starts = np.cumsum([0, *(len(source) for source in sources)])
+        self.shape = (len(indices), *sources[0].shape[1:])
+        self.dtype, self.ndim = sources[0].dtype, len(self.shape)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -76,12 +79,42 @@ class Rows:
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         if isinstance(key, tuple):
             rows, *rest = key
-            picked = self[rows]
-            return picked[tuple(rest) if np.ndim(rows) == 0 else (slice(None), *rest)]
-        return self.source[self.indices[key]]
+            one = isinstance(rows, (int, np.integer))
+            return self[rows][tuple(rest) if one else (slice(None), *rest)]
+        chosen = self.indices[key]
+        if np.ndim(chosen) == 0:
+            return self._row(int(chosen))
+        empty = np.empty((0, *self.shape[1:]), self.dtype)
+        return np.stack([self._row(int(i)) for i in chosen]) if len(chosen) else empty
+
+    def _row(self, index: int) -> npt.NDArray[Any]:
+        part = int(np.searchsorted(self.starts, index, side='right')) - 1
+        return np.asarray(self.sources[part][index - self.starts[part]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return np.asarray(self.source[self.indices], dtype=dtype)
+        return np.asarray(self[:], dtype=dtype)
+
+
+def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
+    """Put feature sets of one backbone, layers and view behind each other."""
+    first = sets[0]
+    if any(
+        (s.height, s.width, s.patch, list(s.tokens))
+        != (first.height, first.width, first.patch, list(first.tokens))
+        for s in sets
+    ):
+        raise DataError('feature sets of different sizes or layers cannot be joined')
+    count = sum(len(s.names) for s in sets)
+    tokens = {
+        name: Rows([s.tokens[name] for s in sets], np.arange(count)) for name in first.tokens
+    }
+    return replace(
+        first,
+        names=tuple(name for s in sets for name in s.names),
+        tokens=tokens,
+        labels=np.concatenate([np.asarray(s.labels) for s in sets]),
+        key=_sha256({'joined': [s.key for s in sets]}),
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +159,7 @@ def extract(
     Return the patch tokens and labels of a list, computing only what the cache lacks.
 
     layers: 0-based block indices; each layer is a file of its own, so a later call with other
-        layers computes those alone. cache: default weights.cache_root()/features.
+        layers computes those alone. cache: default cache_root()/features.
     batch: pictures per forward pass. progress: show a bar with the time left.
 
     Safe to kill at any moment: a later call goes on after the last recorded batch.
@@ -141,7 +174,7 @@ def extract(
     key = _sha256(description)
     folder = (cache or cache_root() / 'features') / key[:32]
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder / 'features'):
         _write_json(folder / 'description.json', description)
         store = _Store(folder, len(pictures), backbone, view)
         missing = [layer for layer in layers if store.done(layer) < len(pictures)]
@@ -271,14 +304,4 @@ def _sha256(value: Any) -> str:
 
 def _write_json(path: Path, value: Any) -> None:
     """Write a small file so that a kill leaves the old or the new one."""
-    partial = path.with_suffix('.json.part')
-    partial.write_text(json.dumps(value, indent=1))
-    os.replace(partial, path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two processes never fill one cache at once."""
-    with open(folder / 'lock', 'w') as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    make_file(path, lambda partial: partial.write_text(json.dumps(value, indent=1)) and None)

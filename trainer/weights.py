@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.bundle.cache import cache_root, make_file, sha256_of
 from ood_perception.errors import ConfigError, DataError, DependencyError
 
 Array = npt.NDArray[Any]
@@ -84,13 +84,6 @@ class Weights:
     path: Path
 
 
-def cache_root() -> Path:
-    """Return the cache folder: OOD_PERCEPTION_CACHE, else ood_perception in the user's cache."""
-    if os.environ.get('OOD_PERCEPTION_CACHE'):
-        return Path(os.environ['OOD_PERCEPTION_CACHE'])
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'ood_perception'
-
-
 def common_name(name: str) -> str:
     """Return a tensor's name in the common layout, whichever of the known layouts it is from."""
     stripped = True
@@ -134,14 +127,6 @@ def content_sha256(tensors: dict[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with open(path, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest() if hasattr(
-            hashlib, 'file_digest'
-        ) else hashlib.sha256(stream.read()).hexdigest()
-
-
 def load_weights(source: str, cache: Path | None = None) -> Weights:
     """
     Load a backbone's weights.
@@ -170,7 +155,7 @@ def _from_file(path: Path) -> tuple[Path, dict[str, Any]]:
     """Describe a local file; a known package's file is recognised by its sha256."""
     if not path.is_file():
         raise ConfigError(f'backbone weights {path} do not exist; give an existing file')
-    sha256 = file_sha256(path)
+    sha256 = sha256_of(path)
     for origin in PACKAGES.values():
         if origin['sha256'] == sha256:
             return path, origin
@@ -221,7 +206,7 @@ def _from_hub(name: str) -> tuple[Path, dict[str, Any]]:
         'package': name,
         'version': revision,
         'file': 'model.safetensors',
-        'sha256': file_sha256(path),
+        'sha256': sha256_of(path),
         'size': path.stat().st_size,
         'licence': licence,
         'url': f'https://huggingface.co/{name}/resolve/{revision}/model.safetensors',
@@ -242,10 +227,7 @@ def _converted(path: Path, sha256: str, cache: Path) -> dict[str, Array]:
     except SafetensorError as error:
         raise DataError(f'{path} is no whole safetensors file ({error}); fetch it again') from None
     tensors = to_common_layout(raw)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f'.{os.getpid()}.part')
-    save_file(tensors, partial, metadata={'origin_sha256': sha256})
-    os.replace(partial, target)
+    make_file(target, lambda partial: save_file(tensors, partial, {'origin_sha256': sha256}))
     return tensors
 
 

