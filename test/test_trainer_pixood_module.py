@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The PixOOD graph against the formulas, written out again in numpy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def raw_score(model, name, logit, distance):
     density = model.densities[name]
     point = np.stack([logit, 1 / (1 + 0.5 * distance)], -1)
     known = multivariate_normal(density.mean, density.covariance).logpdf(point)
-    other = multivariate_normal([0, 0], model.background.covariance).logpdf(point)
+    other = multivariate_normal([0, 0], np.diag(model.ood_std**2)).logpdf(point)
     return other - known
 
 
@@ -148,8 +150,7 @@ def test_a_wrong_option_is_refused(options, message):
 
 
 def test_without_its_table_it_asks_for_calibration():
-    model = some_model()
-    model.held_out_tables = {}
+    model = dataclasses.replace(some_model(), held_out_tables={})
     head, tokens = PixOODHead(model, 2), some_tokens()
 
     assert head.raw_scores(*tokens)[0].shape == (2, 3, 8, 12)

@@ -31,7 +31,7 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Timing:
-    """Median CPU milliseconds of one form in one runtime; error against float64, relative, largest."""
+    """Median CPU milliseconds of a form in a runtime; its largest relative error."""
 
     form: str
     runtime: str

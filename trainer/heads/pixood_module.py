@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +13,9 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
+from ..density import Gaussian
 from .base import HeadModule
+from .pixood import GATED, MIN, UNIFIED, PixOODModel
 from .tables import MonotoneTable, TableModule
 from .upsampling import (
     InterpolatedLinear,
@@ -24,59 +25,27 @@ from .upsampling import (
     upsample,
 )
 
-SELECTIONS = ('min', 'gated', 'unified')
+SELECTIONS = (MIN, GATED, UNIFIED)
 CALIBRATIONS = ('held-out', 'paper')
 LOGITS = ('patch', 'features')
 EXCLUDED = 1e4  # added to the surprisal of a class that does not count as normal
-UNIFIED, GATED = 'unified', 'gated'
-
-
-class Density(Protocol):
-    """A Gaussian over (logit, similarity): mean (2,), covariance (2, 2)."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-class FittedPixOOD(Protocol):
-    """
-    What the graph needs of a fitted model (heads.pixood.PixOODModel).
-
-    classes: names of all known classes; a label is a place in it.
-    layers: token names; the classifier sees their concatenation, distances the last one.
-    etalons: class name -> float32 (K_c, D), raw token space; classes without etalons are absent.
-    classifier: nn.Module from (B, gh, gw, L*D) to patch logits (B, gh, gw, C).
-    densities: class name (and 'unified') -> in-distribution Gaussian.
-    background: the Gaussian of everything unknown, the same for all classes.
-    paper_tables, held_out_tables: class name, 'unified' (and 'gated' when held out) -> table.
-    """
-
-    classes: tuple[str, ...]
-    layers: tuple[str, ...]
-    etalons: Mapping[str, np.ndarray]
-    classifier: nn.Module
-    densities: Mapping[str, Density]
-    background: Density
-    paper_tables: Mapping[str, MonotoneTable]
-    held_out_tables: Mapping[str, MonotoneTable]
 
 
 class GaussianTerm(nn.Module):
     """
-    -ln p of a Gaussian over (logit, similarity), without the constant ln(2 pi).
+    -ln p of a Gaussian over (logit, similarity).
 
     Differences from the mean are squared, never expanded: similarities spread over a few
     hundredths, and an expanded polynomial would lose them in float32.
     """
 
-    def __init__(self, density: Density) -> None:
+    def __init__(self, density: Gaussian) -> None:
         super().__init__()
-        covariance = np.asarray(density.covariance, dtype=np.float64)
-        inverse = np.linalg.inv(covariance)
+        inverse = density.precision
         self.mean = [float(value) for value in density.mean]
         self.squares = [0.5 * float(value) for value in np.diag(inverse)]
         self.mixed = float(inverse[0, 1])
-        self.constant = 0.5 * float(np.linalg.slogdet(covariance)[1])
+        self.constant = density.log_normaliser
 
     def forward(self, logit: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
         """Return float of the inputs' shape."""
@@ -88,7 +57,7 @@ class GaussianTerm(nn.Module):
 class LikelihoodRatio(nn.Module):
     """Raw score x = ln p_OOD - ln p_ID of (logit, similarity), the Neyman-Pearson statistic."""
 
-    def __init__(self, known: Density, background: Density) -> None:
+    def __init__(self, known: Gaussian, background: Gaussian) -> None:
         super().__init__()
         self.known, self.background = GaussianTerm(known), GaussianTerm(background)
 
@@ -114,9 +83,9 @@ class PixOODHead(HeadModule):
 
     def __init__(
         self,
-        model: FittedPixOOD,
+        model: PixOODModel,
         upsampling: int = 7,
-        selection: str = 'min',
+        selection: str = MIN,
         calibration: str = 'held-out',
         classes: Sequence[str] = (),
         logits: str = 'patch',
@@ -145,14 +114,15 @@ class PixOODHead(HeadModule):
         self._add_scores(model)
         self.requires_grad_(False).eval()
 
-    def _add_scores(self, model: FittedPixOOD) -> None:
+    def _add_scores(self, model: PixOODModel) -> None:
         """Make the density of each score and its calibration table, where it is fitted."""
-        unified = self.selection == 'unified'
+        unified = self.selection == UNIFIED
         names = (UNIFIED,) if unified else self.compiled_classes
+        background = Gaussian(np.zeros(2), np.diag(model.ood_std**2))
         self.ratios = nn.ModuleList(
-            [LikelihoodRatio(model.densities[name], model.background) for name in names]
+            [LikelihoodRatio(model.densities[name], background) for name in names]
         )
-        gated = self.selection == 'gated'
+        gated = self.selection == GATED
         self.gate_tables = _tables(model.paper_tables, names if gated else ())
         source = model.paper_tables if self.calibration == 'paper' else model.held_out_tables
         if gated:
@@ -179,14 +149,14 @@ class PixOODHead(HeadModule):
         labels = logits.argmax(3).to(torch.uint8)
         distances = self.nearest(tokens[-1])
         own = [logits[..., place] for place in self.class_places]
-        if self.selection == 'unified':
+        if self.selection == UNIFIED:
             own = [torch.stack(own).amax(0)]
             distances = [torch.stack(distances).amin(0)]
         raw = [
             ratio(logit, 1.0 / (1.0 + 0.5 * distance))
             for ratio, logit, distance in zip(self.ratios, own, distances, strict=True)
         ]
-        if self.selection == 'gated':
+        if self.selection == GATED:
             raw = [self._gated(raw, own)]
         return raw, labels
 
@@ -205,14 +175,14 @@ class PixOODHead(HeadModule):
         """Return (surprisal, labels, and the surprisal of each compiled class if 'min')."""
         *tokens, in_distribution = inputs
         raw, labels = self.scores(*tokens)
-        if self.selection == 'gated' and self.calibration == 'paper':
+        if self.selection == GATED and self.calibration == 'paper':
             return raw[0], labels
         if len(self.tables) != len(raw):
             raise ConfigError(
                 f'the model has no {self.calibration} table for {self.selection}: run calibrate'
             )
         surprisal = [table(x) for table, x in zip(self.tables, raw, strict=True)]
-        if self.selection != 'min':
+        if self.selection != MIN:
             return surprisal[0], labels
         return least_surprisal(surprisal, in_distribution), labels, *surprisal
 
@@ -229,7 +199,7 @@ def least_surprisal(surprisal: list[torch.Tensor], in_distribution: torch.Tensor
     return torch.cat(stacked, 1).amin(1)
 
 
-def chosen_classes(model: FittedPixOOD, classes: Sequence[str], selection: str) -> tuple[str, ...]:
+def chosen_classes(model: PixOODModel, classes: Sequence[str], selection: str) -> tuple[str, ...]:
     """Return the classes that a head holds; ConfigError for one that is unknown or unmodelled."""
     modelled = tuple(name for name in model.classes if name in model.etalons)
     wrong = [name for name in classes if name not in modelled]
@@ -237,7 +207,7 @@ def chosen_classes(model: FittedPixOOD, classes: Sequence[str], selection: str) 
         raise ConfigError(
             f'classes {wrong} have no etalons; choose among: {", ".join(modelled) or "none"}'
         )
-    if classes and selection != 'min' and set(classes) != set(modelled):
+    if classes and selection != MIN and set(classes) != set(modelled):
         raise ConfigError(
             f'selection {selection} was fitted on all classes: leave the class list empty, or use '
             'selection min'
