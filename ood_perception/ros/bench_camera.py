@@ -24,7 +24,6 @@ from ood_perception.ros.qos import input_profile, output_profile
 from ood_perception.types import UInt8Array
 
 FRAME_ID = 'bench_optical_frame'
-NODE = '/road_anomaly'
 _READY_SECONDS = 90.0
 # The node follows the publishers' reliability within half a second of discovery.
 _SETTLE_SECONDS = 2.5
@@ -35,7 +34,8 @@ class BenchCamera(Node):  # type: ignore[misc]
     """Publishes `image` and remembers the headers of what comes back."""
 
     def __init__(self, case: dict[str, Any]) -> None:
-        super().__init__('bench_camera')
+        super().__init__('bench_camera', namespace=case['namespace'])
+        self._observed = f'/{case["namespace"]}/road_anomaly'
         self.sent: set[tuple[int, int, str]] = set()
         self.received: Counter[str] = Counter()
         self.foreign_headers = 0
@@ -48,7 +48,7 @@ class BenchCamera(Node):  # type: ignore[misc]
 
     def _listen(self, name: str) -> Any:
         kind = MarkerArray if name == 'obstacle_markers' else Image
-        topic = f'{NODE}/{name}'
+        topic = f'{self._observed}/{name}'
         return self.create_subscription(
             kind, topic, lambda message: self._receive(name, message), output_profile()
         )
@@ -60,8 +60,8 @@ class BenchCamera(Node):  # type: ignore[misc]
 
     def _keep(self, message: Any) -> None:
         for status in message.status:
-            if status.hardware_id == NODE:
-                name = status.name.removeprefix(f'{NODE}: ')
+            if status.hardware_id == self._observed:
+                name = status.name.removeprefix(f'{self._observed}: ')
                 self.statuses[name] = {pair.key: pair.value for pair in status.values}
 
     def send(self) -> None:

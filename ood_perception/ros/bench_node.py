@@ -41,6 +41,8 @@ class Case:
     width: int
     height: int
     picture: str = ''
+    # Nobody else's node of the same name is taken for ours.
+    namespace: str = f'bench_{os.getpid()}'
 
 
 def run_case(case: Case, node_parameters: dict[str, str], domain: int) -> dict[str, Any]:
@@ -51,7 +53,8 @@ def run_case(case: Case, node_parameters: dict[str, str], domain: int) -> dict[s
         'ROS_DOMAIN_ID': str(domain),
     }
     arguments = [f'{name}:={value}' for name, value in node_parameters.items() if value]
-    options = [word for argument in arguments for word in ('-p', argument)]
+    options = ['-r', f'__ns:=/{case.namespace}']
+    options += [word for argument in arguments for word in ('-p', argument)]
     node = subprocess.Popen(
         [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args', *options], env=environment
     )
