@@ -26,9 +26,9 @@ def make_feature_set(
     ids = np.repeat(rng.integers(0, classes, (pictures, grid[0], grid[1] // 2)), 2, axis=2)
     mode = rng.integers(0, modes, ids.shape)
     tokens = {
-        layer: (
-            centres[i][ids, mode] + rng.normal(0, spread, (*ids.shape, dim))
-        ).astype(np.float16)
+        layer: (centres[i][ids, mode] + rng.normal(0, spread, (*ids.shape, dim))).astype(
+            np.float16
+        )
         for i, layer in enumerate(layers)
     }
     labels = ids.astype(np.uint8).repeat(patch, axis=1).repeat(patch, axis=2)

@@ -223,9 +223,7 @@ class _Run:
         return Condensed(tuple(etalons), tuple(won))
 
 
-def _optimise(
-    run: _Run, checkpoint: Path | None, every: int, key: str, progress: bool
-) -> None:
+def _optimise(run: _Run, checkpoint: Path | None, every: int, key: str, progress: bool) -> None:
     settings = run.settings
     optimiser = torch.optim.AdamW(
         [run.etalons, run.theta], lr=settings.learning_rate, weight_decay=0.0, fused=True
@@ -355,9 +353,7 @@ def _state(run: _Run, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tenso
     return state
 
 
-def _resume(
-    run: _Run, optimiser: torch.optim.Optimizer, checkpoint: Path | None, key: str
-) -> int:
+def _resume(run: _Run, optimiser: torch.optim.Optimizer, checkpoint: Path | None, key: str) -> int:
     """Take up a checkpoint of the same run; return the first epoch to do."""
     state = load_checkpoint(checkpoint, key) if checkpoint is not None else None
     if state is None:
