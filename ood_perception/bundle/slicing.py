@@ -16,12 +16,15 @@ CLASS_SURPRISAL = 'surprisal_of_{}'
 EXCLUDED = 1e4  # added to the surprisal of a class that does not count as normal
 
 
-def slice_head(path: Path, keep: Sequence[int]) -> bytes:
+def slice_head(
+    path: Path, keep: Sequence[int], surprisal: str = 'surprisal', labels: str = 'labels'
+) -> bytes:
     """
     Return the ONNX bytes of a head that holds only some of its classes.
 
     path: head.onnx, whose graph names the per-class maps surprisal_of_<i>, float32 (B, gh, gw).
     keep: indices into its compiled classes, at least one; in_distribution becomes (len(keep),).
+    surprisal, labels: names of its outputs.
 
     Raises DependencyError without onnx, BundleError for a head with no per-class maps.
     """
@@ -33,8 +36,8 @@ def slice_head(path: Path, keep: Sequence[int]) -> bytes:
         ) from error
     model = onnx.load(str(path))
     names = [CLASS_SURPRISAL.format(index) for index in keep]
-    _cut(model, [*names, 'labels'], path)
-    _choose(onnx, model, names)
+    _cut(model, [*names, labels], path)
+    _choose(onnx, model, names, surprisal)
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
@@ -67,7 +70,7 @@ def _cut(model: Any, outputs: Sequence[str], path: Path) -> None:
     del graph.value_info[:]
 
 
-def _choose(onnx: Any, model: Any, names: Sequence[str]) -> None:
+def _choose(onnx: Any, model: Any, names: Sequence[str], surprisal: str) -> None:
     """Append surprisal = min over classes of (surprisal_of_i + EXCLUDED (1 - choice_i))."""
     graph = model.graph
     prefix = 'sliced/'
@@ -91,7 +94,7 @@ def _choose(onnx: Any, model: Any, names: Sequence[str]) -> None:
             node('Mul', [f'{prefix}out', f'{prefix}excluded'], [f'{prefix}penalty']),
             node('Reshape', [f'{prefix}penalty', f'{prefix}column'], [f'{prefix}penalties']),
             node('Add', [f'{prefix}stacked', f'{prefix}penalties'], [f'{prefix}chosen']),
-            node('ReduceMin', [f'{prefix}chosen', axis], ['surprisal'], keepdims=0),
+            node('ReduceMin', [f'{prefix}chosen', axis], [surprisal], keepdims=0),
         ]
     )
     for value in graph.input:

@@ -10,7 +10,13 @@ from importlib import import_module
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.chain import ChainEngine
-from ood_perception.engines.golden import GoldenVectors, check_golden, read_golden, vectors_by
+from ood_perception.engines.golden import (
+    GoldenReport,
+    GoldenVectors,
+    check_golden,
+    read_golden,
+    vectors_by,
+)
 from ood_perception.errors import BundleError, EngineError, OodPerceptionError
 
 ENGINES = {
@@ -28,25 +34,37 @@ def create_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engin
     refuses, or numbers off the golden ones; BundleError where weights are still missing;
     DependencyError where the runtime is not installed.
     """
+    return create_checked_engine(bundle, options)[0]
+
+
+def create_checked_engine(
+    bundle: Bundle, options: EngineOptions | None = None
+) -> tuple[Engine, GoldenReport]:
+    """Do as create_engine; return also how far the engine is from the golden vectors."""
     options = options or EngineOptions()
-    runtime = DEFAULT_RUNTIME if options.runtime == 'auto' else options.runtime
-    if runtime not in ENGINES:
-        raise EngineError(f'engine {options.runtime!r}: use auto, {", ".join(sorted(ENGINES))}')
+    kind = _engine_class(options.runtime)
     if bundle.missing_weights:
         files = ', '.join(stage.external_data for stage in bundle.missing_weights)
         raise BundleError(
             f'bundle {bundle.root} has no {files}: complete its weights first '
             '(compile_bundle does, or bundle.completion.complete)'
         )
-    module, name = ENGINES[runtime].split(':')
-    kind: type[ChainEngine] = getattr(import_module(module), name)
     engine = kind(bundle, options)
     try:
-        check_golden(engine, bundle, _golden_for(engine, bundle))
+        report = check_golden(engine, bundle, _golden_for(engine, bundle))
     except OodPerceptionError:
         engine.close()
         raise
-    return engine
+    return engine, report
+
+
+def _engine_class(runtime: str) -> type[ChainEngine]:
+    known = DEFAULT_RUNTIME if runtime == 'auto' else runtime
+    if known not in ENGINES:
+        raise EngineError(f'engine {runtime!r}: use auto, {", ".join(sorted(ENGINES))}')
+    module, name = ENGINES[known].split(':')
+    kind: type[ChainEngine] = getattr(import_module(module), name)
+    return kind
 
 
 def _golden_for(engine: ChainEngine, bundle: Bundle) -> GoldenVectors:

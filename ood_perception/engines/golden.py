@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from ood_perception.types import Float32Array, UInt8Array
 
 DISTINCT_SHARE = 0.95
 REDUCED_QUANTILE = 0.999
+MIN_ABOVE = 100  # fewer values above the bound say nothing of ties among them
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,19 @@ class GoldenReport:
     How far an engine is from the golden vectors.
 
     surprisal_difference: largest |difference| up to GoldenSpec.surprisal_bound, or its 99.9 %
-        quantile in reduced precision. score_difference: largest |difference| of the score.
+        quantile in reduced precision; golden values above the bound may only not fall below it.
+    score_difference: largest |difference| of the score.
+    inversion: by how much a value falls below one that should be less, where the golden ones are
+        above the bound, as a share of the value.
     rank_correlation: Spearman's, of all surprisal values.
-    distinct_share: distinct surprisal values, as a share of the golden's.
+    distinct_share: distinct surprisal values, as a share of the golden's; the worse of all values
+        and those above the bound (where there are at least 100).
     label_agreement: share of equal labels.
     """
 
     surprisal_difference: float
     score_difference: float
+    inversion: float
     rank_correlation: float
     distinct_share: float
     label_agreement: float
@@ -58,7 +65,7 @@ def read_golden(bundle: Bundle, head: HeadSpec) -> GoldenVectors:
         with np.load(path, allow_pickle=False) as golden:
             vector = np.asarray(golden['in_distribution'])
             arrays = [np.asarray(golden[name]) for name in ('image', 'surprisal', 'labels')]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
     if vector.shape != (len(head.compiled_classes),):
         raise BundleError(
@@ -105,18 +112,36 @@ def compare(
     reduced: bool,
 ) -> GoldenReport:
     """Compare two outputs of one shape; see GoldenReport."""
-    difference = np.abs(surprisal - golden_surprisal)
-    low = difference[golden_surprisal <= spec.surprisal_bound]
-    within = float(np.quantile(low, REDUCED_QUANTILE if reduced else 1.0)) if low.size else 0.0
+    bound = spec.surprisal_bound
+    above = golden_surprisal > bound
+    difference = np.where(
+        above, np.maximum(bound - surprisal, 0), np.abs(surprisal - golden_surprisal)
+    )
     score = np.abs(np.power(10.0, -surprisal) - np.power(10.0, -golden_surprisal))
-    distinct = np.unique(surprisal).size / np.unique(golden_surprisal).size
+    distinct = _distinct_share(surprisal, golden_surprisal)
+    if int(above.sum()) >= MIN_ABOVE:
+        distinct = min(distinct, _distinct_share(surprisal[above], golden_surprisal[above]))
     return GoldenReport(
-        surprisal_difference=within,
+        surprisal_difference=float(np.quantile(difference, REDUCED_QUANTILE if reduced else 1.0)),
         score_difference=float(score.max()),
+        inversion=_inversion(surprisal[above], golden_surprisal[above]),
         rank_correlation=_rank_correlation(surprisal, golden_surprisal),
         distinct_share=distinct,
         label_agreement=float((labels == golden_labels).mean()),
     )
+
+
+def _distinct_share(values: Float32Array, golden: Float32Array) -> float:
+    return float(np.unique(values).size / np.unique(golden).size)
+
+
+def _inversion(values: Float32Array, golden: Float32Array) -> float:
+    """Return the largest relative drop of `values` (N,) when sorted by `golden` (N,)."""
+    ordered = values[np.argsort(golden, kind='stable')]
+    if not ordered.size:
+        return 0.0
+    highest = np.maximum.accumulate(ordered)
+    return float(np.max((highest - ordered) / np.maximum(highest, np.float32(1e-6))))
 
 
 def _rank_correlation(a: Float32Array, b: Float32Array) -> float:
@@ -135,8 +160,11 @@ def _judge(engine: Engine, report: GoldenReport, spec: GoldenSpec, reduced: bool
         ('share of equal labels', report.label_agreement, spec.label_agreement, True),
     ]
     if not reduced:
-        bound = spec.score_tolerance
-        measures.append(('|difference| of score', report.score_difference, bound, False))
+        order = spec.surprisal_tolerance / spec.surprisal_bound
+        measures += [
+            ('|difference| of score', report.score_difference, spec.score_tolerance, False),
+            ('drop in the order of large surprisal', report.inversion, order, False),
+        ]
     for name, value, bound, at_least in measures:
         if value < bound if at_least else not value <= bound:
             limit = f'at {"least" if at_least else "most"} {bound:g}'

@@ -40,7 +40,7 @@ def plan_for(bundle: Bundle, options: EngineOptions) -> Plan:
         cut = head.surprisal in stage.outputs and classes != head.compiled_classes
         path = bundle.stage_path(stage)
         keep = [head.compiled_classes.index(name) for name in classes]
-        models.append(slice_head(path, keep) if cut else path)
+        models.append(slice_head(path, keep, head.surprisal, head.labels) if cut else path)
     return Plan(head, classes, stages, tuple(models))
 
 
