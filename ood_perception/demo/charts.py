@@ -28,12 +28,12 @@ def latency_chart(latencies: Sequence[float]) -> str:
     median = float(np.median(latencies))
     line = base - median * scale
     ticks = ''.join(
-        f'<text x="{_LEFT - 8}" y="{base - value * scale + 4:.1f}" text-anchor="end">{value:g}</text>'
-        f'<path d="M{_LEFT} {base - value * scale:.1f}H{_WIDTH}" stroke="#2a3038"/>'
+        _text(_LEFT - 8, base - value * scale + 4, 'end', f'{value:g}')
+        + f'<path d="M{_LEFT} {base - value * scale:.1f}H{_WIDTH}" stroke="#2a3038"/>'
         for value in (0.0, top / 2, top)
     )
     numbers = ''.join(
-        f'<text x="{_LEFT + (i + 0.5) * slot:.1f}" y="{base + 16}" text-anchor="middle">{i + 1}</text>'
+        _text(_LEFT + (i + 0.5) * slot, base + 16, 'middle', f'{i + 1}')
         for i in range(0, len(latencies), max(1, len(latencies) // 16))
     )
     return (
@@ -42,8 +42,13 @@ def latency_chart(latencies: Sequence[float]) -> str:
         '<text x="0" y="12">milliseconds from publishing a frame to receiving its mask, per frame'
         f'</text>{ticks}{bars}{numbers}'
         f'<path d="M{_LEFT} {line:.1f}H{_WIDTH}" stroke="#f0c674" stroke-dasharray="5 4"/>'
-        f'<text x="{_WIDTH - 4}" y="{line - 5:.1f}" text-anchor="end">median {median:.0f}</text></svg>'
+        f'{_text(_WIDTH - 4, line - 5, "end", f"median {median:.0f}")}</svg>'
     )
+
+
+def _text(x: float, y: float, anchor: str, text: str) -> str:
+    """Return an SVG text element."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
 def _round_up(value: float) -> float:

@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ood_perception.errors import ConfigError, DataError, DependencyError, ImageError
+from ood_perception.errors import ConfigError, DataError, DependencyError, OodPerceptionError
 from ood_perception.types import UInt8Array
 
-_RAW = 'sensor_msgs/msg/Image'
-_COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+_RAW = ('sensor_msgs/msg/Image', 'sensor_msgs/Image')
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+_COMPRESSED = ('sensor_msgs/msg/CompressedImage', 'sensor_msgs/CompressedImage')
 
 
 def is_bag(path: Path) -> bool:
@@ -72,13 +75,13 @@ def _bag_pictures(reader_class: Any, path: Path, limit: int) -> Iterator[UInt8Ar
         )
         with reader_class(paths, default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             connection = _image_connection(reader, path)
-            decode = decode_image if connection.msgtype == _RAW else decode_compressed
+            decode = decode_image if connection.msgtype in _RAW else decode_compressed
             step = max(1, connection.msgcount // limit)
             messages = enumerate(reader.messages(connections=[connection]))
             wanted = (item for number, item in messages if number % step == 0)
             for _, (_, _, data) in zip(range(limit), wanted, strict=False):
-                yield decode(reader.deserialize(data, connection.msgtype))
-    except (DataError, ImageError):
+                yield decode(reader.deserialize(_plain(data), connection.msgtype))
+    except OodPerceptionError:
         raise
     except Exception as error:  # rosbags raises classes of its storage and compression libraries
         raise DataError(f'bag {path} cannot be read: {error}') from error
@@ -86,11 +89,32 @@ def _bag_pictures(reader_class: Any, path: Path, limit: int) -> Iterator[UInt8Ar
 
 def _image_connection(reader: Any, path: Path) -> Any:
     """Return the image connection with the most messages; DataError without any."""
-    found = [c for c in reader.connections if c.msgtype in (_RAW, _COMPRESSED) and c.msgcount]
+    found = [c for c in reader.connections if c.msgtype in (*_RAW, *_COMPRESSED) and c.msgcount]
     if not found:
         topics = ', '.join(sorted({f'{c.topic} ({c.msgtype})' for c in reader.connections}))
         raise DataError(f'bag {path} has no image topic, only {topics or "nothing"}')
     return max(found, key=lambda connection: connection.msgcount)
+
+
+def _plain(data: bytes) -> bytes:
+    """
+    Return a message's bytes, unpacked where each message was compressed by itself.
+
+    rosbag2 names that compression in metadata.yaml alone; a storage file that lost it still
+    shows it by the first bytes, which no CDR message has.
+    """
+    if bytes(data[:4]) != _ZSTD_MAGIC:
+        return data
+    for name in ('compression.zstd', 'backports.zstd'):  # Python 3.14's own, and its backport
+        with suppress(ImportError):
+            return bytes(importlib.import_module(name).decompress(data))
+    try:
+        zstandard = importlib.import_module('zstandard')
+    except ImportError as error:
+        raise DependencyError(
+            'the messages of this bag are zstd-compressed: pip install backports.zstd'
+        ) from error
+    return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(data))
 
 
 def _storage_files(folder: Path) -> list[Path]:

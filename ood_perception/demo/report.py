@@ -201,8 +201,8 @@ def _facts(run: Run, frames: Sequence[FrameResult]) -> str:
         )
         rows['rest of the road flagged'] = (
             f'{verdict.share:.2%} of {verdict.road_pixels / 1e6:.1f} million pixels; promised '
-            f'{verdict.promised:.2%}, allowed here {ALLOWED_EXCESS * verdict.promised:.2%} (within '
-            'one patch of an object the network sees the object: left out)'
+            f'{verdict.promised:.2%}, allowed here {ALLOWED_EXCESS * verdict.promised:.2%} '
+            '(within one patch of an object the network sees the object: left out)'
         )
     cells = ''.join(
         f'<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>'
@@ -218,9 +218,9 @@ def _legend() -> str:
         for name, color in _MASK_COLORS.items()
     )
     return (
-        '<p class="legend">Surprisal is &minus;log<sub>10</sub> of the share of ordinary road that '
-        f'looks as strange: <span class="bar"></span> {_SCORE_LOW:g} to {_SCORE_HIGH:g} and more. '
-        f'Mask: {swatches}; a white box is the known place of an object.</p>'
+        '<p class="legend">Surprisal is &minus;log<sub>10</sub> of the share of ordinary road '
+        f'that looks as strange: <span class="bar"></span> {_SCORE_LOW:g} to {_SCORE_HIGH:g} and '
+        f'more. Mask: {swatches}; a white box is the known place of an object.</p>'
     )
 
 
@@ -244,7 +244,8 @@ h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.05rem; margin: 0 }
 header p { max-width: 62rem } section { margin: 2rem 0 } section p { margin: .2rem 0 .6rem }
 .good { color: #5fd38a } .bad { color: #ff6b7d } .dim { color: #9aa3b0 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem 1.2rem .25rem 0;
-  text-align: left; vertical-align: top } th { color: #9aa3b0; font-weight: 500; white-space: nowrap }
+  text-align: left; vertical-align: top } th { color: #9aa3b0; font-weight: 500;
+  white-space: nowrap }
 .views { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)) }
 figure { margin: 0 } img { width: 100%; border-radius: 4px; display: block }
 figcaption { color: #9aa3b0; font-size: .85rem } code { color: #f0c674 }

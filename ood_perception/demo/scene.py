@@ -44,7 +44,7 @@ class Scene:
     object_z: float
     turn: float
     frames: int = 8
-    advance: float = 1.0
+    advance: float = 0.9
     road: ground.RoadStyle = field(default_factory=ground.RoadStyle)
     light: Light = field(default_factory=Light)
     cloudy: float = 0.7
@@ -56,12 +56,12 @@ class Scene:
 
 SCENES: tuple[Scene, ...] = (
     Scene(
-        'overcast street', 11, 'crate', 0.7, 16.5, 0.5, cloudy=0.95, exposure=0.95,
-        cars=((4.2, 14.0, (150, 152, 156)), (4.2, 20.5, (30, 52, 104)), (4.2, 31.0, (150, 9, 9))),
+        'overcast street', 11, 'crate', 0.3, 14.0, 0.5, cloudy=0.95, exposure=0.95,
+        cars=((4.2, 22.0, (150, 152, 156)), (4.2, 29.0, (30, 52, 104)), (4.2, 40.0, (150, 9, 9))),
         trees=((-3.6, 24.0), (-3.6, 40.0), (6.6, 36.0)),
     ),
     Scene(
-        'low sun', 23, 'suitcase', -0.7, 14.5, -0.45, cloudy=0.35, exposure=1.0,
+        'low sun', 23, 'suitcase', -0.7, 14.0, -0.45, cloudy=0.35, exposure=1.0,
         road=ground.RoadStyle(left=-2.6, right=4.6, tone=92.0, dashes=1.2, edge_line=True),
         light=Light(sun=(-0.62, 0.50, -0.60), sun_strength=0.55, sky=(0.78, 0.80, 0.86)),
         warmth=(1.05, 1.0, 0.93),
@@ -69,7 +69,7 @@ SCENES: tuple[Scene, ...] = (
         trees=((-4.2, 18.0), (-4.2, 30.0), (-4.2, 44.0)),
     ),
     Scene(
-        'dull afternoon', 41, 'armchair', 0.2, 15.5, 0.3, cloudy=1.1, exposure=0.88,
+        'dull afternoon', 41, 'armchair', 0.2, 15.0, 0.3, cloudy=1.1, exposure=0.88,
         road=ground.RoadStyle(left=-2.4, right=4.8, tone=84.0, dashes=1.2),
         warmth=(0.97, 1.0, 1.05),
         cars=((3.9, 26.0, (44, 72, 60)),),

@@ -9,57 +9,30 @@ Exit status 0 when the object was found and the promised rate held, 1 with the r
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
-import numpy as np
 
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.demo.report import FrameResult, Run, write_page
 from ood_perception.demo.sources import Picture, Source, open_source
-from ood_perception.demo.verdict import check_frame, judge
-from ood_perception.engines import create_engine
+from ood_perception.demo.speed import try_engine
+from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import (
     ConfigError,
     DataError,
     DependencyError,
-    EngineError,
     OodPerceptionError,
 )
-from ood_perception.geometry import geometry_for, to_network
-from ood_perception.ros.demo_processes import Child, graph_environment
-
-if TYPE_CHECKING:
-    from ood_perception.ros.demo_collector import Collector
-
-_TOPIC = '/demo/camera/image'
-_MOST_RATE, _LEAST_RATE = 4.0, 0.2
-# The node also decodes, publishes four full-size maps and shares the machine with us.
-_LOAD, _OWN_SECONDS = 2.0, 0.15
-_STAGES = 6
-
-
-@dataclass(frozen=True)
-class Speed:
-    """
-    What the engine test showed.
-
-    description: runtime, version, precision. seconds: one frame. built: seconds to build.
-    """
-
-    description: dict[str, str]
-    seconds: float
-    built: float
+from ood_perception.ros.demo_processes import detail, graph_environment, say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,19 +42,22 @@ def run(options: argparse.Namespace) -> int:
     _check_ros()
     out = _made_folder(options.out)
     source = open_source(options.input, options.frames)
-    _say(1, f'pictures: {source.description}')
+    say(1, f'pictures: {source.description}')
     with tempfile.TemporaryDirectory(prefix='ood_demo_') as scratch:
         staged = _stage(source, Path(scratch))
-        _say(2, f'bundle {options.bundle}: completing the backbone weights where they are missing')
-        bundle = complete(load_bundle(options.bundle))
-        _say(3, 'building the engine and comparing it with the golden vectors')
-        speed = _try_engine(bundle, options, staged[0])
-        frames, facts = _through_the_node(options, bundle, speed, staged, Path(scratch), out)
+        say(2, f'bundle {options.bundle}: completing the backbone weights where they are missing')
+        bundle = complete(load_bundle(options.bundle), progress=detail)
+        say(3, 'building the engine and comparing it with the golden vectors')
+        engine = EngineOptions(runtime=options.engine, precision=options.precision)
+        speed = try_engine(bundle, engine, staged[0].image)
+        detail(f'built in {speed.built:.1f} s, {1000 * speed.seconds:.0f} ms a frame')
+        # Late: this imports ROS, and a machine without it has been told so above.
+        from ood_perception.ros.demo_session import through_the_node
+
+        frames, facts = through_the_node(
+            options, bundle.manifest.input, speed, staged, Path(scratch), out
+        )
     return _finish(out, source, bundle, frames, facts, begin)
-
-
-def _say(stage: int, text: str) -> None:
-    print(f'[{stage}/{_STAGES}] {text}', flush=True)
 
 
 def _check_ros() -> None:
@@ -121,205 +97,10 @@ def _stage(source: Source, scratch: Path) -> list[Picture]:
             raise DataError(f'{path} cannot be written: is the disk full?')
         staged.append(picture)
         if sys.stdout.isatty() or len(staged) % 8 == 0:
-            print(f'      {len(staged)} pictures ready', flush=True)
+            detail(f'{len(staged)} pictures ready')
     if not staged:
         raise DataError(f'{source.description}: no picture in there')
     return staged
-
-
-def _try_engine(bundle: Bundle, options: argparse.Namespace, picture: Picture) -> Speed:
-    """Build the engine as the node will, and time it on a picture."""
-    begin = time.monotonic()
-    spec = bundle.manifest.input
-    with create_engine(
-        bundle, EngineOptions(runtime=options.engine, precision=options.precision)
-    ) as engine:
-        built = time.monotonic() - begin
-        geometry = geometry_for(
-            camera_size=picture.image.shape[:2],
-            input_size=(spec.height, spec.width),
-            policy=spec.policy,
-            anchor=spec.anchor,
-        )
-        batch = to_network(picture.image, geometry)[None]
-        vector = np.ones(len(engine.compiled_classes), np.float32)
-        times = []
-        for _ in range(3):
-            begin = time.monotonic()
-            engine.run(batch, vector)
-            times.append(time.monotonic() - begin)
-        speed = Speed(dict(engine.description), min(times), built)
-    print(f'      built in {built:.1f} s, {1000 * speed.seconds:.0f} ms a frame', flush=True)
-    return speed
-
-
-def _through_the_node(
-    options: argparse.Namespace,
-    bundle: Bundle,
-    speed: Speed,
-    staged: list[Picture],
-    scratch: Path,
-    out: Path,
-) -> tuple[list[FrameResult], dict[str, Any]]:
-    """Start node and camera, collect; return the frames' results and the figures for the page."""
-    import rclpy
-
-    from ood_perception.ros.demo_collector import Collector
-
-    _say(4, f'starting road_anomaly_node (log: {out / "node.log"})')
-    rclpy.init(args=[])
-    try:
-        collector = Collector()
-        with Child('ood_perception.ros.node', _node_arguments(options), out / 'node.log') as node:
-            _wait_until_ready(collector, node, options.timeout)
-            rate = options.rate or _sustained_rate(speed.seconds)
-            _say(5, f'publishing {len(staged)} frames at {rate:.2g} Hz from a second process')
-            stamps = _publish(collector, node, scratch, out, rate, options.timeout)
-            collector.spin(2.5, lambda: _all_counted(collector, len(stamps)))
-    finally:
-        rclpy.try_shutdown()
-    results = _results(collector, stamps, staged, bundle)
-    if not results:
-        raise EngineError(f'the node gave no result; its log says:\n{node.tail()}')
-    return results, _figures(collector, speed, len(stamps), options)
-
-
-def _node_arguments(options: argparse.Namespace) -> list[str]:
-    values = {
-        'bundle': options.bundle,
-        'engine': options.engine,
-        'precision': options.precision,
-        'false_alarm_rate': f'{options.false_alarm_rate!r}',
-    }
-    pairs = [word for key, value in values.items() for word in ('-p', f'{key}:={value}')]
-    return ['--ros-args', '-r', f'image:={_TOPIC}', *pairs]
-
-
-def _sustained_rate(seconds: float) -> float:
-    """Return a frame rate that this machine should keep up with, frames per second."""
-    return float(np.clip(1.0 / (_LOAD * seconds + _OWN_SECONDS), _LEAST_RATE, _MOST_RATE))
-
-
-def _wait_until_ready(collector: Collector, node: Child, seconds: float) -> None:
-    """Return when the node is active and its outputs are discovered; errors say what is wrong."""
-
-    def ready() -> bool:
-        node.check()
-        engine = collector.statuses.get('engine', {})
-        if engine.get('state') == 'failed':
-            raise EngineError(f'the node could not start: {collector.messages["engine"]}')
-        return engine.get('state') == 'ready' and 'camera' in collector.statuses
-
-    if not collector.spin(seconds, lambda: ready() and collector.heard()):
-        raise EngineError(
-            f'the node was not ready after {seconds:g} s (--timeout raises this); its log says:\n'
-            f'{node.tail()}'
-        )
-
-
-def _publish(
-    collector: Collector, node: Child, scratch: Path, out: Path, rate: float, seconds: float
-) -> list[int]:
-    """Run the camera process to its end; return the frames' stamps, in order."""
-    arguments = [
-        str(scratch / 'pictures'), '--rate', f'{rate}', '--ros-args', '-r', f'image:={_TOPIC}'
-    ]  # fmt: skip
-    log = scratch / 'camera.log'
-    with Child('ood_perception.ros.camera_publisher', arguments, log) as camera:
-
-        def ended() -> bool:
-            node.check()
-            camera.check()
-            return camera.exit_code is not None
-
-        if not collector.spin(seconds, ended):
-            raise EngineError(f'the camera process did not end within {seconds:g} s')
-    lines = log.read_text(encoding='utf-8').splitlines()
-    stamps = [json.loads(line)['stamp_ns'] for line in lines if line.startswith('{')]
-    collector.spin(seconds / 4, lambda: _drained(collector, stamps))
-    return stamps
-
-
-def _drained(collector: Collector, stamps: Sequence[int]) -> bool:
-    """Whether every frame came back, or was dropped and the last one came back."""
-    done = collector.complete()
-    waiting = len(stamps) - len(done) - collector.counters().get('dropped', 0)
-    return bool(stamps) and waiting <= 0 and done[-1:] == [stamps[-1]]
-
-
-def _all_counted(collector: Collector, sent: int) -> bool:
-    """Whether the newest diagnostics count every frame that was sent."""
-    counters = collector.counters()
-    parts = ('processed', 'dropped', 'bad', 'failed', 'skipped')
-    return sum(counters.get(name, 0) for name in parts) >= sent
-
-
-def _results(
-    collector: Collector, stamps: Sequence[int], staged: Sequence[Picture], bundle: Bundle
-) -> list[FrameResult]:
-    """Return what came back, frame by frame, held against what is known."""
-    place = {stamp: index for index, stamp in enumerate(stamps)}
-    return [
-        _result(collector, stamp, staged[place[stamp]], bundle)
-        for stamp in collector.complete()
-        if stamp in place
-    ]
-
-
-def _result(collector: Collector, stamp: int, picture: Picture, bundle: Bundle) -> FrameResult:
-    parts = collector.results[stamp]
-    _check_score(picture.name, parts['score'], parts['surprisal'])
-    spec = bundle.manifest.input
-    geometry = geometry_for(
-        camera_size=picture.image.shape[:2],
-        input_size=(spec.height, spec.width),
-        policy=spec.policy,
-        anchor=spec.anchor,
-    )
-    patch = spec.patch / geometry.scale_x
-    return FrameResult(
-        name=picture.name,
-        image=picture.image,
-        overlay=parts['overlay'],
-        surprisal=parts['surprisal'],
-        mask=parts['mask'],
-        latency_ms=(collector.arrived[stamp] - stamp) / 1e6,
-        obstacles=parts['obstacle_markers'],
-        check=check_frame(parts['mask'], picture.truth, patch) if picture.truth else None,
-    )
-
-
-def _check_score(name: str, score: Any, surprisal: Any) -> None:
-    """Raise EngineError unless score = 1 - 10^-surprisal, with NaN in the same places."""
-    expected = 1.0 - np.power(10.0, -surprisal.astype(np.float64))
-    if not np.allclose(score, expected, atol=1e-5, equal_nan=True):
-        raise EngineError(f'{name}: the published score is not 1 - 10^-surprisal')
-
-
-def _figures(
-    collector: Collector, speed: Speed, sent: int, options: argparse.Namespace
-) -> dict[str, Any]:
-    """Return the node's own figures."""
-    times = collector.statuses.get('processing time', {})
-    table = {'own_ms': 'node, own time', 'inference_ms': 'node, engine'}
-    node_ms = {
-        title: f'{times[f"{stage} median"]} ms median, {times[f"{stage} p95"]} ms at the 95th '
-        'percentile'
-        for stage, title in table.items()
-        if f'{stage} median' in times
-    }
-    facts = {
-        'bundle': str(options.bundle),
-        'engine': ', '.join(f'{k} {v}' for k, v in speed.description.items() if v),
-        'engine alone': f'{1000 * speed.seconds:.0f} ms a frame, built in {speed.built:.1f} s',
-    }
-    return {
-        'facts': facts,
-        'counters': collector.counters(),
-        'sent': sent,
-        'node_ms': node_ms,
-        'promised': options.false_alarm_rate,
-    }
 
 
 def _finish(
@@ -345,7 +126,7 @@ def _finish(
         ),
     )
     counters = figures['counters']
-    _say(6, f'{len(frames)} of {figures["sent"]} frames came back, '
+    say(6, f'{len(frames)} of {figures["sent"]} frames came back, '
             f'{counters.get("dropped", 0)} dropped for a newer one')  # fmt: skip
     if verdict.checked:
         print(

@@ -17,6 +17,17 @@ from ood_perception.ros import dds
 
 _GRACE = 8.0
 _TAIL = 12
+_STAGES = 6
+
+
+def say(stage: int, text: str) -> None:
+    """Print that a stage begins."""
+    print(f'[{stage}/{_STAGES}] {text}', flush=True)
+
+
+def detail(text: str) -> None:
+    """Print a line of the stage under way."""
+    print(f'      {text}', flush=True)
 
 
 def graph_environment() -> dict[str, str]:

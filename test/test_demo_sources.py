@@ -1,0 +1,175 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's inputs: what is read, and what is said of what cannot be."""
+
+import cv2
+import numpy as np
+import pytest
+from paths import need_data
+
+from ood_perception.demo.sources import labelled_folder, open_source, spread
+from ood_perception.errors import ConfigError, DataError
+
+
+def coloured(number):
+    return np.full((40, 60, 3), (20 * number, 100, 200), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), coloured(number)[..., ::-1])
+    (tmp_path / 'notes.txt').write_text('not a picture')
+    return tmp_path
+
+
+def images(text, limit=50):
+    return [picture.image for picture in open_source(str(text), limit).pictures()]
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
+    read = images(folder)
+    assert len(read) == 12
+    for number, image in enumerate(read):
+        np.testing.assert_array_equal(image, coloured(number))
+
+
+def test_a_limit_spreads_over_the_whole_folder(folder):
+    reds = [int(image[0, 0, 0]) // 20 for image in images(folder, 3)]
+    assert reds == [0, 6, 11]
+    assert spread(5, 9) == [0, 1, 2, 3, 4]
+
+
+def test_labels_become_objects_and_road(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'labels').mkdir()
+    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), coloured(1))
+    labels = np.full((40, 60), 255, np.uint8)
+    labels[20:] = 0
+    labels[25:30, 5:10] = labels[30:38, 40:50] = 1
+    cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), labels)
+    (picture,) = open_source(str(tmp_path), 5).pictures()
+    assert sorted(one.sum() for one in picture.truth.objects) == [25, 80]
+    np.testing.assert_array_equal(picture.truth.road, labels == 0)
+
+
+def test_labels_of_another_size_are_refused_by_name(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'labels').mkdir()
+    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), coloured(1))
+    cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r'labels/a\.png.*\(40, 60\)'):
+        list(open_source(str(tmp_path), 5).pictures())
+
+
+def test_a_video_is_read_in_colour(tmp_path):
+    path = tmp_path / 'drive.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (60, 40))
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no MJPG video')
+    for number in range(10):
+        writer.write(coloured(number)[..., ::-1])
+    writer.release()
+    read = images(path, 5)
+    assert len(read) == 5
+    for number, image in enumerate(read):
+        wanted = coloured(2 * number)[0, 0].astype(int)
+        assert np.abs(image[20, 30].astype(int) - wanted).max() < 12
+
+
+@pytest.mark.parametrize('compressed', [False, True])
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_a_bag_of_raw_or_compressed_images_is_read(tmp_path, storage, compressed):
+    rosbag2 = pytest.importorskip('rosbags.rosbag2')
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    kind = 'sensor_msgs/msg/CompressedImage' if compressed else 'sensor_msgs/msg/Image'
+    plugin = getattr(rosbag2.StoragePlugin, storage.upper())
+    path = tmp_path / 'bag'
+    with rosbag2.Writer(path, version=9, storage_plugin=plugin) as writer:
+        connection = writer.add_connection('/camera', kind, typestore=store)
+        for number in range(6):
+            message = _message(store, kind, coloured(number))
+            writer.write(connection, number, store.serialize_cdr(message, kind))
+    read = images(path, 3)
+    assert len(read) == 3
+    for number, image in enumerate(read):
+        wanted = coloured(2 * number).astype(int)
+        assert np.abs(image.astype(int) - wanted).max() < (8 if compressed else 1)
+
+
+def _message(store, kind, image):
+    time = store.types['builtin_interfaces/msg/Time'](sec=0, nanosec=0)
+    header = store.types['std_msgs/msg/Header'](stamp=time, frame_id='camera')
+    if 'Compressed' in kind:
+        data = cv2.imencode('.jpg', image[..., ::-1])[1].reshape(-1)
+        return store.types[kind](header=header, format='jpeg', data=data)
+    return store.types[kind](
+        header=header, height=40, width=60, encoding='rgb8', is_bigendian=0, step=180,
+        data=image.reshape(-1),
+    )  # fmt: skip
+
+
+def test_a_foreign_bag_with_compressed_messages_is_read():
+    pytest.importorskip('rosbags')
+    read = images(need_data('bags') / 'amber_soccer_goal_12.mcap')
+    assert [image.shape for image in read] == [(480, 640, 3)] * 2
+
+
+def test_nothing_named_takes_labelled_pictures_else_rendered_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv('OOD_DATA', str(tmp_path))
+    assert labelled_folder() is None
+    assert open_source('', 3).rendered
+    images_at = tmp_path / 'road_obstacle_dev' / 'images'
+    images_at.mkdir(parents=True)
+    cv2.imwrite(str(images_at / '0.png'), coloured(1))
+    source = open_source('', 3)
+    assert not source.rendered
+    assert str(tmp_path) in source.description
+    monkeypatch.setenv('OOD_DATA', str(tmp_path / 'gone'))
+    with pytest.raises(ConfigError, match='OOD_DATA'):
+        open_source('', 3)
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('gone', 'does not exist'),
+        ('/dev/video_none', 'plugged in'),
+        ('empty', 'holds no picture'),
+        ('text.txt', 'neither a video'),
+    ],
+)
+def test_what_is_missing_is_named_with_a_remedy(tmp_path, name, words):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'text.txt').write_text('x')
+    text = name if name.startswith('/') else str(tmp_path / name)
+    with pytest.raises(ConfigError, match=words) as caught:
+        list(open_source(text, 3).pictures())
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['broken.mp4', 'broken.mcap', 'pictures/broken.png'])
+def test_what_cannot_be_read_is_named(tmp_path, name):
+    if name.endswith('mcap'):
+        pytest.importorskip('rosbags')
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b'this is nothing of the kind')
+    given = path.parent if name.endswith('png') else path
+    with pytest.raises(DataError, match='broken'):
+        list(open_source(str(given), 3).pictures())
+
+
+def test_a_bag_without_images_says_what_it_holds(tmp_path):
+    rosbag2 = pytest.importorskip('rosbags.rosbag2')
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    with rosbag2.Writer(tmp_path / 'bag', version=9) as writer:
+        connection = writer.add_connection('/chat', 'std_msgs/msg/String', typestore=store)
+        text = store.types['std_msgs/msg/String'](data='hello')
+        writer.write(connection, 1, store.serialize_cdr(text, 'std_msgs/msg/String'))
+    with pytest.raises(DataError, match=r'/chat \(std_msgs/msg/String\)'):
+        images(tmp_path / 'bag')

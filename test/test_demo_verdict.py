@@ -1,0 +1,136 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""When the demo passes, and that its page says why."""
+
+import re
+
+import numpy as np
+import pytest
+
+from ood_perception.demo.charts import latency_chart
+from ood_perception.demo.report import FrameResult, Run, heat, mask_picture, write_page
+from ood_perception.demo.truth import GroundTruth
+from ood_perception.demo.verdict import check_frame, judge
+
+PATCH = 4.0
+
+
+def truth():
+    """A road of 60 rows below 20 rows of something else, with a 10 x 10 object on it."""
+    thing = np.zeros((80, 100), bool)
+    thing[40:50, 30:40] = True
+    road = np.zeros((80, 100), bool)
+    road[20:] = True
+    return GroundTruth((thing,), road & ~thing)
+
+
+def mask(*flagged):
+    result = np.zeros((80, 100), np.uint8)
+    result[:20] = 255
+    for place in flagged:
+        result[place] = 1
+    return result
+
+
+def test_an_object_is_found_by_a_quarter_of_its_pixels():
+    (found,) = check_frame(mask(np.s_[40:43, 30:40]), truth(), PATCH).objects
+    assert found.found
+    assert found.covered == pytest.approx(0.3)
+    assert found.box == (30, 40, 10, 10)
+    (missed,) = check_frame(mask(np.s_[40:42, 30:40]), truth(), PATCH).objects
+    assert not missed.found
+
+
+def test_objects_below_two_patches_do_not_count():
+    assert check_frame(mask(), truth(), 7.0).objects[0].counted
+    assert not check_frame(mask(), truth(), 7.2).objects[0].counted
+
+
+def test_the_rest_of_the_road_leaves_out_the_surroundings_and_what_is_not_scored():
+    check = check_frame(mask(np.s_[0:20], np.s_[36:54, 26:44], np.s_[70:72, 0:10]), truth(), PATCH)
+    assert check.near_pixels == 18 * 18 - 100
+    assert check.near_flagged == check.near_pixels
+    assert check.road_pixels == 60 * 100 - 18 * 18
+    assert check.flagged == 20
+
+
+def test_passing_needs_the_object_and_the_rate():
+    good = check_frame(mask(np.s_[40:50, 30:40]), truth(), PATCH)
+    missed = check_frame(mask(), truth(), PATCH)
+    loud = check_frame(mask(np.s_[40:50, 30:40], np.s_[70:72]), truth(), PATCH)
+    assert judge([good] * 4 + [missed], 0.01).passed
+    assert 'found 3 of 5' in judge([good] * 3 + [missed] * 2, 0.01).reasons[0]
+    assert '3 times the promised 1.00%' in judge([loud], 0.01).reasons[0]
+    assert judge([loud], 0.02).passed
+
+
+def test_an_empty_region_of_interest_and_no_object_fail():
+    blind = check_frame(np.full((80, 100), 255, np.uint8), truth(), PATCH)
+    assert any('region of interest' in reason for reason in judge([blind], 0.01).reasons)
+    empty = check_frame(mask(), GroundTruth((), truth().road), PATCH)
+    assert any('nothing could be found' in reason for reason in judge([empty], 0.01).reasons)
+
+
+def test_pictures_without_truth_are_not_judged():
+    verdict = judge([], 0.01)
+    assert verdict.passed
+    assert not verdict.checked
+
+
+def result(check, name='frame <1>'):
+    surprisal = np.full((80, 100), 0.4, np.float32)
+    surprisal[:20] = np.nan
+    grey = np.full((80, 100, 3), 90, np.uint8)
+    return FrameResult(name, grey, grey, surprisal, mask(np.s_[40:50, 30:40]), 42.0, 1, check)
+
+
+def page_of(tmp_path, **changes):
+    check = check_frame(mask(np.s_[40:50, 30:40]), truth(), PATCH)
+    values = {
+        'source': 'a & b', 'rendered': True, 'facts': {'engine': 'openvino'},
+        'counters': {'processed': 2, 'dropped': 1}, 'sent': 3, 'node_ms': {},
+        'verdict': judge([check], 0.01), 'licences': ('CamVid: non-commercial',),
+    } | changes  # fmt: skip
+    page = write_page(tmp_path, [result(check), result(None, 'other')], Run(**values))
+    return page, page.read_text(encoding='utf-8')
+
+
+def test_the_page_tells_everything_and_needs_only_its_folder(tmp_path):
+    page, text = page_of(tmp_path)
+    for words in ('passed', 'rendered', '1 dropped', 'a &amp; b', 'frame &lt;1&gt;', 'openvino',
+                  'promised 1.00%', 'found 1 of 1'.replace('found ', ''), '42 ms', '<svg',
+                  'CamVid: non-commercial'):  # fmt: skip
+        assert words in text, words
+    pictures = re.findall(r'src="([^"]+)"', text)
+    assert len(pictures) == 8
+    assert all((page.parent / name).stat().st_size > 300 for name in pictures)
+    assert 'http' not in text
+
+
+def test_the_page_of_real_pictures_does_not_say_rendered(tmp_path):
+    _, text = page_of(tmp_path, rendered=False)
+    assert 'rendered' not in text
+
+
+def test_the_page_of_a_failure_says_why(tmp_path):
+    missed = judge([check_frame(mask(), truth(), PATCH)], 0.01)
+    _, text = page_of(tmp_path, verdict=missed)
+    assert 'failed: the object was found 0 of 1 times' in text
+
+
+def test_colours_show_what_is_not_scored():
+    surprisal = np.array([[0.0, 5.0, 9.0, np.nan]], np.float32)
+    colors = heat(surprisal)[0].astype(int)
+    np.testing.assert_array_equal(colors[1], colors[2])
+    assert colors[0].sum() < colors[1].sum()
+    assert colors[3].tolist() == [52, 56, 64]
+    shown = mask_picture(np.array([[0, 1, 255]], np.uint8), None)
+    assert len({tuple(color) for color in shown[0].tolist()}) == 3
+
+
+def test_the_chart_scales_to_its_highest_bar():
+    chart = latency_chart([10.0, 20.0, 37.0])
+    heights = [float(h) for h in re.findall(r'height="([\d.]+)" fill', chart)]
+    assert heights == pytest.approx([27.6, 55.2, 102.12], abs=0.06)
+    assert 'median 20' in chart
+    assert latency_chart([]) == ''
