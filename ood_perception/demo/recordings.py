@@ -67,20 +67,23 @@ def _bag_pictures(reader_class: Any, path: Path, limit: int) -> Iterator[UInt8Ar
     # The decoder of the node's own messages; it knows no ROS library either.
     from ood_perception.ros.decode import decode_compressed, decode_image
 
+    store = get_typestore(Stores.ROS2_JAZZY)
     try:
         paths = (
             [path]
             if path.is_file() or (path / 'metadata.yaml').is_file()
             else _storage_files(path)
         )
-        with reader_class(paths, default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+        with reader_class(paths, default_typestore=store) as reader:
             connection = _image_connection(reader, path)
-            decode = decode_image if connection.msgtype in _RAW else decode_compressed
+            raw = connection.msgtype in _RAW
+            decode = decode_image if raw else decode_compressed
+            kind = (_RAW if raw else _COMPRESSED)[0]
             step = max(1, connection.msgcount // limit)
             messages = enumerate(reader.messages(connections=[connection]))
             wanted = (item for number, item in messages if number % step == 0)
             for _, (_, _, data) in zip(range(limit), wanted, strict=False):
-                yield decode(reader.deserialize(_plain(data), connection.msgtype))
+                yield decode(store.deserialize_cdr(_plain(data), kind))
     except OodPerceptionError:
         raise
     except Exception as error:  # rosbags raises classes of its storage and compression libraries
