@@ -13,7 +13,7 @@ from ood_perception.bundle.manifest import GoldenSpec, HeadSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine
 from ood_perception.errors import BundleError, EngineError
-from ood_perception.types import Float32Array, UInt8Array
+from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 
 DISTINCT_SHARE = 0.95
 REDUCED_QUANTILE = 0.999
@@ -78,8 +78,17 @@ def read_golden(bundle: Bundle, head: HeadSpec) -> GoldenVectors:
 
 def vectors_by(engine: Engine, image: UInt8Array, classes: tuple[str, ...]) -> GoldenVectors:
     """Return the vectors that a trusted engine gives for other classes."""
-    output = engine.run(image, engine.class_vector(classes))
+    output = _run_singly(engine, image, classes)
     return GoldenVectors(image, classes, output.surprisal, output.labels)
+
+
+def _run_singly(engine: Engine, image: UInt8Array, classes: tuple[str, ...]) -> EngineOutput:
+    """Run picture by picture: engines may compile per batch size, and one camera is the rule."""
+    vector = engine.class_vector(classes)
+    outputs = [engine.run(image[i : i + 1], vector) for i in range(len(image))]
+    surprisal = np.concatenate([output.surprisal for output in outputs])
+    labels = np.concatenate([output.labels for output in outputs])
+    return EngineOutput(surprisal, labels, outputs[-1].stage_ms)
 
 
 def check_golden(engine: Engine, bundle: Bundle, golden: GoldenVectors) -> GoldenReport:
@@ -89,7 +98,7 @@ def check_golden(engine: Engine, bundle: Bundle, golden: GoldenVectors) -> Golde
     Returns the differences. Raises EngineError naming engine, measure, value, bound and remedy
     when one is out of bounds.
     """
-    output = engine.run(golden.image, engine.class_vector(golden.classes))
+    output = _run_singly(engine, golden.image, golden.classes)
     reduced = engine.description['precision'] != 'f32'
     spec = bundle.manifest.golden
     if output.surprisal.shape != golden.surprisal.shape:

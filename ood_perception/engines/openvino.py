@@ -64,15 +64,44 @@ class OpenVinoEngine(ChainEngine):
         if self.options.threads:
             config['INFERENCE_NUM_THREADS'] = self.options.threads
         read = self._core.read_model(str(model) if isinstance(model, Path) else model)
-        request = self._core.compile_model(read, 'CPU', config).create_infer_request()
-        return request, stage
+        compiled = _StageByBatch(self._core, stage, read, config)
+        compiled.request(1)  # what this runtime refuses shows now
+        return compiled
 
     def _infer(self, compiled: Any, feeds: Sequence[Any]) -> Sequence[Any]:
-        request, stage = compiled
-        named = dict(zip(stage.inputs, feeds, strict=True))
-        request.infer(named, share_inputs=True, share_outputs=True)
-        return [request.get_tensor(name).data for name in stage.outputs]
+        outputs: Sequence[Any] = compiled.run(feeds)
+        return outputs
 
-    def close(self) -> None:
-        """Release models and core."""
-        super().close()
+
+class _StageByBatch:
+    """
+    One stage, compiled per batch size when that size first comes.
+
+    A free batch axis costs the x7 head twice the time (measured: 41 to 79 ms at 20x40 patches).
+    """
+
+    def __init__(self, core: Any, stage: StageSpec, model: Any, config: dict[str, Any]) -> None:
+        self._core, self._stage, self._model, self._config = core, stage, model, config
+        self._requests: dict[int, Any] = {}
+
+    def request(self, batch: int) -> Any:
+        """Return the infer request for a batch size."""
+        if batch not in self._requests:
+            model = self._model.clone()
+            shapes = {port.any_name: port.partial_shape for port in model.inputs}
+            fixed = {
+                name: [batch, *(side.get_length() for side in list(shape)[1:])]
+                for name, shape in shapes.items()
+                if shape[0].is_dynamic
+            }
+            model.reshape(fixed)
+            compiled = self._core.compile_model(model, 'CPU', self._config)
+            self._requests[batch] = compiled.create_infer_request()
+        return self._requests[batch]
+
+    def run(self, feeds: Sequence[Any]) -> list[Any]:
+        """Run on inputs in the order of the stage; outputs are views until the next run."""
+        request = self.request(len(feeds[0]))
+        named = dict(zip(self._stage.inputs, feeds, strict=True))
+        request.infer(named, share_inputs=True, share_outputs=True)
+        return [request.get_tensor(name).data for name in self._stage.outputs]
