@@ -98,7 +98,7 @@ def fit_table(sample: ScoreSample, knots: int = KNOTS) -> MonotoneTable:
     """
     if sample.count < FEWEST_PIXELS:
         raise DataError(
-            f'{sample.count} held-out pixels calibrate nothing: at least {FEWEST_PIXELS} are needed'
+            f'{sample.count} held-out pixels calibrate nothing: take at least {FEWEST_PIXELS}'
         )
     x, e = sample.curve()
     tail = max(0.01, 100 / sample.count)

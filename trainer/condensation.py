@@ -321,11 +321,16 @@ def _initial_samples(run: _Run) -> list[npt.NDArray[np.float16]]:
 
 
 def _standard(samples: Sequence[npt.NDArray[np.float16]]) -> _Standard:
-    values = np.concatenate(samples).astype(np.float32)
-    deviation = values.std(axis=0, ddof=1) if len(values) > 1 else np.ones_like(values[0])
+    values = np.concatenate(samples)
+    median = np.empty(values.shape[1], np.float32)
+    deviation = np.ones(values.shape[1], np.float32)
+    for first in range(0, values.shape[1], 32):  # some columns at once: float32 needs room
+        part = values[:, first : first + 32].astype(np.float32)
+        median[first : first + 32] = np.median(part, axis=0)
+        if len(part) > 1:
+            deviation[first : first + 32] = part.std(axis=0, ddof=1)
     # A dimension that never varies carries nothing; dividing by 0 would make it everything.
-    deviation = np.where(deviation > 0, deviation, 1).astype(np.float32)
-    median = np.median(values, axis=0).astype(np.float32)
+    deviation[deviation == 0] = 1
     return _Standard(torch.from_numpy(median), torch.from_numpy(deviation))
 
 

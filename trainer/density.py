@@ -118,7 +118,9 @@ def error_curve(
     spans = _SPAN * np.sqrt(np.diag(known.covariance))
     low, high = known.mean - spans, known.mean + spans
     low[1], high[1] = max(low[1], 0.0), min(high[1], 1.0)
-    axes = [lo + (np.arange(grid) + 0.5) / grid * (hi - lo) for lo, hi in zip(low, high)]
+    axes = [
+        lo + (np.arange(grid) + 0.5) / grid * (hi - lo) for lo, hi in zip(low, high, strict=True)
+    ]
     ratios, masses = [], []
     for rows in np.array_split(axes[0], max(grid // 100, 1)):
         z = np.stack(np.meshgrid(rows, axes[1], indexing='ij'), -1).reshape(-1, 2)
@@ -159,8 +161,9 @@ def table_from_curve(
     """
     keep = np.concatenate([np.diff(x) > 0, [True]]) & (e > 0) & (e < 1)
     x, surprisal = x[keep], -np.log10(e[keep])
-    ends = np.interp([-np.log10(shallowest), -np.log10(deepest)], surprisal, x)
-    if len(x) < 2 or not ends[1] > ends[0]:
+    limits = -np.log10([shallowest, deepest])
+    ends = np.interp(limits, surprisal, x) if len(x) > 1 else np.zeros(2)
+    if not ends[1] > ends[0]:
         raise DataError(
             f'{len(x)} distinct scores give no calibration curve: more held-out pixels are '
             'needed, or the head scores everything alike'
