@@ -10,7 +10,6 @@ numpy is enough: no torch, no protobuf.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ import numpy as np
 from ood_perception.bundle.cache import cache_root, locked, make_file, sha256_of, sweep
 from ood_perception.bundle.origins import Progress, locate_origin
 from ood_perception.bundle.store import Bundle
+from ood_perception.bundle.weights_map import MAP_NAME, TensorPlace, WeightsMap, read_map
 from ood_perception.errors import BundleError
 
 __all__ = ['MAP_NAME', 'complete', 'locate_origin']
-MAP_NAME = 'weights.map.json'
 
 
 def complete(
@@ -39,36 +38,35 @@ def complete(
     missing = bundle.missing_weights
     if not missing:
         return bundle
-    content = _read_map(bundle)
-    target = content['target']
-    folder = cache_root() / 'completed' / f'{target["sha256"][:16]}-{bundle.sha256[:16]}'
+    content = _map_of(bundle)
+    target = content.target
+    folder = cache_root() / 'completed' / f'{target.sha256[:16]}-{bundle.sha256[:16]}'
     with locked(folder):
         sweep(folder)
-        data = folder / target['file']
-        if not (data.is_file() and sha256_of(data) == target['sha256']):
-            origin = locate_origin(content['origin'], source, progress)
+        data = folder / target.file
+        if not (data.is_file() and sha256_of(data) == target.sha256):
+            origin = locate_origin(content.origin, source, progress)
             make_file(data, lambda file: _write(file, content, origin))
         for stage in missing:
             _place_graph(bundle, stage.file, folder)
     return dataclasses.replace(bundle, stage_root=folder)
 
 
-def _read_map(bundle: Bundle) -> dict[str, Any]:
-    """Read the map; its checksum is the manifest's."""
-    path = bundle.path(MAP_NAME)
-    names = ', '.join(stage.external_data for stage in bundle.missing_weights)
+def _map_of(bundle: Bundle) -> WeightsMap:
+    """Read the map that fills what is missing; its checksum is the manifest's."""
+    wanted = {stage.external_data for stage in bundle.missing_weights}
+    names = ', '.join(sorted(wanted))
     if MAP_NAME not in bundle.manifest.files:
         raise BundleError(
             f'bundle {bundle.root} lacks {names} and has no {MAP_NAME} to complete it from: copy '
             'the whole bundle again'
         )
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-        wanted = {stage.external_data for stage in bundle.missing_weights}
-        if wanted != {content['target']['file']}:
-            raise BundleError(f'{path} fills {content["target"]["file"]}, missing is {names}')
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f'{path} cannot be used ({error!r}): copy the bundle again') from error
+    path = bundle.path(MAP_NAME)
+    content = read_map(path)
+    if wanted != {content.target.file}:
+        raise BundleError(
+            f'{path} fills {content.target.file}, missing is {names}: pack the bundle again'
+        )
     return content
 
 
@@ -83,31 +81,32 @@ def _place_graph(bundle: Bundle, name: str, folder: Path) -> None:
         make_file(place, copy)
 
 
-def _write(file: Path, content: dict[str, Any], origin: Path) -> None:
+def _write(file: Path, content: WeightsMap, origin: Path) -> None:
     """Write the external data; BundleError when it is not what the map promises."""
     source = np.memmap(origin, dtype=np.uint8, mode='r')
-    target = content['target']
+    target = content.target
     with file.open('wb') as out:
-        out.truncate(target['size'])
-        for entry in content['tensors']:
-            out.seek(entry['offset'])
-            out.write(_tensor(source, entry, origin).tobytes())
+        out.truncate(target.size)
+        for place in content.tensors:
+            out.seek(place.offset)
+            out.write(_tensor(source, place, origin).tobytes())
     found = sha256_of(file)
-    if found != target['sha256']:
+    if found != target.sha256:
         raise BundleError(
-            f'{target["file"]} completed from {origin} has sha256 {found}, expected '
-            f'{target["sha256"]}: bundle and weights do not belong together'
+            f'{target.file} completed from {origin} has sha256 {found}, expected '
+            f'{target.sha256}: bundle and weights do not belong together'
         )
 
 
-def _tensor(source: Any, entry: dict[str, Any], origin: Path) -> Any:
+def _tensor(source: Any, place: TensorPlace, origin: Path) -> Any:
     """Return one tensor of the target, float32 little-endian."""
-    shape = tuple(entry['source_shape'])
-    start, size = entry['source_offset'], 4 * int(np.prod(shape))
-    if entry['dtype'] != 'float32' or start < 0 or start + size > source.size:
+    start, size = place.source_offset, place.size
+    if start < 0 or start + size > source.size:
         raise BundleError(
-            f'{MAP_NAME}: tensor {entry["name"]} ({entry["dtype"]}, {size} bytes at {start}) lies '
-            f'outside {origin} ({source.size} bytes); copy the bundle again'
+            f'{MAP_NAME}: tensor {place.name} ({size} bytes at {start}) lies outside {origin} '
+            f'({source.size} bytes); copy the bundle again'
         )
-    array = np.frombuffer(source[start : start + size].tobytes(), '<f4').reshape(shape)
-    return np.ascontiguousarray(array.T if entry['transpose'] else array)
+    array = np.frombuffer(source[start : start + size].tobytes(), '<f4').reshape(
+        place.source_shape
+    )
+    return np.ascontiguousarray(array.T if place.transpose else array)

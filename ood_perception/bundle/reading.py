@@ -21,7 +21,8 @@ def read_manifest(path: Path) -> Manifest:
     Read and check a manifest.json.
 
     Raises BundleError, naming file, field and remedy, for a missing file, broken JSON, another
-    format, a missing, unknown or mistyped field, or a path that leaves the bundle.
+    format, a missing, unknown or mistyped field, a path that leaves the bundle, or stages that do
+    not fit together.
     """
     try:
         value = json.loads(path.read_text(encoding='utf-8'))
@@ -45,14 +46,15 @@ def manifest_from_json(value: Any, place: str = MANIFEST_NAME) -> Manifest:
             f'{FORMAT_VERSION}: pack the bundle again with the trainer of this version, or '
             'install the version of ood_perception that made it'
         )
-    manifest = _build(Manifest, value, place)
+    manifest = build(Manifest, value, place)
     _check_paths(manifest, place)
     _check_names(manifest, place)
+    _check_stages(manifest, place)
     return manifest
 
 
-def _build(kind: type[T], value: Any, place: str) -> T:
-    """Build a dataclass from a JSON object."""
+def build(kind: type[T], value: Any, place: str) -> T:
+    """Build a dataclass from a JSON object; BundleError naming `place` and the wrong field."""
     if not isinstance(value, dict):
         raise BundleError(f'{place} is {value!r}, expected an object ({kind.__name__})')
     hints = typing.get_type_hints(kind)
@@ -65,7 +67,7 @@ def _build(kind: type[T], value: Any, place: str) -> T:
     missing = [name for name in required if name not in value]
     if unknown or missing:
         raise BundleError(
-            f'{place}: unknown fields {unknown}, missing fields {missing}; the manifest was not '
+            f'{place}: unknown fields {unknown}, missing fields {missing}; the file was not '
             'written by this version of the trainer'
         )
     return kind(**{k: _convert(hints[k], v, f'{place}: {k}') for k, v in value.items()})
@@ -81,7 +83,7 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
             raise BundleError(f'{place} is {value!r}, expected an object')
         return {k: _convert(inner[1], v, f'{place}.{k}') for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(Any, hint), value, place)
+        return build(typing.cast(Any, hint), value, place)
     if hint is Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -124,3 +126,33 @@ def _check_names(manifest: Manifest, place: str) -> None:
             f'{place}: classes {sorted(used - known)} unknown, {len(manifest.heads)} heads, '
             f'{len(manifest.stages)} stages; pack the bundle again'
         )
+
+
+def _check_stages(manifest: Manifest, place: str) -> None:
+    """Refuse stages that cannot be chained and a grid that cannot be."""
+    size = manifest.input
+    if size.patch < 1 or not all(s > 0 and s % size.patch == 0 for s in (size.height, size.width)):
+        raise BundleError(
+            f'{place}: input {size.height} x {size.width} is no multiple of patch {size.patch}; '
+            'pack the bundle again'
+        )
+    made = {'image', 'in_distribution'}
+    for stage in manifest.stages:
+        if missing := sorted(set(stage.inputs) - made):
+            raise BundleError(
+                f'{place}: stage {stage.name} reads {", ".join(missing)}, which no earlier stage '
+                'makes; pack the bundle again'
+            )
+        made.update(stage.outputs)
+    for head in manifest.heads:
+        missing = sorted({head.surprisal, head.labels} - made)
+        if missing or head.upsampling < 1 or not head.compiled_classes:
+            raise BundleError(
+                f'{place}: head {head.name} has outputs {missing} of no stage, upsampling '
+                f'{head.upsampling}, {len(head.compiled_classes)} classes; pack the bundle again'
+            )
+        if any(s.reduced_precision and head.surprisal in s.outputs for s in manifest.stages):
+            raise BundleError(
+                f'{place}: head {head.name} allows reduced precision, which ruins its score: pack '
+                'it with reduced_precision false'
+            )

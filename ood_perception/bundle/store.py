@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,5 +133,6 @@ def _extract(file: Path, folder: Path) -> None:
                 if stat.S_ISLNK(member.external_attr >> 16):
                     raise BundleError(f'{file}: {member.filename} is a link; refused')
                 archive.extract(member, folder)  # strips '..' and absolute paths
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # RuntimeError: encrypted, or packed in a way that this Python does not know
         raise BundleError(f'{file} is damaged ({error}): copy the bundle again') from error

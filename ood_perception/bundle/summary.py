@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import json
 
-from ood_perception.bundle.completion import MAP_NAME
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.errors import BundleError
+from ood_perception.bundle.weights_map import MAP_NAME, read_map
 from ood_perception.types import JsonDict
 
 
@@ -31,15 +30,8 @@ def _weights(bundle: Bundle) -> JsonDict:
         return {'place': 'inside the graphs'}
     if MAP_NAME not in bundle.manifest.files:
         return {'place': 'in the bundle'}
-    try:
-        content = json.loads(bundle.path(MAP_NAME).read_text(encoding='utf-8'))
-        origin: JsonDict = dict(content['origin'])
-    except (OSError, ValueError, KeyError) as error:
-        raise BundleError(
-            f'{bundle.path(MAP_NAME)} cannot be read ({error!r}): copy the bundle again'
-        ) from error
-    missing = bool(bundle.missing_weights)
-    return {'place': 'not here yet' if missing else 'completed', 'origin': origin}
+    origin = read_map(bundle.path(MAP_NAME)).origin
+    return {'place': 'not here yet' if bundle.missing_weights else 'completed', 'origin': origin}
 
 
 def as_text(bundle: Bundle) -> str:
