@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from paths import need_data
 
-from ood_perception.demo.sources import labelled_folder, open_source, spread
+from ood_perception.demo.composed import compose
+from ood_perception.demo.sources import COMPOSED, RENDERED, open_source, road_folder, spread
+from ood_perception.demo.truth import bounding_box
 from ood_perception.errors import ConfigError, DataError
 
 
@@ -117,16 +119,50 @@ def test_a_foreign_bag_with_compressed_messages_is_read():
     assert [image.shape for image in read] == [(480, 640, 3)] * 2
 
 
-def test_nothing_named_takes_labelled_pictures_else_rendered_ones(tmp_path, monkeypatch):
+def road_pictures(root):
+    """CamVid's layout with one picture of road (id 3) below building (id 1)."""
+    for kind in ('images', 'labels'):
+        (root / 'camvid' / 'test' / kind).mkdir(parents=True)
+    labels = np.full((360, 480), 1, np.uint8)
+    labels[170:] = 3
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 4, (360, 480, 1))
+    image = np.clip(90 + noise + np.zeros(3), 0, 255).astype(np.uint8)
+    cv2.imwrite(str(root / 'camvid/test/images/a.png'), image)
+    cv2.imwrite(str(root / 'camvid/test/labels/a.png'), labels)
+    return image, labels
+
+
+def test_nothing_named_takes_road_pictures_with_a_drawn_object(tmp_path, monkeypatch):
     monkeypatch.setenv('OOD_DATA', str(tmp_path))
-    assert labelled_folder() is None
-    assert open_source('', 3).rendered
-    images_at = tmp_path / 'road_obstacle_dev' / 'images'
-    images_at.mkdir(parents=True)
-    cv2.imwrite(str(images_at / '0.png'), coloured(1))
+    plain, labels = road_pictures(tmp_path)
     source = open_source('', 3)
-    assert not source.rendered
-    assert str(tmp_path) in source.description
+    assert source.note == COMPOSED
+    (picture,) = source.pictures()
+    (thing,) = picture.truth.objects
+    changed = (picture.image != plain).any(axis=2)
+    assert changed[thing].mean() > 0.98
+    assert not (thing & picture.truth.road).any()
+    np.testing.assert_array_equal(thing | picture.truth.road | (labels != 3), True)
+    x, y, width, height = bounding_box(thing)
+    far = np.ones_like(thing)
+    far[max(0, y - height) : y + 2 * height, max(0, x - 2 * width) : x + 3 * width] = False
+    np.testing.assert_array_equal(picture.image[far], plain[far])
+    (again,) = source.pictures()
+    np.testing.assert_array_equal(again.image, picture.image)
+
+
+def test_no_object_is_drawn_where_there_is_no_room():
+    image = np.full((360, 480, 3), 90, np.uint8)
+    road = np.zeros((360, 480), bool)
+    road[-20:] = True
+    assert compose(image, road, seed=1) is None
+
+
+def test_without_road_pictures_they_are_rendered(tmp_path, monkeypatch):
+    monkeypatch.setenv('OOD_DATA', str(tmp_path))
+    assert road_folder() is None
+    assert open_source('', 3).note == RENDERED
     monkeypatch.setenv('OOD_DATA', str(tmp_path / 'gone'))
     with pytest.raises(ConfigError, match='OOD_DATA'):
         open_source('', 3)

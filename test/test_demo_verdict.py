@@ -87,7 +87,7 @@ def result(check, name='frame <1>'):
 def page_of(tmp_path, **changes):
     check = check_frame(mask(np.s_[40:50, 30:40]), truth(), PATCH)
     values = {
-        'source': 'a & b', 'rendered': True, 'facts': {'engine': 'openvino'},
+        'source': 'a & b', 'note': 'these are rendered', 'facts': {'engine': 'openvino'},
         'counters': {'processed': 2, 'dropped': 1}, 'sent': 3, 'node_ms': {},
         'verdict': judge([check], 0.01), 'licences': ('CamVid: non-commercial',),
     } | changes  # fmt: skip
@@ -108,7 +108,7 @@ def test_the_page_tells_everything_and_needs_only_its_folder(tmp_path):
 
 
 def test_the_page_of_real_pictures_does_not_say_rendered(tmp_path):
-    _, text = page_of(tmp_path, rendered=False)
+    _, text = page_of(tmp_path, note='')
     assert 'rendered' not in text
 
 

@@ -28,7 +28,7 @@ def expose(light: Float32Array, exposure: float, rng: np.random.Generator) -> UI
     seen = 0.96 * seen + 0.04 * cv2.resize(glow, (width, height))
     # Highlights roll off instead of clipping hard.
     rolled = np.where(seen > 200, 200 + 55 * np.tanh((seen - 200) / 55), seen)
-    noisy = rolled + _noise(rng, rolled)
+    noisy = rolled + sensor_noise(rng, rolled)
     picture = np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     _, jpeg = cv2.imencode('.jpg', picture[..., ::-1], quality)
@@ -36,7 +36,7 @@ def expose(light: Float32Array, exposure: float, rng: np.random.Generator) -> UI
     return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
 
 
-def _noise(rng: np.random.Generator, picture: Float32Array) -> Float32Array:
+def sensor_noise(rng: np.random.Generator, picture: Float32Array) -> Float32Array:
     """Return shot and read noise of a demosaicked sensor, float32, like `picture`."""
     raw = rng.standard_normal(picture.shape, dtype=np.float32)
     smooth = cv2.GaussianBlur(raw, (0, 0), 0.7)

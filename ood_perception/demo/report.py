@@ -54,14 +54,14 @@ class Run:
     """
     The whole demo.
 
-    source: where the pictures are from. rendered: whether the project drew them.
+    source: where the pictures are from. note: what the project drew itself, '' where nothing.
     facts: engine, precision, bundle and so on. counters: the node's own frame counters.
     sent: frames published. node_ms: the node's stage times, stage -> text.
     licences: what the default bundle derives from, one line each.
     """
 
     source: str
-    rendered: bool
+    note: str
     facts: Mapping[str, str]
     counters: Mapping[str, int]
     sent: int
@@ -165,17 +165,11 @@ def _summary(run: Run) -> str:
         state, text = 'good', 'passed'
     else:
         state, text = 'bad', 'failed: ' + '; '.join(verdict.reasons)
-    origin = html.escape(run.source)
-    if run.rendered:
-        origin = (
-            '<strong>These pictures are rendered.</strong> No road pictures were found on this '
-            'machine, so this project drew streets and put an object on each; the network was '
-            'trained on real pictures. Set DEMO_INPUT to see your own.'
-        )
+    note = f'<strong>{html.escape(run.note)}</strong> ' if run.note else ''
     return (
         f'<header><h1>Road anomaly demo: <span class="{state}">{html.escape(text)}</span></h1>'
         f'<p>Camera frames went through real DDS to <code>road_anomaly_node</code>; everything '
-        f'below is what the node published. {origin}</p></header>'
+        f'below is what the node published. {note}Set DEMO_INPUT to see your own.</p></header>'
     )
 
 

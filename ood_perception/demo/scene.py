@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 
 from ood_perception.demo import ground, street, things
 from ood_perception.demo.camera import Camera, Integral, resample
 from ood_perception.demo.film import expose
-from ood_perception.demo.solids import Light, Placed, draw, rays, shadow
+from ood_perception.demo.solids import Light, Placed, cast_shadow, draw
 from ood_perception.demo.truth import GroundTruth
 from ood_perception.types import Float32Array, UInt8Array
 
@@ -187,7 +186,7 @@ class Street:
         object_mask: Float32Array,
     ) -> None:
         """Draw shadow and solid in place; the mask takes the object's cover."""
-        self._draw_shadow(camera, placed, picture)
+        cast_shadow(picture, camera, placed, self.scene.light)
         is_object = placed is self._object
         box, layer = draw(camera, placed, self.scene.light, _SUPERSAMPLING if is_object else 1)
         rows, columns = slice(box[1], box[3]), slice(box[0], box[2])
@@ -198,34 +197,6 @@ class Street:
         object_mask[rows, columns] *= 1.0 - layer[..., 3]
         if is_object:
             object_mask[rows, columns] += layer[..., 3]
-
-    def _draw_shadow(self, camera: Camera, placed: Placed, picture: Float32Array) -> None:
-        """Darken the ground around a solid in place."""
-        light, reach = self.scene.light, placed.solid.radius + 2.2 * placed.solid.height
-        wide = replace(placed, solid=replace(placed.solid, radius=reach, height=0.02))
-        left, top, right, bottom = _ground_bounds(camera, wide)
-        if right <= left or bottom <= top:
-            return
-        direction = rays(camera, (left, top, right, bottom), 1)
-        along = -camera.above / np.minimum(direction[:, 1], -1e-3)
-        eye = np.array([0.0, camera.above, camera.travelled], np.float32)
-        points = eye + along[:, None] * direction
-        lit, open_sky = shadow(placed, points.astype(np.float32), light)
-        sun = light.sun_strength * light.sun[1]
-        share = (open_sky * np.mean(light.sky) + sun * lit) / (np.mean(light.sky) + sun)
-        share = cv2.GaussianBlur(share.reshape(bottom - top, right - left), (0, 0), 1.0)
-        picture[top:bottom, left:right] *= share[..., None]
-
-
-def _ground_bounds(camera: Camera, placed: Placed) -> tuple[int, int, int, int]:
-    """Return the picture part below the horizon around a flat solid: left, top, right, bottom."""
-    r, ahead = placed.solid.radius, placed.z - camera.travelled
-    near, far = max(ahead - r, 1.0), ahead + r
-    rows = [camera.horizon + camera.focal * camera.above / d for d in (far, near)]
-    sides = [camera.center + camera.focal * (placed.x + s * r) / near for s in (-1, 1)]
-    left, right = np.clip(sides, 0, camera.width).astype(int)
-    top, bottom = np.clip(rows, camera.horizon + 2, camera.height).astype(int)
-    return int(left), int(top), int(right), int(bottom)
 
 
 def _over(under: Float32Array, layer: Float32Array) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from ood_perception.demo.camera import Camera
@@ -199,3 +200,30 @@ def _surface(
         facing = np.abs((direction * normal).sum(1, keepdims=True))
         color = color + solid.gloss * (0.25 + 0.75 * (1.0 - facing) ** 3) * sky * 190.0
     return np.asarray(color, np.float32)
+
+
+def cast_shadow(picture: Float32Array, camera: Camera, placed: Placed, light: Light) -> None:
+    """Darken the ground around a solid, in place; picture: float32 (H, W, 3) RGB."""
+    reach = placed.solid.radius + 2.2 * placed.solid.height
+    left, top, right, bottom = _ground_bounds(camera, placed, reach)
+    if right <= left or bottom <= top:
+        return
+    direction = rays(camera, (left, top, right, bottom), 1)
+    along = -camera.above / np.minimum(direction[:, 1], -1e-3)
+    eye = np.array([0.0, camera.above, camera.travelled], np.float32)
+    points = (eye + along[:, None] * direction).astype(np.float32)
+    lit, open_sky = shadow(placed, points, light)
+    sky, sun = float(np.mean(light.sky)), light.sun_strength * light.sun[1]
+    share = ((open_sky * sky + sun * lit) / (sky + sun)).reshape(bottom - top, right - left)
+    picture[top:bottom, left:right] *= cv2.GaussianBlur(share, (0, 0), 1.0)[..., None]
+
+
+def _ground_bounds(camera: Camera, placed: Placed, reach: float) -> tuple[int, int, int, int]:
+    """Return the ground within `reach` metres of a solid: left, top, right, bottom in pixels."""
+    ahead = placed.z - camera.travelled
+    near, far = max(ahead - reach, 1.0), ahead + reach
+    rows = [camera.horizon + camera.focal * camera.above / d for d in (far, near)]
+    sides = [camera.center + camera.focal * (placed.x + s * reach) / near for s in (-1, 1)]
+    left, right = np.clip(sides, 0, camera.width).astype(int)
+    top, bottom = np.clip(rows, camera.horizon + 2, camera.height).astype(int)
+    return int(left), int(top), int(right), int(bottom)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ood_perception.demo import recordings
+from ood_perception.demo.composed import compose
 from ood_perception.demo.scene import render_all
 from ood_perception.demo.truth import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
@@ -21,7 +22,17 @@ from ood_perception.types import UInt8Array
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')
 DATA_VARIABLE = 'OOD_DATA'
-_LABELLED = 'road_obstacle_dev'
+# CamVid's test pictures, and the id of road in its labels.
+_ROAD_PICTURES = ('camvid', 'test')
+_ROAD = 3
+RENDERED = (
+    'These pictures are rendered. No road pictures were found on this machine, so this project '
+    'drew streets and put an object on each; the network was trained on real pictures.'
+)
+COMPOSED = (
+    'These are real road pictures that the head was not trained on; the one object on each was '
+    'drawn in by this project, so that its place is known.'
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +53,12 @@ class Source:
     """
     Pictures and where they are from.
 
-    description: for people. rendered: whether the project drew them. pictures: a fresh iterator.
+    description: for people. note: what the project drew itself, '' where nothing. pictures: a
+    fresh iterator.
     """
 
     description: str
-    rendered: bool
+    note: str
     pictures: Callable[[], Iterator[Picture]]
 
 
@@ -55,15 +67,15 @@ def open_source(text: str, limit: int) -> Source:
     Return the pictures that DEMO_INPUT names, at most `limit`.
 
     text: a folder of pictures or a bag, a video, a bag file, a camera device (/dev/video0 or 0),
-    'rendered', or '' for labelled road pictures where they are found and rendered ones elsewhere.
+    'rendered', or '' for real road pictures where they are found and rendered ones elsewhere.
     Raises ConfigError for what is not there or of no known kind, DataError for what cannot be
     read; pictures are read when they are asked for, and may raise DataError then.
     """
     if text == 'rendered':
         return _rendered(limit)
     if not text:
-        folder = labelled_folder()
-        return _folder(folder, limit) if folder else _rendered(limit)
+        folder = road_folder()
+        return _composed(folder, limit) if folder else _rendered(limit)
     if text.isdigit() or text.startswith('/dev/'):
         return _recorded(f'camera {text}', recordings.camera(text, limit))
     path = Path(text).expanduser()
@@ -84,8 +96,8 @@ def open_source(text: str, limit: int) -> Source:
     )
 
 
-def labelled_folder() -> Path | None:
-    """Return the labelled road pictures of OOD_DATA or beside the checkout, None without."""
+def road_folder() -> Path | None:
+    """Return CamVid's test pictures in OOD_DATA or beside the checkout, None without."""
     named = os.environ.get(DATA_VARIABLE, '')
     if named and not Path(named).is_dir():
         raise ConfigError(
@@ -93,7 +105,7 @@ def labelled_folder() -> Path | None:
             'pictures'
         )
     beside = Path(__file__).resolve().parents[2].parent / 'shared' / 'data'
-    folder = (Path(named) if named else beside) / _LABELLED
+    folder = (Path(named) if named else beside).joinpath(*_ROAD_PICTURES)
     return folder if (folder / 'images').is_dir() else None
 
 
@@ -103,6 +115,15 @@ def read_picture(path: Path) -> UInt8Array:
     if picture is None:
         raise DataError(f'{path} cannot be decoded as a picture: remove or replace it')
     return np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
+
+
+def read_labels(path: Path) -> UInt8Array:
+    """Return a label picture, uint8 (H, W); DataError if there is none or it has colours."""
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.ndim != 2:
+        found = 'missing or undecodable' if labels is None else f'of shape {labels.shape}'
+        raise DataError(f'{path} is {found}: a label picture has one channel of class ids')
+    return np.asarray(labels, dtype=np.uint8)
 
 
 def spread(count: int, limit: int) -> list[int]:
@@ -119,7 +140,25 @@ def _rendered(limit: int) -> Source:
                 return
             yield Picture(frame.name, frame.image, frame.truth)
 
-    return Source('road scenes rendered by this project', True, pictures)
+    return Source('road scenes rendered by this project', RENDERED, pictures)
+
+
+def _composed(folder: Path, limit: int) -> Source:
+    """Return labelled road pictures with an object drawn onto the free road of each."""
+    files = sorted((folder / 'images').iterdir())
+
+    def pictures() -> Iterator[Picture]:
+        # Not every picture has room, so twice as many are tried.
+        count = 0
+        for number, index in enumerate(spread(len(files), 2 * limit)):
+            path = files[index]
+            labels = read_labels(folder / 'labels' / f'{path.stem}.png')
+            made = compose(read_picture(path), labels == _ROAD, number)
+            if made is not None and count < limit:
+                count += 1
+                yield Picture(path.name, *made)
+
+    return Source(f'pictures of {folder}, each with a drawn object', COMPOSED, pictures)
 
 
 def _recorded(description: str, images: Iterator[UInt8Array]) -> Source:
@@ -127,7 +166,7 @@ def _recorded(description: str, images: Iterator[UInt8Array]) -> Source:
         for number, image in enumerate(images):
             yield Picture(f'frame {number + 1}', image)
 
-    return Source(description, False, pictures)
+    return Source(description, '', pictures)
 
 
 def _folder(folder: Path, limit: int) -> Source:
@@ -150,7 +189,7 @@ def _folder(folder: Path, limit: int) -> Source:
             label = labels / f'{path.stem}.png' if labels else None
             yield Picture(path.name, image, _truth(label, image) if label else None)
 
-    return Source(f'pictures of {folder}', False, pictures)
+    return Source(f'pictures of {folder}', '', pictures)
 
 
 def _in_order(path: Path) -> tuple[int, str]:
@@ -163,14 +202,11 @@ def _truth(path: Path, image: UInt8Array) -> GroundTruth | None:
     """Return what a label picture says (0 road, 1 obstacle), None where there is no file."""
     if not path.is_file():
         return None
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.shape != image.shape[:2]:
-        shape = 'undecodable' if labels is None else labels.shape
-        raise DataError(
-            f'{path} is {shape}, expected one channel of {image.shape[:2]} like its picture'
-        )
+    labels = read_labels(path)
+    if labels.shape != image.shape[:2]:
+        raise DataError(f'{path} is {labels.shape}, expected {image.shape[:2]} like its picture')
     unknown = set(np.unique(labels).tolist()) - {0, 1, 255}
     if unknown:
         # Another data set's ids: without their meaning nothing can be checked.
         return None
-    return from_labels(np.asarray(labels, dtype=np.uint8))
+    return from_labels(labels)

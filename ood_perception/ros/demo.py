@@ -119,7 +119,7 @@ def _finish(
         frames,
         Run(
             source=source.description,
-            rendered=source.rendered,
+            note=source.note,
             verdict=verdict,
             licences=bundle.manifest.licences,
             **figures,
@@ -149,7 +149,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('--input', default='', help='folder, video, ROS 2 bag, camera device, or "rendered"; '
-        'empty: labelled road pictures where found (OOD_DATA), else rendered ones')  # fmt: skip
+        'empty: road pictures where found (OOD_DATA), else rendered ones')  # fmt: skip
     add('--out', type=Path, default=Path('out/demo'), help='folder for the page')
     add('--bundle', default=str(default_bundle_path()), help='bundle folder or .zip')
     add('--engine', default='auto', help='auto, openvino, onnxruntime')
