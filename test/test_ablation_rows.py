@@ -27,7 +27,7 @@ def test_rows_that_differ_only_in_serving_share_their_fit():
         BASE,
         [
             {'name': 'a'},
-            {'name': 'b', 'upsampling': 1, 'longest': 1344, 'selection': 'unified'},
+            {'name': 'b', 'upsampling': 1, 'resolution': 2, 'selection': 'unified'},
             {'name': 'c', 'etalons': 50},
         ],
     )

@@ -25,14 +25,7 @@ _CHOICES = {
     'method': METHODS,
     'classifier': CLASSIFIERS,
 }
-_CLASSIFIER_FIELDS = ('classifier', 'layers', 'fit_longest', 'seed')
-_FIT_FIELDS = (
-    *_CLASSIFIER_FIELDS,
-    'method',
-    'etalons',
-    'reinitialise',
-    'purity',
-)
+_FIT_FIELDS = ('classifier', 'layers', 'seed', 'method', 'etalons', 'reinitialise', 'purity')
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Row:
     calibration: 'held-out' table, or the 'paper' one.
     method, etalons (K), reinitialise, purity: the condensation.
     classifier, layers: the classifier and the blocks that it reads; distances use the last one.
-    fit_longest, longest: longest picture side in fitting and in evaluation, pixels.
+    resolution: of the evaluated pictures, as a multiple of their set's longest side.
     upsampling: f. seed: of every fit.
     """
 
@@ -63,8 +56,7 @@ class Row:
     purity: float = 0.9
     classifier: str = 'mlp'
     layers: tuple[int, ...] = (5, 8, 11)
-    fit_longest: int = 672
-    longest: int = 672
+    resolution: float = 1.0
     upsampling: int = 7
     seed: int = 0
 
