@@ -14,7 +14,7 @@ from ood_perception.errors import ConfigError, DataError
 
 pytest.importorskip('torch')
 
-from trainer.data import (  # noqa: E402
+from trainer.data import (
     IGNORED,
     ClassMap,
     PictureList,
@@ -23,7 +23,7 @@ from trainer.data import (  # noqa: E402
     joined,
     split_contiguous,
 )
-from trainer.datasets import LAYOUTS, camvid, cityscapes, load_pictures  # noqa: E402
+from trainer.datasets import LAYOUTS, camvid, cityscapes, load_pictures
 
 
 def write_pair(image: Path, label: Path, ids: np.ndarray, seed: int = 0) -> None:

@@ -73,7 +73,8 @@ def test_loss_is_cross_entropy_at_label_resolution(sets):
 
 
 @pytest.mark.parametrize(
-    'change', [{}, {'kind': 'linear', 'epochs': 12}, {'matmul': 'bf16'}, {'pixel_step': 3}, {'hidden': 24}]
+    'change',
+    [{}, {'kind': 'linear', 'epochs': 12}, {'matmul': 'bf16'}, {'pixel_step': 3}, {'hidden': 24}],
 )
 def test_it_learns_separable_classes(sets, change):
     config = dataclasses.replace(QUICK, **change)
@@ -98,6 +99,17 @@ def test_the_same_seed_gives_the_same_classifier_resumed_or_not(sets, tmp_path):
         assert torch.equal(value, resumed.classifier.state_dict()[name])
     other = fit(sets, dataclasses.replace(QUICK, seed=1))
     assert other.history != whole.history
+
+
+def test_the_cosine_schedule_ends_at_zero(sets):
+    config = dataclasses.replace(QUICK, schedule='cosine')
+    run = _Run(sets[0], LAYERS, 3, config)
+    rates = []
+    for epoch in (0.0, 1.5, 3.0):
+        run._set_rate(epoch)
+        rates.append(run.optimizer.param_groups[0]['lr'])
+    np.testing.assert_allclose(rates, [3e-3, 1.5e-3, 0.0], atol=1e-12)
+    assert evaluate_classifier(fit(sets, config).classifier, sets[1]).patch_accuracy > 0.85
 
 
 def test_training_leaves_the_global_generator_alone(sets):

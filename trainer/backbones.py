@@ -68,7 +68,9 @@ def architecture_of(tensors: dict[str, Any]) -> Architecture:
     projection = tensors['embeddings.patch_embeddings.projection.weight']
     depth = 1 + max((int(n.split('.')[2]) for n in names), default=-1)
     if f'encoder.layer.{depth - 1}.mlp.fc1.weight' not in tensors:
-        raise DataError('unknown backbone: its blocks have no two-layer MLP; use an S, B or L model')
+        raise DataError(
+            'unknown backbone: its blocks have no two-layer MLP; use an S, B or L model'
+        )
     positions = tensors.get('embeddings.position_embeddings')
     registers = tensors.get('embeddings.register_tokens')
     if positions is None:
@@ -235,7 +237,9 @@ class BakedBackbone(nn.Module):
 def build(architecture: Architecture, choice: BackboneChoice | None = None) -> Backbone:
     """Build a backbone with random weights (torch's seed), from nothing but its architecture."""
     if architecture.dim % _HEAD_DIM and architecture.dim > _HEAD_DIM:
-        raise DataError(f'unknown backbone: width {architecture.dim} is no multiple of {_HEAD_DIM}')
+        raise DataError(
+            f'unknown backbone: width {architecture.dim} is no multiple of {_HEAD_DIM}'
+        )
     try:
         import transformers
     except ImportError as error:
@@ -302,7 +306,9 @@ def _fill(backbone: Backbone, weights: Weights) -> None:
     expected = {common_name(n): p for n, p in backbone.model.state_dict().items()}
     missing = [n for n in expected if n not in weights.tensors and 'mask_token' not in n]
     if missing:
-        raise DataError(f'{weights.path} lacks {len(missing)} tensors of {backbone.name}: {missing[:3]}')
+        raise DataError(
+            f'{weights.path} lacks {len(missing)} tensors of {backbone.name}: {missing[:3]}'
+        )
     for name, target in expected.items():
         if 'mask_token' in name:
             continue

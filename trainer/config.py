@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One training recipe: typed, read from YAML, wrong keys and values refused with the known ones."""
+"""One training recipe: typed, read from YAML; wrong keys and values are refused by name."""
 
 from __future__ import annotations
 
@@ -112,9 +112,7 @@ class BundleConfig:
 
     def __post_init__(self) -> None:
         if self.golden not in GOLDEN:
-            raise ConfigError(
-                f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}'
-            )
+            raise ConfigError(f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}')
 
 
 @dataclass(frozen=True)
@@ -142,10 +140,17 @@ class Recipe:
             object.__setattr__(self, part, seeded)
 
     def sha256(self) -> str:
-        """Return the sha256 of everything in the recipe but where the pictures lie."""
-        values = dataclasses.asdict(self)
+        """Return the sha256 of what the recipe says, wherever its files lie."""
+        return digest(self.portable())
+
+    def portable(self) -> dict[str, Any]:
+        """Return JSON values without places of this machine: a weight file by its name alone."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         values['data'].pop('root')
-        return digest(values)
+        weights = Path(self.backbone.weights)
+        if weights.suffix in ('.safetensors', '.onnx'):
+            values['backbone']['weights'] = weights.name
+        return values
 
     def data_root(self) -> Path:
         """Return the data set's folder; ConfigError where there is none."""

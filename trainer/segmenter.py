@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ LOG = logging.getLogger(__name__)
 IGNORED = 255
 KINDS = ('mlp', 'linear')
 MATMULS = ('f32', 'bf16')
+SCHEDULES = ('constant', 'cosine')
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class ClassifierConfig:
     pixel_step: 1 trains on every pixel; s takes every s-th row and column, at a random place
         in each batch (an unbiased sample of s^2 fewer pixels).
     matmul: arithmetic of the layers' products, 'f32' or 'bf16'.
+    schedule: of the learning rate, 'constant' or 'cosine' (to 0 over the epochs, by batch).
     """
 
     kind: str = 'mlp'
@@ -56,10 +59,12 @@ class ClassifierConfig:
     weight_decay: float = 5e-4
     pixel_step: int = 1
     matmul: str = 'f32'
+    schedule: str = 'constant'
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name, known in (('kind', KINDS), ('matmul', MATMULS)):
+        choices = (('kind', KINDS), ('matmul', MATMULS), ('schedule', SCHEDULES))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f'classifier {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
@@ -277,6 +282,7 @@ class _Run:
         order = random.permutation(len(self.train.names))
         losses = []
         for start in range(0, len(order), self.config.batch):
+            self._set_rate(epoch + start / len(order))
             indices = sorted(int(i) for i in order[start : start + self.config.batch])
             row, column = (int(v) for v in random.integers(self.config.pixel_step, size=2))
             loss = self._loss(indices, row, column)
@@ -285,6 +291,14 @@ class _Run:
             self.optimizer.step()
             losses.append(float(loss.detach()))
         return float(np.mean(losses))
+
+    def _set_rate(self, epoch: float) -> None:
+        """Set the learning rate at a fractional epoch."""
+        factor = 1.0
+        if self.config.schedule == 'cosine':
+            factor = 0.5 + 0.5 * math.cos(math.pi * min(epoch / self.config.epochs, 1.0))
+        for group in self.optimizer.param_groups:
+            group['lr'] = self.config.learning_rate * factor
 
     def _loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the mean cross-entropy over the batch's labelled pixels (0 without any)."""
@@ -365,7 +379,8 @@ def _run_key(
     classes: Sequence[str],
     config: ClassifierConfig,
 ) -> str:
-    """Return what a checkpoint depends on; more epochs go on with the same run."""
-    settings = {k: v for k, v in asdict(config).items() if k != 'epochs'}
+    """Return what a checkpoint depends on; at a constant rate more epochs go on with the run."""
+    free = ('epochs',) if config.schedule == 'constant' else ()
+    settings = {k: v for k, v in asdict(config).items() if k not in free}
     parts = [train.key, train.names, val.key, val.names, list(layers), list(classes), settings]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -84,7 +84,9 @@ class Trainer:
         place = {name: index for index, name in enumerate(pictures.names)}
         fit, held_out = split_contiguous(pictures, data.calibration_fraction)
         train, select = split_contiguous(fit, data.selection_fraction)
-        first, second, third = ([place[n] for n in part.names] for part in (train, select, held_out))
+        first, second, third = (
+            [place[n] for n in part.names] for part in (train, select, held_out)
+        )
         return first, second, third
 
     def features(self, split: str) -> FeatureSet:
@@ -199,7 +201,9 @@ class Trainer:
         key = digest([_key_of(self.folder / 'calibrate'), list(size)])
 
         def make(target: Path) -> None:
-            export_stages(self.backbone.baked(*size, self.recipe.backbone.layers), head, target, size)
+            export_stages(
+                self.backbone.baked(*size, self.recipe.backbone.layers), head, target, size
+            )
 
         _artefact(folder, key, make)
         return folder
@@ -275,18 +279,11 @@ class Trainer:
             'ood_perception': __version__,
             'revision': git_revision(Path(__file__).parent),
             'command': 'python -m trainer train <recipe>',
-            'recipe': recipe_values(self.recipe),
+            'recipe': self.recipe.portable(),
             'recipe_sha256': self.recipe.sha256(),
             'classes': model.report.get('classes', {}),
             'classifier': {k: v for k, v in quality.items() if k != 'iou'},
         }
-
-
-def recipe_values(recipe: Recipe) -> dict[str, object]:
-    """Return the recipe as JSON values, without the place of the pictures."""
-    values = json.loads(json.dumps(asdict(recipe)))
-    values['data'].pop('root')
-    return dict(values)
 
 
 def _artefact(folder: Path, key: str, make: Callable[[Path], None]) -> None:

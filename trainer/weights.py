@@ -177,7 +177,7 @@ def _from_package(requirement: str) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(
             f'no known backbone weights in package {requirement!r}; known are {sorted(PACKAGES)}'
         )
-    from ood_perception.bundle.completion import locate_origin
+    from ood_perception.bundle.origins import locate_origin
 
     origin = PACKAGES[requirement]
     return Path(locate_origin(origin)), origin
@@ -290,7 +290,9 @@ def source_tensors(path: Path, raw: bytes | None = None) -> list[SourceTensor]:
     length = int.from_bytes(raw[:8], 'little')
     header = json.loads(raw[8 : 8 + length])
     return [
-        SourceTensor(common_name(name), 8 + length + e['data_offsets'][0], tuple(e['shape']), False)
+        SourceTensor(
+            common_name(name), 8 + length + e['data_offsets'][0], tuple(e['shape']), False
+        )
         for name, e in header.items()
         if name != '__metadata__' and e['dtype'] == 'F32'
     ]

@@ -1,0 +1,201 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes, and the whole way from pictures to a bundle on a miniature."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+pytest.importorskip('transformers')
+pytest.importorskip('onnx')
+
+from safetensors.torch import save_file  # noqa: E402
+from tiny_backbones import tiny_backbone  # noqa: E402
+
+from ood_perception.bundle.reading import read_manifest  # noqa: E402
+from ood_perception.errors import ConfigError  # noqa: E402
+from trainer import stages  # noqa: E402
+from trainer.__main__ import STAGES, main  # noqa: E402
+from trainer.config import Recipe, load_recipe  # noqa: E402
+
+SHIPPED = Path(__file__).resolve().parent.parent / 'config' / 'train' / 'pixood_camvid.yaml'
+MINIATURE = """
+name: miniature
+seed: 3
+backbone: {weights: WEIGHTS, layers: [1, 2]}
+data: {layout: folders, root: ROOT, calibration: [], calibration_fraction: 0.5, licence: ours}
+view: {height: 56, width: 56, policy: stretch}
+classifier: {epochs: 4, learning_rate: 1.0e-2}
+patches: {fewest_patches: 10, fewest_pictures: 2}
+condensation: {etalons: 3, epochs: 4}
+head: {upsampling: 7, half_weights: true}
+bundle:
+  in_distribution: [left]
+  ground_classes: [left]
+  ship_weights: true
+  golden: pictures
+"""
+
+
+def write_data(root: Path) -> None:
+    """Write pictures of two colours, one on each side, and their labels."""
+    (root / 'train' / 'images').mkdir(parents=True)
+    (root / 'train' / 'labels').mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(16):
+        labels = np.zeros((56, 56), np.uint8)
+        labels[:, 28:] = 1
+        tint = np.where(labels[..., None] == 0, (200, 60, 60), (40, 90, 220))
+        image = np.clip(tint + rng.normal(0, 30, (56, 56, 3)), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(root / 'train' / 'images' / f'drive_{index:02d}.png'), image)
+        cv2.imwrite(str(root / 'train' / 'labels' / f'drive_{index:02d}.png'), labels)
+    (root / 'classes.yaml').write_text('classes: [{name: left}, {name: right}]\n')
+
+
+@pytest.fixture(scope='module')
+def miniature(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp('miniature')
+    write_data(root / 'data')
+    state = tiny_backbone().model.state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, root / 'tiny.safetensors')
+    text = MINIATURE.replace('WEIGHTS', str(root / 'tiny.safetensors'))
+    (root / 'recipe.yaml').write_text(text.replace('ROOT', str(root / 'data')))
+    return root
+
+
+def train(root: Path, out: str, *more: str) -> int:
+    recipe = str(root / 'recipe.yaml')
+    places = ['--out', str(root / out), '--cache', str(root / 'cache'), '--quiet']
+    return main(['train', recipe, *places, *more])
+
+
+def test_train_makes_a_bundle_again_byte_for_byte_and_finds_it(miniature, monkeypatch, capsys):
+    assert train(miniature, 'first') == 0
+    bundle = miniature / 'first' / 'bundle'
+    manifest = read_manifest(bundle / 'manifest.json')
+    assert [c.name for c in manifest.classes] == ['left', 'right']
+    assert manifest.heads[0].compiled_classes == ('left', 'right')
+    assert manifest.provenance['recipe']['seed'] == 3
+    assert 'root' not in manifest.provenance['recipe']['data']
+    assert str(miniature) not in (bundle / 'manifest.json').read_text()
+    assert str(bundle) in capsys.readouterr().out
+
+    def never(*args, **kwargs):
+        raise AssertionError('computed again')
+
+    with monkeypatch.context() as patch:
+        for name in ('fit_classifier', 'fit_pixood', 'calibrate_pixood', 'pack_bundle'):
+            patch.setattr(stages, name, never)
+        assert train(miniature, 'first') == 0
+    assert train(miniature, 'second') == 0
+    for path in sorted(bundle.iterdir()):
+        assert path.read_bytes() == (miniature / 'second' / 'bundle' / path.name).read_bytes()
+
+
+def test_a_change_recomputes_what_depends_on_it(miniature, monkeypatch):
+    assert train(miniature, 'third') == 0
+    made = []
+    for name in ('fit_classifier', 'fit_pixood', 'calibrate_pixood', 'pack_bundle'):
+        whole = getattr(stages, name)
+
+        def counted(*args, whole=whole, name=name, **kwargs):
+            made.append(name)
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(stages, name, counted)
+    assert train(miniature, 'third', '--set', 'head.upsampling=6') == 0
+    assert made == ['calibrate_pixood', 'pack_bundle']
+    made.clear()
+    assert train(miniature, 'third', '--set', 'condensation.etalons=2') == 0
+    assert made == ['fit_pixood', 'calibrate_pixood', 'pack_bundle']
+
+
+def test_export_writes_the_stages(miniature):
+    places = ['--out', str(miniature / 'first'), '--cache', str(miniature / 'cache'), '--quiet']
+    assert main(['export', str(miniature / 'recipe.yaml'), *places]) == 0
+    names = {path.name for path in (miniature / 'first' / 'export').iterdir()}
+    assert {'backbone.onnx', 'backbone.data', 'head.onnx'} <= names
+
+
+def test_the_quality_of_the_classifier_is_recorded(miniature):
+    assert train(miniature, 'first') == 0
+    report = json.loads((miniature / 'first' / 'classifier' / 'report.json').read_text())
+    assert report['val']['patch_accuracy'] > 0.9
+    assert len(report['history']) == 4
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ('data.root=/nowhere', 'is no folder'),
+        ('classifier.epochs=0', 'at least 1'),
+        ('classifier.kind=tree', 'mlp, linear'),
+        ('condensation.etalon=5', "unknown ['etalon']; known keys are method, etalons"),
+        ('seed=[1]', 'expected a whole number'),
+        ('view.height=57', 'multiple of the patch'),
+        ('bundle.in_distribution=[up]', "['up']: no such class; known are left, right"),
+        ('head.upsampling=9', 'expected 1 to 7'),
+        ('backbone.weights=pypi:nothing==1', 'known are'),
+        ('backbone.layers=[7]', 'blocks 0 to 2'),
+        ('data.layout=kitti', 'known are'),
+        ('seed', 'section.key=value'),
+        ('name.x=1', 'section.key=value'),
+    ],
+)
+def test_a_mistake_gives_one_line_and_status_2(miniature, capsys, change, message):
+    assert train(miniature, 'mistake', '--set', change) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('trainer: ')
+    assert message in error
+
+
+def test_unreadable_recipes_are_refused(tmp_path, capsys):
+    assert main(['fit', str(tmp_path / 'none.yaml')]) == 2
+    (tmp_path / 'a.yaml').write_text('name: [')
+    assert main(['fit', str(tmp_path / 'a.yaml')]) == 2
+    (tmp_path / 'b.yaml').write_text('name: x\n')
+    assert main(['fit', str(tmp_path / 'b.yaml')]) == 2
+    text = capsys.readouterr().err
+    assert 'none.yaml cannot be read' in text
+    assert 'is no YAML' in text
+    assert "lacks ['data', 'bundle']" in text
+
+
+def test_the_shipped_recipe_is_whole():
+    recipe = load_recipe(SHIPPED)
+    assert recipe.view.height % 14 == recipe.view.width % 14 == 0
+    assert recipe.head.upsampling == 7
+    assert recipe.bundle.in_distribution == ('Road', 'Pavement')
+    assert recipe.classifier.seed == recipe.condensation.seed == recipe.seed
+
+
+def test_the_digest_leaves_out_where_the_pictures_lie():
+    one = load_recipe(SHIPPED)
+    assert load_recipe(SHIPPED, ['data.root=/elsewhere']).sha256() == one.sha256()
+    assert load_recipe(SHIPPED, ['view.width=658']).sha256() != one.sha256()
+
+
+def test_the_data_root_is_found_in_the_environment(tmp_path, monkeypatch):
+    recipe = load_recipe(SHIPPED, ['data.root=some_folder'])
+    monkeypatch.delenv('OOD_DATA', raising=False)
+    with pytest.raises(ConfigError, match='set OOD_DATA'):
+        recipe.data_root()
+    (tmp_path / 'some_folder').mkdir()
+    monkeypatch.setenv('OOD_DATA', str(tmp_path))
+    assert recipe.data_root() == tmp_path / 'some_folder'
+
+
+def test_help_lists_every_stage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(['--help'])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*STAGES, 'evaluate'))
+    assert {f.name for f in dataclasses.fields(Recipe)} >= {'data', 'bundle', 'head'}
