@@ -23,7 +23,7 @@ def some_classes(pictures=24, **options):
 
 def a_run(classes=None, **options):
     settings = CondensationSettings(**{'etalons': 6, 'epochs': 10} | options)
-    return condensation._Run(classes or some_classes(), settings)
+    return settings.bank(classes or some_classes())
 
 
 def test_temperature_and_moves_follow_the_published_schedule():
@@ -123,17 +123,17 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
     expected = condense(classes, settings)
     epoch = condensation._epoch
 
-    def killed(run, optimiser, number):
-        if number == 9:
+    def killed(*arguments):
+        if arguments[-1] == 9:
             raise KeyboardInterrupt
-        return epoch(run, optimiser, number)
+        return epoch(*arguments)
 
     monkeypatch.setattr(condensation, '_epoch', killed)
     options = {'checkpoint': tmp_path / 'state', 'checkpoint_every': 5, 'key': 'features'}
     with pytest.raises(KeyboardInterrupt):
         condense(classes, settings, **options)
     done = []
-    monkeypatch.setattr(condensation, '_epoch', lambda *a: (done.append(a[2]), epoch(*a))[1])
+    monkeypatch.setattr(condensation, '_epoch', lambda *a: (done.append(a[-1]), epoch(*a))[1])
     got = condense(classes, settings, **options)
 
     assert done[0] == 5
