@@ -68,7 +68,7 @@ class Engine(ABC):
         """
         spec = self.manifest.input
         expected = (spec.height, spec.width, 3)
-        if image.dtype != np.uint8 or image.ndim != 4 or image.shape[1:] != expected:
+        if image.dtype != np.uint8 or image.shape[1:] != expected or not len(image):
             raise EngineError(
                 f'engine input is {image.dtype} {image.shape}, expected uint8 (B, '
                 f'{spec.height}, {spec.width}, 3): resize with ood_perception.geometry'
