@@ -9,7 +9,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = 'ood_perception'
-HERE = Path(__file__).parent
+# colcon --symlink-install runs this file through a link in its build folder
+HERE = Path(__file__).resolve().parent
 VERSION = '0.1.0'
 
 # PyPI has an unrelated package `trainer`: ours is installed under another name.
@@ -64,23 +65,23 @@ setup(
     maintainer_email='maintainers@ood-perception.org',
     python_requires='>=3.10',
     packages=runtime_packages + trainer_packages,
-    package_dir={NAME: NAME, 'ood_perception_trainer': 'trainer'},
+    package_dir={'ood_perception_trainer': 'trainer'},
     package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*']},
     data_files=data_files,
     install_requires=[
         'numpy>=1.26,<3',
         'opencv-python-headless>=4.6,<6',
         'openvino>=2025.0,<2027',
+        'onnx>=1.16,<2',
         'pyyaml>=5.4,<7',
     ],
     extras_require={
         'ros': ros_wheels('jazzy'),
         'ros-jazzy': ros_wheels('jazzy'),
         'ros-kilted': ros_wheels('kilted'),
-        'onnx': ['onnx>=1.16,<2'],
-        'onnxruntime': ['onnxruntime>=1.20,<2', 'onnx>=1.16,<2'],
+        'onnxruntime': ['onnxruntime>=1.20,<2'],
         'bags': BAGS,
-        'train': [*TRAIN, 'onnx>=1.16,<2'],
+        'train': TRAIN,
         'test': ['pytest>=8,<10', 'scikit-learn>=1.4,<2', 'ruff==0.17.5', 'mypy==2.4.1', *BAGS],
     },
     zip_safe=False,

@@ -32,7 +32,7 @@ def slice_head(
         import onnx
     except ImportError as error:
         raise DependencyError(
-            "other classes than the bundle's need onnx: pip install 'ood_perception[onnx]'"
+            "a head for fewer classes than the bundle's is cut with onnx: pip install 'onnx>=1.16'"
         ) from error
     model = onnx.load(str(path))
     names = [CLASS_SURPRISAL.format(index) for index in keep]
