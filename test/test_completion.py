@@ -58,6 +58,11 @@ def change_map(bundle, change):
     return load_bundle(bundle.root)
 
 
+def completed(tmp_path):
+    folder = tmp_path / 'cache' / 'completed'
+    return [p for p in folder.rglob('*') if p.name in ('weights', 'backbone.data')]
+
+
 def leftovers(folder):
     return [p.name for p in folder.rglob('.*') if p.is_file()]
 
@@ -151,7 +156,7 @@ def test_another_version_of_the_donor_is_refused_with_the_remedy(bundle, tmp_pat
     assert hashlib.sha256(b'other weights').hexdigest() in text
     assert 'tiny-donor 1.0' in text
     assert 'exactly this version' in text
-    assert not list((tmp_path / 'cache').rglob('backbone.data'))
+    assert completed(tmp_path) == []
     assert not list((tmp_path / 'cache').rglob('weights.bin'))
 
 
@@ -192,6 +197,23 @@ def test_what_was_downloaded_is_kept_for_other_bundles(bundle, tmp_path, monkeyp
     assert weights_of(complete(other)) == expected_bytes()
 
 
+def test_bundles_with_the_same_weights_share_them_on_disk(bundle, tmp_path):
+    path = write_tiny_bundle(tmp_path / 'other', external_weights=True, upsampling=3)
+    one, two = complete(bundle, donor_of(bundle.root)), complete(load_bundle(path))
+
+    assert one.stage_root != two.stage_root
+    assert (one.stage_root / 'backbone.data').samefile(two.stage_root / 'backbone.data')
+
+
+def test_without_hard_links_the_weights_are_copied(bundle, monkeypatch):
+    def refuse(source, target):
+        raise OSError('this file system has no hard links')
+
+    monkeypatch.setattr(os, 'link', refuse)
+    assert weights_of(complete(bundle, donor_of(bundle.root))) == expected_bytes()
+    assert weights_of(complete(bundle)) == expected_bytes()
+
+
 def test_a_map_that_leads_outside_of_the_donor_is_refused(bundle):
     def change(content):
         content['tensors'][1]['source_offset'] = 10**6
@@ -208,7 +230,7 @@ def test_weights_that_come_out_different_are_refused(bundle, tmp_path):
     altered = change_map(bundle, change)
     with pytest.raises(BundleError, match='bundle and weights do not belong together'):
         complete(altered, donor_of(bundle.root))
-    assert not list((tmp_path / 'cache').rglob('backbone.data'))
+    assert completed(tmp_path) == []
     assert leftovers(tmp_path / 'cache') == []
 
 
@@ -267,7 +289,7 @@ def test_a_killed_completion_leaves_no_weights_and_no_lock(bundle, tmp_path):
     assert process.stdout.readline() == 'half\n'
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
-    assert not list((tmp_path / 'cache').rglob('backbone.data'))
+    assert completed(tmp_path) == []
 
     begin = time.perf_counter()
     done = complete(bundle, donor_of(bundle.root))

@@ -10,6 +10,7 @@ numpy is enough: no torch, no protobuf.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,39 @@ def complete(
     content = _map_of(bundle)
     target = content.target
     folder = cache_root() / 'completed' / f'{target.sha256[:16]}-{bundle.sha256[:16]}'
+    kept = _weights(content, source, progress)
     with locked(folder):
         sweep(folder)
         data = folder / target.file
-        if not (data.is_file() and sha256_of(data) == target.sha256):
-            origin = locate_origin(content.origin, source, progress)
-            make_file(data, lambda file: _write(file, content, origin))
+        if not (data.is_file() and data.samefile(kept)) and not _is_target(data, content):
+            make_file(data, lambda file: _link(kept, file))
         for stage in missing:
             _place_graph(bundle, stage.file, folder)
     return dataclasses.replace(bundle, stage_root=folder)
+
+
+def _weights(content: WeightsMap, source: str | Path | None, progress: Progress | None) -> Path:
+    """Return the completed external data, kept once for all bundles that share it."""
+    kept = cache_root() / 'completed' / content.target.sha256[:32] / 'weights'
+    with locked(kept):
+        sweep(kept.parent)
+        if not _is_target(kept, content):
+            origin = locate_origin(content.origin, source, progress)
+            make_file(kept, lambda file: _write(file, content, origin))
+    return kept
+
+
+def _is_target(path: Path, content: WeightsMap) -> bool:
+    return path.is_file() and sha256_of(path) == content.target.sha256
+
+
+def _link(kept: Path, file: Path) -> None:
+    """Make `file` the same file as `kept`; a copy where the file system knows no hard links."""
+    file.unlink()
+    try:
+        os.link(kept, file)
+    except OSError:
+        shutil.copyfile(kept, file)
 
 
 def _map_of(bundle: Bundle) -> WeightsMap:
