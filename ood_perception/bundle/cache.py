@@ -87,9 +87,9 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed left in `folder`; hold its lock."""
-    for stale in folder.glob('.*'):
+def sweep(folder: Path, prefix: str = '.') -> None:
+    """Remove temporary files (of `prefix`) of processes that were killed; hold the lock."""
+    for stale in folder.glob(f'{prefix}*'):
         if stale.is_file():
             stale.unlink(missing_ok=True)
 
