@@ -91,6 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f'.{arguments[0]}', __package__)
             return int(module.main(arguments[1:]) or 0)
         run_stage(parser().parse_args(arguments))
+    except ModuleNotFoundError as error:
+        print(
+            f"trainer: the package {error.name} is missing: pip install 'ood_perception[train]'",
+            file=sys.stderr,
+        )
+        return 2
     except OodPerceptionError as error:
         print(f'trainer: {error}', file=sys.stderr)
         return 2
