@@ -38,7 +38,8 @@ class CondensationSettings:
     epochs: length of the schedule: the first epoch warms up, the last tenth cools down, between
         them unsupported etalons are moved (when reinitialise).
     pictures: pictures a batch. learning_rate: AdamW's, cosine to 0 over the epochs.
-    matmul: 'f32', or 'bf16' for products rounded to bfloat16 (sums stay float32).
+    matmul: 'f32', or 'bf16' for products of factors rounded to bfloat16 (sums stay float32); on a
+        CPU it hardly pays: batches differ in size, and each new size costs a new kernel.
     """
 
     method: str = 'condensation'
