@@ -12,7 +12,7 @@ BUNDLE = ood_perception/bundles/road_default
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv check-python bundle clean test-ros
+.PHONY: help demo test lint venv check-python bundle tables bench clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,15 @@ test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the o
 
 bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (needs the CamVid pictures: OOD_DATA=folder)
 	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLE)
+
+tables: $(VENV)/.all-$(DISTRO) ## Selection and ablation tables again (needs the pictures: OOD_DATA=folder)
+	$(RUN) -m trainer selection config/train/selection_camvid.yaml
+	$(RUN) -m trainer ablation config/train/ablation_camvid.yaml
+
+bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into docs/benchmarks
+	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --json docs/benchmarks/bundle.json
+	$(RUN) -m trainer.bench_head --json docs/benchmarks/head.json
+	$(RUN) -m ood_perception.ros.bench_node --out docs/benchmarks/node.json
 
 clean: ## Remove environments and outputs
 	rm -rf .venv .venv-* $(OUT) build dist *.egg-info

@@ -11,9 +11,11 @@ One thread, random numbers: the time depends on the sizes alone.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,13 +144,20 @@ def main() -> None:
     parser.add_argument('--bank', type=_pair, action='append', help='CLASSESxETALONS')
     parser.add_argument('--factor', type=int, default=7)
     parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--json', type=Path, help='also write every timing to this file')
     options = parser.parse_args()
     torch.set_num_threads(1)
+    record = []
     for grid in options.grid or [(20, 40), (27, 48)]:
         for classes, etalons in options.bank or [(2, 1000), (11, 200)]:
             print(f'{grid[0]}x{grid[1]} patches, x{options.factor}, {classes} x {etalons} etalons')
             timings = time_forms(grid, classes, etalons, options.factor, repeats=options.repeats)
             print(report(timings), flush=True)
+            case = {'grid': grid, 'classes': classes, 'etalons': etalons}
+            record += [{**case, 'factor': options.factor, **asdict(t)} for t in timings]
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':
