@@ -1,0 +1,72 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Promised against observed rates per class: each reading against a count by hand."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+from test_trainer_pixood import (  # noqa: E402
+    CLASSES,
+    LAYERS,
+    classifier,
+    head_of,
+    make_feature_set,
+    model,
+    train,
+)
+
+from ood_perception.geometry import labels_to_grid  # noqa: E402
+from trainer.promise import (  # noqa: E402
+    count_readings,
+    readings_rows,
+    readings_table,
+)
+
+__all__ = ['classifier', 'model', 'train']
+CHOSEN = ('road', 'pavement')
+
+
+@pytest.fixture(scope='module')
+def fresh():
+    return make_feature_set(pictures=6, seed=3)
+
+
+@pytest.fixture(scope='module')
+def counts(model, fresh):
+    groups = ['one'] * 3 + ['two'] * 3
+    return count_readings(head_of(model, 'min'), model, fresh, CHOSEN, groups, CLASSES)
+
+
+def total(pictures):
+    return sum(picture.flagged for picture in pictures), sum(p.pixels for p in pictures)
+
+
+def test_the_served_reading_is_what_the_exported_head_flags(model, fresh, counts):
+    head = head_of(model, 'min')
+    tokens = [torch.from_numpy(np.array(fresh.tokens[layer])).float() for layer in LAYERS]
+    chosen = torch.tensor([float(name in CHOSEN) for name in head.compiled_classes])
+    with torch.inference_mode():
+        surprisal = head(*tokens, chosen)[0].numpy()
+    labels = np.stack([labels_to_grid(np.asarray(x), surprisal.shape[1:]) for x in fresh.labels])
+    for number, rate in enumerate((0.01, 0.02, 0.05)):
+        flagged = surprisal >= -np.log10(rate)
+        by_class = [(flagged & (labels == c)).sum() for c in range(len(CLASSES))]
+        assert total(counts['served'])[0][number] == pytest.approx(by_class, abs=2)
+    assert total(counts['served'])[1].tolist() == [(labels == c).sum() for c in range(3)]
+
+
+def test_the_least_over_classes_never_flags_more_than_the_own_table(counts):
+    served, own = total(counts['served'])[0], total(counts['held-out'])[0]
+    assert (served[:, :2] <= own[:, :2]).all()
+    assert own.sum() > 0
+
+
+def test_every_reading_has_its_column_and_classes_that_are_not_served_stay_empty(counts):
+    lines = readings_table(readings_rows(counts, CLASSES, CHOSEN)).splitlines()
+    sky = [line for line in lines if '| sky |' in line]
+    assert 'own table' in lines[0]
+    assert 'served map' in lines[0]
+    assert sky
+    assert all(line.split('|')[6].strip() == '' for line in sky)
+    assert {line.split('|')[1].strip() for line in lines[2:]} == {'all', 'one', 'two'}

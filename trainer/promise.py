@@ -1,0 +1,163 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Hold every class's table to its promise on pictures that nothing was fitted or calibrated on.
+
+Three readings of one pass over a split: each pixel judged by its own class's held-out table, by
+its own class's Neyman-Pearson table of the paper, and by the served map (least surprisal over the
+recipe's in-distribution classes, which can only flag less).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.evaluation.promise import (
+    EVERY_GROUP,
+    PictureAlarms,
+    PromiseRow,
+    count_alarms,
+    promise_rows,
+)
+from ood_perception.evaluation.reports import markdown_table, promise_record
+
+from .calibrate import score_maps
+from .config import load_recipe
+from .datasets import load_pictures
+from .features import FeatureSet
+from .heads.pixood import PixOODModel
+from .heads.pixood_files import load_model
+from .heads.pixood_module import PixOODHead
+from .heads.tables import MonotoneTable
+from .results import write_json
+from .stages import Trainer
+
+READINGS = ('held-out', 'paper', 'served')
+Maps = npt.NDArray[np.float32]
+
+
+def count_readings(
+    head: PixOODHead,
+    model: PixOODModel,
+    features: FeatureSet,
+    in_distribution: Sequence[str],
+    groups: Sequence[str],
+    classes: Sequence[str],
+) -> dict[str, list[PictureAlarms]]:
+    """
+    Count flagged pixels per picture for every reading.
+
+    head: per-class scores of all classes with etalons. groups: one name a picture.
+    classes: names by label id. Pixels of classes without etalons are left out.
+    """
+    names = head.compiled_classes
+    counts: dict[str, list[PictureAlarms]] = {reading: [] for reading in READINGS}
+    ids = np.full(256, 255, np.uint8)
+    ids[[classes.index(name) for name in names]] = np.arange(len(names))
+    chosen = [names.index(name) for name in in_distribution]
+    for (scores, labels), group in zip(
+        score_maps(head, features, progress=True), groups, strict=True
+    ):
+        places = ids[labels]
+        held_out = _apply(scores, [model.held_out_tables[name] for name in names])
+        paper = _apply(scores, [model.paper_tables[name] for name in names])
+        maps = {'held-out': _own(held_out, places), 'paper': _own(paper, places)}
+        maps['served'] = held_out[chosen].min(0)
+        for reading, surprisal in maps.items():
+            counts[reading].append(count_alarms(surprisal, places, len(names), group=group))
+    return counts
+
+
+def _apply(scores: Maps, tables: Sequence[MonotoneTable]) -> Maps:
+    """Map raw scores (S, gh, gw) to surprisal, each by its own table."""
+    pairs = zip(scores, tables, strict=True)
+    return np.stack([table.surprisal(x) for x, table in pairs]).astype(np.float32)
+
+
+def _own(surprisal: Maps, places: npt.NDArray[np.uint8]) -> Maps:
+    """Pick for every pixel the surprisal of its own class; 0 where it has none."""
+    index = np.minimum(places, len(surprisal) - 1)[None].astype(np.int64)
+    return np.where(places < len(surprisal), np.take_along_axis(surprisal, index, 0)[0], 0)
+
+
+def readings_table(rows: Mapping[str, Sequence[PromiseRow]]) -> str:
+    """Return one line per group, class and rate, the readings side by side."""
+    found = {
+        reading: {(row.group, row.class_name, row.promised): row for row in members}
+        for reading, members in rows.items()
+    }
+    lines = []
+    for key, row in found['held-out'].items():
+        cells = [_cell(found[reading].get(key)) for reading in READINGS]
+        pixels = [f'{row.pixels:,}', str(row.pictures)]
+        lines.append([row.group, row.class_name, f'{100 * row.promised:g}', *cells, *pixels])
+    header = ['sequence', 'true class', 'promised, %', 'own table', "own class's paper table"]
+    return markdown_table([*header, 'served map', 'pixels', 'pictures'], lines)
+
+
+def _cell(row: PromiseRow | None) -> str:
+    """Return 'observed [low, high]' in per cent, bold within a factor of two of the promise."""
+    if row is None:
+        return ''
+    low, high = 100 * row.interval.low, 100 * row.interval.high
+    text = f'{100 * row.observed:.2f} [{low:.2f}, {high:.2f}]'
+    return f'**{text}**' if row.kept else text
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run `trainer promise`."""
+    parser = argparse.ArgumentParser('trainer promise', description=__doc__)
+    parser.add_argument('recipe', type=Path, help='YAML file that was trained')
+    parser.add_argument('--out', type=Path, help='its artefacts (default: out/train/<name>)')
+    parser.add_argument('--split', default='test', help='of the same data set')
+    parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE')
+    parser.add_argument('--report', type=Path, help='Markdown file to write')
+    parser.add_argument('--json', type=Path, help='JSON file to write')
+    options = parser.parse_args(arguments)
+    recipe = load_recipe(options.recipe, options.set)
+    folder = options.out or Path('out') / 'train' / recipe.name
+    trainer = Trainer(recipe, folder, None, options.cache)
+    model = load_model(folder / 'calibrate')
+    head = PixOODHead(
+        model, recipe.head.upsampling, 'min', half_weights=recipe.head.half_weights
+    ).eval()
+    pictures = load_pictures(recipe.data.layout, recipe.data_root(), options.split)
+    chosen = recipe.bundle.in_distribution
+    counts = count_readings(
+        *(head, model, trainer.features(options.split), chosen),
+        *(pictures.sequences, trainer.class_names),
+    )
+    rows = readings_rows(counts, head.compiled_classes, chosen)
+    _write(rows, options.report, options.json)
+
+
+def readings_rows(
+    counts: Mapping[str, Sequence[PictureAlarms]], names: Sequence[str], chosen: Sequence[str]
+) -> dict[str, list[PromiseRow]]:
+    """Return the rows of every reading; the served map's only for the classes that it serves."""
+    rows = {}
+    for reading, pictures in counts.items():
+        pooled = chosen if reading == 'served' else names
+        kept = promise_rows(pictures, names, pooled)
+        shown = {*chosen, 'pooled'} if reading == 'served' else {*names, 'pooled'}
+        rows[reading] = [row for row in kept if row.class_name in shown]
+    return rows
+
+
+def _write(
+    rows: Mapping[str, Sequence[PromiseRow]], report: Path | None, record: Path | None
+) -> None:
+    table = readings_table(rows)
+    overall = sum(row.kept for row in rows['held-out'] if row.group == EVERY_GROUP)
+    print(f'{table}\nown table within a factor of two, all sequences: {overall} lines')
+    if report:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(table, encoding='utf-8')
+    if record:
+        write_json(record, {reading: promise_record(list(r)) for reading, r in rows.items()})
