@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+pytest.importorskip('torch')
+
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 from ood_perception.evaluation.reports import markdown_table, metric_cell, percent

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+
+pytest.importorskip('torch')
 from tiny_backbones import tiny_backbone
 
 from ood_perception.errors import ConfigError

@@ -5,15 +5,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
-from feature_sets import make_feature_set
-from pixood_models import some_model
 
-from ood_perception.errors import ConfigError, DataError
-from trainer.data import ClassMap, PictureList
-from trainer.heads.pixood_module import PixOODHead
-from trainer.rows import Row
-from trainer.scoring import (
+torch = pytest.importorskip('torch')
+from feature_sets import make_feature_set  # noqa: E402
+from pixood_models import some_model  # noqa: E402
+
+from ood_perception.errors import ConfigError, DataError  # noqa: E402
+from trainer.data import ClassMap, PictureList  # noqa: E402
+from trainer.heads.pixood_module import PixOODHead  # noqa: E402
+from trainer.rows import Row  # noqa: E402
+from trainer.scoring import (  # noqa: E402
     latency_ms,
     read_mask,
     score_maps,
@@ -21,8 +22,8 @@ from trainer.scoring import (
     scored_pictures,
     write_ground_masks,
 )
-from trainer.segmenter import Classifier
-from trainer.workbench import bench_config, parts_of, picked, reordered
+from trainer.segmenter import Classifier  # noqa: E402
+from trainer.workbench import bench_config, parts_of, picked, reordered  # noqa: E402
 
 CLASSES = ('road', 'pavement')
 

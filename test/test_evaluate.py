@@ -7,6 +7,8 @@ import json
 import cv2
 import numpy as np
 import pytest
+
+pytest.importorskip('torch')
 from bundles import road_picture, write_tiny_bundle
 
 from ood_perception.errors import ConfigError
