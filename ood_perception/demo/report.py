@@ -21,10 +21,9 @@ from ood_perception.demo.verdict import (
     FrameCheck,
     Verdict,
 )
-from ood_perception.errors import DataError
+from ood_perception.evaluation import page
 from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, Float32Array, UInt8Array
 
-_WIDTH = 640
 _SCORE_LOW, _SCORE_HIGH = 0.0, 5.0
 _MASK_COLORS = {'normal': (64, 150, 84), 'obstacle': (235, 52, 72), 'not scored': (52, 56, 64)}
 
@@ -76,9 +75,7 @@ def write_page(folder: Path, frames: Sequence[FrameResult], run: Run) -> Path:
     sections = [_section(folder, number, frame) for number, frame in enumerate(frames, 1)]
     chart = latency_chart([frame.latency_ms for frame in frames])
     body = '\n'.join([_summary(run), _facts(run, frames), chart, _legend(), *sections, _end(run)])
-    page = folder / 'index.html'
-    page.write_text(_PAGE.format(style=_STYLE, body=body), encoding='utf-8')
-    return page
+    return page.write_page(folder / 'index.html', 'Road anomaly demo', [page.Html(body)])
 
 
 def heat(surprisal: Float32Array) -> UInt8Array:
@@ -107,16 +104,6 @@ def mask_picture(mask: UInt8Array, check: FrameCheck | None) -> UInt8Array:
     return picture
 
 
-def _save(folder: Path, name: str, picture: UInt8Array, quality: int = 88) -> str:
-    """Write a picture as JPEG; return its name relative to the page."""
-    height = round(picture.shape[0] * _WIDTH / picture.shape[1])
-    small = cv2.resize(picture, (_WIDTH, height), interpolation=cv2.INTER_AREA)
-    path = folder / name
-    if not cv2.imwrite(str(path), small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]):
-        raise DataError(f'{path} cannot be written: is the folder writable, the disk full?')
-    return name
-
-
 def _section(folder: Path, number: int, frame: FrameResult) -> str:
     """Write one frame's pictures; return its HTML."""
     views = {
@@ -125,17 +112,18 @@ def _section(folder: Path, number: int, frame: FrameResult) -> str:
         'surprisal': ('surprisal', heat(frame.surprisal)),
         'mask': ('mask', mask_picture(frame.mask, frame.check)),
     }
-    figures = ''.join(
-        f'<figure><img loading="lazy" alt="{title}, {html.escape(frame.name)}" '
-        f'src="{_save(folder, f"{number:03d}_{kind}.jpg", picture)}">'
-        f'<figcaption>{title}</figcaption></figure>'
+    figures = page.figures(
+        page.figure(
+            page.save_jpeg(folder, f'{number:03d}_{kind}.jpg', picture),
+            *(title, f'{title}, {frame.name}'),
+        )
         for title, (kind, picture) in views.items()
     )
     noun = 'obstacle' if frame.obstacles == 1 else 'obstacles'
     line = f'{frame.obstacles} {noun} marked; {frame.latency_ms:.0f} ms from camera to mask'
     return (
         f'<section><h2>{html.escape(frame.name)}</h2><p>{line}{_check_line(frame.check)}</p>'
-        f'<div class="views">{figures}</div></section>'
+        f'{figures}</section>'
     )
 
 
@@ -198,11 +186,7 @@ def _facts(run: Run, frames: Sequence[FrameResult]) -> str:
             f'{verdict.promised:.2%}, allowed here {ALLOWED_EXCESS * verdict.promised:.2%} '
             '(within one patch of an object the network sees the object: left out)'
         )
-    cells = ''.join(
-        f'<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>'
-        for key, value in rows.items()
-    )
-    return f'<table>{cells}</table>'
+    return page.facts(rows)
 
 
 def _legend() -> str:
@@ -220,33 +204,5 @@ def _legend() -> str:
 
 def _end(run: Run) -> str:
     """Return the licence notes."""
-    lines = ''.join(f'<li>{html.escape(line)}</li>' for line in run.licences)
-    return (
-        f'<footer><h2>What the bundle derives from</h2><ul>{lines}</ul></footer>' if lines else ''
-    )
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Road anomaly demo</title>
-<meta name="viewport" content="width=device-width"><style>{style}</style></head>
-<body>{body}</body></html>
-"""
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1360px; padding: 1.5rem;
-  background: #14171c; color: #dde1e7 }
-h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.05rem; margin: 0 }
-header p { max-width: 62rem } section { margin: 2rem 0 } section p { margin: .2rem 0 .6rem }
-.good { color: #5fd38a } .bad { color: #ff6b7d } .dim { color: #9aa3b0 }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem 1.2rem .25rem 0;
-  text-align: left; vertical-align: top } th { color: #9aa3b0; font-weight: 500;
-  white-space: nowrap }
-.views { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)) }
-figure { margin: 0 } img { width: 100%; border-radius: 4px; display: block }
-figcaption { color: #9aa3b0; font-size: .85rem } code { color: #f0c674 }
-.swatch { display: inline-block; width: .9em; height: .9em; margin: 0 .3em 0 .8em;
-  vertical-align: -.1em; border-radius: 2px }
-.bar { display: inline-block; width: 9em; height: .9em; vertical-align: -.1em; border-radius: 2px;
-  background: linear-gradient(90deg, #000004, #420a68, #932667, #dd513a, #fca50a, #fcffa4) }
-svg { max-width: 100% } svg text { fill: #9aa3b0; font-size: 11px }
-footer { color: #9aa3b0; border-top: 1px solid #333a44; padding-top: 1rem }
-"""
+    title = '<h2>What the bundle derives from</h2>'
+    return f'<footer>{title}{page.bullets(run.licences)}</footer>' if run.licences else ''
