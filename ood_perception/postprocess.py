@@ -83,7 +83,7 @@ def make_mask(
         keep &= components.peaks >= surprisal_threshold(seed_rate)
     if keep.all():
         return mask, components
-    return _only(components, keep)
+    return keep_components(components, keep)
 
 
 def find_components(mask: BoolArray, surprisal: Float32Array) -> Components:
@@ -100,20 +100,36 @@ def find_components(mask: BoolArray, surprisal: Float32Array) -> Components:
 def obstacles_of(components: Components, geometry: Geometry) -> tuple[Obstacle, ...]:
     """Return the components as obstacles in camera pixels, largest surprisal first."""
     size = (components.patches.shape[0], components.patches.shape[1])
-    picture = (geometry.camera_width, geometry.camera_height)
-    edges = components.boxes.astype(np.float64)
-    low = np.clip(grid_to_camera(edges[:, :2], geometry, size), 0, picture)
-    high = np.clip(grid_to_camera(edges[:, :2] + edges[:, 2:], geometry, size), 0, picture)
+    low, high = _corners(components, geometry)
     areas = components.areas * camera_area_of_cell(geometry, size)
     values = np.column_stack([low, high - low, areas, components.peaks])
-    order = np.lexsort((low[:, 0], low[:, 1], -components.peaks))
+    order = obstacle_order(components, geometry)
     return tuple(Obstacle(*row) for row in values[order].tolist())
 
 
-def _only(components: Components, keep: BoolArray) -> tuple[BoolArray, Components]:
-    """Return the mask and the components that stay, numbered anew."""
+def obstacle_order(components: Components, geometry: Geometry) -> npt.NDArray[np.intp]:
+    """Return which component (0 ... n - 1) each obstacle of obstacles_of is, intp (n,)."""
+    low, _ = _corners(components, geometry)
+    return np.lexsort((low[:, 0], low[:, 1], -components.peaks))
+
+
+def keep_components(components: Components, keep: BoolArray) -> tuple[BoolArray, Components]:
+    """Return the mask, bool (gh, gw), and the components that `keep`, bool (n,), names."""
     numbers = np.zeros(keep.size + 1, dtype=np.int32)
     numbers[1:][keep] = np.arange(1, np.count_nonzero(keep) + 1)
     patches = numbers[components.patches]
     boxes, areas = components.boxes[keep], components.areas[keep]
     return patches > 0, Components(patches, boxes, areas, components.peaks[keep])
+
+
+Corners = npt.NDArray[np.float64]
+
+
+def _corners(components: Components, geometry: Geometry) -> tuple[Corners, Corners]:
+    """Return the corners of the components' boxes inside the camera picture, (n, 2) each."""
+    size = (components.patches.shape[0], components.patches.shape[1])
+    picture = (geometry.camera_width, geometry.camera_height)
+    edges = components.boxes.astype(np.float64)
+    low = np.clip(grid_to_camera(edges[:, :2], geometry, size), 0, picture)
+    high = np.clip(grid_to_camera(edges[:, :2] + edges[:, 2:], geometry, size), 0, picture)
+    return low, high
