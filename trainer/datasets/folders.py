@@ -1,12 +1,20 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Plain folders: one of pictures, one of label PNGs of the same names, and a YAML class map."""
+"""
+Plain folders: one of pictures, one of label PNGs of the same names, and a YAML class map.
+
+<folder>/
+  classes.yaml              classes: [{name, color, ids}, ...], ignored: [ids]
+  <split>/images/<name>.jpg (or .png, .webp, ...)
+  <split>/labels/<name>.png
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..data import ClassMap, PictureList, list_pictures, load_class_map, paired
+from .evaluation_set import EvaluationSet, SetEntry
 
 NAMES = ('train', 'val', 'test')
 
@@ -28,3 +36,18 @@ def load(root: Path, split: str) -> PictureList:
     """Load `root`/`split`/{images,labels} with the class map `root`/classes.yaml."""
     classes = load_class_map(root / 'classes.yaml')
     return load_folders(root / split / 'images', root / split / 'labels', classes)
+
+
+def load_set(root: Path, split: str) -> EvaluationSet:
+    """Open one split of somebody's own pictures for evaluation."""
+    title, pictures = f'{root.name} {split}', load(root, split)
+    return EvaluationSet(f'folders/{split}', title, pictures, 'closed-set', 'image', 'your own')
+
+
+ENTRY = SetEntry(
+    'your own pictures with a YAML class map',
+    load_set,
+    ('folders',),
+    NAMES[::-1],
+    __doc__ or '',
+)

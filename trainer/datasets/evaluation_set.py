@@ -1,0 +1,129 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One data set, opened and checked, with all that an evaluation has to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import ConfigError, DataError
+
+from ..data import PictureList
+
+KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
+REGIONS = ('image', 'road')
+TRACKS = ('', 'AnomalyTrack', 'ObstacleTrack', 'LostAndFound')
+
+UInt8Array = npt.NDArray[np.uint8]
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """
+    The panoptic labels of one picture.
+
+    ids: int32 (H, W), the segment of every pixel, 0 = none.
+    categories: segment id -> category id, in the data set's own numbers.
+    names: category id -> name.
+    """
+
+    ids: Int32Array
+    categories: dict[int, int]
+    names: dict[int, str]
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """
+    A data set that can be measured.
+
+    name: as it was asked for, split included ('streethazards/test'). title: for people.
+    pictures: names, sequences, files; labels of 'anomaly' and 'inspection' sets are 0 normal,
+        1 anomaly, 255 ignored; those of 'closed-set' and 'maritime' sets are class ids.
+    kind: one of KINDS. roi: 'road' where the labels are the road and what stands on it alone, so
+        that no predicted region is needed; else 'image'.
+    licence: what its makers allow. source: where to get it.
+    track: whose size limits the component metrics take, one of TRACKS ('' = none official).
+    classes: the same pictures with the labels of the known classes (anomalies IGNORED), where
+        the set has both; open-set metrics need it.
+    panoptic: the same pictures' segments by index, where the set has them.
+    anomalous_pictures: inspection sets only: True per picture that shows a defect.
+    """
+
+    name: str
+    title: str
+    pictures: PictureList
+    kind: str
+    roi: str
+    licence: str
+    source: str = ''
+    track: str = ''
+    classes: PictureList | None = None
+    panoptic: Callable[[int], Segments] | None = None
+    anomalous_pictures: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.roi not in REGIONS or self.track not in TRACKS:
+            raise ValueError(f'{self.name}: {self.kind!r}, {self.roi!r} or {self.track!r} unknown')
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the pictures have labels; hidden test sets have none."""
+        return bool(self.pictures.labels)
+
+    def read(self, index: int) -> tuple[UInt8Array, UInt8Array | None]:
+        """
+        Return uint8 RGB (H, W, 3) and uint8 labels (H, W), None where the set has no labels.
+
+        Raises DataError naming the picture or label file that is missing, broken or wrong.
+        """
+        image, labels = self.pictures.read(index)
+        return image, labels if self.labelled else None
+
+
+@dataclass(frozen=True)
+class SetEntry:
+    """
+    One row of the table of sets.
+
+    description: one line. load: (folder, split) -> the set; the folder exists.
+    folders: its usual folder names under the root of all sets, first match wins.
+    splits: what may follow the name after '/', the default first; () = anything.
+    tree: the expected tree, for messages and documentation.
+    """
+
+    description: str
+    load: Callable[[Path, str], EvaluationSet]
+    folders: tuple[str, ...]
+    splits: tuple[str, ...] = ('',)
+    tree: str = ''
+
+    def find(self, root: Path) -> Path:
+        """Return the set's folder under `root`; DataError naming the places and the tree."""
+        for name in self.folders:
+            if (root / name).is_dir():
+                return root / name
+        places = ' or '.join(str(root / name) for name in self.folders)
+        raise DataError(
+            f'{self.description}: expected in {places}; put (or link) it there, or give '
+            f'another root\nexpected tree:\n{self.tree.strip()}'
+        )
+
+    def check_split(self, name: str, split: str) -> str:
+        """Return the split, the default for ''; ConfigError for one that the set does not have."""
+        if not self.splits:
+            return split
+        if not split:
+            return self.splits[0]
+        if split not in self.splits:
+            raise ConfigError(f'{name} has no split {split!r}; it has {", ".join(self.splits)}')
+        return split
