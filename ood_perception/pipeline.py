@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ood_perception.bundle.manifest import Manifest
+from ood_perception.calibration import SetTable, read_samples
 from ood_perception.engines.base import Engine
 from ood_perception.errors import EngineError, ImageError
 from ood_perception.geometry import (
@@ -23,7 +24,7 @@ from ood_perception.geometry import (
 )
 from ood_perception.postprocess import make_mask, obstacles_of
 from ood_perception.roi import class_table, fixed_region, scored_region
-from ood_perception.settings import Settings, class_ids, class_vector, head_of
+from ood_perception.settings import Settings, chosen_classes, class_ids, class_vector, head_of
 from ood_perception.types import (
     BoolArray,
     Detection,
@@ -59,6 +60,7 @@ class _State:
     engine: Engine
     in_distribution: Float32Array
     roi_classes: BoolArray
+    table: SetTable | None
     views: dict[tuple[str, Size], _View] = field(default_factory=dict)
 
 
@@ -74,8 +76,9 @@ class Pipeline:
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings | None = None) -> None:
         """Raise ConfigError where the settings name classes that bundle or engine lack."""
         self.manifest = bundle.manifest
+        self._samples = read_samples(bundle)
         self._writing = threading.Lock()
-        self._state = _new_state(self.manifest, engine, settings or Settings())
+        self._state = self._new_state(engine, settings or Settings())
 
     @property
     def settings(self) -> Settings:
@@ -100,7 +103,7 @@ class Pipeline:
         """Replace settings, engine or both at once; ConfigError changes nothing."""
         with self._writing:
             old = self._state
-            self._state = _new_state(self.manifest, engine or old.engine, settings or old.settings)
+            self._state = self._new_state(engine or old.engine, settings or old.settings)
 
     def swap_engine(self, engine: Engine) -> Engine:
         """Replace the engine; return the old one, to close once no earlier run is at work."""
@@ -136,6 +139,15 @@ class Pipeline:
             results[item.index] = detection
         return [result for result in results if result is not None]
 
+    def _new_state(self, engine: Engine, settings: Settings) -> _State:
+        manifest = self.manifest
+        names = settings.roi.classes or manifest.ground_classes
+        ids = class_ids(manifest, names, 'roi classes')
+        vector = class_vector(manifest, engine, settings)
+        sample = self._samples.get(head_of(manifest, engine).name)
+        table = sample.table(chosen_classes(manifest, settings)) if sample else None
+        return _State(settings, engine, vector, class_table(ids), table)
+
     def _view(self, state: _State, frame: Frame) -> _View:
         """Return the frame's view, kept per camera and picture size."""
         _check_image(frame)
@@ -163,13 +175,6 @@ class _Input:
     view: _View
     image: UInt8Array
     preprocess_ms: float
-
-
-def _new_state(manifest: Manifest, engine: Engine, settings: Settings) -> _State:
-    names = settings.roi.classes or manifest.ground_classes
-    ids = class_ids(manifest, names, 'roi classes')
-    vector = class_vector(manifest, engine, settings)
-    return _State(settings, engine, vector, class_table(ids))
 
 
 def _grid_size(manifest: Manifest, engine: Engine) -> Size:
@@ -233,6 +238,8 @@ def _detect(
     settings, view = state.settings, item.view
     # Copies: the engine may use its buffers again, and a batch would live as long as one frame.
     surprisal, labels = surprisal.astype(np.float32), labels.astype(np.uint8)
+    if state.table is not None:
+        surprisal = state.table(surprisal)
     scored = scored_region(settings.roi.mode, labels, view.fixed, state.roi_classes)
     size = (surprisal.shape[0], surprisal.shape[1])
     mask, components = make_mask(

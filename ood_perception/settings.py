@@ -74,7 +74,8 @@ def class_vector(manifest: Manifest, engine: Engine, settings: Settings) -> Floa
     head = head_of(manifest, engine)
     names = chosen_classes(manifest, settings)
     if head.selection != 'min':
-        if settings.in_distribution and set(names) != set(manifest.in_distribution):
+        chosen_by_table = bool(head.set_calibration)
+        if not chosen_by_table and set(names) != set(manifest.in_distribution):
             raise ConfigError(
                 f'in_distribution {", ".join(names)}: head {head.name} ({head.selection}) has one '
                 f'table for {", ".join(manifest.in_distribution)} and no class choice; leave it '

@@ -12,6 +12,7 @@ from bundles import backbone_weights, expected_maps, expected_tokens, road_pictu
 
 from ood_perception.bundle.manifest import ClassSpec, HeadSpec, InputSpec, Manifest, StageSpec
 from ood_perception.bundle.store import load_bundle
+from ood_perception.calibration import HeldOutSample, arrays_of
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, EngineError, ImageError
@@ -352,3 +353,20 @@ def test_real_engines_in_the_ground_region_with_other_classes(real_pipeline):
     (reversed_roles,) = real_pipeline.run(frames[:1])
     assert reversed_roles.mask[4:].all()
     assert not reversed_roles.mask[0].any()
+
+
+def test_the_served_surprisal_is_that_of_the_chosen_set(tmp_path):
+    rng = np.random.default_rng(0)
+    own = -np.log10(rng.random((20_000, 2))) / 2  # a head that flags too little, for either class
+    sample = HeldOutSample(('road', 'pavement'), own, rng.integers(0, 2, 20_000), np.ones(20_000))
+    np.savez(tmp_path / 'calibration.npz', **arrays_of(sample))
+    manifest = manifest_of()
+    head = replace(manifest.heads[0], set_calibration='calibration.npz')
+    manifest = replace(manifest, heads=(head,))
+    bundle = SimpleNamespace(manifest=manifest, path=lambda file: tmp_path / file)
+    pipeline = Pipeline(bundle, KnownEngine(manifest), WHOLE)
+    road = pipeline.run([Frame(picture(red=50))])[0].surprisal  # the engine says 1
+    np.testing.assert_allclose(road, 2, atol=0.1)
+    pipeline.settings = replace(WHOLE, in_distribution=('road', 'pavement'))
+    both = pipeline.run([Frame(picture(red=250))])[0].surprisal  # the engine says 0.5
+    np.testing.assert_allclose(both, 2, atol=0.15)

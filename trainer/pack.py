@@ -26,6 +26,7 @@ from ood_perception.bundle.manifest import (
 )
 from ood_perception.bundle.reading import read_manifest
 from ood_perception.bundle.store import file_spec, write_manifest
+from ood_perception.calibration import HeldOutSample, arrays_of
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.types import JsonDict
 
@@ -38,6 +39,7 @@ from .weights import weights_map
 
 WEIGHTS_MAP = 'weights.map.json'
 CARD = 'MODEL_CARD.md'
+SET_CALIBRATION = 'calibration.npz'
 _TOOLS = ('torch', 'transformers', 'onnx', 'numpy')
 PIXOOD_NOTICE = (
     'PixOOD: an independent implementation of the published method; its authors (Toyota Motor '
@@ -80,6 +82,7 @@ def pack_bundle(
     ship_weights: bool = False,
     weights: str = 'f16',
     overwrite: bool = False,
+    held_out: HeldOutSample | None = None,
 ) -> Manifest:
     """
     Write a bundle directory; the same inputs give the same bytes.
@@ -87,6 +90,7 @@ def pack_bundle(
     images: uint8 (2, h, w, 3) RGB at network size: the golden inputs, and the network size.
     ship_weights: put backbone.data into the bundle; else only the map that completes it from the
         backbone's origin. weights: 'f16' or 'f32', see export_stages.
+    held_out: sample for the tables of sets of classes; None serves the graph's surprisal as it is.
 
     Raises BundleError when path exists and overwrite is false, or when the weights cannot be
     completed from their origin.
@@ -96,9 +100,13 @@ def pack_bundle(
         raise BundleError(
             f'{path} exists; give another path, or allow overwriting (which only a bundle is)'
         )
-    make_folder(
-        path, lambda folder: _write(folder, backbone, head, images, text, ship_weights, weights)
-    )
+
+    def write(folder: Path) -> None:
+        if held_out is not None:
+            write_npz(folder / SET_CALIBRATION, arrays_of(held_out))
+        _write(folder, backbone, head, images, text, ship_weights, weights)
+
+    make_folder(path, write)
     return read_manifest(path / MANIFEST_NAME)
 
 
@@ -119,7 +127,8 @@ def _write(
         exported = export_stages(baked, head, folder, size, weights)
     else:
         exported = _without_weights(folder, backbone, baked, head, size, weights)
-    manifest = _manifest(backbone, head, size, text, exported)
+    sets = SET_CALIBRATION if (folder / SET_CALIBRATION).is_file() else ''
+    manifest = _manifest(backbone, head, size, text, exported, sets)
     card = model_card(manifest, text.data, text.metrics)
     (folder / CARD).write_text(card, encoding='utf-8')
     files = {path.name: file_spec(path) for path in sorted(folder.iterdir())}
@@ -177,6 +186,7 @@ def _manifest(
     size: tuple[int, int],
     text: BundleText,
     exported: ExportedStages,
+    set_calibration: str,
 ) -> Manifest:
     spec = HeadSpec(
         name='pixood',
@@ -186,6 +196,7 @@ def _manifest(
         selection=head.selection,
         calibration=head.calibration,
         compiled_classes=head.compiled_classes,
+        set_calibration=set_calibration,
     )
     # a path of the machine that packed says nothing elsewhere
     known = {key: value for key, value in backbone.provenance.items() if key != 'path'}

@@ -18,6 +18,7 @@ from ood_perception import __version__
 from ood_perception.bundle.cache import cache_root, locked, make_file, make_folder, sha256_of
 from ood_perception.bundle.manifest import MANIFEST_NAME, ClassSpec, Manifest
 from ood_perception.bundle.reading import read_manifest
+from ood_perception.calibration import HeldOutSample, arrays_of, sample_of
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import geometry_for, to_network
 
@@ -27,10 +28,11 @@ from .data import PictureList, split_contiguous
 from .datasets import load_pictures
 from .export import export_stages
 from .features import FeatureSet, View, extract, joined
+from .golden import write_npz
 from .heads.pixood import PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
 from .heads.pixood_files import load_model, save_model
 from .heads.pixood_module import PixOODHead
-from .pack import BundleText, git_revision, pack_bundle
+from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
 from .segmenter import (
     Classifier,
     evaluate_classifier,
@@ -38,6 +40,7 @@ from .segmenter import (
     load_classifier,
     save_classifier,
 )
+from .set_calibration import sample_held_out
 
 LOG = logging.getLogger(__name__)
 KEY_FILE = 'key.json'
@@ -194,6 +197,22 @@ class Trainer:
         """Return the calibrated head."""
         return self._uncalibrated_head(self.calibrate(), self.recipe.head.selection)
 
+    def held_out_sample(self) -> HeldOutSample:
+        """Draw (or find) the held-out sample that tables of sets of classes are fitted on."""
+        head, folder = self.head(), self.folder / 'sets'
+        features = self.calibration_features
+        key = digest([_key_of(self.folder / 'calibrate'), features.key, self.class_names])
+
+        def make(target: Path) -> None:
+            sample = sample_held_out(
+                *(head, features, self.class_names), seed=self.recipe.seed, progress=self.progress
+            )
+            write_npz(target / SET_CALIBRATION, arrays_of(sample))
+
+        _artefact(folder, key, make)
+        with np.load(folder / SET_CALIBRATION, allow_pickle=False) as arrays:
+            return sample_of(arrays)
+
     def export(self) -> Path:
         """Write (or find) the ONNX stages with all weights; return their folder."""
         head, folder = self.head(), self.folder / 'export'
@@ -212,15 +231,19 @@ class Trainer:
         """Write (or find) the bundle."""
         path = self.bundle or self.folder / 'bundle'
         model = self.calibrate()
-        key = digest([_key_of(self.folder / 'calibrate'), self.recipe.sha256(), __version__])
+        parts = [_key_of(self.folder / 'calibrate'), self.recipe.sha256(), __version__]
+        key = digest([*parts, SET_CALIBRATION])
         note, manifest = self.folder / 'pack.json', path / MANIFEST_NAME
         if note.is_file() and manifest.is_file():
             packed = json.loads(note.read_text())
             if packed == {'key': key, 'manifest': sha256_of(manifest)}:
                 LOG.info('bundle %s is up to date', path)
                 return read_manifest(manifest)
+        # the paper's tables promise by a Gaussian: they are shipped as they are, for reproduction
+        served_by_count = self.recipe.head.calibration == 'held-out'
         result = pack_bundle(
             *(path, self.backbone, self.head(), self._golden_pictures(), self._text(model)),
+            held_out=self.held_out_sample() if served_by_count else None,
             ship_weights=self.recipe.bundle.ship_weights,
             weights='f16' if self.recipe.head.half_weights else 'f32',
             overwrite=True,

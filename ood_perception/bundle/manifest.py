@@ -70,6 +70,8 @@ class HeadSpec:
     calibration: 'held-out' or 'paper'.
     compiled_classes: the classes whose scores the head graph holds, in the order of the
         'in_distribution' input.
+    set_calibration: file with the held-out sample that the table of any set of classes is fitted
+        on (ood_perception.calibration), '' = the graph's surprisal is served as it is.
     """
 
     name: str
@@ -79,6 +81,7 @@ class HeadSpec:
     selection: str
     calibration: str
     compiled_classes: tuple[str, ...]
+    set_calibration: str = ''
 
 
 @dataclass(frozen=True)

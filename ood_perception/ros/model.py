@@ -151,7 +151,7 @@ class Model:
         """Return the classes that count as normal; ConfigError for one that the head lacks."""
         chosen, head = chosen_classes(self.manifest, settings), self._head
         without = [name for name in chosen if name not in head.compiled_classes]
-        if without and head.selection == 'min':
+        if without and (head.selection == 'min' or head.set_calibration):
             raise ConfigError(
                 f'in_distribution {", ".join(without)}: bundle {self.manifest.name} knows the '
                 f'class and has no model of it; choose from {", ".join(head.compiled_classes)}'

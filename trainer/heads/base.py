@@ -42,3 +42,11 @@ class HeadModule(nn.Module, ABC):
         inputs: the tokens of `layers` in order, then in_distribution float32 (C,).
         surprisal: float32 (B, gh*f, gw*f) >= 0. labels: uint8, same shape.
         """
+
+    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """
+        Return (surprisal, labels) and, for a per-class head, the surprisal of each compiled class.
+
+        inputs: as for forward. The surprisal of each class: float32 (B, gh*f, gw*f).
+        """
+        return tuple(self(*inputs))
