@@ -60,8 +60,10 @@ def test_the_table_rises_strictly_from_zero_and_goes_on_beyond_the_counted_part(
     table = whole().table(['road', 'pavement'])
     x = np.linspace(0, 40, 5000, dtype=np.float32)
     y = table(x.reshape(50, 100))
-    assert y.shape == (50, 100) and y.dtype == np.float32
-    assert y[0, 0] == 0 and (np.diff(y.ravel()) > 0).all()
+    assert y.shape == (50, 100)
+    assert y.dtype == np.float32
+    assert y[0, 0] == 0
+    assert (np.diff(y.ravel()) > 0).all()
 
 
 def test_a_table_of_one_calibrated_class_is_nearly_the_identity():
@@ -75,7 +77,8 @@ def test_a_sample_survives_its_file(tmp_path):
     np.savez(tmp_path / 'sample.npz', **arrays_of(sample))
     with np.load(tmp_path / 'sample.npz', allow_pickle=False) as arrays:
         again = sample_of(arrays)
-    assert again.classes == CLASSES and again.pixels(['sky']) == sample.pixels(['sky'])
+    assert again.classes == CLASSES
+    assert again.pixels(['sky']) == sample.pixels(['sky'])
     np.testing.assert_allclose(again.surprisal, sample.surprisal, rtol=1e-3)
 
 
@@ -87,5 +90,5 @@ def test_arrays_that_do_not_fit_are_refused():
 
 def test_too_few_pixels_give_no_table_and_unknown_classes_an_error():
     assert whole(500).table(['road']) is None
-    with pytest.raises(ConfigError, match="'rod'.*was not.*choose among road, pavement, sky"):
+    with pytest.raises(ConfigError, match=r"'rod'.*was not.*choose among road, pavement, sky"):
         whole(10).table(['rod'])
