@@ -48,9 +48,7 @@ def test_mistakes_are_told_with_what_is_known(tmp_path):
         open_set('kitti', tmp_path)
     with pytest.raises(ConfigError, match="no split 'night'; it has test, val, train"):
         open_set('camvid/night', tmp_path)
-    with pytest.raises(
-        DataError, match='expected in .*camvid.*\n.*\n.*\n(.*\n)*.*labels/'
-    ) as error:
+    with pytest.raises(DataError, match=r'expected in .*camvid(.*\n)+.*labels/') as error:
         open_set('camvid', tmp_path)
     assert str(tmp_path / 'camvid') in str(error.value)
     with pytest.raises(DataError, match='nowhere does not exist'):
@@ -82,6 +80,6 @@ def test_a_broken_picture_is_named(tmp_path):
     folder = write_anomaly_folders(tmp_path / 'broken')
     (folder / 'images' / 'drive_0.png').write_bytes(b'\x89PNG\r\n\x1a\n truncated')
     got = open_set(f'anomaly_folders={folder}', tmp_path)
-    with pytest.raises(DataError, match=r'drive_0\.png is missing or cannot be decoded'):
+    with pytest.raises(DataError, match=r'drive_0\.png is broken'):
         got.read(0)
     got.read(1)

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ import numpy.typing as npt
 import yaml
 
 from ood_perception.errors import DataError
+
+from .palette import palette_as_grey
 
 IGNORED = 255
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
@@ -130,7 +133,7 @@ class PictureList:
         if not self.labels:
             return image, np.full(image.shape[:2], IGNORED, np.uint8)
         path = self.labels[index]
-        labels = read_label_ids(path)
+        labels = self.file_ids(index)
         if labels.shape != image.shape[:2]:
             raise DataError(
                 f'{path} has {labels.shape[1]} x {labels.shape[0]} pixels, its picture '
@@ -145,26 +148,50 @@ class PictureList:
             )
         return image, known.astype(np.uint8)
 
+    def file_ids(self, index: int) -> UInt8Array:
+        """Return the label file's own ids, uint8 (H, W); other encodings override this."""
+        return read_label_ids(self.labels[index])
+
 
 def read_image(path: Path) -> UInt8Array:
     """Return a picture as uint8 (H, W, 3) RGB; DataError where it is missing or broken."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f'picture {path} is missing or cannot be decoded')
+    image = decoded(path, 'picture', cv2.IMREAD_COLOR)
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
 def read_label_ids(path: Path) -> UInt8Array:
-    """Return a label file's ids as uint8 (H, W); DataError where it is not one 8-bit channel."""
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None:
-        raise DataError(f'label file {path} is missing or cannot be decoded')
+    """
+    Return a label file's ids as uint8 (H, W): grey values, or the indices of a palette PNG.
+
+    Raises DataError where it is missing, broken or not one 8-bit channel.
+    """
+    labels = decoded(path, 'label file', cv2.IMREAD_UNCHANGED)
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise DataError(
             f'label file {path} is {labels.dtype} with shape {labels.shape}; '
             'expected one channel of 8-bit class ids'
         )
     return labels
+
+
+def decoded(path: Path, what: str, flags: int) -> npt.NDArray[Any]:
+    """
+    Decode a picture file as OpenCV does (BGR); a palette PNG gives its indices unless in colour.
+
+    what: how an error calls the file. Raises DataError where it is missing, cut off or broken.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f'{what} {path} is missing or cannot be read: {error.strerror}') from error
+    if flags == cv2.IMREAD_UNCHANGED:
+        content = palette_as_grey(content)
+    # OpenCV 4 fills what a cut JPEG lacks with grey and says nothing.
+    cut = content[:2] == b'\xff\xd8' and content.rfind(b'\xff\xd9', -65536) < 0
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content and not cut else None
+    if image is None:
+        raise DataError(f'{what} {path} is broken: it cannot be decoded; fetch it again')
+    return np.asarray(image)
 
 
 def list_pictures(folder: Path) -> list[Path]:

@@ -65,7 +65,8 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
     place = Path(folder).expanduser() if folder else entry.find(root)
     if not place.is_dir():
         raise DataError(
-            f'{entry.description}: folder {place} does not exist\nexpected tree:\n{entry.tree.strip()}'
+            f'{entry.description}: folder {place} does not exist\n'
+            f'expected tree:\n{entry.tree.strip()}'
         )
     return entry.load(place, chosen)
 
