@@ -24,6 +24,8 @@ NANOSECONDS = 1_000_000_000
 MARKER_DEPTH = 1.0
 _LINE_WIDTH = 0.005
 _TEXT_HEIGHT = 0.04
+# Marker ids are int32 and each obstacle has two.
+_MARKER_NUMBERS = 2**30
 _CHANNELS = {'32FC1': (np.float32, 1), 'mono8': (np.uint8, 1), 'rgb8': (np.uint8, 3)}
 
 
@@ -111,21 +113,34 @@ def _scaled(matrix: Sequence[float], x: float, y: float) -> list[float]:
 
 
 def obstacle_markers(
-    obstacles: Sequence[Obstacle], size: tuple[int, int], info: Any | None, header: Any
+    obstacles: Sequence[Obstacle],
+    size: tuple[int, int],
+    info: Any | None,
+    header: Any,
+    tracks: Sequence[int] = (),
 ) -> Any:
     """
     Return a MarkerArray: per obstacle a rectangle and its score, one metre before the camera.
 
     size: (H, W) of the camera picture. info: its CameraInfo or None; without one a pinhole with
     a focal length of W pixels stands in, and the markers' namespace says so.
+    tracks: the obstacles' track numbers, () = not tracked: a marker's id then follows its
+    obstacle (2 t and 2 t + 1), and the caption begins with '#t'.
     """
     rays = _pinhole(size, info)
     space = 'obstacles' if info is not None and info.k[0] > 0 else 'obstacles_without_camera_info'
     markers = [Marker(header=header, ns=space, action=Marker.DELETEALL)]
-    for number, obstacle in enumerate(obstacles):
-        markers.append(_rectangle(obstacle, rays, header, space, number))
-        markers.append(_caption(obstacle, rays, header, space, number))
+    for number, obstacle in zip(_numbers(obstacles, tracks), obstacles, strict=True):
+        name = f'#{number} ' if tracks else ''
+        place = number % _MARKER_NUMBERS
+        markers.append(_rectangle(obstacle, rays, header, space, place))
+        markers.append(_caption(obstacle, rays, header, space, place, name))
     return MarkerArray(markers=markers)
+
+
+def _numbers(obstacles: Sequence[Obstacle], tracks: Sequence[int]) -> Sequence[int]:
+    """Return what obstacles are called: their tracks, else their places in the frame."""
+    return tracks or range(len(obstacles))
 
 
 Pinhole = tuple[float, float, float, float]
@@ -163,13 +178,15 @@ def _rectangle(obstacle: Obstacle, rays: Pinhole, header: Any, space: str, numbe
     return marker
 
 
-def _caption(obstacle: Obstacle, rays: Pinhole, header: Any, space: str, number: int) -> Any:
+def _caption(
+    obstacle: Obstacle, rays: Pinhole, header: Any, space: str, number: int, name: str
+) -> Any:
     marker = _marker(header, space, 2 * number + 1, Marker.TEXT_VIEW_FACING)
     marker.scale.z = _TEXT_HEIGHT
     top = _point(obstacle.x + obstacle.width / 2 - 0.5, obstacle.y - 0.5, rays)
     top.y -= _TEXT_HEIGHT / 2
     marker.pose.position = top
-    marker.text = f'{obstacle_score(obstacle):.4f}'
+    marker.text = f'{name}{obstacle_score(obstacle):.4f}'
     return marker
 
 
@@ -178,10 +195,17 @@ def obstacle_score(obstacle: Obstacle) -> float:
     return 1.0 - float(10.0**-obstacle.surprisal)
 
 
-def detections_message(vision: Any, obstacles: Sequence[Obstacle], header: Any) -> Any:
-    """Return a Detection2DArray; `vision` is the module vision_msgs.msg."""
+def detections_message(
+    vision: Any, obstacles: Sequence[Obstacle], header: Any, tracks: Sequence[int] = ()
+) -> Any:
+    """
+    Return a Detection2DArray; `vision` is the module vision_msgs.msg.
+
+    tracks: the obstacles' track numbers, which become their ids; () = not tracked: the ids are
+    the places in this frame.
+    """
     message = vision.Detection2DArray(header=header)
-    for number, obstacle in enumerate(obstacles):
+    for number, obstacle in zip(_numbers(obstacles, tracks), obstacles, strict=True):
         detection = vision.Detection2D(header=header, id=str(number))
         detection.bbox.center.position.x = obstacle.x + obstacle.width / 2 - 0.5
         detection.bbox.center.position.y = obstacle.y + obstacle.height / 2 - 0.5

@@ -25,7 +25,8 @@ from ood_perception.ros.messages import (
     scaled_camera_info,
 )
 from ood_perception.ros.timing import FrameTimes, Stopwatch
-from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE, Detection
+from ood_perception.tracking import Tracked
+from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE
 
 DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
 MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
@@ -129,7 +130,7 @@ class CameraOutputs:
 
     def publish(
         self,
-        detection: Detection,
+        tracked: Tracked,
         header: Any,
         info: Any | None,
         times: FrameTimes,
@@ -137,10 +138,12 @@ class CameraOutputs:
         """
         Publish what is demanded, with the input's header.
 
+        tracked: the detection as tracking leaves it.
         header: the input message's own. info: the camera's newest CameraInfo or None.
         times: fill_ms and publish_ms are added to.
         """
-        job = _Job(self, OutputMaps(detection, self.options.scale), header, info)
+        maps = OutputMaps(tracked.detection, self.options.scale)
+        job = _Job(self, maps, tracked.tracks, header, info)
         for name in self.demanded():
             build = _BUILDERS.get(name)
             if build is None:
@@ -169,9 +172,14 @@ class _Job:
     """One frame's outputs in the making; the overlay is drawn once for both of its topics."""
 
     def __init__(
-        self, outputs: CameraOutputs, maps: OutputMaps, header: Any, info: Any | None
+        self,
+        outputs: CameraOutputs,
+        maps: OutputMaps,
+        tracks: tuple[int, ...],
+        header: Any,
+        info: Any | None,
     ) -> None:
-        self.maps, self.header, self.info = maps, header, info
+        self.maps, self.tracks, self.header, self.info = maps, tracks, header, info
         self.detection, self.options = maps.detection, outputs.options
         self.buffers, self.vision = outputs._buffers, outputs._vision
         self._overlay: Any = None
@@ -200,7 +208,7 @@ def _overlay_jpeg(job: _Job) -> Any:
 
 def _markers(job: _Job) -> Any:
     size = job.detection.geometry.camera_height, job.detection.geometry.camera_width
-    return obstacle_markers(job.detection.obstacles, size, job.info, job.header)
+    return obstacle_markers(job.detection.obstacles, size, job.info, job.header, job.tracks)
 
 
 def _camera_info(job: _Job) -> Any:
@@ -217,7 +225,9 @@ _BUILDERS: dict[str, Callable[[_Job], Any]] = {
     'labels': lambda job: job.image('labels', job.maps.write_labels),
     'overlay': lambda job: image_message(job.overlay(), 'rgb8', job.header),
     'overlay/compressed': _overlay_jpeg,
-    'obstacles': lambda job: detections_message(job.vision, job.detection.obstacles, job.header),
+    'obstacles': lambda job: detections_message(
+        job.vision, job.detection.obstacles, job.header, job.tracks
+    ),
     'obstacle_markers': _markers,
     'camera_info': _camera_info,
 }

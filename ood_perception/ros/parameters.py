@@ -16,6 +16,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.roi import MODES as ROI_MODES
 from ood_perception.ros.polygons import parse_polygons
 from ood_perception.ros.qos import RELIABILITIES
+from ood_perception.tracking import LONGEST_WINDOW, Persistence
 
 TRANSPORTS = ('raw', 'compressed')
 Value = str | int | float | bool | tuple[str, ...]
@@ -115,6 +116,14 @@ PARAMETERS: tuple[Spec, ...] = (
          'rate, too; 0: no hysteresis', dynamic=True, low=0.0, high=1.0, check=_seed_rate),
     Spec('minimum_area', 0.0, 'Obstacles smaller than this many camera pixels are removed',
          dynamic=True, low=0.0, high=1e9),
+    Spec('persistence.window', 1, 'n: an obstacle is announced when it was detected in m of the '
+         'last n processed frames; 1: no tracking', dynamic=True, low=1, high=LONGEST_WINDOW),
+    Spec('persistence.required', 1, 'm of these n frames, at most n; 1: announced at once',
+         dynamic=True, low=1, high=LONGEST_WINDOW),
+    Spec('persistence.mask', False, 'Also remove from the mask what is not announced',
+         dynamic=True),
+    Spec('persistence.longest_gap', 2.0, 'Seconds without a frame after which tracks are '
+         'forgotten', dynamic=True, low=0.01, high=3600.0, check=_positive),
     Spec('in_distribution', NO_STRINGS, 'Classes that count as normal, empty: the bundle says',
          dynamic=True),
     Spec('roi.mode', 'ground', 'ground: hull of roi.classes; labels: these classes alone; '
@@ -210,7 +219,18 @@ def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -
         _check_classes(name, strings(values[name]), known_classes)
 
 
+def persistence_from(values: Mapping[str, Any]) -> Persistence:
+    """Return when obstacles are announced; ConfigError if m is greater than n."""
+    return Persistence(
+        window=values['persistence.window'],
+        required=values['persistence.required'],
+        mask=values['persistence.mask'],
+        longest_gap=values['persistence.longest_gap'],
+    )
+
+
 def _check_together(values: Mapping[str, Any]) -> None:
+    persistence_from(values)
     rate, seed = values['false_alarm_rate'], values['hysteresis_rate']
     if seed > rate:
         raise ConfigError(

@@ -15,9 +15,11 @@ from ood_perception.ros.inputs import CameraInput
 from ood_perception.ros.messages import NANOSECONDS, stamp_ns
 from ood_perception.ros.model import Model
 from ood_perception.ros.outputs import CameraOutputs, OutputOptions, vision_messages
+from ood_perception.ros.parameters import persistence_from
 from ood_perception.ros.qos import describe
 from ood_perception.ros.timing import FrameTimes, TimingWindow
 from ood_perception.ros.worker import Worker
+from ood_perception.tracking import Tracker
 from ood_perception.types import Detection
 
 _MOST_LATENCY_NS = 3600 * NANOSECONDS
@@ -32,6 +34,7 @@ class Session:
         self._values = values
         self.model = Model(values, node.log)
         self.window = TimingWindow()
+        self._tracker = Tracker(persistence_from(values))
         self._worker: Worker | None = None
         self._vision = vision_messages()
         names: Sequence[str] = values['cameras']
@@ -63,6 +66,7 @@ class Session:
 
     def activate(self) -> None:
         """Start the worker and publish the latched LabelInfos."""
+        self._tracker.reset()
         self._worker = Worker(
             self.mailbox, self.model.run, self._publish, self._node.log, self.window
         )
@@ -79,6 +83,7 @@ class Session:
         """Take dynamic parameters over."""
         self._values = values
         self.model.apply(values)
+        self._tracker.settings = persistence_from(values)
         for outputs in self._outputs.values():
             outputs.options = _output_options(values)
         if self._worker is not None:
@@ -127,7 +132,8 @@ class Session:
         """Publish one frame's outputs; return its age in milliseconds by the node's clock."""
         header, outputs = waiting.message.header, self._outputs[waiting.camera]
         info = self._inputs[waiting.camera].camera_info
-        outputs.publish(detection, header, info, times)
+        tracked = self._tracker.update(detection)
+        outputs.publish(tracked, header, info, times)
         latency = self._latency(header)
         outputs.publish_debug(times, latency)
         return latency
