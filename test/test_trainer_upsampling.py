@@ -77,3 +77,21 @@ def test_first_layer_products_may_be_interpolated_instead_of_features(factor):
     got = InterpolatedLinear(first, rest, factor)(tokens)
 
     torch.testing.assert_close(got, rest(first(upsample(tokens, factor))), rtol=1e-9, atol=1e-9)
+
+
+def test_a_grid_is_kept_for_one_factor_and_serves_another():
+    """Corner lists are shared between heads; each head still has cells and phases of its own."""
+    tokens, banks = some_tokens((3, 4)), some_banks([20])
+
+    for factor in (7, 2, 7):
+        got = SquaredDistances(banks, factor)(tokens)[0]
+        torch.testing.assert_close(got, naive_squared_distances(tokens, banks, factor)[0])
+
+
+@pytest.mark.parametrize('count', [1, 15, 16, 33, 127, 129, 257])
+def test_filling_a_bank_up_to_whole_vectors_changes_no_distance(count):
+    tokens, banks = some_tokens((2, 3)), some_banks([count])
+
+    got = SquaredDistances(banks, 3)(tokens)[0]
+
+    torch.testing.assert_close(got, naive_squared_distances(tokens, banks, 3)[0])

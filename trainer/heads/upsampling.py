@@ -8,12 +8,14 @@ are taken once per patch and interpolated; |W t|^2 is a fixed combination of the
 neighbouring tokens. Only the minimum over the etalons must come after the interpolation: it does
 not commute with it. The paper interpolates the features first (naive_squared_distances).
 
-The grid is padded by one edge token (the clamp of align_corners=False) and flattened, so that the
-four corners of every interpolation cell are contiguous shifts of one list; the f x f positions in
-a cell are f row phases times f column phases with constant weights.
+The four corners of every interpolation cell are gathered from the products (edges clamped, as
+align_corners=False does); the f x f positions in a cell are f row phases times f column phases
+with constant weights.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as functional
@@ -21,9 +23,11 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-# Measured (docs and bench_head): pieces of an etalon bank small enough to stay in the CPU's cache,
-# met two by two so that the runtime fuses both interpolations and their minimum.
-PIECE = 125
+# Measured (bench_head, docs/head_speed.md): pieces of an etalon bank small enough to stay in the
+# CPU's cache, met two by two so that the runtime fuses both interpolations and their minimum. A
+# length that is no multiple of the vector width costs a fifth of the time.
+PIECE = 128
+VECTOR = 16
 
 
 def phase_weights(factor: int) -> list[float]:
@@ -42,50 +46,61 @@ def upsample(maps: torch.Tensor, factor: int) -> torch.Tensor:
     return planes.permute(0, 2, 3, 1)
 
 
+@lru_cache(maxsize=8)
+def corner_indices(gh: int, gw: int, device: torch.device) -> tuple[tuple[torch.Tensor, ...], ...]:
+    """
+    Return, for row and column in {0, 1}, int64 ((gh+1)*(gw+1),): each cell's corner patch.
+
+    Kept, so that one graph holds each list once and a GPU is not sent it again for every frame.
+    """
+    rows = [[min(max(y + side, 0), gh - 1) for y in range(-1, gh)] for side in (0, 1)]
+    columns = [[min(max(x + side, 0), gw - 1) for x in range(-1, gw)] for side in (0, 1)]
+    return tuple(
+        tuple(torch.tensor([y * gw + x for y in ys for x in xs], device=device) for xs in columns)
+        for ys in rows
+    )
+
+
 class CellGrid:
     """
-    The padded, flattened patch grid and its interpolation cells.
+    The interpolation cells of a patch grid: each lies between four neighbouring patch centres.
 
-    gh, gw: patches. factor: f. A cell lies between four neighbouring patch centres; the last
-    column of cells joins a row's end to the next row's start and is cut away by `assemble`.
+    gh, gw: patches. factor: f. There are (gh+1) x (gw+1) cells; at the edges corners coincide.
     """
 
-    def __init__(self, gh: int, gw: int, factor: int) -> None:
+    def __init__(self, gh: int, gw: int, factor: int, device: torch.device) -> None:
         self.gh, self.gw, self.factor = gh, gw, factor
-        self.width = gw + 2
-        self.cells = (gh + 2) * self.width - self.width - 1
-
-    def flatten(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return (B, (gh+2)*(gw+2), D), edge-padded, from (B, gh, gw, D)."""
-        rows = torch.cat([tokens[:, :1], tokens, tokens[:, -1:]], 1)
-        padded = torch.cat([rows[:, :, :1], rows, rows[:, :, -1:]], 2)
-        return padded.reshape(-1, (self.gh + 2) * self.width, tokens.shape[3])
+        self.cells = (gh + 1) * (gw + 1)
+        self._indices = corner_indices(gh, gw, device)
 
     def corner(self, values: torch.Tensor, row: int, column: int) -> torch.Tensor:
-        """Return (B, cells, ...), each cell's corner (row, column in {0, 1}) of flat values."""
-        first = row * self.width + column
-        return values[:, first : first + self.cells]
+        """Return (B, cells, ...): one corner of each cell, from values (B, gh*gw, ...)."""
+        return values.index_select(1, self._indices[row][column])
+
+    def corners(self, values: torch.Tensor) -> list[list[torch.Tensor]]:
+        """Return all four corners, as [row][column]."""
+        return [[self.corner(values, row, column) for column in (0, 1)] for row in (0, 1)]
 
     def assemble(self, phases: torch.Tensor) -> torch.Tensor:
         """Return (B, gh*f, gw*f) from (B, f row phases, cells, f column phases)."""
         f = self.factor
-        filler = phases[:, :, : self.width + 1]
-        full = torch.cat([phases, filler], 2).reshape(-1, f, self.gh + 2, self.width, f)
-        image = full.permute(0, 2, 1, 3, 4).reshape(-1, (self.gh + 2) * f, self.width * f)
+        cells = phases.reshape(-1, f, self.gh + 1, self.gw + 1, f)
+        image = cells.permute(0, 2, 1, 3, 4).reshape(-1, (self.gh + 1) * f, (self.gw + 1) * f)
         first = f - f // 2
         return image[:, first : first + self.gh * f, first : first + self.gw * f]
 
 
 def squared_norms(flat: torch.Tensor, grid: CellGrid) -> torch.Tensor:
-    """Return |W t|^2 as (B, f, cells, f) from flat tokens (B, N, D)."""
+    """Return |W t|^2 as (B, f, cells, f) from flat tokens (B, gh*gw, D)."""
     f = grid.factor
     weights = torch.tensor(phase_weights(f), dtype=torch.float64)
     sides = torch.stack([1 - weights, weights])
     corners = [(row, column) for row in (0, 1) for column in (0, 1)]
+    found = grid.corners(flat)
     grams, shares = [], []
     for first, a in enumerate(corners):
         for b in corners[first:]:
-            product = (grid.corner(flat, *a) * grid.corner(flat, *b)).sum(2)
+            product = (found[a[0]][a[1]] * found[b[0]][b[1]]).sum(2)
             rows, columns = sides[a[0]] * sides[b[0]], sides[a[1]] * sides[b[1]]
             shares.append((1 if a == b else 2) * torch.outer(rows, columns).reshape(-1))
             grams.append(product)
@@ -99,21 +114,21 @@ class NearestEtalon(nn.Module):
     The least |c|^2 - 2 W t.c over a bank of etalons, interpolated, then minimised.
 
     etalons: (K, D), already centred like the tokens. The bank is cut into an even number of
-    equal pieces (the last one filled up with copies, which change no minimum).
+    equal pieces of whole vectors (the last ones filled up with copies, which change no minimum).
     """
 
     def __init__(self, etalons: torch.Tensor, factor: int) -> None:
         super().__init__()
         self.factor = factor
         pairs = max(1, round(len(etalons) / (2 * PIECE)))
-        size = -(-len(etalons) // (2 * pairs))
+        size = VECTOR * -(-len(etalons) // (2 * pairs * VECTOR))
         filler = etalons[-1:].expand(2 * pairs * size - len(etalons), -1)
         pieces = torch.cat([etalons, filler]).split(size)
         self.matrices = nn.ParameterList([_frozen(-2 * piece.T) for piece in pieces])
         self.offsets = nn.ParameterList([_frozen((piece * piece).sum(1)) for piece in pieces])
 
     def forward(self, flat: torch.Tensor, grid: CellGrid) -> torch.Tensor:
-        """Return (B, f, cells, f) from flat centred tokens (B, N, D)."""
+        """Return (B, f, cells, f) from flat centred tokens (B, gh*gw, D)."""
         products = [
             flat @ matrix + offset
             for matrix, offset in zip(self.matrices, self.offsets, strict=True)
@@ -122,7 +137,7 @@ class NearestEtalon(nn.Module):
         columns = torch.tensor(weights, dtype=flat.dtype, device=flat.device).reshape(-1, 1)
         least = None
         for pair in zip(products[::2], products[1::2], strict=True):
-            corners = [self._corners(product, grid) for product in pair]
+            corners = [grid.corners(product) for product in pair]
             found = torch.stack([_row_minimum(corners, row, columns) for row in weights], 1)
             least = found if least is None else torch.minimum(least, found)
         return least
@@ -131,10 +146,6 @@ class NearestEtalon(nn.Module):
         """Return (B, gh, gw) without upsampling, from centred tokens (B, gh, gw, D)."""
         pieces = zip(self.matrices, self.offsets, strict=True)
         return torch.cat([tokens @ matrix + offset for matrix, offset in pieces], 3).amin(3)
-
-    @staticmethod
-    def _corners(products: torch.Tensor, grid: CellGrid) -> list[list[torch.Tensor]]:
-        return [[grid.corner(products, row, column) for column in (0, 1)] for row in (0, 1)]
 
 
 def half_rounded(values: torch.Tensor) -> torch.Tensor:
@@ -191,8 +202,8 @@ class SquaredDistances(nn.Module):
         if self.factor == 1:
             norms = (centered * centered).sum(3)
             return [torch.relu(norms + bank.direct(centered)) for bank in self.banks]
-        grid = CellGrid(int(tokens.shape[1]), int(tokens.shape[2]), self.factor)
-        flat = grid.flatten(centered)
+        grid = CellGrid(int(tokens.shape[1]), int(tokens.shape[2]), self.factor, tokens.device)
+        flat = centered.reshape(-1, grid.gh * grid.gw, tokens.shape[3])
         norms = squared_norms(flat, grid)
         return [torch.relu(grid.assemble(norms + bank(flat, grid))) for bank in self.banks]
 
