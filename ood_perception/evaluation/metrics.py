@@ -1,29 +1,46 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Average precision, AUROC and FPR95 over the pooled pixels of a set, as the benchmarks define them.
+Average precision, AUROC, FPR95 and best F1 over the pooled pixels of a set, exactly.
 
 Every threshold is ``score >= t``; label 1 is an anomaly, 0 is normal, all others are ignored; the
 pixels of all pictures are pooled, never averaged per picture. Ranking is done on the float32
 surprisal itself: positives and negatives are sorted apart, and each distinct positive score is
 looked up among the negatives, which needs no argsort of tens of millions of pixels.
+
+Other variants of FPR95 and whole curves: curves.py. The leaderboard's histogram: smiyc.py. Data
+sets that do not fit into memory: streaming.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import DataError
-from ..types import BoolArray, Float32Array, UInt8Array
+from .histograms import (
+    TRUE_POSITIVE_RATE,
+    Float64Array,
+    Int64Array,
+    MetricSamples,
+    PictureHistograms,
+    picture_histograms,
+)
+from .pixels import ScoredPicture, pool, scored_picture
 
-TRUE_POSITIVE_RATE = 0.95
-
-Float64Array = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
+__all__ = [
+    'TRUE_POSITIVE_RATE',
+    'Float64Array',
+    'Int64Array',
+    'MetricSamples',
+    'PictureHistograms',
+    'PixelMetrics',
+    'ScoredPicture',
+    'picture_histograms',
+    'pixel_metrics',
+    'pool',
+    'scored_picture',
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,8 @@ class PixelMetrics:
     fpr95: false positive rate at the first point, from high scores, with recall >= 0.95.
     auroc: area under the ROC curve, a tie counting half.
     positives, negatives, missed: numbers of pixels.
+    best_f1: largest 2 TP / (2 TP + FP + FN) over all thresholds, nan without positives.
+    best_f1_threshold: the highest threshold that reaches it; the prediction is score >= it.
     """
 
     average_precision: float
@@ -46,66 +65,8 @@ class PixelMetrics:
     positives: int
     negatives: int
     missed: int = 0
-
-
-@dataclass(frozen=True)
-class ScoredPicture:
-    """
-    The valid pixels of one picture (or of a pool of pictures).
-
-    positives, negatives: float32, scores of the anomaly and of the normal pixels, ascending.
-    missed: number of anomaly pixels that the region of interest leaves out.
-    """
-
-    positives: Float32Array
-    negatives: Float32Array
-    missed: int = 0
-
-
-def scored_picture(
-    scores: Float32Array, labels: UInt8Array, roi: BoolArray | None = None
-) -> ScoredPicture:
-    """
-    Split one picture's scores by its labels.
-
-    scores: float32 (H, W), higher = stranger, no NaN where scored.
-    labels: uint8 (H, W), 1 anomaly, 0 normal, everything else ignored.
-    roi: bool (H, W), pixels to score; None scores all.
-    Raises DataError for unequal shapes or NaN scores.
-    """
-    if scores.shape != labels.shape or (roi is not None and roi.shape != labels.shape):
-        raise DataError(
-            f'scores {scores.shape}, labels {labels.shape} and region of interest '
-            f'{None if roi is None else roi.shape} differ in size; resize the scores to the labels'
-        )
-    anomaly, normal = labels == 1, labels == 0
-    missed = 0
-    if roi is not None:
-        missed = int(np.count_nonzero(anomaly & ~roi))
-        anomaly, normal = anomaly & roi, normal & roi
-    return ScoredPicture(_sorted(scores[anomaly]), _sorted(scores[normal]), missed)
-
-
-def _sorted(scores: Float32Array) -> Float32Array:
-    """Sort a fresh array in place; NaN sorts last, so one look finds it."""
-    ordered = scores.astype(np.float32, copy=False)
-    ordered.sort()
-    if ordered.size and np.isnan(ordered[-1]):
-        raise DataError(
-            f'{int(np.isnan(ordered).sum())} of {ordered.size} scores are NaN; '
-            'leave pixels that are not scored out of the region of interest'
-        )
-    return ordered
-
-
-def pool(pictures: Sequence[ScoredPicture]) -> ScoredPicture:
-    """Pool pictures into one; memory: one float32 copy of all valid pixels."""
-    empty = np.empty(0, np.float32)
-    return ScoredPicture(
-        _sorted(np.concatenate([empty, *(p.positives for p in pictures)])),
-        _sorted(np.concatenate([empty, *(p.negatives for p in pictures)])),
-        sum(p.missed for p in pictures),
-    )
+    best_f1: float = float('nan')
+    best_f1_threshold: float = float('nan')
 
 
 def pixel_metrics(pixels: ScoredPicture) -> PixelMetrics:
@@ -120,110 +81,21 @@ def pixel_metrics(pixels: ScoredPicture) -> PixelMetrics:
     share = np.diff(below, append=count) / count
     precision = float(np.sum(share * found / (found + alarms)))
     with_missed = precision * count / (count + pixels.missed)
-    if other == 0:
-        return PixelMetrics(precision, with_missed, np.nan, np.nan, count, 0, pixels.missed)
-    ties = np.searchsorted(pixels.negatives, scores, 'right') - negatives_below
-    auroc = float(np.sum(share * (negatives_below + 0.5 * ties))) / other
-    first = np.flatnonzero(found / count >= TRUE_POSITIVE_RATE)[-1]
+    f1 = 2 * found / (found + alarms + count)
+    best = f1.size - 1 - int(np.argmax(f1[::-1]))
+    auroc, fpr95 = float('nan'), float('nan')
+    if other > 0:
+        ties = np.searchsorted(pixels.negatives, scores, 'right') - negatives_below
+        auroc = float(np.sum(share * (negatives_below + 0.5 * ties))) / other
+        fpr95 = float(alarms[np.flatnonzero(found / count >= TRUE_POSITIVE_RATE)[-1]] / other)
     return PixelMetrics(
-        precision, with_missed, float(alarms[first] / other), auroc, count, other, pixels.missed
+        average_precision=precision,
+        average_precision_missed=with_missed,
+        fpr95=fpr95,
+        auroc=auroc,
+        positives=count,
+        negatives=other,
+        missed=pixels.missed,
+        best_f1=float(f1[best]),
+        best_f1_threshold=float(scores[best]),
     )
-
-
-@dataclass(frozen=True)
-class MetricSamples:
-    """Metrics of R weighted sets of pictures: float64 (R,) each, nan where undefined."""
-
-    average_precision: Float64Array
-    average_precision_missed: Float64Array
-    fpr95: Float64Array
-    auroc: Float64Array
-
-
-@dataclass(frozen=True)
-class PictureHistograms:
-    """
-    Per-picture score histograms: the metrics of any multiset of pictures follow cheaply.
-
-    Bin j holds the scores in [edges[j], edges[j + 1]); the last one is open. Every edge is a
-    threshold of the exact curve, so each point of the binned curve is exact and only points
-    between are left out. With 16384 bins of quantiles AP, AUROC and FPR95 differ from the exact
-    values by less than 3e-4 (tested).
-
-    edges: float32 (M,), ascending, edges[0] = -inf.
-    positives, negatives: int64 (n, M).
-    missed: int64 (n,), anomaly pixels outside the region of interest.
-    """
-
-    edges: Float32Array
-    positives: Int64Array
-    negatives: Int64Array
-    missed: Int64Array
-
-    def merged(self, other: PictureHistograms) -> PictureHistograms:
-        """Return the pictures of both; both must have the same edges (else DataError)."""
-        if not np.array_equal(self.edges, other.edges):
-            raise DataError('histograms with different edges cannot be merged; bin them together')
-        return PictureHistograms(
-            self.edges,
-            np.concatenate([self.positives, other.positives]),
-            np.concatenate([self.negatives, other.negatives]),
-            np.concatenate([self.missed, other.missed]),
-        )
-
-    def metrics(self, weights: Float64Array) -> MetricSamples:
-        """Return the metrics of R multisets; weights: float64 (R, n), picture multiplicities."""
-        found = _from_above(weights @ self.positives.astype(np.float64))
-        alarms = _from_above(weights @ self.negatives.astype(np.float64))
-        return _curve_metrics(found, alarms, weights @ self.missed.astype(np.float64))
-
-
-def _from_above(counts: Float64Array) -> Float64Array:
-    """Cumulate (R, M) counts from the highest bin down: column j = pixels above threshold j."""
-    return np.cumsum(counts[:, ::-1], axis=1)
-
-
-def _curve_metrics(
-    found: Float64Array, alarms: Float64Array, missed: Float64Array
-) -> MetricSamples:
-    """Evaluate curves (R, M) whose columns run from the highest threshold to the lowest."""
-    count, other = found[:, -1:], alarms[:, -1:]
-    with np.errstate(divide='ignore', invalid='ignore'):
-        precision = np.where(found > 0, found / (found + alarms), 0.0)
-        recall, fallout = found / count, alarms / other
-        steps = np.diff(recall, axis=1, prepend=0.0)
-        average = np.sum(steps * precision, axis=1)
-        heights = recall - 0.5 * steps
-        auroc = np.sum(np.diff(fallout, axis=1, prepend=0.0) * heights, axis=1)
-        with_missed = average * count[:, 0] / (count[:, 0] + missed)
-    first = np.argmax(recall >= TRUE_POSITIVE_RATE, axis=1)
-    fpr95 = np.take_along_axis(fallout, first[:, None], axis=1)[:, 0]
-    fpr95 = np.where(count[:, 0] > 0, fpr95, np.nan)
-    return MetricSamples(average, with_missed, fpr95, auroc)
-
-
-def picture_histograms(pictures: Sequence[ScoredPicture], bins: int = 16384) -> PictureHistograms:
-    """Bin pictures by the quantiles of their pooled positives (half) and negatives (half)."""
-    edges = _quantile_edges(pool(pictures), bins)
-    return PictureHistograms(
-        edges,
-        np.stack([_histogram(p.positives, edges) for p in pictures]),
-        np.stack([_histogram(p.negatives, edges) for p in pictures]),
-        np.array([p.missed for p in pictures], np.int64),
-    )
-
-
-def _quantile_edges(pixels: ScoredPicture, bins: int) -> Float32Array:
-    """Return at most `bins` ascending edges, the first -inf, the others scores of the pool."""
-    edges = [np.array([-np.inf], np.float32)]
-    for ordered, number in ((pixels.positives, bins // 2), (pixels.negatives, bins // 2 - 1)):
-        if ordered.size:
-            ranks = np.linspace(0, ordered.size - 1, number).astype(np.int64)
-            edges.append(ordered[ranks])
-    return np.unique(np.concatenate(edges))
-
-
-def _histogram(ordered: Float32Array, edges: Float32Array) -> Int64Array:
-    """Count ascending scores per bin: a lookup of the edges instead of one per pixel."""
-    below = np.searchsorted(ordered, edges, 'left')
-    return np.diff(below, append=ordered.size).astype(np.int64)
