@@ -24,6 +24,7 @@ from ood_perception.errors import ConfigError  # noqa: E402
 from trainer import stages  # noqa: E402
 from trainer.__main__ import STAGES, main  # noqa: E402
 from trainer.config import Recipe, load_recipe  # noqa: E402
+from trainer.heads import pixood_stages  # noqa: E402
 
 SHIPPED = Path(__file__).resolve().parent.parent / 'config' / 'train' / 'pixood_camvid.yaml'
 MINIATURE = """
@@ -42,6 +43,14 @@ bundle:
   ship_weights: true
   golden: pictures
 """
+
+
+STEPS = ('fit_classifier', 'fit_pixood', 'calibrate_pixood', 'sample_held_out', 'pack_bundle')
+
+
+def _home(step):
+    """Return the module that calls a step."""
+    return pixood_stages if hasattr(pixood_stages, step) else stages
 
 
 def write_data(root: Path) -> None:
@@ -91,8 +100,8 @@ def test_train_makes_a_bundle_again_byte_for_byte_and_finds_it(miniature, monkey
         raise AssertionError('computed again')
 
     with monkeypatch.context() as patch:
-        for name in ('fit_classifier', 'fit_pixood', 'calibrate_pixood', 'pack_bundle'):
-            patch.setattr(stages, name, never)
+        for name in STEPS:
+            patch.setattr(_home(name), name, never)
         assert train(miniature, 'first') == 0
     assert train(miniature, 'second') == 0
     for path in sorted(bundle.iterdir()):
@@ -102,19 +111,19 @@ def test_train_makes_a_bundle_again_byte_for_byte_and_finds_it(miniature, monkey
 def test_a_change_recomputes_what_depends_on_it(miniature, monkeypatch):
     assert train(miniature, 'third') == 0
     made = []
-    for name in ('fit_classifier', 'fit_pixood', 'calibrate_pixood', 'pack_bundle'):
-        whole = getattr(stages, name)
+    for name in STEPS:
+        whole = getattr(_home(name), name)
 
         def counted(*args, whole=whole, name=name, **kwargs):
             made.append(name)
             return whole(*args, **kwargs)
 
-        monkeypatch.setattr(stages, name, counted)
+        monkeypatch.setattr(_home(name), name, counted)
     assert train(miniature, 'third', '--set', 'head.upsampling=6') == 0
-    assert made == ['calibrate_pixood', 'pack_bundle']
+    assert made == ['calibrate_pixood', 'sample_held_out', 'pack_bundle']
     made.clear()
     assert train(miniature, 'third', '--set', 'condensation.etalons=2') == 0
-    assert made == ['fit_pixood', 'calibrate_pixood', 'pack_bundle']
+    assert made == ['fit_pixood', 'calibrate_pixood', 'sample_held_out', 'pack_bundle']
 
 
 def test_export_writes_the_stages(miniature):

@@ -79,11 +79,13 @@ class ViewConfig:
 @dataclass(frozen=True)
 class HeadConfig:
     """
-    The served head; see heads.pixood_module.PixOODHead.
+    The served head; the options but `kind` are those of heads.pixood_module.PixOODHead.
 
+    kind: a row of heads.HEADS.
     classes: those whose score the head holds, empty = all that have a model.
     """
 
+    kind: str = 'pixood'
     upsampling: int = 7
     selection: str = 'min'
     calibration: str = 'held-out'

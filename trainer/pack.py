@@ -33,7 +33,7 @@ from ood_perception.types import JsonDict
 from .backbones import Backbone
 from .export import BACKBONE_DATA, ExportedStages, export_stages
 from .golden import golden_vectors, write_npz
-from .heads.pixood_module import PixOODHead
+from .heads.base import HeadModule
 from .model_card import model_card
 from .weights import weights_map
 
@@ -41,11 +41,6 @@ WEIGHTS_MAP = 'weights.map.json'
 CARD = 'MODEL_CARD.md'
 SET_CALIBRATION = 'calibration.npz'
 _TOOLS = ('torch', 'transformers', 'onnx', 'numpy')
-PIXOOD_NOTICE = (
-    'PixOOD: an independent implementation of the published method; its authors (Toyota Motor '
-    'Europe) say "patent pending". Whether a patent reads on a use is for a person to judge '
-    'before a product ships.'
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class BundleText:
     in_distribution, ground_classes: names. policy, anchor: see geometry.geometry_for.
     data: sentences on the training pictures and their licence. metrics: rows of the card's table.
     calibration, provenance: facts for the manifest; pass what does not change between runs.
-    licences: one line per licence; the backbone's and PixOOD's notices are added.
+    licences: one line per licence; the backbone's and the head's notices are added.
     """
 
     name: str
@@ -76,7 +71,7 @@ class BundleText:
 def pack_bundle(
     path: Path,
     backbone: Backbone,
-    head: PixOODHead,
+    head: HeadModule,
     images: npt.NDArray[np.uint8],
     text: BundleText,
     ship_weights: bool = False,
@@ -113,7 +108,7 @@ def pack_bundle(
 def _write(
     folder: Path,
     backbone: Backbone,
-    head: PixOODHead,
+    head: HeadModule,
     images: npt.NDArray[np.uint8],
     text: BundleText,
     ship_weights: bool,
@@ -147,7 +142,7 @@ def _without_weights(
     folder: Path,
     backbone: Backbone,
     baked: Any,
-    head: PixOODHead,
+    head: HeadModule,
     size: tuple[int, int],
     weights: str,
 ) -> ExportedStages:
@@ -182,14 +177,14 @@ def _without_weights(
 
 def _manifest(
     backbone: Backbone,
-    head: PixOODHead,
+    head: HeadModule,
     size: tuple[int, int],
     text: BundleText,
     exported: ExportedStages,
     set_calibration: str,
 ) -> Manifest:
     spec = HeadSpec(
-        name='pixood',
+        name=head.name,
         surprisal='surprisal',
         labels='labels',
         upsampling=head.upsampling,
@@ -200,7 +195,7 @@ def _manifest(
     )
     # a path of the machine that packed says nothing elsewhere
     known = {key: value for key, value in backbone.provenance.items() if key != 'path'}
-    licences = (f'Backbone {backbone.name}: {backbone.licence}', *text.licences, PIXOOD_NOTICE)
+    licences = (f'Backbone {backbone.name}: {backbone.licence}', *text.licences, *head.notices)
     return Manifest(
         name=text.name,
         input=InputSpec(*size, backbone.patch, text.policy, text.anchor),

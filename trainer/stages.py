@@ -6,22 +6,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ood_perception import __version__
-from ood_perception.bundle.cache import cache_root, locked, make_file, make_folder, sha256_of
+from ood_perception.bundle.cache import cache_root, sha256_of
 from ood_perception.bundle.manifest import MANIFEST_NAME, ClassSpec, Manifest
 from ood_perception.bundle.reading import read_manifest
 from ood_perception.calibration import HeldOutSample, arrays_of, sample_of
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import geometry_for, to_network
 
+from .artefacts import artefact, key_of, write_json
 from .backbones import Backbone, BackboneChoice, load_backbone
 from .config import Recipe, digest
 from .data import PictureList, split_contiguous
@@ -29,22 +30,12 @@ from .datasets import load_pictures
 from .export import export_stages
 from .features import FeatureSet, View, extract, joined
 from .golden import write_npz
-from .heads.pixood import PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
-from .heads.pixood_files import load_model, save_model
-from .heads.pixood_module import PixOODHead
+from .heads import head_stages
+from .heads.base import HeadModule, HeadStages
 from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
-from .segmenter import (
-    Classifier,
-    evaluate_classifier,
-    fit_classifier,
-    load_classifier,
-    save_classifier,
-)
 from .set_calibration import sample_held_out
 
 LOG = logging.getLogger(__name__)
-KEY_FILE = 'key.json'
-REPORT_FILE = 'report.json'
 
 
 @dataclass
@@ -105,103 +96,38 @@ class Trainer:
         return extract(pictures, self.backbone, layers, wanted, cache, progress=self.progress)
 
     @cached_property
-    def _train_features(self) -> FeatureSet:
+    def train_features(self) -> FeatureSet:
+        """The tokens of the whole training split."""
         return self.features(self.recipe.data.train)
 
     @cached_property
     def calibration_features(self) -> FeatureSet:
         """What no fitting has seen: the end of every training sequence and the other splits."""
-        held_out = self._train_features.subset(self.split[2])
+        held_out = self.train_features.subset(self.split[2])
         return joined([held_out, *(self.features(s) for s in self.recipe.data.calibration)])
 
-    def classifier(self) -> Classifier:
-        """Train (or find) the patch classifier."""
-        features, config = self._train_features, self.recipe.classifier
-        train, select = (features.subset(places) for places in self.split[:2])
-        key = digest([train.key, select.key, self.class_names, asdict(config)])
-        folder = self.folder / 'classifier'
+    @cached_property
+    def stages(self) -> HeadStages:
+        """The stages of the recipe's kind of head."""
+        return head_stages(self.recipe.head.kind)(self)
 
-        def make(target: Path) -> None:
-            layers = [f'tokens_{layer}' for layer in self.recipe.backbone.layers]
-            unfinished = self.folder / 'classifier.ckpt'
-            training = fit_classifier(
-                train, select, layers, self.class_names, config, checkpoint=unfinished
-            )
-            save_classifier(target / 'classifier.safetensors', training.classifier)
-            report = {'best_epoch': training.best_epoch, 'history': training.history}
-            report |= {'val': self._quality(training.classifier)}
-            _write_json(target / REPORT_FILE, report)
+    def fit(self) -> Any:
+        """Fit (or find) all that the head learns."""
+        return self.stages.fit()
 
-        _artefact(folder, key, make)
-        return load_classifier(folder / 'classifier.safetensors')
+    def calibrate(self) -> Any:
+        """Fit (or find) the held-out tables of the head that is served."""
+        return self.stages.calibrate()
 
-    def _quality(self, classifier: Classifier) -> dict[str, object]:
-        """Return patch accuracy and IoU on the held-out pictures (every second pixel)."""
-        quality = evaluate_classifier(classifier, self.calibration_features, step=2)
-        iou = dict(zip(self.class_names, quality.iou, strict=True))
-        LOG.info(
-            'classifier on held-out pictures: patch accuracy %.4f, mean IoU %.4f',
-            *(quality.patch_accuracy, quality.mean_iou),
-        )
-        return {
-            'patch_accuracy': quality.patch_accuracy,
-            'mean_iou': quality.mean_iou,
-            'iou': {name: None if np.isnan(value) else value for name, value in iou.items()},
-        }
-
-    def fit(self) -> PixOODModel:
-        """Fit (or find) classifier, etalons, densities and the paper's tables."""
-        classifier = self.classifier()
-        train, select, _ = self.split
-        features = self._train_features.subset(sorted([*train, *select]))
-        recipe, folder = self.recipe, self.folder / 'fit'
-        parts = [features.key, _key_of(self.folder / 'classifier')]
-        key = digest([*parts, asdict(recipe.patches), asdict(recipe.condensation)])
-
-        def make(target: Path) -> None:
-            config = PixOODConfig(recipe.patches, recipe.condensation)
-            unfinished = self.folder / 'condensation.ckpt'
-            model = fit_pixood(
-                *(features, classifier, self.class_names, config),
-                checkpoint=unfinished,
-                progress=self.progress,
-            )
-            save_model(model, target)
-
-        _artefact(folder, key, make)
-        return load_model(folder)
-
-    def calibrate(self) -> PixOODModel:
-        """Fit (or find) the held-out table of the head that is served."""
-        model, recipe = self.fit(), self.recipe
-        folder, features = self.folder / 'calibrate', self.calibration_features
-        key = digest([_key_of(self.folder / 'fit'), features.key, asdict(recipe.head)])
-
-        def make(target: Path) -> None:
-            calibrated = calibrate_pixood(
-                *(model, self._uncalibrated_head, features),
-                selections=[recipe.head.selection],
-                progress=self.progress,
-            )
-            save_model(calibrated, target)
-
-        _artefact(folder, key, make)
-        return load_model(folder)
-
-    def _uncalibrated_head(self, model: PixOODModel, selection: str) -> PixOODHead:
-        head = self.recipe.head
-        options = (head.upsampling, selection, head.calibration, head.classes, head.logits)
-        return PixOODHead(model, *options, half_weights=head.half_weights)
-
-    def head(self) -> PixOODHead:
+    def head(self) -> HeadModule:
         """Return the calibrated head."""
-        return self._uncalibrated_head(self.calibrate(), self.recipe.head.selection)
+        return self.stages.head()
 
     def held_out_sample(self) -> HeldOutSample:
         """Draw (or find) the held-out sample that tables of sets of classes are fitted on."""
         head, folder = self.head(), self.folder / 'sets'
         features = self.calibration_features
-        key = digest([_key_of(self.folder / 'calibrate'), features.key, self.class_names])
+        key = digest([key_of(self.folder / 'calibrate'), features.key, self.class_names])
 
         def make(target: Path) -> None:
             sample = sample_held_out(
@@ -209,7 +135,7 @@ class Trainer:
             )
             write_npz(target / SET_CALIBRATION, arrays_of(sample))
 
-        _artefact(folder, key, make)
+        artefact(folder, key, make)
         with np.load(folder / SET_CALIBRATION, allow_pickle=False) as arrays:
             return sample_of(arrays)
 
@@ -217,21 +143,21 @@ class Trainer:
         """Write (or find) the ONNX stages with all weights; return their folder."""
         head, folder = self.head(), self.folder / 'export'
         size = (self.recipe.view.height, self.recipe.view.width)
-        key = digest([_key_of(self.folder / 'calibrate'), list(size)])
+        key = digest([key_of(self.folder / 'calibrate'), list(size)])
 
         def make(target: Path) -> None:
             export_stages(
                 self.backbone.baked(*size, self.recipe.backbone.layers), head, target, size
             )
 
-        _artefact(folder, key, make)
+        artefact(folder, key, make)
         return folder
 
     def pack(self) -> Manifest:
         """Write (or find) the bundle."""
         path = self.bundle or self.folder / 'bundle'
-        model = self.calibrate()
-        parts = [_key_of(self.folder / 'calibrate'), self.recipe.sha256(), __version__]
+        self.calibrate()
+        parts = [key_of(self.folder / 'calibrate'), self.recipe.sha256(), __version__]
         key = digest([*parts, SET_CALIBRATION])
         note, manifest = self.folder / 'pack.json', path / MANIFEST_NAME
         if note.is_file() and manifest.is_file():
@@ -242,13 +168,13 @@ class Trainer:
         # the paper's tables promise by a Gaussian: they are shipped as they are, for reproduction
         served_by_count = self.recipe.head.calibration == 'held-out'
         result = pack_bundle(
-            *(path, self.backbone, self.head(), self._golden_pictures(), self._text(model)),
+            *(path, self.backbone, self.head(), self._golden_pictures(), self._text()),
             held_out=self.held_out_sample() if served_by_count else None,
             ship_weights=self.recipe.bundle.ship_weights,
             weights='f16' if self.recipe.head.half_weights else 'f32',
             overwrite=True,
         )
-        _write_json(note, {'key': key, 'manifest': sha256_of(manifest)})
+        write_json(note, {'key': key, 'manifest': sha256_of(manifest)})
         return result
 
     def _golden_pictures(self) -> npt.NDArray[np.uint8]:
@@ -270,7 +196,7 @@ class Trainer:
             picture, geometry_for(camera, (view.height, view.width), view.policy, anchor)
         )
 
-    def _text(self, model: PixOODModel) -> BundleText:
+    def _text(self) -> BundleText:
         """Return what the bundle says of itself."""
         recipe, classes = self.recipe, self.train_pictures.classes
         for option in ('in_distribution', 'ground_classes'):
@@ -279,11 +205,11 @@ class Trainer:
                 raise ConfigError(
                     f'bundle {option} {wrong}: no such class; known are {", ".join(classes.names)}'
                 )
-        quality = json.loads((self.folder / 'classifier' / REPORT_FILE).read_text())['val']
+        facts = self.stages.facts()
         return BundleText(
             name=recipe.name,
             classes=tuple(
-                ClassSpec(name, color, name in model.etalons)
+                ClassSpec(name, color, name in facts.modelled)
                 for name, color in zip(classes.names, classes.colors, strict=True)
             ),
             in_distribution=recipe.bundle.in_distribution,
@@ -291,12 +217,12 @@ class Trainer:
             data=f'{recipe.data.description} Licence: {recipe.data.licence}.',
             policy=recipe.view.policy,
             anchor=recipe.bundle.anchor,
-            calibration=dict(model.report.get('calibration', {})),
-            provenance=self._provenance(model, quality),
+            calibration=facts.calibration,
+            provenance={**self._provenance(), **facts.provenance},
             licences=(f'Training pictures: {recipe.data.licence}',) if recipe.data.licence else (),
         )
 
-    def _provenance(self, model: PixOODModel, quality: dict[str, object]) -> dict[str, object]:
+    def _provenance(self) -> dict[str, object]:
         """Return where the bundle comes from, the same in every run of a revision."""
         return {
             'ood_perception': __version__,
@@ -304,31 +230,4 @@ class Trainer:
             'command': 'python -m trainer train <recipe>',
             'recipe': self.recipe.portable(),
             'recipe_sha256': self.recipe.sha256(),
-            'classes': model.report.get('classes', {}),
-            'classifier': {k: v for k, v in quality.items() if k != 'iou'},
         }
-
-
-def _artefact(folder: Path, key: str, make: Callable[[Path], None]) -> None:
-    """Make a folder with its key, or keep it where it has that key already."""
-    with locked(folder):
-        if _key_of(folder) == key:
-            LOG.info('%s is up to date', folder)
-            return
-
-        def fill(target: Path) -> None:
-            make(target)
-            _write_json(target / KEY_FILE, {'key': key})
-
-        make_folder(folder, fill)
-
-
-def _key_of(folder: Path) -> str:
-    """Return an artefact's key, '' where there is none."""
-    path = folder / KEY_FILE
-    return str(json.loads(path.read_text())['key']) if path.is_file() else ''
-
-
-def _write_json(path: Path, values: object) -> None:
-    text = json.dumps(values, indent=1) + '\n'
-    make_file(path, lambda partial: partial.write_text(text) and None)

@@ -1,3 +1,24 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One file per head."""
+"""One file per head; the table of the kinds that a recipe can name (head.kind)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ood_perception.errors import ConfigError
+
+if TYPE_CHECKING:
+    from .base import HeadStages
+
+HEADS = {'pixood': ('pixood_stages', 'PixOODStages')}
+
+
+def head_stages(kind: str) -> type[HeadStages]:
+    """Return the stages of a kind of head; ConfigError for an unknown one."""
+    if kind not in HEADS:
+        raise ConfigError(f'head kind {kind!r}: choose one of {", ".join(HEADS)}')
+    module, name = HEADS[kind]
+    stages: type[HeadStages] = getattr(importlib.import_module(f'.{module}', __name__), name)
+    return stages

@@ -5,20 +5,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from ..stages import Trainer
 
 
 class HeadModule(nn.Module, ABC):
     """
     The head's graph, from tokens to surprisal, in float32 and export-safe.
 
+    name: of the head in the bundle. notices: lines for the bundle's licences.
+    selection: 'min' for one score a class, 'gated' or 'unified' for one score in all.
+    calibration: 'held-out' or 'paper', as in the bundle's HeadSpec.
     layers: names of the token inputs, in the order of forward's arguments.
     compiled_classes: the classes of the in_distribution input.
     raw_scores: the uncalibrated scores that the calibration tables are fitted on.
     """
 
+    name: str
+    notices: tuple[str, ...] = ()
+    selection: str = 'unified'
+    calibration: str = 'held-out'
     layers: tuple[str, ...]
     compiled_classes: tuple[str, ...]
     upsampling: int
@@ -50,3 +62,47 @@ class HeadModule(nn.Module, ABC):
         inputs: as for forward. The surprisal of each class: float32 (B, gh*f, gw*f).
         """
         return tuple(self(*inputs))
+
+
+@dataclass(frozen=True)
+class HeadFacts:
+    """
+    What a bundle says of a fitted head.
+
+    modelled: classes with a model of their own. calibration, provenance: for the manifest.
+    """
+
+    modelled: tuple[str, ...]
+    calibration: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class HeadStages(ABC):
+    """
+    A kind of head: how the trainer fits and calibrates it (one row of heads.HEADS).
+
+    sections: the sections of the recipe that belong to this kind of head alone.
+    Every stage makes or finds a folder of trainer.folder; `calibrate` is the one that the bundle's
+    key follows from.
+    """
+
+    sections: tuple[str, ...] = ()
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    @abstractmethod
+    def fit(self) -> Any:
+        """Fit (or find) all that is learned."""
+
+    @abstractmethod
+    def calibrate(self) -> Any:
+        """Fit (or find) the tables, in the folder trainer.folder / 'calibrate'."""
+
+    @abstractmethod
+    def head(self) -> HeadModule:
+        """Return the calibrated head."""
+
+    @abstractmethod
+    def facts(self) -> HeadFacts:
+        """Return what the bundle says of the fit."""

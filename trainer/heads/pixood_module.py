@@ -28,6 +28,11 @@ from .upsampling import (
 SELECTIONS = (MIN, GATED, UNIFIED)
 CALIBRATIONS = ('held-out', 'paper')
 LOGITS = ('patch', 'features')
+NOTICE = (
+    'PixOOD: an independent implementation of the published method; its authors (Toyota Motor '
+    'Europe) say "patent pending". Whether a patent reads on a use is for a person to judge '
+    'before a product ships.'
+)
 EXCLUDED = 1e4  # added to the surprisal of a class that does not count as normal
 
 
@@ -93,6 +98,7 @@ class PixOODHead(HeadModule):
         naive: bool = False,
     ) -> None:
         super().__init__()
+        self.name, self.notices = 'pixood', (NOTICE,)
         _check('selection', selection, SELECTIONS)
         _check('calibration', calibration, CALIBRATIONS)
         _check('logits', logits, LOGITS)

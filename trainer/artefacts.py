@@ -1,0 +1,42 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Folders that are made once: each holds the key of what it came from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from ood_perception.bundle.cache import locked, make_file, make_folder
+
+LOG = logging.getLogger(__name__)
+KEY_FILE = 'key.json'
+REPORT_FILE = 'report.json'
+
+
+def artefact(folder: Path, key: str, make: Callable[[Path], None]) -> None:
+    """Make a folder with its key, or keep it where it has that key already."""
+    with locked(folder):
+        if key_of(folder) == key:
+            LOG.info('%s is up to date', folder)
+            return
+
+        def fill(target: Path) -> None:
+            make(target)
+            write_json(target / KEY_FILE, {'key': key})
+
+        make_folder(folder, fill)
+
+
+def key_of(folder: Path) -> str:
+    """Return an artefact's key, '' where there is none."""
+    path = folder / KEY_FILE
+    return str(json.loads(path.read_text())['key']) if path.is_file() else ''
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write JSON values, whole or not at all."""
+    text = json.dumps(values, indent=1) + '\n'
+    make_file(path, lambda partial: partial.write_text(text) and None)
