@@ -10,7 +10,22 @@ from pathlib import Path
 from ood_perception.errors import ConfigError, DataError
 
 from ..data import PictureList
-from . import anomaly, camvid, cityscapes, folders
+from . import (
+    anomaly,
+    camvid,
+    cityscapes,
+    fishyscapes,
+    folders,
+    idd,
+    issu,
+    lars,
+    lost_and_found,
+    mapillary,
+    mvtec,
+    road_anomaly,
+    smiyc,
+    streethazards,
+)
 from .evaluation_set import EvaluationSet, Segments, SetEntry
 
 __all__ = [
@@ -28,12 +43,27 @@ LAYOUTS: dict[str, Callable[[Path, str], PictureList]] = {
     'camvid': camvid.load,
     'cityscapes': cityscapes.load,
     'folders': folders.load,
+    'idd': idd.load,
+    'issu': issu.load,
+    'lars': lars.load,
+    'mapillary': mapillary.load,
+    'streethazards': streethazards.load,
 }
 
 SETS: dict[str, SetEntry] = {
     **anomaly.ENTRIES,
-    'camvid': camvid.ENTRY,
+    'road_anomaly': road_anomaly.ENTRY,
+    **smiyc.ENTRIES,
+    'smiyc_lost_and_found': lost_and_found.ENTRY,
+    **fishyscapes.ENTRIES,
+    'streethazards': streethazards.ENTRY,
+    'issu': issu.ENTRY,
+    'lars': lars.ENTRY,
+    'mvtec': mvtec.ENTRY,
     'cityscapes': cityscapes.ENTRY,
+    'camvid': camvid.ENTRY,
+    'mapillary': mapillary.ENTRY,
+    'idd': idd.ENTRY,
     'folders': folders.ENTRY,
 }
 
@@ -72,12 +102,12 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
 
 
 def list_sets() -> str:
-    """Return one line per set: its name, its splits and what it is."""
-    rows = [
-        (f'{name}/{"|".join(entry.splits)}' if entry.splits != ('',) else name, entry.description)
-        if entry.splits
-        else (f'{name}/...', entry.description)
-        for name, entry in SETS.items()
-    ]
-    width = max(len(address) for address, _ in rows)
-    return '\n'.join(f'{address:{width}}  {description}' for address, description in rows)
+    """Return one line per set: its name, what it is, its splits (the default first)."""
+    width = max(len(name) for name in SETS)
+    return '\n'.join(
+        f'{name:{width}}  {entry.description}{_splits_of(entry)}' for name, entry in SETS.items()
+    )
+
+
+def _splits_of(entry: SetEntry) -> str:
+    return f'; splits: {", ".join(entry.splits)}' if any(entry.splits) else ''

@@ -7,6 +7,8 @@ Plain folders: one of pictures, one of label PNGs of the same names, and a YAML 
   classes.yaml              classes: [{name, color, ids}, ...], ignored: [ids]
   <split>/images/<name>.jpg (or .png, .webp, ...)
   <split>/labels/<name>.png
+
+'folders/<split>=<folder>'; without a split, images/ and labels/ lie beside classes.yaml.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ from pathlib import Path
 
 from ..data import ClassMap, PictureList, list_pictures, load_class_map, paired
 from .evaluation_set import EvaluationSet, SetEntry
-
-NAMES = ('train', 'val', 'test')
 
 
 def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
@@ -33,21 +33,23 @@ def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
 
 
 def load(root: Path, split: str) -> PictureList:
-    """Load `root`/`split`/{images,labels} with the class map `root`/classes.yaml."""
+    """Load `root`/[`split`/]{images,labels} with the class map `root`/classes.yaml."""
     classes = load_class_map(root / 'classes.yaml')
     return load_folders(root / split / 'images', root / split / 'labels', classes)
 
 
 def load_set(root: Path, split: str) -> EvaluationSet:
     """Open one split of somebody's own pictures for evaluation."""
-    title, pictures = f'{root.name} {split}', load(root, split)
-    return EvaluationSet(f'folders/{split}', title, pictures, 'closed-set', 'image', 'your own')
+    title, pictures = f'{root.name} {split}'.strip(), load(root, split)
+    return EvaluationSet(
+        f'folders/{split}'.rstrip('/'), title, pictures, 'closed-set', 'image', 'your own'
+    )
 
 
 ENTRY = SetEntry(
-    'your own pictures with a YAML class map',
+    'your own pictures with a YAML class map: folders/<split>=<folder>',
     load_set,
     ('folders',),
-    NAMES[::-1],
+    (),
     __doc__ or '',
 )

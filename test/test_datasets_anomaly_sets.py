@@ -1,0 +1,334 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Miniatures of the anomaly sets in their published trees: the good case and each damage."""
+
+from __future__ import annotations
+
+import pytest
+from miniatures import values, write_label, write_picture
+
+from ood_perception.errors import ConfigError, DataError
+
+pytest.importorskip('torch')
+
+from trainer.datasets import load_pictures, open_set
+
+ALL = {0, 1, 255}
+
+
+def road_anomaly(root):
+    frames = root / 'RoadAnomaly_jpg' / 'frames'
+    for number in range(60):
+        write_picture(frames / f'animals{number:02d}_somewhere.jpg')
+        write_label(frames / f'animals{number:02d}_somewhere.labels/labels_semantic.png', 0, 2)
+    return frames
+
+
+def anomaly_track(root, count=100):
+    base = root / 'dataset_AnomalyTrack'
+    for number in range(count):
+        write_picture(base / f'images/street{number:04d}.jpg')
+    for number in range(10):
+        write_picture(base / f'images/validation{number:04d}.jpg')
+        write_label(base / f'labels_masks/validation{number:04d}_labels_semantic.png', 0, 1, 255)
+    return base
+
+
+OBSTACLE_SCENES = {
+    'curvy-street': 100, 'gravel': 100, 'greyasphalt': 50, 'darkasphalt2': 77,  # 327
+    'snowstorm1': 25, 'snowstorm2': 30, 'driveway': 30,
+}  # fmt: skip
+
+
+def obstacle_track(root):
+    base = root / 'dataset_ObstacleTrack'
+    for scene, count in OBSTACLE_SCENES.items():
+        for number in range(count):
+            write_picture(base / f'images/{scene}_{number}.webp')
+    for number in range(1, 41):
+        write_picture(base / f'images/validation_{number}.webp')
+        write_label(base / f'labels_masks/validation_{number}_labels_semantic.png', 0, 1, 255)
+    return base
+
+
+def lost_and_found(root, labels=True):
+    """Write 1203 test frames (144 of known things, one of them with empty labels), 1036 train."""
+    base = root / 'dataset_LostAndFound'
+    scenes = {
+        'test': {
+            '01_Hanns_Klemm_Str_45': [('000006', 12), ('000007', 11), ('000008', 777)],
+            '02_Hanns_Klemm_Str_44': [('000000', 282)],
+            '15_Rechbergstr_Deckenpfronn': [('000001', 121)],
+        },
+        'train': {'03_Hanns_Klemm_Str_19': [('000000', 1036)]},
+    }
+    for split, folders in scenes.items():
+        for scene, drives in folders.items():
+            for drive, count in drives:
+                for time in range(count):
+                    frame = f'{scene}_{drive}_{time:06d}'
+                    write_picture(base / f'leftImg8bit/{split}/{scene}/{frame}_leftImg8bit.png')
+                    if labels:
+                        write_label(
+                            base / f'gtCoarse/{split}/{scene}/{frame}_gtCoarse_labelIds.png',
+                            0, 1, 2, 43,
+                        )  # fmt: skip
+    return base
+
+
+def test_road_anomaly(tmp_path):
+    road_anomaly(tmp_path)
+    got = open_set('road_anomaly', tmp_path)
+    assert (len(got), got.kind, got.roi, got.track) == (60, 'anomaly', 'image', '')
+    assert got.pictures.names[7] == 'animals07_somewhere'
+    assert values(got.read(3)[1]) == {0, 1}
+
+
+def test_road_anomaly_says_what_is_damaged(tmp_path):
+    frames = road_anomaly(tmp_path)
+    label = frames / 'animals05_somewhere.labels/labels_semantic.png'
+    write_label(label, 0, 1)
+    with pytest.raises(DataError, match=r'animals05.*label ids \[1\]'):
+        open_set('road_anomaly', tmp_path).read(5)
+    write_label(label, 0, shape=(5, 8))
+    with pytest.raises(DataError, match=r'labels_semantic\.png has 8 x 5 .*animals05_.*8 x 6'):
+        open_set('road_anomaly', tmp_path).read(5)
+    label.unlink()
+    with pytest.raises(DataError, match=r'1 of 60 label files .*animals05_.*; unpack RoadAnomaly'):
+        open_set('road_anomaly', tmp_path)
+    (frames / 'animals05_somewhere.jpg').unlink()
+    with pytest.raises(DataError, match=r'has 60 pictures, .*frames holds 59'):
+        open_set('road_anomaly', tmp_path)
+
+
+def test_anomaly_track(tmp_path):
+    anomaly_track(tmp_path)
+    got = open_set('smiyc_anomaly', tmp_path)
+    assert (got.name, len(got), got.roi) == ('smiyc_anomaly/validation', 10, 'image')
+    assert got.track == 'AnomalyTrack'
+    assert values(got.read(0)[1]) == ALL
+    hidden = open_set('smiyc_anomaly/test', tmp_path)
+    assert (len(hidden), hidden.labelled) == (100, False)
+    assert hidden.read(4)[1] is None
+    assert not any(name.startswith('validation') for name in hidden.pictures.names)
+    assert len(open_set('smiyc_anomaly/all', tmp_path)) == 110
+
+
+def test_anomaly_track_must_be_whole(tmp_path):
+    anomaly_track(tmp_path, count=99)
+    with pytest.raises(DataError, match=r'AnomalyTrack test has 100 pictures, .*images holds 99'):
+        open_set('smiyc_anomaly/test', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('split', 'count'),
+    [
+        ('validation', 30), ('test', 327), ('no_night', 382), ('snowstorm', 55), ('night', 30),
+        ('all', 452),
+    ],
+)  # fmt: skip
+def test_obstacle_track_splits_are_the_benchmarks(tmp_path, split, count):
+    obstacle_track(tmp_path)
+    got = open_set(f'smiyc_obstacle/{split}', tmp_path)
+    assert (len(got), got.roi, got.track) == (count, 'road', 'ObstacleTrack')
+    assert got.labelled == (split == 'validation')
+
+
+def test_obstacle_validation_leaves_out_what_the_benchmark_leaves_out(tmp_path):
+    base = obstacle_track(tmp_path)
+    got = open_set('smiyc_obstacle', tmp_path)
+    left = {int(name.split('_')[1]) for name in got.pictures.names}
+    assert left == set(range(1, 41)) - {19, *range(21, 30)}
+    assert set(got.pictures.sequences) == {'validation'}
+    (base / 'labels_masks/validation_2_labels_semantic.png').unlink()
+    with pytest.raises(DataError, match=r'validation_2_labels_semantic\.png; unpack the track'):
+        open_set('smiyc_obstacle', tmp_path)
+
+
+@pytest.fixture(scope='module')
+def laf(tmp_path_factory):
+    return lost_and_found(tmp_path_factory.mktemp('laf')).parent
+
+
+def test_lost_and_found_splits(laf):
+    counts = {
+        split: len(open_set(f'smiyc_lost_and_found/{split}', laf))
+        for split in ('test_no_known', 'test_valid', 'test', 'train_valid', 'train')
+    }
+    assert counts == {
+        'test_no_known': 1043,
+        'test_valid': 1186,
+        'test': 1203,
+        'train_valid': 1030,
+        'train': 1036,
+    }
+
+
+def test_lost_and_found_without_known_things(laf):
+    got = open_set('smiyc_lost_and_found', laf)
+    assert (got.name, got.roi, got.track) == (
+        'smiyc_lost_and_found/test_no_known', 'road', 'LostAndFound',
+    )  # fmt: skip
+    drives = ('01_Hanns_Klemm_Str_45_000008', '02_Hanns_Klemm_Str_44_000000')
+    assert tuple(dict.fromkeys(got.pictures.sequences)) == drives
+    # Place 37 of all test frames, here frame 37 - 23 of drive 000008, has empty labels.
+    assert f'{drives[0]}_000014' not in got.pictures.names
+    assert f'{drives[0]}_000015' in got.pictures.names
+    assert values(got.read(0)[1]) == ALL
+
+
+def test_lost_and_found_says_what_is_missing(tmp_path):
+    with pytest.raises(DataError, match=r'expected in .*dataset_LostAndFound or(.*\n)+.*gtCoarse'):
+        open_set('smiyc_lost_and_found', tmp_path)
+    base = tmp_path / 'dataset_LostAndFound'
+    base.mkdir()
+    with pytest.raises(DataError, match=r'leftImg8bit/test does not exist; unpack leftImg8bit'):
+        open_set('smiyc_lost_and_found', tmp_path)
+    write_picture(base / 'leftImg8bit/test/01_A_1/01_A_1_000000_000000_leftImg8bit.png')
+    with pytest.raises(DataError, match=r'test has 1203 pictures, .*test holds 1 of them'):
+        open_set('smiyc_lost_and_found', tmp_path)
+
+
+def fishyscapes_published(root, pictures=True):
+    for number in range(100):
+        frame = f'04_Maurener_Weg_8_{number // 50:06d}_{number:06d}'
+        write_label(
+            root / f'fishyscapes/fishyscapes_lostandfound/{number:04d}_{frame}_labels.png',
+            0,
+            1,
+            255,
+        )
+        if pictures:
+            part = 'train' if number % 2 else 'test'
+            folder = root / f'dataset_LostAndFound/leftImg8bit/{part}/04_Maurener_Weg_8'
+            write_picture(folder / f'{frame}_leftImg8bit.png', seed=number)
+
+
+def test_fishyscapes_lost_and_found_takes_its_pictures_from_lost_and_found(tmp_path):
+    fishyscapes_published(tmp_path)
+    got = open_set('fishyscapes_lost_and_found', tmp_path)
+    assert (len(got), got.roi) == (100, 'image')
+    assert len(set(got.pictures.sequences)) == 2
+    name = got.pictures.names[60]
+    assert name in got.pictures.images[60].name
+    assert name in got.pictures.labels[60].name
+    assert values(got.read(60)[1]) == ALL
+
+
+def test_fishyscapes_names_missing_pictures(tmp_path):
+    fishyscapes_published(tmp_path, pictures=False)
+    with pytest.raises(DataError, match=r'100 of 100 LostAndFound pictures .*_000000'):
+        open_set('fishyscapes_lost_and_found', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'part', 'count'),
+    [('fishyscapes_static', 'Static', 30), ('fishyscapes_lost_and_found', 'LostAndFound', 100)],
+)
+def test_fishyscapes_pairs(tmp_path, name, part, count):
+    base = tmp_path / 'fishyscapes' / part
+    for number in range(count):
+        write_picture(base / f'original/{number}.jpg')
+        write_label(base / f'labels/{number}.png', 0, 1, 255)
+    got = open_set(name, tmp_path)
+    assert len(got) == count
+    assert values(got.read(0)[1]) == ALL
+    (base / 'original/3.jpg').unlink()
+    with pytest.raises(DataError, match=rf'{count} pictures, .*original holds {count - 1}'):
+        open_set(name, tmp_path)
+
+
+def test_fishyscapes_says_which_trees_it_knows(tmp_path):
+    (tmp_path / 'fishyscapes').mkdir()
+    with pytest.raises(DataError, match=r'nor .*Static/original exists(.*\n)+.*overlays'):
+        open_set('fishyscapes_static', tmp_path)
+
+
+def streethazards(root):
+    base = root / 'streethazards'
+    for part, town in (
+        ('train/{}/training', 't1-3'), ('train/{}/validation', 't4'),
+        ('test/{}/test', 't5'), ('test/{}/test', 't6'),
+    ):  # fmt: skip
+        ids = (*range(1, 14), *([14] if 'test' in part else []))
+        for number in (2, 10, 1):
+            write_picture(base / part.format('images') / town / f'{number}.png')
+            write_label(base / part.format('annotations') / town / f'{number}.png', *ids)
+    return base
+
+
+def test_streethazards(tmp_path):
+    base = streethazards(tmp_path)
+    got = open_set('streethazards', tmp_path)
+    assert got.pictures.names == ('t5_1', 't5_2', 't5_10', 't6_1', 't6_2', 't6_10')
+    assert got.pictures.sequences[2:4] == ('t5', 't6')
+    labels = got.read(0)[1]
+    known = got.classes.read(0)[1]
+    assert values(labels) == {0, 1}
+    assert values(known) == {*range(12), 255}
+    assert (known[labels == 1] == 255).all()
+    assert got.classes.classes.names[6] == 'road'
+    train = load_pictures('streethazards', base, 'train')
+    assert (len(train), train.sequences[0]) == (3, 't1-3')
+    assert values(train.read(0)[1]) == {*range(12), 255}
+    assert values(open_set('streethazards/val', tmp_path).read(0)[1]) == {0}
+
+
+def test_streethazards_says_what_is_damaged(tmp_path):
+    base = streethazards(tmp_path)
+    label = write_label(base / 'test/annotations/test/t5/1.png', 0, 15)
+    with pytest.raises(DataError, match=r't5/1\.png holds label ids \[0, 15\]'):
+        open_set('streethazards', tmp_path).read(0)
+    label.unlink()
+    with pytest.raises(DataError, match=r'1 of 6 label files .*t5/1\.png; unpack streethazards_t'):
+        open_set('streethazards', tmp_path)
+    with pytest.raises(DataError, match=r"no split 'night'"):
+        load_pictures('streethazards', base, 'night')
+
+
+CLASSES_YAML = """
+classes:
+  - {name: road, ids: [0], color: [128, 64, 128]}
+  - {name: anomaly, ids: [40, 41]}
+  - {name: car, ids: [13]}
+ignored: [255]
+"""
+
+
+def issu(root):
+    base = root / 'issu'
+    for part in (
+        'test_static/{}/a.png',
+        'test_temporal/{}/film1/a.png',
+        'test_temporal/{}/film2/a.png',
+    ):
+        write_picture(base / part.format('images'))
+        write_label(base / part.format('labels'), 0, 13, 40, 41, 255)
+    (base / 'classes.yaml').write_text(CLASSES_YAML)
+    return base
+
+
+def test_issu_has_anomalies_and_known_classes(tmp_path):
+    issu(tmp_path)
+    got = open_set('issu', tmp_path)
+    assert (len(got), got.classes.classes.names) == (1, ('road', 'car'))
+    labels, known = got.read(0)[1], got.classes.read(0)[1]
+    assert values(labels) == ALL
+    assert (values(known[labels == 0]), values(known[labels == 1])) == ({0, 1}, {255})
+    films = open_set('issu/test_temporal', tmp_path).pictures
+    assert (films.names, films.sequences) == (('film1_a', 'film2_a'), ('film1', 'film2'))
+
+
+def test_issu_needs_to_be_told_its_ids(tmp_path):
+    base = issu(tmp_path)
+    (base / 'classes.yaml').write_text(CLASSES_YAML.replace('anomaly', 'dog'))
+    with pytest.raises(DataError, match=r"no class is called 'anomaly', it has \['road', 'dog'"):
+        open_set('issu', tmp_path)
+    (base / 'classes.yaml').unlink()
+    with pytest.raises(DataError, match=r'classes\.yaml does not exist'):
+        open_set('issu', tmp_path)
+
+
+def test_a_split_that_does_not_exist_is_a_users_mistake(tmp_path):
+    with pytest.raises(ConfigError, match=r'smiyc_anomaly has no split .train.'):
+        open_set('smiyc_anomaly/train', tmp_path)

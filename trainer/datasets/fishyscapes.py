@@ -1,0 +1,111 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Fishyscapes validation sets: LostAndFound (100 pictures) and Static (30).
+
+fishyscapes/                                   LostAndFound, as published:
+  fishyscapes_lostandfound/<NNNN>_<frame>_labels.png       0 normal, 1 anomaly, 255 void
+  leftImg8bit/{train,test}/<NN_scene>/<frame>_leftImg8bit.png   the LostAndFound pictures; also
+                                               taken from dataset_LostAndFound beside this folder
+
+fishyscapes/                                   either set, paired (as many papers' copies are):
+  {LostAndFound,Static}/original/<name>.png (or .jpg)
+  {LostAndFound,Static}/labels/<name>.png      0 normal, 1 anomaly, 255 void
+
+Static is published as overlays on Cityscapes, which its makers' tool puts together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ood_perception.errors import DataError
+
+from ..data import PictureList, list_pictures
+from .anomaly import PLAIN
+from .evaluation_set import EvaluationSet, SetEntry
+from .layout import need_count, picture_list
+from .lost_and_found import IMAGE_SUFFIX, frame_name
+from .lost_and_found import LICENCE as PICTURES_LICENCE
+
+LICENCE = f'labels CC BY 4.0; pictures: {PICTURES_LICENCE}, Cityscapes licence for Static'
+SOURCE = 'https://fishyscapes.com/dataset'
+LOST_AND_FOUND_COUNT, STATIC_COUNT = 100, 30
+_LABELS = 'fishyscapes_lostandfound'
+_PICTURE_ROOTS = ('.', '../dataset_LostAndFound', '../lost_and_found', '../LostAndFound')
+
+
+def load_lost_and_found(root: Path, _: str) -> EvaluationSet:
+    """Open the 100 validation pictures; DataError naming what is missing."""
+    if (root / _LABELS).is_dir():
+        pictures = _published(root)
+    else:
+        pictures = _paired(root, 'LostAndFound', LOST_AND_FOUND_COUNT)
+    name, title = 'fishyscapes_lost_and_found', 'Fishyscapes LostAndFound validation'
+    return EvaluationSet(name, title, pictures, 'anomaly', 'image', LICENCE, SOURCE)
+
+
+def load_static(root: Path, _: str) -> EvaluationSet:
+    """Open the 30 validation pictures; DataError naming what is missing."""
+    pictures = _paired(root, 'Static', STATIC_COUNT)
+    name, title = 'fishyscapes_static', 'Fishyscapes Static validation'
+    return EvaluationSet(name, title, pictures, 'anomaly', 'image', LICENCE, SOURCE)
+
+
+def _published(root: Path) -> PictureList:
+    """Find the LostAndFound picture of every published label file."""
+    labels = list_pictures(root / _LABELS)
+    need_count(labels, LOST_AND_FOUND_COUNT, 'Fishyscapes LostAndFound', root / _LABELS)
+    frames = {path.stem.partition('_')[2].removesuffix('_labels'): path for path in labels}
+    found = {
+        frame_name(path): path
+        for place in _PICTURE_ROOTS
+        for path in (root / place / 'leftImg8bit').glob(f'*/*/*{IMAGE_SUFFIX}.*')
+    }
+    missing = [frame for frame in frames if frame not in found]
+    if missing:
+        raise DataError(
+            f'{len(missing)} of {len(frames)} LostAndFound pictures are missing, the first is '
+            f"{missing[0]}{IMAGE_SUFFIX}.png; unpack LostAndFound's leftImg8bit in {root}"
+        )
+    return picture_list(
+        [found[frame] for frame in frames],
+        lambda path: frames[frame_name(path)],
+        PLAIN,
+        f'unpack the labels from {SOURCE} anew',
+        frame_name,
+        lambda path: frame_name(path).rpartition('_')[0],
+    )
+
+
+def _paired(root: Path, part: str, count: int) -> PictureList:
+    """Read original/ and labels/ of one part."""
+    folder = root / part / 'original'
+    if not folder.is_dir():
+        raise DataError(
+            f'neither {root / _LABELS} (LostAndFound only) nor {folder} exists\n{__doc__}'
+        )
+    images = list_pictures(folder)
+    need_count(images, count, f'Fishyscapes {part} validation', folder)
+    return picture_list(
+        images,
+        lambda path: root / part / 'labels' / f'{path.stem}.png',
+        PLAIN,
+        f'make the labels anew from {SOURCE}',
+    )
+
+
+ENTRIES = {
+    'fishyscapes_lost_and_found': SetEntry(
+        'Fishyscapes LostAndFound validation, 100 pictures',
+        load_lost_and_found,
+        ('fishyscapes', 'Fishyscapes'),
+        tree=__doc__ or '',
+    ),
+    'fishyscapes_static': SetEntry(
+        'Fishyscapes Static validation, 30 pictures',
+        load_static,
+        ('fishyscapes', 'Fishyscapes'),
+        tree=__doc__ or '',
+    ),
+}

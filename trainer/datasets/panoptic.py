@@ -1,0 +1,71 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Panoptic labels in the COCO form: a colour PNG of segment ids and one JSON of segments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ood_perception.errors import DataError
+
+from ..data import IGNORED, decoded
+from .evaluation_set import Segments
+
+
+class PanopticLabels:
+    """
+    The segments of a list of pictures; the JSON is read once, at the first call.
+
+    base: folder of panoptic_masks/ and panoptic_annotations.json. names: of the pictures.
+    """
+
+    def __init__(self, base: Path, names: Sequence[str]) -> None:
+        self._base = base
+        self._names = tuple(names)
+
+    def __call__(self, index: int) -> Segments:
+        """Return one picture's segments; DataError naming the file that is missing or wrong."""
+        name = self._names[index]
+        path = self._base / 'panoptic_masks' / f'{name}.png'
+        blue_green_red = decoded(path, 'panoptic mask', cv2.IMREAD_COLOR).astype(np.int32)
+        ids = blue_green_red @ np.array([65536, 256, 1], np.int32)
+        segments, names = self._annotations
+        if name not in segments:
+            raise DataError(f'{self._json} has no annotation of {name}.png')
+        void = (0, IGNORED * (1 + 256 + 65536))  # black or white, in copies that mark ignored so
+        known = segments[name]
+        unknown = [int(i) for i in np.unique(ids) if i not in known and i not in void]
+        if unknown:
+            raise DataError(f'{path} holds segments {unknown} that {self._json} does not know')
+        ids[ids == void[1]] = 0
+        return Segments(ids, known, names)
+
+    @property
+    def _json(self) -> Path:
+        return self._base / 'panoptic_annotations.json'
+
+    @cached_property
+    def _annotations(self) -> tuple[dict[str, dict[int, int]], dict[int, str]]:
+        """Return picture -> segment -> category, and category -> name."""
+        try:
+            content: Any = json.loads(self._json.read_text(encoding='utf-8'))
+            segments = {
+                Path(entry['file_name']).stem: {
+                    int(segment['id']): int(segment['category_id'])
+                    for segment in entry['segments_info']
+                }
+                for entry in content['annotations']
+            }
+            names = {int(entry['id']): str(entry['name']) for entry in content['categories']}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f'{self._json} cannot be read as COCO panoptic annotations: {error!r}'
+            ) from error
+        return segments, names

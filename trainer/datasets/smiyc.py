@@ -1,0 +1,119 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+SegmentMeIfYouCan: AnomalyTrack (RoadAnomaly21) and ObstacleTrack (RoadObstacle21), as published.
+
+dataset_AnomalyTrack/
+  images/<name>.jpg                                100 test, 10 validation (validation*)
+  labels_masks/<name>_labels_semantic.png          validation only: 0, 1 anomaly, 255 void
+dataset_ObstacleTrack/
+  images/<scene>_<number>.webp                     327 test, 55 snow, 30 night, 30 validation
+  labels_masks/<scene>_<number>_labels_semantic.png  validation only: 0 road, 1 obstacle, 255
+
+Test labels are with the benchmark. The splits are those of its registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data import list_pictures
+from .anomaly import PLAIN
+from .evaluation_set import EvaluationSet, SetEntry
+from .layout import need_count, picture_list
+
+LICENCE = 'mixed per-picture licences, listed on its site; research'
+SOURCE = 'https://segmentmeifyoucan.com/datasets'
+_SNOW, _NIGHT, _VALIDATION = ('snowstorm1', 'snowstorm2'), ('driveway',), ('validation',)
+_TEST = (
+    'curvy-street',
+    'one-way-street',
+    'gravel',
+    'greyasphalt',
+    'motorway',
+    'paving',
+    'darkasphalt',
+    'darkasphalt2',
+)
+# The benchmark leaves these files of the validation scene out.
+_LEFT_OUT = tuple(f'validation_{number}' for number in (19, *range(21, 30)))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Which pictures belong to a split, how many it has (0 = not fixed), labels or not."""
+
+    holds: Callable[[str], bool]
+    count: int
+    labelled: bool = False
+
+
+def _scenes(*scenes: str) -> Callable[[str], bool]:
+    return lambda name: name.split('_')[0] in scenes
+
+
+ANOMALY_SPLITS = {
+    'validation': _Split(lambda name: name.startswith('validation'), 10, labelled=True),
+    'test': _Split(lambda name: not name.startswith('validation'), 100),
+    'all': _Split(lambda _: True, 110),
+}
+OBSTACLE_SPLITS = {
+    'validation': _Split(
+        lambda name: _scenes(*_VALIDATION)(name) and not name.startswith(_LEFT_OUT),
+        30,
+        labelled=True,
+    ),
+    'test': _Split(_scenes(*_TEST), 327),
+    'no_night': _Split(_scenes(*_TEST, *_SNOW), 382),
+    'snowstorm': _Split(_scenes(*_SNOW), 55),
+    'night': _Split(_scenes(*_NIGHT), 30),
+    'all': _Split(_scenes(*_TEST, *_SNOW, *_NIGHT, *_VALIDATION), 0),
+}
+
+
+def load_anomaly_track(root: Path, split: str) -> EvaluationSet:
+    """Open a split of AnomalyTrack; DataError unless all of its pictures are there."""
+    return _load(root, 'smiyc_anomaly', 'AnomalyTrack', split, ANOMALY_SPLITS[split], 'image')
+
+
+def load_obstacle_track(root: Path, split: str) -> EvaluationSet:
+    """Open a split of ObstacleTrack; DataError unless all of its pictures are there."""
+    return _load(root, 'smiyc_obstacle', 'ObstacleTrack', split, OBSTACLE_SPLITS[split], 'road')
+
+
+def _load(root: Path, name: str, track: str, split: str, rule: _Split, roi: str) -> EvaluationSet:
+    folder, labels = root / 'images', root / 'labels_masks'
+    images = [path for path in list_pictures(folder) if rule.holds(path.stem)]
+    title = f'SMIYC {track} {split}'
+    if rule.count or not images:
+        need_count(images, rule.count, title, folder)
+    pictures = picture_list(
+        images,
+        (lambda path: labels / f'{path.stem}_labels_semantic.png') if rule.labelled else None,
+        PLAIN,
+        f'unpack the track from {SOURCE} anew',
+        sequence_of=(lambda path: path.stem.split('_')[0]) if roi == 'road' else lambda _: '',
+    )
+    return EvaluationSet(
+        f'{name}/{split}', title, pictures, 'anomaly', roi, LICENCE, SOURCE, track
+    )
+
+
+ENTRIES = {
+    'smiyc_anomaly': SetEntry(
+        'SegmentMeIfYouCan AnomalyTrack (RoadAnomaly21)',
+        load_anomaly_track,
+        ('dataset_AnomalyTrack', 'smiyc_anomaly'),
+        tuple(ANOMALY_SPLITS),
+        __doc__ or '',
+    ),
+    'smiyc_obstacle': SetEntry(
+        'SegmentMeIfYouCan ObstacleTrack (RoadObstacle21)',
+        load_obstacle_track,
+        ('dataset_ObstacleTrack', 'smiyc_obstacle'),
+        tuple(OBSTACLE_SPLITS),
+        __doc__ or '',
+    ),
+}

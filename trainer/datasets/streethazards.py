@@ -1,0 +1,99 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+StreetHazards (CAOS), rendered streets with anomalies in the test towns, as published.
+
+streethazards/
+  train/images/training/t1-3/<number>.png
+  train/images/validation/t4/<number>.png
+  train/annotations/{training/t1-3,validation/t4}/<number>.png    1 unlabelled, 2..13 known
+  test/images/test/{t5,t6}/<number>.png
+  test/annotations/test/{t5,t6}/<number>.png                      14 anomaly, too
+
+Anomaly labels: 14 anomaly; everything else, unlabelled included, is normal, as its makers score.
+Class labels: 12 known classes, unlabelled and anomaly IGNORED.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ood_perception.errors import DataError
+
+from ..data import IGNORED, ClassMap, PictureList
+from .anomaly import ANOMALY, NORMAL, anomaly_classes
+from .evaluation_set import EvaluationSet, SetEntry
+from .layout import nested_pictures, picture_list
+
+_CLASSES = (
+    ('building', (70, 70, 70)),
+    ('fence', (190, 153, 153)),
+    ('other', (250, 170, 160)),
+    ('pedestrian', (220, 20, 60)),
+    ('pole', (153, 153, 153)),
+    ('road line', (157, 234, 50)),
+    ('road', (128, 64, 128)),
+    ('sidewalk', (244, 35, 232)),
+    ('vegetation', (107, 142, 35)),
+    ('car', (0, 0, 142)),
+    ('wall', (102, 102, 156)),
+    ('traffic sign', (220, 220, 0)),
+)
+_UNLABELLED, _FIRST, _ANOMALY = 1, 2, 14
+CLASSES = ClassMap(
+    tuple(name for name, _ in _CLASSES),
+    tuple(color for _, color in _CLASSES),
+    {
+        _UNLABELLED: IGNORED,
+        **{_FIRST + index: index for index in range(len(_CLASSES))},
+        _ANOMALY: IGNORED,
+        255: IGNORED,
+    },
+)
+ANOMALIES = anomaly_classes(
+    {**dict.fromkeys(range(_UNLABELLED, _ANOMALY), NORMAL), _ANOMALY: ANOMALY, 255: IGNORED}
+)
+LICENCE = 'MIT (rendered by its makers)'
+SOURCE = 'https://github.com/hendrycks/anomaly-seg (streethazards_train, streethazards_test)'
+_PARTS = {'train': ('train', 'training'), 'val': ('train', 'validation'), 'test': ('test', 'test')}
+
+
+def load(root: Path, split: str) -> PictureList:
+    """Load one split with the known classes; a town is a sequence."""
+    return _load(root, split, CLASSES)
+
+
+def load_set(root: Path, split: str) -> EvaluationSet:
+    """Open one split with anomaly labels and known classes."""
+    name, title = f'streethazards/{split}', f'StreetHazards {split}'
+    anomalies, known = _load(root, split, ANOMALIES), _load(root, split, CLASSES)
+    return EvaluationSet(
+        name, title, anomalies, 'anomaly', 'image', LICENCE, SOURCE, classes=known
+    )
+
+
+def _load(root: Path, split: str, classes: ClassMap) -> PictureList:
+    if split not in _PARTS:
+        raise DataError(f'StreetHazards has no split {split!r}; it has {", ".join(_PARTS)}')
+    archive, part = _PARTS[split]
+    remedy = f'unpack streethazards_{archive}.tar from {SOURCE} in {root}'
+    base = root / archive
+    images = nested_pictures(base / 'images' / part, remedy)
+    images.sort(key=lambda path: (path.parent.name, len(path.stem), path.stem))
+    return picture_list(
+        images,
+        lambda path: base / 'annotations' / part / path.parent.name / f'{path.stem}.png',
+        classes,
+        remedy,
+        lambda path: f'{path.parent.name}_{path.stem}',
+        lambda path: path.parent.name,
+    )
+
+
+ENTRY = SetEntry(
+    'StreetHazards, rendered towns; anomalies and 12 known classes',
+    load_set,
+    ('streethazards', 'StreetHazards'),
+    ('test', 'val', 'train'),
+    __doc__ or '',
+)
