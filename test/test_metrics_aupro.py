@@ -1,0 +1,157 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""AUPRO against every threshold tried in turn, image AUROC against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.aupro import (
+    aupro,
+    image_auroc,
+    mean_aupro,
+    pool_regions,
+    region_histograms,
+    region_picture,
+)
+
+
+def random_pictures(seed, shape=(9, 11)):
+    """Return scores float32 and labels uint8, both (n, H, W); ties in every second case."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((rng.integers(1, 5), *shape)) < 0.15).astype(np.uint8)
+    labels[0, 0, 0], labels[0, -1, -1] = 1, 0
+    scores = rng.gamma(2, 0.5, labels.shape) + labels * rng.random()
+    labels[rng.random(labels.shape) < 0.05] = 255
+    labels[0, 0, 0], labels[0, -1, -1] = 1, 0
+    if seed % 2:
+        scores = np.round(scores * 3) / 3
+    return scores.astype(np.float32), labels
+
+
+def at_every_threshold(scores, labels, limit):
+    """Return AUPRO by labelling with scipy and one loop over thresholds."""
+    ndimage = pytest.importorskip('scipy.ndimage')
+    regions = []
+    for picture, truth in zip(scores, labels, strict=True):
+        numbers, count = ndimage.label(truth == 1, np.ones((3, 3)))
+        regions += [picture[numbers == k + 1] for k in range(count)]
+    normal = scores[labels == 0]
+    x, y = [0.0], [0.0]
+    for threshold in np.unique(scores[labels < 2])[::-1]:
+        x.append(np.mean(normal >= threshold))
+        y.append(np.mean([np.mean(region >= threshold) for region in regions]))
+    x, y = np.array([*x, 1.0]), np.array([*y, 1.0])
+    last = np.flatnonzero(x <= limit)[-1]
+    cut_x, cut_y = [*x[: last + 1], limit], [*y[: last + 1], y[last]]
+    if x[last] < limit:
+        slope = (y[last + 1] - y[last]) / (x[last + 1] - x[last])
+        cut_y[-1] = y[last] + slope * (limit - x[last])
+    return np.trapezoid(cut_y, cut_x) / limit
+
+
+@pytest.mark.parametrize('limit', [0.3, 0.05, 1.0])
+def test_aupro_equals_every_threshold_tried(limit):
+    for seed in range(80):
+        scores, labels = random_pictures(seed)
+        pictures = [region_picture(s, y) for s, y in zip(scores, labels, strict=True)]
+        wanted = at_every_threshold(scores, labels, limit)
+        assert aupro(pool_regions(pictures), limit) == pytest.approx(wanted, abs=1e-9), seed
+
+
+def test_small_regions_weigh_as_much_as_large_ones_by_hand():
+    """A region of 1 pixel found first, one of 4 found last, after both normal pixels."""
+    scores = np.array([[9, 5, 4, 0, 1, 1, 1, 1]], np.float32)
+    labels = np.array([[1, 0, 0, 0, 1, 1, 1, 1]], np.uint8)
+    # PRO .5 from FPR 0 to 2/3, then 1 at 2/3
+    pixels = pool_regions([region_picture(scores, labels)])
+    assert pixels.components == 2
+    assert aupro(pixels, 0.3) == pytest.approx(0.5)
+    assert aupro(pixels, 1.0) == pytest.approx((0.5 * 2 / 3 + 1 / 3) / 1.0)
+
+
+def test_all_scores_equal_is_the_diagonal_by_hand():
+    pixels = pool_regions(
+        [region_picture(np.ones((1, 4), np.float32), np.eye(4)[:1].astype('u1'))]
+    )
+    assert aupro(pixels, 0.3) == pytest.approx(0.15)
+
+
+def test_edge_cases_give_nan_or_one():
+    ones = np.ones((1, 1), np.float32)
+    for label in (0, 1, 255):
+        picture = region_picture(ones, np.full((1, 1), label, np.uint8))
+        assert np.isnan(aupro(picture))
+    assert np.isnan(aupro(pool_regions([])))
+    perfect = region_picture(np.array([[2, 1]], np.float32), np.array([[1, 0]], np.uint8))
+    assert aupro(perfect) == 1.0
+
+
+def test_products_are_evaluated_apart_and_averaged():
+    products = {}
+    for seed in range(3):
+        parts = zip(*random_pictures(seed), strict=True)
+        products[str(seed)] = pool_regions([region_picture(*part) for part in parts])
+    assert mean_aupro(products) == pytest.approx(np.mean([aupro(p) for p in products.values()]))
+    assert np.isnan(mean_aupro({}))
+
+
+def test_samples_are_the_metric_of_the_drawn_pictures():
+    scores, labels = random_pictures(2)
+    scores, labels = (
+        np.repeat(scores, 3, 0)[:3] + np.float32([[[0]], [[0.1]], [[0.2]]]),
+        labels[:1],
+    )
+    pictures = [region_picture(s, labels[0]) for s in scores]
+    weights = np.array([[1, 1, 1], [2, 0, 1], [0, 0, 3]])
+    samples = region_histograms(pictures).aupro(weights.astype(float))
+    for sample, row in zip(samples, weights, strict=True):
+        drawn = [p for p, times in zip(pictures, row, strict=True) for _ in range(times)]
+        assert sample == pytest.approx(aupro(pool_regions(drawn)), abs=1e-12)
+
+
+def test_binned_samples_of_large_sets_are_close():
+    scores, labels = random_pictures(4, (150, 150))
+    pictures = [region_picture(s, y) for s, y in zip(scores, labels, strict=True)]
+    sample = region_histograms(pictures).aupro(np.ones((1, len(pictures))))[0]
+    assert sample == pytest.approx(aupro(pool_regions(pictures)), abs=1e-4)
+
+
+def test_a_draw_without_anomalies_is_undefined():
+    scores, labels = random_pictures(4)
+    pictures = [region_picture(s, y) for s, y in zip(scores, labels * [[[1]]], strict=True)]
+    pictures.append(region_picture(scores[0], np.zeros_like(labels[0])))
+    only_last = np.zeros((1, len(pictures)))
+    only_last[0, -1] = 2
+    assert np.isnan(region_histograms(pictures).aupro(only_last)[0])
+
+
+def test_image_auroc_equals_scikit_learn_also_when_pictures_repeat():
+    sklearn = pytest.importorskip('sklearn.metrics')
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(2, 30))
+        truth = (rng.random(count) < 0.5).astype(np.uint8)
+        truth[:2] = (0, 1)
+        scores = np.round(rng.normal(size=count) + truth, seed % 3)
+        weights = rng.integers(1, 4, (2, count)).astype(float)
+        wanted = [sklearn.roc_auc_score(truth, scores, sample_weight=row) for row in weights]
+        assert image_auroc(scores, truth, weights) == pytest.approx(wanted, abs=1e-9)
+        assert image_auroc(scores, truth)[0] == pytest.approx(sklearn.roc_auc_score(truth, scores))
+
+
+def test_image_auroc_is_undefined_without_both_kinds():
+    for truth in ([0, 0], [1, 1]):
+        assert np.isnan(image_auroc(np.array([1.0, 2.0]), np.array(truth, np.uint8))[0])
+    assert np.isnan(image_auroc(np.empty(0), np.empty(0, np.uint8))[0])
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ConfigError, match='FPR limit 0'):
+        aupro(pool_regions([]), 0.0)
+    with pytest.raises(DataError, match='differ in size'):
+        region_picture(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
+    with pytest.raises(DataError, match='do not match'):
+        image_auroc(np.array([np.nan]), np.ones(1, np.uint8))
