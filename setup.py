@@ -41,7 +41,11 @@ def ros_wheels(distribution: str) -> list[str]:
     return [f'ros-{distribution}-{name}' for name in names]
 
 
-BAGS = ['rosbags>=0.10,<0.12']
+BAGS = [
+    'rosbags>=0.11,<0.12',
+    'mcap>=1.1,<2',
+    'backports.zstd>=1,<2; python_version<"3.14"',
+]
 TRAIN = [
     'torch>=2.6,<3',
     'transformers>=4.56,<6',
@@ -82,6 +86,7 @@ setup(
         'onnxruntime': ['onnxruntime>=1.20,<2'],
         'bags': BAGS,
         'train': TRAIN,
+        'submission': ['h5py>=3.8,<4'],
         'test': ['pytest>=8,<10', 'scikit-learn>=1.4,<2', 'ruff==0.17.5', 'mypy==2.4.1', *BAGS],
     },
     zip_safe=False,
@@ -91,6 +96,7 @@ setup(
             f'inspect_bundle = {NAME}.cli:inspect_bundle',
             f'compile_bundle = {NAME}.cli:compile_bundle',
             f'bench_bundle = {NAME}.cli:bench_bundle',
+            f'evaluate_bag = {NAME}.cli_bag:evaluate_bag',
             'ood_trainer = ood_perception_trainer.__main__:main',
         ],
     },

@@ -207,5 +207,5 @@ def test_a_bag_without_images_says_what_it_holds(tmp_path):
         connection = writer.add_connection('/chat', 'std_msgs/msg/String', typestore=store)
         text = store.types['std_msgs/msg/String'](data='hello')
         writer.write(connection, 1, store.serialize_cdr(text, 'std_msgs/msg/String'))
-    with pytest.raises(DataError, match=r'/chat \(std_msgs/msg/String\)'):
+    with pytest.raises(DataError, match=r'/chat \(std_msgs/msg/String, 1\)'):
         images(tmp_path / 'bag')

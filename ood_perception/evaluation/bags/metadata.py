@@ -1,0 +1,114 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What metadata.yaml says about a bag, and which storage files belong to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from ...errors import DataError
+from .storage import SUFFIXES
+
+METADATA = 'metadata.yaml'
+PACKED = '.zstd'
+
+
+@dataclass(frozen=True)
+class BagFiles:
+    """
+    The storage files of a bag, in recorded order.
+
+    missing: named by metadata.yaml and not there. storage: 'mcap', 'sqlite3' or '' (unknown).
+    compression_mode: 'file', 'message' or '', as metadata.yaml says or the file names show.
+    messages: number that metadata.yaml promises, None without one. metadata: whether there is one.
+    """
+
+    files: tuple[Path, ...]
+    missing: tuple[Path, ...] = ()
+    storage: str = ''
+    compression_mode: str = ''
+    messages: int | None = None
+    metadata: bool = False
+
+
+def is_bag(path: Path) -> bool:
+    """Return whether a path is a ROS 2 bag: a folder with metadata.yaml, or storage files."""
+    if path.is_dir():
+        return (path / METADATA).is_file() or bool(_storage_files(path))
+    return _is_storage(path)
+
+
+def find_files(path: Path) -> BagFiles:
+    """Return a bag's files; DataError for what is no bag or has a metadata.yaml that lies."""
+    if not path.exists():
+        raise DataError(f'bag {path} does not exist: give its folder or storage file')
+    if path.is_file():
+        if not _is_storage(path):
+            raise DataError(f'{path} is no bag: give a folder, or a file {_endings()}')
+        return _by_names((path,))
+    if (path / METADATA).is_file():
+        return _by_metadata(path)
+    files = _storage_files(path)
+    if not files:
+        raise DataError(f'{path} is no bag: it holds neither {METADATA} nor a file {_endings()}')
+    return _by_names(files)
+
+
+def _by_names(files: tuple[Path, ...]) -> BagFiles:
+    packed = any(file.suffix == PACKED for file in files)
+    first = files[0].with_suffix('') if files[0].suffix == PACKED else files[0]
+    storage = 'mcap' if first.suffix == '.mcap' else 'sqlite3'
+    return BagFiles(files, storage=storage, compression_mode='file' if packed else '')
+
+
+def _by_metadata(folder: Path) -> BagFiles:
+    import yaml
+
+    path = folder / METADATA
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding='utf-8'))
+        known: dict[str, Any] = content['rosbag2_bagfile_information']
+        # Old versions wrote paths from the recording machine; the files lie beside metadata.yaml.
+        named = [folder / PurePath(name).name for name in known['relative_file_paths']]
+        mode = str(known.get('compression_mode') or '').lower()
+        form = str(known.get('compression_format') or '').lower()
+        messages = int(known['message_count'])
+        storage = str(known['storage_identifier'])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise DataError(
+            f'{path} cannot be read ({type(error).__name__} {error}): make it again with '
+            'ros2 bag reindex, or give the storage file itself'
+        ) from error
+    mode = '' if mode == 'none' else mode
+    if mode and form != 'zstd':
+        raise DataError(f'{path}: compression format {form!r} is not known, only zstd is')
+    return BagFiles(
+        files=tuple(file for file in named if file.is_file()),
+        missing=tuple(file for file in named if not file.is_file()),
+        storage=storage,
+        compression_mode=mode,
+        messages=messages,
+        metadata=True,
+    )
+
+
+def _storage_files(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted((p for p in folder.iterdir() if _is_storage(p)), key=_in_order))
+
+
+def _is_storage(path: Path) -> bool:
+    """Return whether a name ends in .mcap or .db3, or in one of them and .zstd."""
+    plain = path.with_suffix('') if path.suffix == PACKED else path
+    return plain.suffix.lower() in SUFFIXES
+
+
+def _in_order(path: Path) -> tuple[int, str]:
+    """Sort bag_2.mcap before bag_10.mcap, as rosbag2 splits bags."""
+    number = path.name.split('.')[0].rpartition('_')[2]
+    return (int(number) if number.isdigit() else 0), path.name
+
+
+def _endings() -> str:
+    return ' or '.join(f'*{suffix}' for suffix in SUFFIXES) + f' (also with {PACKED})'

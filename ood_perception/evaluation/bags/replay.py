@@ -1,0 +1,254 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A bag through the pipeline: every frame, in recorded order, as fast as the engine allows.
+
+The folder of results is made under a temporary name and renamed when everything is in it. It holds
+result/ (the bag), report.json, index.html and frames.csv, and the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...bundle.cache import make_folder
+from ...errors import ConfigError, DataError, ImageError
+from ...maps import OutputMaps
+from ...types import Detection, Frame, JsonDict
+from . import problems as kinds
+from .messages import Cdr
+from .model import Model
+from .problems import Problem, Problems
+from .progress import Progress
+from .reading import Bag, Limits, Message
+from .report import PROGRAM, write_reports
+from .scores import LabelledFrames
+from .statistics import CameraStatistics, FrameTable, StrangestFrames
+from .topics import CameraTopic, choose_cameras
+from .truth import LabelFolder, label_topics, open_ground_truth
+from .writing import DEFAULT_OUTPUTS, ResultBag
+
+RESULT = 'result'
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """
+    What to replay, and where to.
+
+    topics: '/topic' or 'name=/topic', () = every image topic. ground_truth: topics of the bag or
+    folders. storage: of the result bag, 'mcap' or 'sqlite3'. batch: frames per engine run, >= 1.
+    """
+
+    bag: Path
+    out: Path
+    topics: tuple[str, ...] = ()
+    ground_truth: tuple[str, ...] = ()
+    storage: str = 'mcap'
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    on_error: str = kinds.SKIP
+    limits: Limits = field(default_factory=Limits)
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """report: what report.json holds. seconds: of the replay itself."""
+
+    report: JsonDict
+    seconds: float
+
+
+def evaluate(options: ReplayOptions, model: Model, tell: Callable[[str], None]) -> Outcome:
+    """
+    Replay a bag and write the folder `options.out`.
+
+    Raises DataError for a bag that cannot be read, for one without a frame that can be evaluated,
+    and for the first problem when problems are refused; then nothing is left behind.
+    """
+    if options.batch < 1:
+        raise ConfigError(f'--batch {options.batch}: give 1 or more')
+    _check_out(options.out)
+    outcomes: list[Outcome] = []
+    make_folder(
+        options.out, lambda folder: outcomes.append(_evaluate(options, model, folder, tell))
+    )
+    return outcomes[0]
+
+
+def _check_out(out: Path) -> None:
+    """Refuse to replace a folder that is not an earlier result."""
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            ours = json.loads((out / 'report.json').read_text())['program'] == PROGRAM
+        except (OSError, ValueError, KeyError, TypeError):
+            ours = False
+        if not ours:
+            raise ConfigError(f'--out {out} holds other files: give a new folder')
+    elif out.exists() and not out.is_dir():
+        raise ConfigError(f'--out {out} is a file: give a folder')
+
+
+def _evaluate(
+    options: ReplayOptions, model: Model, folder: Path, tell: Callable[[str], None]
+) -> Outcome:
+    problems, cdr = Problems(options.on_error), Cdr()
+    with (
+        tempfile.TemporaryDirectory(prefix='.scratch.', dir=folder) as scratch,
+        Bag(options.bag, problems, options.limits, Path(scratch)) as bag,
+    ):
+        labels = label_topics(options.ground_truth, bag)
+        cameras = choose_cameras(bag.topics, options.topics, labels, problems)
+        truth = open_ground_truth(options.ground_truth, bag, cameras, cdr, problems, Path(scratch))
+        for camera in cameras:
+            tell(f'{camera.camera or "camera"}: {camera.topic}, {camera.count} messages')
+        run = Replay(model, cdr, cameras, truth, problems)
+        names = [camera.camera for camera in cameras]
+        with (
+            ResultBag(folder / RESULT, cdr, names, options.storage, options.outputs) as result,
+            FrameTable(folder / 'frames.csv') as table,
+        ):
+            seconds = run.run(bag, result, table, options.batch)
+        if not any(statistics.evaluated for statistics in run.statistics.values()):
+            first = problems.told[0].text if problems.told else 'its image topics are empty'
+            raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
+        report = run.report(options, bag)
+    write_reports(folder, report, run.strangest.frames)
+    return Outcome(report, seconds)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A decoded frame on its way to the engine; index: of its camera's messages, from 0."""
+
+    frame: Frame
+    index: int
+    time_ns: int
+
+
+class Replay:
+    """One pass over a bag; holds the counts, never more than one batch of frames."""
+
+    def __init__(
+        self,
+        model: Model,
+        cdr: Cdr,
+        cameras: Sequence[CameraTopic],
+        truth: dict[str, LabelFolder],
+        problems: Problems,
+    ) -> None:
+        self._model, self._cdr, self._problems = model, cdr, problems
+        self._cameras = {camera.topic: camera for camera in cameras}
+        self._truth = truth
+        self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
+        self.labelled = {camera: LabelledFrames() for camera in truth}
+        self.strangest = StrangestFrames()
+
+    def run(self, bag: Bag, result: ResultBag, table: FrameTable, batch: int) -> float:
+        """Replay every frame; return the seconds that it took."""
+        progress = Progress(sum(camera.count for camera in self._cameras.values()))
+        try:
+            for items in _batches(self._items(bag, progress), batch):
+                detections = self._model.pipeline.run([item.frame for item in items])
+                for item, detection in zip(items, detections, strict=True):
+                    self._keep(item, detection, result, table)
+        finally:
+            seconds = progress.end()
+        return seconds
+
+    def _items(self, bag: Bag, progress: Progress) -> Iterator[_Item]:
+        for message in bag.messages(self._cameras.keys()):
+            camera = self._cameras[message.topic]
+            statistics = self.statistics[camera.camera]
+            index, statistics.messages = statistics.messages, statistics.messages + 1
+            frame = self._decoded(message, camera)
+            progress.step()
+            if frame is not None:
+                yield _Item(frame, index, message.time_ns)
+
+    def _decoded(self, message: Message, camera: CameraTopic) -> Frame | None:
+        place = f'{message.topic} at {message.time_ns}'
+        try:
+            if message.msgtype != camera.msgtype:
+                raise DataError(f'{message.msgtype} on a topic of {camera.msgtype}')
+            content = self._cdr.read(message.data, message.msgtype)
+            return self._cdr.frame(content, camera.camera)
+        except (DataError, ImageError) as error:
+            kind = kinds.BAD_FRAME if isinstance(error, ImageError) else kinds.CORRUPT_MESSAGE
+            self._problems.meet(Problem(kind, place, f'{place}: {error}'))
+            return None
+
+    def _keep(
+        self, item: _Item, detection: Detection, result: ResultBag, table: FrameTable
+    ) -> None:
+        maps = OutputMaps(detection)
+        result.write(detection, maps, item.time_ns)
+        table.add(detection, item.index, item.time_ns)
+        self.statistics[item.frame.camera].add(detection)
+        self.strangest.add(detection, item.index)
+        folder = self._truth.get(item.frame.camera)
+        if folder is not None:
+            self._compare(item, maps, folder)
+
+    def _compare(self, item: _Item, maps: OutputMaps, folder: LabelFolder) -> None:
+        camera = item.frame.camera
+        try:
+            labels = folder.label(item.frame, item.index)
+        except DataError as error:
+            place = f'{camera or "camera"} frame {item.index}'
+            self._problems.meet(Problem(kinds.BAD_LABEL, place, f'{place}: {error}'))
+            return
+        if labels is not None:
+            self.labelled[camera].add(maps, labels)
+            self.statistics[camera].labelled += 1
+
+    def report(self, options: ReplayOptions, bag: Bag) -> JsonDict:
+        """Return the report as JSON values; nothing in it depends on the clock."""
+        return {
+            'program': PROGRAM,
+            'bag': {
+                'path': str(bag.path),
+                'files': [file.name for file in bag.files.files],
+                'storage': bag.files.storage,
+                'metadata': bag.files.metadata,
+                'file_compression': 'zstd' if bag.files.compression_mode == 'file' else 'none',
+                'message_compression': bag.message_compression,
+                'messages_promised': bag.files.messages,
+                'messages_indexed': sum(bag.topics.values()),
+                'topics': [
+                    {'topic': topic, 'type': kind, 'messages': count}
+                    for (topic, kind), count in sorted(bag.topics.items())
+                ],
+            },
+            'model': self._model.to_json(),
+            'cameras': [
+                {
+                    'camera': camera.camera,
+                    'topic': camera.topic,
+                    'type': camera.msgtype,
+                    **self.statistics[camera.camera].to_json(),
+                }
+                for camera in self._cameras.values()
+            ],
+            'ground_truth': {
+                camera: frames.record() if len(frames) else {'frames': 0}
+                for camera, frames in self.labelled.items()
+            },
+            'problems': self._problems.to_json(),
+            'result': {'storage': options.storage, 'outputs': list(options.outputs)},
+        }
+
+
+def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    batch: list[_Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
