@@ -102,6 +102,15 @@ def _first_above(curve: Curve) -> float:
     return float(curve.fallout[corners][np.argmax(curve.recall[corners] > TRUE_POSITIVE_RATE)])
 
 
+def strict_threshold(curve: Curve) -> float:
+    """Return the score of the 'strict' point (open-set calibration); nan without positives."""
+    if curve.positives == 0:
+        return float('nan')
+    corners = _corners(curve)
+    first = np.argmax(curve.recall[corners] > TRUE_POSITIVE_RATE)
+    return float(curve.thresholds[corners][first])
+
+
 def _nearest_recall(curve: Curve) -> float:
     """Point with the recall nearest to 0.95, from the lowest threshold up: RPL."""
     stop = int(np.argmax(curve.found == curve.positives)) + 1
