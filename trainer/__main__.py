@@ -25,6 +25,7 @@ OTHERS = {
     'evaluate': 'measure a bundle or the rows of a table',
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
+    'submission': 'write the files for benchmarks with hidden labels',
     'promise': 'observed against promised false-alarm rates, per class',
 }
 
