@@ -279,3 +279,11 @@ def test_frames_needed_promise_exactly_what_is_wanted():
     count = frames_needed(small, 5, distinct=True)
     assert alarm_rates(counts_of([0] * count, distinct=True), 5).upper[0, 0] <= small
     assert alarm_rates(counts_of([0] * (count - 1), distinct=True), 5).upper[0, 0] > small
+
+
+def test_a_larger_area_is_never_bounded_worse():
+    """Nothing seen above an area may not promise less than the few seen below it."""
+    counts = np.zeros((50, 1, 3), np.int32)
+    counts[3, 0, 0] = counts[4, 0, 0] = 1
+    rates = alarm_rates(AlarmCounts((0.01,), (0.0, 10.0, 20.0), counts, ('',) * 50), 10)
+    np.testing.assert_allclose(rates.upper[0], 4.743865 * 2 / 50, rtol=1e-6)

@@ -25,7 +25,9 @@ OTHERS = {
     'evaluate': 'measure a bundle or the rows of a table',
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
+    'operating-point': 'choose rate and minimum area from clean frames',
     'submission': 'write the files for benchmarks with hidden labels',
+    'tracking': 'what m-of-n persistence saves and costs, on sequences',
     'promise': 'observed against promised false-alarm rates, per class',
 }
 
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
         if arguments and arguments[0] in OTHERS:
-            module = importlib.import_module(f'.{arguments[0]}', __package__)
+            module = importlib.import_module(f'.{arguments[0].replace("-", "_")}', __package__)
             return int(module.main(arguments[1:]) or 0)
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:

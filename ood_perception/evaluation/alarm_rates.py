@@ -121,14 +121,17 @@ def alarm_rates(
     drawn = np.tensordot(weights, sums, axes=1) / (weights @ frames)[:, None, None]
     low, high, one_sided = np.quantile(drawn, [0.025, 0.975, LEVEL], axis=0)
     number = len(counts.groups)
-    exact = _exact_bounds(sums, counts.distinct, block) / number
+    upper = np.maximum(one_sided, _exact_bounds(sums, counts.distinct, block) / number)
+    if not counts.distinct:
+        # Larger obstacles are some of the smaller ones, so what bounds these bounds those.
+        upper = np.minimum.accumulate(upper, axis=1)
     return AlarmRates(
         counts.rates,
         counts.areas,
         sums.sum(axis=0) / number,
         low,
         high,
-        np.maximum(one_sided, exact),
+        upper,
         number,
         len(frames),
         block,

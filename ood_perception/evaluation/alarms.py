@@ -147,8 +147,9 @@ class _FirstAnnounced:
         new = 0
         for number, is_false in zip(tracked.tracks, wrong, strict=True):
             key = (detection.frame.camera, number)
-            new += bool(is_false) and key not in self._known
-            self._known.add(key)
+            if is_false and key not in self._known:
+                self._known.add(key)
+                new += 1
         return new
 
 
