@@ -115,6 +115,27 @@ class GoldenSpec:
 
 
 @dataclass(frozen=True)
+class PrecisionSpec:
+    """
+    What a reduced precision of the backbone costs, measured by the trainer.
+
+    average_precision_loss: points (0..100) of AP lost against float32 on held-out pictures;
+        interval: its 95 % bootstrap interval over pictures (low, high).
+    surprisal_tolerance, label_agreement: bounds of the golden check in this precision, in the
+        place of GoldenSpec's.
+    file: what the precision is derived from (int8: ranges of the activations), '' = nothing.
+    measured: on which pictures, with which runtime, at what speed.
+    """
+
+    average_precision_loss: float
+    interval: tuple[float, float]
+    surprisal_tolerance: float
+    label_agreement: float
+    file: str = ''
+    measured: JsonDict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """
     The whole manifest.
@@ -124,6 +145,7 @@ class Manifest:
     provenance: backbone, its weights' sha256 and origin, licence, tool version, revision, command.
     calibration: data list, pixel counts per class, rates achieved.
     licences: one line per licence or notice that the user must know.
+    precisions: reduced precisions ('bf16', 'int8') whose cost was measured.
     """
 
     name: str
@@ -138,6 +160,7 @@ class Manifest:
     calibration: JsonDict = field(default_factory=dict)
     provenance: JsonDict = field(default_factory=dict)
     licences: tuple[str, ...] = ()
+    precisions: dict[str, PrecisionSpec] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     def to_json(self) -> JsonDict:

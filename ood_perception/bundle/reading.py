@@ -106,6 +106,8 @@ def _convert_tuple(inner: tuple[Any, ...], value: Any, place: str) -> tuple[Any,
 def _check_paths(manifest: Manifest, place: str) -> None:
     names = [*manifest.files, manifest.golden.file]
     names += [name for s in manifest.stages for name in (s.file, s.external_data) if name]
+    derived = {spec.file for spec in manifest.precisions.values() if spec.file}
+    names += derived
     calibrations = {head.set_calibration for head in manifest.heads if head.set_calibration}
     names += calibrations
     for name in names:
@@ -113,7 +115,8 @@ def _check_paths(manifest: Manifest, place: str) -> None:
         if path.is_absolute() or '..' in path.parts or '\\' in name or not path.parts:
             raise BundleError(f'{place}: file {name!r} leaves the bundle; refused')
     external = {stage.external_data for stage in manifest.stages}
-    needed = {stage.file for stage in manifest.stages} | {manifest.golden.file} | calibrations
+    needed = {stage.file for stage in manifest.stages} | {manifest.golden.file}
+    needed |= calibrations | derived
     unlisted = sorted(needed - external - set(manifest.files))
     if unlisted:
         raise BundleError(f'{place}: {", ".join(unlisted)} not in "files", so without checksum')
