@@ -5,10 +5,10 @@
 import numpy as np
 import torch
 
+from trainer.classifier import Classifier
 from trainer.density import Gaussian
 from trainer.heads.pixood import PixOODModel
 from trainer.heads.tables import MonotoneTable
-from trainer.segmenter import Classifier
 
 CLASSES = ('road', 'pole', 'pavement', 'sky')
 

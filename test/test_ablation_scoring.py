@@ -11,6 +11,7 @@ from feature_sets import make_feature_set  # noqa: E402
 from pixood_models import some_model  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
+from trainer.classifier import Classifier  # noqa: E402
 from trainer.data import ClassMap, PictureList  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 from trainer.rows import Row  # noqa: E402
@@ -22,7 +23,6 @@ from trainer.scoring import (  # noqa: E402
     scored_pictures,
     write_ground_masks,
 )
-from trainer.segmenter import Classifier  # noqa: E402
 from trainer.workbench import bench_config, parts_of, picked, reordered  # noqa: E402
 
 CLASSES = ('road', 'pavement')

@@ -12,12 +12,12 @@ from ood_perception.errors import ConfigError, DataError
 torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
+from trainer.classifier import ClassifierConfig, fit_classifier  # noqa: E402
 from trainer.condensation import CondensationSettings  # noqa: E402
 from trainer.heads.pixood import PixOODConfig, calibrate_pixood, fit_pixood  # noqa: E402
 from trainer.heads.pixood_files import VALUES, load_model, save_model  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 from trainer.patches import PatchSettings  # noqa: E402
-from trainer.segmenter import ClassifierConfig, fit_classifier  # noqa: E402
 
 LAYERS = ('tokens_5', 'tokens_11')
 CLASSES = ('road', 'pavement', 'sky')

@@ -19,9 +19,9 @@ import yaml
 
 from ood_perception.errors import ConfigError
 
+from .classifier import ClassifierConfig
 from .condensation import CondensationSettings
 from .patches import PatchSettings
-from .segmenter import ClassifierConfig
 
 GOLDEN = ('rendered', 'pictures')
 DATA_ENV = 'OOD_DATA'

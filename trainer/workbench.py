@@ -23,6 +23,13 @@ import yaml
 from ood_perception.errors import ConfigError
 
 from .backbones import Backbone, BackboneChoice, load_backbone
+from .classifier import (
+    Classifier,
+    ClassifierConfig,
+    fit_classifier,
+    load_classifier,
+    save_classifier,
+)
 from .condensation import CondensationSettings
 from .data import PictureList, joined, split_contiguous
 from .datasets import load_pictures
@@ -32,13 +39,6 @@ from .heads.pixood_files import load_model, save_model
 from .heads.pixood_module import PixOODHead
 from .patches import PatchSettings
 from .rows import Row
-from .segmenter import (
-    Classifier,
-    ClassifierConfig,
-    fit_classifier,
-    load_classifier,
-    save_classifier,
-)
 
 LOG = logging.getLogger(__name__)
 CALIBRATION_SHARE, SELECTION_SHARE = 0.25, 0.10

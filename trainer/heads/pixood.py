@@ -17,6 +17,7 @@ import torch
 from ood_perception.errors import ConfigError, DataError
 
 from ..calibrate import ClassTables, collect_scores, fit_class_tables
+from ..classifier import Classifier, batch_tokens
 from ..clustering import distances
 from ..condensation import CondensationSettings, Condensed, condense
 from ..density import (
@@ -29,7 +30,6 @@ from ..density import (
 )
 from ..features import FeatureSet
 from ..patches import PatchSelection, PatchSettings, gather_tokens, select_patches
-from ..segmenter import Classifier, batch_tokens
 from .base import HeadModule
 from .tables import MonotoneTable
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from ood_perception.errors import DataError
 
+from ..classifier import Classifier
 from ..density import Gaussian
-from ..segmenter import Classifier
 from .pixood import PixOODModel, check_model
 from .tables import MonotoneTable
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..artefacts import REPORT_FILE, artefact, key_of, write_json
-from ..config import digest
-from ..segmenter import (
+from ..classifier import (
     Classifier,
     evaluate_classifier,
     fit_classifier,
     load_classifier,
     save_classifier,
 )
+from ..config import digest
 from .base import HeadFacts, HeadStages
 from .pixood import PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
 from .pixood_files import load_model, save_model

@@ -14,7 +14,7 @@ torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
-from trainer.segmenter import (  # noqa: E402
+from trainer.classifier import (  # noqa: E402
     Classifier,
     ClassifierConfig,
     Upsampler,
