@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ood_perception import cli_compile
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.summary import as_text, summarise
@@ -39,6 +41,7 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser('compile_bundle', description=compile_bundle.__doc__)
     _add_bundle(parser)
     _add_engine(parser)
+    cli_compile.add_options(parser)
     return _guarded(_compile, parser.parse_args(argv))
 
 
@@ -135,7 +138,11 @@ def _compile(arguments: argparse.Namespace) -> int:
     bundle = complete(bundle, arguments.weights or None, _tell)
     print(f'weights    {bundle.stage_root} in {_seconds(start)}')
     start = time.perf_counter()
-    engine, golden = create_checked_engine(bundle, _options(arguments))
+    options = dataclasses.replace(_options(arguments), max_batch=max(arguments.cameras, 1))
+    if not cli_compile.build_engines(bundle, options, arguments):
+        print('golden     checked where the engine runs, at every start')
+        return 0
+    engine, golden = create_checked_engine(bundle, options)
     with engine:
         print(f'compiled   {" ".join(engine.description.values())} in {_seconds(start)}')
         print(f'classes    {", ".join(engine.compiled_classes)}')
