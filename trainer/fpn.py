@@ -1,0 +1,125 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The FPN decoder over four blocks of a frozen ViT (UEM, section 3; FACTS: output stride 3.5).
+
+Two presets share the shape. `full`: transposed convolutions bring the blocks to four scales, as
+in the paper. `light` (for a CPU): 1x1 reduction to the decoder's width first, then bilinear
+resizing, so that nothing wide is ever computed at a fine scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+PRESETS = ('light', 'full')
+SCALES = (4.0, 2.0, 1.0, 0.5)
+UPSAMPLING = 4
+
+
+class Decoder(nn.Module):
+    """
+    Token maps of four blocks to one feature map, four cells per patch along each axis.
+
+    layers: token names, from the first block to the last. dim: width of the tokens.
+    width: of the feature. preset: 'light' or 'full'.
+    """
+
+    def __init__(self, layers: Sequence[str], dim: int, width: int, preset: str = 'light') -> None:
+        super().__init__()
+        self.layers, self.width = tuple(layers), width
+        if len(self.layers) != len(SCALES):
+            raise ValueError(f'the decoder reads {len(SCALES)} layers, not {list(layers)}')
+        level = _FullLevel if preset == 'full' else _LightLevel
+        self.levels = nn.ModuleList([level(dim, width, scale) for scale in SCALES])
+        self.smooth = nn.ModuleList([_ConvBlock(width) for _ in SCALES])
+        self.heads = nn.ModuleList([_UpHead(width, steps) for steps in range(len(SCALES))])
+
+    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+        """Map float (B, gh, gw, D) per layer to the decoder feature (B, width, 4 gh, 4 gw)."""
+        # contiguous: the backward pass of torch's GroupNorm crashes on permuted inputs (2.13, CPU)
+        planes = [layer.permute(0, 3, 1, 2).contiguous() for layer in tokens]
+        maps = [level(plane) for level, plane in zip(self.levels, planes, strict=True)]
+        for finer in reversed(range(len(maps) - 1)):  # top-down: each takes the coarser sum
+            size = maps[finer].shape[2:]
+            maps[finer] = maps[finer] + functional.interpolate(maps[finer + 1], size)
+        size = maps[0].shape[2:]
+        parts = [
+            _resized(head(smooth(level)), size)
+            for head, smooth, level in zip(self.heads, self.smooth, maps, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
+
+
+class _LightLevel(nn.Module):
+    """GroupNorm, 1x1 to the decoder's width, bilinear to the level's scale."""
+
+    def __init__(self, dim: int, width: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.norm = nn.GroupNorm(1, dim)
+        self.reduce = nn.Conv2d(dim, width, 1)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        reduced = self.reduce(self.norm(tokens))
+        if self.scale < 1:
+            return functional.max_pool2d(reduced, 2, ceil_mode=True)
+        if self.scale == 1:
+            return reduced
+        size = [int(side * self.scale) for side in reduced.shape[2:]]
+        return functional.interpolate(reduced, size, mode='bilinear', align_corners=False)
+
+
+class _FullLevel(nn.Module):
+    """GroupNorm, transposed convolutions (or max-pooling) to the scale, 1x1 lateral."""
+
+    def __init__(self, dim: int, width: int, scale: float) -> None:
+        super().__init__()
+        steps: list[nn.Module] = [nn.GroupNorm(1, dim)]
+        if scale >= 2:
+            steps.append(nn.ConvTranspose2d(dim, dim, 2, 2))
+        if scale == 4:
+            steps += [nn.BatchNorm2d(dim), nn.GELU(), nn.ConvTranspose2d(dim, dim, 2, 2)]
+        if scale < 1:
+            steps.append(nn.MaxPool2d(2, ceil_mode=True))
+        self.steps = nn.Sequential(*steps, nn.Conv2d(dim, width, 1))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.steps(tokens)
+
+
+class _ConvBlock(nn.Module):
+    """3x3 convolution, BatchNorm, ReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return functional.relu(self.norm(self.conv(values)))
+
+
+class _UpHead(nn.Module):
+    """`steps` times: convolve, then double the size; none at all for the finest level."""
+
+    def __init__(self, width: int, steps: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([_ConvBlock(width) for _ in range(steps)])
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            values = block(values)
+            size = [2 * side for side in values.shape[2:]]
+            values = functional.interpolate(values, size, mode='bilinear', align_corners=False)
+        return values
+
+
+def _resized(values: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    if tuple(values.shape[2:]) == tuple(size):
+        return values
+    return functional.interpolate(values, tuple(size), mode='bilinear', align_corners=False)
