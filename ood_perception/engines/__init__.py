@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import import_module
+from typing import TYPE_CHECKING, TypeAlias
 
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
@@ -19,10 +20,16 @@ from ood_perception.engines.golden import (
 )
 from ood_perception.errors import BundleError, EngineError, OodPerceptionError
 
+if TYPE_CHECKING:
+    from ood_perception.engines.tensorrt import TensorRtEngine
+
+CompiledEngine: TypeAlias = 'ChainEngine | TensorRtEngine'
 ENGINES = {
     'openvino': 'ood_perception.engines.openvino:OpenVinoEngine',
     'onnxruntime': 'ood_perception.engines.onnxruntime:OnnxRuntimeEngine',
+    'tensorrt': 'ood_perception.engines.tensorrt:TensorRtEngine',
 }
+CPU_ENGINES = ('openvino', 'onnxruntime')
 DEFAULT_RUNTIME = 'openvino'
 
 
@@ -58,16 +65,16 @@ def create_checked_engine(
     return engine, report
 
 
-def _engine_class(runtime: str) -> type[ChainEngine]:
+def _engine_class(runtime: str) -> type[CompiledEngine]:
     known = DEFAULT_RUNTIME if runtime == 'auto' else runtime
     if known not in ENGINES:
         raise EngineError(f'engine {runtime!r}: use auto, {", ".join(sorted(ENGINES))}')
     module, name = ENGINES[known].split(':')
-    kind: type[ChainEngine] = getattr(import_module(module), name)
+    kind: type[CompiledEngine] = getattr(import_module(module), name)
     return kind
 
 
-def _golden_for(engine: ChainEngine, bundle: Bundle) -> GoldenVectors:
+def _golden_for(engine: CompiledEngine, bundle: Bundle) -> GoldenVectors:
     """
     Return golden vectors that the engine's classes can reproduce.
 

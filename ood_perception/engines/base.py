@@ -22,11 +22,16 @@ class EngineOptions:
     How an engine is compiled.
 
     runtime: 'openvino', 'onnxruntime', ... (a key of engines.ENGINES) or 'auto'.
-    precision: of backbone and decoder: 'f32', 'bf16', ... or 'auto' (bf16 where the CPU has it
-        in hardware, else f32). A head always runs in float32.
+    precision: of backbone and decoder: 'f32', 'bf16', 'int8', ... or 'auto' (the fastest that
+        costs little and keeps the golden vectors: engines.choose). A head always runs in float32.
     threads: CPU threads, 0 = all.
     head: name of the head, '' = the bundle's first.
     compiled_classes: classes whose scores the head is compiled for, () = the bundle's own set.
+    max_batch: most frames of a run, such as the number of cameras (GPU engines are built for it).
+    build: whether an engine that is not in the cache may be built, where that takes long (GPU).
+    mode: 'latency' (all threads on one picture; a batch is one run) or 'throughput' (one thread
+        per picture, the pictures of a batch side by side: more frames a second, each later).
+    pin_threads: whether threads stay on their cores, None = as the runtime does.
     """
 
     runtime: str = 'auto'
@@ -34,6 +39,10 @@ class EngineOptions:
     threads: int = 0
     head: str = ''
     compiled_classes: tuple[str, ...] = ()
+    max_batch: int = 1
+    build: bool = True
+    mode: str = 'latency'
+    pin_threads: bool | None = None
 
 
 class Engine(ABC):
@@ -42,6 +51,8 @@ class Engine(ABC):
 
     Thread-safety: `run` may be called by one thread at a time.
     """
+
+    choice = ''  # why precision auto took this one; '' where it was asked for by name
 
     def __init__(self, manifest: Manifest, options: EngineOptions) -> None:
         self.manifest = manifest

@@ -24,13 +24,14 @@ PRECISIONS = ('f32', 'fp16', 'bf16', 'int8')
 EXTERNAL_FROM = 1024  # bytes from which a tensor lies in the file beside the graph
 
 
-def fused_model(plan: Plan, precision: str, backbone: Path | None = None) -> Any:
+def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
     """
     Return one ModelProto: image uint8 (B, h, w, 3), in_distribution -> surprisal, labels.
 
     precision: of the stages that allow a reduced one; 'int8' needs `backbone`.
-    backbone: a typed ONNX file with the backbone's inputs and outputs (8-bit, for instance), taken
-        as it is instead of the bundle's backbone. Its outputs may be half; the head gets float32.
+    backbone: a typed ONNX file or ModelProto with the backbone's inputs and outputs (8-bit, for
+        instance), taken as it is instead of the bundle's backbone. Its outputs may be half; the
+        head gets float32.
 
     Raises EngineError for an unknown precision, BundleError for stages that cannot be joined.
     """
@@ -41,7 +42,7 @@ def fused_model(plan: Plan, precision: str, backbone: Path | None = None) -> Any
     models = []
     for stage, source in zip(plan.stages, plan.models, strict=True):
         given = backbone if stage.name == 'backbone' else None
-        model = _stage_model(given or source)
+        model = _stage_model(source if given is None else given)
         if given is None and precision in HALF_TYPES and stage.reduced_precision:
             model = to_half(model, precision)
         models.append(model)
@@ -75,10 +76,14 @@ def digest(model: Any) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _stage_model(source: Path | bytes) -> Any:
+def _stage_model(source: Any) -> Any:
     if isinstance(source, Path):
         return read_model(source)
-    return require_onnx().ModelProto.FromString(source)
+    if isinstance(source, bytes):
+        return require_onnx().ModelProto.FromString(source)
+    copy = type(source)()
+    copy.CopyFrom(source)
+    return copy
 
 
 def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str, str]) -> Any:

@@ -1,0 +1,98 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which TensorRT is there: 10.x or 11.x, or TensorRT for RTX 1.x, whose API is the same."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ood_perception.errors import DependencyError
+
+# The full library first: it has all cards. tensorrt_rtx is a front for tensorrt_rtx_bindings.
+MODULES = {
+    'tensorrt': 'tensorrt',
+    'tensorrt_rtx': 'tensorrt_rtx',
+    'tensorrt_rtx_bindings': 'tensorrt_rtx',
+}
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TensorRt:
+    """
+    The module that was found.
+
+    module: with Builder, Runtime and so on. name: 'tensorrt' or 'tensorrt_rtx'. logger: the one
+    logger of the process (TensorRT keeps the first). messages: the latest errors and warnings,
+    because a call that fails returns None and says why only there.
+    """
+
+    module: Any
+    name: str
+    version: str
+    logger: Any
+    messages: deque[str]
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether kernels are compiled when the engine is loaded, for named cards or families."""
+        return self.name == 'tensorrt_rtx'
+
+    def last_error(self) -> str:
+        """Return what TensorRT said last, and forget it."""
+        said = '; '.join(list(self.messages)[-3:]) or 'no reason given'
+        self.messages.clear()
+        return said
+
+
+@cache
+def load_tensorrt() -> TensorRt:
+    """Return the TensorRT of this machine; DependencyError where there is none."""
+    reasons = []
+    for module_name, name in MODULES.items():
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, OSError, RuntimeError) as error:  # OSError: a library is missing
+            reasons.append(f'{module_name}: {str(error).splitlines()[0]}')
+            continue
+        if not hasattr(module, 'Builder'):
+            reasons.append(f'{module_name}: a runtime without a builder')
+            continue
+        messages: deque[str] = deque(maxlen=20)
+        logger = _logger(module, messages)
+        return TensorRt(module, name, str(module.__version__), logger, messages)
+    raise DependencyError(
+        "engine tensorrt needs its package: pip install 'ood_perception[tensorrt-rtx]' for "
+        "GeForce and RTX cards, NVIDIA's TensorRT 10 or 11 (JetPack, apt) for all others "
+        f'({"; ".join(reasons)})'
+    )
+
+
+def _logger(module: Any, messages: deque[str]) -> Any:
+    severities = module.ILogger.Severity
+    levels = {
+        severities.INTERNAL_ERROR: logging.ERROR,
+        severities.ERROR: logging.ERROR,
+        severities.WARNING: logging.WARNING,
+        severities.INFO: logging.DEBUG,
+        severities.VERBOSE: logging.DEBUG,
+    }
+
+    class Logger(module.ILogger):  # type: ignore[misc]
+        """Hands TensorRT's messages to logging; an error is told by the caller, in one line."""
+
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            level = levels.get(severity, logging.DEBUG)
+            if level == logging.ERROR:
+                messages.append(message.strip())
+            _LOG.log(min(level, logging.INFO), '%s', message)
+
+    return Logger()
