@@ -256,8 +256,14 @@ def test_the_frontier_holds_the_least_strict_pairs():
 
 
 def test_a_smaller_area_that_only_seems_to_keep_the_rate_is_not_taken():
-    rates = grid_of([[9, 9, 9], [0.9, 2.0, 0.9], [5, 5, 5]])
-    assert [(c.rate, c.area) for c in frontier(rates, 1.0)] == [(0.01, 200)]
+    rates = grid_of([[9, 9, 9], [0.9, 2.0, 0.9], [0.5, 0.5, 0.5]])
+    assert [(c.rate, c.area) for c in frontier(rates, 1.0)] == [(0.01, 200), (0.001, 0)]
+
+
+def test_a_loose_rate_whose_blobs_grew_together_is_not_taken():
+    rates = grid_of([[0.8, 0.7, 0.1], [3, 2, 0.2], [0.5, 0.5, 0.3]])
+    pairs = [(c.rate, c.area) for c in frontier(rates, 1.0)]
+    assert pairs == [(0.05, 200), (0.001, 0)]
 
 
 def test_the_recommended_pair_loses_nothing_above_a_patch_where_it_can():
@@ -265,7 +271,7 @@ def test_the_recommended_pair_loses_nothing_above_a_patch_where_it_can():
     assert recommended(choices, 400).rate == 0.05
     assert recommended(choices, 100).rate == 0.01
     assert recommended(choices, 10).rate == 0.001
-    only_large = frontier(grid_of([[9, 9, 0.5], [9, 9, 9], [9, 0.9, 0.5]]), 1.0)
+    only_large = frontier(grid_of([[9, 9, 0.5], [9, 9, 0.4], [9, 0.9, 0.4]]), 1.0)
     assert recommended(only_large, 10).area == 50, 'the smallest there is'
     assert recommended([], 10) is None
 
@@ -287,3 +293,10 @@ def test_a_larger_area_is_never_bounded_worse():
     counts[3, 0, 0] = counts[4, 0, 0] = 1
     rates = alarm_rates(AlarmCounts((0.01,), (0.0, 10.0, 20.0), counts, ('',) * 50), 10)
     np.testing.assert_allclose(rates.upper[0], 4.743865 * 2 / 50, rtol=1e-6)
+
+
+def test_a_stricter_rate_without_an_alarm_is_never_bounded_worse_than_a_looser_one():
+    counts = np.zeros((50, 3, 1), np.int32)
+    counts[3, 0, 0] = 1
+    rates = alarm_rates(AlarmCounts((0.05, 0.01, 0.001), (0.0,), counts, ('',) * 50), 10)
+    np.testing.assert_allclose(rates.upper[:, 0], 4.743865 / 50, rtol=1e-6)

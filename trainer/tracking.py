@@ -21,6 +21,7 @@ import numpy as np
 
 from ood_perception.bundle.cache import make_file
 from ood_perception.bundle.completion import complete
+from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.demo.sources import spread
 from ood_perception.engines import ENGINES, create_engine
@@ -33,6 +34,7 @@ from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.settings import chosen_classes
 
 from .datasets import load_pictures
+from .datasets.camvid import CLASSES
 from .outliers import load_cutouts
 from .results import write_json
 from .sequences import Motion, Step, drive, moved, with_object
@@ -148,6 +150,7 @@ def main(arguments: Sequence[str]) -> None:
     bundle = complete(
         load_bundle(options.bundle or default_bundle_path()), options.weights or None
     )
+    _check_classes(bundle.manifest)
     engine_options = EngineOptions(options.engine, options.precision, options.threads)
     settings = Settings(false_alarm_rate=options.rate, minimum_area=options.area)
     with create_engine(bundle, engine_options) as engine:
@@ -163,6 +166,15 @@ def main(arguments: Sequence[str]) -> None:
             results[f'camvid/{options.drive} as recorded'] = measure(pipeline, recorded, pairs)
             rates.append(options.drive_fps)
     _report(options, bundle.manifest.name, results, rates)
+
+
+def _check_classes(manifest: Manifest) -> None:
+    names = tuple(spec.name for spec in manifest.classes)
+    if names != CLASSES.names:
+        raise ConfigError(
+            f'bundle {manifest.name} knows {", ".join(names)}; the sequences are labelled with '
+            f'{", ".join(CLASSES.names)}: take a bundle trained on CamVid'
+        )
 
 
 def _report(

@@ -123,8 +123,7 @@ def alarm_rates(
     number = len(counts.groups)
     upper = np.maximum(one_sided, _exact_bounds(sums, counts.distinct, block) / number)
     if not counts.distinct:
-        # Larger obstacles are some of the smaller ones, so what bounds these bounds those.
-        upper = np.minimum.accumulate(upper, axis=1)
+        upper = _inherited(upper, sums)
     return AlarmRates(
         counts.rates,
         counts.areas,
@@ -167,6 +166,22 @@ def _exact_bounds(sums: Grid, distinct: bool, block: int) -> Grid:
     return np.asarray(events * worth, dtype=np.float64)
 
 
+def _inherited(upper: Grid, sums: Grid) -> Grid:
+    """
+    Return bounds (R, A) that are no worse than those of less strict pairs.
+
+    Larger obstacles are some of the smaller ones, so what bounds these bounds those. A stricter
+    mask lies inside the looser one, but its components may be more: one blob breaks into several.
+    So only pairs at which nothing was seen take over the bound of the next larger rate.
+    """
+    upper = np.minimum.accumulate(upper, axis=1)
+    nothing = np.count_nonzero(sums, axis=0) == 0
+    for row in range(1, len(upper)):
+        better = nothing[row] & (upper[row - 1] < upper[row])
+        upper[row, better] = upper[row - 1, better]
+    return upper
+
+
 def poisson_upper(count: int, level: float = LEVEL) -> float:
     """Return the mean of a Poisson variable that is <= count with probability 1 - level."""
     low, high = float(count), count + 10.0 + 5.0 * math.sqrt(count + 1.0)
@@ -190,15 +205,18 @@ def frontier(rates: AlarmRates, wanted: float) -> list[Choice]:
     """
     Return the pairs whose upper bound stays at or below `wanted` false obstacles a frame.
 
-    For every rate the smallest minimum area from which on all larger ones keep it, too; a pair
-    that another one beats in both is left out. The largest rate comes first.
+    For every rate the smallest minimum area from which on all larger areas and all stricter rates
+    keep it, too: at loose rates blobs grow together, so few obstacles there need not be good. A
+    pair that another one beats in both is left out. The largest rate comes first.
     """
+    within = (rates.upper <= wanted)[::-1, ::-1]
+    kept = np.logical_and.accumulate(np.logical_and.accumulate(within, axis=0), axis=1)
+    kept = kept[::-1, ::-1]
     choices: list[Choice] = []
     for row, rate in enumerate(rates.rates):
-        kept = np.logical_and.accumulate((rates.upper[row] <= wanted)[::-1])[::-1]
-        if not kept.any():
+        if not kept[row].any():
             continue
-        column = int(np.argmax(kept))
+        column = int(np.argmax(kept[row]))
         area = rates.areas[column]
         if not choices or area < choices[-1].area:
             mean, upper = float(rates.mean[row, column]), float(rates.upper[row, column])
