@@ -75,6 +75,18 @@ def test_lars_segments(tmp_path):
     assert segments.names[segments.categories[3]] == 'Water'
 
 
+def test_a_part_of_a_set_keeps_all_that_it_has(tmp_path):
+    lars(tmp_path)
+    mvtec(tmp_path)
+    whole = open_set('lars/val', tmp_path)
+    part = whole.subset([2, 0])
+    assert part.pictures.names == ('davimar_0001_01', 'yt003_00530')
+    np.testing.assert_array_equal(part.panoptic(0).ids, whole.panoptic(2).ids)
+    bottles = open_set('mvtec/bottle', tmp_path).subset([3, 1])
+    assert bottles.anomalous_pictures == (False, True)
+    assert [values(bottles.read(index)[1]) for index in (0, 1)] == [{0}, {0, 1}]
+
+
 def test_lars_says_what_is_damaged(tmp_path):
     base = lars(tmp_path)
     got = open_set('lars', tmp_path)

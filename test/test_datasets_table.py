@@ -11,9 +11,9 @@ import pytest
 from ood_perception.errors import ConfigError, DataError
 
 pytest.importorskip('torch')
-from paths import need_data
+from paths import ROOT, need_data
 
-from trainer.datasets import SETS, list_sets, open_set
+from trainer.datasets import LAYOUTS, SETS, list_sets, open_set
 from trainer.datasets.evaluation_set import EvaluationSet
 
 
@@ -83,3 +83,19 @@ def test_a_broken_picture_is_named(tmp_path):
     with pytest.raises(DataError, match=r'drive_0\.png is broken'):
         got.read(0)
     got.read(1)
+
+
+def test_the_documentation_lists_every_set_and_split():
+    text = (ROOT / 'docs' / 'datasets.md').read_text(encoding='utf-8')
+    rows = [line for line in text.splitlines() if line.startswith('| `')]
+    cells = {name: line.split('|')[1] for line in rows for name in SETS if f'`{name}' in line}
+    assert set(cells) == set(SETS)
+    for name, entry in SETS.items():
+        for split in filter(None, entry.splits):
+            assert f'/{split}`' in cells[name] or f'`{split}`' in cells[name], (name, split)
+        assert entry.tree.strip(), name
+
+
+def test_every_entry_and_layout_says_what_it_is():
+    assert all(entry.description and entry.folders for entry in SETS.values())
+    assert set(LAYOUTS) <= set(SETS)

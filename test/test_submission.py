@@ -12,9 +12,19 @@ import pytest
 
 pytest.importorskip('torch')
 from bundles import road_picture, write_tiny_bundle
+from paths import need_data
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.bundle.completion import complete
+from ood_perception.bundle.store import default_bundle_path, load_bundle
+from ood_perception.engines import create_engine
+from ood_perception.engines.base import EngineOptions
+from ood_perception.errors import ConfigError, DataError, OodPerceptionError
+from ood_perception.pipeline import Pipeline, Settings
+from ood_perception.roi import RoiSettings
+from ood_perception.types import Frame
 from trainer.__main__ import main
+from trainer.datasets import open_set
+from trainer.submission import score_map
 from trainer.submission_files import (
     as_float16,
     read_lars,
@@ -183,3 +193,38 @@ def test_targets_follow_the_benchmarks_names():
         target_of('smiyc_anomaly/all', 'anomaly', '../x', 'hdf5')
     with pytest.raises(ConfigError, match=r"format 'tiff'"):
         target_of('smiyc_anomaly/all', 'anomaly', 'm', 'tiff')
+
+
+@pytest.mark.data
+@pytest.mark.weights
+@pytest.mark.slow
+def test_float16_costs_surprisal_nothing_and_the_score_much(capsys):
+    """The figures of docs/datasets.md, on the 15 pictures of road_obstacle_dev."""
+    root = need_data('road_obstacle_dev').parent
+    data = open_set('road_obstacle_dev', root)
+    try:
+        bundle = complete(load_bundle(default_bundle_path()))
+    except OodPerceptionError as error:
+        pytest.skip(f'weights: {error}')
+    truth, surprisal = [], []
+    with create_engine(bundle, EngineOptions(threads=1)) as engine:
+        pipeline = Pipeline(bundle, engine, Settings(roi=RoiSettings('none')))
+        for index in range(len(data)):
+            image, labels = data.read(index)
+            scores = score_map(pipeline.run([Frame(image)])[0])
+            truth.append(labels[labels < 255])
+            surprisal.append(scores[labels < 255])
+    exact = np.concatenate(surprisal)
+    kept = as_float16(exact)
+    collapsed = (1 - 10.0 ** -exact.astype(np.float64)).astype(np.float16)
+    metric = pytest.importorskip('sklearn.metrics').average_precision_score
+    found = [
+        metric(np.concatenate(truth), values.astype(np.float32))
+        for values in (exact, kept, collapsed)
+    ]
+    above = [len(np.unique(values[exact > 2])) for values in (exact, kept, collapsed)]
+    with capsys.disabled():
+        print('\nAP, distinct values above 2:', [f'{ap:.4f}' for ap in found], above)
+    assert abs(found[1] - found[0]) < 0.001
+    assert found[2] < found[0] - 0.01
+    assert above[2] < 100 < above[1]

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,19 @@ class EvaluationSet:
         """
         image, labels = self.pictures.read(index)
         return image, labels if self.labelled else None
+
+    def subset(self, indices: Iterable[int]) -> EvaluationSet:
+        """Return the set of the pictures at `indices`, in that order, with all that it has."""
+        chosen, panoptic = tuple(indices), self.panoptic
+        return replace(
+            self,
+            pictures=self.pictures.subset(chosen),
+            classes=self.classes.subset(chosen) if self.classes else None,
+            panoptic=(lambda index: panoptic(chosen[index])) if panoptic else None,
+            anomalous_pictures=tuple(
+                self.anomalous_pictures[i] for i in chosen if self.anomalous_pictures
+            ),
+        )
 
 
 @dataclass(frozen=True)
