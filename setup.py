@@ -97,6 +97,8 @@ setup(
             f'compile_bundle = {NAME}.cli:compile_bundle',
             f'bench_bundle = {NAME}.cli:bench_bundle',
             f'evaluate_bag = {NAME}.cli_bag:evaluate_bag',
+            f'bag_player = {NAME}.ros.bag_player:main',
+            f'live_comparison = {NAME}.ros.live_comparison:main',
             'ood_trainer = ood_perception_trainer.__main__:main',
         ],
     },

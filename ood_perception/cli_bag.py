@@ -147,3 +147,7 @@ def _summary(outcome: Outcome, out: Path) -> str:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+if __name__ == '__main__':
+    sys.exit(evaluate_bag())

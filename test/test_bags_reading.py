@@ -276,6 +276,7 @@ def test_all_cameras_are_taken_once_and_named_by_their_topics():
 def test_chosen_topics_can_be_named():
     assert chosen(wanted=['bow=' + FRONT, LEFT]) == [('bow', FRONT), ('left', LEFT)]
     assert chosen(wanted=[FRONT]) == [('', FRONT)]
+    assert chosen(wanted=['/left/image_raw']) == [('', LEFT)], 'recorded compressed alone'
 
 
 @pytest.mark.parametrize(

@@ -20,18 +20,15 @@ from typing import Any
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from ood_perception.demo.sources import read_picture
-from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.errors import OodPerceptionError
+from ood_perception.ros.matching import wait_for_subscribers
 from ood_perception.ros.messages import image_message, stamp_ns
 from ood_perception.ros.qos import RELIABLE, input_profile
 
 FRAME_ID = 'demo_camera_optical_frame'
-# The node meets the publisher's reliability within half a second of discovering it.
-_MOST_SETTLING = 10.0
-_SETTLED = 0.7
 
 
 class CameraPublisher(Node):  # type: ignore[misc]
@@ -43,24 +40,7 @@ class CameraPublisher(Node):  # type: ignore[misc]
 
     def wait_for_subscriber(self, seconds: float) -> None:
         """Return when a subscriber is matched; ConfigError when none comes."""
-        end = time.monotonic() + seconds
-        while not self._publisher.get_subscription_count():
-            if time.monotonic() > end:
-                raise ConfigError(
-                    f'nobody subscribed to {self._publisher.topic_name} within {seconds:g} s: '
-                    'does the node run in the same ROS_DOMAIN_ID?'
-                )
-            time.sleep(0.05)
-        end = time.monotonic() + _MOST_SETTLING
-        while not self._reliably_heard() and time.monotonic() < end:
-            time.sleep(0.05)
-        time.sleep(_SETTLED)
-
-    def _reliably_heard(self) -> bool:
-        """Whether every subscriber asks for reliable delivery."""
-        infos = self.get_subscriptions_info_by_topic(self._publisher.topic_name)
-        policies = [info.qos_profile.reliability for info in infos]
-        return bool(policies) and all(p == ReliabilityPolicy.RELIABLE for p in policies)
+        wait_for_subscribers(self, [self._publisher], seconds)
 
     def publish(self, path: Path) -> int:
         """Publish a picture file stamped now; return the stamp in nanoseconds."""

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy.typing as npt
 from ...decode import decode_compressed, decode_image
 from ...errors import DataError, DependencyError, ImageError
 from ...maps import OutputMaps
-from ...types import Detection, Frame, Obstacle, UInt8Array
+from ...tracking import Tracked
+from ...types import Frame, Obstacle, UInt8Array
 from .definitions import VISION_MSGS
 from .topics import COMPRESSED, RAW
 
@@ -56,34 +56,40 @@ class Cdr:
     def image(
         self, pixels: npt.NDArray[Any], encoding: str, stamp: int, frame_id: str
     ) -> memoryview:
-        """Return a sensor_msgs/Image of (H, W) pixels of the encoding's type as CDR."""
+        """Return a sensor_msgs/Image of (H, W) or (H, W, C) pixels of the encoding's type."""
         make = self.store.types[RAW]
-        height, width = pixels.shape
+        height, width = pixels.shape[:2]
         message = make(
             header=self._header(stamp, frame_id),
             height=height,
             width=width,
             encoding=encoding,
             is_bigendian=0,
-            step=pixels.strides[0],
+            step=pixels[0].nbytes,
             data=np.ascontiguousarray(pixels).view(np.uint8).reshape(-1),
         )
         written: memoryview = self.store.serialize_cdr(message, RAW)
         return written
 
-    def obstacles(self, obstacles: Sequence[Obstacle], stamp: int, frame_id: str) -> memoryview:
+    def obstacles(self, tracked: Tracked) -> memoryview:
         """Return a vision_msgs/Detection2DArray as CDR, as the node publishes it."""
-        header = self._header(stamp, frame_id)
-        detections = [self._detection(o, number, header) for number, o in enumerate(obstacles)]
+        frame, obstacles = tracked.detection.frame, tracked.detection.obstacles
+        header = self._header(frame.stamp_ns, frame.frame_id)
+        numbers = tracked.tracks or range(len(obstacles))
+        detections = [
+            self._detection(obstacle, number, header)
+            for number, obstacle in zip(numbers, obstacles, strict=True)
+        ]
         message = self.store.types[DETECTIONS](header=header, detections=detections)
         written: memoryview = self.store.serialize_cdr(message, DETECTIONS)
         return written
 
-    def output(self, name: str, detection: Detection, maps: OutputMaps) -> memoryview:
+    def output(self, name: str, tracked: Tracked, maps: OutputMaps) -> memoryview:
         """Return one output of a frame ('score', 'surprisal', 'mask' or 'obstacles') as CDR."""
-        stamp, frame_id = detection.frame.stamp_ns, detection.frame.frame_id
         if name == 'obstacles':
-            return self.obstacles(detection.obstacles, stamp, frame_id)
+            return self.obstacles(tracked)
+        frame = tracked.detection.frame
+        stamp, frame_id = frame.stamp_ns, frame.frame_id
         if name == 'mask':
             return self.image(maps.mask(), 'mono8', stamp, frame_id)
         pixels = maps.score() if name == 'score' else maps.surprisal()

@@ -17,6 +17,7 @@ from ...errors import ConfigError
 from ...pipeline import Pipeline
 from ...roi import RoiSettings
 from ...settings import Settings, chosen_classes
+from ...tracking import Persistence
 from ...types import JsonDict
 
 # The node's parameters that decide what a frame gives, with the node's defaults.
@@ -35,6 +36,11 @@ DEFAULTS: dict[str, Any] = {
     'roi.classes': (),
     'roi.polygons': (),
     'roi.ignore_polygons': (),
+    'persistence.window': 1,
+    'persistence.required': 1,
+    'persistence.mask': False,
+    'persistence.longest_gap': 2.0,
+    'output_scale': 1.0,
 }
 _NODE = 'road_anomaly'
 _LEVELS = ('/**', '/*', _NODE, f'/{_NODE}')
@@ -42,12 +48,21 @@ _LEVELS = ('/**', '/*', _NODE, f'/{_NODE}')
 
 @dataclass(frozen=True)
 class Model:
-    """A pipeline with what it was made of; close the engine when it is done."""
+    """
+    A pipeline with what it was made of; close the engine when it is done.
+
+    persistence: when obstacles are announced. scale: size of the output images as a share.
+    """
 
     bundle: Bundle
     engine: Engine
     pipeline: Pipeline
     values: Mapping[str, Any]
+    persistence: Persistence
+
+    @property
+    def scale(self) -> float:
+        return float(self.values['output_scale'])
 
     def to_json(self) -> JsonDict:
         """Return what the results depend on."""
@@ -94,7 +109,7 @@ def open_model(given: Mapping[str, Any], tell: Callable[[str], None]) -> Model:
     given: some of DEFAULTS. Raises an OodPerceptionError that says what is wrong.
     """
     values = {**DEFAULTS, **given}
-    settings = _settings(values)
+    settings, persistence = _settings(values), _persistence(values)
     source = Path(values['weights']) if values['weights'] else None
     bundle = complete(load_bundle(values['bundle'] or default_bundle_path()), source, tell)
     options = EngineOptions(
@@ -106,7 +121,7 @@ def open_model(given: Mapping[str, Any], tell: Callable[[str], None]) -> Model:
     )
     engine = create_engine(bundle, options)
     try:
-        return Model(bundle, engine, Pipeline(bundle, engine, settings), values)
+        return Model(bundle, engine, Pipeline(bundle, engine, settings), values, persistence)
     except BaseException:
         engine.close()
         raise
@@ -143,6 +158,15 @@ def _settings(values: Mapping[str, Any]) -> Settings:
         ),
         minimum_area=values['minimum_area'],
         hysteresis_rate=values['hysteresis_rate'],
+    )
+
+
+def _persistence(values: Mapping[str, Any]) -> Persistence:
+    return Persistence(
+        window=values['persistence.window'],
+        required=values['persistence.required'],
+        mask=values['persistence.mask'],
+        longest_gap=values['persistence.longest_gap'],
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from ...bundle.cache import make_folder
 from ...errors import ConfigError, DataError, ImageError
 from ...maps import OutputMaps
+from ...tracking import Tracker
 from ...types import Detection, Frame, JsonDict
 from . import problems as kinds
 from .messages import Cdr
@@ -144,6 +145,7 @@ class Replay:
         self._model, self._cdr, self._problems = model, cdr, problems
         self._cameras = {camera.topic: camera for camera in cameras}
         self._truth = truth
+        self._tracker = Tracker(model.persistence)
         self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
         self.labelled = {camera: LabelledFrames() for camera in truth}
         self.strangest = StrangestFrames()
@@ -185,14 +187,15 @@ class Replay:
     def _keep(
         self, item: _Item, detection: Detection, result: ResultBag, table: FrameTable
     ) -> None:
-        maps = OutputMaps(detection)
-        result.write(detection, maps, item.time_ns)
+        tracked = self._tracker.update(detection)
+        detection = tracked.detection
+        result.write(tracked, OutputMaps(detection, self._model.scale), item.time_ns)
         table.add(detection, item.index, item.time_ns)
         self.statistics[item.frame.camera].add(detection)
         self.strangest.add(detection, item.index)
         folder = self._truth.get(item.frame.camera)
         if folder is not None:
-            self._compare(item, maps, folder)
+            self._compare(item, OutputMaps(detection), folder)
 
     def _compare(self, item: _Item, maps: OutputMaps, folder: LabelFolder) -> None:
         camera = item.frame.camera

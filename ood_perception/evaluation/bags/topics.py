@@ -54,13 +54,14 @@ def choose_cameras(
     """
     Return the cameras to evaluate, sorted by topic.
 
-    wanted: as parse_topics takes them; () = every image topic except those of `without` (ground
-    truth), depth, and compressed twins of raw topics.
+    wanted: as parse_topics takes them, with or without /compressed; () = every image topic but
+    those of `without` (ground truth), depth, and compressed twins of raw topics.
     Raises DataError when no image topic is left, naming what the bag holds; ConfigError for a
     topic that the bag lacks and for names that do not fit.
     """
     named = parse_topics('--topics', wanted)
     found: dict[str, tuple[str, int]] = {}
+    named = {_as_recorded(topics, topic): name for topic, name in named.items()}
     for topic in named or _all_images(topics, without):
         kind_and_count = _image_type(topics, topic, problems)
         if kind_and_count is not None:
@@ -69,6 +70,13 @@ def choose_cameras(
         raise DataError(f'no image topic can be evaluated: the bag holds {listing(topics)}')
     names = _names({topic: named.get(topic, '') for topic in sorted(found)})
     return tuple(CameraTopic(names[topic], topic, *found[topic]) for topic in sorted(found))
+
+
+def _as_recorded(topics: Topics, topic: str) -> str:
+    """Return the topic, or its compressed twin where only that was recorded."""
+    known = {name for name, _ in topics}
+    twin = topic + _COMPRESSED_ENDING
+    return twin if topic not in known and twin in known else topic
 
 
 def listing(topics: Topics) -> str:

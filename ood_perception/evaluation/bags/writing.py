@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import ConfigError, DependencyError
 from ...maps import OutputMaps
-from ...types import Detection
+from ...tracking import Tracked
 from .messages import DETECTIONS, Cdr
 from .topics import RAW
 
@@ -58,11 +58,11 @@ class ResultBag:
             for name in self._outputs
         }
 
-    def write(self, detection: Detection, maps: OutputMaps, time_ns: int) -> None:
+    def write(self, tracked: Tracked, maps: OutputMaps, time_ns: int) -> None:
         """Write one frame's outputs; time_ns: the log time of its message."""
         for name in self._outputs:
-            connection = self._connections[detection.frame.camera, name]
-            self._writer.write(connection, time_ns, self._cdr.output(name, detection, maps))
+            connection = self._connections[tracked.detection.frame.camera, name]
+            self._writer.write(connection, time_ns, self._cdr.output(name, tracked, maps))
 
     def __enter__(self) -> ResultBag:
         return self

@@ -18,6 +18,11 @@ class DeclareLaunchArgument(Action):
         context.launch_configurations.setdefault(self.name, self.default_value)
 
 
+class Shutdown(Action):
+    def __init__(self, *, reason='reason not given'):
+        self.reason = reason
+
+
 class SetEnvironmentVariable(Action):
     def __init__(self, name, value):
         self.name, self.value = name, value

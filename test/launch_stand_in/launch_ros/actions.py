@@ -18,5 +18,7 @@ class Node(Action):
         ros_arguments,
         output,
         emulate_tty,
+        arguments=None,
+        on_exit=None,
     ):
         self.arguments = {key: value for key, value in locals().items() if key != 'self'}
