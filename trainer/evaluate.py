@@ -1,177 +1,102 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure a packed bundle with the node's own pipeline: anomaly sets, and the promise on CamVid.
+Measure packed bundles with the node's own pipeline, and write a report.
 
-Anomaly sets: AP, FPR95, AUROC of the surprisal at label size, on the whole image and inside the
-pipeline's region of interest. camvid/<split>: flagged share per true class against the promised
-false-alarm rate, on the mask's grid repeated to label size, as the node publishes it.
+    trainer evaluate [BUNDLE ...] --data SET ... --out FOLDER      measure
+    trainer evaluate --runs FILE --data SET ... --out FOLDER       the runs that a YAML file lists
+    trainer evaluate --compare FOLDER FOLDER --out FOLDER          two earlier results
+
+FOLDER/index.html is for people; results.json, results.csv and results.md hold the same numbers.
+Sets of anomalies give AP, FPR95, AUROC and best F1 at label size, in the whole image and inside
+the predicted ground; sets with known classes give flagged against promised pixels. Several bundles
+are compared with the first one. A run that was stopped goes on where it was.
+
+Exit status: 0 all done, 2 a mistake or a broken picture (nothing is reported), 3 done, but
+pictures were skipped (--on-error skip): they are named in the report.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ood_perception.bundle.completion import complete
-from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.engines import ENGINES, create_engine
-from ood_perception.engines.base import EngineOptions
+from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.bootstrap import RESAMPLES
-from ood_perception.evaluation.metrics import (
-    ScoredPicture,
-    picture_histograms,
-    pixel_metrics,
-    pool,
-    scored_picture,
-)
-from ood_perception.evaluation.promise import POOLED, count_alarms, promise_rows
-from ood_perception.evaluation.reports import (
-    TITLES,
-    markdown_table,
-    metric_cell,
-    metrics_record,
-    promise_record,
-    promise_table,
-)
-from ood_perception.geometry import camera_window, to_camera, to_camera_nearest
-from ood_perception.pipeline import Pipeline, Settings
-from ood_perception.types import Detection, Frame, UInt8Array
+from ood_perception.evaluation.run import ON_ERROR, RunOptions
+from ood_perception.pipeline import Settings
 
-from .data import IGNORED, PictureList
-from .datasets import load_pictures
-from .datasets.anomaly import CLASS_MAPS, GROUND_ONLY, load_anomaly_set
-from .results import write_json
+from .datasets import list_sets
+from .evaluation_report import compare_folders, write_results
+from .evaluation_runs import EngineChoice, RunSpec, evaluate_runs, listed_runs, named_bundle
 
-CAMVID = 'camvid/'
+SOME_SKIPPED = 3
 
 
-def run_pictures(
-    pipeline: Pipeline, pictures: PictureList
-) -> Iterator[tuple[Detection, UInt8Array]]:
-    """Yield the detection and the labels uint8 (H, W) of every picture, unseen pixels IGNORED."""
-    for index, name in enumerate(pictures.names):
-        image, labels = pictures.read(index)
-        detection = pipeline.run([Frame(image, pictures.sequences[index], frame_id=name)])[0]
-        rows, columns = camera_window(detection.geometry)
-        seen = np.full_like(labels, IGNORED)
-        seen[rows, columns] = labels[rows, columns]
-        yield detection, seen
-
-
-def evaluate_anomalies(pipeline: Pipeline, pictures: PictureList, whole: bool) -> dict[str, Any]:
-    """
-    Return region -> metrics with intervals.
-
-    whole: the labels are not the road alone, so the predicted region is measured apart.
-    """
-    regions: dict[str, list[ScoredPicture]] = {'image' if whole else 'road': []}
-    if whole:
-        regions['ground'] = []
-    for detection, labels in run_pictures(pipeline, pictures):
-        surprisal = to_camera(detection.surprisal, detection.geometry)
-        scored = to_camera_nearest(detection.scored, detection.geometry)
-        for region, parts in regions.items():
-            roi = scored if region == 'ground' else None
-            parts.append(scored_picture(surprisal, labels, roi))
-    return {
-        region: metrics_record(
-            pixel_metrics(pool(parts)), picture_histograms(parts), RESAMPLES, seed=0
-        )
-        for region, parts in regions.items()
-    }
-
-
-def evaluate_promise(pipeline: Pipeline, pictures: PictureList) -> dict[str, Any]:
-    """
-    Return the promise as {'rows', 'table'}: per class and pooled, per sequence and over all.
-
-    The classes of the pictures and of the bundle must have the same names in the same order.
-    """
-    manifest = pipeline.manifest
-    names = tuple(spec.name for spec in manifest.classes)
-    if names != pictures.classes.names:
-        raise ConfigError(
-            f'bundle {manifest.name} knows {list(names)}, the pictures are labelled with '
-            f'{list(pictures.classes.names)}: the promise needs the same classes'
-        )
-    chosen = pipeline.settings.in_distribution or manifest.in_distribution
-    alarms = [
-        count_alarms(
-            to_camera_nearest(detection.surprisal, detection.geometry),
-            labels,
-            len(names),
-            group=sequence,
-        )
-        for (detection, labels), sequence in zip(
-            run_pictures(pipeline, pictures), pictures.sequences, strict=True
-        )
-    ]
-    rows = [
-        row
-        for row in promise_rows(alarms, names, chosen)
-        if row.class_name in (*chosen, POOLED)  # the others are flagged by design
-    ]
-    return {'rows': promise_record(rows), 'table': promise_table(rows)}
-
-
-def evaluate_set(pipeline: Pipeline, name: str, root: Path) -> dict[str, Any]:
-    """Measure one named set under `root`; ConfigError for a name that is not known."""
-    if name.startswith(CAMVID):
-        return evaluate_promise(
-            pipeline, load_pictures('camvid', root / 'camvid', name.removeprefix(CAMVID))
-        )
-    if name not in CLASS_MAPS:
-        raise ConfigError(
-            f'unknown set {name!r}; known are {sorted(CLASS_MAPS)} and {CAMVID}<split>'
-        )
-    pictures = load_anomaly_set(name, root / name)
-    return evaluate_anomalies(pipeline, pictures, whole=name not in GROUND_ONLY)
-
-
-def anomaly_table(results: dict[str, Any]) -> str:
-    """Return the anomaly sets' metrics as one Markdown table."""
-    lines = [
-        [name, region, *(metric_cell(record, metric) for metric in TITLES)]
-        for name, regions in results.items()
-        if 'table' not in regions
-        for region, record in regions.items()
-    ]
-    return markdown_table(['set', 'region', *TITLES.values()], lines) if lines else ''
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run `trainer evaluate`."""
-    parser = argparse.ArgumentParser('trainer evaluate', description=__doc__)
-    parser.add_argument(
-        'bundle', nargs='?', default='', help='folder or .zip; default: the shipped bundle'
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `trainer evaluate`."""
+    result = argparse.ArgumentParser(
+        'trainer evaluate',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='sets:\n' + list_sets(),
     )
-    parser.add_argument(
-        '--data', nargs='+', required=True, help=f'{", ".join(CLASS_MAPS)}, {CAMVID}<split>'
+    what = result.add_argument_group('what')
+    what.add_argument('bundle', nargs='*', help='[NAME=]folder or .zip; default: the shipped one')
+    what.add_argument('--runs', type=Path, help='YAML: runs of name, bundle, in_distribution')
+    what.add_argument('--data', nargs='+', default=[], metavar='SET', help='sets, see below')
+    what.add_argument('--compare', nargs=2, type=Path, metavar='FOLDER', help='earlier results')
+    what.add_argument('--root', type=Path, help='folder of the sets; default: OOD_DATA')
+    what.add_argument('--limit', type=int, default=0, help='first N pictures of each set')
+    what.add_argument(
+        '--out', type=Path, default=Path('out/evaluate'), help='results; %(default)s'
     )
-    parser.add_argument('--root', type=Path, help='folder of the sets; default: OOD_DATA')
-    parser.add_argument('--engine', default='auto', choices=('auto', *ENGINES))
-    parser.add_argument('--precision', default='auto', help='auto, f32, bf16')
-    parser.add_argument('--threads', type=int, default=0, help='0: all cores')
-    parser.add_argument('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    parser.add_argument('--weights', default='', help="origin of the backbone's weights")
-    parser.add_argument('--json', type=Path, help='also write everything to this file')
-    options = parser.parse_args(arguments)
+    how = result.add_argument_group('how')
+    how.add_argument('--engine', default='auto', choices=('auto', *ENGINES))
+    how.add_argument('--precision', default='auto', help='auto, f32, bf16')
+    how.add_argument('--threads', type=int, default=0, help='0: all cores')
+    how.add_argument('--batch', type=int, default=1, help='pictures per run of the engine')
+    how.add_argument('--weights', default='', help="origin of the backbone's weights")
+    how.add_argument('--in-distribution', nargs='+', default=[], help="default: the bundle's")
+    how.add_argument('--false-alarm-rate', type=float, default=0.01, help='of the served mask')
+    how.add_argument('--on-error', default='fail', choices=ON_ERROR, help='a broken picture')
+    how.add_argument('--worst', type=int, default=6, help='frames to show per set')
+    how.add_argument('--seed', type=int, default=0, help='of the bootstrap')
+    how.add_argument('--quiet', action='store_true', help='no progress bars')
+    return result
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `trainer evaluate`; return the exit status."""
+    options = parser().parse_args(arguments)
+    if options.compare:
+        page = compare_folders(*options.compare, options.out, options.seed)
+        print(f'report: {page}')
+        return 0
+    if not options.data:
+        raise ConfigError(f'--data is missing; known sets:\n{list_sets()}')
     root = options.root or Path(os.environ.get('OOD_DATA', '.'))
-    bundle = load_bundle(options.bundle or default_bundle_path())
-    bundle = complete(bundle, options.weights or None)
-    engine_options = EngineOptions(options.engine, options.precision, options.threads)
-    with create_engine(bundle, engine_options) as engine:
-        settings = Settings(in_distribution=tuple(options.in_distribution))
-        pipeline = Pipeline(bundle, engine, settings)
-        results = {name: evaluate_set(pipeline, name, root) for name in options.data}
-        facts = dict(engine.description)
-    print(anomaly_table(results) + '\n'.join(r['table'] for r in results.values() if 'table' in r))
-    if options.json:
-        write_json(options.json, {'bundle': bundle.manifest.name, **facts, 'sets': results})
+    results = evaluate_runs(
+        _specs(options), options.data, root, options.out,
+        EngineChoice(options.engine, options.precision, options.threads, options.weights),
+        RunOptions(options.batch, options.on_error, not options.quiet),
+        limit=options.limit, seed=options.seed,
+    )  # fmt: skip
+    text, page = write_results(results, options.out, options.worst)
+    print(f'{text}\nreport: {page}')
+    return SOME_SKIPPED if results.skipped else 0
+
+
+def _specs(options: argparse.Namespace) -> list[RunSpec]:
+    """Return the runs that the options ask for, each with a name of its own."""
+    settings = Settings(options.false_alarm_rate, tuple(options.in_distribution))
+    specs = listed_runs(options.runs, settings) if options.runs else []
+    places = options.bundle or ([] if specs else [''])
+    specs += [named_bundle(place, settings) for place in places]
+    names = [spec.name for spec in specs]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f'runs {repeated} appear twice: name them, as in NAME=FOLDER')
+    return specs

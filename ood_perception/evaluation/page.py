@@ -108,6 +108,8 @@ def figure(source: str, caption: str, alt: str = '') -> Html:
     """Return a picture with its caption; source: a file beside the page, or `embedded`'s text."""
     words = html.escape(alt or caption)
     image = f'<img loading="lazy" alt="{words}" src="{html.escape(source)}">'
+    if not source.startswith('data:'):  # a click shows the file at its own size
+        image = f'<a href="{html.escape(source)}">{image}</a>'
     return Html(f'<figure>{image}{element("figcaption", caption)}</figure>')
 
 
@@ -116,9 +118,9 @@ def drawing(svg: str, caption: str = '') -> Html:
     return Html(f'<figure class="drawing">{svg}{element("figcaption", caption)}</figure>')
 
 
-def figures(parts: Iterable[str]) -> Html:
-    """Return pictures side by side, as many as the window is wide for."""
-    return element('div', joined(parts, ''), 'views')
+def figures(parts: Iterable[str], wide: bool = False) -> Html:
+    """Return pictures side by side, as many as the window is wide for; wide: two at most."""
+    return element('div', joined(parts, ''), 'views large' if wide else 'views')
 
 
 def save_jpeg(
@@ -190,6 +192,7 @@ th { color: #9aa3b0; font-weight: 500 } .facts th { white-space: nowrap }
 caption { text-align: left; color: #9aa3b0 }
 nav a { margin-right: 1.2rem } a { color: #7db4ea }
 .views { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)) }
+.large { grid-template-columns: repeat(auto-fit, minmax(520px, 1fr)) }
 figure { margin: 0 } img { width: 100%; border-radius: 4px; display: block }
 figcaption { color: #9aa3b0; font-size: .85rem } code { color: #f0c674 }
 .drawing svg { width: 100%; height: auto }

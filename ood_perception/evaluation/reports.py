@@ -42,14 +42,16 @@ def plain(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def percent(value: float | None, interval: Sequence[float | None] | None = None) -> str:
+def percent(
+    value: float | None, interval: Sequence[float | None] | None = None, places: int = 1
+) -> str:
     """Write a share as '83.1 [70.2, 91.0]' in percent; '-' where undefined."""
     if value is None:
         return '-'
-    text = f'{100 * value:.1f}'
+    text = f'{100 * value:.{places}f}'
     if interval is None or interval[0] is None or interval[1] is None:
         return text
-    return f'{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+    return f'{text} [{100 * interval[0]:.{places}f}, {100 * interval[1]:.{places}f}]'
 
 
 def metric_cell(record: Mapping[str, JsonDict], metric: str) -> str:

@@ -1,0 +1,79 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two runs on the same pictures: is the difference larger than the choice of pictures explains?"""
+
+from __future__ import annotations
+
+from ..errors import DataError
+from ..types import JsonDict
+from .bins import binned_metrics, coarse_starts
+from .bootstrap import METRICS, RESAMPLES, Interval, paired_difference
+from .record import RecordSet, unpack_counts
+from .reports import interval_record, plain
+from .summary import picture_counts, region_counts
+
+LOWER_IS_BETTER = ('fpr95',)
+
+
+def common_pictures(first: RecordSet, second: RecordSet) -> tuple[RecordSet, RecordSet]:
+    """
+    Return both with the pictures that both have, by the content of picture and labels.
+
+    Raises DataError where they share none.
+    """
+    places = {kept.content: place for place, kept in enumerate(second.kept)}
+    pairs = [
+        (place, places[kept.content])
+        for place, kept in enumerate(first.kept)
+        if kept.content in places
+    ]
+    if not pairs:
+        raise DataError(
+            'the two runs share no picture (compared by the content of picture and labels): '
+            'evaluate both on the same set'
+        )
+    return first.subset([a for a, _ in pairs]), second.subset([b for _, b in pairs])
+
+
+def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0) -> JsonDict:
+    """
+    Return metric -> {'first', 'second', 'difference', 'interval', 'resolved'}, and 'pictures'.
+
+    The difference is first minus second over the common pictures; its 95 % interval draws the
+    same pictures for both. It is resolved when the interval leaves zero out.
+    """
+    first, second = common_pictures(first, second)
+    sums = [_pooled(records, region) for records in (first, second)]
+    starts = coarse_starts(sums[0][0] + sums[1][0], sums[0][1] + sums[1][1])
+    left, right = (picture_counts(records, region, starts) for records in (first, second))
+    intervals = paired_difference(left, right, RESAMPLES, seed)
+    values = [binned_metrics(*pooled) for pooled in sums]
+    result: JsonDict = {'pictures': len(first)}
+    for name in METRICS:
+        a, b = (float(getattr(value, name)[0]) for value in values)
+        result[name] = {
+            'first': plain(a),
+            'second': plain(b),
+            'difference': plain(a - b),
+            'interval': interval_record(intervals[name]),
+            'resolved': intervals[name].excludes_zero,
+        }
+    return result
+
+
+def _pooled(records: RecordSet, region: str):  # type: ignore[no-untyped-def]
+    counts = sum(unpack_counts(arrays) for arrays in records)
+    return region_counts(counts, region)  # type: ignore[arg-type]
+
+
+def in_words(metric: str, row: JsonDict, first: str, second: str) -> str:
+    """Say what a comparison of one metric shows, in percent points."""
+    low, high = row['interval']
+    if low is None or high is None or row['difference'] is None:
+        return 'not defined'
+    interval = Interval(low, high)
+    span = f'[{100 * low:+.1f}, {100 * high:+.1f}]'
+    if not interval.excludes_zero:
+        return f'not resolved: {100 * row["difference"]:+.1f} {span}'
+    better = first if (low > 0) != (metric in LOWER_IS_BETTER) else second
+    return f'resolved: {better} is better, {100 * row["difference"]:+.1f} {span}'

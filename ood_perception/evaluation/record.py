@@ -1,0 +1,156 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is kept of one evaluated picture: the detection on its grid, and the counts that metrics need.
+
+One NPZ a picture, written under another name and renamed, so that a killed evaluation goes on. A
+file that is damaged is made again (the format checks itself).
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from ..types import (
+    BoolArray,
+    Detection,
+    Frame,
+    Geometry,
+    Obstacle,
+    StageTimes,
+    UInt8Array,
+)
+from .bins import BINS
+
+Arrays = dict[str, npt.NDArray[Any]]
+Int64Array = npt.NDArray[np.int64]
+# Raise it when a record's content changes its meaning: older records are then made again.
+FORMAT = 1
+
+
+def pack_detection(detection: Detection) -> Arrays:
+    """Return a detection as arrays, without the camera's picture."""
+    obstacles = [astuple(one) for one in detection.obstacles]
+    times = detection.times
+    return {
+        'surprisal': detection.surprisal,
+        'labels': detection.labels,
+        'scored': np.packbits(detection.scored),
+        'mask': np.packbits(detection.mask),
+        'obstacles': np.array(obstacles, np.float64).reshape(-1, 6),
+        'geometry': np.array(astuple(detection.geometry), np.float64),
+        'rate': np.array(detection.false_alarm_rate),
+        'stage_ms': np.array([times.preprocess_ms, times.inference_ms, times.postprocess_ms]),
+    }
+
+
+def unpack_detection(arrays: Mapping[str, npt.NDArray[Any]], frame: Frame) -> Detection:
+    """Return the detection of pack_detection on its frame again, bit for bit."""
+    shape = arrays['surprisal'].shape
+    geometry = arrays['geometry']
+    return Detection(
+        frame=frame,
+        surprisal=arrays['surprisal'],
+        labels=arrays['labels'],
+        scored=_unpacked(arrays['scored'], shape),
+        mask=_unpacked(arrays['mask'], shape),
+        obstacles=tuple(Obstacle(*map(float, row)) for row in arrays['obstacles']),
+        geometry=Geometry(*map(int, geometry[:4]), *map(float, geometry[4:])),
+        false_alarm_rate=float(arrays['rate']),
+        times=StageTimes(*map(float, arrays['stage_ms'])),
+    )
+
+
+def _unpacked(bits: UInt8Array, shape: tuple[int, ...]) -> BoolArray:
+    return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+
+
+def pack_counts(counts: Int64Array) -> Arrays:
+    """Return label_counts, int64 (2, 2, BINS), as what is not zero: a tenth of the size."""
+    flat = counts.ravel()
+    places = np.flatnonzero(flat)
+    return {'bins': places.astype(np.uint32), 'counts': flat[places].astype(np.uint32)}
+
+
+def unpack_counts(arrays: Mapping[str, npt.NDArray[Any]]) -> Int64Array:
+    """Return int64 (2, 2, BINS) of pack_counts."""
+    flat = np.zeros(4 * BINS, np.int64)
+    flat[arrays['bins']] = arrays['counts']
+    return flat.reshape(2, 2, BINS)
+
+
+def save_record(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a record, whole or not at all; DataError where the folder cannot be written."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open('wb') as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_record(path: Path) -> Arrays | None:
+    """Return a record's arrays; None where there is none, or a damaged one."""
+    try:
+        with np.load(path) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One evaluated picture: its name, its drive, the hash of its files, and its record."""
+
+    name: str
+    sequence: str
+    content: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One picture that could not be evaluated, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """The pictures of one run on one set, in the set's order."""
+
+    kept: tuple[Kept, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[Arrays]:
+        return (self.load(one) for one in self.kept)
+
+    def load(self, one: Kept) -> Arrays:
+        """Return a picture's arrays; DataError where the file went away."""
+        arrays = load_record(one.path)
+        if arrays is None:
+            raise DataError(f'record {one.path} is gone or damaged: run the evaluation again')
+        return arrays
+
+    def subset(self, places: Sequence[int]) -> RecordSet:
+        """Return the pictures at `places`."""
+        return RecordSet(tuple(self.kept[place] for place in places))

@@ -1,0 +1,87 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the report says to someone who has not read the code."""
+
+TEXTS = {
+    'in short': (
+        'One line per bundle and set. "Found" means that at least half of an object\'s pixels '
+        'are in the mask that the robot would get. The sections below say how sure these '
+        'numbers are.'
+    ),
+    'headline': (
+        'All in percent. AP, AUROC and best F1: 100 is perfect. FPR95: 0 is perfect. In '
+        'brackets: the range that other pictures of the same kind would give 95 times in 100; '
+        'two bundles whose ranges overlap widely cannot be told apart by this table. "Whole '
+        'image" also counts buildings, sky and cars, which the bundle was not asked about; '
+        '"predicted ground" is where the node looks. "Lost counted": anomalies outside that '
+        'region count as missed.'
+    ),
+    'curves': (
+        'Left: go right to find more of the anomaly pixels; the height says how many of the '
+        'flagged pixels then are anomalies. The dotted line is what guessing would reach. '
+        'Right: how much of the normal ground is flagged (left is better) to find so much (up '
+        'is better).'
+    ),
+    'calibration': (
+        'Left: the rate that the user chooses, and the share of normal pixels that was really '
+        'flagged. On the dashed line the promise is met exactly, below it is kept with room, '
+        'above it is broken. Normal pixels of these sets include things that the bundle does '
+        'not call normal (cars, people, leaves), which raises the line. Right: how strange '
+        'normal and anomaly pixels look; the less the two overlap, the better.'
+    ),
+    'breakdown': (
+        'Which objects are missed, and where false alarms are. A patch is the smallest piece '
+        "that the network sees; objects under one patch are hard. Place: by the object's "
+        'lowest point; on a road, lower in the picture is nearer (the sets do not tell real '
+        'distances). "In the region": the share of the object\'s pixels that the node looks at '
+        'all.'
+    ),
+    'worst': (
+        'The pictures that deserve a look first: half of them missed most, the others raised '
+        'most false alarms. Outlined in blue: what people labelled. Coloured: what looks '
+        'strange, from green over yellow to red; red, white outlined areas are flagged. The '
+        'cyan line is the border of the region that the node looks at.'
+    ),
+    'promise': (
+        'The user chooses how many normal pixels may be flagged; the table says how many '
+        'were, for each class that counts as normal and for all of them together ("pooled"). '
+        'On the dashed line the promise is met exactly, below it is kept with room, above it '
+        'is broken. The vertical lines are 95 % intervals over pictures.'
+    ),
+    'differences': (
+        'Each line compares two bundles on the same pictures, in percent points. "Resolved": '
+        'the interval in brackets leaves zero out, so the difference is more than the luck of '
+        'which pictures were drawn. "Not resolved": these pictures cannot tell which one is '
+        'better; it does not mean that they are equal.'
+    ),
+    'time': (
+        'Median milliseconds per picture. Reading and measuring run beside the network, so '
+        'the columns do not add up to the time of the whole.'
+    ),
+    'runs': 'The same bundle, engine, settings and pictures give the same numbers.',
+}
+WORDS = {
+    'anomaly': 'something on the road that the bundle has never been shown; labelled by people',
+    'surprisal': (
+        'how strange a pixel looks: 2 means that 1 in 100 normal pixels looks as strange, 3 '
+        'means 1 in 1000, and so on'
+    ),
+    'false alarm rate': 'the share of normal pixels that may be flagged; the user chooses it',
+    'mask': 'the pixels that the node reports as obstacle at that rate',
+    'AP': (
+        'average precision: the mean share of right pixels among the flagged ones, over all '
+        'thresholds; a guess gives the share of anomaly pixels in the set'
+    ),
+    'FPR95': 'the share of normal pixels flagged when the threshold finds 95 % of the anomaly',
+    'AUROC': (
+        'the chance that an anomaly pixel looks stranger than a normal one; a guess gives 50'
+    ),
+    'best F1': 'the best balance of found and right pixels that any one threshold gives',
+    'component F1': (
+        'the same for whole objects instead of pixels, as SegmentMeIfYouCan defines it; only '
+        'for sets whose benchmark states size limits'
+    ),
+    '95 % interval': (
+        'pictures are drawn again 1000 times with repetition; the middle 95 % of the results'
+    ),
+}

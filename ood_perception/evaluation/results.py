@@ -1,0 +1,117 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A folder of results, and how it is read again.
+
+    index.html                     the report            frames/*.jpg   its pictures
+    results.json                   every number, the same bytes in every run
+    results.csv, results.md        the headline numbers: one line per run, set and region
+    pictures.csv                   one line per run, set and picture
+    times.json                     milliseconds per stage: differs from time to time
+    pictures/<run>/<set>/*.npz     one record a picture; <run>: hash of bundle, engine, settings
+    pictures/<run>/<set>/index.json  the set's records in order, and what was skipped
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bundle.cache import make_file
+from ..errors import DataError
+from ..types import JsonDict
+from .record import Kept, RecordSet, Skipped
+
+RESULTS, TIMES = 'results.json', 'times.json'
+_INDEX = 'index.json'
+
+
+def run_key(facts: JsonDict) -> str:
+    """Return a short hash of everything that a run's detections depend on, but the pictures."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def records_folder(folder: Path, key: str, data: str) -> Path:
+    """Return where the records of a run on a set are; data: the set's name, any characters."""
+    safe = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in data)
+    return folder / 'pictures' / key / safe
+
+
+def save_index(folder: Path, records: RecordSet) -> None:
+    """Write which records of a folder belong to a set."""
+    write_json(
+        folder / _INDEX,
+        {
+            'pictures': [
+                {'name': k.name, 'sequence': k.sequence, 'content': k.content, 'file': k.path.name}
+                for k in records.kept
+            ],
+            'skipped': skipped_record(records.skipped),
+        },
+    )
+
+
+def skipped_record(skipped: Sequence[Skipped]) -> list[JsonDict]:
+    """Return what was skipped, and why, as JSON values."""
+    return [{'name': one.name, 'reason': one.reason} for one in skipped]
+
+
+def load_index(folder: Path) -> RecordSet:
+    """Return the records of a folder; DataError where it has no index."""
+    content = read_json(folder / _INDEX)
+    return RecordSet(
+        tuple(
+            Kept(row['name'], row['sequence'], row['content'], folder / row['file'])
+            for row in content['pictures']
+        ),
+        tuple(Skipped(row['name'], row['reason']) for row in content['skipped']),
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content; DataError names what is missing."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'{path} cannot be read ({error}): give a folder that trainer evaluate wrote'
+        ) from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON, whole or not at all; same values, same bytes."""
+    write_text(path, json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + '\n')
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table, whole or not at all; None becomes an empty cell."""
+
+    def fill(temporary: Path) -> None:
+        with temporary.open('w', newline='', encoding='utf-8') as file:
+            writer = csv.writer(file, lineterminator='\n')
+            writer.writerow(header)
+            writer.writerows(['' if v is None else v for v in row] for row in rows)
+
+    _make(path, fill)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    _make(path, lambda temporary: _fill(temporary, text))
+
+
+def _fill(path: Path, text: str) -> None:
+    path.write_text(text, encoding='utf-8')
+
+
+def _make(path: Path, fill: Any) -> None:
+    try:
+        make_file(path, fill)
+    except OSError as error:
+        raise DataError(
+            f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
+        ) from error

@@ -1,0 +1,221 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""From the records of one run on one set to its numbers, as JSON values; memory: one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import JsonDict
+from .bins import (
+    BINS,
+    BinnedMetrics,
+    binned_metrics,
+    coarse_histograms,
+    coarse_starts,
+)
+from .bootstrap import RESAMPLES, metric_intervals, percentile_interval, resample_weights
+from .breakdown import CURVE_RATES, object_table, place_table
+from .measure import Measured
+from .metrics import PictureHistograms
+from .plot_data import curve_points, score_histogram
+from .promise import POOLED, RATES, PictureAlarms, promise_rows
+from .record import Arrays, RecordSet, unpack_counts
+from .reports import interval_record, plain, promise_record
+
+Int64Array = npt.NDArray[np.int64]
+
+
+def regions_of(whole: bool) -> tuple[str, ...]:
+    """Return the regions that a set of anomalies is measured in, the stricter one last."""
+    return ('image', 'ground') if whole else ('road',)
+
+
+def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:
+    """
+    Return positives, negatives int64 (BINS,) and missed anomaly pixels of a region.
+
+    counts: label_counts, int64 (2, 2, BINS).
+    """
+    if region == 'ground':
+        return counts[1, 1], counts[1, 0], int(counts[0, 1].sum())
+    both = counts.sum(axis=0)
+    return both[1], both[0], 0
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The sums of a set: counts int64 (2, 2, BINS), and what is kept per picture."""
+
+    counts: Int64Array
+    flagged: Int64Array
+    pixels: Int64Array
+    objects: npt.NDArray[np.float64]
+    patch_area: npt.NDArray[np.float64]
+    places: Int64Array
+    pictures: tuple[JsonDict, ...]
+
+
+def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
+    """
+    Read every record once.
+
+    patch: side of a network patch in network pixels. flagged int64 (n, R, C), pixels (n, C).
+    """
+    counts = np.zeros((2, 2, BINS), np.int64)
+    places = np.zeros((3, 2), np.int64)
+    flagged, pixels, objects, areas, pictures = [], [], [], [], []
+    for kept, arrays in zip(records.kept, records, strict=True):
+        flagged.append(arrays['flagged'])
+        pixels.append(arrays['pixels'])
+        row: JsonDict = {'name': kept.name, 'sequence': kept.sequence}
+        if not measured.classes:
+            own = unpack_counts(arrays)
+            counts += own
+            places += arrays['places']
+            objects.append(arrays['objects'])
+            scale = arrays['geometry'][4] * arrays['geometry'][5]
+            areas.append(np.full(len(arrays['objects']), patch * patch / scale))
+            row |= _picture_row(own, arrays, regions_of(measured.whole)[-1])
+        pictures.append(row)
+    empty = np.zeros((0, 4))
+    return Pooled(
+        *(counts, np.stack(flagged), np.stack(pixels)),
+        *(np.concatenate([empty, *objects]), np.concatenate([empty[:, 0], *areas]), places),
+        tuple(pictures),
+    )
+
+
+def _picture_row(counts: Int64Array, arrays: Arrays, region: str) -> JsonDict:
+    """Return what is said of one picture: its AP, and what the mask found and flagged wrongly."""
+    metrics = binned_metrics(*region_counts(counts, region))
+    objects, places = arrays['objects'], arrays['places']
+    return {
+        'average_precision': plain(metrics.average_precision[0]),
+        'average_precision_missed': plain(metrics.average_precision_missed[0]),
+        'objects': len(objects),
+        'objects_found': int(np.count_nonzero(objects[:, 2] >= 0.5)),
+        'anomaly_missed': _missed_share(objects),
+        'normal_flagged': int(places[:, 1].sum()) / max(1, int(places[:, 0].sum())),
+    }
+
+
+def _missed_share(objects: npt.NDArray[np.float64]) -> float | None:
+    """Return the share of the picture's anomaly pixels that the mask leaves out."""
+    if not len(objects):
+        return None
+    return float(1 - np.sum(objects[:, 0] * objects[:, 2]) / objects[:, 0].sum())
+
+
+def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> PictureHistograms:
+    """Return the coarse counts of every picture in a region; starts: see coarse_starts."""
+    positives = np.empty((len(records), len(starts)), np.int64)
+    negatives, missed = np.empty_like(positives), np.empty(len(records), np.int64)
+    for index, arrays in enumerate(records):
+        found, alarms, lost = region_counts(unpack_counts(arrays), region)
+        positives[index] = np.add.reduceat(found, starts)
+        negatives[index] = np.add.reduceat(alarms, starts)
+        missed[index] = lost
+    return coarse_histograms(positives, negatives, missed, starts)
+
+
+def anomaly_summary(records: RecordSet, whole: bool, patch: int, seed: int = 0) -> JsonDict:
+    """Return everything that is reported of a set of anomalies."""
+    pooled = pool_records(records, Measured(0, whole), patch)
+    regions = {}
+    for region in regions_of(whole):
+        positives, negatives, missed = region_counts(pooled.counts, region)
+        starts = coarse_starts(positives, negatives)
+        coarse = picture_counts(records, region, starts)
+        regions[region] = {
+            **metric_record(binned_metrics(positives, negatives, missed)),
+            'pictures': len(records),
+            'intervals': {
+                name: interval_record(value)
+                for name, value in metric_intervals(coarse, RESAMPLES, seed).items()
+            },
+            'curve': curve_points(positives, negatives),
+            'histogram': score_histogram(positives, negatives),
+        }
+    return {
+        'regions': regions,
+        'calibration': calibration_rows(pooled, seed),
+        'objects': object_table(pooled.objects, pooled.patch_area),
+        'places': place_table(pooled.places),
+        'pictures': list(pooled.pictures),
+    }
+
+
+def metric_record(metrics: BinnedMetrics) -> JsonDict:
+    """Return values, and under 'bounds' between what the exact ones lie."""
+    values: JsonDict = {'bounds': {}}
+    for item in fields(metrics):
+        value = getattr(metrics, item.name)
+        if isinstance(value, tuple):
+            values[item.name] = plain(value[0])
+            values['bounds'][item.name] = [plain(value[1]), plain(value[2])]
+        else:
+            values[item.name] = plain(value) if isinstance(value, float) else value
+    return values
+
+
+def calibration_rows(pooled: Pooled, seed: int) -> list[JsonDict]:
+    """Return, per promised rate, the observed share of normal and of anomaly pixels flagged."""
+    weights = resample_weights(len(pooled.pixels), RESAMPLES, seed)
+    rows = []
+    for index, rate in enumerate(CURVE_RATES):
+        row: JsonDict = {'promised': rate}
+        for label, name in enumerate(('normal', 'anomaly')):
+            flagged = pooled.flagged[:, index, label].astype(np.float64)
+            pixels = pooled.pixels[:, label].astype(np.float64)
+            drawn = weights @ pixels
+            with np.errstate(invalid='ignore', divide='ignore'):
+                samples = np.where(drawn > 0, (weights @ flagged) / drawn, np.nan)
+            row[name] = float(flagged.sum() / pixels.sum()) if pixels.sum() else None
+            row[f'{name}_interval'] = interval_record(percentile_interval(samples))
+        rows.append(row)
+    return rows
+
+
+def promise_summary(
+    records: RecordSet, class_names: Sequence[str], chosen: Sequence[str], seed: int = 0
+) -> JsonDict:
+    """Return everything that is reported of a set with known classes: the promise."""
+    pooled = pool_records(records, Measured(len(class_names)), patch=1)
+    shown = (*chosen, POOLED)  # the others are flagged by design
+
+    def rows(rates: Sequence[float]) -> list[JsonDict]:
+        places = [CURVE_RATES.index(rate) for rate in rates]
+        alarms = [
+            PictureAlarms(kept.sequence, flagged[places], pixels)
+            for kept, flagged, pixels in zip(
+                records.kept, pooled.flagged, pooled.pixels, strict=True
+            )
+        ]
+        found = promise_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
+        return promise_record([row for row in found if row.class_name in shown])
+
+    curve = [row for row in rows(CURVE_RATES) if row['group'] == 'all']
+    return {
+        'rows': rows(RATES),
+        'curve': curve,
+        'pictures': _class_pictures(pooled, class_names, chosen),
+    }
+
+
+def _class_pictures(
+    pooled: Pooled, class_names: Sequence[str], chosen: Sequence[str]
+) -> list[JsonDict]:
+    """Return per picture the flagged share of the chosen classes at 1 %."""
+    columns = [list(class_names).index(name) for name in chosen]
+    place = CURVE_RATES.index(0.01)
+    result = []
+    for row, flagged, pixels in zip(pooled.pictures, pooled.flagged, pooled.pixels, strict=True):
+        total = int(pixels[columns].sum())
+        share = int(flagged[place, columns].sum()) / total if total else None
+        result.append({**row, 'normal_flagged': share})
+    return result
