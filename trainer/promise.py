@@ -3,9 +3,10 @@
 """
 Hold every class's table to its promise on pictures that nothing was fitted or calibrated on.
 
-Three readings of one pass over a split: each pixel judged by its own class's held-out table, by
-its own class's Neyman-Pearson table of the paper, and by the served map (least surprisal over the
-recipe's in-distribution classes, which can only flag less).
+Four readings of one pass over a split: each pixel judged by its own class's held-out table, by
+its own class's Neyman-Pearson table of the paper, by the map that is served for the recipe's
+in-distribution classes, and by the map that is served when every class counts as normal (least
+surprisal over the set, then the table of the set).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.calibration import HeldOutSample
 from ood_perception.evaluation.promise import (
     EVERY_GROUP,
     PictureAlarms,
@@ -37,7 +39,7 @@ from .heads.tables import MonotoneTable
 from .results import write_json
 from .stages import Trainer
 
-READINGS = ('held-out', 'paper', 'served')
+READINGS = ('held-out', 'paper', 'served', 'every class')
 Maps = npt.NDArray[np.float32]
 
 
@@ -48,18 +50,21 @@ def count_readings(
     in_distribution: Sequence[str],
     groups: Sequence[str],
     classes: Sequence[str],
+    sample: HeldOutSample,
 ) -> dict[str, list[PictureAlarms]]:
     """
     Count flagged pixels per picture for every reading.
 
     head: per-class scores of all classes with etalons. groups: one name a picture.
     classes: names by label id. Pixels of classes without etalons are left out.
+    sample: held-out pixels, for the tables of the two sets.
     """
     names = head.compiled_classes
     counts: dict[str, list[PictureAlarms]] = {reading: [] for reading in READINGS}
     ids = np.full(256, 255, np.uint8)
     ids[[classes.index(name) for name in names]] = np.arange(len(names))
-    chosen = [names.index(name) for name in in_distribution]
+    sets = {'served': tuple(in_distribution), 'every class': names}
+    tables = {reading: sample.table(chosen) for reading, chosen in sets.items()}
     for (scores, labels), group in zip(
         score_maps(head, features, progress=True), groups, strict=True
     ):
@@ -67,7 +72,10 @@ def count_readings(
         held_out = _apply(scores, [model.held_out_tables[name] for name in names])
         paper = _apply(scores, [model.paper_tables[name] for name in names])
         maps = {'held-out': _own(held_out, places), 'paper': _own(paper, places)}
-        maps['served'] = held_out[chosen].min(0)
+        for reading, chosen in sets.items():
+            least = held_out[[names.index(name) for name in chosen]].min(0)
+            table = tables[reading]
+            maps[reading] = table(least) if table else least
         for reading, surprisal in maps.items():
             counts[reading].append(count_alarms(surprisal, places, len(names), group=group))
     return counts
@@ -97,7 +105,8 @@ def readings_table(rows: Mapping[str, Sequence[PromiseRow]]) -> str:
         pixels = [f'{row.pixels:,}', str(row.pictures)]
         lines.append([row.group, row.class_name, f'{100 * row.promised:g}', *cells, *pixels])
     header = ['sequence', 'true class', 'promised, %', 'own table', "own class's paper table"]
-    return markdown_table([*header, 'served map', 'pixels', 'pictures'], lines)
+    served = ['served for the default set', 'served for every class']
+    return markdown_table([*header, *served, 'pixels', 'pictures'], lines)
 
 
 def _cell(row: PromiseRow | None) -> str:
@@ -131,7 +140,7 @@ def main(arguments: Sequence[str]) -> None:
     chosen = recipe.bundle.in_distribution
     counts = count_readings(
         *(head, model, trainer.features(options.split), chosen),
-        *(pictures.sequences, trainer.class_names),
+        *(pictures.sequences, trainer.class_names, trainer.held_out_sample()),
     )
     rows = readings_rows(counts, head.compiled_classes, chosen)
     _write(rows, options.report, options.json)
@@ -145,7 +154,7 @@ def readings_rows(
     for reading, pictures in counts.items():
         pooled = chosen if reading == 'served' else names
         kept = promise_rows(pictures, names, pooled)
-        shown = {*chosen, 'pooled'} if reading == 'served' else {*names, 'pooled'}
+        shown = {*pooled, 'pooled'}
         rows[reading] = [row for row in kept if row.class_name in shown]
     return rows
 
