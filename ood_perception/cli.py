@@ -13,15 +13,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ood_perception import cli_compile
+from ood_perception.bundle.cache import make_file
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.summary import as_text, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.golden import GoldenReport
-from ood_perception.errors import OodPerceptionError
+from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
+PRECISIONS = 'auto, f32, bf16, ... (see the engine)'
 
 
 def inspect_bundle(argv: Sequence[str] | None = None) -> int:
@@ -46,16 +49,23 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
 
 
 def bench_bundle(argv: Sequence[str] | None = None) -> int:
-    """Measure a bundle on every given engine, precision, thread count and batch size."""
+    """Measure bundles on every given engine, precision, thread count and number of cameras."""
     parser = argparse.ArgumentParser('bench_bundle', description=bench_bundle.__doc__)
-    _add_bundle(parser)
+    parser.add_argument(
+        'bundle', nargs='*', default=[''], help='folders or .zip; default: the shipped bundle'
+    )
     parser.add_argument('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
-    parser.add_argument('--precision', nargs='+', default=['auto'], help='auto, f32, bf16')
+    parser.add_argument('--precision', nargs='+', default=['auto'], help=PRECISIONS)
     parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
-    parser.add_argument('--batch', nargs='+', type=int, default=[1], help='frames per run')
+    parser.add_argument('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
+    parser.add_argument('--camera', default='1920x1080', help='size of the camera pictures')
     parser.add_argument('--runs', type=int, default=20)
     parser.add_argument('--warmup', type=int, default=3)
+    parser.add_argument('--quick', action='store_true', help='few runs, small peak, no torch')
+    parser.add_argument('--no-torch', action='store_true', help='compare with nothing of torch')
+    parser.add_argument('--node', type=int, default=0, help='also the node, frames per case')
     parser.add_argument('--json', type=Path, help='also write everything to this file')
+    parser.add_argument('--plot', type=Path, help='latency against resolution, .png or .svg')
     _add_choice(parser)
     return _guarded(_bench, parser.parse_args(argv))
 
@@ -68,7 +78,7 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--engine', default='auto', choices=RUNTIMES)
-    parser.add_argument('--precision', default='auto', help='auto, f32, bf16')
+    parser.add_argument('--precision', default='auto', help=PRECISIONS)
     parser.add_argument('--threads', type=int, default=0, help='0: all cores')
     _add_choice(parser)
 
@@ -151,34 +161,55 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from ood_perception import bench
+    from ood_perception.bench import program, tables
+    from ood_perception.bench.cases import Case, cases
+    from ood_perception.engines.matmul_peak import SIDES
 
-    bundle = _load(arguments)
-    complete(bundle, arguments.weights or None, _tell)  # once, outside of all measurements
-    base = bench.Case(
-        bundle=str(arguments.bundle or default_bundle_path()),
-        runs=arguments.runs,
-        warmup=arguments.warmup,
-        head=arguments.head,
-        classes=tuple(arguments.classes),
-        weights=arguments.weights,
-    )
-    chosen = bench.cases(
-        base, arguments.engine, arguments.precision, arguments.threads, arguments.batch
-    )
-    for case in chosen:
-        bench.check(case)
-    results = []
-    for number, case in enumerate(chosen, 1):
-        _tell(f'{number}/{len(chosen)}: {case.runtime} {case.precision}')
-        results.append(bench.run_isolated(case))
-    machine = bench.machine()
-    print('\n'.join(f'{key}: {value}' for key, value in machine.items()))
-    print(bench.table(results))
+    chosen: list[Case] = []
+    for name in arguments.bundle:
+        bundle = load_bundle(name or default_bundle_path())
+        complete(bundle, arguments.weights or None, _tell)  # once, outside of all measurements
+        base = Case(
+            bundle=str(name or default_bundle_path()),
+            runs=min(arguments.runs, 2) if arguments.quick else arguments.runs,
+            warmup=min(arguments.warmup, 1) if arguments.quick else arguments.warmup,
+            head=arguments.head,
+            classes=tuple(arguments.classes),
+            weights=arguments.weights,
+            camera=_camera(arguments.camera),
+        )
+        chosen += cases(
+            base, arguments.engine, arguments.precision, arguments.threads, arguments.batch
+        )
+    torch = not (arguments.quick or arguments.no_torch)
+    sides = (256,) if arguments.quick else SIDES
+    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), _tell)
+    print(tables.bundle_text(report))
+    _keep(report, arguments)
+    return 1 if program.failed(report['results']) else 0
+
+
+def _keep(report: JsonDict, arguments: argparse.Namespace) -> None:
+    """Write the files that were asked for."""
     if arguments.json:
-        text = json.dumps({'machine': machine, 'results': results}, indent=2)
-        arguments.json.write_text(text + '\n', encoding='utf-8')
-    return 1 if all('error' in result for result in results) else 0
+        text = json.dumps(report, indent=1) + '\n'
+        make_file(arguments.json, lambda file: _write(file, text))
+    if arguments.plot:
+        from ood_perception.bench.plot import plot_latency, points_of_bundles
+
+        plot_latency(points_of_bundles(report['results']), arguments.plot)
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding='utf-8')
+
+
+def _camera(text: str) -> tuple[int, int]:
+    """Return (height, width) of '1920x1080'."""
+    width, _, height = text.partition('x')
+    if not (width.isdigit() and height.isdigit()):
+        raise ConfigError(f'--camera {text!r}: give width x height, such as 1920x1080')
+    return int(height), int(width)
 
 
 def _seconds(start: float) -> str:

@@ -1,0 +1,91 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured: one combination of bundle, engine, precision, threads and cameras."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ood_perception.errors import EngineError
+from ood_perception.types import JsonDict
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One measurement.
+
+    bundle: folder or .zip. weights: where missing weights come from, '' = see completion.
+    classes: compiled classes, () = the bundle's. batch: cameras, whose frames run as one batch.
+    runs: timed runs, after `warmup` untimed ones. camera: height and width of the pictures.
+    """
+
+    bundle: str
+    runtime: str = 'auto'
+    precision: str = 'auto'
+    threads: int = 0
+    batch: int = 1
+    runs: int = 20
+    warmup: int = 3
+    head: str = ''
+    classes: tuple[str, ...] = ()
+    weights: str = ''
+    camera: tuple[int, int] = (1080, 1920)
+
+    @property
+    def cores(self) -> int:
+        """The threads that are meant: all cores of this process for 0."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def label(self) -> str:
+        """One line for progress."""
+        threads = f'{self.threads or "all"} threads'
+        name = Path(self.bundle).name
+        return f'{name} {self.runtime} {self.precision}, {threads}, batch {self.batch}'
+
+
+def cases(
+    base: Case,
+    runtimes: Sequence[str],
+    precisions: Sequence[str],
+    threads: Sequence[int],
+    batches: Sequence[int],
+) -> list[Case]:
+    """Return every combination, each like `base` otherwise."""
+    return [
+        replace(base, runtime=runtime, precision=precision, threads=count, batch=batch)
+        for runtime, precision, count, batch in itertools.product(
+            runtimes, precisions, threads, batches
+        )
+    ]
+
+
+def check(case: Case) -> None:
+    """Raise EngineError for counts that cannot be measured."""
+    if case.runs < 1 or case.warmup < 0 or case.batch < 1 or case.threads < 0:
+        raise EngineError(
+            f'runs {case.runs}, warmup {case.warmup}, batch {case.batch}, threads {case.threads}: '
+            'give at least 1 run, 0 warm-ups, a batch of 1 and 0 threads (all cores)'
+        )
+    if min(case.camera) < 1:
+        raise EngineError(f'camera {case.camera}: give a height and a width of at least 1 pixel')
+
+
+def to_json(case: Case) -> JsonDict:
+    """Return the case for publication: no place of this machine in it."""
+    values = asdict(case)
+    del values['weights']
+    return {**values, 'bundle': public_place(Path(case.bundle))}
+
+
+def public_place(path: Path) -> str:
+    """Return a path below the working directory as it is from there, any other by its name."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.resolve().name

@@ -1,0 +1,217 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The measuring of bench_bundle: all cases and what they are compared with, in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ood_perception.bench.cases import Case, check, to_json
+from ood_perception.bench.machine import EnergyMeter, machine
+from ood_perception.bench.protocol import Worker, take_turns
+from ood_perception.bench.references import peak_worker, torch_worker
+from ood_perception.bench.statistics import percentiles, ratio
+from ood_perception.bundle.store import load_bundle
+from ood_perception.engines.matmul_peak import SIDES, best_rates
+from ood_perception.types import JsonDict
+
+WORKER = 'ood_perception.bench.worker'
+NODE = 'ood_perception.ros.bench_node'
+NODE_SECONDS = 900
+_NOT_TOLD = 'not told by this machine'
+Ready = tuple[Worker, JsonDict]  # a process and its facts
+Entry = tuple[Case, Worker, JsonDict]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What is measured.
+
+    references: torch and the naive head too, where the trainer is installed. sides: of the peak's
+    matrices, () = no peak. node: the node in a real graph as well, frames per case.
+    """
+
+    cases: tuple[Case, ...]
+    references: bool = True
+    sides: tuple[int, ...] = SIDES
+    node: int = 0
+
+
+def run(plan: Plan, tell: Callable[[str], None]) -> JsonDict:
+    """Measure everything in turns; return what goes into the JSON file. tell: progress."""
+    for case in plan.cases:
+        check(case)
+    facts = machine()
+    with contextlib.ExitStack() as stack:
+        entries = [_compiled(stack, case, tell) for case in plan.cases]
+        alive = [entry for entry in entries if not entry[1].error]
+        peaks = _peaks(stack, alive, plan.sides, tell)
+        torches = _torches(stack, alive, tell) if plan.references else {}
+        if alive:
+            workers = [worker for _, worker, _ in alive]
+            workers += [worker for worker, _ in (*peaks.values(), *torches.values())]
+            tell(f'measuring {len(workers)} processes in turns')
+            take_turns(workers, plan.cases[0].runs, plan.cases[0].warmup)
+        rates = {
+            threads: best_rates(worker.times(), known['operations'])
+            for threads, (worker, known) in peaks.items()
+            if not worker.error
+        }
+        report: JsonDict = {
+            'machine': facts,
+            'energy': 'told' if EnergyMeter().told else _NOT_TOLD,
+            'peak_gflops': {str(threads): rate for threads, rate in rates.items()},
+            'references': [_reference(worker) for worker, _ in torches.values()],
+            'results': [_result(one, rates, torches.get(_torch_key(one))) for one in entries],
+        }
+    if plan.node:
+        tell('the node in a real graph')
+        report['node'] = measure_node(plan.cases[0], plan.node)
+    return report
+
+
+def _compiled(stack: contextlib.ExitStack, case: Case, tell: Callable[[str], None]) -> Entry:
+    tell(f'compiling: {case.label}')
+    worker = stack.enter_context(Worker(case.label, WORKER, asdict(case)))
+    return case, worker, worker.ready()
+
+
+def _peaks(
+    stack: contextlib.ExitStack,
+    entries: Sequence[Entry],
+    sides: Sequence[int],
+    tell: Callable[[str], None],
+) -> dict[int, Ready]:
+    """Return per number of threads the process that measures products; none without sides."""
+    counts = sorted({case.cores for case, *_ in entries}) if sides else []
+    started = {count: _started(stack, peak_worker(count, sides), tell) for count in counts}
+    return {count: ready for count, ready in started.items() if not ready[0].error}
+
+
+def _torches(
+    stack: contextlib.ExitStack, entries: Sequence[Entry], tell: Callable[[str], None]
+) -> dict[tuple[object, ...], Ready]:
+    """Return the torch process of every bundle, class set, number of threads and batch."""
+    found: dict[tuple[object, ...], Ready] = {}
+    for entry in entries:
+        case, _, known = entry
+        if _torch_key(entry) not in found:
+            manifest = load_bundle(case.bundle).manifest
+            worker = torch_worker(manifest, known['classes'], case.cores, case.batch)
+            found[_torch_key(entry)] = _started(stack, worker, tell)
+    return {key: ready for key, ready in found.items() if not ready[0].error}
+
+
+def _torch_key(entry: Entry) -> tuple[object, ...]:
+    case, _, known = entry
+    return case.bundle, case.cores, case.batch, tuple(known.get('classes', ()))
+
+
+def _started(stack: contextlib.ExitStack, worker: Worker, tell: Callable[[str], None]) -> Ready:
+    stack.enter_context(worker)
+    tell(f'preparing: {worker.name}')
+    known = worker.ready()
+    if worker.error:
+        tell(f'not measured: {worker.name}: {worker.error}')
+    return worker, known
+
+
+def _result(entry: Entry, rates: dict[int, dict[str, float]], reference: Ready | None) -> JsonDict:
+    """Return a case's figures, or its error."""
+    case, worker, known = entry
+    end = worker.finish()
+    if worker.error or not worker.rounds:
+        return {'case': to_json(case), 'error': worker.error or 'nothing was measured'}
+    times = worker.times()
+    total = sum(times['total']) / 1e3
+    return {
+        'case': to_json(case),
+        **known,
+        'stages_ms': {name: percentiles(values) for name, values in times.items()},
+        'frames_per_second': case.batch * len(times['total']) / total,
+        **end,
+        'joules_per_run': percentiles(worker.joules)['p50'] if worker.joules else _NOT_TOLD,
+        'share_of_peak': shares_of_peak(case, known, times, rates),
+        'ratios': ratios(worker, reference[0] if reference else None),
+    }
+
+
+def shares_of_peak(
+    case: Case,
+    known: JsonDict,
+    times: dict[str, list[float]],
+    rates: dict[int, dict[str, float]],
+) -> dict[str, float]:
+    """
+    Return per stage: rate of its matrix products over the best rate in its precision.
+
+    Time that goes into other than products counts as lost. A head runs in float32; a backbone
+    in int8 is a mix, whose share refers to the int8 rate.
+    """
+    precision = str(known['engine']['precision'])
+    names = {'int8': 'i8', 'bf16': 'bf16', 'bfloat16': 'bf16'}
+    reduced = next((kind for name, kind in names.items() if precision.startswith(name)), 'f32')
+    shares = {}
+    for stage, operations in known['operations'].items():
+        kind = 'f32' if stage.startswith('head') else reduced
+        peak = rates.get(case.cores, {}).get(kind)
+        if peak and stage in times:
+            shares[stage] = operations / percentiles(times[stage])['p50'] / 1e6 / peak
+    return shares
+
+
+def ratios(worker: Worker, reference: Worker | None) -> dict[str, dict[str, float]]:
+    """Return reference time over own time: torch over the backbone, naive distances over head."""
+    if reference is None or reference.error:
+        return {}
+    pairs = {'torch_backbone': 'backbone', 'naive_distances': 'head'}
+    rounds = list(zip(reference.rounds, worker.rounds, strict=False))
+    return {
+        other: ratio([a[other] for a, _ in rounds], [b[own] for _, b in rounds])
+        for other, own in pairs.items()
+        if rounds and other in rounds[0][0] and own in rounds[0][1]
+    }
+
+
+def _reference(worker: Worker) -> JsonDict:
+    times = worker.times()
+    return {
+        'name': worker.name,
+        'stages_ms': {name: percentiles(values) for name, values in times.items()},
+    }
+
+
+def measure_node(case: Case, frames: int) -> JsonDict:
+    """Return what the node's benchmark says; it runs in a process, since it needs ROS."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / 'node.json'
+        command = [sys.executable, '-m', NODE, '--frames', str(frames), '--out', str(out)]
+        command += ['--bundle', case.bundle, '--weights', case.weights]
+        command += ['--size', f'{case.camera[1]}x{case.camera[0]}']
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=NODE_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return {'error': f'the node took more than {NODE_SECONDS} s'}
+        if not out.exists():
+            lines = done.stderr.strip().splitlines() or [f'exit status {done.returncode}']
+            return {'error': lines[-1]}
+        values: JsonDict = json.loads(out.read_text(encoding='utf-8'))
+    for one in values['cases']:
+        one['picture'] = os.path.basename(one['picture'])
+    return values
+
+
+def failed(results: Sequence[JsonDict]) -> bool:
+    """Whether nothing at all could be measured."""
+    return all('error' in result for result in results)

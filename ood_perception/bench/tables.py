@@ -1,0 +1,159 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's figures as text: for the terminal, and in Markdown for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ood_perception.types import JsonDict
+
+Row = tuple[str, ...]
+HEADER: Row = (
+    'bundle', 'input', 'engine', 'precision', 'threads', 'cameras', 'preprocess', 'backbone',
+    'head', 'postprocess', 'total', 'frames/s', 'RSS MB', 'J/run', 'share of peak',
+    'torch / backbone', 'naive / head', '|d| surprisal',
+)  # fmt: skip
+
+
+def bundle_rows(results: Sequence[JsonDict]) -> list[Row]:
+    """Return a row per measured case, milliseconds as p50 (p95), ratios as median (least)."""
+    return [_row(result) for result in results if 'error' not in result]
+
+
+def _row(result: JsonDict) -> Row:
+    engine, case, stages = result['engine'], result['case'], result['stages_ms']
+    bundle, shares, found = result['bundle'], result['share_of_peak'], result['ratios']
+    joules = result['joules_per_run']
+    first = next(iter(shares), '')
+    return (
+        bundle['name'],
+        f'{bundle["height"]}x{bundle["width"]}',
+        f'{engine["runtime"]} {engine["version"].split("-")[0]}',
+        engine['precision'],
+        str(case['threads'] or 'all'),
+        str(case['batch']),
+        *(_time(stages.get(name)) for name in ('preprocess', 'backbone', 'head', 'postprocess')),
+        _time(stages['total']),
+        f'{result["frames_per_second"]:.2f}',
+        f'{result["rss_mb"]:.0f}',
+        f'{joules:.2f}' if isinstance(joules, float) else '-',
+        f'{shares[first]:.0%}' if first else '-',
+        *(_ratio(found.get(name)) for name in ('torch_backbone', 'naive_distances')),
+        f'{result["golden"]["surprisal_difference"]:.2g}',
+    )
+
+
+def _time(stage: dict[str, float] | None) -> str:
+    return '-' if stage is None else f'{stage["p50"]:.1f} ({stage["p95"]:.1f})'
+
+
+def _ratio(found: dict[str, float] | None) -> str:
+    return '-' if found is None else f'{found["median"]:.1f} ({found["least"]:.1f})'
+
+
+def bundle_text(report: JsonDict) -> str:
+    """Return machine, peaks, an aligned table and the cases that failed."""
+    lines = [f'{key}: {value}' for key, value in report['machine'].items()]
+    lines.append(f'energy: {report["energy"]}')
+    for threads, rates in report['peak_gflops'].items():
+        shown = ', '.join(f'{kind} {rate:.0f}' for kind, rate in rates.items())
+        lines.append(f'peak of {threads} threads: {shown} GFLOP/s')
+    rows = [HEADER, *bundle_rows(report['results'])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines += ['  '.join(f'{v:>{w}}' for v, w in zip(row, widths, strict=True)) for row in rows]
+    for result in report['results']:
+        if 'error' in result:
+            case = result['case']
+            shown = ' '.join(str(case[k]) for k in ('bundle', 'runtime', 'precision', 'threads'))
+            lines.append(f'{shown}: {result["error"]}')
+    return '\n'.join(lines)
+
+
+def markdown(header: Row, rows: Sequence[Row]) -> str:
+    """Return a Markdown table."""
+    lines = [header, tuple('---' for _ in header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def bundle_markdown(report: JsonDict) -> str:
+    """Return the table of bundle.json."""
+    peaks = '; '.join(
+        f'{threads} threads: ' + ', '.join(f'{k} {rate:.0f}' for k, rate in rates.items())
+        for threads, rates in report['peak_gflops'].items()
+    )
+    machine = report['machine']
+    facts = f'{machine["processor"]}, {machine["cores"]} cores, load {machine["load_average"]}'
+    note = f'Machine: {facts}. Peak in GFLOP/s: {peaks}. Energy: {report["energy"]}.'
+    return f'{note}\n\n{markdown(HEADER, bundle_rows(report["results"]))}'
+
+
+def share_markdown(report: JsonDict) -> str:
+    """Return the table of head.json: the head against the backbone of the same size."""
+    header = ('patches', 'backbone', 'ms', 'head', 'ms', 'head / backbone', 'least, greatest')
+    rows = [
+        (
+            'x'.join(map(str, row['grid'])),
+            row['backbone'],
+            f'{row["backbone_ms"]:.1f}',
+            f'{row["classes"]} x {row["etalons"]}',
+            f'{row["head_ms"]:.1f}',
+            f'{row["ratio"]["median"]:.0%}',
+            f'{row["ratio"]["least"]:.0%}, {row["ratio"]["greatest"]:.0%}',
+        )
+        for row in report['shares']
+    ]
+    return markdown(header, rows)
+
+
+def form_markdown(report: JsonDict) -> str:
+    """Return the table of head.json: distances on the patch grid against upsampled features."""
+    header = ('patches', 'etalons', 'runtime', 'naive, ms', 'ours, ms', 'ratio', 'error of each')
+    rows = []
+    for row in report['forms']:
+        rows.append(
+            (
+                'x'.join(map(str, row['grid'])),
+                f'{row["classes"]} x {row["etalons"]}',
+                row['runtime'],
+                f'{row["naive_ms"]:.1f}',
+                f'{row["fast_ms"]:.1f}',
+                f'{row["ratio"]["median"]:.1f}',
+                f'{row["naive_error"]:.1e} / {row["fast_error"]:.1e}',
+            )
+        )
+    return markdown(header, rows)
+
+
+def node_markdown(report: JsonDict) -> str:
+    """Return the table of node.json."""
+    header = (
+        'publisher',
+        'outputs',
+        'sent',
+        'processed',
+        'dropped',
+        'own, median ms',
+        'engine, ms',
+    )
+    rows = [
+        (
+            case['reliability'].replace('_', ' '),
+            ', '.join(case['outputs']),
+            str(case['sent']),
+            str(case['counters']['processed']),
+            str(case['counters']['dropped']),
+            f'{case["times_ms"]["own_ms"]["median"]:.1f}',
+            f'{case["times_ms"]["inference_ms"]["median"]:.0f}',
+        )
+        for case in report['cases']
+    ]
+    return markdown(header, rows)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[JsonDict], str]]] = {
+    'bundle': ('bundle.json', bundle_markdown),
+    'share': ('head.json', share_markdown),
+    'forms': ('head.json', form_markdown),
+    'node': ('node.json', node_markdown),
+}
