@@ -52,7 +52,11 @@ def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
 
 
 def write_model(model: Any, folder: Path) -> Path:
-    """Write model.onnx and its weights model.data into `folder`; the same model, same bytes."""
+    """
+    Write model.onnx and its weights model.data into `folder`; the same model, same bytes.
+
+    The model is emptied of what went to model.data, since two copies may not fit into memory.
+    """
     onnx = require_onnx()
     path = folder / 'model.onnx'
     with (folder / 'model.data').open('wb') as data:
