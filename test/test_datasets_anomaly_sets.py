@@ -274,6 +274,14 @@ def test_streethazards(tmp_path):
     assert values(open_set('streethazards/val', tmp_path).read(0)[1]) == {0}
 
 
+def test_streethazards_unpacked_by_archive(tmp_path):
+    base = streethazards(tmp_path)
+    (base / 'streethazards_test').mkdir()
+    (base / 'test').rename(base / 'streethazards_test' / 'test')
+    assert len(open_set('streethazards/test', tmp_path)) == 6
+    assert len(open_set('streethazards/train', tmp_path)) == 3
+
+
 def test_streethazards_says_what_is_damaged(tmp_path):
     base = streethazards(tmp_path)
     label = write_label(base / 'test/annotations/test/t5/1.png', 0, 15)

@@ -32,7 +32,13 @@ LICENCE = f'labels CC BY 4.0; pictures: {PICTURES_LICENCE}, Cityscapes licence f
 SOURCE = 'https://fishyscapes.com/dataset'
 LOST_AND_FOUND_COUNT, STATIC_COUNT = 100, 30
 _LABELS = 'fishyscapes_lostandfound'
-_PICTURE_ROOTS = ('.', '../dataset_LostAndFound', '../lost_and_found', '../LostAndFound')
+_PICTURE_ROOTS = (
+    '.',
+    'lostandfound',
+    '../dataset_LostAndFound',
+    '../lost_and_found',
+    '../LostAndFound',
+)
 
 
 def load_lost_and_found(root: Path, _: str) -> EvaluationSet:

@@ -4,7 +4,7 @@
 RoadAnomaly: 60 pictures of unexpected things on and beside roads, as published.
 
 RoadAnomaly_jpg/
-  frames/<name>.jpg
+  frames/<name>.jpg (or .webp)
   frames/<name>.labels/labels_semantic.png    0 normal, 2 anomaly
 """
 

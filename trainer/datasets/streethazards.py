@@ -10,6 +10,8 @@ streethazards/
   test/images/test/{t5,t6}/<number>.png
   test/annotations/test/{t5,t6}/<number>.png                      14 anomaly, too
 
+or the same below streethazards_train/ and streethazards_test/, as the archives are called.
+
 Anomaly labels: 14 anomaly; everything else, unlabelled included, is normal, as its makers score.
 Class labels: 12 known classes, unlabelled and anomaly IGNORED.
 """
@@ -77,7 +79,8 @@ def _load(root: Path, split: str, classes: ClassMap) -> PictureList:
         raise DataError(f'StreetHazards has no split {split!r}; it has {", ".join(_PARTS)}')
     archive, part = _PARTS[split]
     remedy = f'unpack streethazards_{archive}.tar from {SOURCE} in {root}'
-    base = root / archive
+    own = root / f'streethazards_{archive}' / archive  # each archive in a folder of its name
+    base = own if own.is_dir() else root / archive
     images = nested_pictures(base / 'images' / part, remedy)
     images.sort(key=lambda path: (path.parent.name, len(path.stem), path.stem))
     return picture_list(
