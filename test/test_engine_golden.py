@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ood_perception.bundle.manifest import GoldenSpec
+from ood_perception.bundle.manifest import GoldenSpec, PrecisionSpec
 from ood_perception.engines.golden import GoldenVectors, check_golden, compare
 from ood_perception.errors import EngineError
 
@@ -44,7 +44,7 @@ class Made:
         )
 
 
-def check(golden, surprisal=None, labels=None, precision='f32', spec=SPEC):
+def check(golden, surprisal=None, labels=None, precision='f32', spec=SPEC, precisions=None):
     image = np.zeros((2, 1, 1, 3), np.uint8)
     image[1] = 1
     vectors = GoldenVectors(image, CLASSES, *golden)
@@ -53,7 +53,11 @@ def check(golden, surprisal=None, labels=None, precision='f32', spec=SPEC):
         golden[1] if labels is None else labels,
         precision,
     )
-    return check_golden(engine, SimpleNamespace(manifest=SimpleNamespace(golden=spec)), vectors)
+    return check_golden(
+        engine,
+        SimpleNamespace(manifest=SimpleNamespace(golden=spec, precisions=precisions or {})),
+        vectors,
+    )
 
 
 def test_the_golden_itself_is_perfect(golden):
@@ -87,6 +91,20 @@ def test_float32_bounds_are_those_of_the_manifest(golden):
 def test_reduced_precision_has_a_bound_of_its_own(golden):
     with pytest.raises(EngineError, match=r'of surprisal is 0.7\d*, at most 0.5'):
         check(golden, golden[0] + 0.7, precision='bf16')
+
+
+def test_a_measured_precision_has_the_bounds_that_were_measured(golden):
+    measured = {'int8': PrecisionSpec(0.1, (0.0, 0.2), 0.8, 0.9)}
+    check(golden, golden[0] + 0.7, precision='int8', precisions=measured)
+    with pytest.raises(EngineError, match=r'of surprisal is 0.9\d*, at most 0.8'):
+        check(golden, golden[0] + 0.9, precision='int8', precisions=measured)
+    with pytest.raises(EngineError, match=r'of surprisal is 0.7\d*, at most 0.5'):
+        check(golden, golden[0] + 0.7, precision='bf16', precisions=measured)
+    with pytest.raises(EngineError, match=r'of surprisal is 0.7\d*, at most 0.01'):
+        check(golden, golden[0] + 0.7, precisions=measured)
+    labels = golden[1].copy()
+    labels[:, :, :4] = 7
+    check(golden, labels=labels, precision='int8', precisions=measured)
 
 
 def test_large_values_may_differ_but_keep_their_order(golden):

@@ -180,12 +180,17 @@ def test_other_selections_and_factors_run(tmp_path, runtime, selection, upsampli
     ('options', 'match'),
     [
         (EngineOptions('tensorflow'), "engine 'tensorflow': use auto, onnxruntime, openvino"),
-        (EngineOptions(precision='fp16'), "precision 'fp16': use auto, f32, bf16"),
+        (
+            EngineOptions(precision='fp16'),
+            "'fp16': engine openvino computes f32, bf16, int8",
+        ),
         (EngineOptions(threads=-1), 'threads -1: give a number'),
+        (EngineOptions(mode='fast'), "mode 'fast': use latency or throughput"),
+        (EngineOptions(precision='int8'), 'bundle tiny holds no quantisation; run `trainer'),
         (EngineOptions(head='uem'), "head 'uem': bundle tiny has colour"),
         (
             EngineOptions('onnxruntime', 'bf16'),
-            "precision 'bf16': engine onnxruntime computes f32",
+            "precision 'bf16': engine onnxruntime computes f32, int8; use one of them",
         ),
         (EngineOptions(compiled_classes=('Moon',)), 'compiled classes Moon'),
     ],

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
 
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.choose import choose_precisions
 from ood_perception.engines.golden import (
     GoldenReport,
     GoldenVectors,
@@ -31,6 +33,7 @@ ENGINES = {
 }
 CPU_ENGINES = ('openvino', 'onnxruntime')
 DEFAULT_RUNTIME = 'openvino'
+_LOG = logging.getLogger(__name__)
 
 
 def create_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engine:
@@ -56,12 +59,43 @@ def create_checked_engine(
             f'bundle {bundle.root} has no {files}: complete its weights first '
             '(compile_bundle does, or bundle.completion.complete)'
         )
+    if options.precision == 'auto' and issubclass(kind, ChainEngine):
+        return _fastest(kind, bundle, options)
+    return _checked(kind, bundle, options)
+
+
+def _checked(
+    kind: type[CompiledEngine], bundle: Bundle, options: EngineOptions
+) -> tuple[CompiledEngine, GoldenReport]:
     engine = kind(bundle, options)
     try:
         report = check_golden(engine, bundle, _golden_for(engine, bundle))
     except OodPerceptionError:
         engine.close()
         raise
+    return engine, report
+
+
+def _fastest(
+    kind: type[ChainEngine], bundle: Bundle, options: EngineOptions
+) -> tuple[CompiledEngine, GoldenReport]:
+    """Return the engine of the fastest precision that keeps the golden vectors; say why."""
+    choice = choose_precisions(bundle.manifest, kind.precisions, kind.slow_precisions())
+    refused: dict[str, str] = {}
+    for precision in choice.precisions:
+        try:
+            engine, report = _checked(
+                kind, bundle, dataclasses.replace(options, precision=precision)
+            )
+        except EngineError as error:
+            if precision == choice.precisions[-1]:
+                raise
+            _LOG.warning('precision %s is not used: %s', precision, error)
+            refused[precision] = 'it missed the golden vectors on this machine'
+            continue
+        engine.choice = choice.because(precision, refused)
+        _LOG.info('precision auto: %s', engine.choice)
+        break
     return engine, report
 
 

@@ -7,33 +7,43 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.engines.stages import Plan, plan_for
+from ood_perception.engines.choose import choose_precisions
+from ood_perception.engines.stages import Plan, plan_for, quantised_models
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 
-PRECISIONS = ('f32', 'bf16')
+MODES = ('latency', 'throughput')
 
 
 class ChainEngine(Engine):
-    """An engine with one compiled model per stage; subclasses compile and run a single stage."""
+    """
+    An engine with one compiled model per stage; subclasses compile and run a single stage.
+
+    name: as in engines.ENGINES. precisions: what it computes, plainest first.
+    """
+
+    name: ClassVar[str] = ''
+    precisions: ClassVar[tuple[str, ...]] = ('f32',)
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile every stage; EngineError names the stage that the runtime refuses."""
         super().__init__(bundle.manifest, options)
-        if options.precision not in ('auto', *PRECISIONS):
-            raise EngineError(
-                f'precision {options.precision!r}: use auto, {", ".join(PRECISIONS)}'
-            )
-        if options.threads < 0:
-            raise EngineError(f'threads {options.threads}: give a number, 0 = all cores')
+        self._check_options(options)
+        if options.precision == 'auto':
+            chosen = choose_precisions(bundle.manifest, self.precisions, self.slow_precisions())
+            self._precision = chosen.precisions[0]
+        else:
+            self._precision = options.precision
         self._plan: Plan = plan_for(bundle, options)
+        if self._precision == 'int8':
+            self._plan = quantised_models(bundle, self._plan)
         self._compiled: list[Any] = []
         for stage, model in zip(self._plan.stages, self._plan.models, strict=True):
             try:
@@ -45,6 +55,23 @@ class ChainEngine(Engine):
                     f'{type(self).__name__} cannot compile stage {stage.name} '
                     f'({bundle.stage_path(stage)}): {_first_line(error)}'
                 ) from error
+
+    def _check_options(self, options: EngineOptions) -> None:
+        known = ', '.join(self.precisions)
+        if options.precision not in ('auto', *self.precisions):
+            raise EngineError(
+                f'precision {options.precision!r}: engine {self.name} computes {known}; use one '
+                'of them, auto or another engine'
+            )
+        if options.threads < 0:
+            raise EngineError(f'threads {options.threads}: give a number, 0 = all cores')
+        if options.mode not in MODES:
+            raise EngineError(f'mode {options.mode!r}: use {" or ".join(MODES)}')
+
+    @classmethod
+    def slow_precisions(cls) -> dict[str, str]:
+        """Return the precisions that do not pay on this machine, and why."""
+        return {}
 
     @property
     def head(self) -> HeadSpec:

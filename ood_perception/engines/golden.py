@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ood_perception.bundle.manifest import GoldenSpec, HeadSpec
+from ood_perception.bundle.manifest import GoldenSpec, HeadSpec, Manifest
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine
 from ood_perception.errors import BundleError, EngineError
@@ -99,8 +99,8 @@ def check_golden(engine: Engine, bundle: Bundle, golden: GoldenVectors) -> Golde
     when one is out of bounds.
     """
     output = _run_singly(engine, golden.image, golden.classes)
-    reduced = engine.description['precision'] != 'f32'
-    spec = bundle.manifest.golden
+    precision = engine.description['precision']
+    reduced, spec = precision != 'f32', bounds_of(bundle.manifest, precision)
     if output.surprisal.shape != golden.surprisal.shape:
         raise _refusal(engine, 'shape of surprisal', str(output.surprisal.shape), '')
     if not np.isfinite(output.surprisal).all():
@@ -137,6 +137,18 @@ def compare(
         rank_correlation=_rank_correlation(surprisal, golden_surprisal),
         distinct_share=distinct,
         label_agreement=float((labels == golden_labels).mean()),
+    )
+
+
+def bounds_of(manifest: Manifest, precision: str) -> GoldenSpec:
+    """Return the golden bounds in a precision: its own where they were measured."""
+    measured = manifest.precisions.get(precision)
+    if measured is None:
+        return manifest.golden
+    return replace(
+        manifest.golden,
+        reduced_precision_surprisal_tolerance=measured.surprisal_tolerance,
+        label_agreement=measured.label_agreement,
     )
 
 

@@ -5,47 +5,51 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ood_perception.bundle.cache import sha256_of
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.engines import compiled_cache
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.choose import cpu_flags, without_byte_products
+from ood_perception.engines.openvino_stage import StageByBatch
 from ood_perception.errors import DependencyError, EngineError
 
 
 class OpenVinoEngine(ChainEngine):
     """
-    One compiled model and one infer request per stage.
+    One compiled model per stage.
 
     The precision is set explicitly for every stage: left alone OpenVINO takes bf16 for the head
-    too where the CPU has it, which leaves the score a few dozen distinct values.
+    too where the CPU has it, which leaves the score a few dozen distinct values. int8: products
+    with weights in int8, the rest of the backbone in bf16 where the CPU has it.
     """
+
+    name: ClassVar[str] = 'openvino'
+    precisions: ClassVar[tuple[str, ...]] = ('f32', 'bf16', 'int8')
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile; DependencyError without OpenVINO, else as ChainEngine."""
-        try:
-            import openvino
-        except ImportError as error:
-            raise DependencyError(
-                "engine openvino needs the package openvino: pip install 'openvino>=2025.0'"
-            ) from error
+        openvino = _openvino()
         self._version: str = openvino.__version__
         self._core = openvino.Core()
-        capabilities = self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
-        self._capabilities = sorted(str(name) for name in capabilities)
-        has_bf16 = 'BF16' in capabilities
-        if options.precision == 'bf16' and not has_bf16:
-            raise EngineError(
-                f'precision bf16: this CPU computes {", ".join(capabilities)}; use f32 or auto'
-            )
-        reduced = options.precision == 'bf16' or (options.precision == 'auto' and has_bf16)
-        self._precision = 'bf16' if reduced else 'f32'
+        self._capabilities = _capabilities(self._core)
+        if options.precision == 'bf16' and 'BF16' not in self._capabilities:
+            raise EngineError(f'precision bf16: {self.slow_precisions()["bf16"]}; use f32 or auto')
         super().__init__(bundle, options)
+
+    @classmethod
+    def slow_precisions(cls) -> dict[str, str]:
+        """Return the precisions that do not pay on this CPU, and why."""
+        capabilities = _capabilities(_openvino().Core())
+        told = {'int8': without_byte_products(cpu_flags())}
+        if 'BF16' not in capabilities:
+            told['bf16'] = f'this CPU computes {", ".join(capabilities)}'
+        return {name: reason for name, reason in told.items() if reason}
 
     @property
     def description(self) -> dict[str, str]:
@@ -59,14 +63,7 @@ class OpenVinoEngine(ChainEngine):
         }
 
     def _compile(self, stage: StageSpec, model: Any) -> Any:
-        precision = self._precision if stage.reduced_precision else 'f32'
-        config: dict[str, Any] = {
-            'INFERENCE_PRECISION_HINT': precision,
-            'PERFORMANCE_HINT': 'LATENCY',
-            'NUM_STREAMS': 1,
-        }
-        if self.options.threads:
-            config['INFERENCE_NUM_THREADS'] = self.options.threads
+        config = self._config(stage)
         key = {
             'graph': _digest(model),
             'runtime': f'openvino {self._version}',
@@ -75,76 +72,51 @@ class OpenVinoEngine(ChainEngine):
         }
         # Backbones import no faster than they compile (measured), and would fill the disk.
         read = self._core.read_model(str(model) if isinstance(model, Path) else model)
-        compiled = _StageByBatch(
-            self._core, stage, read, config, None if stage.external_data else key
+        compiled = StageByBatch(
+            *(self._core, stage, read, config, None if stage.external_data else key),
+            side_by_side=self.options.mode == 'throughput',
         )
         compiled.request(1)  # what this runtime refuses shows now
         return compiled
+
+    def _config(self, stage: StageSpec) -> dict[str, Any]:
+        """Return OpenVINO's options for a stage."""
+        reduced = stage.reduced_precision and self._precision != 'f32'
+        options = self.options
+        config: dict[str, Any] = {
+            'INFERENCE_PRECISION_HINT': (
+                'bf16' if reduced and 'BF16' in self._capabilities else 'f32'
+            ),
+            'PERFORMANCE_HINT': 'LATENCY',
+            'NUM_STREAMS': 1,
+        }
+        if options.mode == 'throughput':
+            threads = options.threads or len(os.sched_getaffinity(0))
+            config |= {'PERFORMANCE_HINT': 'THROUGHPUT', 'NUM_STREAMS': threads}
+        if options.threads:
+            config['INFERENCE_NUM_THREADS'] = options.threads
+        if options.pin_threads is not None:
+            config['ENABLE_CPU_PINNING'] = options.pin_threads
+        return config
 
     def _infer(self, compiled: Any, feeds: Sequence[Any]) -> Sequence[Any]:
         outputs: Sequence[Any] = compiled.run(feeds)
         return outputs
 
 
-class _StageByBatch:
-    """
-    One stage, compiled per batch size when that size first comes.
-
-    A free batch axis costs the x7 head twice the time (measured: 41 to 79 ms at 20x40 patches).
-    """
-
-    def __init__(
-        self,
-        core: Any,
-        stage: StageSpec,
-        model: Any,
-        config: dict[str, Any],
-        key: dict[str, str] | None,
-    ) -> None:
-        """Compile nothing yet. key: what a kept compilation depends on, None = keep none."""
-        self._core, self._stage, self._model, self._config = core, stage, model, config
-        self._key = key
-        self._requests: dict[int, Any] = {}
-
-    def request(self, batch: int) -> Any:
-        """Return the infer request for a batch size."""
-        if batch not in self._requests:
-            compiled = self._imported(batch) or self._compiled(batch)
-            self._requests[batch] = compiled.create_infer_request()
-        return self._requests[batch]
-
-    def _imported(self, batch: int) -> Any:
-        """Return the kept compilation, None where there is none that this runtime takes."""
-        blob = compiled_cache.load({**self._key, 'batch': str(batch)}) if self._key else None
-        if blob is None:
-            return None
-        try:
-            return self._core.import_model(blob, 'CPU', self._config)
-        except RuntimeError:  # whatever made it unreadable: compiling replaces it
-            return None
-
-    def _compiled(self, batch: int) -> Any:
-        model = self._model.clone()
-        shapes = {port.any_name: port.partial_shape for port in model.inputs}
-        fixed = {
-            name: [batch, *(side.get_length() for side in list(shape)[1:])]
-            for name, shape in shapes.items()
-            if shape[0].is_dynamic
-        }
-        model.reshape(fixed)
-        compiled = self._core.compile_model(model, 'CPU', self._config)
-        if self._key:
-            blob = compiled.export_model().getvalue()
-            compiled_cache.store({**self._key, 'batch': str(batch)}, blob)
-        return compiled
-
-    def run(self, feeds: Sequence[Any]) -> list[Any]:
-        """Run on inputs in the order of the stage; outputs are views until the next run."""
-        request = self.request(len(feeds[0]))
-        named = dict(zip(self._stage.inputs, feeds, strict=True))
-        request.infer(named, share_inputs=True, share_outputs=True)
-        return [request.get_tensor(name).data for name in self._stage.outputs]
-
-
 def _digest(model: Path | bytes) -> str:
     return sha256_of(model) if isinstance(model, Path) else hashlib.sha256(model).hexdigest()
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise DependencyError(
+            "engine openvino needs the package openvino: pip install 'openvino>=2025.0'"
+        ) from error
+    return openvino
+
+
+def _capabilities(core: Any) -> list[str]:
+    return sorted(str(name) for name in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))

@@ -4,14 +4,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ood_perception.bundle.cache import sha256_of
 from ood_perception.bundle.manifest import HeadSpec, Manifest, StageSpec
 from ood_perception.bundle.slicing import slice_head
 from ood_perception.bundle.store import Bundle
+from ood_perception.bundle.typed_graph import read_model
+from ood_perception.engines import compiled_cache
 from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.quantize import VERSION, quantised
+from ood_perception.engines.quantize_facts import quantization_path, read_quantization
 from ood_perception.errors import EngineError
+from ood_perception.types import JsonDict
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,39 @@ def plan_for(bundle: Bundle, options: EngineOptions) -> Plan:
         keep = [head.compiled_classes.index(name) for name in classes]
         models.append(slice_head(path, keep, head.surprisal, head.labels) if cut else path)
     return Plan(head, classes, stages, tuple(models))
+
+
+def quantised_models(bundle: Bundle, plan: Plan) -> Plan:
+    """
+    Return the plan with int8 graphs in the place of the stages that may run in less than float32.
+
+    The graph is derived from float32 graph, weights and quantisation facts once, and kept in the
+    cache. Raises EngineError where the bundle has no facts, BundleError where they do not fit.
+    """
+    path = quantization_path(bundle)
+    models = [
+        _quantised(bundle, stage, path) if stage.reduced_precision else model
+        for stage, model in zip(plan.stages, plan.models, strict=True)
+    ]
+    return replace(plan, models=tuple(models))
+
+
+def _quantised(bundle: Bundle, stage: StageSpec, facts: Path) -> bytes:
+    source = bundle.stage_path(stage)
+    weights = source.parent / stage.external_data
+    key = {
+        'made': f'int8 graph, derivation {VERSION}',
+        'graph': sha256_of(source),
+        'weights': sha256_of(weights) if stage.external_data else '',
+        'quantization': sha256_of(facts),
+        'form': 'u8',
+    }
+
+    def make() -> tuple[bytes, JsonDict]:
+        model = quantised(read_model(source), read_quantization(facts), key['form'])
+        return model.SerializeToString(deterministic=True), {'stage': stage.name}
+
+    return compiled_cache.obtain(key, make)[0]
 
 
 def _head(manifest: Manifest, name: str) -> HeadSpec:
