@@ -20,6 +20,7 @@ from .heads.pixood import PixOODModel
 from .heads.tables import MonotoneTable
 from .heads.upsampling import SquaredDistances, naive_squared_distances
 
+HIDDEN = 512  # of the classifier, as the shipped configuration trains it
 _WIDTHS = {'s': (384, 12), 'b': (768, 12), 'l': (1024, 24)}
 _NAME = re.compile(r'dinov2(-reg)?-([sbl])(\d+)')
 
@@ -76,7 +77,7 @@ def random_pixood(counts: Sequence[int], dim: int, layers: Sequence[str]) -> Pix
         etalons={
             name: bank.numpy() for name, bank in zip(names, random_banks(counts, dim), strict=True)
         },
-        classifier=Classifier(len(layers) * dim, len(names), layers, 'mlp', 0),
+        classifier=Classifier(len(layers) * dim, len(names), layers, 'mlp', HIDDEN),
         densities={name: Gaussian(np.array([0.3, 0.05]), covariance) for name in names},
         ood_std=np.array([1.5, 0.3]),
         paper_tables={},
