@@ -57,6 +57,17 @@ TRAIN = [
     'scipy>=1.11,<2',
 ]
 
+# torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
+TEST = [
+    'pytest>=8,<10',
+    'scikit-learn>=1.4,<2',
+    'scipy>=1.11,<2',
+    'torchmetrics>=1.4,<2',
+    'ruff==0.17.5',
+    'mypy==2.4.1',
+    *BAGS,
+]
+
 setup(
     name=NAME,
     version=VERSION,
@@ -87,7 +98,7 @@ setup(
         'bags': BAGS,
         'train': TRAIN,
         'submission': ['h5py>=3.8,<4'],
-        'test': ['pytest>=8,<10', 'scikit-learn>=1.4,<2', 'ruff==0.17.5', 'mypy==2.4.1', *BAGS],
+        'test': TEST,
     },
     zip_safe=False,
     entry_points={
