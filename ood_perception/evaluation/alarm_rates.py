@@ -139,13 +139,14 @@ def alarm_rates(
 
 
 def _blocks(groups: tuple[str, ...], block: int) -> npt.NDArray[np.intp]:
-    """Return the block of each frame, intp (n,): `block` frames of one group that follow."""
-    owners, current, filled, last = [], -1, block, ''
-    for group in groups:
-        if filled == block or group != last:
-            current, filled, last = current + 1, 0, group
-        filled += 1
-        owners.append(current)
+    """Return the block of each frame, intp (n,): `block` frames of one group in their order."""
+    numbers: dict[tuple[str, int], int] = {}
+    seen: dict[str, int] = {}
+    owners = []
+    for group in groups:  # cameras may alternate
+        place = seen.get(group, 0)
+        seen[group] = place + 1
+        owners.append(numbers.setdefault((group, place // block), len(numbers)))
     return np.array(owners, dtype=np.intp)
 
 

@@ -39,7 +39,7 @@ class AlarmCounts:
     rates: R false-alarm rates; areas: A minimum areas in camera pixels, ascending.
     counts: int32 (n, R, A), false obstacles of each frame or, where `distinct`, those announced
         for the first time in it. groups: the drive or camera of each frame; frames of one group
-        follow each other.
+        are in their order.
     distinct: an obstacle that lasts over frames counts once.
     """
 
