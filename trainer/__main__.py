@@ -22,13 +22,14 @@ STAGES = {
     'train': 'all of it: pack and everything before',
 }
 OTHERS = {
-    'evaluate': 'measure a bundle or the rows of a table',
+    'evaluate': 'measure bundles on labelled sets: numbers, tables, a page; compare results',
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
     'operating-point': 'choose rate and minimum area from clean frames',
     'submission': 'write the files for benchmarks with hidden labels',
     'tracking': 'what m-of-n persistence saves and costs, on sequences',
     'promise': 'observed against promised false-alarm rates, per class',
+    'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
 }
 
 
