@@ -7,29 +7,31 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ...geometry import camera_window
 from ...maps import OutputMaps
 from ...types import JsonDict, UInt8Array
+from ..bins import BINS, binned_metrics, label_counts, lower_edges
 from ..bootstrap import RESAMPLES, metric_intervals
 from ..metrics import PictureHistograms
 from ..reports import interval_record, plain
 
-_BINS = 4096
+# Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.
+_COARSE = BINS // 64
+METRICS = ('average_precision', 'average_precision_missed', 'auroc', 'fpr95')
 
 
 class LabelledFrames:
     """
-    Score histograms of the labelled frames, 32 KiB each; the frame is the unit of the bootstrap.
+    Counts of the labelled frames: fine ones of all together, coarse ones of each (8 KiB).
 
-    Every bin edge is a threshold of the exact curve; only the order inside a bin, 0.3 % of the
-    surprisal wide, is lost.
+    The values carry bounds on what the order inside bins can change (see bins.py). The frame is
+    the unit of the bootstrap. Pixels that the network does not see are left out.
     """
 
     def __init__(self) -> None:
-        self._edges = np.concatenate([[-np.inf], np.geomspace(2**-10, 64.0, _BINS - 1)]).astype(
-            np.float32
-        )
-        self._positives: list[npt.NDArray[np.int32]] = []
-        self._negatives: list[npt.NDArray[np.int32]] = []
+        self._positives = np.zeros(BINS, np.int64)
+        self._negatives = np.zeros(BINS, np.int64)
+        self._each: list[npt.NDArray[np.int32]] = []
         self._missed: list[int] = []
 
     def __len__(self) -> int:
@@ -37,28 +39,34 @@ class LabelledFrames:
 
     def add(self, maps: OutputMaps, labels: UInt8Array) -> None:
         """Add a frame; labels: uint8 (H, W), 1 anomaly, 0 normal, else ignored."""
-        surprisal = maps.surprisal()
+        seen = camera_window(maps.detection.geometry)
+        surprisal = maps.surprisal()[seen]
         scored = ~np.isnan(surprisal)
-        for counts, value in ((self._positives, 1), (self._negatives, 0)):
-            bins = np.searchsorted(self._edges, surprisal[scored & (labels == value)], 'right') - 1
-            counts.append(np.bincount(bins, minlength=_BINS).astype(np.int32))
-        self._missed.append(int(np.count_nonzero((labels == 1) & ~scored)))
+        counts = label_counts(np.nan_to_num(surprisal, copy=False), labels[seen], scored)
+        normal, anomaly = counts[1]
+        self._negatives += normal
+        self._positives += anomaly
+        self._each.append(counts[1].reshape(2, _COARSE, -1).sum(2).astype(np.int32))
+        self._missed.append(int(counts[0, 1].sum()))
 
     def record(self, seed: int = 0) -> JsonDict:
-        """Return the metrics with 95 % intervals over frames, None where undefined."""
+        """Return the metrics, their bounds and their 95 % intervals; None where undefined."""
+        exact = binned_metrics(self._positives, self._negatives, sum(self._missed))
+        counts = np.stack(self._each)
         pictures = PictureHistograms(
-            self._edges,
-            np.stack(self._positives).astype(np.int64),
-            np.stack(self._negatives).astype(np.int64),
+            lower_edges()[:: BINS // _COARSE],
+            counts[:, 1].astype(np.int64),
+            counts[:, 0].astype(np.int64),
             np.array(self._missed, np.int64),
         )
-        values = pictures.metrics(np.ones((1, len(self)), np.float64))
         intervals = metric_intervals(pictures, RESAMPLES, seed)
+        found = {name: getattr(exact, name) for name in METRICS}
         return {
             'frames': len(self),
-            'anomaly_pixels': int(pictures.positives.sum()),
-            'normal_pixels': int(pictures.negatives.sum()),
-            'anomaly_pixels_outside_the_region': int(pictures.missed.sum()),
-            'metrics': {name: plain(float(getattr(values, name)[0])) for name in intervals},
-            'intervals': {name: interval_record(value) for name, value in intervals.items()},
+            'anomaly_pixels': exact.positives,
+            'normal_pixels': exact.negatives,
+            'anomaly_pixels_outside_the_region': exact.missed,
+            'metrics': {name: plain(values[0]) for name, values in found.items()},
+            'bounds': {name: [plain(v) for v in values[1:]] for name, values in found.items()},
+            'intervals': {name: interval_record(intervals[name]) for name in METRICS},
         }
