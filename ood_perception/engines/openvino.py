@@ -17,6 +17,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine
 from ood_perception.engines.choose import cpu_flags, without_byte_products
 from ood_perception.engines.openvino_stage import StageByBatch
+from ood_perception.engines.sharing import identity
 from ood_perception.errors import DependencyError, EngineError
 
 
@@ -65,15 +66,17 @@ class OpenVinoEngine(ChainEngine):
     def _compile(self, stage: StageSpec, model: Any) -> Any:
         config = self._config(stage)
         key = {
-            'graph': _digest(model),
+            'graph': _graph(stage, model),
             'runtime': f'openvino {self._version}',
             'device': f'{self.description["device"]} {" ".join(self._capabilities)}',
             **{name: str(value) for name, value in config.items()},
         }
-        # Backbones import no faster than they compile (measured), and would fill the disk.
+        # Backbones import no faster than they compile (measured), and would fill the disk; but
+        # another class set must not compile the backbone again.
         read = self._core.read_model(str(model) if isinstance(model, Path) else model)
         compiled = StageByBatch(
-            *(self._core, stage, read, config, None if stage.external_data else key),
+            *(self._core, stage, read, config, key),
+            on_disk=not stage.external_data,
             side_by_side=self.options.mode == 'throughput',
         )
         compiled.request(1)  # what this runtime refuses shows now
@@ -102,6 +105,13 @@ class OpenVinoEngine(ChainEngine):
     def _infer(self, compiled: Any, feeds: Sequence[Any]) -> Sequence[Any]:
         outputs: Sequence[Any] = compiled.run(feeds)
         return outputs
+
+
+def _graph(stage: StageSpec, model: Path | bytes) -> str:
+    """Return what tells a stage's graph and weights from others."""
+    if isinstance(model, Path) and stage.external_data:
+        return identity(model, stage.external_data)
+    return _digest(model)
 
 
 def _digest(model: Path | bytes) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.engines import compiled_cache
+from ood_perception.engines.sharing import shared
 from ood_perception.types import JsonDict
 
 
@@ -27,31 +28,36 @@ class StageByBatch:
         stage: StageSpec,
         model: Any,
         config: dict[str, Any],
-        key: dict[str, str] | None,
+        key: dict[str, str],
+        on_disk: bool = True,
         side_by_side: bool = False,
     ) -> None:
         """
         Compile nothing yet.
 
-        key: what a kept compilation depends on, None = keep none. side_by_side: the pictures of a
-        batch run at once, one request each, instead of as one batch.
+        key: what a compilation depends on. on_disk: keep it in the cache; else engines of this
+        process share it. side_by_side: the pictures of a batch run at once, one request each,
+        instead of as one batch.
         """
         self._core, self._stage, self._model, self._config = core, stage, model, config
-        self._key, self._side_by_side = key, side_by_side
+        self._key, self._on_disk, self._side_by_side = key, on_disk, side_by_side
+        self._models: dict[int, Any] = {}  # what is shared lives as long as somebody holds it
         self._requests: dict[int, Any] = {}
         self._parallel: list[Any] = []
 
     def request(self, batch: int) -> Any:
         """Return the infer request for a batch size."""
         if batch not in self._requests:
-            self._requests[batch] = self._obtained(batch).create_infer_request()
+            self._models[batch] = self._obtained(batch)
+            self._requests[batch] = self._models[batch].create_infer_request()
         return self._requests[batch]
 
     def _obtained(self, batch: int) -> Any:
         """Return the compiled model: kept, or compiled now while other processes wait for it."""
-        if self._key is None:
-            return self._compiled(batch)
         key = {**self._key, 'batch': str(batch)}
+        if not self._on_disk:
+            parts = tuple(f'{name}: {value}' for name, value in sorted(key.items()))
+            return shared(parts, lambda: self._compiled(batch))
         made: list[Any] = []
 
         def build() -> tuple[bytes, JsonDict]:
