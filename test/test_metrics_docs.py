@@ -1,0 +1,51 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The page about metrics: its example runs, and every name in it exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ood_perception.evaluation.curves import FPR95_VARIANTS
+from ood_perception.evaluation.metrics import pixel_metrics, scored_picture
+from ood_perception.evaluation.streaming import StreamedScores
+from ood_perception.evaluation.streaming_aupro import StreamedRegions
+
+PAGE = (Path(__file__).parents[1] / 'docs' / 'metrics.md').read_text(encoding='utf-8')
+
+
+def test_the_example_runs_and_finds_the_objects():
+    names: dict[str, object] = {}
+    (example,) = re.findall(r'```python\n(.*?)```', PAGE, re.S)
+    exec(example, names)
+    assert names['components'].mean_f1 > 0.9
+    assert names['interval'].low <= names['components'].mean_f1 <= names['interval'].high
+    assert set(names['others']) == set(FPR95_VARIANTS)
+
+
+def test_every_function_that_the_page_names_exists():
+    calls = re.findall(r'`([a-z_]+)\.([a-zA-Z_]+)\b', PAGE)
+    calls = [(module, name) for module, name in calls if name != 'py']
+    assert len(calls) > 25
+    for module, name in calls:
+        assert hasattr(importlib.import_module(f'ood_perception.evaluation.{module}'), name)
+
+
+def test_every_variant_of_fpr95_is_on_the_page():
+    assert all(f'| `{variant}`' in PAGE for variant in FPR95_VARIANTS)
+
+
+def test_memory_is_as_stated():
+    counts = StreamedScores()
+    assert counts.positives.nbytes + counts.negatives.nbytes == 16 << 20
+
+
+def test_equal_scores_give_what_the_page_says():
+    labels = np.array([[1, 0, 0, 0]], np.uint8)
+    got = pixel_metrics(scored_picture(np.ones((1, 4), np.float32), labels))
+    assert (got.average_precision, got.auroc, got.fpr95) == (0.25, 0.5, 1.0)
+    assert np.isnan(StreamedRegions(10).aupro()).all()
