@@ -18,6 +18,11 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.components import (
+    SizeLimits,
+    component_metrics,
+    frame_components,
+)
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 from ood_perception.evaluation.promise import count_alarms
 from ood_perception.geometry import to_camera, to_camera_nearest
@@ -115,6 +120,37 @@ def test_the_numbers_are_those_of_the_exact_metrics(tiny_bundle, roads, evaluate
             assert got[name] == pytest.approx(getattr(exact, name), abs=2e-3)
         assert (got['positives'], got['negatives']) == (exact.positives, exact.negatives)
         assert got['missed'] == exact.missed
+
+
+@pytest.mark.parametrize('piece', [1 << 22, 500])
+def test_exact_means_exact(tiny_bundle, roads, tmp_path, monkeypatch, piece):
+    """In one piece of the score axis, and in dozens."""
+    monkeypatch.setattr('ood_perception.evaluation.second_pass.PIECE', piece)
+    got = evaluate(tiny_bundle, roads, SETS[1:], tmp_path, '--exact')
+    ground = []
+    for found, labels in detections(tiny_bundle, roads / SETS[1]):
+        inside = to_camera_nearest(found.scored, found.geometry)
+        surprisal = to_camera(found.surprisal, found.geometry)
+        ground.append(scored_picture(surprisal, labels, inside))
+    exact = pixel_metrics(pool(ground))
+    record = got['runs'][0]['sets'][SETS[1]]['regions']['ground']
+    for name in ('average_precision', 'average_precision_missed', 'auroc', 'fpr95'):
+        assert record[name] == pytest.approx(getattr(exact, name), abs=1e-12), name
+        assert record['bounds'][name] == [record[name]] * 2
+    assert not list(tmp_path.rglob('.exact*'))
+
+
+def test_a_track_gives_its_component_metrics(evaluated, tiny_bundle, roads):
+    """Road obstacles have the size limits of the ObstacleTrack: 50 and 10 pixels."""
+    found = evaluated[1]['runs'][0]['sets']['road_obstacle_dev']['components']
+    frames = []
+    for detection, labels in detections(tiny_bundle, roads / 'road_obstacle_dev'):
+        surprisal = to_camera(detection.surprisal, detection.geometry)
+        mask = surprisal >= np.float32(found['threshold'])
+        frames.append(frame_components(mask, labels, SizeLimits(50, 10)))
+    assert found['f1'] == component_metrics(frames).mean_f1
+    assert found['true'] == 2
+    assert 'component F1' in (evaluated[0] / 'index.html').read_text()
 
 
 def test_objects_are_counted_by_size_and_place(evaluated):

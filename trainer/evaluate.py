@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     how.add_argument('--false-alarm-rate', type=float, default=0.01, help='of the served mask')
     how.add_argument('--on-error', default='fail', choices=ON_ERROR, help='a broken picture')
+    how.add_argument('--exact', action='store_true', help='metrics without binning: one more pass')
     how.add_argument('--worst', type=int, default=6, help='frames to show per set')
     how.add_argument('--seed', type=int, default=0, help='of the bootstrap')
     how.add_argument('--quiet', action='store_true', help='no progress bars')
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
         _specs(options), options.data, root, options.out,
         EngineChoice(options.engine, options.precision, options.threads, options.weights),
         RunOptions(options.batch, options.on_error, not options.quiet),
-        limit=options.limit, seed=options.seed,
+        limit=options.limit, exact=options.exact, seed=options.seed,
     )  # fmt: skip
     text, page = write_results(results, options.out, options.worst)
     print(f'{text}\nreport: {page}')

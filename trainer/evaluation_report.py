@@ -35,7 +35,7 @@ from ood_perception.evaluation.tables import (
 )
 from ood_perception.evaluation.worst import draw_worst
 
-from .evaluation_runs import Results, SetRun
+from .evaluation_runs import Results, picture_reader
 
 _TIMES = ('preprocess', 'inference', 'postprocess')
 
@@ -107,13 +107,10 @@ def _frames(results: Results, out: Path, worst: int) -> list[ShownFrame]:
     return [
         frame
         for name, one in results.runs[0].sets.items()
-        for frame in draw_worst(out, name, one.summary, one.records, _reader(one), worst)
+        for frame in draw_worst(
+            out, name, one.summary, one.records, picture_reader(one.data), worst
+        )
     ]
-
-
-def _reader(one: SetRun) -> Any:
-    pictures = one.data.pictures
-    return lambda name: pictures.read(pictures.names.index(name))
 
 
 def compare_folders(first: Path, second: Path, out: Path, seed: int = 0) -> Path:

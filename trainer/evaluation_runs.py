@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.measure import Measured
 from ood_perception.evaluation.record import RecordSet
+from ood_perception.evaluation.reports import plain
 from ood_perception.evaluation.results import records_folder, run_key, save_index, skipped_record
 from ood_perception.evaluation.run import PictureTask, RunOptions, run_tasks
+from ood_perception.evaluation.second_pass import component_summary, exact_metrics
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
 from ood_perception.pipeline import Pipeline, Settings
 
@@ -126,12 +128,14 @@ def evaluate_runs(
     choice: EngineChoice,
     options: RunOptions,
     limit: int = 0,
+    exact: bool = False,
     seed: int = 0,
 ) -> Results:
     """
     Evaluate every run on every set; records go under `out`/pictures and are found again.
 
     names: sets as open_set knows them. limit: first pictures of each set only, 0 = all.
+    exact: metrics without binning, too (reads every picture's labels once more).
     Raises OodPerceptionError for what a user can cause; sets are opened before anything runs.
     """
     sets = {name: _checked(open_set(name, root), limit) for name in names}
@@ -139,7 +143,7 @@ def evaluate_runs(
     for spec in specs:
         bundle = load_bundle(spec.bundle or default_bundle_path())
         bundle = complete(bundle, choice.weights or None)
-        runs.append(_evaluate_run(spec, bundle, sets, out, choice, options, seed))
+        runs.append(_evaluate_run(spec, bundle, sets, out, choice, options, exact, seed))
     return Results(tuple(runs), seed)
 
 
@@ -162,6 +166,7 @@ def _evaluate_run(
     out: Path,
     choice: EngineChoice,
     options: RunOptions,
+    exact: bool,
     seed: int,
 ) -> RunResult:
     manifest, chosen = bundle.manifest, spec.settings.in_distribution
@@ -185,9 +190,40 @@ def _evaluate_run(
             label = f'{spec.name}, {name}'
             records = run_tasks(pipeline, _tasks(data), measured, folder, options, label)
             save_index(folder, records)
-            done[name] = SetRun(data, records, _summary(pipeline, data, records, seed))
+            summary = _summary(pipeline, data, records, seed)
+            _second_pass(summary, data, records, exact, folder, seed)
+            done[name] = SetRun(data, records, summary)
     known = chosen or manifest.in_distribution
     return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
+
+
+def _second_pass(
+    summary: dict[str, Any],
+    data: EvaluationSet,
+    records: RecordSet,
+    exact: bool,
+    folder: Path,
+    seed: int,
+) -> None:
+    """Add what needs the labels again: component metrics of a track, exact pixel metrics."""
+    regions, read = summary.get('regions', {}), picture_reader(data)
+    if data.track and regions:
+        threshold = next(iter(regions.values()))['threshold']
+        if threshold is not None:
+            summary['components'] = component_summary(records, read, data.track, threshold, seed)
+    for region, record in regions.items() if exact else ():
+        values = exact_metrics(records, read, region, folder)
+        lost = record['positives'] / max(1, record['positives'] + record['missed'])
+        values['average_precision_missed'] = values['average_precision'] * lost
+        for name, value in values.items():
+            record[name] = plain(value)
+            record['bounds'][name] = [plain(value), plain(value)]
+
+
+def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:
+    """Return what reads a picture and its labels by name."""
+    pictures = data.pictures
+    return lambda name: pictures.read(pictures.names.index(name))
 
 
 def _plain(values: Any) -> Any:

@@ -43,7 +43,7 @@ def measure(detection: Detection, labels: UInt8Array, measured: Measured) -> Arr
     size = (detection.geometry.camera_height, detection.geometry.camera_width)
     if labels.shape != size:
         raise DataError(f'labels {labels.shape} and picture {size} differ in size')
-    labels = _seen(detection, labels)
+    labels = seen_labels(detection, labels)
     arrays = pack_detection(detection)
     if measured.classes:
         return arrays | alarms_of(detection, labels, measured.classes)
@@ -55,7 +55,7 @@ def measure(detection: Detection, labels: UInt8Array, measured: Measured) -> Arr
     return arrays | objects_of(labels, flagged, scored) | places_of(labels, flagged, scored)
 
 
-def _seen(detection: Detection, labels: UInt8Array) -> UInt8Array:
+def seen_labels(detection: Detection, labels: UInt8Array) -> UInt8Array:
     """Return the labels with what a cropped view leaves out as IGNORED."""
     rows, columns = camera_window(detection.geometry)
     if labels[rows, columns].shape == labels.shape:

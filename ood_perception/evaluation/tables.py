@@ -51,7 +51,7 @@ def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[
         by_run = {run['name']: c for run, c in zip(document['runs'], components, strict=True)}
         for row in rows:
             found = by_run[row[0]]
-            row.append(percent(found['f1']) if found else '-')
+            row.append(percent(found['f1'], found['f1_interval']) if found else '-')
     return header, rows
 
 

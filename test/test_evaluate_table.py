@@ -1,0 +1,122 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The bundles of a table: which are built, what they share, and the list that evaluate reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip('torch')
+from paths import ROOT
+
+from ood_perception.bundle.store import default_bundle_path, load_bundle
+from ood_perception.errors import ConfigError
+from trainer import table_bundles
+from trainer.config import load_recipe
+from trainer.evaluation_runs import Settings, listed_runs
+from trainer.table_bundles import build_bundles, load_bundle_table
+
+SHIPPED = ROOT / 'config' / 'train' / 'table_bundles.yaml'
+
+
+class Builder:
+    """In place of Trainer: makes the artefacts' folders and tells which were there already."""
+
+    built: tuple = ()
+
+    def __init__(self, recipe, folder, progress=True):
+        self.recipe, self.folder = recipe, Path(folder)
+
+    def pack(self):
+        made = []
+        for part in ('classifier', 'fit'):
+            target = self.folder / part
+            if not (target / 'key.json').is_file():
+                target.mkdir(parents=True)
+                (target / 'weights').write_text(part)
+                (target / 'key.json').write_text(json.dumps({'key': part}))
+                made.append(part)
+        Builder.built = (*Builder.built, (self.folder.name, tuple(made)))
+        return load_bundle(default_bundle_path(), verify=False).manifest
+
+
+@pytest.fixture
+def builder(monkeypatch):
+    Builder.built = ()
+    monkeypatch.setattr(table_bundles, 'Trainer', Builder)
+    return Builder
+
+
+def written(tmp_path, rows):
+    path = tmp_path / 'table.yaml'
+    recipe = str(ROOT / 'config' / 'train' / 'pixood_camvid.yaml')
+    content = {'recipe': recipe, 'folder': str(tmp_path / 'out'), 'rows': rows}
+    path.write_text(yaml.safe_dump(content))
+    return load_bundle_table(path)
+
+
+def test_every_row_of_the_shipped_table_is_a_recipe():
+    table = load_bundle_table(SHIPPED)
+    keys = {load_recipe(table.recipe, row.changes).sha256() for row in table.rows}
+    same = [row for row in table.rows if not row.changes]
+    assert [row.name for row in same] == ['condensation K 200', '[road] min', 'all min']
+    assert len(keys) == len(table.rows) - len(same) + 1
+    assert len(table.rows) == 19
+
+
+def test_rows_take_over_what_their_recipes_share(tmp_path, builder):
+    rows = [
+        {'name': 'K 50', 'set': ['condensation.etalons=50']},
+        {'name': 'K 50, f 1', 'set': ['condensation.etalons=50', 'head.upsampling=1']},
+        {'name': 'K 100', 'set': ['condensation.etalons=100']},
+        {'name': 'linear', 'set': ['classifier.kind=linear']},
+        {'name': 'block 5', 'set': ['backbone.layers=[8, 11, 5]']},
+    ]
+    build_bundles(written(tmp_path, rows))
+    both = ('classifier', 'fit')
+    assert builder.built == (
+        *(('k-50', both), ('k-50-f-1', ()), ('k-100', ('fit',))),
+        *(('linear', both), ('block-5', both)),
+    )
+    builder.built = ()
+    build_bundles(written(tmp_path, rows), only=['K 100'])
+    assert builder.built == (('k-100', ()),)
+
+
+def test_the_list_names_bundles_and_classes(tmp_path, builder):
+    rows = [
+        {'name': 'shipped'},
+        {'name': 'K 50', 'set': ['condensation.etalons=50']},
+        {'name': 'all', 'in_distribution': 'all'},
+        {'name': 'road', 'in_distribution': ['Road']},
+    ]
+    path = build_bundles(written(tmp_path, rows))
+    shipped, fifty, everything, road = listed_runs(path, Settings())
+    assert shipped.bundle == everything.bundle == road.bundle == ''
+    assert fifty.bundle == str(tmp_path / 'out' / 'k-50' / 'bundle')
+    modelled = [c.name for c in load_bundle(default_bundle_path()).manifest.classes if c.modelled]
+    assert list(everything.settings.in_distribution) == modelled
+    assert road.settings.in_distribution == ('Road',)
+
+
+@pytest.mark.parametrize(
+    ('rows', 'message'),
+    [
+        ([{'name': 'a', 'colour': 'red'}], 'row 1'),
+        ([{'name': 'a b'}, {'name': 'a, b'}], 'same name'),
+        ([{'name': 'a', 'set': ['condensation.etalon=5']}], 'etalon'),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_built(tmp_path, builder, rows, message):
+    with pytest.raises(ConfigError, match=message):
+        build_bundles(written(tmp_path, rows))
+    assert builder.built == ()
+
+
+def test_an_unknown_row_is_named(tmp_path, builder):
+    with pytest.raises(ConfigError, match="no rows \\['b'\\]; rows are \\['a'\\]"):
+        build_bundles(written(tmp_path, [{'name': 'a'}]), only=['b'])
