@@ -26,6 +26,8 @@ from ood_perception.types import JsonDict
 
 Tell = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 2.0
+# TensorRT for RTX 1.7: "FP32 GEMM is not supported" on Turing, and a head needs float32 products.
+WITHOUT_FLOAT32 = frozenset({'SM75'})
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def build_engine(
         'runtime': trt.name,
         'version': trt.version,
         'compute_capability': options.compute_capability or 'of this machine',
-        'options': dataclasses.asdict(options),
+        'options': {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(options).items()
+        },
         'bytes': len(blob),
         'parse_seconds': round(parsed - start, 3),
         'build_seconds': round(time.perf_counter() - parsed, 3),
@@ -90,7 +95,8 @@ def supported_gpus(trt: TensorRt) -> tuple[str, ...]:
     """Return the compute capabilities that can be built for without such a GPU, as '8.9'."""
     if not trt.is_rtx:
         return ()
-    names = [n for n in trt.module.ComputeCapability.__members__ if n.startswith('SM')]
+    names = set(trt.module.ComputeCapability.__members__) - WITHOUT_FLOAT32
+    names = {name for name in names if name.startswith('SM')}
     return tuple(f'{name[2:-1]}.{name[-1]}' for name in sorted(names, key=lambda n: int(n[2:])))
 
 
@@ -108,8 +114,8 @@ def _check_supported(trt: TensorRt, options: BuildOptions) -> None:
         )
     if wanted and trt.is_rtx and wanted not in known:
         raise EngineError(
-            f'compute capability {wanted}: TensorRT for RTX {trt.version} builds for '
-            f'{", ".join(known)}; use TensorRT 10 or 11 on that GPU'
+            f'compute capability {wanted}: TensorRT for RTX {trt.version} builds float32 heads '
+            f'for {", ".join(known)}; use TensorRT 10 or 11 on that GPU'
         )
 
 
@@ -235,4 +241,3 @@ def _network_facts(network: Any) -> JsonDict:
         'outputs': {t.name: [t.dtype.name, list(t.shape)] for t in outputs},
         'network_layers': dict(sorted(layers.items())),
     }
-
