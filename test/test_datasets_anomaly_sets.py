@@ -294,47 +294,70 @@ def test_streethazards_says_what_is_damaged(tmp_path):
         load_pictures('streethazards', base, 'night')
 
 
-CLASSES_YAML = """
-classes:
-  - {name: road, ids: [0], color: [128, 64, 128]}
-  - {name: anomaly, ids: [40, 41]}
-  - {name: car, ids: [13]}
-ignored: [255]
-"""
+ISSU_TESTS = {'Static': ('static', 980), 'Temporal': ('temporal', 1138)}
 
 
-def issu(root):
-    base = root / 'issu'
-    for part in (
-        'test_static/{}/a.png',
-        'test_temporal/{}/film1/a.png',
-        'test_temporal/{}/film2/a.png',
-    ):
-        write_picture(base / part.format('images'))
-        write_label(base / part.format('labels'), 0, 13, 40, 41, 255)
-    (base / 'classes.yaml').write_text(CLASSES_YAML)
+def issu_composed(root):
+    base = root / 'ISSU_datasets'
+    parts = [(f'ISSU-Test-{part}', 'test', count) for part, (_, count) in ISSU_TESTS.items()]
+    for folder, split, count in (*parts, ('ISSU-Train', 'train', 3), ('ISSU-Train', 'val', 2)):
+        for number in range(count):
+            place, frame = f'{split}/{number // 500}', f'{number:06d}'
+            write_picture(base / folder / 'leftImg8bit' / place / f'{frame}_leftImg8bit.png')
+            write_label(
+                base / folder / 'gtFine_csT' / place / f'{frame}_gtFine_csT.png', 0, 13, 254, 255
+            )
+    write_picture(base / 'ISSU-Test-Temporal/leftImg8bit/test/0/clip_leftImg8bit.png')
     return base
 
 
-def test_issu_has_anomalies_and_known_classes(tmp_path):
-    issu(tmp_path)
-    got = open_set('issu', tmp_path)
-    assert (len(got), got.classes.classes.names) == (1, ('road', 'car'))
+@pytest.fixture(scope='module')
+def composed(tmp_path_factory):
+    return issu_composed(tmp_path_factory.mktemp('issu')).parent
+
+
+def test_issu_as_composed(composed):
+    got = open_set('issu', composed)
+    assert (got.name, len(got), got.roi) == ('issu/test_static', 980, 'image')
     labels, known = got.read(0)[1], got.classes.read(0)[1]
     assert values(labels) == ALL
-    assert (values(known[labels == 0]), values(known[labels == 1])) == ({0, 1}, {255})
-    films = open_set('issu/test_temporal', tmp_path).pictures
-    assert (films.names, films.sequences) == (('film1_a', 'film2_a'), ('film1', 'film2'))
+    assert (values(known[labels == 0]), values(known[labels == 1])) == ({0, 13}, {255})
+    assert got.classes.classes.names[13] == 'car'
+    films = open_set('issu/test_temporal', composed).pictures
+    assert (len(films), set(films.sequences)) == (1138, {'0', '1', '2'})
+    base = composed / 'ISSU_datasets'
+    assert [len(load_pictures('issu', base, split)) for split in ('train', 'val')] == [3, 2]
 
 
-def test_issu_needs_to_be_told_its_ids(tmp_path):
-    base = issu(tmp_path)
-    (base / 'classes.yaml').write_text(CLASSES_YAML.replace('anomaly', 'dog'))
-    with pytest.raises(DataError, match=r"no class is called 'anomaly', it has \['road', 'dog'"):
+def test_issu_obstacle_protocol_scores_the_road_alone(composed):
+    got = open_set('issu_obstacle/test_static', composed)
+    assert got.roi == 'road'
+    road, car, odd, void = got.read(0)[1].ravel()[:4].tolist()
+    assert (road, car, odd, void) == (0, 255, 1, 255)
+
+
+def test_issu_as_converted(tmp_path):
+    base = tmp_path / 'dataset_ISSUTrack'
+    for prefix, count in ISSU_TESTS.values():
+        for number in range(count):
+            write_picture(base / f'images/{prefix}_7_{number:06d}.png')
+            write_label(base / f'labels_masks/{prefix}_7_{number:06d}.png', 0, 254)
+    got = open_set('issu/test_temporal', tmp_path)
+    assert (len(got), set(got.pictures.sequences)) == (1138, {'temporal_7'})
+    (base / 'images/static_7_000004.png').unlink()
+    with pytest.raises(DataError, match=r'1 of 980 pictures .*static_7_000004\.png; compose'):
         open_set('issu', tmp_path)
-    (base / 'classes.yaml').unlink()
-    with pytest.raises(DataError, match=r'classes\.yaml does not exist'):
+    (base / 'labels_masks/static_7_000004.png').unlink()
+    with pytest.raises(DataError, match=r'test_static has 980 pictures, .*labels_masks holds 979'):
         open_set('issu', tmp_path)
+
+
+def test_issu_says_what_is_missing(tmp_path):
+    (tmp_path / 'ISSU_datasets').mkdir()
+    with pytest.raises(DataError, match=r'Static/gtFine_csT/test does not exist; get the labels'):
+        open_set('issu', tmp_path)
+    with pytest.raises(DataError, match=r'ISSU has no split .night.'):
+        load_pictures('issu', tmp_path, 'night')
 
 
 def test_a_split_that_does_not_exist_is_a_users_mistake(tmp_path):

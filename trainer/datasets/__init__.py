@@ -57,7 +57,7 @@ SETS: dict[str, SetEntry] = {
     'smiyc_lost_and_found': lost_and_found.ENTRY,
     **fishyscapes.ENTRIES,
     'streethazards': streethazards.ENTRY,
-    'issu': issu.ENTRY,
+    **issu.ENTRIES,
     'lars': lars.ENTRY,
     'mvtec': mvtec.ENTRY,
     'cityscapes': cityscapes.ENTRY,

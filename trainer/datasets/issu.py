@@ -1,102 +1,150 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-ISSU: Indian streets with known classes and anomalies, in pictures and short films.
+ISSU: Indian streets with 19 known classes and anomalies, single pictures and short films.
 
-issu/
-  classes.yaml                                        how its label files write the classes:
-                                                      classes: [{name, color, ids}, ...] of which
-                                                      one is called anomaly; ignored: [ids]
-  {test_static,test_temporal,val,train}/images/[<sequence>/]<name>.jpg (or .png)
-  {test_static,test_temporal,val,train}/labels/[<sequence>/]<name>.png
+ISSU_datasets/                          as its makers' compose script leaves it:
+  ISSU-Train/leftImg8bit/{train,val}/<folder>/<frame>_leftImg8bit.png
+  ISSU-Train/gtFine_csT/{train,val}/<folder>/<frame>_gtFine_csT.png
+  {ISSU-Test-Static,ISSU-Test-Temporal}/leftImg8bit/test/<folder>/<frame>_leftImg8bit.png
+  {ISSU-Test-Static,ISSU-Test-Temporal}/gtFine_csT/test/<folder>/<frame>_gtFine_csT.png
+dataset_ISSUTrack/                      or as their convert script leaves the test parts:
+  images/{static,temporal}_<folder>_<frame>.png
+  labels_masks/{static,temporal}_<folder>_<frame>.png
 
-No stored copy of the publication shows its own tree and ids, so both are stated here and in
-classes.yaml instead of being guessed: link your copy into this form.
+Label ids are Cityscapes' train ids 0..18, 254 anomaly, 255 ignored. 'issu' is their anomaly
+protocol (all known classes are normal), 'issu_obstacle' their obstacle protocol (road 0 is
+normal, other classes are ignored). Pictures without a label file belong to films and are left out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data import IGNORED, ClassMap, PictureList, list_pictures, load_class_map
+from ..data import IGNORED, ClassMap, PictureList, list_pictures
+from . import cityscapes
 from .anomaly import ANOMALY, NORMAL, anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
-from .layout import need_folder, nested_pictures, picture_list
+from .layout import need_count, nested_pictures, picture_list
 
-LICENCE = "see the publication (arXiv:2503.22309); IDD's terms for its pictures"
-SOURCE = 'arXiv:2503.22309'
-_NAME = 'anomaly'
-
-
-@dataclass(frozen=True)
-class _Views:
-    """The same label files read in two ways."""
-
-    anomalies: ClassMap
-    known: ClassMap
+_ANOMALY_ID, _KNOWN = 254, range(19)
+CLASSES = ClassMap(
+    cityscapes.CLASSES.names,
+    cityscapes.CLASSES.colors,
+    {**{index: index for index in _KNOWN}, _ANOMALY_ID: IGNORED, 255: IGNORED},
+)
+ANOMALIES = anomaly_classes({**dict.fromkeys(_KNOWN, NORMAL), _ANOMALY_ID: ANOMALY, 255: IGNORED})
+OBSTACLES = anomaly_classes(
+    {0: NORMAL, **dict.fromkeys(_KNOWN[1:], IGNORED), _ANOMALY_ID: ANOMALY, 255: IGNORED}
+)
+LICENCE = "IDD's terms for its pictures (research); labels: see its makers"
+SOURCE = 'https://github.com/vojirt/benchmark_issu (benchmark/datasets/scripts/DOWNLOAD.md)'
+_IMAGE, _LABEL = '_leftImg8bit', '_gtFine_csT'
+_TESTS = {
+    'test_static': ('ISSU-Test-Static', 'static_', 980),
+    'test_temporal': ('ISSU-Test-Temporal', 'temporal_', 1138),
+}
+SPLITS = (*_TESTS, 'val', 'train')
 
 
 def load(root: Path, split: str) -> PictureList:
-    """Load one split with the known classes, anomalies IGNORED."""
-    return _load(root, split, _views(root).known)
+    """Load one split with the known classes, anomalies IGNORED; a folder is a sequence."""
+    return _load(root, split, CLASSES)
 
 
 def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split with anomaly labels and known classes."""
-    views = _views(root)
-    anomalies, known = _load(root, split, views.anomalies), _load(root, split, views.known)
+    """Open one split in the anomaly protocol, with known classes; a test part must be whole."""
+    anomalies, known = _load(root, split, ANOMALIES), load(root, split)
     name, title = f'issu/{split}', f'ISSU {split.replace("_", " ")}'
     return EvaluationSet(
         name, title, anomalies, 'anomaly', 'image', LICENCE, SOURCE, classes=known
     )
 
 
-def _views(root: Path) -> _Views:
-    """Split classes.yaml into the anomaly and the known classes."""
-    path = root / 'classes.yaml'
-    if not path.is_file():
-        raise DataError(f'{path} does not exist: it says how the labels are written\n{__doc__}')
-    stated = load_class_map(path)
-    if _NAME not in stated.names:
-        raise DataError(f'{path}: no class is called {_NAME!r}, it has {list(stated.names)}')
-    odd = stated.names.index(_NAME)
-    places = [index for index in range(len(stated.names)) if index != odd]
-    into = {IGNORED: IGNORED, odd: IGNORED, **{old: new for new, old in enumerate(places)}}
-    known = ClassMap(
-        tuple(stated.names[index] for index in places),
-        tuple(stated.colors[index] for index in places),
-        {file_id: into[index] for file_id, index in stated.ids.items()},
-    )
-    kinds = {IGNORED: IGNORED, odd: ANOMALY}
-    ids = {file_id: kinds.get(index, NORMAL) for file_id, index in stated.ids.items()}
-    return _Views(anomaly_classes(ids), known)
+def load_obstacle_set(root: Path, split: str) -> EvaluationSet:
+    """Open one split in the obstacle protocol: road and anomalies alone."""
+    name, title = f'issu_obstacle/{split}', f'ISSU {split.replace("_", " ")}, road'
+    obstacles = _load(root, split, OBSTACLES)
+    return EvaluationSet(name, title, obstacles, 'anomaly', 'road', LICENCE, SOURCE)
 
 
 def _load(root: Path, split: str, classes: ClassMap) -> PictureList:
-    folder = need_folder(root / split / 'images', f'put the pictures of {split} there\n{__doc__}')
-    filmed = any(path.is_dir() for path in folder.iterdir())
-    images = nested_pictures(folder, 'put them there') if filmed else list_pictures(folder)
+    if split not in SPLITS:
+        raise DataError(f'ISSU has no split {split!r}; it has {", ".join(SPLITS)}')
+    if split in _TESTS and (root / 'labels_masks').is_dir():
+        return _converted(root, split, classes)
+    return _composed(root, split, classes)
 
-    def inside(path: Path) -> Path:
-        return path.relative_to(folder).with_suffix('')
 
+def _converted(root: Path, split: str, classes: ClassMap) -> PictureList:
+    """List the flat folders of the convert script."""
+    _, prefix, count = _TESTS[split]
+    labels = root / 'labels_masks'
+    listed = [path for path in list_pictures(labels) if path.name.startswith(prefix)]
+    need_count(listed, count, f'ISSU {split}', labels)
     return picture_list(
-        images,
-        lambda path: root / split / 'labels' / f'{inside(path)}.png',
+        _pictures([root / 'images' / path.name for path in listed]),
+        lambda path: labels / path.name,
         classes,
-        'every picture has a label file of its name',
-        lambda path: '_'.join(inside(path).parts),
-        lambda path: str(inside(path).parent) if filmed else '',
+        'run convert_idd_data.py of its makers anew',
+        sequence_of=lambda path: path.stem.rpartition('_')[0],
     )
 
 
-ENTRY = SetEntry(
-    'ISSU, Indian streets, pictures and films; anomalies and known classes',
-    load_set,
-    ('issu', 'ISSU'),
-    ('test_static', 'test_temporal', 'val', 'train'),
-    __doc__ or '',
-)
+def _composed(root: Path, split: str, classes: ClassMap) -> PictureList:
+    """List the folders of the compose script."""
+    name, _, count = _TESTS.get(split, ('ISSU-Train', '', 0))
+    part = 'test' if split in _TESTS else split
+    base = root / name
+    remedy = f'get the labels and compose the pictures as {SOURCE} says'
+    listed = nested_pictures(base / 'gtFine_csT' / part, remedy)
+    if count:
+        need_count(listed, count, f'ISSU {split}', base / 'gtFine_csT' / part)
+    images = base / 'leftImg8bit' / part
+    pictures = [images / p.parent.name / f'{_frame(p, _LABEL)}{_IMAGE}.png' for p in listed]
+    return picture_list(
+        _pictures(pictures),
+        lambda path: (
+            base / 'gtFine_csT' / part / path.parent.name / f'{_frame(path, _IMAGE)}{_LABEL}.png'
+        ),
+        classes,
+        remedy,
+        lambda path: f'{path.parent.name}_{_frame(path, _IMAGE)}',
+        lambda path: path.parent.name,
+    )
+
+
+def _pictures(paths: list[Path]) -> list[Path]:
+    """Return the pictures of the label files; DataError naming the first that is missing."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f'{len(missing)} of {len(paths)} pictures are missing, the first is {missing[0]}; '
+            f'compose them as {SOURCE} says'
+        )
+    return paths
+
+
+def _frame(path: Path, suffix: str) -> str:
+    return path.stem.removesuffix(suffix)
+
+
+_FOLDERS = ('ISSU_datasets', 'dataset_ISSUTrack', 'issu', 'ISSU')
+ENTRIES = {
+    'issu': SetEntry(
+        'ISSU, Indian streets and films; anomalies and 19 known classes',
+        load_set,
+        _FOLDERS,
+        SPLITS,
+        __doc__ or '',
+    ),
+    'issu_obstacle': SetEntry(
+        'ISSU, the road alone: obstacle protocol',
+        load_obstacle_set,
+        _FOLDERS,
+        SPLITS,
+        __doc__ or '',
+    ),
+}
