@@ -5,6 +5,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -525,3 +527,56 @@ def test_the_nodes_encodings_are_known(run, tmp_path, encoding):
     status, folder, _ = run(bag)
     assert status == FINE
     assert report_of(folder)['cameras'][0]['evaluated'] == 1
+
+
+def test_persistence_and_output_scale_are_the_nodes(run, tmp_path):
+    """An obstacle that is there in every frame is announced from the second on, with one id."""
+    maker, messages = Maker(), []
+    image = road_picture(96, 128, (60, 60, 28, 24))
+    for number in range(4):
+        stamp = START + number * 10**8
+        messages.append((FRONT, RAW, stamp, maker.raw(image, 'rgb8', stamp)))
+    own = tmp_path / 'own.yaml'
+    own.write_text(
+        '/**:\n  ros__parameters:\n    persistence: {window: 3, required: 2}\n'
+        '    output_scale: 0.5\n'
+    )
+    status, folder, _ = run(write_bag(tmp_path / 'bag', messages), '--params', own)
+    assert status == FINE
+    results = read_bag(folder / 'result')
+    numbers = [
+        {one.id for one in message.detections} for _, message in results['/road_anomaly/obstacles']
+    ]
+    assert numbers[0] == set()
+    assert numbers[1] == numbers[2] == numbers[3] != set()
+    assert pixels(results['/road_anomaly/mask'][0][1]).shape == (48, 64)
+
+
+FLAT = """
+import resource, sys
+from ood_perception.cli_bag import evaluate_bag
+status = evaluate_bag(sys.argv[1:])
+print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_bag(bundle, tmp_path):
+    """Ten times the frames, each 0.9 MB: held in memory they would take 80 MB more."""
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    maker, peaks = Maker(), []
+    for count in (10, 100):
+        frames = (
+            (FRONT, RAW, START + i, maker.raw(np.roll(image, i, 1), 'rgb8', START + i))
+            for i in range(count)
+        )
+        bag = write_bag(tmp_path / f'bag_{count}', frames)
+        arguments = ['--bundle', bundle, '--threads', '1', '--out', tmp_path / 'out']
+        done = subprocess.run(
+            [sys.executable, '-c', FLAT, str(bag), *map(str, arguments)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        status, peak = done.stdout.splitlines()[-1].split()
+        assert int(status) == FINE
+        peaks.append(int(peak) / 1024)
+    assert peaks[1] - peaks[0] < 30

@@ -12,6 +12,7 @@ from ...types import JsonDict
 from .. import page
 from ..reports import TITLES, percent
 from .statistics import Shown
+from .writing import output_topic
 
 PROGRAM = 'evaluate_bag'
 
@@ -42,14 +43,18 @@ def _parts(report: JsonDict, shown: Sequence[Shown]) -> Iterable[str]:
             'Against the ground truth',
             [page.table(*_metrics(report['ground_truth']))],
             'Percent, with 95 % intervals over frames. AP and AUROC: higher is better; FPR95: the '
-            'share of normal pixels flagged when 95 % of the anomaly is found, lower is better.',
+            'share of normal pixels flagged when 95 % of the anomaly is found, lower is better. '
+            'Pixels outside the region of interest do not count, but in "AP, lost counted": there '
+            'the anomaly outside is never found.',
         )
     if shown:
         yield page.section(
             'The strangest frames',
             [page.figures(page.figure(one.source, one.caption) for one in shown)],
-            'The frames with the strangest obstacles. Look here first: are they real?',
+            'The frames with the strangest obstacles. Look here first: are they real? White '
+            'outlines are the mask, red boxes the obstacles; the blue outline is what was scored.',
         )
+    yield page.section('The result bag', [page.facts(_result_facts(report))])
     yield page.section('The model', [page.facts(_model_facts(report['model']))])
     if report['problems']['counts']:
         yield page.section('Skipped', _problems(report['problems']))
@@ -121,12 +126,23 @@ def _metrics(truth: JsonDict) -> tuple[list[str], list[list[str]]]:
     return ['camera', 'labelled frames', *(TITLES[name] for name in names)], rows
 
 
+def _result_facts(report: JsonDict) -> dict[str, str]:
+    outputs = report['result']['outputs']
+    topics = [output_topic(row['camera'], name) for row in report['cameras'] for name in outputs]
+    return {
+        'Folder': f'result/ ({report["result"]["storage"]})',
+        'Topics': ', '.join(topics),
+        'Time': 'headers have the stamps and frame_ids of the pictures, log times are theirs, too',
+        'Open it': 'in Foxglove, or with ros2 bag play beside the recording',
+    }
+
+
 def _model_facts(model: JsonDict) -> dict[str, str]:
     return {
         'Bundle': f'{model["bundle"]["name"]} (sha256 {model["bundle"]["sha256"][:16]})',
         'Engine': ', '.join(f'{key} {value}' for key, value in model['engine'].items()),
         'Normal classes': ', '.join(model['in_distribution']),
-        **{name: str(value) for name, value in model['settings'].items()},
+        **{name: str(value) for name, value in model['settings'].items() if value not in ('', [])},
     }
 
 
