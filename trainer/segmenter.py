@@ -309,7 +309,8 @@ class _Run:
         """Return the best state's segmenter, in evaluation mode."""
         self.model.load_state_dict(self.best)
         best_step = max(self.history, key=lambda look: look[2])[0]
-        return SegmenterTraining(self.model.eval(), best_step, tuple(self.history))
+        model = self.model.to(memory_format=torch.contiguous_format)  # as it will be read again
+        return SegmenterTraining(model.eval(), best_step, tuple(self.history))
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cv2
@@ -49,7 +49,7 @@ class DrawnPictures(PictureList):
     draws: which view of its picture each one is, 0 = the picture itself.
     """
 
-    settings: ViewSettings = ViewSettings()
+    settings: ViewSettings = field(default_factory=ViewSettings)
     draws: tuple[int, ...] = ()
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:

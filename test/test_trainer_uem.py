@@ -1,0 +1,262 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""UEM: formulas against closed forms and other libraries, training that resumes, exact mixes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the trainer needs torch')
+from scipy.stats import multivariate_normal  # noqa: E402
+from sklearn.mixture import GaussianMixture  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from ood_perception.errors import ConfigError  # noqa: E402
+from trainer.data import IGNORED  # noqa: E402
+from trainer.features import FeatureSet  # noqa: E402
+from trainer.fpn import Decoder  # noqa: E402
+from trainer.gmm import GmmHead, GmmSettings, sinkhorn  # noqa: E402
+from trainer.heads.uem import Uem, UemConfig, UemHead, log_likelihood_ratio, uem_loss  # noqa: E402
+from trainer.mixes import OUTLIER, MixSettings, mix_objects  # noqa: E402
+from trainer.outliers import Cutout  # noqa: E402
+from trainer.segmenter import (  # noqa: E402
+    Segmenter,
+    SegmenterConfig,
+    confusion_iou,
+    fit_segmenter,
+    load_segmenter,
+    save_segmenter,
+)
+from trainer.uem_training import fit_uem, known_scores, load_uem, save_uem  # noqa: E402
+
+LAYERS = ('tokens_0', 'tokens_1', 'tokens_2', 'tokens_3')
+SEGMENTER = SegmenterConfig(width=8, steps=30, warmup=3, select_every=10, matmul='f32')
+UEM = UemConfig(steps=30, warmup=3, select_every=10, batch=2)
+
+
+def feature_set(pictures=4, dim=8, seed=0, outliers=True):
+    """Tokens that carry the label of their patch: two classes left and right, outliers inside."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((pictures, 56, 84), np.uint8)
+    labels[:, :, 42:] = 1
+    labels[:, :14] = IGNORED
+    if outliers:
+        labels[:, 28:42, 28:56] = OUTLIER
+    means = np.random.default_rng(9).normal(size=(256, dim))
+    patches = labels[:, 7::14, 7::14]
+    tokens = {
+        name: (means[patches] + 0.3 * rng.normal(size=(*patches.shape, dim))).astype(np.float16)
+        for name in LAYERS
+    }
+    names = tuple(f'picture{i}' for i in range(pictures))
+    return FeatureSet(names, tokens, labels, 56, 84, 14, f'set {seed} {outliers}')
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    known = feature_set(6, outliers=False)
+    return fit_segmenter(known, known, LAYERS, 2, SEGMENTER, progress=False).segmenter
+
+
+@pytest.mark.parametrize('preset', ['light', 'full'])
+@pytest.mark.parametrize('size', [(2, 3), (3, 5), (27, 48)])
+def test_the_decoder_gives_four_cells_a_patch(preset, size):
+    decoder = Decoder(LAYERS, 8, 6, preset).eval()
+    feature = decoder(*(torch.randn(2, *size, 8) for _ in LAYERS))
+    assert feature.shape == (2, 6, 4 * size[0], 4 * size[1])
+
+
+@pytest.mark.parametrize('head', ['linear', 'gmm'])
+def test_the_segmenter_learns_what_its_tokens_say(head):
+    known = feature_set(6, outliers=False)
+    config = replace(SEGMENTER, head=head, steps=60, gmm=GmmSettings(queue=100, momentum=0.9))
+    training = fit_segmenter(known, known, LAYERS, 2, config, progress=False)
+    assert np.nanmean(confusion_iou(training.segmenter, known)) > 0.8
+    assert len(training.history) == 6
+
+
+@pytest.mark.parametrize('head', ['linear', 'gmm'])
+def test_a_killed_segmenter_goes_on_as_if_nothing_had_been(tmp_path, head):
+    known = feature_set(6, outliers=False)
+    config = replace(SEGMENTER, head=head, gmm=GmmSettings(queue=50))
+    whole = fit_segmenter(known, known, LAYERS, 2, config, progress=False)
+    checkpoint = tmp_path / 'segmenter.ckpt'
+    fit_segmenter(known, known, LAYERS, 2, config, checkpoint, progress=False)
+    again = fit_segmenter(known, known, LAYERS, 2, config, checkpoint, progress=False)
+    assert again.history == whole.history
+    for name, value in whole.segmenter.state_dict().items():
+        assert torch.equal(value, again.segmenter.state_dict()[name]), name
+
+
+def test_a_segmenter_survives_its_file(tmp_path, segmenter):
+    save_segmenter(tmp_path / 'segmenter.safetensors', segmenter)
+    again = load_segmenter(tmp_path / 'segmenter.safetensors')
+    tokens = [torch.randn(1, 4, 6, 8) for _ in LAYERS]
+    assert torch.equal(again(*tokens), segmenter(*tokens))
+
+
+def test_llr_is_the_closed_form():
+    outlier, inlier, known = torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([0.5])
+    assert log_likelihood_ratio(outlier, inlier, known).item() == pytest.approx(1.5)
+
+
+def test_the_loss_is_bce_of_the_ratio_and_weighted_cross_entropy():
+    rng = np.random.default_rng(0)
+    scores, known, truth = rng.normal(size=(50, 2)), rng.normal(size=50), rng.integers(0, 2, 50)
+    ratio = scores[:, 1] - scores[:, 0] - known
+    p = 1 / (1 + np.exp(-ratio))
+    bce = -np.mean(truth * np.log(p) + (1 - truth) * np.log(1 - p))
+    log_soft = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    own = -np.mean(log_soft[np.arange(50), truth])
+    inputs = torch.tensor(scores), torch.tensor(known), torch.tensor(truth)
+    assert uem_loss(*inputs, 0.0).item() == pytest.approx(bce, rel=1e-9)
+    assert uem_loss(*inputs, 0.5).item() == pytest.approx(bce + 0.5 * own, rel=1e-9)
+
+
+def test_sinkhorn_balances_both_margins():
+    plan = sinkhorn(torch.randn(60, 5) * 0.1, rounds=50)
+    np.testing.assert_allclose(plan.sum(0), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(plan.sum(1), 60 / 5, rtol=1e-3)
+
+
+def gmm_of(combine, classes=2, components=3, width=4):
+    torch.manual_seed(0)
+    head = GmmHead(width, classes, GmmSettings(components, 10, combine=combine, class_norm=False))
+    head.variances.uniform_(0.2, 2.0)
+    return head.double()
+
+
+def test_one_component_is_the_normal_density_of_scipy():
+    head = gmm_of('max', 1, 1)
+    unit = functional.normalize(torch.randn(20, 4, dtype=torch.float64), dim=-1)
+    mean = functional.normalize(head.means[0, 0], dim=-1).numpy()
+    expected = multivariate_normal(mean, np.diag(head.variances[0, 0].numpy())).logpdf(unit)
+    np.testing.assert_allclose(head.log_densities(unit)[:, 0, 0], expected, rtol=1e-10)
+
+
+def test_the_mixture_sum_is_that_of_sklearn_and_max_is_the_largest_component():
+    head = gmm_of('sum', 1, 3)
+    unit = functional.normalize(torch.randn(20, 4, dtype=torch.float64), dim=-1)
+    densities = head.log_densities(unit)
+    mixture = GaussianMixture(3, covariance_type='diag')
+    mixture.weights_ = np.full(3, 1 / 3)
+    mixture.means_ = functional.normalize(head.means[0], dim=-1).numpy()
+    mixture.covariances_ = head.variances[0].numpy()
+    mixture.precisions_cholesky_ = 1 / np.sqrt(mixture.covariances_)
+    np.testing.assert_allclose(
+        head.scores(densities)[:, 0], mixture.score_samples(unit), rtol=1e-9
+    )
+    largest = gmm_of('max', 1, 3).scores(densities)[:, 0]
+    np.testing.assert_allclose(largest, densities[:, 0].max(1).values)
+
+
+def test_the_norm_over_two_classes_makes_their_difference_nearly_a_sign():
+    head = GmmHead(4, 2, GmmSettings(queue=10))
+    head.variances.uniform_(0.2, 2.0)
+    scores = head(torch.randn(500, 4)).detach()
+    difference = (scores[:, 1] - scores[:, 0]).abs()
+    assert (difference > 1.9).float().mean() > 0.9
+    assert difference.max() <= 2.0001
+
+
+@pytest.mark.parametrize('form', ['discriminative', 'generative'])
+def test_uem_finds_the_outliers_that_its_tokens_show(segmenter, form):
+    train, select = feature_set(6), feature_set(3, seed=5)
+    config = replace(UEM, form=form, steps=60, gmm=GmmSettings(queue=100, every=3, momentum=0.9))
+    data = [(f, known_scores(segmenter, f, progress=False)) for f in (train, select)]
+    training = fit_uem(*data, LAYERS[-1], config, progress=False)
+    assert max(look[2] for look in training.history) > 0.9
+
+
+def test_a_killed_uem_goes_on_as_if_nothing_had_been(tmp_path, segmenter):
+    train = feature_set(6)
+    data = (train, known_scores(segmenter, train, progress=False))
+    whole = fit_uem(data, data, LAYERS[-1], UEM, progress=False)
+    checkpoint = tmp_path / 'uem.ckpt'
+    fit_uem(data, data, LAYERS[-1], UEM, checkpoint, progress=False)
+    again = fit_uem(data, data, LAYERS[-1], UEM, checkpoint, progress=False)
+    assert again.history == whole.history
+    save_uem(tmp_path / 'uem.safetensors', whole.module)
+    tokens = torch.randn(1, 4, 6, 8)
+    assert torch.equal(load_uem(tmp_path / 'uem.safetensors')(tokens), again.module(tokens))
+
+
+def test_parameter_counts_are_those_of_the_paper():
+    assert sum(p.numel() for p in Uem(768, UemConfig()).parameters()) == 788_226
+    assert sum(p.numel() for p in Uem(384, UemConfig()).parameters()) == 591_618
+
+
+@pytest.mark.parametrize('score', ['llr', 'id', 'ood'])
+def test_the_head_combines_as_its_score_says(segmenter, score):
+    module = Uem(8, replace(UEM, score=score)).eval()
+    head = UemHead(segmenter, module, ('left', 'right'))
+    tokens = [torch.randn(2, 4, 6, 8) for _ in LAYERS]
+    with torch.no_grad():
+        raw, labels = head.raw_scores(*tokens)
+        logits = segmenter(*tokens)
+        fine = functional.interpolate(
+            module(tokens[-1]).permute(0, 3, 1, 2), (16, 24), mode='bilinear'
+        )
+    known, ratio = logits.amax(-1), fine[:, 1] - fine[:, 0]
+    expected = {'llr': ratio - known, 'id': -known, 'ood': ratio}[score]
+    torch.testing.assert_close(raw[:, 0], expected)
+    assert torch.equal(labels, logits.argmax(-1).to(torch.uint8))
+
+
+def cutout(size=64):
+    rgba = np.full((size, size, 4), 255, np.uint8)
+    rgba[..., :3] = (200, 10, 10)
+    rgba[: size // 4, :, 3] = 0
+    return Cutout(rgba, 'picture', 'thing')
+
+
+def test_pasted_pixels_border_and_mask_are_exact():
+    image, labels = np.zeros((120, 512, 3), np.uint8), np.full((120, 512), 3, np.uint8)
+    settings = MixSettings(scale=1.0, border=2)
+    mixed, truth = mix_objects(
+        image, labels, [cutout()], np.random.default_rng(0), settings, magnification=1.3
+    )
+    # 64 pixels at 2048 wide are 16 at 512, three quarters of them solid
+    assert (truth == OUTLIER).sum() == 16 * 12
+    np.testing.assert_array_equal(truth == OUTLIER, mixed[..., 0] == 200)
+    assert (mixed[truth != OUTLIER] == 0).all()
+    assert (truth == IGNORED).sum() == 20 * 16 - 16 * 12
+    assert set(np.unique(truth)) == {3, OUTLIER, IGNORED}
+
+
+def test_no_object_is_smaller_than_a_patch_at_the_network():
+    image, labels = np.zeros((120, 256, 3), np.uint8), np.zeros((120, 256), np.uint8)
+    settings = MixSettings(scale=0.1, border=0)
+    _, truth = mix_objects(
+        image, labels, [cutout()], np.random.default_rng(0), settings, magnification=2.0
+    )
+    columns = (truth == OUTLIER).any(0).sum()
+    assert columns * 2.0 == pytest.approx(14, abs=1)
+
+
+def test_an_object_larger_than_the_picture_is_left_out():
+    image, labels = np.zeros((10, 40, 3), np.uint8), np.zeros((10, 40), np.uint8)
+    settings = MixSettings(scale=100.0)
+    _, truth = mix_objects(image, labels, [cutout()], np.random.default_rng(0), settings, 1.0)
+    assert not truth.any()
+
+
+def test_wrong_options_are_refused_by_name():
+    with pytest.raises(ConfigError, match=r"uem form 'D': choose one of discriminative"):
+        UemConfig(form='D')
+    with pytest.raises(ConfigError, match=r"segmenter head 'softmax'"):
+        SegmenterConfig(head='softmax')
+    assert math.isclose(UemConfig(form='generative').own_weight, 0.5)
+
+
+def test_the_segmenter_is_the_same_with_and_without_uem(segmenter):
+    tokens = [torch.randn(1, 4, 6, 8) for _ in LAYERS]
+    before = segmenter(*tokens).argmax(-1)
+    train = feature_set(4)
+    data = (train, known_scores(segmenter, train, progress=False))
+    fit_uem(data, data, LAYERS[-1], UEM, progress=False)
+    assert torch.equal(Segmenter.forward(segmenter, *tokens).argmax(-1), before)

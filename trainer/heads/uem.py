@@ -1,0 +1,188 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+UEM: an outlier-supervised likelihood ratio on the frozen backbone (Nayal et al.).
+
+A small projection of the last tokens feeds a two-class head (generic inlier, outlier), linear
+("discriminative") or a Gaussian mixture ("generative"). The score is
+LLR = U_1 - U_0 - max_k F_k with F the raw class scores of the frozen segmenter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ood_perception.errors import ConfigError
+
+from ..gmm import CONTRAST_WEIGHT, GmmHead, GmmSettings
+from ..segmenter import Segmenter
+from .base import HeadModule
+from .tables import MonotoneTable, TableModule
+
+FORMS = ('discriminative', 'generative')
+SCORES = ('llr', 'id', 'ood')
+HIDDEN = (512, 512, 256)
+
+
+@dataclass(frozen=True)
+class UemConfig:
+    """
+    How the module is built and trained (defaults: the `cpu` preset on cached mixes).
+
+    form: of the two-class head. alpha: weight of its own cross-entropy beside the loss of the
+        LLR; UEM takes 0 for discriminative and 0.5 for generative heads, None = that.
+    score: what is served, 'llr', or for ablations 'id' (-max_k F_k) or 'ood' (U_1 - U_0).
+    steps, batch, warmup, learning_rate: AdamW, linear warm-up, then linearly to 0.
+    pixel_step: every s-th row and column of the labels. select_every: steps between looks at AP on
+        the selection mixes; the best state is kept.
+    """
+
+    form: str = 'discriminative'
+    alpha: float | None = None
+    score: str = 'llr'
+    steps: int = 1500
+    batch: int = 4
+    warmup: int = 150
+    learning_rate: float = 5e-4
+    pixel_step: int = 3
+    select_every: int = 250
+    gmm: GmmSettings = field(default_factory=lambda: GmmSettings(every=3))
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name, known in (('form', FORMS), ('score', SCORES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f'uem {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
+                )
+        if min(self.steps, self.batch, self.pixel_step, self.select_every) < 1:
+            raise ConfigError('uem steps, batch, pixel_step and select_every must be at least 1')
+
+    @property
+    def own_weight(self) -> float:
+        """The alpha that counts."""
+        if self.alpha is not None:
+            return self.alpha
+        return 0.5 if self.form == 'generative' else 0.0
+
+
+class Uem(nn.Module):
+    """Projection and two-class head; float32 tokens (B, gh, gw, D) to U (B, gh, gw, 2)."""
+
+    def __init__(self, dim: int, config: UemConfig) -> None:
+        super().__init__()
+        self.config, self.dim = config, dim
+        first, second, last = HIDDEN
+        self.projection = nn.Sequential(
+            *(nn.Linear(dim, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU()),
+            nn.Linear(second, last),
+        )
+        self.head: nn.Module = (
+            GmmHead(last, 2, config.gmm) if config.form == 'generative' else nn.Linear(last, 2)
+        )
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the raw scores U of (generic inlier, outlier)."""
+        scores: torch.Tensor = self.head(self.projection(tokens))
+        return scores
+
+
+def log_likelihood_ratio(
+    outlier: torch.Tensor, inlier: torch.Tensor, known: torch.Tensor
+) -> torch.Tensor:
+    """
+    Return LLR = U_1 - U_0 - max_k F_k, higher = stranger.
+
+    outlier, inlier: U_1 and U_0, float of one shape. known: max_k F_k, the same shape.
+    """
+    return outlier - inlier - known
+
+
+def uem_loss(
+    scores: torch.Tensor, known: torch.Tensor, truth: torch.Tensor, own_weight: float
+) -> torch.Tensor:
+    """
+    Return BCE(LLR) + alpha CE(U) over pixels.
+
+    scores: U, float (N, 2). known: max_k F_k, float (N,). truth: int64 (N,), 1 = outlier.
+    """
+    ratio = log_likelihood_ratio(scores[:, 1], scores[:, 0], known)
+    loss = functional.binary_cross_entropy_with_logits(ratio, truth.to(ratio.dtype))
+    if own_weight:
+        loss = loss + own_weight * functional.cross_entropy(scores, truth)
+    return loss
+
+
+def contrast_loss(
+    module: Uem, projected: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor | float:
+    """Return the mixture's weighted contrast loss of patch features; 0 for a linear head."""
+    if not isinstance(module.head, GmmHead):
+        return 0.0
+    return CONTRAST_WEIGHT * module.head.training_loss(projected.flatten(0, -2), labels.flatten())
+
+
+class UemHead(HeadModule):
+    """
+    Segmenter and UEM as one head: decoder stage (closed-set logits), then the score.
+
+    table: the held-out table of the one score, None before calibration. The class choice is made
+    by the table of the set, after the graph.
+    """
+
+    head_inputs: tuple[str, ...]
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        module: Uem,
+        classes: Sequence[str],
+        table: MonotoneTable | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.layers = 'uem', segmenter.layers
+        self.compiled_classes = tuple(classes)
+        self.upsampling = segmenter.upsampling
+        self.decoder, self.module = segmenter, module
+        self.head_inputs = ('logits', segmenter.layers[-1])
+        self.table = TableModule(table) if table is not None else None
+        self.requires_grad_(False).eval()
+
+    def score(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """Return the raw score (B, gh*f, gw*f) of the segmenter's logits and the last tokens."""
+        known = logits.amax(-1)
+        if self.module.config.score == 'id':
+            return -known
+        fine = functional.interpolate(
+            self.module(last.float()).permute(0, 3, 1, 2),
+            [last.shape[1] * self.upsampling, last.shape[2] * self.upsampling],
+            mode='bilinear',
+            align_corners=False,
+        )
+        if self.module.config.score == 'ood':
+            return fine[:, 1] - fine[:, 0]
+        return log_likelihood_ratio(fine[:, 1], fine[:, 0], known)
+
+    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
+        logits = self.decoder(*(layer.float() for layer in tokens))
+        return self.score(logits, tokens[-1]).unsqueeze(1), logits.argmax(-1).to(torch.uint8)
+
+    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return (surprisal, labels) of logits, last tokens and in_distribution (not read)."""
+        logits, last = inputs[0].float(), inputs[1]
+        if self.table is None:
+            raise ConfigError('the model has no held-out table: run calibrate')
+        return self.table(self.score(logits, last)), logits.argmax(-1).to(torch.uint8)
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (surprisal, labels), see HeadModule."""
+        *tokens, in_distribution = inputs
+        logits = self.decoder(*(layer.float() for layer in tokens))
+        surprisal, labels = self.top(logits, tokens[-1], in_distribution)
+        return surprisal, labels

@@ -1,0 +1,235 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training of UEM on cached tokens of mixes; everything of the segmenter stays frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from ood_perception.errors import DataError
+from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .data import IGNORED
+from .features import FeatureSet
+from .fpn import UPSAMPLING
+from .gmm import GmmHead, GmmSettings
+from .heads.uem import Uem, UemConfig, contrast_loss, log_likelihood_ratio, uem_loss
+from .mixes import OUTLIER
+from .segmenter import MapUpsampler, Segmenter, cell_labels, rate_factor, tokens_of
+
+LOG = logging.getLogger(__name__)
+Known = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class UemTraining:
+    """A trained module; history: (step, mean loss since the last look, AP on the selection)."""
+
+    module: Uem
+    best_step: int
+    history: tuple[tuple[int, float, float], ...]
+
+
+@torch.no_grad()
+def known_scores(segmenter: Segmenter, features: FeatureSet, progress: bool = True) -> Known:
+    """Return max_k F_k of every picture, float16 (n, 4 gh, 4 gw): constant while UEM learns."""
+    pictures = range(len(features.names))
+    maps = [
+        segmenter(*tokens_of(features, segmenter.layers, [i]))[0].amax(-1).half().numpy()
+        for i in tqdm(pictures, desc='known scores', unit='picture', disable=not progress)
+    ]
+    return np.stack(maps)
+
+
+def fit_uem(
+    train: tuple[FeatureSet, Known],
+    select: tuple[FeatureSet, Known],
+    layer: str,
+    config: UemConfig,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> UemTraining:
+    """
+    Train on mixes and keep the state with the best AP of the LLR on the selection mixes.
+
+    train, select: features with labels (OUTLIER, IGNORED or a known class) and their known_scores;
+    the selection's objects are foreign to the training's. layer: of the last tokens.
+    checkpoint: a file to resume from, written at every look. The same seed gives the same module
+    on one machine, resumed or not.
+    """
+    if not any((np.asarray(select[0].labels[i]) == OUTLIER).any() for i in range(len(select[1]))):
+        raise DataError('no selection mix holds an outlier: draw more, or raise the probability')
+    run = _Run(train, layer, config)
+    parts = [train[0].key, select[0].key, select[0].names, layer, asdict(config)]
+    key = hashlib.sha256(json.dumps([*parts, _digest(train[1])]).encode()).hexdigest()
+    run.restore(load_checkpoint(checkpoint, key) if checkpoint else None)
+    bar = tqdm(total=config.steps, initial=run.step, desc='uem', unit='step', disable=not progress)
+    losses: list[float] = []
+    while run.step < config.steps:
+        losses.append(run.advance())
+        bar.update()
+        if run.step % config.select_every == 0 or run.step == config.steps:
+            precision = average_precision(run.module, *select, layer)
+            run.keep(float(np.mean(losses)), precision)
+            LOG.info(
+                'uem step %d/%d: loss %.4f, AP on the selection %.4f',
+                *(run.step, config.steps, np.mean(losses), precision),
+            )
+            losses = []
+            if checkpoint:
+                save_checkpoint(checkpoint, run.state(), key)
+    bar.close()
+    return run.result()
+
+
+@torch.no_grad()
+def average_precision(module: Uem, features: FeatureSet, known: Known, layer: str) -> float:
+    """Return the AP of the LLR against pasted pixels, every third row and column."""
+    module.eval()
+    coarse, fine = (MapUpsampler(features, factor, 3) for factor in (1, UPSAMPLING))
+    pictures = []
+    for i in range(len(features.names)):
+        scores = coarse(module(tokens_of(features, [layer], [i])[0]))[0]
+        constant = fine(torch.from_numpy(known[i : i + 1]).float()[..., None])[0, ..., 0]
+        ratio = log_likelihood_ratio(scores[..., 1], scores[..., 0], constant).numpy()
+        labels = np.asarray(features.labels[i])[::3, ::3]
+        truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
+        pictures.append(scored_picture(ratio.astype(np.float32), truth.astype(np.uint8)))
+    return pixel_metrics(pool(pictures)).average_precision
+
+
+class _Run:
+    """One training run: module, optimiser, and the best state so far."""
+
+    def __init__(self, train: tuple[FeatureSet, Known], layer: str, config: UemConfig) -> None:
+        self.features, self.known = train
+        self.layer, self.config, self.step = layer, config, 0
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.module = Uem(self.features.tokens[layer].shape[-1], config)
+        self.optimizer = torch.optim.AdamW(
+            self.module.parameters(), config.learning_rate, weight_decay=0.0
+        )
+        self.coarse = MapUpsampler(self.features, 1, config.pixel_step)
+        self.fine = MapUpsampler(self.features, UPSAMPLING, config.pixel_step)
+        self.history: list[tuple[int, float, float]] = []
+        self.best: dict[str, torch.Tensor] = {}
+
+    def advance(self) -> float:
+        """Do one step; its mixes depend on seed and step alone. Return its loss."""
+        self.module.train()
+        config, count = self.config, len(self.features.names)
+        random = np.random.default_rng((config.seed, self.step))
+        indices = sorted(random.choice(count, min(config.batch, count), replace=False).tolist())
+        row, column = (int(v) for v in random.integers(config.pixel_step, size=2))
+        for group in self.optimizer.param_groups:
+            group['lr'] = config.learning_rate * rate_factor(
+                self.step, config.steps, config.warmup
+            )
+        loss = self._loss(indices, row, column)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def _loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        step = self.config.pixel_step
+        labels = np.stack([self.features.labels[i] for i in indices])
+        projected = self.module.projection(tokens_of(self.features, [self.layer], indices)[0])
+        scores = self.coarse(self.module.head(projected), row, column).flatten(0, 2)
+        constant = torch.from_numpy(np.stack([self.known[i] for i in indices])).float()
+        known = self.fine(constant[..., None], row, column).flatten()
+        pixels = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()
+        scored = pixels != IGNORED
+        truth = (pixels == OUTLIER).long()
+        loss = uem_loss(scores[scored], known[scored], truth[scored], self.config.own_weight)
+        if not isinstance(self.module.head, GmmHead):
+            return loss
+        cells = torch.from_numpy(cell_labels(labels, projected.shape[1:3]).astype(np.int64))
+        two = torch.where(cells == IGNORED, IGNORED, (cells == OUTLIER).long())
+        return loss + contrast_loss(self.module, projected, two)
+
+    def keep(self, loss: float, precision: float) -> None:
+        """Add a look to the history; remember the weights when it is the best."""
+        if all(precision > known for _, _, known in self.history):
+            self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        self.history.append((self.step, loss, precision))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all tensors that resuming needs."""
+        state = {f'module.{k}': v.clone() for k, v in self.module.state_dict().items()}
+        state |= {f'best.{k}': v for k, v in self.best.items()}
+        for index, values in self.optimizer.state_dict()['state'].items():
+            state |= {f'optimizer.{index}.{k}': v for k, v in values.items()}
+        if isinstance(self.module.head, GmmHead):
+            state |= {'gmm.queue': self.module.head.queue, 'gmm.place': self.module.head.place}
+        state['history'] = torch.tensor(self.history, dtype=torch.float64)
+        return state | {'step': torch.tensor(self.step)}
+
+    def restore(self, state: dict[str, torch.Tensor] | None) -> None:
+        """Take up what state() gave, if anything."""
+        if state is None:
+            return
+        self.module.load_state_dict(_part(state, 'module.'))
+        self.best, self.step = _part(state, 'best.'), int(state['step'])
+        self.history = [(int(a), float(b), float(c)) for a, b, c in state['history']]
+        head = self.module.head
+        if isinstance(head, GmmHead):
+            head.queue.copy_(state['gmm.queue'])
+            head.place.copy_(state['gmm.place'])
+            head.steps = self.step
+        whole = self.optimizer.state_dict()
+        for name, value in _part(state, 'optimizer.').items():
+            index, field = name.split('.')
+            whole['state'].setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict(whole)
+
+    def result(self) -> UemTraining:
+        """Return the best state's module, in evaluation mode."""
+        self.module.load_state_dict(self.best)
+        best_step = max(self.history, key=lambda look: look[2])[0]
+        return UemTraining(self.module.eval(), best_step, tuple(self.history))
+
+
+def save_uem(path: Path, module: Uem) -> None:
+    """Write a module as safetensors; its configuration is in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+    values = {'dim': module.dim, 'config': asdict(module.config)}
+    save_file(tensors, path, metadata={'uem': json.dumps(values)})
+
+
+def load_uem(path: Path) -> Uem:
+    """Read what save_uem wrote; DataError where it is something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework='pt') as stream:
+            values = json.loads((stream.metadata() or {})['uem'])
+        config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
+        module = Uem(values['dim'], UemConfig(**config))
+        module.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise DataError(f'{path} is no UEM of this trainer: {error}') from error
+    return module.requires_grad_(False).eval()
+
+
+def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _digest(known: Known) -> str:
+    return hashlib.sha256(np.ascontiguousarray(known)).hexdigest()
