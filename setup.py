@@ -46,6 +46,14 @@ BAGS = [
     'mcap>=1.1,<2',
     'backports.zstd>=1,<2; python_version<"3.14"',
 ]
+CUDA = 'cuda-bindings>=12.6,<14'
+# TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
+RTX_WHEELS = "; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'"
+TENSORRT_RTX = [
+    CUDA,
+    f'tensorrt-rtx-cu13-libs>=1.5,<2{RTX_WHEELS}',
+    f'tensorrt-rtx-cu13-bindings>=1.5,<2{RTX_WHEELS}',
+]
 TRAIN = [
     'torch>=2.6,<3',
     'transformers>=4.56,<6',
@@ -58,7 +66,9 @@ TRAIN = [
 ]
 
 # torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
+SUBMISSION = ['h5py>=3.8,<4']
 TEST = [
+    *SUBMISSION,
     'pytest>=8,<10',
     'scikit-learn>=1.4,<2',
     'scipy>=1.11,<2',
@@ -95,9 +105,11 @@ setup(
         'ros-jazzy': ros_wheels('jazzy'),
         'ros-kilted': ros_wheels('kilted'),
         'onnxruntime': ['onnxruntime>=1.20,<2'],
+        'tensorrt': [CUDA],
+        'tensorrt-rtx': TENSORRT_RTX,
         'bags': BAGS,
         'train': TRAIN,
-        'submission': ['h5py>=3.8,<4'],
+        'submission': SUBMISSION,
         'test': TEST,
     },
     zip_safe=False,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -95,6 +96,24 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(tiny_bundle, tmp_p
     assert 'another bundle or other settings' in capsys.readouterr().err
     facts = json.loads((out / 'anomaly_p_ours_AnomalyTrack-all.json').read_text())
     assert facts['bundle'] == 'tiny'
+
+
+def test_the_splits_of_a_track_share_their_files(tiny_bundle, tmp_path, capsys):
+    folder = write_track(tmp_path)
+    assert submit(tiny_bundle, tmp_path, tmp_path / 'out', '--format', 'npy') == 0
+    for number in range(100):
+        content = (folder / 'images/validation0000.png').read_bytes()
+        (folder / f'images/street{number:04d}.png').write_bytes(content)
+    whole = ('--format', 'npy')
+    assert submit(tiny_bundle, tmp_path, tmp_path / 'out', *whole, data='smiyc_anomaly/all') == 0
+    assert '110 files, 100 written now' in capsys.readouterr().out
+
+
+def test_hdf5_without_its_package_says_what_to_install(tiny_bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'h5py', None)
+    write_track(tmp_path)
+    assert submit(tiny_bundle, tmp_path, tmp_path / 'out') == 2
+    assert "pip install 'ood_perception[submission]'" in capsys.readouterr().err
 
 
 def test_scores_outside_the_predicted_ground_are_zero(tiny_bundle, tmp_path):

@@ -201,7 +201,8 @@ def main(arguments: Sequence[str]) -> int:
             'bundle_sha256': bundle.sha256,
             'engine': dict(engine.description),
             'settings': asdict(settings),
-            'set': data.name,
+            # The splits of a track share its folder, those of LaRS do not.
+            'set': data.name if data.kind == 'maritime' else target.folder.name,
             'licence': data.licence,
         }
         if data.kind == 'maritime':
