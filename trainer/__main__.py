@@ -22,6 +22,7 @@ STAGES = {
     'train': 'all of it: pack and everything before',
 }
 OTHERS = {
+    'build': 'build the engine of a bundle, here or ahead of time for named GPUs',
     'evaluate': 'measure bundles on labelled sets: numbers, tables, a page; compare results',
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
