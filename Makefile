@@ -12,7 +12,7 @@ BUNDLE = ood_perception/bundles/road_default
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv check-python bundle tables table-bundles bench clean test-ros
+.PHONY: help demo test lint venv check-python bundle tables table-bundles bench bench-gpu clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14

@@ -48,7 +48,8 @@ BAGS = [
 ]
 CUDA = 'cuda-bindings>=12.6,<14'
 # TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
-RTX_WHEELS = "; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'"
+X86_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
+RTX_WHEELS = f"{X86_LINUX} and python_version < '3.14'"
 TENSORRT_RTX = [
     CUDA,
     f'tensorrt-rtx-cu13-libs>=1.5,<2{RTX_WHEELS}',
@@ -65,8 +66,8 @@ TRAIN = [
     'scipy>=1.11,<2',
 ]
 
-# torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
 SUBMISSION = ['h5py>=3.8,<4']
+# torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
 TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
