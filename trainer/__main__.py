@@ -29,9 +29,11 @@ OTHERS = {
     'operating-point': 'choose rate and minimum area from clean frames',
     'submission': 'write the files for benchmarks with hidden labels',
     'tracking': 'what m-of-n persistence saves and costs, on sequences',
+    'quantize': 'give a bundle its int8 precision, with what it costs',
     'promise': 'observed against promised false-alarm rates, per class',
     'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
 }
+MODULES = {'quantize': 'quantization'}  # commands are verbs where their module is a noun
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
         if arguments and arguments[0] in OTHERS:
-            module = importlib.import_module(f'.{arguments[0].replace("-", "_")}', __package__)
+            name = MODULES.get(arguments[0], arguments[0].replace('-', '_'))
+            module = importlib.import_module(f'.{name}', __package__)
             return int(module.main(arguments[1:]) or 0)
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:

@@ -1,0 +1,156 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The trainer's part of int8: ranges from frames, layers kept by effect, facts in the bundle."""
+
+import dataclasses
+import json
+
+import numpy as np
+import onnx
+import pytest
+from bundles import write_tiny_bundle
+from quantized_bundles import add_block, measured_facts, write_golden
+
+from ood_perception.bundle.manifest import PrecisionSpec
+from ood_perception.bundle.store import load_bundle
+from ood_perception.engines import create_checked_engine
+from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.quantize_facts import Quantization, read_quantization
+
+pytest.importorskip('torch')
+pytest.importorskip('onnxruntime')
+
+from trainer.quantization import (
+    CARD_TITLE,
+    MOST_KEPT,
+    precision_spec,
+    search,
+    write_precisions,
+)
+from trainer.quantization_cost import Cost, groups_of
+from trainer.quantization_ranges import exponents_of, measured_quantization
+
+NAMES = [
+    f'/blocks.{i}/{kind}/MatMul' for i in range(3) for kind in ('attention/o_proj', 'mlp/fc2')
+]
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    path = write_tiny_bundle(tmp_path / 'tiny')
+    model = onnx.load(path / 'backbone.onnx')
+    add_block(model)
+    onnx.save(model, path / 'backbone.onnx')
+    manifest = json.loads((path / 'manifest.json').read_text())
+    write_golden(path, manifest)
+    from bundles import write_manifest
+
+    write_manifest(path, manifest)
+    return path
+
+
+def images():
+    return np.random.default_rng(2).integers(0, 256, (2, 56, 84, 3), dtype=np.uint8)
+
+
+def test_channels_are_divided_by_the_root_of_both_spreads():
+    ranges = np.array([[[-8.0, -1.0, 0.0], [2.0, 1.0, 2.0]]], np.float32)
+    weights = np.array([1.0, 1.0, 4.0], np.float32)
+    # log2 of sqrt(8/1), sqrt(1/1), sqrt(2/4) = 1.5, 0, -0.5; their mean is 1/3
+    assert exponents_of(ranges, weights) == (1, 0, -1)
+
+
+def test_dead_channels_have_finite_divisors():
+    zero = np.zeros((2, 2, 3), np.float32)
+    assert exponents_of(zero, np.zeros(3, np.float32)) == (0, 0, 0)
+
+
+def test_ranges_are_those_of_the_smoothed_tensors(backbone):
+    facts = measured_quantization(backbone / 'backbone.onnx', images())
+    reference = measured_facts(onnx.load(backbone / 'backbone.onnx'), images(), smoothing=False)
+
+    assert set(facts.ranges) == set(reference.ranges)
+    assert set(facts.smoothing) == {'normed', 'normed_y', 'mixed_values'}
+    for name in set(facts.ranges) - set(facts.smoothing):
+        # the mean over frames lies inside the extremes of all frames
+        low, high = facts.ranges[name]
+        assert reference.ranges[name][0] <= low < high <= reference.ranges[name][1]
+
+
+def test_products_are_grouped_by_kind():
+    assert groups_of([*NAMES, '/stem']) == {
+        'attention/o_proj': tuple(NAMES[0::2]),
+        'mlp/fc2': tuple(NAMES[1::2]),
+        '/stem': ('/stem',),
+    }
+
+
+class Bench:
+    """Costs that are known: each product in int8 adds its own loss."""
+
+    def __init__(self, losses):
+        self.losses, self.asked = losses, []
+
+    def outputs(self, precision, facts):
+        self.asked.append(facts.kept)
+        return facts.kept
+
+    def cost(self, kept):
+        loss = sum(value for name, value in self.losses.items() if name not in kept)
+        return Cost(80 - loss, loss, (loss - 0.1, loss + 0.1), loss, loss, 1.0, 0.5)
+
+
+FACTS = Quantization({'x': (0.0, 1.0)})
+
+
+def test_what_costs_most_stays_in_bf16_and_no_more():
+    losses = dict.fromkeys(NAMES, 0.01) | {'/blocks.1/mlp/fc2/MatMul': 0.6}
+    bench = Bench(losses)
+
+    found = search(bench, FACTS, NAMES)
+
+    assert found.chosen.kept == ('/blocks.1/mlp/fc2/MatMul',)
+    assert set(found.trials) >= {'all int8', 'without mlp/fc2', 'without attention/o_proj'}
+    assert bench.asked[0] == ()
+
+
+def test_nothing_is_kept_where_nothing_hurts():
+    assert search(Bench(dict.fromkeys(NAMES, 0.01)), FACTS, NAMES).chosen.kept == ()
+
+
+def test_only_so_many_are_kept():
+    names = [f'/blocks.{i}/mlp/fc2/MatMul' for i in range(12)]
+    found = search(Bench(dict.fromkeys(names, 1.0)), FACTS, names)
+    assert len(found.chosen.kept) == MOST_KEPT
+
+
+def test_bounds_leave_room_over_what_was_measured():
+    cost = Cost(79.9, 0.1, (0.0, 0.2), 0.02, 0.2, 0.998, 0.45)
+    bench = type('B', (), {'pictures': [1, 2], 'float_precision': 80.0})()
+    spec = precision_spec(cost, bench, 'quantization.json', {})
+    assert spec.surprisal_tolerance == pytest.approx(0.6)
+    assert spec.label_agreement == pytest.approx(0.99)
+    small = precision_spec(dataclasses.replace(cost, difference_999=0.01), bench, '', {})
+    assert small.surprisal_tolerance == 0.25
+
+
+def test_a_bundle_gets_facts_manifest_and_card_and_serves(backbone):
+    bundle = load_bundle(backbone)
+    facts = measured_facts(onnx.load(backbone / 'backbone.onnx'), images())
+    measured = {
+        'pictures': 2, 'data': 'noise', 'float32_average_precision': 80.0,
+        'relative_time_of_backbone': 0.4,
+    }  # fmt: skip
+    spec = PrecisionSpec(0.12, (0.01, 0.23), 0.6, 0.9, 'quantization.json', measured)
+    for _ in range(2):  # the second time replaces, it does not add
+        write_precisions(bundle, backbone, facts, {'int8': spec})
+        bundle = load_bundle(backbone)
+
+    card = (backbone / 'MODEL_CARD.md').read_text()
+    assert card.count(CARD_TITLE) == 1
+    assert '| int8 | 0.12 | 0.01 to 0.23 | 0.40 |' in card
+    assert bundle.manifest.precisions == {'int8': spec}
+    assert read_quantization(bundle.path('quantization.json')) == facts
+    engine, report = create_checked_engine(bundle, EngineOptions('onnxruntime', 'int8', 1))
+    engine.close()
+    assert 0 < report.surprisal_difference < 0.6
