@@ -193,6 +193,10 @@ def test_the_metadata_says_what_is_in_the_bag(run, tmp_path):
         assert row['message_count'] == 4
         assert row['topic_metadata']['serialization_format'] == 'cdr'
         assert row['topic_metadata']['type_description_hash'].startswith('RIHS01_')
+        # rosbag2 before version 9 of the file: a YAML text, enumerations as numbers
+        (quality,) = yaml.safe_load(row['topic_metadata']['offered_qos_profiles'])
+        assert (quality['history'], quality['reliability'], quality['durability']) == (1, 1, 2)
+        assert quality['deadline'] == {'sec': 9223372036, 'nsec': 854775807}
 
 
 def test_the_report_counts_and_the_page_can_be_read(run, tmp_path):

@@ -52,7 +52,10 @@ class ResultBag:
         self._writer.open()
         self._connections = {
             (camera, name): self._writer.add_connection(
-                output_topic(camera, name), message_type(name), typestore=cdr.store
+                output_topic(camera, name),
+                message_type(name),
+                typestore=cdr.store,
+                offered_qos_profiles=[_quality()],
             )
             for camera in cameras
             for name in self._outputs
@@ -77,6 +80,28 @@ class ResultBag:
             self._writer.close()
         else:
             self._writer.abort()
+
+
+def _quality() -> Any:
+    """
+    Return the quality of service of the outputs, as rosbag2 records it: reliable, depth 1.
+
+    Without one, newer versions of `ros2 bag play` have nothing to parse and older ones guess.
+    """
+    from rosbags import interfaces as kinds
+
+    unbounded = kinds.QosTime(*divmod((1 << 63) - 1, 1_000_000_000))
+    return kinds.Qos(
+        history=kinds.QosHistory.KEEP_LAST,
+        depth=1,
+        reliability=kinds.QosReliability.RELIABLE,
+        durability=kinds.QosDurability.VOLATILE,
+        deadline=unbounded,
+        lifespan=unbounded,
+        liveliness=kinds.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=unbounded,
+        avoid_ros_namespace_conventions=False,
+    )
 
 
 def output_topic(camera: str, name: str) -> str:
