@@ -28,7 +28,7 @@ from .layout import need_count, picture_list
 from .lost_and_found import IMAGE_SUFFIX, frame_name
 from .lost_and_found import LICENCE as PICTURES_LICENCE
 
-LICENCE = f'labels CC BY 4.0; pictures: {PICTURES_LICENCE}, Cityscapes licence for Static'
+LICENCE = f'labels: see its site; pictures: {PICTURES_LICENCE}, Cityscapes licence for Static'
 SOURCE = 'https://fishyscapes.com/dataset'
 LOST_AND_FOUND_COUNT, STATIC_COUNT = 100, 30
 _LABELS = 'fishyscapes_lostandfound'

@@ -54,7 +54,7 @@ CLASSES = ClassMap(
     tuple(color for _, color in _CLASSES),
     {**{index: index for index in range(len(_CLASSES))}, 255: IGNORED},
 )
-LICENCE = 'IDD terms (research)'
+LICENCE = "IDD's terms, see its site"
 SOURCE = 'https://idd.insaan.iiit.ac.in'
 _PAINT = (
     'paint the polygons with github.com/AutoNUE/public-code: python preparation/createLabels.py '

@@ -39,7 +39,7 @@ ANOMALIES = anomaly_classes({**dict.fromkeys(_KNOWN, NORMAL), _ANOMALY_ID: ANOMA
 OBSTACLES = anomaly_classes(
     {0: NORMAL, **dict.fromkeys(_KNOWN[1:], IGNORED), _ANOMALY_ID: ANOMALY, 255: IGNORED}
 )
-LICENCE = "IDD's terms for its pictures (research); labels: see its makers"
+LICENCE = "IDD's terms for its pictures; labels: see its makers"
 SOURCE = 'https://github.com/vojirt/benchmark_issu (benchmark/datasets/scripts/DOWNLOAD.md)'
 _IMAGE, _LABEL = '_leftImg8bit', '_gtFine_csT'
 _TESTS = {

@@ -29,7 +29,7 @@ CLASSES = ClassMap(
     ((247, 195, 37), (41, 167, 224), (90, 75, 164)),
     {0: 0, 1: 1, 2: 2, 255: IGNORED},
 )
-LICENCE = 'LaRS terms (non-commercial research)'
+LICENCE = 'see its site'
 SOURCE = 'https://lojzezust.github.io/lars-dataset'
 _LABELLED = ('train', 'val')
 

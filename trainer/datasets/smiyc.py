@@ -24,7 +24,7 @@ from .anomaly import PLAIN
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, picture_list
 
-LICENCE = 'mixed per-picture licences, listed on its site; research'
+LICENCE = 'see its site; pictures of several licences'
 SOURCE = 'https://segmentmeifyoucan.com/datasets'
 _SNOW, _NIGHT, _VALIDATION = ('snowstorm1', 'snowstorm2'), ('driveway',), ('validation',)
 _TEST = (

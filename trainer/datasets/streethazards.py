@@ -55,7 +55,7 @@ CLASSES = ClassMap(
 ANOMALIES = anomaly_classes(
     {**dict.fromkeys(range(_UNLABELLED, _ANOMALY), NORMAL), _ANOMALY: ANOMALY, 255: IGNORED}
 )
-LICENCE = 'MIT (rendered by its makers)'
+LICENCE = 'see its makers (their code is MIT)'
 SOURCE = 'https://github.com/hendrycks/anomaly-seg (streethazards_train, streethazards_test)'
 _PARTS = {'train': ('train', 'training'), 'val': ('train', 'validation'), 'test': ('test', 'test')}
 
