@@ -1,0 +1,81 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The head's benchmark and the torch process that bundles are compared with, on tiny sizes."""
+
+import argparse
+import json
+
+import pytest
+
+torch = pytest.importorskip('torch')
+pytest.importorskip('transformers')
+pytest.importorskip('openvino')
+pytest.importorskip('onnxruntime')
+
+from ood_perception.bench.protocol import Worker, take_turns  # noqa: E402
+from ood_perception.bench.references import trainer_module  # noqa: E402
+from ood_perception.bench.tables import form_markdown, share_markdown  # noqa: E402
+from ood_perception.errors import ConfigError  # noqa: E402
+from trainer.bench_head import measure, time_forms  # noqa: E402
+from trainer.bench_models import named_backbone, random_pixood  # noqa: E402
+from trainer.heads.pixood_module import PixOODHead  # noqa: E402
+
+
+def test_both_forms_are_the_distances_and_ours_errs_less():
+    rows = time_forms((3, 4), classes=2, etalons=20, factor=3, dim=32, rounds=2)
+
+    assert [row['runtime'] for row in rows] == ['torch', 'onnxruntime', 'openvino']
+    for row in rows:
+        assert row['fast_error'] < 1e-5
+        assert row['naive_error'] < 1e-4
+        least, greatest = row['ratio']['least'], row['ratio']['greatest']
+        assert least <= row['ratio']['median'] <= greatest
+    assert form_markdown({'forms': rows}).count('\n') == 4
+
+
+def test_heads_are_put_in_proportion_to_every_backbone():
+    options = argparse.Namespace(
+        grid=[(2, 3)], bank=[(1, 8), (3, 8)], backbone='dinov2-s14', factor=2, rounds=2,
+        no_forms=True,
+    )  # fmt: skip
+    report = json.loads(json.dumps(measure(options)))
+
+    assert {(row['backbone'], row['classes']) for row in report['shares']} == {
+        (f'dinov2-s14 {kind}', count) for kind in ('bf16', 'f32') for count in (1, 3)
+    }
+    assert all(row['head_ms'] > 0 and row['backbone_ms'] > 0 for row in report['shares'])
+    assert '| 2x3 | dinov2-s14 f32 |' in share_markdown(report)
+
+
+def test_the_naive_head_of_the_benchmark_is_the_head():
+    """The two forms that are timed against each other give the same surprisal."""
+    model = random_pixood([9, 4], 16, ('tokens_0', 'tokens_1'))
+    tokens = [torch.randn(1, 4, 5, 16) for _ in range(2)]
+    chosen = torch.ones(2)
+
+    ours, labels = PixOODHead(model, 7)(*tokens, chosen)
+    naive, same = PixOODHead(model, 7, naive=True)(*tokens, chosen)
+
+    assert ours.shape == (1, 28, 35)
+    torch.testing.assert_close(ours, naive, rtol=1e-4, atol=1e-3)
+    assert torch.equal(labels, same)
+
+
+def test_the_torch_process_times_backbone_and_naive_distances():
+    task = {
+        'backbone': 'dinov2-s14', 'layers': [11, 2], 'height': 28, 'width': 42, 'upsampling': 2,
+        'etalons': [5, 3], 'threads': 1, 'batch': 2,
+    }  # fmt: skip
+    with Worker('torch', trainer_module(), task, slow=True) as worker:
+        assert worker.ready()['etalons'] == [5, 3]
+        take_turns([worker], runs=2, warmup=1)
+        assert worker.error == ''
+        assert {name: len(ms) for name, ms in worker.times().items()} == {
+            'torch_backbone': 2, 'naive_distances': 2,
+        }  # fmt: skip
+
+
+def test_a_backbone_that_has_no_sizes_is_refused():
+    with pytest.raises(ConfigError, match='dinov2-s14'):
+        named_backbone('resnet50')
+    assert named_backbone('dinov2-reg-s14').architecture.registers == 4
