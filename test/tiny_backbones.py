@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from trainer.backbones import Architecture, Backbone, build
@@ -16,11 +18,11 @@ ARCHITECTURES = {
 }
 
 
-def tiny_backbone(family: str = 'dinov2', seed: int = 0) -> Backbone:
-    """Return a three-block random backbone; every parameter is away from its neutral value."""
+def tiny_backbone(family: str = 'dinov2', seed: int = 0, depth: int = 3) -> Backbone:
+    """Return a small random backbone; every parameter is away from its neutral value."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        backbone = build(ARCHITECTURES[family])
+        backbone = build(replace(ARCHITECTURES[family], depth=depth))
         with torch.no_grad():
             for parameter in backbone.parameters():
                 parameter.add_(0.2 * torch.randn(parameter.shape))

@@ -21,7 +21,12 @@ from ood_perception.errors import ConfigError
 
 from .classifier import ClassifierConfig
 from .condensation import CondensationSettings
+from .heads import head_stages
+from .heads.uem import UemConfig
+from .mixes import MixSettings
 from .patches import PatchSettings
+from .segmenter import SegmenterConfig
+from .views import ViewSettings
 
 GOLDEN = ('rendered', 'pictures')
 DATA_ENV = 'OOD_DATA'
@@ -95,6 +100,26 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class OutlierConfig:
+    """
+    The objects of outlier exposure.
+
+    folder: with images/ and instances.json in COCO's format, relative to the data set's parent
+        where it is not absolute. Half of its pictures train, half only choose (by their names).
+    exclude: categories that are left out. most: objects to train with, drawn by seed; 0 = all.
+    """
+
+    folder: str = 'outlier_objects'
+    exclude: tuple[str, ...] = ()
+    most: int = 0
+    seed: int = 42
+
+    def folder_at(self, data_root: Path) -> Path:
+        """Return the folder, given the data set's."""
+        return data_root.parent / Path(self.folder).expanduser()
+
+
+@dataclass(frozen=True)
 class BundleConfig:
     """
     What the bundle says.
@@ -117,12 +142,17 @@ class BundleConfig:
             raise ConfigError(f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}')
 
 
+_SEEDED = ('classifier', 'condensation', 'views', 'segmenter', 'outliers', 'mixes', 'uem')
+_KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:])
+
+
 @dataclass(frozen=True)
 class Recipe:
     """
     All that a bundle follows from.
 
-    name: of the bundle. seed: of classifier and condensation (it replaces theirs).
+    name: of the bundle. seed: of every section that has one (it replaces theirs).
+    The sections from classifier to uem belong to kinds of heads; the others' are not read.
     """
 
     name: str
@@ -134,10 +164,15 @@ class Recipe:
     patches: PatchSettings = field(default_factory=PatchSettings)
     condensation: CondensationSettings = field(default_factory=CondensationSettings)
     head: HeadConfig = field(default_factory=HeadConfig)
+    views: ViewSettings = field(default_factory=ViewSettings)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    outliers: OutlierConfig = field(default_factory=OutlierConfig)
+    mixes: MixSettings = field(default_factory=MixSettings)
+    uem: UemConfig = field(default_factory=UemConfig)
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for part in ('classifier', 'condensation'):
+        for part in _SEEDED:
             seeded = dataclasses.replace(getattr(self, part), seed=self.seed)
             object.__setattr__(self, part, seeded)
 
@@ -149,6 +184,9 @@ class Recipe:
         """Return JSON values without places of this machine: a weight file by its name alone."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         values['data'].pop('root')
+        used = head_stages(self.head.kind).sections
+        for section in set(_KIND_SECTIONS) - set(used):
+            del values[section]
         weights = Path(self.backbone.weights)
         if weights.suffix in ('.safetensors', '.onnx'):
             values['backbone']['weights'] = weights.name

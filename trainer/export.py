@@ -51,7 +51,7 @@ def export_stages(
     movable: Callable[[dict[str, Array]], Collection[str]] | None = None,
 ) -> ExportedStages:
     """
-    Write backbone.onnx, backbone.data and head.onnx.
+    Write backbone.onnx, backbone.data, where the head has one decoder.onnx, and head.onnx.
 
     backbone: Backbone.baked(h, w, layers): uint8 (B, h, w, 3) -> tokens of head.layers, in order.
     size: (h, w). weights: 'f16' stores the head's tensors that float16 holds exactly as float16
@@ -68,16 +68,19 @@ def export_stages(
     save(body, folder / 'backbone.onnx')
     with torch.no_grad():
         tokens = backbone(image)
+    stages = [StageSpec('backbone', 'backbone.onnx', ('image',), head.layers, BACKBONE_DATA, True)]
+    if head.decoder is not None:
+        output = head.head_inputs[0]
+        middle = to_onnx(head.decoder, tuple(tokens), head.layers, (output,))
+        save(middle, folder / 'decoder.onnx')
+        stages.append(StageSpec('decoder', 'decoder.onnx', head.layers, (output,), '', True))
     top = head_to_onnx(head, tokens)
     if weights == 'f16':
         store_half(top)
     save(top, folder / 'head.onnx')
-    head_inputs = (*head.layers, 'in_distribution')
-    stages = (
-        StageSpec('backbone', 'backbone.onnx', ('image',), head.layers, BACKBONE_DATA, True),
-        StageSpec('head', 'head.onnx', head_inputs, ('surprisal', 'labels')),
-    )
-    return ExportedStages(stages, external)
+    head_inputs = (*(head.head_inputs or head.layers), 'in_distribution')
+    stages.append(StageSpec('head', 'head.onnx', head_inputs, ('surprisal', 'labels')))
+    return ExportedStages(tuple(stages), external)
 
 
 class _AllOutputs(nn.Module):
@@ -88,7 +91,7 @@ class _AllOutputs(nn.Module):
         self.head = head
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.head.outputs(*inputs)
+        return self.head.top(*inputs)
 
 
 def head_to_onnx(head: HeadModule, tokens: Sequence[torch.Tensor]) -> Any:
@@ -98,11 +101,15 @@ def head_to_onnx(head: HeadModule, tokens: Sequence[torch.Tensor]) -> Any:
     The surprisal of compiled class i stays inside the graph under the name surprisal_of_<i>, so
     that a runtime can cut the graph down to other classes.
     """
-    inputs = (*tokens, torch.ones(len(head.compiled_classes)))
     with torch.no_grad():
-        count = len(head.outputs(*inputs)) - 2
+        between = dict(zip(head.layers, tokens, strict=True))
+        if head.decoder is not None:
+            between[head.head_inputs[0]] = head.decoder(*tokens)
+        read = head.head_inputs or head.layers
+        inputs = (*(between[name] for name in read), torch.ones(len(head.compiled_classes)))
+        count = len(head.top(*inputs)) - 2
     outputs = ['surprisal', 'labels', *(CLASS_SURPRISAL.format(i) for i in range(count))]
-    names = (*head.layers, 'in_distribution')
+    names = (*read, 'in_distribution')
     model = to_onnx(_AllOutputs(head), inputs, names, outputs, fixed=('in_distribution',))
     model.graph.value_info.extend(model.graph.output[2:])
     del model.graph.output[2:]
@@ -136,7 +143,7 @@ def to_onnx(
         )
     model = onnx.load_from_string(file.getvalue())
     _name_weights(model)
-    _declare_inputs(model, inputs, input_names)
+    _declare_inputs(model, inputs, input_names, fixed)
     onnx.checker.check_model(model)
     return model
 
@@ -171,13 +178,17 @@ def _name_weights(model: Any) -> None:
                 node.input[place] = renamed[name]
 
 
-def _declare_inputs(model: Any, inputs: Sequence[torch.Tensor], names: Sequence[str]) -> None:
+def _declare_inputs(
+    model: Any, inputs: Sequence[torch.Tensor], names: Sequence[str], fixed: Sequence[str]
+) -> None:
     """Restore inputs that the exporter dropped because no node reads them (contract)."""
     onnx = _onnx()
     present = {value.name for value in model.graph.input}
     for tensor, name in zip(inputs, names, strict=True):
         if name not in present:
-            shape = list(tensor.shape)
+            shape: list[int | str] = list(tensor.shape)
+            if name not in fixed:
+                shape[0] = 'batch'
             kind = onnx.TensorProto.FLOAT
             model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
 

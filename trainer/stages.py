@@ -89,11 +89,16 @@ class Trainer:
         root = self.recipe.data_root()
         pictures = load_pictures(data.layout, root, split)
         size = (view.height, view.width)
-        cache = (self.cache or cache_root()) / 'features'
         LOG.info('features of %s: %d pictures', split, len(pictures))
         wanted = View(size, view.policy, view.anchors, view.precision)
         layers = self.recipe.backbone.layers
-        return extract(pictures, self.backbone, layers, wanted, cache, progress=self.progress)
+        folder, bar = self.features_folder, self.progress
+        return extract(pictures, self.backbone, layers, wanted, folder, progress=bar)
+
+    @property
+    def features_folder(self) -> Path:
+        """Where tokens are kept."""
+        return (self.cache or cache_root()) / 'features'
 
     @cached_property
     def train_features(self) -> FeatureSet:

@@ -12,7 +12,7 @@ from ood_perception.errors import ConfigError
 if TYPE_CHECKING:
     from .base import HeadStages
 
-HEADS = {'pixood': ('pixood_stages', 'PixOODStages')}
+HEADS = {'pixood': ('pixood_stages', 'PixOODStages'), 'uem': ('uem_stages', 'UemStages')}
 
 
 def head_stages(kind: str) -> type[HeadStages]:

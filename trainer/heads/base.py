@@ -23,6 +23,9 @@ class HeadModule(nn.Module, ABC):
     selection: 'min' for one score a class, 'gated' or 'unified' for one score in all.
     calibration: 'held-out' or 'paper', as in the bundle's HeadSpec.
     layers: names of the token inputs, in the order of forward's arguments.
+    decoder: a stage of its own between backbone and head, None = the head reads the tokens.
+        It maps the tokens of `layers` to the tensor that head_inputs[0] names; the other
+        head_inputs are layers. `top` is the head behind it.
     compiled_classes: the classes of the in_distribution input.
     raw_scores: the uncalibrated scores that the calibration tables are fitted on.
     """
@@ -32,8 +35,14 @@ class HeadModule(nn.Module, ABC):
     selection: str = 'unified'
     calibration: str = 'held-out'
     layers: tuple[str, ...]
+    decoder: nn.Module | None
+    head_inputs: tuple[str, ...] = ()
     compiled_classes: tuple[str, ...]
     upsampling: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = None
 
     @abstractmethod
     def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,6 +63,14 @@ class HeadModule(nn.Module, ABC):
         inputs: the tokens of `layers` in order, then in_distribution float32 (C,).
         surprisal: float32 (B, gh*f, gw*f) >= 0. labels: uint8, same shape.
         """
+
+    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """
+        Return what `outputs` returns, of the tensors of head_inputs and in_distribution.
+
+        Heads without a decoder read the tokens themselves.
+        """
+        return self.outputs(*inputs)
 
     def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """

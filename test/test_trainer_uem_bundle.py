@@ -1,0 +1,129 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""From pictures and cut-outs to a UEM bundle that both CPU engines run, by one recipe."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the trainer needs torch')
+pytest.importorskip('transformers')
+
+from safetensors.torch import save_file  # noqa: E402
+from test_trainer_cli import write_data  # noqa: E402
+from tiny_backbones import tiny_backbone  # noqa: E402
+
+from ood_perception.bundle.completion import complete  # noqa: E402
+from ood_perception.bundle.store import load_bundle  # noqa: E402
+from ood_perception.engines import create_engine  # noqa: E402
+from ood_perception.engines.base import EngineOptions  # noqa: E402
+from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
+from ood_perception.roi import RoiSettings  # noqa: E402
+from ood_perception.types import Frame  # noqa: E402
+from trainer.__main__ import main  # noqa: E402
+
+RECIPE = """
+name: miniature_uem
+seed: 3
+backbone: {weights: WEIGHTS, layers: [0, 1, 2, 3]}
+data: {layout: folders, root: ROOT, calibration: [], calibration_fraction: 0.5, licence: ours}
+view: {height: 56, width: 56, policy: stretch}
+head: {kind: uem}
+views: {views: 2}
+segmenter: {width: 8, steps: 20, warmup: 2, select_every: 10}
+mixes: {count: 12}
+uem: {form: FORM, steps: 20, warmup: 2, select_every: 10}
+bundle:
+  in_distribution: [left]
+  ground_classes: [left]
+  ship_weights: true
+  golden: pictures
+"""
+
+
+def write_objects(folder):
+    """Write everyday pictures with one green square each, in COCO's format."""
+    (folder / 'images').mkdir(parents=True)
+    images, annotations = [], []
+    for i in range(8):
+        picture = np.full((200, 200, 3), 120, np.uint8)
+        picture[60:140, 60:140] = (30, 220, 40)
+        cv2.imwrite(str(folder / 'images' / f'everyday{i}.png'), picture)
+        square = [60, 60, 139, 60, 139, 139, 60, 139]
+        images.append({'id': i, 'file_name': f'everyday{i}.png'})
+        annotations.append({'image_id': i, 'category_id': 1, 'segmentation': [square]})
+    coco = {'images': images, 'annotations': annotations}
+    coco['categories'] = [{'id': 1, 'name': 'square'}]
+    (folder / 'instances.json').write_text(json.dumps(coco))
+
+
+@pytest.fixture(scope='module')
+def places(tmp_path_factory):
+    root = tmp_path_factory.mktemp('uem')
+    write_data(root / 'data')
+    write_objects(root / 'outlier_objects')
+    state = tiny_backbone(depth=4).model.state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, root / 'tiny.safetensors')
+    return root
+
+
+def train(root, form, out, *more):
+    text = RECIPE.replace('WEIGHTS', str(root / 'tiny.safetensors')).replace('FORM', form)
+    recipe = root / f'{form}.yaml'
+    recipe.write_text(text.replace('ROOT', str(root / 'data')))
+    options = ['--out', str(root / out), '--cache', str(root / 'cache'), '--quiet']
+    assert main(['train', str(recipe), *options, *more]) == 0
+    return load_bundle(root / out / 'bundle')
+
+
+@pytest.fixture(scope='module', params=['discriminative', 'generative'])
+def bundle(request, places):
+    return train(places, request.param, request.param)
+
+
+def test_the_bundle_has_a_decoder_and_says_what_it_is(bundle):
+    manifest = bundle.manifest
+    assert [stage.name for stage in manifest.stages] == ['backbone', 'decoder', 'head']
+    assert manifest.heads[0].name == 'uem'
+    assert manifest.heads[0].set_calibration == 'calibration.npz'
+    assert 'condensation' not in manifest.provenance['recipe']
+    assert not any('PixOOD' in line for line in manifest.licences)
+
+
+@pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime'])
+def test_both_cpu_engines_reproduce_torch(bundle, runtime):
+    # creating an engine compares it with the golden vectors
+    with create_engine(complete(bundle), EngineOptions(runtime, 'f32', 1)) as engine:
+        assert engine.compiled_classes == ('left', 'right')
+
+
+def test_the_class_choice_changes_the_score_of_a_one_score_head(bundle):
+    frame = Frame(np.random.default_rng(0).integers(0, 255, (56, 56, 3), np.uint8))
+    with create_engine(complete(bundle), EngineOptions('openvino', 'f32', 1)) as engine:
+        settings = Settings(roi=RoiSettings('none'))
+        left = Pipeline(bundle, engine, settings).run([frame])[0].surprisal
+        both = Settings(roi=RoiSettings('none'), in_distribution=('left', 'right'))
+        every = Pipeline(bundle, engine, both).run([frame])[0].surprisal
+    assert not np.allclose(left, every)
+    order = np.argsort(left.ravel(), kind='stable')
+    assert (np.diff(every.ravel()[order]) >= -1e-6).all()  # another meaning, the same ranks
+
+
+def test_the_inlier_labels_are_bit_for_bit_those_of_another_module(places):
+    one, other = (
+        train(places, 'discriminative', 'discriminative'),
+        train(places, 'discriminative', 'id', '--set', 'uem.score=id'),
+    )
+    frame = Frame(np.random.default_rng(1).integers(0, 255, (56, 56, 3), np.uint8))
+    labels = []
+    for bundle in (one, other):
+        with create_engine(complete(bundle), EngineOptions('openvino', 'f32', 1)) as engine:
+            pipeline = Pipeline(bundle, engine, Settings(roi=RoiSettings('none')))
+            labels.append(pipeline.run([frame])[0].labels)
+    np.testing.assert_array_equal(*labels)
+    decoders = [(b.root / 'decoder.onnx').read_bytes() for b in (one, other)]
+    assert decoders[0] == decoders[1]

@@ -1,0 +1,183 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""UEM's own stages: bank of views, segmenter, mixes, module, held-out table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.errors import ConfigError
+
+from ..artefacts import REPORT_FILE, artefact, key_of, write_json
+from ..calibrate import FEWEST_PIXELS, HeldOutScores, collect_scores, fit_table
+from ..config import digest
+from ..features import FeatureSet, View, extract
+from ..mixes import draw_mixes
+from ..outliers import Cutout, load_cutouts
+from ..segmenter import (
+    Segmenter,
+    confusion_iou,
+    fit_segmenter,
+    load_segmenter,
+    save_segmenter,
+)
+from ..uem_training import fit_uem, known_scores, load_uem, save_uem
+from ..views import draw_views
+from .base import HeadFacts, HeadStages
+from .tables import MonotoneTable
+from .uem import Uem, UemHead
+
+SEGMENTER_FILE, UEM_FILE, TABLE_FILE = 'segmenter.safetensors', 'uem.safetensors', 'table.npz'
+
+
+class UemStages(HeadStages):
+    """UEM from pictures and cut-outs to a calibrated head."""
+
+    sections = ('views', 'segmenter', 'outliers', 'mixes', 'uem')
+
+    @property
+    def _layers(self) -> list[str]:
+        return [f'tokens_{layer}' for layer in sorted(self.trainer.recipe.backbone.layers)]
+
+    def _features(self, pictures: Any) -> FeatureSet:
+        """Return cached tokens of drawn pictures, which need no other placement than the first."""
+        trainer, view = self.trainer, self.trainer.recipe.view
+        cache = trainer.features_folder
+        wanted = View((view.height, view.width), view.policy, view.anchors, view.precision)
+        layers = trainer.recipe.backbone.layers
+        return extract(
+            pictures, trainer.backbone, layers, wanted, cache, progress=trainer.progress
+        )
+
+    def segmenter(self) -> Segmenter:
+        """Train (or find) the closed-set segmenter on the bank of views."""
+        trainer, config = self.trainer, self.trainer.recipe.segmenter
+        train, select, _ = trainer.split
+        chosen = trainer.train_features.subset(select)
+        bank = draw_views(trainer.train_pictures.subset(train), trainer.recipe.views)
+        features = self._features(bank)
+        key = digest([features.key, chosen.key, self._layers, asdict(config)])
+        folder = trainer.folder / 'segmenter'
+
+        def make(target: Path) -> None:
+            training = fit_segmenter(
+                *(features, chosen, self._layers, len(trainer.class_names), config),
+                checkpoint=trainer.folder / 'segmenter.ckpt',
+                progress=trainer.progress,
+            )
+            save_segmenter(target / SEGMENTER_FILE, training.segmenter)
+            iou = confusion_iou(training.segmenter, trainer.calibration_features, step=2)
+            report = {'best_step': training.best_step, 'history': training.history}
+            report |= {'mean_iou': float(np.nanmean(iou))}
+            write_json(target / REPORT_FILE, report)
+
+        artefact(folder, key, make)
+        return load_segmenter(folder / SEGMENTER_FILE)
+
+    def fit(self) -> Uem:
+        """Train (or find) segmenter and module."""
+        segmenter, trainer, config = self.segmenter(), self.trainer, self.trainer.recipe.uem
+        train, select = self._mixes('training'), self._mixes('selection')
+        folder = trainer.folder / 'fit'
+        parts = [train.key, select.key, key_of(trainer.folder / 'segmenter')]
+        # what is served of a module does not change how it is trained
+        trained = asdict(replace(config, score='llr'))
+
+        def make(target: Path) -> None:
+            data = [(f, known_scores(segmenter, f, trainer.progress)) for f in (train, select)]
+            training = fit_uem(
+                *(data[0], data[1], self._layers[-1], config),
+                checkpoint=trainer.folder / 'uem.ckpt',
+                progress=trainer.progress,
+            )
+            save_uem(target / UEM_FILE, training.module)
+            report = {'best_step': training.best_step, 'history': training.history}
+            write_json(target / REPORT_FILE, report)
+
+        artefact(folder, digest([*parts, trained]), make)
+        module = load_uem(folder / UEM_FILE)
+        module.config = replace(module.config, score=config.score)
+        return module
+
+    def _mixes(self, part: str) -> FeatureSet:
+        """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""
+        trainer, recipe = self.trainer, self.trainer.recipe
+        train, select, _ = trainer.split
+        pictures = trainer.train_pictures.subset(train if part == 'training' else select)
+        mixes, view = recipe.mixes, recipe.views
+        if part == 'selection':  # whole pictures, each with objects
+            mixes = replace(mixes, count=len(select), probability=1.0)
+            view = replace(view, scale=(1.0, 1.0), flip=0.0, seed=view.seed + 1)
+        drawn = draw_mixes(pictures, self._cutouts(part), mixes, view, recipe.view.width)
+        return self._features(drawn)
+
+    def _cutouts(self, part: str) -> list[Cutout]:
+        config = self.trainer.recipe.outliers
+        found = load_cutouts(config.folder_at(self.trainer.recipe.data_root()), part)
+        kept = [c for c in found if c.category not in config.exclude]
+        if part == 'training' and config.most:
+            order = np.random.default_rng(config.seed).permutation(len(kept))[: config.most]
+            kept = [kept[i] for i in sorted(order)]
+        if not kept:
+            raise ConfigError(f'outliers.exclude {list(config.exclude)} leaves no object')
+        return kept
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.trainer.folder / 'calibrate'
+
+    def calibrate(self) -> MonotoneTable:
+        """Fit (or find) the held-out table of the one score, all classes together."""
+        module, trainer = self.fit(), self.trainer
+        features = trainer.calibration_features
+        parts = [key_of(trainer.folder / 'fit'), features.key, module.config.score]
+
+        def make(target: Path) -> None:
+            head = UemHead(self.segmenter(), module, trainer.class_names)
+            scores = collect_scores(head, features, trainer.class_names, progress=trainer.progress)
+            table = fit_table(scores.pooled)
+            np.savez(target / TABLE_FILE, **asdict(table))
+            write_json(target / REPORT_FILE, _note(features, scores))
+
+        artefact(self._folder, digest(parts), make)
+        with np.load(self._folder / TABLE_FILE, allow_pickle=False) as values:
+            numbers = [float(values[name]) for name in ('low_slope', 'high_slope')]
+            start, step = float(values['start']), float(values['step'])
+            return MonotoneTable(start, step, values['knots'], *numbers)
+
+    def head(self) -> UemHead:
+        """Return the calibrated head."""
+        table = self.calibrate()
+        return UemHead(self.segmenter(), self.fit(), self.trainer.class_names, table)
+
+    def facts(self) -> HeadFacts:
+        """Return what the bundle says of the fit."""
+        note = json.loads((self._folder / REPORT_FILE).read_text())
+        folder = self.trainer.folder
+        reports = {
+            part: json.loads((folder / part / REPORT_FILE).read_text())
+            for part in ('segmenter', 'fit')
+        }
+        seen = [name for name, count in note['pixels'].items() if count >= FEWEST_PIXELS]
+        return HeadFacts(
+            modelled=tuple(seen),
+            calibration=note,
+            provenance={
+                'segmenter': {k: v for k, v in reports['segmenter'].items() if k != 'history'},
+                'uem': {k: v for k, v in reports['fit'].items() if k != 'history'},
+            },
+        )
+
+
+def _note(features: FeatureSet, scores: HeldOutScores) -> dict[str, Any]:
+    return {
+        'pictures': len(features.names),
+        'features': features.key,
+        'pixels': {name: sample.count for name, sample in scores.classes.items()},
+    }
