@@ -115,7 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
         limits=Limits(int(arguments.max_message_mib * MIB), int(arguments.max_file_gib * _GIB)),
         batch=arguments.batch,
     )
-    model = open_model(values, _tell)
+    model = open_model(values, _tell, max(1, arguments.batch))
     with model.engine:
         outcome = evaluate(options, model, _tell)
     print(_summary(outcome, out))

@@ -523,6 +523,18 @@ def test_the_nodes_parameter_file_is_read(run, tmp_path):
     assert "minimum_area is 'large'" in printed
 
 
+def test_the_defaults_are_the_nodes():
+    pytest.importorskip('rclpy')
+    from ood_perception.evaluation.bags.model import DEFAULTS
+    from ood_perception.ros.parameters import BY_NAME, strings
+
+    for name, default in DEFAULTS.items():
+        theirs = BY_NAME[name].default
+        assert default == (strings(theirs) if isinstance(theirs, tuple) else theirs), name
+    decisive = {n for n in BY_NAME if n.startswith(('roi.', 'persistence.')) or n.endswith('rate')}
+    assert decisive <= set(DEFAULTS), 'a parameter of the node that evaluate_bag does not know'
+
+
 @pytest.mark.parametrize('encoding', ['bgr8', 'rgba8', 'mono8', 'bayer_rggb8', 'yuv422_yuy2'])
 def test_the_nodes_encodings_are_known(run, tmp_path, encoding):
     shape = {'bgr8': (96, 128, 3), 'rgba8': (96, 128, 4), 'yuv422_yuy2': (96, 128, 2)}

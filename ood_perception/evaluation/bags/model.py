@@ -102,22 +102,24 @@ def read_parameters(path: Path) -> dict[str, Any]:
     return {name: _like(name, values[name], path) for name in DEFAULTS if name in values}
 
 
-def open_model(given: Mapping[str, Any], tell: Callable[[str], None]) -> Model:
+def open_model(given: Mapping[str, Any], tell: Callable[[str], None], max_batch: int = 1) -> Model:
     """
     Load, complete, compile and check as the node does.
 
-    given: some of DEFAULTS. Raises an OodPerceptionError that says what is wrong.
+    given: some of DEFAULTS. max_batch: most frames of a run. Raises an OodPerceptionError that
+    says what is wrong.
     """
     values = {**DEFAULTS, **given}
     settings, persistence = _settings(values), _persistence(values)
     source = Path(values['weights']) if values['weights'] else None
     bundle = complete(load_bundle(values['bundle'] or default_bundle_path()), source, tell)
     options = EngineOptions(
-        values['engine'],
-        values['precision'],
-        values['threads'],
-        values['head'],
-        _classes_to_compile(bundle, values['head'], settings),
+        runtime=values['engine'],
+        precision=values['precision'],
+        threads=values['threads'],
+        head=values['head'],
+        compiled_classes=_classes_to_compile(bundle, values['head'], settings),
+        max_batch=max_batch,
     )
     engine = create_engine(bundle, options)
     try:
