@@ -9,6 +9,8 @@ graph that would be built, so golden check, batches and class choice are real.
 
 import dataclasses
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,6 +307,41 @@ def test_a_damaged_graph_is_refused_by_the_golden_check(machine, tmp_path, chang
     with pytest.raises(EngineError, match='misses the golden vectors of bundle tiny'):
         create_engine(bundle, options('fp16'))
 
+    assert machine[1].leaks == []
+
+
+def test_auto_takes_float32_where_fp16_is_broken(machine, bundle, monkeypatch, caplog):
+    """As TensorRT 10.3 did it: one class everywhere, and not a word."""
+    from ood_perception.engines import trt_graph
+
+    with create_engine(bundle, options('auto')) as engine:
+        assert engine.description['precision'] == 'fp16'
+    for file in Path(os.environ['OOD_PERCEPTION_CACHE']).glob('compiled/*.json'):
+        file.unlink()
+
+    def broken(model, kind):
+        damage_channels('backbone', model)
+        return model
+
+    monkeypatch.setattr(trt_graph, 'to_half', broken)
+    with caplog.at_level(logging.WARNING), create_engine(bundle, options('auto')) as engine:
+        assert engine.description['precision'] == 'f32'
+        assert engine.choice == 'f32, since fp16 missed the golden vectors on this machine'
+
+    assert 'precision fp16 is not used: ' in caplog.text
+    assert machine[1].leaks == []
+
+
+def test_a_new_class_set_is_an_engine_of_its_own_beside_the_old_one(machine, bundle):
+    """The node swaps engines under a running one: two contexts live at once."""
+    with create_engine(bundle, options(compiled_classes=('Road',))) as first:
+        before = first.run(noise(1), first.class_vector(['Road'])).surprisal
+        with create_engine(bundle, options(compiled_classes=('Road', 'Sky'))) as second:
+            both = second.run(noise(1), second.class_vector(['Road'])).surprisal
+            again = first.run(noise(1), first.class_vector(['Road'])).surprisal
+
+    np.testing.assert_array_equal(again, before)
+    np.testing.assert_allclose(both, before, atol=1e-4)
     assert machine[1].leaks == []
 
 

@@ -5,42 +5,15 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ood_perception.bundle.cache import make_file
 from ood_perception.engines.cuda_memory import Cuda
+from ood_perception.engines.trt_buffers import INPUTS, Buffer, make_buffer
 from ood_perception.engines.trt_module import TensorRt
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import UInt8Array
-
-INPUTS = {'image': 'UINT8', 'in_distribution': 'FLOAT'}
-ITEM_BYTES = {'UINT8': 1, 'FLOAT': 4}
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    """A tensor's memory at the largest batch: device address and page-locked bytes (N,)."""
-
-    name: str
-    is_input: bool
-    per_frame: bool
-    shape: tuple[int, ...]
-    item_bytes: int
-    address: int
-    host: UInt8Array
-
-    def bytes_of(self, batch: int) -> UInt8Array:
-        """Return the page-locked bytes that a batch uses."""
-        shape = self.shape_of(batch)
-        return self.host[: int(np.prod(shape)) * self.item_bytes]
-
-    def shape_of(self, batch: int) -> tuple[int, ...]:
-        """Return the tensor's shape for a batch."""
-        return (batch, *self.shape[1:]) if self.per_frame else self.shape
 
 
 class Execution:
@@ -72,7 +45,7 @@ class Execution:
         self._graph: Any = None
         self._batch = 0
         self._can_record = cuda.has_graphs
-        self._buffers: list[_Buffer] = []
+        self._buffers: list[Buffer] = []
         self._stream = 0
         self._runtime: Any = None
         self._runtime_cache: Any = None
@@ -85,7 +58,11 @@ class Execution:
             self._check_tensors()
             self.max_batch = self._max_batch()
             for index in range(self._engine.num_io_tensors):
-                self._buffers.append(self._make_buffer(str(self._engine.get_tensor_name(index))))
+                name = str(self._engine.get_tensor_name(index))
+                self._buffers.append(make_buffer(self._engine, cuda, name, self.max_batch))
+                address = self._buffers[-1].address
+                if not self._context.set_tensor_address(name, address):
+                    raise EngineError(f'TensorRT refuses tensor {name}: {tensorrt.last_error()}')
         except BaseException:
             self.close()
             raise
@@ -212,30 +189,6 @@ class Execution:
         """Return the largest batch of the engine's profile."""
         largest = self._engine.get_tensor_profile_shape('image', 0)[2]
         return int(largest[0])
-
-    def _make_buffer(self, name: str) -> _Buffer:
-        shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
-        item = ITEM_BYTES[self._engine.get_tensor_dtype(name).name]
-        per_frame = name != 'in_distribution'
-        if any(size < 0 for size in shape[1 if per_frame else 0 :]):
-            raise EngineError(
-                f'tensor {name} of the engine has the free shape {shape}: the node runs one size; '
-                'build with heights and widths empty'
-            )
-        full = (self.max_batch, *shape[1:]) if per_frame else shape
-        size = int(np.prod(full)) * item
-        address = self._cuda.allocate(size)
-        try:
-            host = self._cuda.allocate_host(size)
-        except EngineError:
-            self._cuda.free(address)
-            raise
-        is_input = name in INPUTS
-        buffer = _Buffer(name, is_input, per_frame, shape, item, address, host)
-        if not self._context.set_tensor_address(name, address):
-            self._buffers.append(buffer)  # so that close releases it
-            raise EngineError(f'TensorRT refuses tensor {name}: {self._trt.last_error()}')
-        return buffer
 
     def _set_batch(self, batch: int) -> None:
         self._batch = 0
