@@ -24,7 +24,7 @@ from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
-PRECISIONS = 'auto, f32, bf16, ... (see the engine)'
+PRECISIONS = 'auto, f32, bf16, int8, ... (see the engine)'
 
 
 def inspect_bundle(argv: Sequence[str] | None = None) -> int:
@@ -155,6 +155,8 @@ def _compile(arguments: argparse.Namespace) -> int:
     engine, golden = create_checked_engine(bundle, options)
     with engine:
         print(f'compiled   {" ".join(engine.description.values())} in {_seconds(start)}')
+        if engine.choice:
+            print(f'precision  {engine.choice}')
         print(f'classes    {", ".join(engine.compiled_classes)}')
     print(f'golden     {_golden_line(golden)}')
     return 0

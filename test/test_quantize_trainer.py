@@ -16,19 +16,15 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.quantize_facts import Quantization, read_quantization
+from ood_perception.evaluation.bootstrap import Interval
 
 pytest.importorskip('torch')
 pytest.importorskip('onnxruntime')
 
-from trainer.quantization import (
-    CARD_TITLE,
-    MOST_KEPT,
-    precision_spec,
-    search,
-    write_precisions,
-)
+from trainer.quantization import MOST_KEPT, search
 from trainer.quantization_cost import Cost, groups_of
 from trainer.quantization_ranges import exponents_of, measured_quantization
+from trainer.quantization_writing import CARD_TITLE, precision_spec, write_precisions
 
 NAMES = [
     f'/blocks.{i}/{kind}/MatMul' for i in range(3) for kind in ('attention/o_proj', 'mlp/fc2')
@@ -88,12 +84,16 @@ def test_products_are_grouped_by_kind():
 class Bench:
     """Costs that are known: each product in int8 adds its own loss."""
 
-    def __init__(self, losses):
-        self.losses, self.asked = losses, []
+    def __init__(self, losses, noise=0.0):
+        self.losses, self.noise, self.asked = losses, noise, []
 
     def outputs(self, precision, facts):
         self.asked.append(facts.kept)
         return facts.kept
+
+    def gain(self, kept, base):
+        gained = self.cost(base).loss - self.cost(kept).loss
+        return Interval(gained - self.noise, gained + self.noise)
 
     def cost(self, kept):
         loss = sum(value for name, value in self.losses.items() if name not in kept)
@@ -112,6 +112,12 @@ def test_what_costs_most_stays_in_bf16_and_no_more():
     assert found.chosen.kept == ('/blocks.1/mlp/fc2/MatMul',)
     assert set(found.trials) >= {'all int8', 'without mlp/fc2', 'without attention/o_proj'}
     assert bench.asked[0] == ()
+
+
+def test_what_ap_does_not_resolve_the_scores_decide():
+    losses = dict.fromkeys(NAMES, 0.1) | {'/blocks.2/attention/o_proj/MatMul': 0.3}
+    bench = Bench(losses, noise=5.0)
+    assert search(bench, FACTS, NAMES).chosen.kept[0] == '/blocks.2/attention/o_proj/MatMul'
 
 
 def test_nothing_is_kept_where_nothing_hurts():

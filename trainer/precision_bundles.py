@@ -26,7 +26,7 @@ from .backbones import BackboneChoice, load_backbone
 from .heads.pixood_files import load_model
 from .heads.pixood_module import PixOODHead
 from .pack import BundleText, layer_index, pack_bundle
-from .quantization import write_precisions
+from .quantization_writing import write_precisions
 
 Size = tuple[int, int]
 

@@ -7,7 +7,7 @@ Give a bundle its int8 precision: ranges from clean frames, layers kept by their
 
 Ranges come from CamVid's training frames; costs from its validation frames with pasted objects,
 on which nothing else is reported. One group of products at a time is left in bf16: first each
-kind, then each block of the kind that costs most. What bought AP back stays in bf16, best first,
+kind, then each block of the kind that costs most. What buys AP back stays in bf16, best first,
 until the loss is small enough. Goes on where it was stopped.
 """
 
@@ -17,23 +17,18 @@ import argparse
 import dataclasses
 import logging
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ood_perception.bundle.cache import make_folder
 from ood_perception.bundle.completion import complete
-from ood_perception.bundle.manifest import MANIFEST_NAME, PrecisionSpec
 from ood_perception.bundle.store import (
     Bundle,
     default_bundle_path,
-    file_spec,
     load_bundle,
-    write_manifest,
 )
 from ood_perception.bundle.typed_graph import read_model
 from ood_perception.engines import create_checked_engine
@@ -43,7 +38,6 @@ from ood_perception.engines.quantize import linear_nodes
 from ood_perception.engines.quantize_facts import (
     QUANTIZATION_NAME,
     Quantization,
-    write_quantization,
 )
 from ood_perception.errors import BundleError
 from ood_perception.geometry import geometry_for, to_network
@@ -52,8 +46,9 @@ from .data import PictureList
 from .datasets import load_pictures
 from .datasets.pasted import write_pasted_set
 from .outliers import PasteSettings, load_cutouts
-from .quantization_cost import Cost, CostBench, groups_of
+from .quantization_cost import Cost, CostBench, Outputs, groups_of
 from .quantization_ranges import measured_quantization
+from .quantization_writing import precision_spec, write_precisions
 from .results import write_json
 
 LOG = logging.getLogger(__name__)
@@ -74,32 +69,43 @@ def search(bench: CostBench, facts: Quantization, names: Sequence[str]) -> Searc
     """
     Choose which products stay in bf16 by their effect on AP.
 
+    Where the paired bootstrap does not resolve a gain, the mean |difference| of surprisal on the
+    same pictures decides: it is the same effect, measured with far less noise.
     names: of all products with weights, as in the graph.
     """
     result = Search()
 
-    def trial(name: str, kept: Sequence[str]) -> Cost:
+    def trial(name: str, kept: Sequence[str]) -> Outputs:
         candidate = dataclasses.replace(facts, kept=tuple(kept))
-        result.trials[name] = cost = bench.cost(bench.outputs('int8', candidate))
+        outputs = bench.outputs('int8', candidate)
+        result.trials[name] = cost = bench.cost(outputs)
         LOG.info(
             '%-28s AP %6.2f, loss %5.2f [%5.2f, %5.2f], mean |d| %.4f',
             *(name, cost.average_precision, cost.loss, *cost.interval, cost.difference),
         )
-        return cost
+        return outputs
 
-    trial('all int8', ())
+    whole = trial('all int8', ())
+
+    def ranked(groups: Mapping[str, Sequence[str]]) -> list[str]:
+        keys = {}
+        for name, nodes in groups.items():
+            outputs = trial(f'without {name}', nodes)
+            cost = result.trials[f'without {name}']
+            resolved = bench.gain(outputs, whole).low > 0
+            keys[name] = (cost.loss if resolved else float('inf'), cost.difference)
+        return sorted(keys, key=lambda name: keys[name])
+
     kinds = groups_of(names)
-    cost_of = {kind: trial(f'without {kind}', nodes) for kind, nodes in kinds.items()}
-    worst = min(cost_of, key=lambda kind: (cost_of[kind].loss, cost_of[kind].difference))
-    single = {node: trial(f'without {node}', [node]) for node in kinds[worst]}
-    order = sorted(single, key=lambda node: (single[node].loss, single[node].difference))
+    order = ranked({node: [node] for node in kinds[ranked(kinds)[0]]})
     kept: list[str] = []
     best = result.trials['all int8']
     for node in order[:MOST_KEPT]:
         if best.loss <= TARGET_LOSS and best.interval[1] < LARGEST_LOSS:
             break
         kept.append(node)
-        best = trial(f'kept {len(kept)}', kept)
+        trial(f'kept {len(kept)}', kept)
+        best = result.trials[f'kept {len(kept)}']
     result.chosen = dataclasses.replace(facts, kept=tuple(kept))
     return result
 
@@ -127,78 +133,6 @@ def calibration_frames(bundle: Bundle, root: Path, count: int) -> list[Any]:
     return frames
 
 
-def precision_spec(cost: Cost, bench: CostBench, file: str, what: dict[str, Any]) -> PrecisionSpec:
-    """Return the manifest's entry: bounds at three times what was measured, never very tight."""
-    return PrecisionSpec(
-        average_precision_loss=round(cost.loss, 4),
-        interval=(round(cost.interval[0], 4), round(cost.interval[1], 4)),
-        surprisal_tolerance=round(max(0.25, 3 * cost.difference_999), 3),
-        label_agreement=round(min(0.99, 1 - 3 * (1 - cost.labels)), 4),
-        file=file,
-        measured={
-            **what,
-            'pictures': len(bench.pictures),
-            'data': 'CamVid val with pasted objects, true road and pavement',
-            'runtime': 'openvino',
-            'float32_average_precision': round(bench.float_precision, 4),
-            'relative_time_of_backbone': round(cost.relative_time, 3),
-        },
-    )
-
-
-def write_precisions(
-    bundle: Bundle, path: Path, facts: Quantization, precisions: dict[str, PrecisionSpec]
-) -> None:
-    """Write the bundle again with its facts, manifest entry and card section; whole or not."""
-
-    def fill(folder: Path) -> None:
-        for name in (*bundle.manifest.files, MANIFEST_NAME):
-            if (bundle.root / name).is_file():
-                shutil.copyfile(bundle.root / name, folder / name)
-        write_quantization(folder / QUANTIZATION_NAME, facts)
-        card = folder / 'MODEL_CARD.md'
-        if card.is_file():
-            text = card.read_text(encoding='utf-8').split(CARD_TITLE)[0].rstrip() + '\n'
-            card.write_text(text + CARD_TITLE + card_section(precisions, facts), encoding='utf-8')
-        (folder / MANIFEST_NAME).unlink()
-        files = {file.name: file_spec(file) for file in sorted(folder.iterdir())}
-        manifest = dataclasses.replace(bundle.manifest, precisions=precisions, files=files)
-        write_manifest(folder, manifest)
-
-    make_folder(path, fill)
-
-
-CARD_TITLE = '\n## Precisions\n'
-
-
-def card_section(precisions: dict[str, PrecisionSpec], facts: Quantization) -> str:
-    """Return the card's section on reduced precisions."""
-    lines = [
-        '',
-        '| backbone in | AP lost, points | 95 % interval | backbone time / float32 |',
-        '| --- | --- | --- | --- |',
-    ]
-    for name, spec in precisions.items():
-        low, high = spec.interval
-        lines.append(
-            f'| {name} | {spec.average_precision_loss:.2f} | {low:.2f} to {high:.2f} | '
-            f'{spec.measured["relative_time_of_backbone"]:.2f} |'
-        )
-    data = next(iter(precisions.values())).measured
-    kept = ', '.join(facts.kept) or 'none'
-    return '\n'.join(
-        [
-            *lines,
-            '',
-            f'Measured on {data["pictures"]} pictures ({data["data"]}; AP of float32 '
-            f'{data["float32_average_precision"]:.2f}), with OpenVINO. `precision: auto` takes '
-            f'the fastest that loses less than {LARGEST_LOSS:g} points and keeps the golden '
-            f'vectors. Products that stay in bf16 under int8: {kept}.',
-            '',
-        ]
-    )
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run `trainer quantize`."""
     options = _options(arguments)
@@ -218,7 +152,10 @@ def main(arguments: Sequence[str]) -> None:
     precisions = {}
     if 'bf16' not in bench_lacks():
         precisions['bf16'] = precision_spec(bench.cost(bench.outputs('bf16')), bench, '', {})
-    found = search(bench, facts, names)
+    if options.kept is None:
+        found = search(bench, facts, names)
+    else:
+        found = Search(chosen=dataclasses.replace(facts, kept=tuple(options.kept)))
     assert found.chosen is not None
     cost = bench.cost(bench.outputs('int8', found.chosen))
     what = {'kept_in_bf16': list(found.chosen.kept), 'calibration_frames': options.frames}
@@ -252,6 +189,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--root', type=Path, default=Path(os.environ.get('OOD_DATA', '.')))
     parser.add_argument('--frames', type=int, default=24, help='clean frames for the ranges')
     parser.add_argument('--pictures', type=int, default=48, help='pictures for the cost')
+    parser.add_argument('--kept', nargs='*', help='products that stay in bf16: no search')
     parser.add_argument('--out', type=Path, help='what was run (default out/quantize/<bundle>)')
     parser.add_argument('--threads', type=int, default=0, help='0: all cores')
     parser.add_argument('--weights', default='', help="origin of the backbone's weights")

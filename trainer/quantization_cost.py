@@ -156,6 +156,12 @@ class CostBench:
             relative_time=float(np.median(outputs.backbone_ms / exact.backbone_ms)),
         )
 
+    def gain(self, outputs: Outputs, base: Outputs) -> Interval:
+        """Return the paired 95 % interval of AP(outputs) - AP(base), in points."""
+        pair = [picture_histograms(self._scored(one)) for one in (outputs, base)]
+        found = paired_difference(*pair)[CRITERION]
+        return Interval(100 * found.low, 100 * found.high, found.undefined)
+
 
 @contextmanager
 def _candidate(bundle: Bundle, facts: Quantization | None) -> Iterator[Bundle]:

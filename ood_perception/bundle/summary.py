@@ -47,6 +47,7 @@ def as_text(bundle: Bundle) -> str:
         _section('weights', _weights_lines(summary['weights'])),
         _section('classes', _class_lines(bundle)),
         _section('heads', [_head_line(head, bundle) for head in manifest.heads]),
+        _section('precisions', _precision_lines(bundle)),
         _section('calibration', _value_lines(manifest.calibration)),
         _section('provenance', _value_lines(manifest.provenance)),
         _section('files', [_file_line(bundle, name) for name in sorted(manifest.files)]),
@@ -97,6 +98,20 @@ def _head_line(head: HeadSpec, bundle: Bundle) -> str:
         f'{head.name}: selection {head.selection}, calibration {head.calibration}, '
         f'score grid {rows} x {columns}, scores for {", ".join(head.compiled_classes)}'
     )
+
+
+def _precision_lines(bundle: Bundle) -> list[str]:
+    """Return what each reduced precision costs, and how much that is held against."""
+    lines = []
+    for name, spec in bundle.manifest.precisions.items():
+        low, high = spec.interval
+        parts = [f'{spec.average_precision_loss:.2f} points of AP lost [{low:.2f}, {high:.2f}]']
+        if 'relative_time_of_backbone' in spec.measured:
+            parts.append(f'backbone time {spec.measured["relative_time_of_backbone"]} of float32')
+        if 'data' in spec.measured:
+            parts.append(f'{spec.measured.get("pictures")} pictures of {spec.measured["data"]}')
+        lines.append(f'{name}: {", ".join(parts)}')
+    return lines or ['bf16 and int8 not measured: auto takes bf16 where the CPU has it, else f32']
 
 
 def _file_line(bundle: Bundle, name: str) -> str:
