@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from quantized_bundles import write_quantized_bundle
 from tensorrt_facts import require_rtx, skip_where_a_gpu_is
 
 onnx = pytest.importorskip('onnx')
@@ -259,6 +260,18 @@ def test_compile_bundle_builds_for_named_gpus_once(
     assert {f['gpu'] for f in facts} == {'8.6', '8.9'}
     assert all(f['options']['max_batch'] == 2 for f in facts)
     assert all(f['precision'] == 'fp16' for f in facts)
+
+
+def test_compile_bundle_builds_the_bundles_own_int8(rtx, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
+    path = write_quantized_bundle(tmp_path / 'tiny')
+
+    arguments = ['--engine', 'tensorrt', '--gpu', '8.9', '--precision', 'int8']
+    assert compile_bundle([str(path), *arguments]) == 0
+
+    assert ', int8: built in' in capsys.readouterr().out
+    sidecar = next((tmp_path / 'cache' / 'compiled').glob('*.json'))
+    assert json.loads(sidecar.read_text())['facts']['network_layers']['QUANTIZE INT8'] >= 1
 
 
 def test_compile_bundle_says_in_one_line_what_is_wrong(rtx, tiny_bundle, capsys):

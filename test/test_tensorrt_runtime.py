@@ -310,6 +310,20 @@ def test_a_damaged_graph_is_refused_by_the_golden_check(machine, tmp_path, chang
     assert machine[1].leaks == []
 
 
+def test_the_bundles_int8_is_near_and_checked(machine, tmp_path):
+    from quantized_bundles import write_quantized_bundle
+
+    bundle = load_bundle(write_quantized_bundle(tmp_path / 'tiny'))
+
+    with create_engine(bundle, options('int8')) as engine:
+        output = engine.run(noise(1), engine.class_vector(['Road']))
+        assert engine.description['precision'] == 'int8'
+
+    surprisal, _ = cpu(bundle, noise(1), ['Road'])
+    difference = np.abs(output.surprisal - surprisal)
+    assert 0 < np.quantile(difference, 0.99) < 0.5
+
+
 def test_auto_takes_float32_where_fp16_is_broken(machine, bundle, monkeypatch, caplog):
     """As TensorRT 10.3 did it: one class everywhere, and not a word."""
     from ood_perception.engines import trt_graph
