@@ -52,8 +52,8 @@ X86_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
 RTX_WHEELS = f"{X86_LINUX} and python_version < '3.14'"
 TENSORRT_RTX = [
     CUDA,
-    f'tensorrt-rtx-cu13-libs>=1.5,<2{RTX_WHEELS}',
-    f'tensorrt-rtx-cu13-bindings>=1.5,<2{RTX_WHEELS}',
+    f'tensorrt-rtx-cu13-libs>=1.7,<2{RTX_WHEELS}',
+    f'tensorrt-rtx-cu13-bindings>=1.7,<2{RTX_WHEELS}',
 ]
 TRAIN = [
     'torch>=2.6,<3',

@@ -172,7 +172,7 @@ class _Module:
     def __init__(self, api, version, cuda, messages, refuse):
         self._api, self._cuda, self._messages, self._refuse = api, cuda, messages, refuse
         self.__version__ = version
-        self.builds, self.contexts, self.configs = 0, [], []
+        self.builds, self.runtimes, self.configs = 0, [], []
         for kind, members in api.items():
             values = [n for n, spec in members.items() if spec == 'value']
             if values:
@@ -250,7 +250,9 @@ class _Module:
         return MARK + header + b'\n' + network.model.SerializeToString()
 
     def Runtime(self, logger):  # noqa: N802
-        return Strict(self._api, 'Runtime', deserialize_cuda_engine=self._deserialise)
+        runtime = Strict(self._api, 'Runtime', deserialize_cuda_engine=self._deserialise)
+        self.runtimes.append(runtime)
+        return runtime
 
     def _deserialise(self, blob):
         if self._refuse or not blob.startswith(MARK):

@@ -217,6 +217,8 @@ def test_a_compatible_engine_is_found_by_later_versions_and_cards(
     create_engine(bundle, options(build=False)).close()
 
     assert trt.module.builds == 1
+    brings_code = [r for r in trt.module.runtimes if r.__dict__.get('engine_host_code_allowed')]
+    assert len(brings_code) == (1 if flag == 'version_compatible' else 0)
 
 
 def test_float32_is_float32_and_batches_have_a_profile(machine, bundle):

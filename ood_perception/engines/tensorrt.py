@@ -64,7 +64,12 @@ class TensorRtEngine(Engine):
         head = self._plan.head
         kernels = kept.path.with_suffix('.kernels')
         self._execution: Execution | None = Execution(
-            trt, cuda, kept.blob, (head.surprisal, head.labels), kernels
+            trt,
+            cuda,
+            kept.blob,
+            (head.surprisal, head.labels),
+            kernels,
+            host_code=bool(kept.facts.get('options', {}).get('version_compatible')),
         )
 
     @property

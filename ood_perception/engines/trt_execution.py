@@ -33,12 +33,14 @@ class Execution:
         blob: bytes,
         outputs: tuple[str, str],
         kernels: Path | None = None,
+        host_code: bool = False,
     ) -> None:
         """
         Load an engine; the GPU must have been asked for before (cuda_memory.require_gpu).
 
         outputs: names of surprisal and labels. kernels: file in which TensorRT for RTX keeps what
-        it compiles for this card. Raises EngineError for an engine that does not belong here.
+        it compiles for this card. host_code: whether the engine may bring code for the CPU, as
+        version-compatible ones do. Raises EngineError for an engine that does not belong here.
         """
         self._trt, self._cuda, self._kernels = tensorrt, cuda, kernels
         self._outputs = outputs
@@ -51,7 +53,7 @@ class Execution:
         self._runtime_cache: Any = None
         self._engine: Any = None
         self._context: Any = None
-        self._engine = self._load(blob)
+        self._engine = self._load(blob, host_code)
         try:
             self._context = self._create_context()
             self._stream = cuda.create_stream()
@@ -124,11 +126,11 @@ class Execution:
                 self._cuda.destroy_stream(self._stream)
         self._stream, self._engine, self._runtime = 0, None, None
 
-    def _load(self, blob: bytes) -> Any:
+    def _load(self, blob: bytes, host_code: bool) -> Any:
         self._trt.messages.clear()
         self._runtime = self._trt.module.Runtime(self._trt.logger)
-        if not self._trt.is_rtx:
-            self._runtime.engine_host_code_allowed = True  # version-compatible engines need it
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(blob)
         if engine is None:
             raise EngineError(
