@@ -82,31 +82,25 @@ def ideal_times(bundle: Bundle, rates: dict[str, float]) -> dict[str, float]:
     int8 is a mix: the products with weights at the int8 rate, attention at the bf16 rate.
     rates: GFLOP/s of f32, bf16 and i8, as matmul_peak measures them.
     """
-    path = bundle.stage_path(bundle.manifest.stages[0])
-    model = read_model(path)
+    model = read_model(bundle.stage_path(bundle.manifest.stages[0]))
     whole = count_flops(model.SerializeToString())
-    linear = {node.output[0] for node in linear_nodes(model)}
-    rest = [node for node in model.graph.node if not linear & set(node.output)]
-    attention = whole - _products_with_weights(model, len(model.graph.node) - len(rest), whole)
+    linear = products_with_weights(model)
     ideal = {name: whole / rates[name] / 1e6 for name in ('f32', 'bf16') if name in rates}
     if {'i8', 'f32'} <= set(rates):
         other = rates.get('bf16', rates['f32'])
-        ideal[INT8] = ((whole - attention) / rates['i8'] + attention / other) / 1e6
+        ideal[INT8] = (linear / rates['i8'] + (whole - linear) / other) / 1e6
     return ideal
 
 
-def _products_with_weights(model: Any, count: int, whole: float) -> float:
-    """Return the operations of MatMul nodes with constant matrices, for one picture."""
+def products_with_weights(model: Any) -> float:
+    """Return the operations of a ViT's products with constant matrices, for one picture."""
     size = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     convolution = next(node for node in model.graph.node if node.op_type == 'Conv')
     patch = stored[convolution.input[1]][2]
-    tokens = size[1] // patch * (size[2] // patch) + stored.get('prefix', [1, 1])[1]
+    tokens = size[1] // patch * (size[2] // patch) + stored.get('prefix', [1, 0])[1]
     shapes = [stored[node.input[1]] for node in linear_nodes(model)]
-    result = float(sum(2 * tokens * rows * columns for rows, columns in shapes))
-    assert len(shapes) == count
-    assert result < whole
-    return result
+    return float(sum(2 * tokens * rows * columns for rows, columns in shapes))
 
 
 def measure_accuracy(bundle: Bundle, key: tuple[str, str], options: Any) -> dict[str, Any]:
