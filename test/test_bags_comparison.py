@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Counting what equals, differs, was dropped or is foreign; and the small parts around a replay."""
+"""Counting what equals, differs, was dropped or is foreign; and the small parts of a replay."""
 
 import io
 import json

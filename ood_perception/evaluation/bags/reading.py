@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ...errors import DataError, DependencyError
+from ...types import JsonDict
 from . import problems as kinds
 from .compression import (
     MAX_FILE_BYTES,
@@ -110,6 +111,24 @@ class Bag:
             else ('told by the first bytes; no metadata.yaml says so')
         )
         return f'zstd, {self._packed} of {self._packed + self._plain} messages ({told})'
+
+    def to_json(self) -> JsonDict:
+        """Return what was found, for the report; read the messages first."""
+        files = self.files
+        return {
+            'path': str(self.path),
+            'files': [file.name for file in files.files],
+            'storage': files.storage,
+            'metadata': files.metadata,
+            'file_compression': 'zstd' if files.compression_mode == 'file' else 'none',
+            'message_compression': self.message_compression,
+            'messages_promised': files.messages,
+            'messages_indexed': sum(self.topics.values()),
+            'topics': [
+                {'topic': topic, 'type': kind, 'messages': count}
+                for (topic, kind), count in sorted(self.topics.items())
+            ],
+        }
 
     def _guarded(self, file: Path, items: Iterator[Stored]) -> Iterator[Stored]:
         """Yield until the storage library fails, and name the file then."""

@@ -213,20 +213,7 @@ class Replay:
         """Return the report as JSON values; nothing in it depends on the clock."""
         return {
             'program': PROGRAM,
-            'bag': {
-                'path': str(bag.path),
-                'files': [file.name for file in bag.files.files],
-                'storage': bag.files.storage,
-                'metadata': bag.files.metadata,
-                'file_compression': 'zstd' if bag.files.compression_mode == 'file' else 'none',
-                'message_compression': bag.message_compression,
-                'messages_promised': bag.files.messages,
-                'messages_indexed': sum(bag.topics.values()),
-                'topics': [
-                    {'topic': topic, 'type': kind, 'messages': count}
-                    for (topic, kind), count in sorted(bag.topics.items())
-                ],
-            },
+            'bag': bag.to_json(),
             'model': self._model.to_json(),
             'cameras': [
                 {
