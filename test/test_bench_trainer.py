@@ -18,6 +18,8 @@ from ood_perception.bench.tables import form_markdown, share_markdown  # noqa: E
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.bench_head import measure, time_forms  # noqa: E402
 from trainer.bench_models import named_backbone, random_pixood  # noqa: E402
+from trainer.bench_runtimes import openvino_run  # noqa: E402
+from trainer.export import head_to_onnx  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 
 
@@ -59,6 +61,26 @@ def test_the_naive_head_of_the_benchmark_is_the_head():
     assert ours.shape == (1, 28, 35)
     torch.testing.assert_close(ours, naive, rtol=1e-4, atol=1e-3)
     assert torch.equal(labels, same)
+
+
+def test_the_served_head_keeps_parity_with_the_naive_one():
+    """The design's bound at published sizes: |d surprisal| <= 0.01 to 6, |d score| <= 1e-4."""
+    model = random_pixood([1000, 700], 384, ('tokens_0', 'tokens_1'))
+    generator = torch.Generator().manual_seed(3)
+    centres = torch.from_numpy(model.etalons['class_0'])[: 5 * 7].reshape(1, 5, 7, 384)
+    noise = torch.randn(centres.shape, generator=generator)
+    tokens = [torch.randn(centres.shape, generator=generator), centres + 0.5 * noise]
+    chosen = torch.ones(2)
+    naive = PixOODHead(model, 7, naive=True)(*tokens, chosen)[0].numpy()
+
+    graph = head_to_onnx(PixOODHead(model, 7), tokens).SerializeToString()
+    served = openvino_run(graph, [*(one.numpy() for one in tokens), chosen.numpy()])()
+
+    ranked = naive <= 6
+    assert ranked.mean() > 0.5
+    assert naive[ranked].std() > 0.1
+    assert abs(served - naive)[ranked].max() <= 0.01
+    assert abs(10.0**-served - 10.0**-naive).max() <= 1e-4
 
 
 def test_the_torch_process_times_backbone_and_naive_distances():

@@ -65,10 +65,10 @@ def random_pixood(counts: Sequence[int], dim: int, layers: Sequence[str]) -> Pix
     """Return a fitted PixOOD model of so many etalons per class, with a two-layer classifier."""
     rng = np.random.default_rng(0)
     names = tuple(f'class_{index}' for index in range(len(counts)))
-    covariance = np.array([[0.5, 0.01], [0.01, 0.002]])
+    covariance = np.array([[0.5, 0.01], [0.01, 0.0004]])
 
     def table() -> MonotoneTable:
-        knots = 0.01 + np.cumsum(rng.uniform(0.001, 0.04, 256))
+        knots = 0.01 + np.cumsum(rng.uniform(0.01, 0.1, 256))
         return MonotoneTable(-3.0, 0.1, knots, low_slope=0.02, high_slope=0.05)
 
     return PixOODModel(
@@ -78,7 +78,7 @@ def random_pixood(counts: Sequence[int], dim: int, layers: Sequence[str]) -> Pix
             name: bank.numpy() for name, bank in zip(names, random_banks(counts, dim), strict=True)
         },
         classifier=Classifier(len(layers) * dim, len(names), layers, 'mlp', HIDDEN),
-        densities={name: Gaussian(np.array([0.3, 0.05]), covariance) for name in names},
+        densities={name: Gaussian(np.array([0.3, 0.15]), covariance) for name in names},
         ood_std=np.array([1.5, 0.3]),
         paper_tables={},
         held_out_tables={name: table() for name in names},
