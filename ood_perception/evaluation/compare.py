@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..errors import DataError
 from ..types import JsonDict
-from .bins import binned_metrics, coarse_starts
+from .bins import BINS, Int64Array, binned_metrics, coarse_starts
 from .bootstrap import METRICS, RESAMPLES, Interval, paired_difference
 from .record import RecordSet, unpack_counts
 from .reports import interval_record, plain
@@ -61,9 +63,12 @@ def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0
     return result
 
 
-def _pooled(records: RecordSet, region: str):  # type: ignore[no-untyped-def]
-    counts = sum(unpack_counts(arrays) for arrays in records)
-    return region_counts(counts, region)  # type: ignore[arg-type]
+def _pooled(records: RecordSet, region: str) -> tuple[Int64Array, Int64Array, int]:
+    """Return the pooled counts of a region; see region_counts."""
+    counts = np.zeros((2, 2, BINS), np.int64)
+    for arrays in records:
+        counts += unpack_counts(arrays)
+    return region_counts(counts, region)
 
 
 def in_words(metric: str, row: JsonDict, first: str, second: str) -> str:
@@ -72,8 +77,10 @@ def in_words(metric: str, row: JsonDict, first: str, second: str) -> str:
     if low is None or high is None or row['difference'] is None:
         return 'not defined'
     interval = Interval(low, high)
-    span = f'[{100 * low:+.1f}, {100 * high:+.1f}]'
+    places = 1 if max(abs(low), abs(high)) >= 0.002 else 2
+    span = f'[{100 * low:+.{places}f}, {100 * high:+.{places}f}]'
+    said = f'{100 * row["difference"]:+.{places}f} {span}'
     if not interval.excludes_zero:
-        return f'not resolved: {100 * row["difference"]:+.1f} {span}'
+        return f'not resolved: {said}'
     better = first if (low > 0) != (metric in LOWER_IS_BETTER) else second
-    return f'resolved: {better} is better, {100 * row["difference"]:+.1f} {span}'
+    return f'resolved: {better} is better, {said}'

@@ -85,11 +85,14 @@ def _header(document: JsonDict) -> page.Html:
 
 
 def _in_short(document: JsonDict) -> page.Html:
-    """Return the section with one sentence per set, and the table of all headline numbers."""
-    lines = []
-    for data in set_names(document):
-        for run in document['runs'][:MOST_LINES]:
-            lines.append(f'{run["name"]} on {data}: {_sentence(run["sets"][data])}')
+    """Return the section with one sentence per set for the first run."""
+    first, *others = document['runs']
+    lines = [
+        f'{first["name"]} on {data}: {_sentence(first["sets"][data])}.' for data in first['sets']
+    ]
+    if others:
+        names = ', '.join(run['name'] for run in others)
+        lines.append(f'Compared with it, below and under "Differences": {names}.')
     return page.section('In short', [page.bullets(lines)], TEXTS['in short'])
 
 

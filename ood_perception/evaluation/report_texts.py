@@ -4,7 +4,7 @@
 
 TEXTS = {
     'in short': (
-        'One line per bundle and set. "Found" means that at least half of an object\'s pixels '
+        'One line per set. "Found" means that at least half of an object\'s pixels '
         'are in the mask that the robot would get. The sections below say how sure these '
         'numbers are.'
     ),

@@ -75,7 +75,7 @@ def _drawn(records: RecordSet, kept: Kept, read: ReadPicture, outlined: bool) ->
 
 def _caption(row: JsonDict) -> str:
     """Say what the picture's numbers are."""
-    parts = [row['name']]
+    parts = [f'picture {row["name"]}']
     if row.get('objects'):
         parts.append(f'{row["objects_found"]} of {row["objects"]} objects found')
         parts.append(f'{100 * row["anomaly_missed"]:.0f} % of their pixels missed')
