@@ -72,12 +72,12 @@ def files_of(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 
 
-def expected_maps(bundle, frames):
+def expected_maps(bundle, frames, mode='none'):
     """Return the pipeline's own maps of frames, made without any of the code under test."""
     loaded = load_bundle(bundle)
     options = EngineOptions(threads=1, compiled_classes=loaded.manifest.in_distribution)
     with create_engine(loaded, options) as engine:
-        pipeline = Pipeline(loaded, engine, Settings(roi=RoiSettings(mode='none')))
+        pipeline = Pipeline(loaded, engine, Settings(roi=RoiSettings(mode=mode)))
         return [OutputMaps(detection) for detection in pipeline.run(frames)]
 
 
@@ -92,19 +92,20 @@ def decoded(messages, topic):
             yield message, time, cv2.imdecode(message.data, cv2.IMREAD_COLOR)[..., ::-1].copy()
 
 
-@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize(('storage', 'mode'), [('mcap', 'none'), ('sqlite3', 'ground')])
 def test_every_frame_comes_back_with_its_stamp_and_the_pipelines_numbers(
-    run, bundle, tmp_path, storage
+    run, bundle, tmp_path, storage, mode
 ):
     messages = two_cameras()
-    status, folder, _ = run(write_bag(tmp_path / 'bag', messages), '--storage', storage)
+    bag = write_bag(tmp_path / 'bag', messages)
+    status, folder, _ = run(bag, '--storage', storage, '--roi-mode', mode)
     assert status == FINE
     results = read_bag(folder / 'result')
     assert len(results) == 6
     obstacles = 0
     for camera, topic in (('front', FRONT), ('left', LEFT)):
         inputs = list(decoded(messages, topic))
-        maps = expected_maps(bundle, [Frame(image, camera) for _, _, image in inputs])
+        maps = expected_maps(bundle, [Frame(image, camera) for _, _, image in inputs], mode)
         outputs = {
             name: results[f'/road_anomaly/{camera}/{name}']
             for name in ('score', 'mask', 'obstacles')
@@ -118,6 +119,7 @@ def test_every_frame_comes_back_with_its_stamp_and_the_pipelines_numbers(
             assert (mask.encoding, score.encoding) == ('mono8', '32FC1')
             np.testing.assert_array_equal(pixels(mask), maps[number].mask())
             np.testing.assert_array_equal(pixels(score), maps[number].score())
+            assert np.isnan(pixels(score)).any() == (mode == 'ground')
             found = outputs['obstacles'][number][1].detections
             wanted = maps[number].detection.obstacles
             obstacles += len(wanted)

@@ -198,3 +198,27 @@ def test_the_player_publishes_what_was_recorded(tmp_path):
     assert clock == sorted(clock)
     assert clock[-1] == messages[-1][2] == START + 11 * 10**8 + DELAY
     assert len(clock) > 30
+
+
+def test_ros_reads_what_the_result_bag_holds(bundle, tmp_path):
+    """The messages as rclpy's own deserialisation sees them: rosbags wrote them."""
+    from rclpy.serialization import deserialize_message
+    from sensor_msgs.msg import Image
+
+    from ood_perception.evaluation.bags.problems import Problems
+    from ood_perception.evaluation.bags.reading import Bag, Limits
+
+    bag = write_bag(tmp_path / 'bag', [m for m in two_cameras(2) if m[0] == FRONT])
+    folder = offline(bag, bundle, tmp_path / 'offline')
+    kinds = {'/road_anomaly/score': ('32FC1', 4), '/road_anomaly/mask': ('mono8', 1)}
+    with Bag(folder / 'result', Problems('fail'), Limits(), tmp_path) as result:
+        messages = list(result.messages(kinds))
+    assert len(messages) == 4
+    for message in messages:
+        image = deserialize_message(message.data, Image)
+        encoding, size = kinds[message.topic]
+        assert (image.height, image.width, image.encoding) == (96, 128, encoding)
+        assert (image.step, len(image.data)) == (128 * size, 96 * 128 * size)
+        assert image.header.frame_id == 'front_optical'
+        stamp = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
+        assert stamp == message.time_ns - DELAY
