@@ -60,6 +60,7 @@ test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the o
 
 bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (needs the CamVid pictures: OOD_DATA=folder)
 	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLE)
+	$(RUN) -m trainer quantize $(BUNDLE)
 
 tables: $(VENV)/.all-$(DISTRO) ## Selection and ablation tables again (needs the pictures: OOD_DATA=folder)
 	$(RUN) -m trainer selection config/train/selection_camvid.yaml

@@ -43,7 +43,7 @@ ARGUMENTS = (
     ('transport', 'raw', "The node's: raw (compressed recordings are decoded) or compressed"),
     ('bundle', '', 'Bundle: a directory or a .zip'),
     ('engine', '', 'Runtime: auto, openvino, onnxruntime'),
-    ('precision', '', 'Precision of the backbone: auto, f32, bf16'),
+    ('precision', '', 'Precision of the backbone: auto, f32, bf16, int8'),
     ('params_file', str(PARAMETERS_FILE), "The node's parameter file"),
     ('dds_profile', 'large_images', "DDS profile: large_images or ''"),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),

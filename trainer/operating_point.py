@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     add('--roi', default='ground', choices=[m for m in MODES if m != 'polygon'])
     add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16')
+    add('--precision', default='auto', help='auto, f32, bf16, int8')
     add('--threads', type=int, default=0, help='0: all cores')
     add('--weights', default='', help="origin of the backbone's weights")
     add('--out', type=Path, default=Path('out/operating_point'), help='folder of the report')

@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     add('--false-alarm-rate', type=float, default=0.01, help='of the mask (LaRS)')
     add('--minimum-area', type=float, default=0.0, help='of obstacles in pixels (LaRS)')
     add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16')
+    add('--precision', default='auto', help='auto, f32, bf16, int8')
     add('--threads', type=int, default=0, help='0: all cores')
     add('--weights', default='', help="origin of the backbone's weights")
     add('--quiet', action='store_true', help='no progress bar')

@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     add('--rate', type=float, default=0.01, help='false_alarm_rate')
     add('--area', type=float, default=0.0, help='minimum_area in camera pixels')
     add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16')
+    add('--precision', default='auto', help='auto, f32, bf16, int8')
     add('--threads', type=int, default=0, help='0: all cores')
     add('--weights', default='', help="origin of the backbone's weights")
     add('--out', type=Path, default=Path('out/tracking'), help='folder of the report')

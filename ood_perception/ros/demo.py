@@ -153,7 +153,7 @@ def arguments() -> argparse.ArgumentParser:
     add('--out', type=Path, default=Path('out/demo'), help='folder for the page')
     add('--bundle', default=str(default_bundle_path()), help='bundle folder or .zip')
     add('--engine', default='auto', help='auto, openvino, onnxruntime')
-    add('--precision', default='auto', help='auto, f32, bf16')
+    add('--precision', default='auto', help='auto, f32, bf16, int8')
     add('--false-alarm-rate', type=float, default=0.01, help='the promised rate')
     add('--frames', type=int, default=24, help='at most this many pictures')
     add('--rate', type=float, default=0.0, help='pictures per second, 0: what the engine keeps')
