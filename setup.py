@@ -22,7 +22,7 @@ trainer_packages = [
 
 data_files = [
     ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
-    (f'share/{NAME}', ['package.xml', 'NOTICE']),
+    (f'share/{NAME}', ['package.xml', 'LICENSE', 'NOTICE']),
     (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
     (f'share/{NAME}/config', sorted(path for path in glob('config/*') if Path(path).is_file())),
     (f'share/{NAME}/config/train', sorted(glob('config/train/*'))),
