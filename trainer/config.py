@@ -24,6 +24,7 @@ from .condensation import CondensationSettings
 from .heads import head_stages
 from .heads.uem import UemConfig
 from .mixes import MixSettings
+from .outlier_sources import OutlierConfig
 from .patches import PatchSettings
 from .segmenter import SegmenterConfig
 from .views import ViewSettings
@@ -97,26 +98,6 @@ class HeadConfig:
     classes: tuple[str, ...] = ()
     logits: str = 'patch'
     half_weights: bool = True
-
-
-@dataclass(frozen=True)
-class OutlierConfig:
-    """
-    The objects of outlier exposure.
-
-    folder: with images/ and instances.json in COCO's format, relative to the data set's parent
-        where it is not absolute. Half of its pictures train, half only choose (by their names).
-    exclude: categories that are left out. most: objects to train with, drawn by seed; 0 = all.
-    """
-
-    folder: str = 'outlier_objects'
-    exclude: tuple[str, ...] = ()
-    most: int = 0
-    seed: int = 42
-
-    def folder_at(self, data_root: Path) -> Path:
-        """Return the folder, given the data set's."""
-        return data_root.parent / Path(self.folder).expanduser()
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class SegmenterConfig:
         linearly (UEM: polynomial of power 1 to 1e-7). pixel_step: every s-th row and column.
     matmul: 'f32' or 'bf16' arithmetic of the decoder. select_every: steps between measurements of
         mean IoU on the selection pictures; the best state is kept.
+    online: draw fresh views in every step and run the backbone on them (the `paper` preset, for a
+        GPU), instead of the cached bank of views.
     """
 
     head: str = 'linear'
@@ -61,6 +63,7 @@ class SegmenterConfig:
     matmul: str = 'bf16'
     select_every: int = 250
     gmm: GmmSettings = field(default_factory=GmmSettings)
+    online: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:

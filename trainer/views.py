@@ -60,10 +60,14 @@ class DrawnPictures(PictureList):
         return draw_view(image, labels, self.settings, random_of(self.names[index]))
 
 
-def draw_views(pictures: PictureList, settings: ViewSettings) -> DrawnPictures:
-    """Return all views of all pictures, picture by picture."""
+def draw_views(pictures: PictureList, settings: ViewSettings, first: int = 0) -> DrawnPictures:
+    """
+    Return the views of all pictures, picture by picture.
+
+    first: 1 leaves out the pictures themselves, whose tokens may be there already.
+    """
     mark = hash_of(asdict(settings))
-    places = [(i, v) for i in range(len(pictures)) for v in range(settings.views)]
+    places = [(i, v) for i in range(len(pictures)) for v in range(first, settings.views)]
     names = [f'{pictures.names[i]}@{mark}-{v}' for i, v in places]
     return DrawnPictures(
         tuple(names),

@@ -40,6 +40,7 @@ class UemConfig:
     steps, batch, warmup, learning_rate: AdamW, linear warm-up, then linearly to 0.
     pixel_step: every s-th row and column of the labels. select_every: steps between looks at AP on
         the selection mixes; the best state is kept.
+    online: draw fresh mixes in every step, see SegmenterConfig.
     """
 
     form: str = 'discriminative'
@@ -52,6 +53,7 @@ class UemConfig:
     pixel_step: int = 3
     select_every: int = 250
     gmm: GmmSettings = field(default_factory=lambda: GmmSettings(every=3))
+    online: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:

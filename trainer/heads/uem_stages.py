@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.errors import ConfigError
-
 from ..artefacts import REPORT_FILE, artefact, key_of, write_json
 from ..calibrate import FEWEST_PIXELS, HeldOutScores, collect_scores, fit_table
 from ..config import digest
-from ..features import FeatureSet, View, extract
+from ..features import FeatureSet, View, extract, joined
 from ..mixes import draw_mixes
-from ..outliers import Cutout, load_cutouts
+from ..outlier_sources import load_outliers
+from ..outliers import Cutout
 from ..segmenter import (
     Segmenter,
     confusion_iou,
@@ -58,10 +57,8 @@ class UemStages(HeadStages):
     def segmenter(self) -> Segmenter:
         """Train (or find) the closed-set segmenter on the bank of views."""
         trainer, config = self.trainer, self.trainer.recipe.segmenter
-        train, select, _ = trainer.split
-        chosen = trainer.train_features.subset(select)
-        bank = draw_views(trainer.train_pictures.subset(train), trainer.recipe.views)
-        features = self._features(bank)
+        chosen = trainer.train_features.subset(trainer.split[1])
+        features = self._bank()
         key = digest([features.key, chosen.key, self._layers, asdict(config)])
         folder = trainer.folder / 'segmenter'
 
@@ -79,6 +76,14 @@ class UemStages(HeadStages):
 
         artefact(folder, key, make)
         return load_segmenter(folder / SEGMENTER_FILE)
+
+    def _bank(self) -> FeatureSet:
+        """Return the tokens of the training pictures and of the further views of each."""
+        trainer = self.trainer
+        train = trainer.split[0]
+        pictures = trainer.train_features.subset(train)
+        drawn = draw_views(trainer.train_pictures.subset(train), trainer.recipe.views, first=1)
+        return joined([pictures, self._features(drawn)]) if len(drawn) else pictures
 
     def fit(self) -> Uem:
         """Train (or find) segmenter and module."""
@@ -118,15 +123,8 @@ class UemStages(HeadStages):
         return self._features(drawn)
 
     def _cutouts(self, part: str) -> list[Cutout]:
-        config = self.trainer.recipe.outliers
-        found = load_cutouts(config.folder_at(self.trainer.recipe.data_root()), part)
-        kept = [c for c in found if c.category not in config.exclude]
-        if part == 'training' and config.most:
-            order = np.random.default_rng(config.seed).permutation(len(kept))[: config.most]
-            kept = [kept[i] for i in sorted(order)]
-        if not kept:
-            raise ConfigError(f'outliers.exclude {list(config.exclude)} leaves no object')
-        return kept
+        recipe = self.trainer.recipe
+        return load_outliers(recipe.outliers, part, recipe.data_root())
 
     @cached_property
     def _folder(self) -> Path:
