@@ -197,6 +197,7 @@ def test_the_torch_process_gets_the_sizes_of_the_bundle():
 
 
 def test_tables_stand_between_their_marks(tmp_path):
+    pytest.importorskip('matplotlib')
     page = tmp_path / 'README.md'
     page.write_text('a\n<!-- share -->\nold\n<!-- /share -->\nz\n')
     row = {
