@@ -73,8 +73,18 @@ def build_engine(
         raise EngineError(f'TensorRT cannot build {model.name}: {trt.last_error()}')
     if timing_cache is not None and not trt.is_rtx:
         _write_timing(config, timing_cache)
+    seconds = {'parse_seconds': parsed - start, 'build_seconds': time.perf_counter() - parsed}
     blob = bytes(serialised)
-    facts = {
+    facts = _facts(trt, options, network, len(blob), seconds)
+    del parser  # it owns what the network was parsed from, so it goes last
+    return BuiltEngine(blob, facts)
+
+
+def _facts(
+    trt: TensorRt, options: BuildOptions, network: Any, size: int, seconds: dict[str, float]
+) -> JsonDict:
+    """Return how an engine was built, as plain JSON values."""
+    return {
         'runtime': trt.name,
         'version': trt.version,
         'compute_capability': options.compute_capability or 'of this machine',
@@ -82,13 +92,10 @@ def build_engine(
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(options).items()
         },
-        'bytes': len(blob),
-        'parse_seconds': round(parsed - start, 3),
-        'build_seconds': round(time.perf_counter() - parsed, 3),
+        'bytes': size,
+        **{name: round(value, 3) for name, value in seconds.items()},
         **_network_facts(network),
     }
-    del parser  # it owns what the network was parsed from, so it goes last
-    return BuiltEngine(blob, facts)
 
 
 def supported_gpus(trt: TensorRt) -> tuple[str, ...]:
