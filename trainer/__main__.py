@@ -31,6 +31,7 @@ OTHERS = {
     'tracking': 'what m-of-n persistence saves and costs, on sequences',
     'quantize': 'give a bundle its int8 precision, with what it costs',
     'promise': 'observed against promised false-alarm rates, per class',
+    'uem-table': 'forms, scores and outliers of UEM on the dev sets',
     'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
 }
 MODULES = {'quantize': 'quantization'}  # commands are verbs where their module is a noun

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -87,10 +87,18 @@ def scored_pictures(
     pictures: an anomaly set. features: of the same pictures, with policy 'stretch'.
     regions: name -> picture index -> bool (H, W) to score, or None for all.
     """
+    sizes = (stretched(pictures.read(index)[1], features) for index in range(len(pictures)))
+    pixels = (to_camera(grid, geometry) for grid, geometry in zip(maps, sizes, strict=True))
+    return scored_pictures_of(pictures, pixels, regions)
+
+
+def scored_pictures_of(
+    pictures: PictureList, pixels: Iterable[FloatArray], regions: Mapping[str, Region]
+) -> dict[str, list[ScoredPicture]]:
+    """Split the maps float32 (H, W) of all pictures by the labels, once per region."""
     scored: dict[str, list[ScoredPicture]] = {name: [] for name in regions}
-    for index, grid in enumerate(maps):
+    for index, surprisal in enumerate(pixels):
         _, labels = pictures.read(index)
-        surprisal = to_camera(grid, stretched(labels, features))
         for name, region in regions.items():
             scored[name].append(scored_picture(surprisal, labels, region(index)))
     return scored

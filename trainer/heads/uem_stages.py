@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from .base import HeadFacts, HeadStages
 from .tables import MonotoneTable
 from .uem import Uem, UemHead
 
+if TYPE_CHECKING:
+    from ..stages import Trainer
+
 SEGMENTER_FILE, UEM_FILE, TABLE_FILE = 'segmenter.safetensors', 'uem.safetensors', 'table.npz'
 
 
@@ -39,6 +42,22 @@ class UemStages(HeadStages):
     """UEM from pictures and cut-outs to a calibrated head."""
 
     sections = ('views', 'segmenter', 'outliers', 'mixes', 'uem')
+
+    def __init__(
+        self, trainer: Trainer, segmenter_folder: Path | None = None, seed: int | None = None
+    ) -> None:
+        """
+        Take a trainer.
+
+        segmenter_folder: shared with other modules (default: the trainer's own).
+        seed: of both trainings; views and mixes keep the recipe's, so that their tokens do.
+        """
+        super().__init__(trainer)
+        self.segmenter_folder = segmenter_folder or trainer.folder / 'segmenter'
+        recipe = trainer.recipe
+        self.seed = recipe.seed if seed is None else seed
+        self.segmenter_config = replace(recipe.segmenter, seed=self.seed)
+        self.uem_config = replace(recipe.uem, seed=self.seed)
 
     @property
     def _layers(self) -> list[str]:
@@ -56,16 +75,16 @@ class UemStages(HeadStages):
 
     def segmenter(self) -> Segmenter:
         """Train (or find) the closed-set segmenter on the bank of views."""
-        trainer, config = self.trainer, self.trainer.recipe.segmenter
+        trainer, config = self.trainer, self.segmenter_config
         chosen = trainer.train_features.subset(trainer.split[1])
         features = self._bank()
         key = digest([features.key, chosen.key, self._layers, asdict(config)])
-        folder = trainer.folder / 'segmenter'
+        folder = self.segmenter_folder
 
         def make(target: Path) -> None:
             training = fit_segmenter(
                 *(features, chosen, self._layers, len(trainer.class_names), config),
-                checkpoint=trainer.folder / 'segmenter.ckpt',
+                checkpoint=folder.with_suffix('.ckpt'),
                 progress=trainer.progress,
             )
             save_segmenter(target / SEGMENTER_FILE, training.segmenter)
@@ -87,10 +106,10 @@ class UemStages(HeadStages):
 
     def fit(self) -> Uem:
         """Train (or find) segmenter and module."""
-        segmenter, trainer, config = self.segmenter(), self.trainer, self.trainer.recipe.uem
+        segmenter, trainer, config = self.segmenter(), self.trainer, self.uem_config
         train, select = self._mixes('training'), self._mixes('selection')
         folder = trainer.folder / 'fit'
-        parts = [train.key, select.key, key_of(trainer.folder / 'segmenter')]
+        parts = [train.key, select.key, key_of(self.segmenter_folder)]
         # what is served of a module does not change how it is trained
         trained = asdict(replace(config, score='llr'))
 
@@ -159,8 +178,8 @@ class UemStages(HeadStages):
         note = json.loads((self._folder / REPORT_FILE).read_text())
         folder = self.trainer.folder
         reports = {
-            part: json.loads((folder / part / REPORT_FILE).read_text())
-            for part in ('segmenter', 'fit')
+            part: json.loads((place / REPORT_FILE).read_text())
+            for part, place in (('segmenter', self.segmenter_folder), ('fit', folder / 'fit'))
         }
         seen = [name for name, count in note['pixels'].items() if count >= FEWEST_PIXELS]
         return HeadFacts(

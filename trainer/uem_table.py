@@ -1,0 +1,296 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The table of UEM: forms, scores and outliers on sets of anomalies, with seeds and intervals.
+
+    trainer uem-table config/train/uem_table.yaml [--only NAME ...] [--seeds 42] [--sliding]
+
+Every training and every result is made once and kept: a run that was stopped goes on, and a run of
+a part is a part of the whole. The report shows what there is and names what is missing.
+Nothing is chosen on these sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ood_perception.errors import ConfigError
+from ood_perception.geometry import to_camera_nearest
+from ood_perception.roi import class_table, ground_hull
+
+from .artefacts import key_of, write_json
+from .data import PictureList, content_sha256
+from .datasets import open_set
+from .features import FeatureSet, View, extract, size_for
+from .heads.uem import Uem
+from .heads.uem_stages import UemStages
+from .results import ResultFolder
+from .scoring import picture_tokens, read_mask, scored_pictures_of, stretched
+from .segmenter import Segmenter, confusion_iou
+from .stages import Trainer
+from .uem_bundles import bundle_maps
+from .uem_report import write_report
+from .uem_rows import OWN_SCORES, SCORES, ScoreRow, Training, UemTableConfig, load_uem_table
+from .uem_scores import PictureMaps, sliding_scores, whole_maps
+
+LOG = logging.getLogger(__name__)
+GROUND = ('Road', 'Pavement')
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a table to run; () = all. limit: first pictures of each set, 0 = all."""
+
+    only: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    sets: tuple[str, ...] = ()
+    limit: int = 0
+    sliding: bool = False
+    closed_set: str = ''
+
+
+@dataclass
+class DevSet:
+    """A set of anomalies; regions: name -> index of a picture -> bool (H, W), None = all."""
+
+    name: str
+    pictures: PictureList
+    longest: int
+    road: bool
+
+
+class UemTable:
+    """A table at work: trainings, features of the sets, results."""
+
+    def __init__(self, config: UemTableConfig, part: Part, cache: Path | None = None) -> None:
+        self.config, self.part, self.cache = config, part, cache
+        self.seeds = tuple(s for s in config.seeds if not part.seeds or s in part.seeds)
+        known = [training.name for training in config.trainings] + list(config.bundles)
+        for name, choice, among in (
+            ('--only', part.only, known),
+            ('--seeds', part.seeds, list(config.seeds)),
+            ('--sets', part.sets, list(config.sets)),
+        ):
+            wrong = [value for value in choice if value not in among]
+            if wrong:
+                raise ConfigError(f'{name} {wrong} is not in the table, which has {among}')
+
+    @cached_property
+    def sets(self) -> list[DevSet]:
+        """The sets that are asked for."""
+        root = self.config.recipe.data_root().parent
+        chosen = [
+            name for name in self.config.sets if name in (self.part.sets or self.config.sets)
+        ]
+        return [self._dev_set(name, root) for name in chosen]
+
+    def _dev_set(self, name: str, root: Path) -> DevSet:
+        data = open_set(name, root)
+        if self.part.limit:
+            data = data.subset(range(min(self.part.limit, len(data))))
+        return DevSet(name, data.pictures, self.config.sets[name], data.roi == 'road')
+
+    def stages(self, training: Training, seed: int) -> UemStages:
+        """Return the stages of one training; segmenters are shared between trainings."""
+        slug = ''.join(c if c.isalnum() else '-' for c in training.name.lower())
+        folder = self.config.folder
+        trainer = Trainer(
+            training.recipe(self.config.recipe), folder / 'trainings' / f'{slug}-{seed}',
+            cache=self.cache,
+        )  # fmt: skip
+        return UemStages(trainer, folder / 'segmenters' / f'{training.segmenter}-{seed}', seed)
+
+    @cached_property
+    def reference(self) -> UemStages:
+        """The training whose segmenter gives the predicted ground of all rows."""
+        return self.stages(self.config.trainings[0], self.config.seeds[0])
+
+    def features(self, data: DevSet) -> FeatureSet:
+        """Extract (or find) the tokens of a set, stretched to its longest side."""
+        trainer = self.reference.trainer
+        height, width = data.pictures.read(0)[0].shape[:2]
+        size = size_for((height, width), data.longest, trainer.backbone.patch)
+        view = View(size, 'stretch', precision=trainer.recipe.view.precision)
+        layers, folder = trainer.recipe.backbone.layers, trainer.features_folder
+        return extract(data.pictures, trainer.backbone, layers, view, folder)
+
+    @cached_property
+    def results(self) -> ResultFolder:
+        """Where results are kept, by the data that they depend on."""
+        parts = [[s.name, s.longest, content_sha256(s.pictures)] for s in self.sets]
+        text = json.dumps([parts, key_of(self.reference.segmenter_folder)])
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return ResultFolder(self.config.folder / 'results' / key, key, self.config.resamples)
+
+    def regions(self, data: DevSet) -> dict[str, Any]:
+        """Return the regions of a set; the ground is the hull of the reference's road."""
+        if data.road:
+            return {'road': lambda _: None}
+        mark = f'{data.name}-{key_of(self.reference.segmenter_folder)[:16]}'
+        folder = self.config.folder / 'ground' / mark
+        self._write_ground(data, folder)
+        names = data.pictures.names
+        return {
+            'image': lambda _: None,
+            'ground': lambda index: read_mask(folder / f'{names[index]}.png'),
+        }
+
+    def _write_ground(self, data: DevSet, folder: Path) -> None:
+        missing = [n for n in data.pictures.names if not (folder / f'{n}.png').is_file()]
+        if not missing:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        segmenter, features = self.reference.segmenter(), self.features(data)
+        names = self.reference.trainer.class_names
+        table = class_table([names.index(name) for name in GROUND])
+        for index, name in enumerate(data.pictures.names):
+            with torch.inference_mode():
+                logits = segmenter(*picture_tokens(features, segmenter.layers, index))[0]
+            hull = ground_hull(table[logits.argmax(-1).numpy()])
+            geometry = stretched(data.pictures.read(index)[1], features)
+            mask = to_camera_nearest(hull, geometry).astype(np.uint8) * 255
+            cv2.imwrite(str(folder / f'{name}.png'), mask)
+
+    def run(self) -> None:
+        """Train and measure what is asked for and missing."""
+        for training in self.config.trainings:
+            for seed in self.seeds if self._asked(training.name) else ():
+                self.run_training(training, seed)
+        for name, place in self.config.bundles.items():
+            if self._asked(name):
+                self.run_bundle(name, place)
+
+    def _asked(self, name: str) -> bool:
+        return not self.part.only or name in self.part.only
+
+    def run_training(self, training: Training, seed: int) -> None:
+        """Train one module and measure all its scores."""
+        stages = self.stages(training, seed)
+        module, segmenter = stages.fit(), stages.segmenter()
+        rows = self.rows(training, seed)
+        self._closed_set(stages, segmenter)
+        for data in self.sets:
+            missing = [row for row in rows if self.results.load(row, data.name) is None]
+            if missing:
+                LOG.info(
+                    '%s, seed %d, %s: %d scores', training.name, seed, data.name, len(missing)
+                )
+                self._save(missing, data, self._maps(data, stages, segmenter, module))
+
+    def rows(self, training: Training, seed: int) -> list[ScoreRow]:
+        """Return the results of one training; those of the segmenter are shared."""
+        stages, view = self.stages(training, seed), self._view_name()
+        own = key_of(stages.trainer.folder / 'fit')
+        shared = key_of(stages.segmenter_folder)
+        return [
+            ScoreRow(training.name, score, own if score in OWN_SCORES else shared, seed, view)
+            for score in SCORES
+        ]
+
+    def _view_name(self) -> str:
+        sliding = self.config.sliding
+        return f'sliding {sliding.window} {sliding.stride}' if self.part.sliding else 'whole'
+
+    def _maps(
+        self, data: DevSet, stages: UemStages, segmenter: Segmenter, module: Uem
+    ) -> Iterable[PictureMaps]:
+        if not self.part.sliding:
+            return whole_maps(segmenter, module, self.features(data), data.pictures)
+        trainer, recipe = stages.trainer, stages.trainer.recipe
+        return sliding_scores(
+            *(segmenter, module, trainer.backbone, recipe.backbone.layers, data.pictures),
+            *(self.config.sliding, recipe.view.precision),
+        )
+
+    def _save(self, rows: Sequence[ScoreRow], data: DevSet, maps: Iterable[PictureMaps]) -> None:
+        """Measure scores one after the other: the maps of all at once would not fit in memory."""
+        kept, regions = list(maps), self.regions(data)
+        for row in rows:
+            pixels = (one(row.score) for one in kept)
+            scored = scored_pictures_of(data.pictures, pixels, regions)
+            self.results.save(row, data.name, scored)
+
+    def run_bundle(self, name: str, place: str) -> None:
+        """Measure a packed bundle by the node's pipeline, in the same regions."""
+        row, bundle = bundle_row(name, place)
+        for data in self.sets:
+            if self.results.load(row, data.name) is None:
+                LOG.info('%s, %s', name, data.name)
+                self._save([row], data, bundle_maps(bundle, data.pictures))
+
+    def _closed_set(self, stages: UemStages, segmenter: Segmenter) -> None:
+        """Measure a segmenter's IoU on a labelled split, once."""
+        split = self.part.closed_set
+        place = stages.segmenter_folder
+        path = place.with_name(f'{place.name}-{split}.json')
+        if not split or (path.is_file() and _same(path, key_of(place))):
+            return
+        iou = confusion_iou(segmenter, stages.trainer.features(split))
+        classes = dict(zip(stages.trainer.class_names, iou.tolist(), strict=True))
+        mean = float(np.nanmean(iou))
+        LOG.info('%s: mean IoU on %s %.4f', place.name, split, mean)
+        write_json(path, {'key': key_of(place), 'split': split, 'mean': mean, 'classes': classes})
+
+
+def bundle_row(name: str, place: str) -> tuple[ScoreRow, Any]:
+    """Return a bundle's row and the bundle, its weights completed."""
+    from ood_perception.bundle.completion import complete
+    from ood_perception.bundle.store import default_bundle_path, load_bundle
+
+    bundle = complete(load_bundle(place or default_bundle_path()))
+    return ScoreRow(name, 'surprisal', bundle.sha256), bundle
+
+
+def _same(path: Path, key: str) -> bool:
+    return bool(json.loads(path.read_text())['key'] == key)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `trainer uem-table`."""
+    result = argparse.ArgumentParser(
+        'trainer uem-table',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument('table', type=Path, help='YAML file, see config/train/uem_table.yaml')
+    result.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows by name')
+    result.add_argument('--seeds', nargs='+', type=int, default=[])
+    result.add_argument('--sets', nargs='+', default=[])
+    result.add_argument('--limit', type=int, default=0, help='first N pictures of each set')
+    result.add_argument('--sliding', action='store_true', help='windows at the own resolution')
+    result.add_argument('--closed-set', default='', metavar='SPLIT', help='mean IoU of it, too')
+    result.add_argument('--folder', type=Path, help="instead of the table's")
+    result.add_argument('--report', type=Path, help="instead of the table's")
+    result.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
+    result.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
+    return result
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run `trainer uem-table`."""
+    options = parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = load_uem_table(options.table)
+    for name in ('folder', 'report'):
+        if getattr(options, name):
+            config = replace(config, **{name: getattr(options, name)})
+    part = Part(
+        *(tuple(options.only), tuple(options.seeds), tuple(options.sets)),
+        *(options.limit, options.sliding, options.closed_set),
+    )
+    table = UemTable(config, part, options.cache)
+    table.run()
+    print(f'table: {write_report(table)}')
