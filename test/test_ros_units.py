@@ -265,6 +265,8 @@ def test_auto_reliability_follows_the_publishers():
     assert qos.chosen_reliability('auto', [reliable, best]) == 'best_effort'
     assert qos.chosen_reliability('reliable', [best]) == 'reliable'
     assert qos.describe([best]) == '/driver: best_effort, volatile, type Image'
+    best.node_name, best.node_namespace = '_NODE_NAME_UNKNOWN_', '_NODE_NAMESPACE_UNKNOWN_'
+    assert qos.describe([best]) == 'a publisher: best_effort, volatile, type Image'
 
 
 def report(idle=0.1, **counts):

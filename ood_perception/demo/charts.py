@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 900, 190, 52, 28, 24
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 900, 190, 52, 90, 28, 24
 
 
 def latency_chart(latencies: Sequence[float]) -> str:
@@ -17,7 +17,8 @@ def latency_chart(latencies: Sequence[float]) -> str:
         return ''
     top = _round_up(max(latencies))
     scale = (_HEIGHT - _BOTTOM - _TOP) / top
-    slot = (_WIDTH - _LEFT) / len(latencies)
+    right = _WIDTH - _RIGHT
+    slot = (right - _LEFT) / len(latencies)
     base = _HEIGHT - _BOTTOM
     bars = ''.join(
         f'<rect x="{_LEFT + i * slot + 0.15 * slot:.1f}" y="{base - ms * scale:.1f}" '
@@ -29,7 +30,7 @@ def latency_chart(latencies: Sequence[float]) -> str:
     line = base - median * scale
     ticks = ''.join(
         _text(_LEFT - 8, base - value * scale + 4, 'end', f'{value:g}')
-        + f'<path d="M{_LEFT} {base - value * scale:.1f}H{_WIDTH}" stroke="#2a3038"/>'
+        + f'<path d="M{_LEFT} {base - value * scale:.1f}H{right}" stroke="#2a3038"/>'
         for value in (0.0, top / 2, top)
     )
     numbers = ''.join(
@@ -41,8 +42,8 @@ def latency_chart(latencies: Sequence[float]) -> str:
         'aria-label="latency of every frame">'
         '<text x="0" y="12">milliseconds from publishing a frame to receiving its mask, per frame'
         f'</text>{ticks}{bars}{numbers}'
-        f'<path d="M{_LEFT} {line:.1f}H{_WIDTH}" stroke="#f0c674" stroke-dasharray="5 4"/>'
-        f'{_text(_WIDTH - 4, line - 5, "end", f"median {median:.0f}")}</svg>'
+        f'<path d="M{_LEFT} {line:.1f}H{right}" stroke="#f0c674" stroke-dasharray="5 4"/>'
+        f'{_text(right + 6, line + 4, "start", f"median {median:.0f}")}</svg>'
     )
 
 

@@ -112,18 +112,18 @@ def _section(folder: Path, number: int, frame: FrameResult) -> str:
         'surprisal': ('surprisal', heat(frame.surprisal)),
         'mask': ('mask', mask_picture(frame.mask, frame.check)),
     }
-    figures = page.figures(
+    figures = [
         page.figure(
             page.save_jpeg(folder, f'{number:03d}_{kind}.jpg', picture),
             *(title, f'{title}, {frame.name}'),
         )
         for title, (kind, picture) in views.items()
-    )
+    ]
     noun = 'obstacle' if frame.obstacles == 1 else 'obstacles'
     line = f'{frame.obstacles} {noun} marked; {frame.latency_ms:.0f} ms from camera to mask'
     return (
         f'<section><h2>{html.escape(frame.name)}</h2><p>{line}{_check_line(frame.check)}</p>'
-        f'{figures}</section>'
+        f'{page.figures(figures, wide=True)}</section>'
     )
 
 
@@ -192,13 +192,15 @@ def _facts(run: Run, frames: Sequence[FrameResult]) -> str:
 def _legend() -> str:
     """Return how to read the pictures."""
     swatches = ''.join(
-        f'<span class="swatch" style="background:rgb{color}"></span>{name} '
+        f'<span class="swatch" style="background:rgb{color}"></span>{name}'
         for name, color in _MASK_COLORS.items()
     )
     return (
         '<p class="legend">Surprisal is &minus;log<sub>10</sub> of the share of ordinary road '
         f'that looks as strange: <span class="bar"></span> {_SCORE_LOW:g} to {_SCORE_HIGH:g} and '
-        f'more. Mask: {swatches}; a white box is the known place of an object.</p>'
+        f'more. Mask: {swatches}; a white box is the known place of an object. '
+        'Cars and people are marked, too: only the classes of <code>in_distribution</code>, by '
+        'default road and pavement, count as normal.</p>'
     )
 
 

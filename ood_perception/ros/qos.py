@@ -17,6 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 AUTO, RELIABLE, BEST_EFFORT = 'auto', 'reliable', 'best_effort'
 RELIABILITIES = (AUTO, RELIABLE, BEST_EFFORT)
+_UNKNOWN = '_NODE_NAME_UNKNOWN_'
 
 
 def input_profile(reliability: str) -> QoSProfile:
@@ -83,6 +84,8 @@ def _offers_reliable(endpoint: Any) -> bool:
 def _describe_one(endpoint: Any) -> str:
     profile = endpoint.qos_profile
     name = f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'
+    if _UNKNOWN in endpoint.node_name:  # discovery tells the topic before the node's name
+        name = 'a publisher'
     return (
         f'{name}: {profile.reliability.name.lower()}, {profile.durability.name.lower()}, '
         f'type {endpoint.topic_type}'
