@@ -87,11 +87,12 @@ class HeadConfig:
     """
     The served head; the options but `kind` are those of heads.pixood_module.PixOODHead.
 
-    kind: a row of heads.HEADS.
+    kind: a row of heads.HEADS. score: of kind 'baseline', one of heads.baselines.SCORES.
     classes: those whose score the head holds, empty = all that have a model.
     """
 
     kind: str = 'pixood'
+    score: str = 'max_logit'
     upsampling: int = 7
     selection: str = 'min'
     calibration: str = 'held-out'

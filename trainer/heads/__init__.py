@@ -12,7 +12,11 @@ from ood_perception.errors import ConfigError
 if TYPE_CHECKING:
     from .base import HeadStages
 
-HEADS = {'pixood': ('pixood_stages', 'PixOODStages'), 'uem': ('uem_stages', 'UemStages')}
+HEADS = {
+    'pixood': ('pixood_stages', 'PixOODStages'),
+    'uem': ('uem_stages', 'UemStages'),
+    'baseline': ('baseline_stages', 'BaselineStages'),
+}
 
 
 def head_stages(kind: str) -> type[HeadStages]:

@@ -113,7 +113,7 @@ class PixOODStages(HeadStages):
 
     def _head_options(self) -> dict[str, Any]:
         options = asdict(self.trainer.recipe.head)
-        del options['kind']
+        del options['kind'], options['score']
         return options
 
     def _uncalibrated_head(self, model: PixOODModel, selection: str) -> PixOODHead:
