@@ -23,6 +23,10 @@ class ConfigError(OodPerceptionError):
     """A parameter, option or configuration file holds a value that cannot be used."""
 
 
+class CalibrationError(OodPerceptionError):
+    """A camera's calibration lacks or contradicts what rays and distances need."""
+
+
 class DependencyError(OodPerceptionError):
     """An optional package is missing; the message names the extra to install."""
 
