@@ -98,8 +98,8 @@ def camera_model(info: Calibration, size: Size, rectified: bool = False) -> Came
     left, top, _, _ = info.roi
     matrix[:2, 2] -= left, top
     scaled = scaled_intrinsics(matrix.reshape(-1), scale_x, scale_y).reshape(3, 3)
-    focal = (scaled[0, 0], scaled[1, 1], scaled[0, 2], scaled[1, 2], scaled[0, 1])
-    return CameraModel(*size, *(float(value) for value in focal), lens)
+    (fx, skew, cx), (_, fy, cy) = scaled[:2].tolist()
+    return CameraModel(*size, fx, fy, cx, cy, skew, lens)
 
 
 def _matrix(info: Calibration, rectified: bool) -> Points:

@@ -86,8 +86,9 @@ class Polynomial:
         missed = ~(np.abs(bent - points).max(axis=1, initial=0.0) < 1e-9)
         missed |= ~(np.hypot(plane[:, 0], plane[:, 1]) < self.largest_radius)
         plane[missed] = np.nan
-        rays = np.column_stack([plane, np.ones(len(plane))])
-        return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        rays: Vectors = np.column_stack([plane, np.ones(len(plane))])
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        return rays
 
     def _factor(self, square: Vectors) -> tuple[Vectors, Vectors]:
         """Return c and its derivative by r^2."""
