@@ -14,6 +14,7 @@ import numpy as np
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.calibration import SetTable, read_samples
+from ood_perception.edge import below_line
 from ood_perception.engines.base import Engine
 from ood_perception.errors import EngineError, ImageError
 from ood_perception.geometry import (
@@ -60,6 +61,7 @@ class _State:
     engine: Engine
     in_distribution: Float32Array
     roi_classes: BoolArray
+    obstacle_classes: BoolArray | None
     table: SetTable | None
     views: dict[tuple[str, Size], _View] = field(default_factory=dict)
 
@@ -146,7 +148,9 @@ class Pipeline:
         vector = class_vector(manifest, engine, settings)
         sample = self._samples.get(head_of(manifest, engine).name)
         table = sample.table(chosen_classes(manifest, settings)) if sample else None
-        return _State(settings, engine, vector, class_table(ids), table)
+        obstacles = class_ids(manifest, settings.obstacle_classes, 'obstacle_classes')
+        named = class_table(obstacles) if obstacles else None
+        return _State(settings, engine, vector, class_table(ids), named, table)
 
     def _view(self, state: _State, frame: Frame) -> _View:
         """Return the frame's view, kept per camera and picture size."""
@@ -240,7 +244,9 @@ def _detect(
     surprisal, labels = surprisal.astype(np.float32), labels.astype(np.uint8)
     if state.table is not None:
         surprisal = state.table(surprisal)
-    scored = scored_region(settings.roi.mode, labels, view.fixed, state.roi_classes)
+    region = (view.fixed, state.roi_classes, settings.roi.bridge, _horizon(item))
+    scored = scored_region(settings.roi.mode, labels, *region)
+    named = None if state.obstacle_classes is None else state.obstacle_classes[labels]
     size = (surprisal.shape[0], surprisal.shape[1])
     mask, components = make_mask(
         surprisal,
@@ -249,13 +255,22 @@ def _detect(
         seed_rate=settings.hysteresis_rate,
         minimum_area=settings.minimum_area,
         cell_area=camera_area_of_cell(view.geometry, size),
+        named=named,
     )
     obstacles = obstacles_of(components, view.geometry)
     times = StageTimes(item.preprocess_ms, inference_ms, _since(start))
-    rate = settings.false_alarm_rate
+    rate, geometry = settings.false_alarm_rate, view.geometry
     return Detection(
-        item.frame, surprisal, labels, scored, mask, obstacles, view.geometry, rate, times
+        item.frame, surprisal, labels, scored, mask, obstacles, geometry, rate, times, view.fixed
     )
+
+
+def _horizon(item: _Input) -> BoolArray | None:
+    """Return the cells below the frame's horizon, None where it brings none."""
+    line = item.frame.horizon
+    if line is None:
+        return None
+    return below_line(line, item.view.geometry, item.view.fixed.shape)
 
 
 def _since(start: float) -> float:

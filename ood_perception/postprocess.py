@@ -64,23 +64,31 @@ def make_mask(
     seed_rate: float = 0.0,
     minimum_area: float = 0.0,
     cell_area: float = 1.0,
+    named: BoolArray | None = None,
 ) -> tuple[BoolArray, Components]:
     """
     Flag the scored cells that are strange at the rate; what follows only removes cells.
 
     surprisal: float32 (gh, gw). scored: bool (gh, gw). rate: promised false alarm rate.
-    seed_rate: a component stays only if one cell of it is flagged at this stricter rate, too;
-        0 = no such test. minimum_area: smallest component in camera pixels.
+    seed_rate: a component stays only if one cell of it is flagged at this stricter rate, too, or
+        is named; 0 = no such test. minimum_area: smallest component in camera pixels.
     cell_area: camera pixels per cell.
+    named: bool (gh, gw), cells that are obstacles by their label, however usual they look.
 
-    Returns the mask, bool (gh, gw), a subset of scored & (surprisal >= -log10(rate)), and its
-    components.
+    Returns the mask, bool (gh, gw), a subset of scored & (named | surprisal >= -log10(rate)), and
+    its components.
     """
-    mask = (surprisal >= surprisal_threshold(rate)) & scored
+    mask = surprisal >= surprisal_threshold(rate)
+    if named is not None:
+        mask |= named
+    mask &= scored
     components = find_components(mask, surprisal)
     keep = components.areas * cell_area >= minimum_area
     if seed_rate > 0.0:
-        keep &= components.peaks >= surprisal_threshold(seed_rate)
+        seeded = components.peaks >= surprisal_threshold(seed_rate)
+        if named is not None:
+            seeded |= _holds(components, named)
+        keep &= seeded
     if keep.all():
         return mask, components
     return keep_components(components, keep)
@@ -120,6 +128,13 @@ def keep_components(components: Components, keep: BoolArray) -> tuple[BoolArray,
     patches = numbers[components.patches]
     boxes, areas = components.boxes[keep], components.areas[keep]
     return patches > 0, Components(patches, boxes, areas, components.peaks[keep])
+
+
+def _holds(components: Components, cells: BoolArray) -> BoolArray:
+    """Return bool (n,): components with at least one of the cells, bool (gh, gw)."""
+    found = np.zeros(len(components.areas) + 1, dtype=bool)
+    found[components.patches[cells]] = True
+    return found[1:]
 
 
 Corners = npt.NDArray[np.float64]

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which cells of the score grid are scored: ground hull, polygons, a label set, or all."""
+"""Which cells of the score grid are scored: ground, its edge, polygons, labels, or all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from ood_perception.edge import below_edge
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import Points, Size, grid_to_camera, grid_valid
 from ood_perception.types import BoolArray, Geometry, UInt8Array
 
-MODES = ('ground', 'polygon', 'labels', 'none')
+MODES = ('ground', 'polygon', 'labels', 'below_edge', 'below_horizon', 'none')
 # A patch of ground below this share of the largest one does not stretch the hull. An obstacle
 # across the road cuts its far end off: that end must stay in, so the share is small.
 SMALLEST_GROUND = 0.01
@@ -30,8 +31,12 @@ class RoiSettings:
 
     mode: 'ground' scores the convex hull of the ground classes (what lies on the road is inside
         the road's hull), 'polygon' the polygons, 'labels' the cells with those classes alone,
-        'none' the whole picture.
-    classes: names for 'ground' and 'labels'; () = the bundle's ground classes.
+        'none' the whole picture. 'below_edge' scores all from the far edge of the ground down,
+        column by column, 'below_horizon' all below the frame's horizon ('below_edge' where it has
+        none).
+    classes: names for 'ground', 'labels' and 'below_edge'; () = the bundle's ground classes.
+    bridge: for 'below_edge': what interrupts the ground over less than this share of the width
+        stands on it and is scored; what is wider is where the ground ends. In [0, 1].
     polygons: scored areas per camera for 'polygon'; those under '' hold for every camera. A camera
         with none is scored whole.
     ignore_polygons: areas never scored, whatever the mode (the own bonnet), same form.
@@ -44,12 +49,15 @@ class RoiSettings:
     classes: tuple[str, ...] = ()
     polygons: CameraPolygons = field(default_factory=dict)
     ignore_polygons: CameraPolygons = field(default_factory=dict)
+    bridge: float = 0.25
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigError(f'roi mode {self.mode!r}: choose one of {", ".join(MODES)}')
         if self.mode == 'polygon' and not any(self.polygons.values()):
             raise ConfigError('roi mode is polygon and no polygon is given: add one, or use none')
+        if not 0.0 <= self.bridge <= 1.0:
+            raise ConfigError(f'roi bridge {self.bridge:g}: give a share of the width, 0 to 1')
         for polygons in (*self.polygons.values(), *self.ignore_polygons.values()):
             for polygon in polygons:
                 _check_polygon(polygon)
@@ -74,13 +82,26 @@ def fixed_region(
     return region
 
 
-def scored_region(mode: str, labels: UInt8Array, fixed: BoolArray, chosen: BoolArray) -> BoolArray:
+def scored_region(
+    mode: str,
+    labels: UInt8Array,
+    fixed: BoolArray,
+    chosen: BoolArray,
+    bridge: float = 0.25,
+    below: BoolArray | None = None,
+) -> BoolArray:
     """
     Return the cells to score in one frame, a subset of `fixed`.
 
     mode: one of MODES. labels: uint8 (gh, gw) class ids. fixed: bool (gh, gw) of fixed_region.
-    chosen: bool (256,), True at the ids of the region's classes.
+    chosen: bool (256,), True at the ids of the region's classes. bridge: see RoiSettings.
+    below: bool (gh, gw), below the frame's horizon; None where it has none.
     """
+    if mode == 'below_horizon' and below is not None:
+        return fixed & below
+    if mode in ('below_edge', 'below_horizon'):
+        seen = fixed if below is None else fixed & below
+        return below_edge(large_patches(chosen[labels] & seen), bridge) & seen
     if mode == 'ground':
         return ground_hull(chosen[labels] & fixed) & fixed
     if mode == 'labels':
@@ -96,7 +117,7 @@ def ground_hull(ground: BoolArray) -> BoolArray:
     largest one are left out first, since one stray cell on a roof would take the whole picture in.
     Returns bool (gh, gw), a superset of the patches kept; all False where there is no ground.
     """
-    kept = _large_patches(ground)
+    kept = large_patches(ground)
     rows = np.flatnonzero(kept.any(axis=1))
     filled = np.zeros(ground.shape, dtype=np.uint8)
     if rows.size == 0:
@@ -144,8 +165,8 @@ def _inside(
     return odd
 
 
-def _large_patches(ground: BoolArray) -> BoolArray:
-    """Return the connected patches that are no specks beside the largest one."""
+def large_patches(ground: BoolArray) -> BoolArray:
+    """Return the connected patches, bool (gh, gw), that are no specks beside the largest one."""
     count, patches, stats, _ = cv2.connectedComponentsWithStats(
         ground.view(np.uint8), None, None, None, 8
     )

@@ -29,6 +29,8 @@ class Settings:
     minimum_area: obstacles of fewer camera pixels are removed from the mask, >= 0.
     hysteresis_rate: an obstacle stays only if one of its pixels is flagged at this stricter rate,
         too: in (0, false_alarm_rate], 0 = no such test.
+    obstacle_classes: names of known classes that are obstacles whatever their score. They take no
+        part in the promise of false_alarm_rate.
 
     Raises ConfigError for a value out of range.
     """
@@ -38,6 +40,7 @@ class Settings:
     roi: RoiSettings = field(default_factory=RoiSettings)
     minimum_area: float = 0.0
     hysteresis_rate: float = 0.0
+    obstacle_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         surprisal_threshold(self.false_alarm_rate)

@@ -28,12 +28,15 @@ class Frame:
     camera: the camera's name, '' for the single unnamed camera.
     stamp_ns: time of the exposure in nanoseconds, as the header says.
     frame_id: the header's frame_id, untouched.
+    horizon: float64 (n, 2), points x, y of the horizon in camera pixels, x rising; None = not
+        known. Regions that end at the ground's edge end there at the latest.
     """
 
     image: UInt8Array
     camera: str = ''
     stamp_ns: int = 0
     frame_id: str = ''
+    horizon: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Obstacle:
 
     x, y, width, height: bounding box in camera pixels (x, y = left, top edge).
     area: covered camera pixels (grid cells times the cell's area), > 0.
-    surprisal: the largest surprisal inside, >= -log10(false_alarm_rate).
+    surprisal: the largest surprisal inside, >= -log10(false_alarm_rate) unless the obstacle is
+        one by its label (Settings.obstacle_classes).
     """
 
     x: float
@@ -97,11 +101,13 @@ class Detection:
     labels: uint8 (gh, gw), arg-max known class.
     scored: bool (gh, gw), inside the picture and the region of interest.
     mask: bool (gh, gw), obstacle pixels; a subset of scored and of
-        surprisal >= -log10(false_alarm_rate).
+        surprisal >= -log10(false_alarm_rate), or of an obstacle class.
     obstacles: components of the mask, largest surprisal first.
     geometry: how the grid lies over the camera picture.
     false_alarm_rate: the rate that the mask was made for.
     times: wall times.
+    visible: bool (gh, gw), inside the picture and not ignored, whatever the region of interest
+        makes of it; None = not kept.
     """
 
     frame: Frame
@@ -113,6 +119,7 @@ class Detection:
     geometry: Geometry
     false_alarm_rate: float
     times: StageTimes = field(default_factory=StageTimes)
+    visible: BoolArray | None = None
 
 
 @dataclass(frozen=True)
