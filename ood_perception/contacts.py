@@ -1,0 +1,206 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where obstacles meet the ground in the picture, and where the ground ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.edge import Rows, below_line, bridged, edge_rows
+from ood_perception.geometry import Points, grid_to_camera
+from ood_perception.postprocess import Components, find_components, obstacle_order, obstacles_of
+from ood_perception.roi import large_patches
+from ood_perception.types import BoolArray, Detection, UInt8Array
+
+# Labels waver along a border: this many cells above the ground's end say what lies behind it.
+_LOOKED_ABOVE = 2
+
+
+class EdgeKind(IntEnum):
+    """What ends the ground in a column; the values are part of the ROS interface."""
+
+    BLOCKED = 0  # an obstacle or an obstacle class: a shore
+    OPEN = 1  # neither: the sky, or the picture's end
+    HIDDEN = 2  # not seen: something stands before it, the row is the neighbours'
+    NO_GROUND = 3  # the column shows no ground at all
+
+
+@dataclass(frozen=True)
+class Scene:
+    """
+    What the classes mean here.
+
+    ground, obstacle: bool (256,), True at the ids of the ground's and of obstacle classes.
+    bridge: share of the width from which on an interruption of the ground is its end.
+    """
+
+    ground: BoolArray
+    obstacle: BoolArray
+    bridge: float = 0.25
+
+
+@dataclass(frozen=True)
+class Contacts:
+    """
+    Where N obstacles meet the ground, in the order of detection.obstacles.
+
+    points: float64 (N, 2), the middle of the lowest border, camera pixels in edge coordinates.
+    left, right: float64 (N, 2), the ends of the box at the same height.
+    cut_off: bool (N,), the border is that of what the camera sees, not the obstacle's.
+    at_edge: bool (N,), part of what ends the ground (it touches the shore, or stands before it in
+        the picture).
+    outline: float64 (M, 4), the lower border column by column: x of its left and right end, y, and
+        the obstacle's index. outline_cut_off: bool (M,).
+    """
+
+    points: Points
+    left: Points
+    right: Points
+    cut_off: BoolArray
+    at_edge: BoolArray
+    outline: Points
+    outline_cut_off: BoolArray
+
+
+@dataclass(frozen=True)
+class Edge:
+    """
+    The ground's far edge by grid column.
+
+    line: float64 (gw, 3): x of the column's left and right end and y, camera pixels in edge
+        coordinates; where there is no ground, y is the lowest that is seen.
+    kind: uint8 (gw,) of EdgeKind.
+    """
+
+    line: Points
+    kind: UInt8Array
+
+
+def contacts_of(detection: Detection, scene: Scene) -> Contacts:
+    """Return where the detection's obstacles meet the ground."""
+    components = find_components(detection.mask, detection.surprisal)
+    numbers = _numbers(detection, components)
+    visible = _visible(detection)
+    below = np.zeros_like(visible)
+    below[:-1] = visible[1:]  # whether the cell under each is looked at
+    borders = [_border(components, number) for number in numbers]
+    lowest = [_lowest(border, below) for border in borders]
+    cells = [(*entry[:2], 0.0) for entry in lowest]
+    place = np.array(cells, dtype=np.float64).reshape(-1, 3)
+    boxes = components.boxes[numbers].astype(np.float64)
+    left = np.column_stack([boxes[:, 0], place[:, 1]])
+    right = np.column_stack([boxes[:, 0] + boxes[:, 2], place[:, 1]])
+    outline = [np.insert(border, 2, index, axis=1) for index, border in enumerate(borders)]
+    spans = np.concatenate([np.zeros((0, 3)), *outline])
+    cut = ~below[spans[:, 1].astype(int) - 1, spans[:, 0].astype(int)]
+    return Contacts(
+        points=_to_camera(place[:, :2], detection),
+        left=_to_camera(left, detection),
+        right=_to_camera(right, detection),
+        cut_off=np.array([entry[2] for entry in lowest], dtype=bool),
+        at_edge=_at_edge(detection, scene, components, numbers),
+        outline=np.column_stack([_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
+        outline_cut_off=cut,
+    )
+
+
+def edge_of(detection: Detection, scene: Scene) -> Edge:
+    """Return the ground's far edge, bridged behind what stands on it."""
+    visible = _visible(detection)
+    rows = edge_rows(_ground(detection, scene))
+    behind = bridged(rows, scene.bridge)
+    height, columns = visible.shape[0], np.arange(visible.shape[1])
+    blocked = _blocked(detection, scene)
+    seen = np.zeros(len(rows), dtype=bool)
+    for step in range(1, _LOOKED_ABOVE + 1):
+        seen |= blocked[np.maximum(behind - step, 0), columns] & (behind >= step)
+    kind = np.where(seen, EdgeKind.BLOCKED, EdgeKind.OPEN).astype(np.uint8)
+    kind[behind < rows] = EdgeKind.HIDDEN
+    kind[behind >= height] = EdgeKind.NO_GROUND
+    lowest = height - visible[::-1].argmax(axis=0)
+    y = np.where(behind >= height, lowest, behind).astype(np.float64)
+    return Edge(_spans(columns.astype(np.float64), y, detection), kind)
+
+
+def _visible(detection: Detection) -> BoolArray:
+    return detection.scored if detection.visible is None else detection.visible
+
+
+def _ground(detection: Detection, scene: Scene) -> BoolArray:
+    """Return the ground's cells without specks; above a known horizon there is none."""
+    ground = scene.ground[detection.labels] & _visible(detection)
+    if detection.frame.horizon is not None:
+        size = (ground.shape[0], ground.shape[1])
+        ground &= below_line(detection.frame.horizon, detection.geometry, size)
+    return large_patches(ground)
+
+
+def _blocked(detection: Detection, scene: Scene) -> BoolArray:
+    """Return what is in the way, inside the region of interest or not."""
+    return (scene.obstacle[detection.labels] & _visible(detection)) | detection.mask
+
+
+def _numbers(detection: Detection, components: Components) -> npt.NDArray[np.intp]:
+    """Return which component each obstacle of the detection is, intp (N,)."""
+    order = obstacle_order(components, detection.geometry)
+    everything = obstacles_of(components, detection.geometry)
+    place = dict(zip(everything, order, strict=True))
+    return np.array([place[obstacle] for obstacle in detection.obstacles], dtype=np.intp)
+
+
+def _border(components: Components, number: int) -> Points:
+    """Return the columns of a component and the row under its lowest cell in each, (w, 2)."""
+    left, top, width, height = components.boxes[number].tolist()
+    own = components.patches[top : top + height, left : left + width] == number + 1
+    bottom = top + height - own[::-1].argmax(axis=0)
+    return np.column_stack([left + np.arange(width), bottom]).astype(np.float64)
+
+
+def _lowest(border: Points, below: BoolArray) -> tuple[float, float, bool]:
+    """Return the middle of the lowest part of a border, x and y in cells, and if it is cut off."""
+    row = border[:, 1].max()
+    columns = border[border[:, 1] == row, 0]
+    cut = not below[int(row) - 1, columns.astype(int)].all()
+    return float(columns.mean() + 0.5), float(row), cut
+
+
+def _at_edge(
+    detection: Detection, scene: Scene, components: Components, numbers: npt.NDArray[np.intp]
+) -> BoolArray:
+    """
+    Return which obstacles belong to the ground's end, bool (N,).
+
+    What is in the way is put together, whether the region of interest holds it or not; a piece
+    ends the ground if it is wider than the bridged share and has no ground above some part of it.
+    """
+    blocked = _blocked(detection, scene)
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(
+        blocked.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
+    )
+    rows: Rows = edge_rows(_ground(detection, scene))
+    beyond = blocked & (np.arange(blocked.shape[0])[:, None] < rows[None, :])
+    ends = np.zeros(len(stats), dtype=bool)
+    ends[pieces[beyond]] = True
+    ends &= stats[:, cv2.CC_STAT_WIDTH] > scene.bridge * blocked.shape[1]
+    ends[0] = False
+    piece_of = np.zeros(len(components.areas) + 1, dtype=np.intp)
+    piece_of[components.patches] = pieces
+    at_edge: BoolArray = ends[piece_of[numbers + 1]]
+    return at_edge
+
+
+def _to_camera(cells: Points, detection: Detection) -> Points:
+    size = (detection.mask.shape[0], detection.mask.shape[1])
+    return grid_to_camera(cells, detection.geometry, size)
+
+
+def _spans(columns: Points, rows: Points, detection: Detection) -> Points:
+    """Return columns with a row each as left and right end and y in camera pixels, (N, 3)."""
+    left = _to_camera(np.column_stack([columns, rows]), detection)
+    right = _to_camera(np.column_stack([columns + 1, rows]), detection)
+    return np.column_stack([left[:, 0], right[:, 0], left[:, 1]])

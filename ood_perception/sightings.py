@@ -1,0 +1,133 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Obstacles and the ground's edge of one detection, as seen from a known viewpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.contacts import Contacts, Edge, EdgeKind, Scene, contacts_of, edge_of
+from ood_perception.distortion import Vectors
+from ood_perception.geometry import Points
+from ood_perception.plane import Places, Status, Viewpoint, locate
+from ood_perception.types import BoolArray, Detection, UInt8Array
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """
+    All that one detection says about places.
+
+    contacts, edge_line: the same in the picture.
+    obstacles: where the obstacles meet the ground, in the order of detection.obstacles; left,
+        right: bearings of their ends, radians, float64 (N,).
+    borders: the obstacles' lower borders, column by column. edge: the ground's far edge likewise.
+    border_spans, edge_spans: float64 (M, 2), bearings of each column's right and left end.
+    """
+
+    contacts: Contacts
+    obstacles: Places
+    left: Vectors
+    right: Vectors
+    borders: Places
+    border_spans: Points
+    edge_line: Edge
+    edge: Places
+    edge_spans: Points
+
+
+def sightings_of(detection: Detection, scene: Scene, view: Viewpoint) -> Sightings:
+    """Return the places of the detection's obstacles and of the ground's edge."""
+    contacts, edge = contacts_of(detection, scene), edge_of(detection, scene)
+    outline = contacts.outline
+    return Sightings(
+        contacts=contacts,
+        obstacles=_bounded(locate(view, contacts.points), contacts.cut_off),
+        left=locate(view, contacts.left).bearing,
+        right=locate(view, contacts.right).bearing,
+        borders=_bounded(locate(view, _middles(outline)), contacts.outline_cut_off),
+        border_spans=_ends(view, outline),
+        edge_line=edge,
+        edge=_bounded(locate(view, _middles(edge.line)), edge.kind == EdgeKind.NO_GROUND),
+        edge_spans=_ends(view, edge.line),
+    )
+
+
+def barriers(sightings: Sightings) -> tuple[Points, Vectors, UInt8Array]:
+    """
+    Return the points of the plane that a path must not cross, with a known distance alone.
+
+    Returns float64 (K, 3) in base coordinates, the distances' sigmas in metres, (K,), and what
+    each is, uint8 (K,): 0 an obstacle on open ground, 1 one at the ground's end, 2 the ground's
+    blocked end itself.
+    """
+    owners = sightings.contacts.outline[:, 3].astype(np.intp)
+    kinds = sightings.contacts.at_edge.astype(np.uint8)[owners]
+    ends = np.isin(sightings.edge_line.kind, (EdgeKind.BLOCKED, EdgeKind.NO_GROUND))
+    kind = np.concatenate([kinds, np.full(np.count_nonzero(ends), 2, np.uint8)])
+    points = np.concatenate([sightings.borders.points, sightings.edge.points[ends]])
+    sigma = np.concatenate([sightings.borders.distance_sigma, sightings.edge.distance_sigma[ends]])
+    held = np.isfinite(points).all(axis=1)
+    return points[held], sigma[held], kind[held]
+
+
+def nearest_by_bearing(sightings: Sightings, view: Viewpoint, count: int) -> Vectors:
+    """
+    Return the range of the nearest obstacle or blocked edge per bearing, metres, float64 (count,).
+
+    Bin i is centred on -pi + i 2 pi / count; bearing and range are those from the base frame's
+    origin in the level plane. Infinity: the ground is free to its open end. NaN: not looked at, or
+    something stands there at a distance that is not known.
+    """
+    ends = np.isin(sightings.edge_line.kind, (EdgeKind.BLOCKED, EdgeKind.NO_GROUND))
+    nearest, seen, unknown = np.full(count, np.inf), np.zeros(count, bool), np.zeros(count, bool)
+    for places, spans, stops in (
+        (sightings.edge, sightings.edge_spans, ends),
+        (sightings.borders, sightings.border_spans, np.ones(len(sightings.border_spans), bool)),
+    ):
+        level = places.points @ view.level_in_base.T
+        ranges = np.hypot(level[:, 0], level[:, 1])
+        shift = np.arctan2(level[:, 1], level[:, 0]) - places.bearing
+        known = np.isfinite(ranges)
+        turned = spans + np.where(known, shift, 0.0)[:, None]
+        for index in np.flatnonzero(np.isfinite(turned).all(axis=1)):
+            bins = _bins(turned[index, 0], turned[index, 1], count)
+            seen[bins] = True
+            if stops[index] and known[index]:
+                nearest[bins] = np.minimum(nearest[bins], ranges[index])
+            elif stops[index]:
+                unknown[bins] = True
+    return np.where(~seen | (unknown & np.isinf(nearest)), np.nan, nearest)
+
+
+def _bins(start: float, end: float, count: int) -> npt.NDArray[np.intp]:
+    """Return the bins that an arc counter-clockwise from start to end touches."""
+    width = 2 * np.pi / count
+    first = int(np.floor((start + np.pi) / width + 0.5))
+    last = int(np.floor((end + np.pi) / width + 0.5))
+    # An arc over the seam behind the base comes in the wrong order: a column is narrower than pi.
+    last += count if last < first - count // 2 else 0
+    return np.arange(first, max(first, last) + 1, dtype=np.intp) % count
+
+
+def _bounded(places: Places, cut_off: BoolArray) -> Places:
+    """Return the places with the status AT_MOST for known ones that are cut off."""
+    status = places.status.copy()
+    status[cut_off & (status == Status.KNOWN)] = Status.AT_MOST
+    return dataclasses.replace(places, status=status)
+
+
+def _middles(spans: Points) -> Points:
+    """Return the middles of left, right, y, ...: (N, 2)."""
+    return np.column_stack([(spans[:, 0] + spans[:, 1]) / 2, spans[:, 2]])
+
+
+def _ends(view: Viewpoint, spans: Points) -> Points:
+    """Return the bearings of the right and the left end of left, right, y, ...: (N, 2)."""
+    left = locate(view, spans[:, [0, 2]]).bearing
+    right = locate(view, spans[:, [1, 2]]).bearing
+    return np.column_stack([right, left])
