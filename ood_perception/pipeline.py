@@ -14,6 +14,7 @@ import numpy as np
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.calibration import SetTable, read_samples
+from ood_perception.contacts import Scene
 from ood_perception.edge import below_line
 from ood_perception.engines.base import Engine
 from ood_perception.errors import EngineError, ImageError
@@ -95,6 +96,14 @@ class Pipeline:
     def engine(self) -> Engine:
         """The current engine."""
         return self._state.engine
+
+    @property
+    def scene(self) -> Scene:
+        """What the classes mean by the current settings."""
+        state = self._state
+        named = state.obstacle_classes
+        obstacle = np.zeros(256, dtype=bool) if named is None else named
+        return Scene(state.roi_classes, obstacle, state.settings.roi.bridge)
 
     @property
     def grid_size(self) -> Size:

@@ -156,18 +156,21 @@ def locate(view: Viewpoint, pixels: Points) -> Places:
     )
 
 
-def horizon_rows(view: Viewpoint, columns: npt.NDArray[np.float64]) -> Vectors:
+def horizon_rows(
+    view: Viewpoint, columns: npt.NDArray[np.float64], margin: float = 0.0
+) -> Vectors:
     """
     Return the row of the sea horizon (dip included) at each column, in edge coordinates.
 
-    columns: float64 (N,), edge coordinates. Returns float64 (N,), possibly outside the picture;
-    NaN where the horizon is not to be had: no attitude, or a camera that is tilted over.
+    columns: float64 (N,), edge coordinates. margin: by how much higher, radians. Returns float64
+    (N,), possibly outside the picture; NaN where the horizon is not to be had: no attitude, or a
+    camera that is tilted over.
     """
     if view.attitude is None:
         return np.full(len(columns), np.nan)
     ahead = view.level_from_optical[:, 2]
     around = np.linspace(-np.pi / 2, np.pi / 2, _HORIZON_SAMPLES) + np.arctan2(ahead[1], ahead[0])
-    below = dip(view.height)
+    below = dip(view.height) - margin
     level = np.column_stack([np.cos(around), np.sin(around), np.full(len(around), -np.tan(below))])
     points = view.camera.project(level @ view.level_from_optical)
     points = points[np.isfinite(points).all(axis=1)][::-1]  # from left to right

@@ -10,11 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.attitude import Attitude, Mounting, dip, up_from_horizon
+from ood_perception.camera_model import CameraModel
 from ood_perception.contacts import Contacts, Edge, EdgeKind, Scene, contacts_of, edge_of
 from ood_perception.distortion import Vectors
+from ood_perception.errors import CalibrationError
 from ood_perception.geometry import Points
 from ood_perception.plane import Places, Status, Viewpoint, locate
 from ood_perception.types import BoolArray, Detection, UInt8Array
+
+# A horizon needs as many columns, over as much of the width.
+_LEAST_COLUMNS = 8
+_LEAST_SPREAD = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,28 @@ def sightings_of(detection: Detection, scene: Scene, view: Viewpoint) -> Sightin
         edge=_bounded(locate(view, _middles(edge.line)), edge.kind == EdgeKind.NO_GROUND),
         edge_spans=_ends(view, edge.line),
     )
+
+
+def attitude_from_edge(
+    detection: Detection, scene: Scene, camera: CameraModel, place: Mounting, height: float
+) -> Attitude:
+    """
+    Return the attitude by the ground's far edge where it is open: there it is the horizon.
+
+    height: of the camera above the plane, about, in metres. The fit's sigma knows nothing of an
+    edge that lies wrong as a whole. Raises CalibrationError where too little open edge is seen.
+    """
+    edge = edge_of(detection, scene)
+    line = edge.line[edge.kind == EdgeKind.OPEN]
+    line = line[line[:, 2] > 0.5]  # where the ground leaves the picture there is no horizon
+    width = detection.geometry.camera_width
+    if len(line) < _LEAST_COLUMNS or np.ptp(line[:, 0]) < _LEAST_SPREAD * width:
+        raise CalibrationError(
+            f'the open edge of the ground is seen in {len(line)} of {len(edge.kind)} columns: too '
+            f'little for a horizon, it must reach over {_LEAST_SPREAD:.0%} of the width'
+        )
+    rays = camera.rays(_middles(line)) @ place.rotation.T
+    return up_from_horizon(rays[np.isfinite(rays).all(axis=1)], dip(height))
 
 
 def barriers(sightings: Sightings) -> tuple[Points, Vectors, UInt8Array]:
