@@ -16,6 +16,7 @@ from ood_perception.geometry import (
     to_camera,
     to_camera_nearest,
 )
+from ood_perception.open_set import OUTSIDE, open_set_cells
 from ood_perception.postprocess import score_from_surprisal
 from ood_perception.types import (
     MASK_NORMAL,
@@ -83,6 +84,11 @@ class OutputMaps:
         """Write class ids into uint8 (H, W), 255 where a cropping network does not look."""
         np.copyto(out, self._nearest(self.detection.labels, UNLABELLED))
 
+    def write_open_set(self, out: UInt8Array, outside: str = OUTSIDE[0]) -> None:
+        """Write class ids, 254 unknown and 255 not scored (open_set.py) into uint8 (H, W)."""
+        cells = open_set_cells(self.detection, outside)
+        np.copyto(out, self._nearest(cells, UNLABELLED))
+
     def surprisal(self) -> Float32Array:
         """Return the surprisal, float32 (H, W) >= 0, NaN = not scored."""
         out = np.empty(self.size, dtype=np.float32)
@@ -111,6 +117,12 @@ class OutputMaps:
         """Return class ids, uint8 (H, W), 255 where a cropping network does not look."""
         out = np.empty(self.size, dtype=np.uint8)
         self.write_labels(out)
+        return out
+
+    def open_set(self, outside: str = OUTSIDE[0]) -> UInt8Array:
+        """Return class ids, 254 unknown and 255 not scored, uint8 (H, W)."""
+        out = np.empty(self.size, dtype=np.uint8)
+        self.write_open_set(out, outside)
         return out
 
     @cached_property

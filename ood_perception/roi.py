@@ -13,9 +13,10 @@ import numpy as np
 from ood_perception.edge import below_edge
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import Points, Size, grid_to_camera, grid_valid
+from ood_perception.roi_mask import CameraMasks, mask_cells
 from ood_perception.types import BoolArray, Geometry, UInt8Array
 
-MODES = ('ground', 'polygon', 'labels', 'below_edge', 'below_horizon', 'none')
+MODES = ('ground', 'polygon', 'mask', 'labels', 'below_edge', 'below_horizon', 'none')
 # A patch of ground below this share of the largest one does not stretch the hull. An obstacle
 # across the road cuts its far end off: that end must stay in, so the share is small.
 SMALLEST_GROUND = 0.01
@@ -30,16 +31,18 @@ class RoiSettings:
     The region of interest.
 
     mode: 'ground' scores the convex hull of the ground classes (what lies on the road is inside
-        the road's hull), 'polygon' the polygons, 'labels' the cells with those classes alone,
-        'none' the whole picture. 'below_edge' scores all from the far edge of the ground down,
-        column by column, 'below_horizon' all below the frame's horizon ('below_edge' where it has
-        none).
-    classes: names for 'ground', 'labels' and 'below_edge'; () = the bundle's ground classes.
+        the road's hull), 'polygon' the polygons, 'mask' the masks' non-zero pixels (a conveyor),
+        'labels' the cells with those classes alone, 'none' the whole picture. 'below_edge' scores
+        all from the far edge of the ground down, column by column, 'below_horizon' all below the
+        frame's horizon ('below_edge' where it has none).
+    classes: names for 'ground', 'labels' and 'below_edge'; () = the bundle's ground classes. A
+        bundle that has none (products on a line) is scored whole.
     bridge: for 'below_edge': what interrupts the ground over less than this share of the width
         stands on it and is scored; what is wider is where the ground ends. In [0, 1].
     polygons: scored areas per camera for 'polygon'; those under '' hold for every camera. A camera
         with none is scored whole.
-    ignore_polygons: areas never scored, whatever the mode (the own bonnet), same form.
+    masks: drawn regions per camera for 'mask'; the one under '' holds for cameras without one.
+    ignore_polygons: areas never scored, whatever the mode (the own bonnet), same form as polygons.
 
     A polygon is ((x, y), ...) with x, y from 0 to 1: shares of the picture's width and height.
     Several are united. Raises ConfigError for an unknown mode or a polygon that is none.
@@ -49,6 +52,7 @@ class RoiSettings:
     classes: tuple[str, ...] = ()
     polygons: CameraPolygons = field(default_factory=dict)
     ignore_polygons: CameraPolygons = field(default_factory=dict)
+    masks: CameraMasks = field(default_factory=dict)
     bridge: float = 0.25
 
     def __post_init__(self) -> None:
@@ -56,6 +60,8 @@ class RoiSettings:
             raise ConfigError(f'roi mode {self.mode!r}: choose one of {", ".join(MODES)}')
         if self.mode == 'polygon' and not any(self.polygons.values()):
             raise ConfigError('roi mode is polygon and no polygon is given: add one, or use none')
+        if self.mode == 'mask' and not self.masks:
+            raise ConfigError('roi mode is mask and no mask is given: add one, or use none')
         if not 0.0 <= self.bridge <= 1.0:
             raise ConfigError(f'roi bridge {self.bridge:g}: give a share of the width, 0 to 1')
         for polygons in (*self.polygons.values(), *self.ignore_polygons.values()):
@@ -70,12 +76,16 @@ def fixed_region(
     Return what never changes between frames: bool (gh, gw), cells that may be scored.
 
     True where the cell's centre lies in the picture, inside the camera's polygons (mode 'polygon')
-    and outside its ignore polygons.
+    or mask (mode 'mask'), and outside its ignore polygons. Raises ImageError where the mask is not
+    of the picture's aspect.
     """
     region = grid_valid(geometry, grid_size)
     included = _of_camera(settings.polygons, camera)
     if settings.mode == 'polygon' and included:
         region &= polygon_cells(included, geometry, grid_size)
+    mask = settings.masks.get(camera, settings.masks.get(''))
+    if settings.mode == 'mask' and mask is not None:
+        region &= mask_cells(mask, geometry, grid_size)
     ignored = _of_camera(settings.ignore_polygons, camera)
     if ignored:
         region &= ~polygon_cells(ignored, geometry, grid_size)
@@ -94,11 +104,14 @@ def scored_region(
     Return the cells to score in one frame, a subset of `fixed`.
 
     mode: one of MODES. labels: uint8 (gh, gw) class ids. fixed: bool (gh, gw) of fixed_region.
-    chosen: bool (256,), True at the ids of the region's classes. bridge: see RoiSettings.
+    chosen: bool (256,), True at the ids of the region's classes; none at all = no
+    class bounds the region. bridge: see RoiSettings.
     below: bool (gh, gw), below the frame's horizon; None where it has none.
     """
     if mode == 'below_horizon' and below is not None:
         return fixed & below
+    if not chosen.any():
+        return fixed
     if mode in ('below_edge', 'below_horizon'):
         seen = fixed if below is None else fixed & below
         return below_edge(large_patches(chosen[labels] & seen), bridge) & seen

@@ -8,6 +8,7 @@ import pytest
 from ood_perception import roi
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import geometry_for, grid_valid
+from ood_perception.roi_mask import RegionMask
 
 GRID = (54, 96)
 WIDE = geometry_for((1080, 1920), (378, 672))
@@ -95,6 +96,7 @@ def test_nothing_is_scored_outside_picture_or_inside_the_bonnet(mode, policy):
         mode,
         polygons={'front': (((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)),)},
         ignore_polygons={'': (bonnet,)},
+        masks={'': RegionMask('all', np.ones((72, 96), bool))},
     )
     geometry = geometry_for((720, 960), (378, 672), policy)
     fixed = roi.fixed_region(settings, 'front', geometry, GRID)
@@ -149,3 +151,12 @@ def test_polygon_cells_match_half_planes(seed):
 def test_wrong_settings_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         roi.RoiSettings(**arguments)
+
+
+@pytest.mark.parametrize('mode', ['ground', 'labels', 'below_edge'])
+def test_a_bundle_without_ground_classes_is_scored_whole(mode):
+    labels = np.full(GRID, 3, dtype=np.uint8)
+    fixed = whole()
+    fixed[:5] = False
+    scored = roi.scored_region(mode, labels, fixed, roi.class_table([]))
+    np.testing.assert_array_equal(scored, fixed)
