@@ -24,6 +24,7 @@ STAGES = {
 OTHERS = {
     'build': 'build the engine of a bundle, here or ahead of time for named GPUs',
     'evaluate': 'measure bundles on labelled sets: numbers, tables, a page; compare results',
+    'scenes': 'split pictures by scene: write scenes.csv',
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
     'operating-point': 'choose rate and minimum area from clean frames',

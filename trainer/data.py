@@ -59,7 +59,7 @@ def class_map_of(content: object, place: str) -> ClassMap:
         if not isinstance(entry, dict) or 'name' not in entry:
             raise DataError(f'{place}: class {index} has no name')
         names.append(str(entry['name']))
-        colors.append(_color(entry.get('color', (0, 0, 0)), f'{place}: class {names[-1]}'))
+        colors.append(color_of(entry.get('color', (0, 0, 0)), f'{place}: class {names[-1]}'))
         for file_id in entry.get('ids', [index]):
             _add_id(ids, file_id, index, place)
     for file_id in content.get('ignored', [IGNORED]):
@@ -77,7 +77,8 @@ def load_class_map(path: Path) -> ClassMap:
         raise DataError(f'class map {path} cannot be read: {error}') from error
 
 
-def _color(value: object, place: str) -> tuple[int, int, int]:
+def color_of(value: object, place: str) -> tuple[int, int, int]:
+    """Return an RGB colour that YAML gave; DataError naming the place for anything else."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         raise DataError(f'{place}: color {value!r} is not three numbers 0..255')
     red, green, blue = (int(v) for v in value)
@@ -132,21 +133,29 @@ class PictureList:
         image = read_image(self.images[index])
         if not self.labels:
             return image, np.full(image.shape[:2], IGNORED, np.uint8)
-        path = self.labels[index]
-        labels = self.file_ids(index)
+        labels = self.known(index)
         if labels.shape != image.shape[:2]:
             raise DataError(
-                f'{path} has {labels.shape[1]} x {labels.shape[0]} pixels, its picture '
-                f'{self.images[index]} has {image.shape[1]} x {image.shape[0]}'
+                f'{self.labels[index]} has {labels.shape[1]} x {labels.shape[0]} pixels, its '
+                f'picture {self.images[index]} has {image.shape[1]} x {image.shape[0]}'
             )
+        return image, labels.astype(np.uint8)
+
+    def known(self, index: int) -> npt.NDArray[np.int16]:
+        """Return classes int16 (H, W) with IGNORED; DataError for an id that is not mapped."""
+        labels = self.file_ids(index)
         known = self.classes.table()[labels]
         if (known < 0).any():
             unknown = sorted(int(v) for v in np.unique(labels[known < 0]))
             raise DataError(
-                f'{path} holds label ids {unknown} that the class map does not know; '
-                'add them to a class or to "ignored"'
+                f'{self.labels[index]} holds label ids {unknown} that the class map does not '
+                'know; add them to a class or to "ignored"'
             )
-        return image, known.astype(np.uint8)
+        return known
+
+    def encoding(self) -> bytes:
+        """Return what the labels' meaning depends on, beside the files."""
+        return self.classes.table().tobytes()
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the label file's own ids, uint8 (H, W); other encodings override this."""
@@ -231,28 +240,37 @@ def joined(lists: Sequence[PictureList]) -> PictureList:
 
 
 def split_contiguous(
-    pictures: PictureList, calibration_fraction: float = 0.25
+    pictures: PictureList, calibration_fraction: float = 0.25, keep_single: bool = False
 ) -> tuple[PictureList, PictureList]:
     """
     Split every sequence into its first and its last part.
 
     Neighbouring frames of a drive are nearly the same picture, so a random split would let the
     calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
-    in the second list, in (0, 1); rounded, at least one and not all of them.
+    in the second list, in [0, 1); rounded, at least one and not all of them unless it is 0.
+    keep_single: sequences of one picture go whole into the first list.
 
-    Returns (fit, calibration). Raises DataError for another fraction or a one-picture sequence.
+    Returns (fit, calibration). Raises DataError for another fraction, for a one-picture sequence
+    that is not to be kept, and where keeping them leaves nothing to calibrate.
     """
-    if not 0.0 < calibration_fraction < 1.0:
+    if not 0.0 <= calibration_fraction < 1.0:
         raise DataError(f'calibration fraction {calibration_fraction} is not between 0 and 1')
+    if not calibration_fraction:
+        return pictures, pictures.subset([])
     fit: list[int] = []
     held_out: list[int] = []
     for sequence in dict.fromkeys(pictures.sequences):
         members = [i for i, s in enumerate(pictures.sequences) if s == sequence]
+        if len(members) < 2 and keep_single:
+            fit += members
+            continue
         if len(members) < 2:
             raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
         count = min(max(1, round(calibration_fraction * len(members))), len(members) - 1)
         fit += members[:-count]
         held_out += members[-count:]
+    if not held_out:
+        raise DataError('no sequence has two pictures: there is nothing to hold out')
     return pictures.subset(fit), pictures.subset(held_out)
 
 
@@ -264,7 +282,7 @@ def content_sha256(pictures: PictureList) -> str:
         digest.update(hashlib.sha256(_content(pictures.images[index])).digest())
         if pictures.labels:
             digest.update(hashlib.sha256(_content(pictures.labels[index])).digest())
-    digest.update(pictures.classes.table().tobytes())
+    digest.update(pictures.encoding())
     return digest.hexdigest()
 
 

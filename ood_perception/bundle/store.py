@@ -18,7 +18,8 @@ from ood_perception.bundle.reading import read_manifest
 from ood_perception.errors import BundleError
 
 BUNDLE_ENV = 'OOD_PERCEPTION_BUNDLE'
-DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / 'bundles' / 'road_default'
+SHIPPED_BUNDLES = Path(__file__).resolve().parents[1] / 'bundles'
+DEFAULT_BUNDLE = SHIPPED_BUNDLES / 'road_default'
 MAX_UNPACKED_BYTES = 16 << 30
 
 
@@ -55,23 +56,45 @@ class Bundle:
 
 def default_bundle_path() -> Path:
     """Return the bundle to use when none is named: OOD_PERCEPTION_BUNDLE, else the shipped one."""
-    return Path(os.environ.get(BUNDLE_ENV) or DEFAULT_BUNDLE)
+    return bundle_path(os.environ.get(BUNDLE_ENV) or DEFAULT_BUNDLE)
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Return the bundles that come with the package, by name."""
+    found = sorted(SHIPPED_BUNDLES.glob(f'*/{MANIFEST_NAME}'))
+    return {path.parent.name: path.parent for path in found}
+
+
+def bundle_path(place: str | Path) -> Path:
+    """
+    Return where a bundle lies.
+
+    place: a folder or .zip; the name of a shipped bundle (water_default), where nothing of that
+    name lies in the working directory; '' for the default one.
+    """
+    if not str(place):
+        return default_bundle_path()
+    path = Path(place).expanduser()
+    return path if path.exists() else shipped_bundles().get(str(place), path)
 
 
 def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """
-    Load a bundle from its folder or .zip.
+    Load a bundle from its folder or .zip, or by the name of a shipped one (see bundle_path).
 
     verify: compare size and sha256 of every file; leave it on unless it was just done.
     A .zip is unpacked once into the cache.
 
     Raises BundleError for a missing, incomplete, altered or foreign bundle.
     """
-    root = Path(path).expanduser()
+    root = bundle_path(path)
     if root.is_file():
         root = _unpack(root)
     if not root.is_dir():
-        raise BundleError(f'bundle {path} does not exist: give a folder or .zip of the trainer')
+        raise BundleError(
+            f'bundle {path} does not exist: give a folder or .zip of the trainer, or the name of '
+            f'a shipped bundle: {", ".join(shipped_bundles())}'
+        )
     manifest = read_manifest(root / MANIFEST_NAME)
     if verify:
         for name, spec in manifest.files.items():

@@ -21,6 +21,7 @@ from . import (
     lars,
     lost_and_found,
     mapillary,
+    maritime,
     mvtec,
     road_anomaly,
     smiyc,
@@ -47,6 +48,8 @@ LAYOUTS: dict[str, Callable[[Path, str], PictureList]] = {
     'issu': issu.load,
     'lars': lars.load,
     'mapillary': mapillary.load,
+    'maritime': maritime.load,
+    'mvtec': mvtec.load,
     'streethazards': streethazards.load,
 }
 
@@ -59,6 +62,7 @@ SETS: dict[str, SetEntry] = {
     'streethazards': streethazards.ENTRY,
     **issu.ENTRIES,
     'lars': lars.ENTRY,
+    **maritime.ENTRIES,
     'mvtec': mvtec.ENTRY,
     'cityscapes': cityscapes.ENTRY,
     'camvid': camvid.ENTRY,

@@ -4,18 +4,27 @@
 Plain folders: one of pictures, one of label PNGs of the same names, and a YAML class map.
 
 <folder>/
-  classes.yaml              classes: [{name, color, ids}, ...], ignored: [ids]
+  classes.yaml              classes: [{name, color, ids or colors}, ...], ignored: [ids]
   <split>/images/<name>.jpg (or .png, .webp, ...)
   <split>/labels/<name>.png
+  scenes.csv                optional, lines "name,scene,split": then images/ and labels/ lie
+                            beside it, undivided, and the file says which split a picture is in
 
 'folders/<split>=<folder>'; without a split, images/ and labels/ lie beside classes.yaml.
+Label files hold ids, or colours where the classes have `colors: [[r, g, b], ...]`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..data import ClassMap, PictureList, list_pictures, load_class_map, paired
+import yaml
+
+from ood_perception.errors import DataError
+
+from ..data import ClassMap, PictureList, class_map_of, list_pictures, paired
+from ..label_colors import coloured, label_colors_of
+from ..scenes import SCENES_FILE, read_scenes
 from .evaluation_set import EvaluationSet, SetEntry
 
 
@@ -33,9 +42,41 @@ def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
 
 
 def load(root: Path, split: str) -> PictureList:
-    """Load `root`/[`split`/]{images,labels} with the class map `root`/classes.yaml."""
-    classes = load_class_map(root / 'classes.yaml')
-    return load_folders(root / split / 'images', root / split / 'labels', classes)
+    """
+    Load `root`/[`split`/]{images,labels} with the class map `root`/classes.yaml.
+
+    Where `root`/scenes.csv exists, it names the pictures of the split and their scenes.
+    """
+    path = root / 'classes.yaml'
+    content = _yaml(path)
+    classes, colors = class_map_of(content, str(path)), label_colors_of(content, str(path))
+    if (root / SCENES_FILE).is_file():
+        found = _of_scenes(root, split, classes)
+    else:
+        found = load_folders(root / split / 'images', root / split / 'labels', classes)
+    return coloured(found, colors) if colors else found
+
+
+def _yaml(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f'class map {path} cannot be read: {error}') from error
+
+
+def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
+    """Return the pictures of a split of scenes.csv ('' = all), scene after scene."""
+    rows = read_scenes(root / SCENES_FILE)
+    files = {path.stem: path for path in list_pictures(root / 'images')}
+    chosen = [row for row in rows if split in ('', row.split)]
+    missing = [row.name for row in chosen if row.name not in files]
+    if missing or not chosen:
+        splits = sorted({row.split for row in rows})
+        what = f'lists {missing[0]}, which images/ lacks' if missing else f'has no {split!r}'
+        raise DataError(f'{root / SCENES_FILE} {what}; its splits are {", ".join(splits)}')
+    labels = [root / 'labels' / f'{row.name}.png' for row in chosen]
+    scenes = [row.scene for row in chosen]
+    return paired([files[row.name] for row in chosen], labels, scenes, classes)
 
 
 def load_set(root: Path, split: str) -> EvaluationSet:
