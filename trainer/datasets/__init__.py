@@ -49,7 +49,6 @@ LAYOUTS: dict[str, Callable[[Path, str], PictureList]] = {
     'lars': lars.load,
     'mapillary': mapillary.load,
     'maritime': maritime.load,
-    'mvtec': mvtec.load,
     'streethazards': streethazards.load,
 }
 
