@@ -7,6 +7,7 @@ from __future__ import annotations
 import array
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def obstacle_cloud(
     return cloud_message(rows, _header(look, header))
 
 
-def edge_cloud(look: Look, header: Any) -> PointCloud2:
+def edge_cloud(look: Look, _: Detection, __: tuple[int, ...], header: Any) -> PointCloud2:
     """Return one EDGE_POINT per column of the score grid; u, v: pixel centres are whole."""
     line, places = look.sightings.edge_line, look.sightings.edge
     rows = _rows(look, places, EDGE_POINT)
@@ -85,7 +86,7 @@ def edge_cloud(look: Look, header: Any) -> PointCloud2:
     return cloud_message(rows, _header(look, header))
 
 
-def contact_cloud(look: Look, header: Any) -> PointCloud2:
+def contact_cloud(look: Look, _: Detection, __: tuple[int, ...], header: Any) -> PointCloud2:
     """Return one CONTACT_POINT per place on the plane that a path must not cross."""
     points, sigma, kind = barriers(look.sightings)
     rows = np.zeros(len(points), CONTACT_POINT)
@@ -94,7 +95,7 @@ def contact_cloud(look: Look, header: Any) -> PointCloud2:
     return cloud_message(rows, _header(look, header))
 
 
-def scan_message(look: Look, header: Any) -> LaserScan:
+def scan_message(look: Look, _: Detection, __: tuple[int, ...], header: Any) -> LaserScan:
     """
     Return the nearest obstacle or blocked edge per bearing in the base frame.
 
@@ -110,6 +111,15 @@ def scan_message(look: Look, header: Any) -> LaserScan:
     message.range_min, message.range_max = 0.0, look.range_max
     message.ranges = array.array('f', ranges.astype(np.float32))
     return message
+
+
+# Output name: its type and how it is made of a look, a detection, its tracks and the header.
+PLACES: dict[str, tuple[Any, Callable[[Look, Detection, tuple[int, ...], Any], Any]]] = {
+    'obstacle_points': (PointCloud2, obstacle_cloud),
+    'edge_points': (PointCloud2, edge_cloud),
+    'contact_points': (PointCloud2, contact_cloud),
+    'scan': (LaserScan, scan_message),
+}
 
 
 def cloud_message(rows: npt.NDArray[Any], header: Any) -> PointCloud2:

@@ -138,6 +138,22 @@ def timing_status(node: str, summary: Mapping[str, StageSummary]) -> Any:
     return _status(node, 'processing time', OK, message, values)
 
 
+def place_status(
+    node: str, camera: str, error: str, warning: str, values: Mapping[str, str]
+) -> Any:
+    """
+    Return the status '<node>: places <camera>': bearings and distances.
+
+    error: why there are no bearings. warning: why there are no distances. values: to show.
+    """
+    level, message = OK, 'bearings and distances'
+    if warning:
+        level, message = WARN, warning
+    if error:
+        level, message = ERROR, f'no bearings: {error}'
+    return _status(node, f'places {camera}'.rstrip(), level, message, values)
+
+
 def engine_status(node: str, situation: EngineSituation) -> Any:
     """Return the status '<node>: engine'."""
     levels = {'failed': ERROR, 'compiling': WARN, 'unconfigured': OK, 'ready': OK}

@@ -84,6 +84,7 @@ class Health:
             situation = session.situation(report.name, self._node.state_label)
             recent = self._history.since_last(report)
             statuses.append(camera_status(self._name, report, recent, situation))
+        statuses += session.place_statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
         engine = session.model.situation()
         if session.missing_outputs:

@@ -13,6 +13,7 @@ from typing import Any
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import default_bundle_path, load_bundle
+from ood_perception.contacts import Scene
 from ood_perception.engines import CPU_ENGINES, create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import (
@@ -42,9 +43,11 @@ def settings_from(values: Values) -> Settings:
             classes=strings(values['roi.classes']),
             polygons=parse_polygons('roi.polygons', values['roi.polygons']),
             ignore_polygons=parse_polygons('roi.ignore_polygons', values['roi.ignore_polygons']),
+            bridge=values['roi.bridge'],
         ),
         minimum_area=values['minimum_area'],
         hysteresis_rate=values['hysteresis_rate'],
+        obstacle_classes=strings(values['obstacle_classes']),
     )
 
 
@@ -88,6 +91,11 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         """Names of the bundle's classes."""
         return tuple(spec.name for spec in self.manifest.classes)
+
+    @property
+    def scene(self) -> Scene:
+        """What the classes mean for the ground and for obstacles."""
+        return self._pipeline.scene
 
     @property
     def settings(self) -> Settings:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -15,6 +16,7 @@ from visualization_msgs.msg import MarkerArray
 from ood_perception.maps import OutputMaps
 from ood_perception.overlay import OverlayOptions, draw_overlay, encode_jpeg
 from ood_perception.ros import qos
+from ood_perception.ros.clouds import PLACES, Look
 from ood_perception.ros.messages import (
     ImageBuffer,
     compressed_message,
@@ -26,7 +28,7 @@ from ood_perception.ros.messages import (
 )
 from ood_perception.ros.timing import FrameTimes, Stopwatch
 from ood_perception.tracking import Tracked
-from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE
+from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE, Detection
 
 DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
 MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
@@ -38,6 +40,8 @@ IMAGES = {
     'labels': 'mono8',
 }
 
+Looking = Callable[[Detection], Look | None]
+
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -46,12 +50,14 @@ class OutputOptions:
 
     scale: size of the output images as a share of the camera picture, in (0, 1].
     full_scale: surprisal that `confidence` shows as 255, > 0.
+    scan: whether there is a scan; it needs a frame whose z is up.
     """
 
     scale: float = 1.0
     full_scale: float = 5.0
     overlay: OverlayOptions = field(default_factory=OverlayOptions)
     jpeg_quality: int = 85
+    scan: bool = False
 
 
 def vision_messages() -> Any | None:
@@ -82,6 +88,9 @@ class CameraOutputs:
         self._create('overlay', Image)
         self._create('overlay/compressed', CompressedImage)
         self._create('obstacle_markers', MarkerArray)
+        for name, (kind, _) in PLACES.items():
+            if name != 'scan' or options.scan:
+                self._create(name, kind)
         if options.scale != 1.0:
             self._create('camera_info', CameraInfo)
         if vision is not None:
@@ -134,6 +143,7 @@ class CameraOutputs:
         header: Any,
         info: Any | None,
         times: FrameTimes,
+        looking: Looking,
     ) -> None:
         """
         Publish what is demanded, with the input's header.
@@ -141,9 +151,10 @@ class CameraOutputs:
         tracked: the detection as tracking leaves it.
         header: the input message's own. info: the camera's newest CameraInfo or None.
         times: fill_ms and publish_ms are added to.
+        looking: returns bearings and distances, None where nothing tells them.
         """
         maps = OutputMaps(tracked.detection, self.options.scale)
-        job = _Job(self, maps, tracked.tracks, header, info)
+        job = _Job(self, maps, tracked.tracks, header, info, looking)
         for name in self.demanded():
             build = _BUILDERS.get(name)
             if build is None:
@@ -178,11 +189,18 @@ class _Job:
         tracks: tuple[int, ...],
         header: Any,
         info: Any | None,
+        looking: Looking,
     ) -> None:
         self.maps, self.tracks, self.header, self.info = maps, tracks, header, info
         self.detection, self.options = maps.detection, outputs.options
         self.buffers, self.vision = outputs._buffers, outputs._vision
+        self._looking = looking
         self._overlay: Any = None
+
+    @cached_property
+    def look(self) -> Look | None:
+        """Bearings and distances, made once for all outputs that need them."""
+        return self._looking(self.detection)
 
     def image(self, name: str, write: Callable[[Any], None]) -> Any:
         """Let `write` fill the named output's message."""
@@ -217,6 +235,11 @@ def _camera_info(job: _Job) -> Any:
     return scaled_camera_info(job.info, *job.maps.size, job.header)
 
 
+def _place(name: str, job: _Job) -> Any:
+    look, build = job.look, PLACES[name][1]
+    return None if look is None else build(look, job.detection, job.tracks, job.header)
+
+
 _BUILDERS: dict[str, Callable[[_Job], Any]] = {
     'score': lambda job: job.image('score', job.maps.write_score),
     'surprisal': lambda job: job.image('surprisal', job.maps.write_surprisal),
@@ -230,4 +253,5 @@ _BUILDERS: dict[str, Callable[[_Job], Any]] = {
     ),
     'obstacle_markers': _markers,
     'camera_info': _camera_info,
+    **{name: partial(_place, name) for name in PLACES},
 }

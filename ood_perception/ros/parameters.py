@@ -4,60 +4,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
 from ood_perception.roi import MODES as ROI_MODES
+from ood_perception.ros.parameter_spec import NO_STRINGS, Spec, Value, positive
+from ood_perception.ros.place_parameters import PLACE_PARAMETERS, check_places
 from ood_perception.ros.polygons import parse_polygons
 from ood_perception.ros.qos import RELIABILITIES
 from ood_perception.tracking import LONGEST_WINDOW, Persistence
 
 MISSING_ENGINE = ('compile', 'error', 'fallback_cpu')
 TRANSPORTS = ('raw', 'compressed')
-Value = str | int | float | bool | tuple[str, ...]
-# An empty list has no type in a ROS parameter file, so one empty string stands for "none".
-NO_STRINGS = ('',)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """
-    One parameter. Its type is its default's.
-
-    dynamic: may change while the node is configured.
-    choices: the allowed strings, () = any. low, high: inclusive bounds of a number, as tools show
-    them. check: raises ConfigError for what bounds and choices cannot say.
-    """
-
-    name: str
-    default: Value
-    description: str
-    dynamic: bool = False
-    choices: tuple[str, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    check: Callable[[str, Any], None] | None = None
-
-    def descriptor(self) -> Any:
-        """Return the ParameterDescriptor for this parameter."""
-        kind = 'dynamic' if self.dynamic else 'fixed while configured'
-        descriptor = ParameterDescriptor(name=self.name, type=_type_of(self.default))
-        descriptor.description = f'{self.description} ({kind})'
-        if self.choices:
-            descriptor.additional_constraints = f'one of: {", ".join(self.choices)}'
-        low, high = self.low, self.high
-        if low is not None and high is not None and isinstance(self.default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        elif low is not None and high is not None:
-            span = IntegerRange(from_value=int(low), to_value=int(high), step=1)
-            descriptor.integer_range = [span]
-        return descriptor
 
 
 def _open_rate(name: str, value: float) -> None:
@@ -68,11 +27,6 @@ def _open_rate(name: str, value: float) -> None:
 def _seed_rate(name: str, value: float) -> None:
     if value != 0.0:
         _open_rate(name, value)
-
-
-def _positive(name: str, value: float) -> None:
-    if not (value > 0.0 and math.isfinite(value)):
-        raise ConfigError(f'{name} is {value:g}, it must be above 0')
 
 
 def _polygons(name: str, value: Sequence[str]) -> None:
@@ -128,19 +82,25 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('persistence.mask', False, 'Also remove from the mask what is not announced',
          dynamic=True),
     Spec('persistence.longest_gap', 2.0, 'Seconds without a frame after which tracks are '
-         'forgotten', dynamic=True, low=0.01, high=3600.0, check=_positive),
+         'forgotten', dynamic=True, low=0.01, high=3600.0, check=positive),
     Spec('in_distribution', NO_STRINGS, 'Classes that count as normal, empty: the bundle says',
          dynamic=True),
+    Spec('obstacle_classes', NO_STRINGS, 'Known classes that are obstacles whatever their score',
+         dynamic=True),
     Spec('roi.mode', 'ground', 'ground: hull of roi.classes; labels: these classes alone; '
-         'polygon: roi.polygons; none: the whole picture', dynamic=True, choices=tuple(ROI_MODES)),
-    Spec('roi.classes', NO_STRINGS, 'Classes of ground and labels, empty: the ground classes of '
-         'the bundle', dynamic=True),
+         'below_edge: from their far edge down; below_horizon: below the horizon by '
+         'attitude.source; polygon: roi.polygons; none: the whole picture',
+         dynamic=True, choices=tuple(ROI_MODES)),
+    Spec('roi.classes', NO_STRINGS, 'Classes of ground, labels and below_edge, empty: the ground '
+         'classes of the bundle', dynamic=True),
+    Spec('roi.bridge', 0.25, 'below_edge: what interrupts the ground over less than this share of '
+         'the width stands on it; what is wider ends it', dynamic=True, low=0.0, high=1.0),
     Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares '
          'of width and height', dynamic=True, check=_polygons),
     Spec('roi.ignore_polygons', NO_STRINGS, 'Areas never scored (the own bonnet), same form',
          dynamic=True, check=_polygons),
     Spec('confidence_full_scale', 5.0, 'Surprisal that confidence shows as 255', dynamic=True,
-         low=0.0, high=1000.0, check=_positive),
+         low=0.0, high=1000.0, check=positive),
     Spec('overlay.opacity', 0.6, 'Opacity of the score colours', dynamic=True, low=0.0, high=1.0),
     Spec('overlay.boxes', True, 'Draw obstacle boxes and their scores', dynamic=True),
     Spec('overlay.region', True, 'Outline what is scored', dynamic=True),
@@ -149,19 +109,9 @@ PARAMETERS: tuple[Spec, ...] = (
          high=100),
     Spec('frame_timeout', 2.0, 'Seconds without a frame after which diagnostics warn',
          dynamic=True, low=0.1, high=3600.0),
+    *PLACE_PARAMETERS,
 )  # fmt: skip
 BY_NAME: dict[str, Spec] = {spec.name: spec for spec in PARAMETERS}
-
-
-def _type_of(default: Value) -> int:
-    kinds: dict[type, Any] = {
-        bool: Parameter.Type.BOOL,
-        int: Parameter.Type.INTEGER,
-        float: Parameter.Type.DOUBLE,
-        str: Parameter.Type.STRING,
-        tuple: Parameter.Type.STRING_ARRAY,
-    }
-    return int(kinds[type(default)].value)
 
 
 def declare(node: Any) -> None:
@@ -220,7 +170,7 @@ def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -
         if spec.check is not None:
             spec.check(name, value)
     _check_together(values)
-    for name in ('in_distribution', 'roi.classes'):
+    for name in ('in_distribution', 'obstacle_classes', 'roi.classes'):
         _check_classes(name, strings(values[name]), known_classes)
 
 
@@ -236,6 +186,7 @@ def persistence_from(values: Mapping[str, Any]) -> Persistence:
 
 def _check_together(values: Mapping[str, Any]) -> None:
     persistence_from(values)
+    check_places(values)
     rate, seed = values['false_alarm_rate'], values['hysteresis_rate']
     if seed > rate:
         raise ConfigError(

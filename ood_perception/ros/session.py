@@ -7,20 +7,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ood_perception.errors import OodPerceptionError
 from ood_perception.overlay import OverlayOptions
 from ood_perception.ros import dds
 from ood_perception.ros.cameras import Mailbox, Waiting
+from ood_perception.ros.clouds import PLACES
 from ood_perception.ros.diagnostics import InputSituation
 from ood_perception.ros.inputs import CameraInput
 from ood_perception.ros.messages import NANOSECONDS, stamp_ns
 from ood_perception.ros.model import Model
 from ood_perception.ros.outputs import CameraOutputs, OutputOptions, vision_messages
 from ood_perception.ros.parameters import persistence_from
+from ood_perception.ros.places import Places
 from ood_perception.ros.qos import describe
 from ood_perception.ros.timing import FrameTimes, TimingWindow
 from ood_perception.ros.worker import Worker
 from ood_perception.tracking import Tracker
-from ood_perception.types import Detection
+from ood_perception.types import Detection, Frame
 
 _MOST_LATENCY_NS = 3600 * NANOSECONDS
 
@@ -42,6 +45,7 @@ class Session:
         options = _output_options(values)
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
+        self.places = Places(node, values)
         try:
             for name in names:
                 self._outputs[name] = CameraOutputs(node, name, options, self._vision)
@@ -67,9 +71,7 @@ class Session:
     def activate(self) -> None:
         """Start the worker and publish the latched LabelInfos."""
         self._tracker.reset()
-        self._worker = Worker(
-            self.mailbox, self.model.run, self._publish, self._node.log, self.window
-        )
+        self._worker = Worker(self.mailbox, self._run, self._publish, self._node.log, self.window)
         self._worker.start()
         self._publish_infos()
 
@@ -84,6 +86,7 @@ class Session:
         self._values = values
         self.model.apply(values)
         self._tracker.settings = persistence_from(values)
+        self.places.apply(values)
         for outputs in self._outputs.values():
             outputs.options = _output_options(values)
         if self._worker is not None:
@@ -110,6 +113,13 @@ class Session:
             demanded=bool(self._outputs[name].demanded()),
         )
 
+    def place_statuses(self, node: str) -> list[Any]:
+        """Return what is to be said of bearings and distances, for the cameras that have any."""
+        wanted = [
+            n for n, outputs in self._outputs.items() if set(outputs.demanded()) & set(PLACES)
+        ]
+        return self.places.statuses(node, wanted)
+
     def close(self) -> None:
         """Stop the worker, remove the topics, release the engine."""
         self.deactivate()
@@ -117,6 +127,7 @@ class Session:
             camera.destroy()
         for outputs in self._outputs.values():
             outputs.destroy()
+        self.places.close()
         self.model.close()
 
     def _input(self, name: str) -> CameraInput:
@@ -128,12 +139,21 @@ class Session:
         wanted = self._node.enabled and bool(self._outputs[camera].demanded())
         self.mailbox.put(camera, message, wanted=wanted)
 
+    def _run(self, frames: Sequence[Frame]) -> list[Detection | OodPerceptionError]:
+        """Run frames with their horizons, where these are known beforehand."""
+        return self.model.run(
+            [self.places.with_horizon(f, self._inputs[f.camera].camera_info) for f in frames]
+        )
+
     def _publish(self, waiting: Waiting, detection: Detection, times: FrameTimes) -> float | None:
         """Publish one frame's outputs; return its age in milliseconds by the node's clock."""
         header, outputs = waiting.message.header, self._outputs[waiting.camera]
         info = self._inputs[waiting.camera].camera_info
         tracked = self._tracker.update(detection)
-        outputs.publish(tracked, header, info, times)
+        scene = self.model.scene
+        outputs.publish(
+            tracked, header, info, times, lambda seen: self.places.look(seen, info, scene)
+        )
         latency = self._latency(header)
         outputs.publish_debug(times, latency)
         return latency
@@ -162,4 +182,5 @@ def _output_options(values: Mapping[str, Any]) -> OutputOptions:
             legend=values['overlay.legend'],
         ),
         jpeg_quality=values['overlay.jpeg_quality'],
+        scan=bool(values['camera.base_frame']),
     )
