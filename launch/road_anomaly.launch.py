@@ -36,6 +36,7 @@ ARGUMENTS = (
         '',
         'CameraInfo topics in the same form; default: camera_info beside each image topic',
     ),
+    ('in_distribution', '', 'Classes that count as normal: name,name; default: the bundle says'),
     ('transport', '', 'raw or compressed; image topics are given without /compressed'),
     ('namespace', '', 'Namespace of the node'),
     ('name', 'road_anomaly', 'Name of the node'),
@@ -93,6 +94,9 @@ def make_node(context):
     overrides = {name: value[name] for name in TEXT_PARAMETERS if value[name]}
     overrides['use_sim_time'] = flag('use_sim_time', value['use_sim_time'])
     overrides['autostart'] = flag('autostart', value['autostart'])
+    if value['in_distribution']:
+        names = value['in_distribution'].split(',')
+        overrides['in_distribution'] = [name.strip() for name in names if name.strip()]
     if images:
         overrides['cameras'] = list(images)
     node = Node(

@@ -184,3 +184,24 @@ def test_ros2_launch_lists_the_arguments():
     assert shown.returncode == 0, shown.stderr
     for argument in ('bundle', 'cameras', 'dds_profile', 'params_file', 'autostart'):
         assert f"'{argument}':" in shown.stdout
+
+
+def test_the_normal_classes_may_be_named(nodes):
+    node, _ = launch_node(nodes, in_distribution='tile, cork')
+    assert node['parameters'][1]['in_distribution'] == ['tile', 'cork']
+
+
+def test_inspection_is_the_same_node_with_its_own_file(nodes):
+    describe('inspection.launch.py', bundle='/b', cameras='/station/image', in_distribution='tile')
+    (node,) = nodes
+    file, overrides = node['parameters']
+    assert Path(file) == ROOT / 'config' / 'inspection.yaml'
+    assert node['name'] == 'inspection'
+    assert overrides['in_distribution'] == ['tile']
+    assert overrides['bundle'] == '/b'
+    assert ('image', '/station/image') in node['remappings']
+
+
+def test_inspection_needs_a_bundle_of_products(nodes):
+    with pytest.raises(RuntimeError, match='bundle'):
+        describe('inspection.launch.py')

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One newest-frame slot per camera: what is not taken in time is dropped and counted."""
+"""One short queue per camera, by default of the newest frame: what is dropped is counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Counters:
     What became of a camera's frames since the node was configured.
 
     callbacks = processed + dropped + bad + failed + skipped + those that wait or are in work.
-    dropped: replaced in the slot by a newer frame. bad: not decodable (ImageError).
+    dropped: pushed out of the full queue by a newer frame. bad: not decodable (ImageError).
     failed: the engine or the publishing failed. skipped: arrived while nobody subscribed or the
     node was disabled or inactive.
     """
@@ -35,7 +35,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A message taken from a slot; arrived: time.monotonic() of its callback, in seconds."""
+    """A message taken from a queue; arrived: time.monotonic() of its callback, in seconds."""
 
     camera: str
     message: Any
@@ -53,7 +53,7 @@ class CameraState:
 
     name: str
     counters: Counters = field(default_factory=Counters)
-    slot: Waiting | None = None
+    queue: deque[Waiting] = field(default_factory=deque)
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     completions: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     last_error: str = ''
@@ -62,7 +62,11 @@ class CameraState:
 
 @dataclass(frozen=True)
 class CameraReport:
-    """A copy of a camera's state; rates in hertz, idle: seconds without a frame, None: never."""
+    """
+    A copy of a camera's state; rates in hertz, idle: seconds without a frame, None: never.
+
+    waiting: frames in the queue. capacity: the most that fit.
+    """
 
     name: str
     counters: Counters
@@ -71,17 +75,21 @@ class CameraReport:
     idle: float | None
     last_error: str
     latency_ms: float | None
+    waiting: int = 0
+    capacity: int = 1
 
 
 class Mailbox:
     """
-    The slots of all cameras. The executor's thread puts, the worker's thread takes.
+    The queues of all cameras. The executor's thread puts, the worker's thread takes.
 
-    `take` returns the newest frames of all cameras that wait at that moment, so that they can go
-    through the engine as one batch.
+    capacity: frames that wait for a camera; 1 keeps the newest alone. From a full queue the oldest
+    is dropped. `take` returns the first in the queue of every camera, so that they can go through
+    the engine as one batch.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], capacity: int = 1) -> None:
+        self.capacity = capacity
         self._changed = threading.Condition()
         self._cameras = {name: CameraState(name) for name in names}
         self._open = False
@@ -93,17 +101,16 @@ class Mailbox:
             self._open = True
 
     def close(self) -> None:
-        """Stop accepting, empty the slots (counted as skipped) and wake the taker."""
+        """Stop accepting, empty the queues (counted as skipped) and wake the taker."""
         with self._changed:
             self._open = False
             for camera in self._cameras.values():
-                if camera.slot is not None:
-                    camera.slot = None
-                    camera.counters.skipped += 1
+                camera.counters.skipped += len(camera.queue)
+                camera.queue.clear()
             self._changed.notify_all()
 
     def put(self, name: str, message: Any, *, wanted: bool) -> None:
-        """Count a callback; keep the message in the camera's slot if it is wanted."""
+        """Count a callback; keep the message in the camera's queue if it is wanted."""
         now = time.monotonic()
         with self._changed:
             camera = self._cameras[name]
@@ -112,18 +119,17 @@ class Mailbox:
             if not (wanted and self._open):
                 camera.counters.skipped += 1
                 return
-            if camera.slot is not None:
+            if len(camera.queue) == self.capacity:
+                camera.queue.popleft()
                 camera.counters.dropped += 1
-            camera.slot = Waiting(name, message, now)
+            camera.queue.append(Waiting(name, message, now))
             self._changed.notify_all()
 
     def take(self, timeout: float) -> list[Waiting]:
-        """Return the waiting frames of all cameras; [] after `timeout` seconds or when closed."""
+        """Return the first frame of each queue; [] after `timeout` seconds or when closed."""
         with self._changed:
             self._changed.wait_for(self._anything_waits, timeout)
-            taken = [c.slot for c in self._cameras.values() if c.slot is not None]
-            for camera in self._cameras.values():
-                camera.slot = None
+            taken = [c.queue.popleft() for c in self._cameras.values() if c.queue]
             self._in_work = len(taken)
             return taken
 
@@ -168,12 +174,14 @@ class Mailbox:
                     idle=now - camera.arrivals[-1] if camera.arrivals else None,
                     last_error=camera.last_error,
                     latency_ms=camera.latency_ms,
+                    waiting=len(camera.queue),
+                    capacity=self.capacity,
                 )
                 for camera in self._cameras.values()
             ]
 
     def _anything_waits(self) -> bool:
-        return not self._open or any(c.slot is not None for c in self._cameras.values())
+        return not self._open or any(c.queue for c in self._cameras.values())
 
     def _finish_one(self) -> None:
         self._in_work -= 1

@@ -82,6 +82,9 @@ def camera_verdict(report: CameraReport, recent: Counters, situation: InputSitua
     if recent.bad:
         level = WARN if recent.processed else ERROR
         return level, f'{recent.bad} of {recent.callbacks} frames rejected: {report.last_error}'
+    if recent.dropped and report.capacity > 1:
+        # With a queue every frame counts; without one a busy node drops by design.
+        return WARN, f'{recent.dropped} frames dropped: the queue of {report.capacity} is full'
     if situation.publishers and silent:
         return WARN, _silence(situation)
     if silent:
@@ -109,6 +112,7 @@ def camera_status(
     latency = 'n/a' if report.latency_ms is None else f'{report.latency_ms:.1f}'
     values = {
         **{key: str(value) for key, value in dataclasses.asdict(report.counters).items()},
+        'waiting': f'{report.waiting} of {report.capacity}',
         'input_rate_hz': f'{report.input_rate:.2f}',
         'output_rate_hz': f'{report.output_rate:.2f}',
         'latency_ms': latency,

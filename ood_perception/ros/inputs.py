@@ -20,6 +20,7 @@ class CameraInput:
 
     transport: 'raw' or 'compressed'. The compressed topic is the *resolved* image topic with
     '/compressed' behind it, so that one remap of `image` serves both transports.
+    depth: pictures that DDS keeps for us.
     on_image: called with (camera, message) on the executor's thread.
     """
 
@@ -30,8 +31,9 @@ class CameraInput:
         transport: str,
         reliability: str,
         on_image: Callable[[str, Any], None],
+        depth: int = 1,
     ) -> None:
-        self.camera = camera
+        self.camera, self._depth = camera, depth
         self.camera_info: Any | None = None
         self._node, self._setting, self._on_image = node, reliability, on_image
         prefix = f'{camera}/' if camera else ''
@@ -70,7 +72,10 @@ class CameraInput:
 
     def _subscribe(self) -> Any:
         return self._node.create_subscription(
-            self._kind, self.topic, self._receive, qos.input_profile(self.reliability)
+            self._kind,
+            self.topic,
+            self._receive,
+            qos.input_profile(self.reliability, self._depth),
         )
 
     def _receive(self, message: Any) -> None:

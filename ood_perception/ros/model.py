@@ -24,6 +24,7 @@ from ood_perception.errors import (
 )
 from ood_perception.pipeline import Pipeline
 from ood_perception.roi import RoiSettings
+from ood_perception.roi_mask import load_masks
 from ood_perception.ros.diagnostics import EngineSituation
 from ood_perception.ros.parameters import strings
 from ood_perception.ros.polygons import parse_polygons
@@ -35,15 +36,17 @@ Values = Mapping[str, Any]
 
 def settings_from(values: Values) -> Settings:
     """Return the pipeline's settings from parameter values; ConfigError if they do not fit."""
+    mode = values['roi.mode']
     return Settings(
         false_alarm_rate=values['false_alarm_rate'],
         in_distribution=strings(values['in_distribution']),
         roi=RoiSettings(
-            mode=values['roi.mode'],
+            mode=mode,
             classes=strings(values['roi.classes']),
             polygons=parse_polygons('roi.polygons', values['roi.polygons']),
             ignore_polygons=parse_polygons('roi.ignore_polygons', values['roi.ignore_polygons']),
             bridge=values['roi.bridge'],
+            masks=load_masks('roi.masks', values['roi.masks']) if mode == 'mask' else {},
         ),
         minimum_area=values['minimum_area'],
         hysteresis_rate=values['hysteresis_rate'],

@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64
 from visualization_msgs.msg import MarkerArray
 
+from ood_perception.inspection import inspect
 from ood_perception.maps import OutputMaps
+from ood_perception.open_set import OUTSIDE, open_set_names
 from ood_perception.overlay import OverlayOptions, draw_overlay, encode_jpeg
 from ood_perception.ros import qos
 from ood_perception.ros.clouds import PLACES, Look
+from ood_perception.ros.image_score import image_score_message
 from ood_perception.ros.messages import (
     ImageBuffer,
     compressed_message,
@@ -38,7 +42,9 @@ IMAGES = {
     'confidence': 'mono8',
     'mask': 'mono8',
     'labels': 'mono8',
+    'open_set_labels': 'mono8',
 }
+INFOS = ('mask_info', 'label_info', 'open_set_label_info')
 
 Looking = Callable[[Detection], Look | None]
 
@@ -51,6 +57,9 @@ class OutputOptions:
     scale: size of the output images as a share of the camera picture, in (0, 1].
     full_scale: surprisal that `confidence` shows as 255, > 0.
     scan: whether there is a scan; it needs a frame whose z is up.
+    open_set_outside: what open_set_labels holds outside the region, see open_set.open_set_cells.
+    top_share: of image_score, see inspection.image_surprisal. image_threshold: image score from
+    which a picture is reported as anomalous, 0 = none.
     """
 
     scale: float = 1.0
@@ -58,6 +67,10 @@ class OutputOptions:
     overlay: OverlayOptions = field(default_factory=OverlayOptions)
     jpeg_quality: int = 85
     scan: bool = False
+    open_set_outside: str = OUTSIDE[0]
+    top_share: float = 0.0
+    image_threshold: float = 0.0
+    depth: int = 1
 
 
 def vision_messages() -> Any | None:
@@ -73,13 +86,14 @@ class CameraOutputs:
     """
     The outputs of one camera on '~/...' or, for a named camera, '~/<camera>/...'.
 
-    The two LabelInfo topics and `obstacles` need vision_msgs and are absent without it.
+    The LabelInfo topics and `obstacles` need vision_msgs and are absent without it.
     """
 
     def __init__(self, node: Any, camera: str, options: OutputOptions, vision: Any | None) -> None:
         self.options = options
         self._node, self._vision = node, vision
         self._prefix = f'~/{camera}/' if camera else '~/'
+        self.status_name = f'{node.get_fully_qualified_name()}: image {camera}'.rstrip()
         self._buffers = {name: ImageBuffer(encoding) for name, encoding in IMAGES.items()}
         self._publishers: dict[str, Any] = {}
         self._latched: dict[str, Any] = {}
@@ -88,6 +102,7 @@ class CameraOutputs:
         self._create('overlay', Image)
         self._create('overlay/compressed', CompressedImage)
         self._create('obstacle_markers', MarkerArray)
+        self._create('image_score', DiagnosticArray)
         for name, (kind, _) in PLACES.items():
             if name != 'scan' or options.scan:
                 self._create(name, kind)
@@ -95,7 +110,7 @@ class CameraOutputs:
             self._create('camera_info', CameraInfo)
         if vision is not None:
             self._create('obstacles', vision.Detection2DArray)
-            for name in ('mask_info', 'label_info'):
+            for name in INFOS:
                 self._latched[name] = self._publisher(
                     name, vision.LabelInfo, qos.latched_profile()
                 )
@@ -104,7 +119,9 @@ class CameraOutputs:
             self._publishers[topic] = self._publisher(topic, Float64, qos.debug_profile())
 
     def _create(self, name: str, kind: Any) -> None:
-        self._publishers[name] = self._publisher(name, kind, qos.output_profile())
+        self._publishers[name] = self._publisher(
+            name, kind, qos.output_profile(self.options.depth)
+        )
 
     def _publisher(self, name: str, kind: Any, profile: Any) -> Any:
         return self._node.create_lifecycle_publisher(
@@ -122,20 +139,20 @@ class CameraOutputs:
         return [n for n, p in self._publishers.items() if p.get_subscription_count() > 0]
 
     def publish_infos(self, labels: dict[int, str], false_alarm_rate: float, stamp: Any) -> None:
-        """Publish mask_info (threshold on the score) and label_info, latched."""
+        """Publish what the values of mask and label images mean, and the threshold; latched."""
         if self._vision is None:
             return
         from std_msgs.msg import Header
 
         header = Header(stamp=stamp)
+        threshold = 1.0 - false_alarm_rate
         infos = {
-            'mask_info': label_info_message(
-                self._vision, MASK_NAMES, 1.0 - false_alarm_rate, header
-            ),
-            'label_info': label_info_message(self._vision, labels, 0.0, header),
+            'mask_info': (MASK_NAMES, threshold),
+            'label_info': (labels, 0.0),
+            'open_set_label_info': (open_set_names(tuple(labels.values())), threshold),
         }
-        for name, message in infos.items():
-            self._latched[name].publish(message)
+        for name, (names, limit) in infos.items():
+            self._latched[name].publish(label_info_message(self._vision, names, limit, header))
 
     def publish(
         self,
@@ -194,6 +211,7 @@ class _Job:
         self.maps, self.tracks, self.header, self.info = maps, tracks, header, info
         self.detection, self.options = maps.detection, outputs.options
         self.buffers, self.vision = outputs._buffers, outputs._vision
+        self.name = outputs.status_name
         self._looking = looking
         self._overlay: Any = None
 
@@ -218,6 +236,16 @@ class _Job:
 def _confidence(job: _Job) -> Any:
     scale = job.options.full_scale
     return job.image('confidence', lambda out: job.maps.write_confidence(out, scale))
+
+
+def _open_set(job: _Job) -> Any:
+    outside = job.options.open_set_outside
+    return job.image('open_set_labels', lambda out: job.maps.write_open_set(out, outside))
+
+
+def _image_score(job: _Job) -> Any:
+    judged = inspect(job.detection, job.options.top_share)
+    return image_score_message(judged, job.options.image_threshold, job.name, job.header)
 
 
 def _overlay_jpeg(job: _Job) -> Any:
@@ -246,6 +274,8 @@ _BUILDERS: dict[str, Callable[[_Job], Any]] = {
     'confidence': _confidence,
     'mask': lambda job: job.image('mask', job.maps.write_mask),
     'labels': lambda job: job.image('labels', job.maps.write_labels),
+    'open_set_labels': _open_set,
+    'image_score': _image_score,
     'overlay': lambda job: image_message(job.overlay(), 'rgb8', job.header),
     'overlay/compressed': _overlay_jpeg,
     'obstacles': lambda job: detections_message(

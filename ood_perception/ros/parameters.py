@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ood_perception.errors import ConfigError
+from ood_perception.open_set import OUTSIDE as OPEN_SET_OUTSIDE
 from ood_perception.roi import MODES as ROI_MODES
+from ood_perception.roi_mask import mask_files
 from ood_perception.ros.parameter_spec import NO_STRINGS, Spec, Value, positive
 from ood_perception.ros.place_parameters import PLACE_PARAMETERS, check_places
 from ood_perception.ros.polygons import parse_polygons
@@ -31,6 +33,10 @@ def _seed_rate(name: str, value: float) -> None:
 
 def _polygons(name: str, value: Sequence[str]) -> None:
     parse_polygons(name, value)
+
+
+def _masks(name: str, value: Sequence[str]) -> None:
+    mask_files(name, value)
 
 
 def _cameras(name: str, value: Sequence[str]) -> None:
@@ -66,6 +72,9 @@ PARAMETERS: tuple[Spec, ...] = (
          'on <image>/compressed', choices=TRANSPORTS),
     Spec('image_reliability', 'auto', 'auto: reliable when every discovered publisher offers it, '
          'else best effort', choices=RELIABILITIES),
+    Spec('frame_queue', 1, 'Frames that may wait for a camera. 1: the newest alone; more: every '
+         'frame in order, for a triggered camera; the oldest is dropped from a full queue', low=1,
+         high=1000),
     Spec('autostart', True, 'Configure and activate when the node starts'),
     Spec('output_scale', 1.0, 'Size of the output images as a share of the camera picture',
          low=0.05, high=1.0),
@@ -89,7 +98,7 @@ PARAMETERS: tuple[Spec, ...] = (
          dynamic=True),
     Spec('roi.mode', 'ground', 'ground: hull of roi.classes; labels: these classes alone; '
          'below_edge: from their far edge down; below_horizon: below the horizon by '
-         'attitude.source; polygon: roi.polygons; none: the whole picture',
+         'attitude.source; polygon: roi.polygons; mask: roi.masks; none: the whole picture',
          dynamic=True, choices=tuple(ROI_MODES)),
     Spec('roi.classes', NO_STRINGS, 'Classes of ground, labels and below_edge, empty: the ground '
          'classes of the bundle', dynamic=True),
@@ -97,10 +106,20 @@ PARAMETERS: tuple[Spec, ...] = (
          'the width stands on it; what is wider ends it', dynamic=True, low=0.0, high=1.0),
     Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares '
          'of width and height', dynamic=True, check=_polygons),
+    Spec('roi.masks', NO_STRINGS, 'Mask files for mode mask, each "[camera: ]file": one grey '
+         '8-bit channel of the aspect of the picture, non-zero = scored', dynamic=True,
+         check=_masks),
     Spec('roi.ignore_polygons', NO_STRINGS, 'Areas never scored (the own bonnet), same form',
          dynamic=True, check=_polygons),
     Spec('confidence_full_scale', 5.0, 'Surprisal that confidence shows as 255', dynamic=True,
          low=0.0, high=1000.0, check=positive),
+    Spec('open_set.outside', 'not_scored', 'What open_set_labels holds outside the region: '
+         'not_scored (255), or labels, which no score has checked', dynamic=True,
+         choices=OPEN_SET_OUTSIDE),
+    Spec('image_score.top_share', 0.0, 'Share of the scored pixels that image_score averages, the '
+         'most surprising ones; 0: the maximum', dynamic=True, low=0.0, high=1.0),
+    Spec('image_score.threshold', 0.0, 'Image score from which a picture is reported as anomalous '
+         '(level WARN), 0: never', dynamic=True, low=0.0, high=1000.0),
     Spec('overlay.opacity', 0.6, 'Opacity of the score colours', dynamic=True, low=0.0, high=1.0),
     Spec('overlay.boxes', True, 'Draw obstacle boxes and their scores', dynamic=True),
     Spec('overlay.region', True, 'Outline what is scored', dynamic=True),
@@ -184,6 +203,9 @@ def persistence_from(values: Mapping[str, Any]) -> Persistence:
     )
 
 
+_POLYGONS = ('roi.polygons', 'roi.ignore_polygons')
+
+
 def _check_together(values: Mapping[str, Any]) -> None:
     persistence_from(values)
     check_places(values)
@@ -193,13 +215,19 @@ def _check_together(values: Mapping[str, Any]) -> None:
             f'hysteresis_rate {seed:g} is above false_alarm_rate {rate:g}, it can only be '
             'stricter: set both together, or hysteresis_rate to 0'
         )
-    for name in ('roi.polygons', 'roi.ignore_polygons'):
-        strangers = set(parse_polygons(name, values[name])) - {'', *values['cameras']}
+    named = {name: set(parse_polygons(name, values[name])) for name in _POLYGONS}
+    for name, cameras in {**named, 'roi.masks': set(mask_files('', values['roi.masks']))}.items():
+        strangers = cameras - {'', *values['cameras']}
         if strangers:
             raise ConfigError(
                 f'{name} names the cameras {sorted(strangers)}, the node has '
                 f'{list(values["cameras"])}: use these names'
             )
+    if values['roi.mode'] == 'mask' and not strings(values['roi.masks']):
+        raise ConfigError(
+            'roi.mode is mask and roi.masks is empty: set both together, for instance '
+            "roi.masks ['/data/belt.png']"
+        )
     if values['roi.mode'] == 'polygon' and not strings(values['roi.polygons']):
         raise ConfigError(
             'roi.mode is polygon and roi.polygons is empty: set both together, for instance '

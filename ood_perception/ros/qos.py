@@ -20,23 +20,23 @@ RELIABILITIES = (AUTO, RELIABLE, BEST_EFFORT)
 _UNKNOWN = '_NODE_NAME_UNKNOWN_'
 
 
-def input_profile(reliability: str) -> QoSProfile:
-    """Return the profile of an image subscription: depth 1, 'reliable' or 'best_effort'."""
+def input_profile(reliability: str, depth: int = 1) -> QoSProfile:
+    """Return the profile of an image subscription, 'reliable' or 'best_effort'."""
     policy = (
         ReliabilityPolicy.RELIABLE if reliability == RELIABLE else ReliabilityPolicy.BEST_EFFORT
     )
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=1,
+        depth=depth,
         reliability=policy,
         durability=DurabilityPolicy.VOLATILE,
     )
 
 
-def output_profile() -> QoSProfile:
-    """Return the profile of the outputs: reliable, depth 1."""
+def output_profile(depth: int = 1) -> QoSProfile:
+    """Return the profile of the outputs: reliable; depth: messages kept for slow listeners."""
     return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE
     )
 
 

@@ -16,7 +16,7 @@ from ood_perception.ros.diagnostics import InputSituation
 from ood_perception.ros.inputs import CameraInput
 from ood_perception.ros.messages import NANOSECONDS, stamp_ns
 from ood_perception.ros.model import Model
-from ood_perception.ros.outputs import CameraOutputs, OutputOptions, vision_messages
+from ood_perception.ros.outputs import INFOS, CameraOutputs, OutputOptions, vision_messages
 from ood_perception.ros.parameters import persistence_from
 from ood_perception.ros.places import Places
 from ood_perception.ros.qos import describe
@@ -41,7 +41,7 @@ class Session:
         self._worker: Worker | None = None
         self._vision = vision_messages()
         names: Sequence[str] = values['cameras']
-        self.mailbox = Mailbox(names)
+        self.mailbox = Mailbox(names, values['frame_queue'])
         options = _output_options(values)
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
@@ -59,7 +59,8 @@ class Session:
         """Why some topics are absent, '' when all are there."""
         if self._vision is not None:
             return ''
-        return 'obstacles, mask_info, label_info are off: vision_msgs is not installed'
+        topics = ', '.join(('obstacles', *INFOS))
+        return f'{topics} are off: vision_msgs is not installed'
 
     @property
     def summary(self) -> str:
@@ -132,10 +133,11 @@ class Session:
 
     def _input(self, name: str) -> CameraInput:
         transport, reliability = self._values['transport'], self._values['image_reliability']
-        return CameraInput(self._node, name, transport, reliability, self._receive)
+        depth = self._values['frame_queue']
+        return CameraInput(self._node, name, transport, reliability, self._receive, depth)
 
     def _receive(self, camera: str, message: Any) -> None:
-        """Put a message into its slot; runs on the executor's thread and must be quick."""
+        """Put a message into its queue; runs on the executor's thread and must be quick."""
         wanted = self._node.enabled and bool(self._outputs[camera].demanded())
         self.mailbox.put(camera, message, wanted=wanted)
 
@@ -183,4 +185,8 @@ def _output_options(values: Mapping[str, Any]) -> OutputOptions:
         ),
         jpeg_quality=values['overlay.jpeg_quality'],
         scan=bool(values['camera.base_frame']),
+        open_set_outside=values['open_set.outside'],
+        top_share=values['image_score.top_share'],
+        image_threshold=values['image_score.threshold'],
+        depth=values['frame_queue'],
     )

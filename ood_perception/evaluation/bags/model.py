@@ -16,6 +16,7 @@ from ...engines.base import Engine, EngineOptions
 from ...errors import ConfigError
 from ...pipeline import Pipeline
 from ...roi import RoiSettings
+from ...roi_mask import load_masks
 from ...settings import Settings, chosen_classes
 from ...tracking import Persistence
 from ...types import JsonDict
@@ -35,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     'roi.mode': 'ground',
     'roi.classes': (),
     'roi.polygons': (),
+    'roi.masks': (),
     'roi.ignore_polygons': (),
     'persistence.window': 1,
     'persistence.required': 1,
@@ -149,14 +151,16 @@ def _settings(values: Mapping[str, Any]) -> Settings:
     # The node's own reading of polygons; it knows no ROS library.
     from ood_perception.ros.polygons import parse_polygons
 
+    mode = values['roi.mode']
     return Settings(
         false_alarm_rate=values['false_alarm_rate'],
         in_distribution=tuple(values['in_distribution']),
         roi=RoiSettings(
-            mode=values['roi.mode'],
+            mode=mode,
             classes=tuple(values['roi.classes']),
             polygons=parse_polygons('roi.polygons', values['roi.polygons']),
             ignore_polygons=parse_polygons('roi.ignore_polygons', values['roi.ignore_polygons']),
+            masks=load_masks('roi.masks', values['roi.masks']) if mode == 'mask' else {},
         ),
         minimum_area=values['minimum_area'],
         hysteresis_rate=values['hysteresis_rate'],
