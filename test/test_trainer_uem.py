@@ -20,18 +20,24 @@ from trainer.data import IGNORED  # noqa: E402
 from trainer.features import FeatureSet  # noqa: E402
 from trainer.fpn import Decoder  # noqa: E402
 from trainer.gmm import GmmHead, GmmSettings, sinkhorn  # noqa: E402
-from trainer.heads.uem import Uem, UemConfig, UemHead, log_likelihood_ratio, uem_loss  # noqa: E402
-from trainer.mixes import OUTLIER, MixSettings, mix_objects  # noqa: E402
-from trainer.outliers import Cutout  # noqa: E402
+from trainer.heads.uem import (  # noqa: E402
+    Uem,
+    UemConfig,
+    UemHead,
+    load_uem,
+    log_likelihood_ratio,
+    save_uem,
+    uem_loss,
+)
+from trainer.mixes import OUTLIER  # noqa: E402
 from trainer.segmenter import (  # noqa: E402
     Segmenter,
     SegmenterConfig,
-    confusion_iou,
-    fit_segmenter,
     load_segmenter,
     save_segmenter,
 )
-from trainer.uem_training import fit_uem, known_scores, load_uem, save_uem  # noqa: E402
+from trainer.segmenter_training import confusion_iou, fit_segmenter  # noqa: E402
+from trainer.uem_training import fit_uem, known_scores  # noqa: E402
 
 LAYERS = ('tokens_0', 'tokens_1', 'tokens_2', 'tokens_3')
 SEGMENTER = SegmenterConfig(width=8, steps=30, warmup=3, select_every=10, matmul='f32')
@@ -79,13 +85,33 @@ def test_the_segmenter_learns_what_its_tokens_say(head):
     assert len(training.history) == 6
 
 
+class Dying:
+    """Tokens that end the run, as a kill would, at the n-th read of a picture."""
+
+    def __init__(self, tokens, reads):
+        self.tokens, self.shape, self.reads = tokens, tokens.shape, reads
+
+    def __getitem__(self, index):
+        self.reads -= 1
+        if self.reads < 0:
+            raise KeyboardInterrupt
+        return self.tokens[index]
+
+
+def dying(features, steps, batch):
+    """Return the same set, whose last layer can be read for so many steps."""
+    last = Dying(features.tokens[LAYERS[-1]], steps * batch)
+    return replace(features, tokens={**features.tokens, LAYERS[-1]: last})
+
+
 @pytest.mark.parametrize('head', ['linear', 'gmm'])
 def test_a_killed_segmenter_goes_on_as_if_nothing_had_been(tmp_path, head):
     known = feature_set(6, outliers=False)
     config = replace(SEGMENTER, head=head, gmm=GmmSettings(queue=50))
     whole = fit_segmenter(known, known, LAYERS, 2, config, progress=False)
     checkpoint = tmp_path / 'segmenter.ckpt'
-    fit_segmenter(known, known, LAYERS, 2, config, checkpoint, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit_segmenter(dying(known, 14, 4), known, LAYERS, 2, config, checkpoint, progress=False)
     again = fit_segmenter(known, known, LAYERS, 2, config, checkpoint, progress=False)
     assert again.history == whole.history
     for name, value in whole.segmenter.state_dict().items():
@@ -154,6 +180,17 @@ def test_the_mixture_sum_is_that_of_sklearn_and_max_is_the_largest_component():
     np.testing.assert_allclose(largest, densities[:, 0].max(1).values)
 
 
+def test_the_estimates_are_mean_direction_and_variance_of_the_queue():
+    head = GmmHead(4, 2, GmmSettings(3, 50, momentum=0.0)).double()
+    head._update(torch.tensor([1]))
+    queue = head.queue[1].numpy()
+    mean = queue.mean(1) / np.linalg.norm(queue.mean(1), axis=1, keepdims=True)
+    np.testing.assert_allclose(head.means[1], mean, rtol=1e-9)
+    spread = ((queue - mean[:, None]) ** 2).mean(1) + 0.01
+    np.testing.assert_allclose(head.variances[1], spread, rtol=1e-9)
+    assert (head.variances[0] == 1).all()  # a class that is not present
+
+
 def test_the_norm_over_two_classes_makes_their_difference_nearly_a_sign():
     head = GmmHead(4, 2, GmmSettings(queue=10))
     head.variances.uniform_(0.2, 2.0)
@@ -172,13 +209,16 @@ def test_uem_finds_the_outliers_that_its_tokens_show(segmenter, form):
     assert max(look[2] for look in training.history) > 0.9
 
 
-def test_a_killed_uem_goes_on_as_if_nothing_had_been(tmp_path, segmenter):
-    train = feature_set(6)
+@pytest.mark.parametrize('form', ['discriminative', 'generative'])
+def test_a_killed_uem_goes_on_as_if_nothing_had_been(tmp_path, segmenter, form):
+    train, config = feature_set(6), replace(UEM, form=form, gmm=GmmSettings(queue=50, every=3))
     data = (train, known_scores(segmenter, train, progress=False))
-    whole = fit_uem(data, data, LAYERS[-1], UEM, progress=False)
+    whole = fit_uem(data, data, LAYERS[-1], config, progress=False)
     checkpoint = tmp_path / 'uem.ckpt'
-    fit_uem(data, data, LAYERS[-1], UEM, checkpoint, progress=False)
-    again = fit_uem(data, data, LAYERS[-1], UEM, checkpoint, progress=False)
+    cut = (dying(train, 14, 2), data[1])
+    with pytest.raises(KeyboardInterrupt):
+        fit_uem(cut, data, LAYERS[-1], config, checkpoint, progress=False)
+    again = fit_uem(data, data, LAYERS[-1], config, checkpoint, progress=False)
     assert again.history == whole.history
     save_uem(tmp_path / 'uem.safetensors', whole.module)
     tokens = torch.randn(1, 4, 6, 8)
@@ -205,44 +245,6 @@ def test_the_head_combines_as_its_score_says(segmenter, score):
     expected = {'llr': ratio - known, 'id': -known, 'ood': ratio}[score]
     torch.testing.assert_close(raw[:, 0], expected)
     assert torch.equal(labels, logits.argmax(-1).to(torch.uint8))
-
-
-def cutout(size=64):
-    rgba = np.full((size, size, 4), 255, np.uint8)
-    rgba[..., :3] = (200, 10, 10)
-    rgba[: size // 4, :, 3] = 0
-    return Cutout(rgba, 'picture', 'thing')
-
-
-def test_pasted_pixels_border_and_mask_are_exact():
-    image, labels = np.zeros((120, 512, 3), np.uint8), np.full((120, 512), 3, np.uint8)
-    settings = MixSettings(scale=1.0, border=2)
-    mixed, truth = mix_objects(
-        image, labels, [cutout()], np.random.default_rng(0), settings, magnification=1.3
-    )
-    # 64 pixels at 2048 wide are 16 at 512, three quarters of them solid
-    assert (truth == OUTLIER).sum() == 16 * 12
-    np.testing.assert_array_equal(truth == OUTLIER, mixed[..., 0] == 200)
-    assert (mixed[truth != OUTLIER] == 0).all()
-    assert (truth == IGNORED).sum() == 20 * 16 - 16 * 12
-    assert set(np.unique(truth)) == {3, OUTLIER, IGNORED}
-
-
-def test_no_object_is_smaller_than_a_patch_at_the_network():
-    image, labels = np.zeros((120, 256, 3), np.uint8), np.zeros((120, 256), np.uint8)
-    settings = MixSettings(scale=0.1, border=0)
-    _, truth = mix_objects(
-        image, labels, [cutout()], np.random.default_rng(0), settings, magnification=2.0
-    )
-    columns = (truth == OUTLIER).any(0).sum()
-    assert columns * 2.0 == pytest.approx(14, abs=1)
-
-
-def test_an_object_larger_than_the_picture_is_left_out():
-    image, labels = np.zeros((10, 40, 3), np.uint8), np.zeros((10, 40), np.uint8)
-    settings = MixSettings(scale=100.0)
-    _, truth = mix_objects(image, labels, [cutout()], np.random.default_rng(0), settings, 1.0)
-    assert not truth.any()
 
 
 def test_wrong_options_are_refused_by_name():

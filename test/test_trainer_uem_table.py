@@ -96,7 +96,7 @@ def root(tmp_path_factory):
 
 
 def run(root, monkeypatch, *options):
-    monkeypatch.setattr('trainer.uem_table.GROUND', ('left',))
+    monkeypatch.setattr('trainer.uem_sets.GROUND', ('left',))
     arguments = [str(root / 'table.yaml'), '--cache', str(root / 'cache'), *options]
     assert main(['uem-table', *arguments]) == 0
     return json.loads((root / 'out' / 'uem_table.json').read_text())
@@ -118,7 +118,7 @@ def test_a_part_is_a_part_of_the_whole(root, monkeypatch):
     assert len(rows) == 2 * 6  # two segmenters, two modules
     assert len(whole['segmenters']) == 4
     against = {r['other'] for r in whole['sets']['road_obstacle_dev, road']['llr_beats']}
-    assert against == {'ID (max-logit)', 'OOD'}
+    assert against == {'ID (max-logit)', 'OOD', 'LLR of D-D'}
     text = (root / 'out' / 'uem_table.md').read_text()
     assert 'Not run yet' not in text
     assert '| G-G | LLR |' in text

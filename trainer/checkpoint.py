@@ -40,5 +40,10 @@ def load_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor] | None:
         return None
 
 
+def part_of(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()

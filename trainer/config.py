@@ -24,6 +24,7 @@ from .condensation import CondensationSettings
 from .heads import head_stages
 from .heads.uem import UemConfig
 from .mixes import MixSettings
+from .online import OnlineSettings
 from .outlier_sources import OutlierConfig
 from .patches import PatchSettings
 from .segmenter import SegmenterConfig
@@ -125,7 +126,7 @@ class BundleConfig:
 
 
 _SEEDED = ('classifier', 'condensation', 'views', 'segmenter', 'outliers', 'mixes', 'uem')
-_KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:])
+_KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:], 'online')
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ class Recipe:
     outliers: OutlierConfig = field(default_factory=OutlierConfig)
     mixes: MixSettings = field(default_factory=MixSettings)
     uem: UemConfig = field(default_factory=UemConfig)
+    online: OnlineSettings = field(default_factory=OnlineSettings)
     seed: int = 42
 
     def __post_init__(self) -> None:

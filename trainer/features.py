@@ -251,7 +251,8 @@ def _fill(
             views = [network_picture(pictures, i, view) for i in range(start, stop)]
             labels[start:stop] = np.stack([label for _, label in views])
             images = np.stack([image for image, _ in views])
-            for array, value in zip(arrays, _forward(baked, images, view.precision), strict=True):
+            values = forward_tokens(baked, images, view.precision)
+            for array, value in zip(arrays, values, strict=True):
                 array[start:stop] = value
             for array in (*arrays, labels):
                 array.flush()  # type: ignore[attr-defined]
@@ -260,7 +261,7 @@ def _fill(
             bar.update(stop - start)
 
 
-def _forward(
+def forward_tokens(
     baked: torch.nn.Module, images: npt.NDArray[np.uint8], precision: str
 ) -> Iterator[npt.NDArray[np.float16]]:
     """Yield each layer's tokens, float16 (B, gh, gw, D), of uint8 (B, h, w, 3)."""

@@ -36,6 +36,8 @@ class Decoder(nn.Module):
             raise ValueError(f'the decoder reads {len(SCALES)} layers, not {list(layers)}')
         level = _FullLevel if preset == 'full' else _LightLevel
         self.levels = nn.ModuleList([level(dim, width, scale) for scale in SCALES])
+        # UEM: the level at the patches' own scale also sees the last tokens through two layers
+        self.last = _LastTokens(dim, width) if preset == 'full' else None
         self.smooth = nn.ModuleList([_ConvBlock(width) for _ in SCALES])
         self.heads = nn.ModuleList([_UpHead(width, steps) for steps in range(len(SCALES))])
 
@@ -44,6 +46,8 @@ class Decoder(nn.Module):
         # contiguous: the backward pass of torch's GroupNorm crashes on permuted inputs (2.13, CPU)
         planes = [layer.permute(0, 3, 1, 2).contiguous() for layer in tokens]
         maps = [level(plane) for level, plane in zip(self.levels, planes, strict=True)]
+        if self.last is not None:
+            maps[SCALES.index(1.0)] = maps[SCALES.index(1.0)] + self.last(planes[-1])
         for finer in reversed(range(len(maps) - 1)):  # top-down: each takes the coarser sum
             size = maps[finer].shape[2:]
             maps[finer] = maps[finer] + functional.interpolate(maps[finer + 1], size)
@@ -87,6 +91,25 @@ class _FullLevel(nn.Module):
         if scale < 1:
             steps.append(nn.MaxPool2d(2, ceil_mode=True))
         self.steps = nn.Sequential(*steps, nn.Conv2d(dim, width, 1))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.steps(tokens)
+
+
+class _LastTokens(nn.Module):
+    """
+    The last tokens by a two-layer perceptron (UEM: 768-512-256), then into the decoder's width.
+
+    UEM concatenates them with a block's tokens before the 1x1 lateral convolution: the sum of two
+    lateral convolutions is the same function.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(
+            *(nn.Conv2d(dim, 512, 1), nn.ReLU(), nn.Conv2d(512, 256, 1)),
+            nn.Conv2d(256, width, 1, bias=False),
+        )
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.steps(tokens)

@@ -155,12 +155,15 @@ class GmmHead(nn.Module):
     def _update(self, classes: torch.Tensor) -> None:
         """Re-estimate means (with momentum) and variances of the classes that are present."""
         for c in classes.tolist():
-            direction = functional.normalize(self.queue[c].sum(1), dim=-1)
+            mean = self.queue[c].mean(1)
+            direction = functional.normalize(mean, dim=-1)
             keep = self.settings.momentum
             self.means[c] = keep * self.means[c] + (1 - keep) * direction
             # the mean enters the density at unit length, so the variance is around that
-            centre = functional.normalize(self.means[c], dim=-1)[:, None]
-            spread = ((self.queue[c] - centre) ** 2).mean(1)
+            centre = functional.normalize(self.means[c], dim=-1)
+            # E (x - c)^2 by moments: no second copy of a queue of 8000 features
+            square = torch.linalg.vector_norm(self.queue[c], dim=1) ** 2 / self.queue.shape[2]
+            spread = (square - 2 * centre * mean + centre * centre).clamp_min(0)
             self.variances[c] = spread + self.settings.floor
 
 

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
+from ood_perception.geometry import geometry_for
 
 from .data import IGNORED, PictureList
-from .outliers import Cutout
+from .outliers import Cutout, blend
 from .views import ViewSettings, draw_view, hash_of, random_of
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -39,6 +40,11 @@ class MixSettings:
         smaller pictures scale it down alike.
     smallest: least longer side in pixels of an object at the network's width (a patch).
     border: pixels around each object that are ignored.
+    stand_on: names of classes; the middle of an object's lowest row then lies on one of them. () =
+        anywhere, as UEM.
+    feather: sigma in pixels that softens an object's edge, most of it within the ignored border.
+    recolour: share in [0, 1] by which an object's mean colour moves to that of the place. Both 0
+        in UEM: nothing is blended.
     seed: of everything.
     """
 
@@ -47,14 +53,30 @@ class MixSettings:
     scale: float = 1.0
     smallest: int = 14
     border: int = 1
+    stand_on: tuple[str, ...] = ()
+    feather: float = 0.0
+    recolour: float = 0.0
     seed: int = 42
 
     def __post_init__(self) -> None:
+        if self.feather < 0 or (self.feather and not self.border) or not 0 <= self.recolour <= 1:
+            raise ConfigError(
+                f'mixes: feather {self.feather:g} with border {self.border}, recolour '
+                f'{self.recolour:g}: give a sigma within a border of at least 1, and a share'
+            )
         if self.count < 1 or not 0.0 < self.probability <= 1.0 or self.scale <= 0:
             raise ConfigError(
                 f'mixes: count {self.count}, probability {self.probability:g}, scale '
                 f'{self.scale:g}: give at least 1, a share in (0, 1] and a factor above 0'
             )
+
+    def ground(self, pictures: PictureList) -> tuple[int, ...]:
+        """Return the class ids of stand_on; ConfigError for an unknown name."""
+        names = pictures.classes.names
+        wrong = [name for name in self.stand_on if name not in names]
+        if wrong:
+            raise ConfigError(f'mixes stand_on {wrong}: no such class; known are {list(names)}')
+        return tuple(names.index(name) for name in self.stand_on)
 
 
 @dataclass(frozen=True)
@@ -63,13 +85,14 @@ class MixedPictures(PictureList):
     Mixes as a list of pictures; labels are class ids, OUTLIER on pasted pixels, IGNORED around.
 
     A mix depends on the settings, the objects and its own name alone. groups: the cut-outs of
-    each everyday picture. network_width: pixels, for MixSettings.smallest.
+    each everyday picture. network: (h, w) in pixels and resize policy, for MixSettings.smallest.
     """
 
     mix: MixSettings = field(default_factory=MixSettings)
     view: ViewSettings = field(default_factory=ViewSettings)
     groups: tuple[tuple[Cutout, ...], ...] = ()
-    network_width: int = 672
+    network: tuple[int, int] = (378, 672)
+    policy: str = 'fit'
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """Return a mix and its labels, see PictureList.read."""
@@ -77,9 +100,10 @@ class MixedPictures(PictureList):
         rng = random_of(self.names[index])
         if rng.random() < self.mix.probability:
             group = self.groups[int(rng.integers(len(self.groups)))]
-            image, labels = mix_objects(
-                image, labels, group, rng, self.mix, self.network_width / image.shape[1]
-            )
+            size = (labels.shape[0], labels.shape[1])
+            scale = geometry_for(size, self.network, self.policy).scale_x
+            ground = self.mix.ground(self)
+            image, labels = mix_objects(image, labels, group, rng, self.mix, scale, ground)
         return draw_view(image, labels, self.view, rng)
 
 
@@ -88,20 +112,19 @@ def draw_mixes(
     cutouts: Sequence[Cutout],
     mix: MixSettings,
     view: ViewSettings,
-    network_width: int,
+    network: tuple[int, int],
+    policy: str = 'fit',
 ) -> MixedPictures:
     """
     Return mix.count mixes; each picture is taken about equally often.
 
     cutouts: grouped by the everyday picture that they come from. ConfigError without any.
+    network, policy: size (h, w) of its input and how pictures are brought to it.
     """
     if not cutouts:
         raise ConfigError('there is no object to mix in: give cut-outs, or fewer exclusions')
-    groups: dict[str, list[Cutout]] = {}
-    for cutout in cutouts:
-        groups.setdefault(cutout.picture, []).append(cutout)
-    objects = [[c.picture, c.category, hash_of({'rgba': c.rgba.tobytes().hex()})] for c in cutouts]
-    mark = hash_of({'mix': asdict(mix), 'view': asdict(view), 'objects': objects})
+    drawing = {'mix': asdict(mix), 'view': asdict(view), 'network': [*network, policy]}
+    mark = hash_of({**drawing, 'objects': marks_of(cutouts)})
     rng = np.random.default_rng(mix.seed)
     rounds = -(-mix.count // len(pictures))
     order = np.concatenate([rng.permutation(len(pictures)) for _ in range(rounds)])[: mix.count]
@@ -114,9 +137,23 @@ def draw_mixes(
         pictures.classes,
         mix,
         view,
-        tuple(tuple(group) for group in groups.values()),
-        network_width,
+        grouped(cutouts),
+        network,
+        policy,
     )
+
+
+def grouped(cutouts: Sequence[Cutout]) -> tuple[tuple[Cutout, ...], ...]:
+    """Return the cut-outs of each everyday picture."""
+    groups: dict[str, list[Cutout]] = {}
+    for cutout in cutouts:
+        groups.setdefault(cutout.picture, []).append(cutout)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def marks_of(cutouts: Sequence[Cutout]) -> list[list[str]]:
+    """Return what tells cut-outs apart, as JSON values."""
+    return [[c.picture, c.category, hash_of({'rgba': c.rgba.tobytes().hex()})] for c in cutouts]
 
 
 def mix_objects(
@@ -126,32 +163,77 @@ def mix_objects(
     rng: np.random.Generator,
     settings: MixSettings,
     magnification: float,
+    ground: Sequence[int] = (),
 ) -> tuple[UInt8Array, UInt8Array]:
     """
-    Paste every object of a group at a uniformly random place of the picture.
+    Paste every object of a group at a random place of the picture.
 
     image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). magnification: network pixels per pixel.
-    An object that is larger than the picture is left out; later objects cover earlier ones.
-    Nothing is blended: a pixel is the object's or the picture's.
+    ground: class ids that objects stand on, () = places are uniformly random.
+    An object that is larger than the picture or finds no ground is left out; later objects cover
+    earlier ones.
     """
     image, labels = image.copy(), labels.copy()
-    height, width = labels.shape
+    standing = np.isin(labels, ground) if ground else None
     for cutout in group:
-        rgba = _resized(cutout.rgba, settings, width, magnification)
-        rows, columns = rgba.shape[:2]
-        if rows > height or columns > width:
+        rgba = _resized(cutout.rgba, settings, labels.shape[1], magnification)
+        corner = _corner(rgba.shape[:2], labels.shape, standing, rng)
+        if corner is None:
             continue
-        top = int(rng.integers(height - rows + 1))
-        left = int(rng.integers(width - columns + 1))
+        image = _painted(image, rgba, corner, settings)
+        rows, columns = (slice(c, c + n) for c, n in zip(corner, rgba.shape[:2], strict=True))
         solid = np.zeros(labels.shape, np.uint8)
-        solid[top : top + rows, left : left + columns] = rgba[..., 3] > 127
+        solid[rows, columns] = rgba[..., 3] > 127
         reach = 2 * settings.border + 1
         near = cv2.dilate(solid, np.ones((reach, reach), np.uint8)) > 0
         labels[near] = IGNORED
         labels[solid > 0] = OUTLIER
-        inside = rgba[..., 3] > 127
-        image[top : top + rows, left : left + columns][inside] = rgba[..., :3][inside]
     return image, labels
+
+
+def _corner(
+    size: tuple[int, int],
+    shape: tuple[int, int],
+    standing: npt.NDArray[np.bool_] | None,
+    rng: np.random.Generator,
+) -> tuple[int, int] | None:
+    """Return the first row and column of an object; None where it fits nowhere."""
+    (rows, columns), (height, width) = size, shape
+    if rows > height or columns > width:
+        return None
+    if standing is None:
+        return int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    middle = columns // 2
+    feet = standing[rows - 1 :, middle : middle + width - columns + 1]
+    corners = np.flatnonzero(feet)
+    if not corners.size:
+        return None
+    top, left = divmod(int(corners[rng.integers(corners.size)]), feet.shape[1])
+    return top, left
+
+
+def _painted(
+    image: UInt8Array, rgba: UInt8Array, corner: tuple[int, int], settings: MixSettings
+) -> UInt8Array:
+    """Return the picture with one object on it, blended as the settings say."""
+    (top, left), (rows, columns), pad = corner, rgba.shape[:2], settings.border
+    inside = rgba[..., 3] > 127
+    window = image[top : top + rows, left : left + columns]
+    colour = rgba[..., :3].astype(np.float32)
+    if settings.recolour and inside.any():
+        shift = window.mean((0, 1)) - colour[inside].mean(0)
+        colour = np.clip(colour + settings.recolour * shift.astype(np.float32), 0, 255)
+    if not settings.feather:
+        window[inside] = np.round(colour[inside]).astype(np.uint8)
+        return image
+    canvas = np.pad(image.astype(np.float32), ((pad, pad), (pad, pad), (0, 0)), 'edge')
+    rim = ((pad, pad), (pad, pad))
+    blend(
+        canvas[top : top + rows + 2 * pad, left : left + columns + 2 * pad],
+        *(np.pad(colour, (*rim, (0, 0))), np.pad(inside.astype(np.float32), rim)),
+        settings.feather,
+    )
+    return np.clip(np.round(canvas[pad:-pad, pad:-pad]), 0, 255).astype(np.uint8)
 
 
 def _resized(

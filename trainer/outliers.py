@@ -155,7 +155,7 @@ def paste_objects(
         placed = _place(cutout, ground & ~taken, taken, rng, settings)
         if placed is not None:
             window, colour, alpha, near = placed
-            _blend(canvas[window], colour, alpha, settings.feather)
+            blend(canvas[window], colour, alpha, settings.feather)
             mask[window][near] = IGNORED
             mask[window][alpha >= 0.5] = ANOMALY
             taken[window] |= near
@@ -213,8 +213,12 @@ def _scaled(rgba: UInt8Array, rows: int, columns: int, pad: int) -> tuple[FloatA
     return colour.astype(np.float32), small[..., 3].astype(np.float32)
 
 
-def _blend(window: FloatArray, colour: FloatArray, alpha: FloatArray, feather: float) -> None:
-    """Lay the object over the window in place, its edge softened within the ignored border."""
+def blend(window: FloatArray, colour: FloatArray, alpha: FloatArray, feather: float) -> None:
+    """
+    Lay an object over a window in place, its edge softened within the ignored border.
+
+    window, colour: float32 (h, w, 3); alpha: float32 (h, w), 0 or 1. feather: sigma, pixels.
+    """
     soft = cv2.GaussianBlur(alpha, (0, 0), feather)
     spread = cv2.GaussianBlur(colour * alpha[..., None], (0, 0), feather)
     extended = spread / np.maximum(soft, 1e-3)[..., None]

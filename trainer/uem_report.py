@@ -24,7 +24,8 @@ from .artefacts import REPORT_FILE, write_json
 from .uem_rows import ScoreRow, Training
 
 if TYPE_CHECKING:
-    from .uem_table import DevSet, UemTable
+    from .uem_sets import DevSet
+    from .uem_table import UemTable
 
 METRICS = {'average_precision': 'AP', 'fpr95': 'FPR95', 'auroc': 'AUROC'}
 SCORE_TITLES = {
@@ -80,18 +81,27 @@ class _Entry:
         return {'mean': mean, 'interval': interval_record(interval), 'seeds': values}
 
     def difference(self, other: _Entry, metric: str = 'average_precision') -> Interval:
-        """Return the paired interval of the difference of the means over seeds."""
-        mine = np.mean([s[metric] for s in self.samples], axis=0)
-        theirs = np.mean([s[metric] for s in other.samples], axis=0)
-        return percentile_interval(mine - theirs)
+        """Return the paired interval of the difference of the means over common seeds."""
+        common = {row.seed for row in self.rows} & {row.seed for row in other.rows}
+        return percentile_interval(self._mean(metric, common) - other._mean(metric, common))
+
+    def _mean(self, metric: str, seeds: set[int]) -> np.ndarray[Any, Any]:
+        """Return the mean over these seeds in every draw of pictures; of all where none is."""
+        chosen = [
+            samples[metric]
+            for row, samples in zip(self.rows, self.samples, strict=True)
+            if row.seed in seeds or not seeds
+        ]
+        mean: np.ndarray[Any, Any] = np.mean(chosen, axis=0)
+        return mean
 
 
 def write_report(table: UemTable) -> Path:
     """Write uem_table.json into the table's folder and the Markdown report; return the latter."""
     document: dict[str, Any] = {'sets': {}, 'missing': _missing(table)}
     blocks = []
-    for data in table.sets:
-        for region in table.regions(data) if _any_result(table, data) else ():
+    for data in table.data.sets:
+        for region in table.data.regions(data) if _any_result(table, data) else ():
             entries = _entries(table, data, region)
             record = _record(entries)
             document['sets'][f'{data.name}, {region}'] = record
@@ -152,8 +162,11 @@ def _record(entries: dict[str, dict[str, _Entry]]) -> dict[str, Any]:
 def _beats(
     name: str, scores: dict[str, _Entry], entries: dict[str, dict[str, _Entry]]
 ) -> list[dict[str, Any]]:
-    """Compare a training's LLR with its two terms and with every bundle, in AP."""
+    """Compare a training's LLR with its terms, the first training's and every bundle, in AP."""
     others = {SCORE_TITLES[s]: scores[s] for s in ('id', 'ood') if s in scores}
+    first = next(n for n, rows in entries.items() if 'llr' in rows)
+    if name != first:
+        others[f'LLR of {first}'] = entries[first]['llr']
     others |= {n: rows['surprisal'] for n, rows in entries.items() if 'surprisal' in rows}
     result = []
     for other, entry in others.items():
@@ -196,12 +209,14 @@ def _missing(table: UemTable) -> list[str]:
     for training in table.config.trainings:
         for seed in table.seeds:
             rows = table.rows(training, seed)
-            for data in table.sets:
+            for data in table.data.sets:
                 if any(table.results.load(row, data.name) is None for row in rows):
                     missing.append(f'{training.name}, seed {seed}, {data.name}')
     for name, place in table.config.bundles.items():
         row = bundle_row(name, place)[0]
-        missing += [f'{name}, {d.name}' for d in table.sets if not table.results.load(row, d.name)]
+        missing += [
+            f'{name}, {d.name}' for d in table.data.sets if not table.results.load(row, d.name)
+        ]
     return missing
 
 

@@ -79,7 +79,8 @@ class UemTableConfig:
 
     recipe: data, backbone, view and schedules of every training. folder: everything that is made.
     report: the Markdown file. sets: anomaly set -> longest side of its pictures at the network.
-    seeds: of the trainings. bundles: name -> bundle shown beside, '' = the shipped one.
+    seeds: of the trainings. pixel_step: every s-th row and column of the labels is measured.
+    bundles: name -> bundle shown beside, '' = the shipped one.
     """
 
     recipe: Recipe
@@ -91,6 +92,7 @@ class UemTableConfig:
     bundles: Mapping[str, str] = field(default_factory=dict)
     sliding: SlidingSettings = field(default_factory=SlidingSettings)
     resamples: int = 1000
+    pixel_step: int = 1
 
 
 def load_uem_table(path: Path) -> UemTableConfig:
@@ -121,6 +123,7 @@ def load_uem_table(path: Path) -> UemTableConfig:
         bundles=dict(values.get('bundles', {})),
         sliding=SlidingSettings(**sliding),
         resamples=int(values.get('resamples', 1000)),
+        pixel_step=int(values.get('pixel_step', 1)),
     )
 
 

@@ -47,24 +47,35 @@ def combined_scores(known: torch.Tensor, unknown: torch.Tensor) -> dict[str, tor
 
 
 @torch.inference_mode()
-def grids_of(
-    segmenter: Segmenter, module: Uem, tokens: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return F (1, 4 gh, 4 gw, C) and U, upsampled to the same grid, of one picture's tokens."""
-    known = segmenter(*tokens)
-    size = [known.shape[1], known.shape[2]]
-    coarse = module(tokens[-1]).permute(0, 3, 1, 2)
-    fine = functional.interpolate(coarse, size, mode='bilinear', align_corners=False)
-    return known, fine.permute(0, 2, 3, 1)
+def unknown_grid(module: Uem, last: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return U (1, *size, 2) of the last tokens (1, gh, gw, D), upsampled to F's grid."""
+    coarse = module(last).permute(0, 3, 1, 2)
+    fine = functional.interpolate(coarse, tuple(size), mode='bilinear', align_corners=False)
+    return fine.permute(0, 2, 3, 1)
+
+
+@torch.inference_mode()
+def known_grids(segmenter: Segmenter, features: FeatureSet) -> list[torch.Tensor]:
+    """Return F (1, 4 gh, 4 gw, C) of every picture."""
+    pictures = range(len(features.names))
+    return [segmenter(*picture_tokens(features, segmenter.layers, i)) for i in pictures]
 
 
 def whole_maps(
-    segmenter: Segmenter, module: Uem, features: FeatureSet, pictures: PictureList
+    known: Sequence[torch.Tensor],
+    module: Uem,
+    layer: str,
+    features: FeatureSet,
+    pictures: PictureList,
 ) -> Iterator[PictureMaps]:
-    """Yield for each picture a function from a score's name to float32 (H, W), one pass each."""
+    """
+    Yield for each picture a function from a score's name to float32 (H, W).
+
+    known: F of the same pictures, which modules on one segmenter share. layer: of the last tokens.
+    """
     for index in range(len(pictures)):
-        tokens = picture_tokens(features, segmenter.layers, index)
-        scores = combined_scores(*grids_of(segmenter, module, tokens))
+        last = picture_tokens(features, [layer], index)[0]
+        scores = combined_scores(known[index], unknown_grid(module, last, known[index].shape[1:3]))
         _, labels = pictures.read(index)
         geometry = stretched(labels, features)
         grids = {name: value[0].numpy() for name, value in scores.items()}
@@ -86,7 +97,9 @@ def sliding_scores(
     def maps(window: npt.NDArray[np.uint8]) -> torch.Tensor:
         with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16'):
             tokens = [layer.float() for layer in baked(torch.from_numpy(window))]
-        return torch.cat(grids_of(segmenter, module, tokens), -1)
+        with torch.inference_mode():
+            known = segmenter(*tokens)
+        return torch.cat([known, unknown_grid(module, tokens[-1], known.shape[1:3])], -1)
 
     for index in range(len(pictures)):
         image, _ = pictures.read(index)

@@ -22,31 +22,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from ood_perception.errors import ConfigError
-from ood_perception.geometry import to_camera_nearest
-from ood_perception.roi import class_table, ground_hull
 
 from .artefacts import key_of, write_json
-from .data import PictureList, content_sha256
-from .datasets import open_set
-from .features import FeatureSet, View, extract, size_for
+from .data import content_sha256
 from .heads.uem import Uem
 from .heads.uem_stages import UemStages
 from .results import ResultFolder
-from .scoring import picture_tokens, read_mask, scored_pictures_of, stretched
-from .segmenter import Segmenter, confusion_iou
+from .segmenter import Segmenter
+from .segmenter_training import confusion_iou
 from .stages import Trainer
 from .uem_bundles import bundle_maps
 from .uem_report import write_report
 from .uem_rows import OWN_SCORES, SCORES, ScoreRow, Training, UemTableConfig, load_uem_table
 from .uem_scores import PictureMaps, sliding_scores, whole_maps
+from .uem_sets import DevSet, DevSets
 
 LOG = logging.getLogger(__name__)
-GROUND = ('Road', 'Pavement')
 
 
 @dataclass(frozen=True)
@@ -59,16 +54,6 @@ class Part:
     limit: int = 0
     sliding: bool = False
     closed_set: str = ''
-
-
-@dataclass
-class DevSet:
-    """A set of anomalies; regions: name -> index of a picture -> bool (H, W), None = all."""
-
-    name: str
-    pictures: PictureList
-    longest: int
-    road: bool
 
 
 class UemTable:
@@ -88,19 +73,11 @@ class UemTable:
                 raise ConfigError(f'{name} {wrong} is not in the table, which has {among}')
 
     @cached_property
-    def sets(self) -> list[DevSet]:
-        """The sets that are asked for."""
-        root = self.config.recipe.data_root().parent
-        chosen = [
-            name for name in self.config.sets if name in (self.part.sets or self.config.sets)
-        ]
-        return [self._dev_set(name, root) for name in chosen]
-
-    def _dev_set(self, name: str, root: Path) -> DevSet:
-        data = open_set(name, root)
-        if self.part.limit:
-            data = data.subset(range(min(self.part.limit, len(data))))
-        return DevSet(name, data.pictures, self.config.sets[name], data.roi == 'road')
+    def data(self) -> DevSets:
+        """The sets that are asked for, with what all rows share."""
+        every = self.config.sets
+        chosen = {n: v for n, v in every.items() if n in (self.part.sets or every)}
+        return DevSets(replace(self.config, sets=chosen), self.part.limit, self.reference)
 
     def stages(self, training: Training, seed: int) -> UemStages:
         """Return the stages of one training; segmenters are shared between trainings."""
@@ -114,54 +91,19 @@ class UemTable:
 
     @cached_property
     def reference(self) -> UemStages:
-        """The training whose segmenter gives the predicted ground of all rows."""
-        return self.stages(self.config.trainings[0], self.config.seeds[0])
-
-    def features(self, data: DevSet) -> FeatureSet:
-        """Extract (or find) the tokens of a set, stretched to its longest side."""
-        trainer = self.reference.trainer
-        height, width = data.pictures.read(0)[0].shape[:2]
-        size = size_for((height, width), data.longest, trainer.backbone.patch)
-        view = View(size, 'stretch', precision=trainer.recipe.view.precision)
-        layers, folder = trainer.recipe.backbone.layers, trainer.features_folder
-        return extract(data.pictures, trainer.backbone, layers, view, folder)
+        """The training whose segmenter gives the predicted ground of all rows, trained."""
+        stages = self.stages(self.config.trainings[0], self.config.seeds[0])
+        stages.segmenter()
+        return stages
 
     @cached_property
     def results(self) -> ResultFolder:
         """Where results are kept, by the data that they depend on."""
-        parts = [[s.name, s.longest, content_sha256(s.pictures)] for s in self.sets]
-        text = json.dumps([parts, key_of(self.reference.segmenter_folder)])
+        parts = [[s.name, s.longest, content_sha256(s.pictures)] for s in self.data.sets]
+        mark = [key_of(self.reference.segmenter_folder), self.config.pixel_step]
+        text = json.dumps([parts, *mark])
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return ResultFolder(self.config.folder / 'results' / key, key, self.config.resamples)
-
-    def regions(self, data: DevSet) -> dict[str, Any]:
-        """Return the regions of a set; the ground is the hull of the reference's road."""
-        if data.road:
-            return {'road': lambda _: None}
-        mark = f'{data.name}-{key_of(self.reference.segmenter_folder)[:16]}'
-        folder = self.config.folder / 'ground' / mark
-        self._write_ground(data, folder)
-        names = data.pictures.names
-        return {
-            'image': lambda _: None,
-            'ground': lambda index: read_mask(folder / f'{names[index]}.png'),
-        }
-
-    def _write_ground(self, data: DevSet, folder: Path) -> None:
-        missing = [n for n in data.pictures.names if not (folder / f'{n}.png').is_file()]
-        if not missing:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        segmenter, features = self.reference.segmenter(), self.features(data)
-        names = self.reference.trainer.class_names
-        table = class_table([names.index(name) for name in GROUND])
-        for index, name in enumerate(data.pictures.names):
-            with torch.inference_mode():
-                logits = segmenter(*picture_tokens(features, segmenter.layers, index))[0]
-            hull = ground_hull(table[logits.argmax(-1).numpy()])
-            geometry = stretched(data.pictures.read(index)[1], features)
-            mask = to_camera_nearest(hull, geometry).astype(np.uint8) * 255
-            cv2.imwrite(str(folder / f'{name}.png'), mask)
 
     def run(self) -> None:
         """Train and measure what is asked for and missing."""
@@ -181,7 +123,7 @@ class UemTable:
         module, segmenter = stages.fit(), stages.segmenter()
         rows = self.rows(training, seed)
         self._closed_set(stages, segmenter)
-        for data in self.sets:
+        for data in self.data.sets:
             missing = [row for row in rows if self.results.load(row, data.name) is None]
             if missing:
                 LOG.info(
@@ -207,7 +149,9 @@ class UemTable:
         self, data: DevSet, stages: UemStages, segmenter: Segmenter, module: Uem
     ) -> Iterable[PictureMaps]:
         if not self.part.sliding:
-            return whole_maps(segmenter, module, self.features(data), data.pictures)
+            known = self.data.known(data, stages)
+            last = segmenter.layers[-1]
+            return whole_maps(known, module, last, self.data.features(data), data.pictures)
         trainer, recipe = stages.trainer, stages.trainer.recipe
         return sliding_scores(
             *(segmenter, module, trainer.backbone, recipe.backbone.layers, data.pictures),
@@ -216,16 +160,16 @@ class UemTable:
 
     def _save(self, rows: Sequence[ScoreRow], data: DevSet, maps: Iterable[PictureMaps]) -> None:
         """Measure scores one after the other: the maps of all at once would not fit in memory."""
-        kept, regions = list(maps), self.regions(data)
+        kept, regions = list(maps), self.data.regions(data)
         for row in rows:
-            pixels = (one(row.score) for one in kept)
-            scored = scored_pictures_of(data.pictures, pixels, regions)
+            pixels = [one(row.score) for one in kept]
+            scored = {name: self.data.scored(data, pixels, at) for name, at in regions.items()}
             self.results.save(row, data.name, scored)
 
     def run_bundle(self, name: str, place: str) -> None:
         """Measure a packed bundle by the node's pipeline, in the same regions."""
         row, bundle = bundle_row(name, place)
-        for data in self.sets:
+        for data in self.data.sets:
             if self.results.load(row, data.name) is None:
                 LOG.info('%s, %s', name, data.name)
                 self._save([row], data, bundle_maps(bundle, data.pictures))

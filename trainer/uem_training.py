@@ -14,20 +14,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, part_of, save_checkpoint
 from .data import IGNORED
 from .features import FeatureSet
 from .fpn import UPSAMPLING
-from .gmm import GmmHead, GmmSettings
+from .gmm import GmmHead
 from .heads.uem import Uem, UemConfig, contrast_loss, log_likelihood_ratio, uem_loss
+from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .mixes import OUTLIER
-from .segmenter import MapUpsampler, Segmenter, cell_labels, rate_factor, tokens_of
+from .online import OnlineFeatures, device_of, drawn, token_width
+from .segmenter import Segmenter
+from .segmenter_training import rate_factor
 
 LOG = logging.getLogger(__name__)
 Known = npt.NDArray[np.float16]
@@ -42,19 +44,31 @@ class UemTraining:
     history: tuple[tuple[int, float, float], ...]
 
 
+@dataclass(frozen=True)
+class OnlineOutliers:
+    """What an online run trains on: fresh mixes, and the frozen segmenter that judges them."""
+
+    features: OnlineFeatures
+    segmenter: Segmenter
+
+
 @torch.no_grad()
 def known_scores(segmenter: Segmenter, features: FeatureSet, progress: bool = True) -> Known:
     """Return max_k F_k of every picture, float16 (n, 4 gh, 4 gw): constant while UEM learns."""
-    pictures = range(len(features.names))
+    pictures, device = range(len(features.names)), next(segmenter.parameters()).device
     maps = [
-        segmenter(*tokens_of(features, segmenter.layers, [i]))[0].amax(-1).half().numpy()
+        segmenter(*tokens_of(features, segmenter.layers, [i], device))[0]
+        .amax(-1)
+        .half()
+        .cpu()
+        .numpy()
         for i in tqdm(pictures, desc='known scores', unit='picture', disable=not progress)
     ]
     return np.stack(maps)
 
 
 def fit_uem(
-    train: tuple[FeatureSet, Known],
+    train: tuple[FeatureSet, Known] | OnlineOutliers,
     select: tuple[FeatureSet, Known],
     layer: str,
     config: UemConfig,
@@ -65,15 +79,16 @@ def fit_uem(
     Train on mixes and keep the state with the best AP of the LLR on the selection mixes.
 
     train, select: features with labels (OUTLIER, IGNORED or a known class) and their known_scores;
-    the selection's objects are foreign to the training's. layer: of the last tokens.
+    the selection's objects are foreign to the training's; or fresh mixes in every step.
+    layer: of the last tokens.
     checkpoint: a file to resume from, written at every look. The same seed gives the same module
     on one machine, resumed or not.
     """
     if not any((np.asarray(select[0].labels[i]) == OUTLIER).any() for i in range(len(select[1]))):
         raise DataError('no selection mix holds an outlier: draw more, or raise the probability')
     run = _Run(train, layer, config)
-    parts = [train[0].key, select[0].key, select[0].names, layer, asdict(config)]
-    key = hashlib.sha256(json.dumps([*parts, _digest(train[1])]).encode()).hexdigest()
+    parts = [run.features.key, select[0].key, select[0].names, layer, asdict(config)]
+    key = hashlib.sha256(json.dumps([*parts, run.known_key()]).encode()).hexdigest()
     run.restore(load_checkpoint(checkpoint, key) if checkpoint else None)
     bar = tqdm(total=config.steps, initial=run.step, desc='uem', unit='step', disable=not progress)
     losses: list[float] = []
@@ -99,9 +114,9 @@ def average_precision(module: Uem, features: FeatureSet, known: Known, layer: st
     """Return the AP of the LLR against pasted pixels, every third row and column."""
     module.eval()
     coarse, fine = (MapUpsampler(features, factor, 3) for factor in (1, UPSAMPLING))
-    pictures = []
+    pictures, device = [], next(module.parameters()).device
     for i in range(len(features.names)):
-        scores = coarse(module(tokens_of(features, [layer], [i])[0]))[0]
+        scores = coarse(module(tokens_of(features, [layer], [i], device)[0]))[0].cpu()
         constant = fine(torch.from_numpy(known[i : i + 1]).float()[..., None])[0, ..., 0]
         ratio = log_likelihood_ratio(scores[..., 1], scores[..., 0], constant).numpy()
         labels = np.asarray(features.labels[i])[::3, ::3]
@@ -113,12 +128,21 @@ def average_precision(module: Uem, features: FeatureSet, known: Known, layer: st
 class _Run:
     """One training run: module, optimiser, and the best state so far."""
 
-    def __init__(self, train: tuple[FeatureSet, Known], layer: str, config: UemConfig) -> None:
-        self.features, self.known = train
+    def __init__(
+        self, train: tuple[FeatureSet, Known] | OnlineOutliers, layer: str, config: UemConfig
+    ) -> None:
+        self.features: FeatureSet | OnlineFeatures
+        if isinstance(train, OnlineOutliers):
+            self.features, self.known = train.features, None
+            self.segmenter = train.segmenter.to(train.features.device)
+        else:
+            self.features, self.known = train
         self.layer, self.config, self.step = layer, config, 0
+        self.device = device_of(self.features)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.module = Uem(self.features.tokens[layer].shape[-1], config)
+            self.module = Uem(token_width(self.features, layer), config)
+        self.module.to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), config.learning_rate, weight_decay=0.0
         )
@@ -147,20 +171,34 @@ class _Run:
 
     def _loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         step = self.config.pixel_step
-        labels = np.stack([self.features.labels[i] for i in indices])
-        projected = self.module.projection(tokens_of(self.features, [self.layer], indices)[0])
+        batch, places = drawn(self.features, indices, self.step)
+        labels = np.stack([batch.labels[i] for i in places])
+        tokens = tokens_of(batch, [self.layer], places, self.device)[0]
+        bf16 = self.config.matmul == 'bf16'
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            projected = self.module.projection(tokens)
+        projected = projected.float()
         scores = self.coarse(self.module.head(projected), row, column).flatten(0, 2)
-        constant = torch.from_numpy(np.stack([self.known[i] for i in indices])).float()
+        maps = known_scores(self.segmenter, batch, False) if self.known is None else self.known
+        constant = torch.from_numpy(np.stack([maps[i] for i in places])).to(self.device).float()
         known = self.fine(constant[..., None], row, column).flatten()
         pixels = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()
+        pixels = pixels.to(self.device)
         scored = pixels != IGNORED
         truth = (pixels == OUTLIER).long()
         loss = uem_loss(scores[scored], known[scored], truth[scored], self.config.own_weight)
         if not isinstance(self.module.head, GmmHead):
             return loss
         cells = torch.from_numpy(cell_labels(labels, projected.shape[1:3]).astype(np.int64))
-        two = torch.where(cells == IGNORED, IGNORED, (cells == OUTLIER).long())
+        two = torch.where(cells == IGNORED, IGNORED, (cells == OUTLIER).long()).to(self.device)
         return loss + contrast_loss(self.module, projected, two)
+
+    def known_key(self) -> str:
+        """Return a hash of what the constant of the ratio comes from."""
+        if self.known is not None:
+            return _digest(self.known)
+        weights = [value.cpu().numpy().tobytes() for value in self.segmenter.state_dict().values()]
+        return hashlib.sha256(b''.join(weights)).hexdigest()
 
     def keep(self, loss: float, precision: float) -> None:
         """Add a look to the history; remember the weights when it is the best."""
@@ -183,8 +221,8 @@ class _Run:
         """Take up what state() gave, if anything."""
         if state is None:
             return
-        self.module.load_state_dict(_part(state, 'module.'))
-        self.best, self.step = _part(state, 'best.'), int(state['step'])
+        self.module.load_state_dict(part_of(state, 'module.'))
+        self.best, self.step = part_of(state, 'best.'), int(state['step'])
         self.history = [(int(a), float(b), float(c)) for a, b, c in state['history']]
         head = self.module.head
         if isinstance(head, GmmHead):
@@ -192,7 +230,7 @@ class _Run:
             head.place.copy_(state['gmm.place'])
             head.steps = self.step
         whole = self.optimizer.state_dict()
-        for name, value in _part(state, 'optimizer.').items():
+        for name, value in part_of(state, 'optimizer.').items():
             index, field = name.split('.')
             whole['state'].setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict(whole)
@@ -201,34 +239,7 @@ class _Run:
         """Return the best state's module, in evaluation mode."""
         self.module.load_state_dict(self.best)
         best_step = max(self.history, key=lambda look: look[2])[0]
-        return UemTraining(self.module.eval(), best_step, tuple(self.history))
-
-
-def save_uem(path: Path, module: Uem) -> None:
-    """Write a module as safetensors; its configuration is in the metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
-    values = {'dim': module.dim, 'config': asdict(module.config)}
-    save_file(tensors, path, metadata={'uem': json.dumps(values)})
-
-
-def load_uem(path: Path) -> Uem:
-    """Read what save_uem wrote; DataError where it is something else."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework='pt') as stream:
-            values = json.loads((stream.metadata() or {})['uem'])
-        config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
-        module = Uem(values['dim'], UemConfig(**config))
-        module.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise DataError(f'{path} is no UEM of this trainer: {error}') from error
-    return module.requires_grad_(False).eval()
-
-
-def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        return UemTraining(self.module.cpu().eval(), best_step, tuple(self.history))
 
 
 def _digest(known: Known) -> str:

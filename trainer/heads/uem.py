@@ -10,14 +10,17 @@ LLR = U_1 - U_0 - max_k F_k with F the raw class scores of the frozen segmenter.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, DataError
 
 from ..gmm import CONTRAST_WEIGHT, GmmHead, GmmSettings
 from ..segmenter import Segmenter
@@ -38,8 +41,9 @@ class UemConfig:
         LLR; UEM takes 0 for discriminative and 0.5 for generative heads, None = that.
     score: what is served, 'llr', or for ablations 'id' (-max_k F_k) or 'ood' (U_1 - U_0).
     steps, batch, warmup, learning_rate: AdamW, linear warm-up, then linearly to 0.
-    pixel_step: every s-th row and column of the labels. select_every: steps between looks at AP on
-        the selection mixes; the best state is kept.
+    pixel_step: every s-th row and column of the labels. matmul: 'f32' or 'bf16' arithmetic of the
+        projection while training. select_every: steps between looks at AP on the selection mixes;
+        the best state is kept.
     online: draw fresh mixes in every step, see SegmenterConfig.
     """
 
@@ -51,13 +55,15 @@ class UemConfig:
     warmup: int = 150
     learning_rate: float = 5e-4
     pixel_step: int = 3
+    matmul: str = 'bf16'
     select_every: int = 250
     gmm: GmmSettings = field(default_factory=lambda: GmmSettings(every=3))
     online: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name, known in (('form', FORMS), ('score', SCORES)):
+        choices = (('form', FORMS), ('score', SCORES), ('matmul', ('f32', 'bf16')))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f'uem {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
@@ -188,3 +194,26 @@ class UemHead(HeadModule):
         logits = self.decoder(*(layer.float() for layer in tokens))
         surprisal, labels = self.top(logits, tokens[-1], in_distribution)
         return surprisal, labels
+
+
+def save_uem(path: Path, module: Uem) -> None:
+    """Write a module as safetensors; its configuration is in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+    values = {'dim': module.dim, 'config': asdict(module.config)}
+    save_file(tensors, path, metadata={'uem': json.dumps(values)})
+
+
+def load_uem(path: Path) -> Uem:
+    """Read what save_uem wrote; DataError where it is something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework='pt') as stream:
+            values = json.loads((stream.metadata() or {})['uem'])
+        config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
+        module = Uem(values['dim'], UemConfig(**config))
+        module.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise DataError(f'{path} is no UEM of this trainer: {error}') from error
+    return module.requires_grad_(False).eval()

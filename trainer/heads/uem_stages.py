@@ -15,33 +15,31 @@ import numpy as np
 from ..artefacts import REPORT_FILE, artefact, key_of, write_json
 from ..calibrate import FEWEST_PIXELS, HeldOutScores, collect_scores, fit_table
 from ..config import digest
+from ..data import PictureList
 from ..features import FeatureSet, View, extract, joined
-from ..mixes import draw_mixes
+from ..mixes import draw_mixes, grouped
+from ..online import OnlineFeatures, OnlineMix
 from ..outlier_sources import load_outliers
 from ..outliers import Cutout
-from ..segmenter import (
-    Segmenter,
-    confusion_iou,
-    fit_segmenter,
-    load_segmenter,
-    save_segmenter,
-)
-from ..uem_training import fit_uem, known_scores, load_uem, save_uem
+from ..segmenter import Segmenter, load_segmenter, save_segmenter
+from ..segmenter_training import confusion_iou, fit_segmenter
+from ..uem_training import Known, OnlineOutliers, fit_uem, known_scores
 from ..views import draw_views
 from .base import HeadFacts, HeadStages
 from .tables import MonotoneTable
-from .uem import Uem, UemHead
+from .uem import Uem, UemHead, load_uem, save_uem
 
 if TYPE_CHECKING:
     from ..stages import Trainer
 
 SEGMENTER_FILE, UEM_FILE, TABLE_FILE = 'segmenter.safetensors', 'uem.safetensors', 'table.npz'
+KNOWN_FILE = 'known.npy'
 
 
 class UemStages(HeadStages):
     """UEM from pictures and cut-outs to a calibrated head."""
 
-    sections = ('views', 'segmenter', 'outliers', 'mixes', 'uem')
+    sections = ('views', 'segmenter', 'outliers', 'mixes', 'uem', 'online')
 
     def __init__(
         self, trainer: Trainer, segmenter_folder: Path | None = None, seed: int | None = None
@@ -63,21 +61,36 @@ class UemStages(HeadStages):
     def _layers(self) -> list[str]:
         return [f'tokens_{layer}' for layer in sorted(self.trainer.recipe.backbone.layers)]
 
-    def _features(self, pictures: Any) -> FeatureSet:
-        """Return cached tokens of drawn pictures, which need no other placement than the first."""
-        trainer, view = self.trainer, self.trainer.recipe.view
-        cache = trainer.features_folder
-        wanted = View((view.height, view.width), view.policy, view.anchors, view.precision)
-        layers = trainer.recipe.backbone.layers
-        return extract(
-            pictures, trainer.backbone, layers, wanted, cache, progress=trainer.progress
+    @property
+    def _view(self) -> View:
+        view = self.trainer.recipe.view
+        return View((view.height, view.width), view.policy, view.anchors, view.precision)
+
+    def _features(self, pictures: PictureList) -> FeatureSet:
+        """Extract (or find) the tokens of a list of pictures."""
+        trainer = self.trainer
+        layers, folder = trainer.recipe.backbone.layers, trainer.features_folder
+        bar = trainer.progress
+        return extract(pictures, trainer.backbone, layers, self._view, folder, progress=bar)
+
+    def _online(self, pictures: PictureList, mix: OnlineMix | None = None) -> OnlineFeatures:
+        """Return fresh views of pictures; mix: with objects pasted in."""
+        trainer, recipe = self.trainer, self.trainer.recipe
+        layers = tuple(sorted(recipe.backbone.layers))
+        return OnlineFeatures(
+            *(pictures, trainer.backbone, layers, self._view, recipe.views, recipe.online, mix)
         )
 
     def segmenter(self) -> Segmenter:
-        """Train (or find) the closed-set segmenter on the bank of views."""
+        """Train (or find) the closed-set segmenter on the bank of views, or on fresh ones."""
         trainer, config = self.trainer, self.segmenter_config
-        chosen = trainer.train_features.subset(trainer.split[1])
-        features = self._bank()
+        train, select, _ = trainer.split
+        features: FeatureSet | OnlineFeatures
+        if config.online:
+            features = self._online(trainer.train_pictures.subset(train))
+            chosen = self._features(trainer.train_pictures.subset(select))
+        else:
+            features, chosen = self._bank(), trainer.train_features.subset(select)
         key = digest([features.key, chosen.key, self._layers, asdict(config)])
         folder = self.segmenter_folder
 
@@ -107,16 +120,21 @@ class UemStages(HeadStages):
     def fit(self) -> Uem:
         """Train (or find) segmenter and module."""
         segmenter, trainer, config = self.segmenter(), self.trainer, self.uem_config
-        train, select = self._mixes('training'), self._mixes('selection')
+        train = self._online_mixes() if config.online else self._mixes('training')
+        select = self._mixes('selection')
         folder = trainer.folder / 'fit'
         parts = [train.key, select.key, key_of(self.segmenter_folder)]
         # what is served of a module does not change how it is trained
         trained = asdict(replace(config, score='llr'))
 
         def make(target: Path) -> None:
-            data = [(f, known_scores(segmenter, f, trainer.progress)) for f in (train, select)]
+            data = (
+                OnlineOutliers(train, segmenter)
+                if isinstance(train, OnlineFeatures)
+                else (train, self._known(segmenter, train))
+            )
             training = fit_uem(
-                *(data[0], data[1], self._layers[-1], config),
+                *(data, (select, self._known(segmenter, select)), self._layers[-1], config),
                 checkpoint=trainer.folder / 'uem.ckpt',
                 progress=trainer.progress,
             )
@@ -129,6 +147,18 @@ class UemStages(HeadStages):
         module.config = replace(module.config, score=config.score)
         return module
 
+    def _known(self, segmenter: Segmenter, features: FeatureSet) -> Known:
+        """Compute (or find) max_k F_k of every mix: one file a segmenter and set of mixes."""
+        place = self.segmenter_folder.with_name(f'{self.segmenter_folder.name}-known')
+        folder = place / features.key[:16]
+
+        def make(target: Path) -> None:
+            np.save(target / KNOWN_FILE, known_scores(segmenter, features, self.trainer.progress))
+
+        artefact(folder, digest([key_of(self.segmenter_folder), features.key]), make)
+        known: Known = np.load(folder / KNOWN_FILE)
+        return known
+
     def _mixes(self, part: str) -> FeatureSet:
         """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""
         trainer, recipe = self.trainer, self.trainer.recipe
@@ -138,8 +168,14 @@ class UemStages(HeadStages):
         if part == 'selection':  # whole pictures, each with objects
             mixes = replace(mixes, count=len(select), probability=1.0)
             view = replace(view, scale=(1.0, 1.0), flip=0.0, seed=view.seed + 1)
-        drawn = draw_mixes(pictures, self._cutouts(part), mixes, view, recipe.view.width)
+        objects, place = self._cutouts(part), self._view
+        drawn = draw_mixes(pictures, objects, mixes, view, place.size, place.policy)
         return self._features(drawn)
+
+    def _online_mixes(self) -> OnlineFeatures:
+        pictures = self.trainer.train_pictures.subset(self.trainer.split[0])
+        objects = grouped(self._cutouts('training'))
+        return self._online(pictures, OnlineMix(objects, self.trainer.recipe.mixes))
 
     def _cutouts(self, part: str) -> list[Cutout]:
         recipe = self.trainer.recipe
