@@ -110,6 +110,25 @@ def test_gated_takes_the_class_with_the_largest_logit():
     np.testing.assert_allclose(held_out, table.surprisal(expected), rtol=1e-4, atol=1e-4)
 
 
+def test_a_held_out_gate_takes_each_class_by_its_own_held_out_table():
+    model, tokens = some_model(), some_tokens()
+    logits, _ = oracle(model, tokens, 2)
+    modelled = logits[..., [CLASSES.index(name) for name in MODELLED]].argmax(-1)
+    each = PixOODHead(model, 2).outputs(*tokens, torch.ones(3))[2:]
+    gate = np.choose(modelled, [one.numpy() for one in each])
+
+    head = PixOODHead(model, 2, selection='gated', gate='held-out')
+
+    np.testing.assert_allclose(head.raw_scores(*tokens)[0][:, 0], gate, rtol=1e-4, atol=1e-4)
+    surprisal, _ = head(*tokens, torch.ones(3))
+    table = model.held_out_tables['gated']
+    np.testing.assert_allclose(surprisal, table.surprisal(gate), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match='no held-out tables to gate by: calibrate min first'):
+        PixOODHead(
+            dataclasses.replace(model, held_out_tables={}), selection='gated', gate='held-out'
+        )
+
+
 def test_a_class_subset_gives_the_same_scores():
     model, tokens = some_model(), some_tokens()
     whole = PixOODHead(model, 2).outputs(*tokens, torch.ones(3))

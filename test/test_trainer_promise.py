@@ -18,6 +18,7 @@ from test_trainer_pixood import (  # noqa: E402
 
 from ood_perception.geometry import labels_to_grid  # noqa: E402
 from trainer.promise import (  # noqa: E402
+    COLUMNS,
     count_readings,
     readings_rows,
     readings_table,
@@ -65,6 +66,28 @@ def test_the_served_reading_is_what_the_exported_head_and_the_sets_table_flag(
         by_class = [(flagged & (labels == c)).sum() for c in range(len(CLASSES))]
         assert total(counts['served'])[0][number] == pytest.approx(by_class, abs=2)
     assert total(counts['served'])[1].tolist() == [(labels == c).sum() for c in range(3)]
+
+
+@pytest.mark.parametrize('selection', ['gated', 'unified'])
+def test_a_single_score_is_judged_by_its_one_table(model, fresh, selection):
+    head = head_of(model, selection)
+    held_out = make_feature_set(pictures=40, seed=1)
+    sample = sample_held_out(head, held_out, CLASSES)
+    counts = count_readings(head, model, fresh, CHOSEN, ['one'] * 6, CLASSES, sample)
+    tokens = [torch.from_numpy(np.array(fresh.tokens[layer])).float() for layer in LAYERS]
+    with torch.inference_mode():
+        surprisal = head(*tokens, torch.ones(3))[0].numpy()
+    labels = np.stack([labels_to_grid(np.asarray(x), surprisal.shape[1:]) for x in fresh.labels])
+    for number, rate in enumerate((0.01, 0.02, 0.05)):
+        for reading, table in (('held-out', None), ('served', sample.table(CHOSEN))):
+            flagged = (table(surprisal) if table else surprisal) >= -np.log10(rate)
+            by_class = [(flagged & (labels == c)).sum() for c in range(len(CLASSES))]
+            assert total(counts[reading])[0][number] == pytest.approx(by_class, abs=2)
+    pixels = total(counts['held-out'])[1].sum()
+    # nothing was promised of the gate; the map's own table keeps it on like pictures
+    assert total(counts['held-out'])[0][2].sum() < 2 * 0.05 * pixels
+    table = readings_table(readings_rows(counts, CLASSES, CHOSEN), COLUMNS[selection])
+    assert COLUMNS[selection][0] in table.splitlines()[0]
 
 
 def test_the_sets_table_gives_back_what_the_least_over_classes_loses(counts):

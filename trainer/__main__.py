@@ -15,6 +15,7 @@ from ood_perception.errors import OodPerceptionError
 
 STAGES = {
     'features': 'extract the tokens of all splits into the cache',
+    'finetune': 'tune the backbone, where the recipe asks for it (finetuning.epochs)',
     'fit': 'fit classifier, etalons and densities',
     'calibrate': 'fit the held-out table of the served head',
     'export': 'write the ONNX stages, weights included',
@@ -28,6 +29,7 @@ OTHERS = {
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
     'operating-point': 'choose rate and minimum area from clean frames',
+    'class-iou': 'agreement of the most likely class, and of the final map, with labels',
     'submission': 'write the files for benchmarks with hidden labels',
     'tracking': 'what m-of-n persistence saves and costs, on sequences',
     'quantize': 'give a bundle its int8 precision, with what it costs',

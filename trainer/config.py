@@ -21,6 +21,8 @@ from ood_perception.errors import ConfigError
 
 from .classifier import ClassifierConfig
 from .condensation import CondensationSettings
+from .finetuning import FinetuningConfig
+from .golden import RENDERED
 from .heads import head_stages
 from .heads.uem import UemConfig
 from .mixes import MixSettings
@@ -30,7 +32,7 @@ from .patches import PatchSettings
 from .segmenter import SegmenterConfig
 from .views import ViewSettings
 
-GOLDEN = ('rendered', 'pictures')
+GOLDEN = (*RENDERED, 'pictures')
 DATA_ENV = 'OOD_DATA'
 
 
@@ -58,7 +60,8 @@ class DataConfig:
         that is none, to OOD_DATA.
     train: split to fit on, but for the last calibration_fraction of every sequence, which
         calibrates together with the splits in `calibration`. Of what is fitted on, the last
-        selection_fraction of every sequence only chooses the classifier's best epoch.
+        selection_fraction of every sequence only chooses the classifier's best epoch; sequences
+        of one picture are fitted on. calibration_fraction 0: only the splits in `calibration`.
     description, licence: sentences for the model card.
     """
 
@@ -70,6 +73,13 @@ class DataConfig:
     selection_fraction: float = 0.1
     description: str = ''
     licence: str = ''
+
+    def __post_init__(self) -> None:
+        if not self.calibration_fraction and not self.calibration:
+            raise ConfigError(
+                'data holds nothing to calibrate on: name splits in "calibration", or give a '
+                'calibration_fraction above 0'
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class HeadConfig:
     classes: tuple[str, ...] = ()
     logits: str = 'patch'
     half_weights: bool = True
+    gate: str = 'paper'
 
 
 @dataclass(frozen=True)
@@ -110,8 +121,8 @@ class BundleConfig:
     in_distribution: classes that count as normal by default. ground_classes: their hull is the
         region of interest. ship_weights: put the backbone's weights into the bundle.
     anchor: where a padded camera picture is put when serving.
-    golden: what the golden vectors show, 'rendered' road scenes (free to publish) or the first
-        and the last of the calibration 'pictures'.
+    golden: what the golden vectors show, 'rendered' road scenes or a 'rendered_sea' (both free to
+        publish) or the first and the last of the calibration 'pictures'.
     """
 
     in_distribution: tuple[str, ...]
@@ -142,6 +153,7 @@ class Recipe:
     data: DataConfig
     bundle: BundleConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
     view: ViewConfig = field(default_factory=ViewConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     patches: PatchSettings = field(default_factory=PatchSettings)
@@ -156,7 +168,7 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for part in _SEEDED:
+        for part in ('finetuning', *_SEEDED):
             seeded = dataclasses.replace(getattr(self, part), seed=self.seed)
             object.__setattr__(self, part, seeded)
 
@@ -171,6 +183,8 @@ class Recipe:
         used = head_stages(self.head.kind).sections
         for section in set(_KIND_SECTIONS) - set(used):
             del values[section]
+        if not self.finetuning.epochs:
+            del values['finetuning']
         weights = Path(self.backbone.weights)
         if weights.suffix in ('.safetensors', '.onnx'):
             values['backbone']['weights'] = weights.name

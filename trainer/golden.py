@@ -19,6 +19,7 @@ from ood_perception.errors import ConfigError
 from .heads.base import HeadModule
 
 Array = npt.NDArray[Any]
+RENDERED = ('rendered', 'rendered_sea')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
 
 
@@ -53,6 +54,17 @@ def golden_vectors(
         'surprisal': surprisal.numpy(),
         'labels': labels.numpy(),
     }
+
+
+def rendered(kind: str) -> list[Array]:
+    """Return two pictures that no licence binds, uint8 (H, W, 3) RGB; kind: one of RENDERED."""
+    if kind == 'rendered_sea':
+        from ood_perception.demo.sea import SEA_SCENES, render_sea
+
+        return [render_sea(scene).image for scene in SEA_SCENES]
+    from ood_perception.demo.scene import SCENES, Street
+
+    return [Street(scene).render(0).image for scene in (SCENES[0], SCENES[-1])]
 
 
 def write_npz(path: Path, arrays: dict[str, Array]) -> None:

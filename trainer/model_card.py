@@ -46,8 +46,10 @@ def model_card(manifest: Manifest, data: str, metrics: Sequence[Mapping[str, Any
 def _summary(manifest: Manifest) -> str:
     head, size = manifest.heads[0], manifest.input
     unmodelled = [spec.name for spec in manifest.classes if not spec.modelled]
+    steps = manifest.provenance.get('finetuned', {}).get('steps')
+    tuned = f'fine-tuned for {steps} steps, its weights are in this bundle' if steps else 'frozen'
     lines = [
-        f'* Backbone: {manifest.provenance.get("backbone", "see provenance")}, frozen.',
+        f'* Backbone: {manifest.provenance.get("backbone", "see provenance")}, {tuned}.',
         f'* Input: {size.width} x {size.height} RGB, geometry policy {size.policy}, patch '
         f'{size.patch}.',
         f'* Head: {head.name}, upsampling x{head.upsampling}, selection {head.selection}, '

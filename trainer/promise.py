@@ -7,6 +7,10 @@ Four readings of one pass over a split: each pixel judged by its own class's hel
 its own class's Neyman-Pearson table of the paper, by the map that is served for the recipe's
 in-distribution classes, and by the map that is served when every class counts as normal (least
 surprisal over the set, then the table of the set).
+
+A head with one score for all classes has one held-out table in the place of each class's own; a
+gated head (the score of the most likely class) shows in the second column what its gate alone
+would flag, without the final map's table.
 """
 
 from __future__ import annotations
@@ -32,14 +36,20 @@ from .calibrate import score_maps
 from .config import load_recipe
 from .datasets import load_pictures
 from .features import FeatureSet
-from .heads.pixood import PixOODModel
+from .heads.pixood import GATED, MIN, UNIFIED, PixOODModel
 from .heads.pixood_files import load_model
 from .heads.pixood_module import PixOODHead
 from .heads.tables import MonotoneTable
 from .results import write_json
 from .stages import Trainer
 
+NO_CLASS = 255
 READINGS = ('held-out', 'paper', 'served', 'every class')
+COLUMNS = {
+    MIN: ('own table', "own class's paper table"),
+    GATED: ("the final map's table", 'the gate alone'),
+    UNIFIED: ('the one table', "the paper's table"),
+}
 Maps = npt.NDArray[np.float32]
 
 
@@ -55,13 +65,13 @@ def count_readings(
     """
     Count flagged pixels per picture for every reading.
 
-    head: per-class scores of all classes with etalons. groups: one name a picture.
+    head: of all classes with etalons. groups: one name a picture.
     classes: names by label id. Pixels of classes without etalons are left out.
     sample: held-out pixels, for the tables of the two sets.
     """
     names = head.compiled_classes
     counts: dict[str, list[PictureAlarms]] = {reading: [] for reading in READINGS}
-    ids = np.full(256, 255, np.uint8)
+    ids = np.full(256, NO_CLASS, np.uint8)
     ids[[classes.index(name) for name in names]] = np.arange(len(names))
     sets = {'served': tuple(in_distribution), 'every class': names}
     tables = {reading: sample.table(chosen) for reading, chosen in sets.items()}
@@ -69,16 +79,25 @@ def count_readings(
         score_maps(head, features, progress=True), groups, strict=True
     ):
         places = ids[labels]
-        held_out = _apply(scores, [model.held_out_tables[name] for name in names])
-        paper = _apply(scores, [model.paper_tables[name] for name in names])
+        held_out, paper = _surprisal(head, model, scores)
         maps = {'held-out': _own(held_out, places), 'paper': _own(paper, places)}
         for reading, chosen in sets.items():
-            least = held_out[[names.index(name) for name in chosen]].min(0)
+            own = [names.index(name) for name in chosen] if len(held_out) > 1 else [0]
+            least = held_out[own].min(0)
             table = tables[reading]
             maps[reading] = table(least) if table else least
         for reading, surprisal in maps.items():
             counts[reading].append(count_alarms(surprisal, places, len(names), group=group))
     return counts
+
+
+def _surprisal(head: PixOODHead, model: PixOODModel, scores: Maps) -> tuple[Maps, Maps]:
+    """Return a head's raw scores (S, gh, gw) by its held-out and by the paper's tables."""
+    names = head.compiled_classes if head.selection == MIN else (head.selection,)
+    held_out = _apply(scores, [model.held_out_tables[name] for name in names])
+    if head.selection == GATED:  # a gated score is a surprisal already
+        return held_out, scores
+    return held_out, _apply(scores, [model.paper_tables[name] for name in names])
 
 
 def _apply(scores: Maps, tables: Sequence[MonotoneTable]) -> Maps:
@@ -88,13 +107,20 @@ def _apply(scores: Maps, tables: Sequence[MonotoneTable]) -> Maps:
 
 
 def _own(surprisal: Maps, places: npt.NDArray[np.uint8]) -> Maps:
-    """Pick for every pixel the surprisal of its own class; 0 where it has none."""
+    """Pick for every pixel the surprisal of its own class, or the only one; 0 without a class."""
+    known = places != NO_CLASS
     index = np.minimum(places, len(surprisal) - 1)[None].astype(np.int64)
-    return np.where(places < len(surprisal), np.take_along_axis(surprisal, index, 0)[0], 0)
+    return np.where(known, np.take_along_axis(surprisal, index, 0)[0], 0)
 
 
-def readings_table(rows: Mapping[str, Sequence[PromiseRow]]) -> str:
-    """Return one line per group, class and rate, the readings side by side."""
+def readings_table(
+    rows: Mapping[str, Sequence[PromiseRow]], columns: tuple[str, str] = COLUMNS[MIN]
+) -> str:
+    """
+    Return one line per group, class and rate, the readings side by side.
+
+    columns: what the first two readings are called.
+    """
     found = {
         reading: {(row.group, row.class_name, row.promised): row for row in members}
         for reading, members in rows.items()
@@ -104,7 +130,7 @@ def readings_table(rows: Mapping[str, Sequence[PromiseRow]]) -> str:
         cells = [_cell(found[reading].get(key)) for reading in READINGS]
         pixels = [f'{row.pixels:,}', str(row.pictures)]
         lines.append([row.group, row.class_name, f'{100 * row.promised:g}', *cells, *pixels])
-    header = ['sequence', 'true class', 'promised, %', 'own table', "own class's paper table"]
+    header = ['sequence', 'true class', 'promised, %', *columns]
     served = ['served for the default set', 'served for every class']
     return markdown_table([*header, *served, 'pixels', 'pictures'], lines)
 
@@ -133,8 +159,11 @@ def main(arguments: Sequence[str]) -> None:
     folder = options.out or Path('out') / 'train' / recipe.name
     trainer = Trainer(recipe, folder, None, options.cache)
     model = load_model(folder / 'calibrate')
+    served = recipe.head
     head = PixOODHead(
-        model, recipe.head.upsampling, 'min', half_weights=recipe.head.half_weights
+        *(model, served.upsampling, served.selection),
+        half_weights=served.half_weights,
+        gate=served.gate,
     ).eval()
     pictures = load_pictures(recipe.data.layout, recipe.data_root(), options.split)
     chosen = recipe.bundle.in_distribution
@@ -143,7 +172,7 @@ def main(arguments: Sequence[str]) -> None:
         *(pictures.sequences, trainer.class_names, trainer.held_out_sample()),
     )
     rows = readings_rows(counts, head.compiled_classes, chosen)
-    _write(rows, options.report, options.json)
+    _write(rows, COLUMNS[served.selection], options.report, options.json)
 
 
 def readings_rows(
@@ -160,11 +189,14 @@ def readings_rows(
 
 
 def _write(
-    rows: Mapping[str, Sequence[PromiseRow]], report: Path | None, record: Path | None
+    rows: Mapping[str, Sequence[PromiseRow]],
+    columns: tuple[str, str],
+    report: Path | None,
+    record: Path | None,
 ) -> None:
-    table = readings_table(rows)
+    table = readings_table(rows, columns)
     overall = sum(row.kept for row in rows['held-out'] if row.group == EVERY_GROUP)
-    print(f'{table}\nown table within a factor of two, all sequences: {overall} lines')
+    print(f'{table}\n{columns[0]} within a factor of two, all sequences: {overall} lines')
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(table, encoding='utf-8')

@@ -4,11 +4,12 @@
 Give a bundle its int8 precision: ranges from clean frames, layers kept by their measured effect.
 
     python -m trainer quantize BUNDLE --root FOLDER      (FOLDER: camvid/ and outlier_objects/)
+    python -m trainer quantize water_default --to FOLDER --root FOLDER --layout maritime
 
-Ranges come from CamVid's training frames; costs from its validation frames with pasted objects,
-on which nothing else is reported. One group of products at a time is left in bf16: first each
-kind, then each block of the kind that costs most. What buys AP back stays in bf16, best first,
-until the loss is small enough. Goes on where it was stopped.
+Ranges come from the training frames of a data set (CamVid's by default); costs from its validation
+frames with objects pasted on the ground, on which nothing else is reported. One group of products
+at a time is left in bf16: first each kind, then each block of the kind that costs most. What buys
+AP back stays in bf16, best first, until the loss is small enough. Goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import (
     Bundle,
-    default_bundle_path,
+    bundle_path,
     load_bundle,
 )
 from ood_perception.bundle.typed_graph import read_model
@@ -39,7 +40,7 @@ from ood_perception.engines.quantize_facts import (
     QUANTIZATION_NAME,
     Quantization,
 )
-from ood_perception.errors import BundleError
+from ood_perception.errors import BundleError, ConfigError
 from ood_perception.geometry import geometry_for, to_network
 
 from .data import PictureList
@@ -52,7 +53,6 @@ from .quantization_writing import precision_spec, write_precisions
 from .results import write_json
 
 LOG = logging.getLogger(__name__)
-GROUND = ('Road', 'Pavement')
 TARGET_LOSS = LARGEST_LOSS / 2  # points of AP: half of what `precision: auto` allows
 MOST_KEPT = 4  # products that may stay in bf16 at the end: each costs speed
 
@@ -110,19 +110,49 @@ def search(bench: CostBench, facts: Quantization, names: Sequence[str]) -> Searc
     return result
 
 
-def validation_pictures(root: Path, folder: Path, count: int) -> PictureList:
-    """Return CamVid's validation frames, evenly spaced, with objects pasted on the ground."""
-    pictures = load_pictures('camvid', root / 'camvid', 'val')
+@dataclass(frozen=True)
+class QuantizationData:
+    """
+    Where frames come from.
+
+    root: folder of the data set's folder, called like its layout unless `folder` names another,
+        and of outlier_objects/. train, validation: splits for the ranges and for the costs.
+    ground: classes that pasted objects stand on; () = the bundle's ground classes.
+    """
+
+    root: Path
+    layout: str = 'camvid'
+    folder: Path | None = None
+    train: str = 'train'
+    validation: str = 'val'
+    ground: tuple[str, ...] = ()
+
+    def pictures(self, split: str) -> PictureList:
+        """Load one split."""
+        return load_pictures(self.layout, self.folder or self.root / self.layout, split)
+
+
+def validation_pictures(
+    data: QuantizationData, ground: Sequence[str], folder: Path, count: int
+) -> PictureList:
+    """Return validation frames, evenly spaced, with objects pasted on the ground."""
+    pictures = data.pictures(data.validation)
+    unknown = [name for name in ground if name not in pictures.classes.names]
+    if unknown or not ground:
+        raise ConfigError(
+            f'ground classes {list(ground)}: choose with --ground among those of the pictures, '
+            f'{", ".join(pictures.classes.names)}'
+        )
     places = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
-    ids = tuple(pictures.classes.names.index(name) for name in GROUND)
-    cutouts = load_cutouts(root / 'outlier_objects', 'selection')
+    ids = tuple(pictures.classes.names.index(name) for name in ground)
+    cutouts = load_cutouts(data.root / 'outlier_objects', 'selection')
     chosen = pictures.subset(dict.fromkeys(places.tolist()))
     return write_pasted_set(chosen, cutouts, folder / f'pasted-{count}', PasteSettings(ground=ids))
 
 
-def calibration_frames(bundle: Bundle, root: Path, count: int) -> list[Any]:
+def calibration_frames(bundle: Bundle, data: QuantizationData, count: int) -> list[Any]:
     """Return uint8 (h, w, 3) clean training frames at network size, evenly spaced."""
-    pictures = load_pictures('camvid', root / 'camvid', 'train')
+    pictures = data.pictures(data.train)
     spec = bundle.manifest.input
     frames = []
     for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
@@ -136,17 +166,22 @@ def calibration_frames(bundle: Bundle, root: Path, count: int) -> list[Any]:
 def main(arguments: Sequence[str]) -> None:
     """Run `trainer quantize`."""
     options = _options(arguments)
-    source = Path(options.bundle or default_bundle_path())
+    source = bundle_path(options.bundle)
     bundle = complete(load_bundle(source), options.weights or None)
     if source.is_file():
         raise BundleError(f'{source} is packed: give its folder')
     folder = options.out or Path('out') / 'quantize' / bundle.manifest.name
-    pictures = validation_pictures(options.root, folder, options.pictures)
+    data = QuantizationData(
+        *(options.root, options.layout, options.data),
+        *(options.train, options.validation, tuple(options.ground)),
+    )
+    ground = data.ground or bundle.manifest.ground_classes
+    pictures = validation_pictures(data, ground, folder, options.pictures)
     bench = CostBench(bundle, pictures, folder / 'outputs', options.threads)
     stage = next(one for one in bundle.manifest.stages if one.reduced_precision)
     backbone = bundle.stage_path(stage)
     LOG.info('ranges of the activations on %d frames', options.frames)
-    frames = calibration_frames(bundle, options.root, options.frames)
+    frames = calibration_frames(bundle, data, options.frames)
     facts = measured_quantization(backbone, frames)
     names = [node.name for node in linear_nodes(read_model(backbone))]
     precisions = {}
@@ -187,6 +222,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('bundle', nargs='?', default='', help='a folder; default: the shipped one')
     parser.add_argument('--to', type=Path, help='write the bundle here instead of in its place')
     parser.add_argument('--root', type=Path, default=Path(os.environ.get('OOD_DATA', '.')))
+    parser.add_argument('--layout', default='camvid', help='of the data set; default: %(default)s')
+    parser.add_argument('--data', type=Path, help='its folder; default: <root>/<layout>')
+    parser.add_argument('--train', default='train', help='split for the ranges')
+    parser.add_argument('--validation', default='val', help='split for the cost')
+    parser.add_argument('--ground', nargs='+', default=[], help="default: the bundle's")
     parser.add_argument('--frames', type=int, default=24, help='clean frames for the ranges')
     parser.add_argument('--pictures', type=int, default=48, help='pictures for the cost')
     parser.add_argument('--kept', nargs='*', help='products that stay in bf16: no search')

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from ood_perception.calibration import HeldOutSample, arrays_of, sample_of
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import geometry_for, to_network
 
-from .artefacts import artefact, key_of, write_json
+from .artefacts import REPORT_FILE, artefact, key_of, write_json
 from .backbones import Backbone, BackboneChoice, load_backbone
 from .config import Recipe, digest
-from .data import PictureList, split_contiguous
+from .data import PictureList, content_sha256, split_contiguous
 from .datasets import load_pictures
 from .export import export_stages
 from .features import FeatureSet, View, extract, joined
-from .golden import write_npz
+from .finetuning import finetune, load_tuned, save_tuned
+from .golden import RENDERED, rendered, write_npz
 from .heads import head_stages
 from .heads.base import HeadModule, HeadStages
 from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
@@ -55,10 +56,38 @@ class Trainer:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The frozen backbone."""
+        """The frozen backbone, fine-tuned first where the recipe asks for it."""
         config = self.recipe.backbone
         choice = BackboneChoice(config.weights, config.mean, config.std)  # type: ignore[arg-type]
-        return load_backbone(choice, self.cache)
+        backbone = load_backbone(choice, self.cache)
+        return self._tuned(backbone, choice) if self.recipe.finetuning.epochs else backbone
+
+    def _tuned(self, backbone: Backbone, choice: BackboneChoice) -> Backbone:
+        """Fine-tune (or find) the backbone on the pictures that the classifier trains on."""
+        recipe, folder = self.recipe, self.folder / 'finetune'
+        pictures = self.train_pictures.subset(self.split[0])
+        parts = [backbone.provenance['weights_sha256'], content_sha256(pictures)]
+        settings = [list(recipe.backbone.layers), asdict(recipe.view), asdict(recipe.finetuning)]
+        key = digest([*parts, *settings])
+
+        def make(target: Path) -> None:
+            done = finetune(
+                *(backbone, pictures, recipe.backbone.layers, self.view, recipe.finetuning),
+                checkpoint=self.folder / 'finetune.ckpt',
+                key=key,
+                progress=self.progress,
+            )
+            save_tuned(target, backbone)
+            write_json(target / REPORT_FILE, asdict(done))
+
+        artefact(folder, key, make)
+        return load_tuned(folder, backbone, choice, recipe.finetuning, self.cache)
+
+    def finetune(self) -> Backbone:
+        """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
+        if not self.recipe.finetuning.epochs:
+            raise ConfigError('finetuning.epochs is 0: set it, such as --set finetuning.epochs=5')
+        return self.backbone
 
     @cached_property
     def train_pictures(self) -> PictureList:
@@ -77,7 +106,7 @@ class Trainer:
         data, pictures = self.recipe.data, self.train_pictures
         place = {name: index for index, name in enumerate(pictures.names)}
         fit, held_out = split_contiguous(pictures, data.calibration_fraction)
-        train, select = split_contiguous(fit, data.selection_fraction)
+        train, select = split_contiguous(fit, data.selection_fraction, keep_single=True)
         first, second, third = (
             [place[n] for n in part.names] for part in (train, select, held_out)
         )
@@ -85,15 +114,18 @@ class Trainer:
 
     def features(self, split: str) -> FeatureSet:
         """Extract (or find) the tokens of a whole split."""
-        data, view = self.recipe.data, self.recipe.view
         root = self.recipe.data_root()
-        pictures = load_pictures(data.layout, root, split)
-        size = (view.height, view.width)
+        pictures = load_pictures(self.recipe.data.layout, root, split)
         LOG.info('features of %s: %d pictures', split, len(pictures))
-        wanted = View(size, view.policy, view.anchors, view.precision)
         layers = self.recipe.backbone.layers
         folder, bar = self.features_folder, self.progress
-        return extract(pictures, self.backbone, layers, wanted, folder, progress=bar)
+        return extract(pictures, self.backbone, layers, self.view, folder, progress=bar)
+
+    @property
+    def view(self) -> View:
+        """How pictures are brought to the network."""
+        view = self.recipe.view
+        return View((view.height, view.width), view.policy, view.anchors, view.precision)
 
     @property
     def features_folder(self) -> Path:
@@ -175,7 +207,8 @@ class Trainer:
         result = pack_bundle(
             *(path, self.backbone, self.head(), self._golden_pictures(), self._text()),
             held_out=self.held_out_sample() if served_by_count else None,
-            ship_weights=self.recipe.bundle.ship_weights,
+            # tuned weights can be had nowhere else
+            ship_weights=self.recipe.bundle.ship_weights or bool(self.recipe.finetuning.epochs),
             weights='f16' if self.recipe.head.half_weights else 'f32',
             overwrite=True,
         )
@@ -184,14 +217,17 @@ class Trainer:
 
     def _golden_pictures(self) -> npt.NDArray[np.uint8]:
         """Return uint8 (2, h, w, 3): the golden inputs."""
-        if self.recipe.bundle.golden == 'rendered':
-            from ood_perception.demo.scene import SCENES, Street
-
-            pictures = [Street(scene).render(0).image for scene in (SCENES[0], SCENES[-1])]
-        else:
-            held_out = self.split[2]
-            pictures = [self.train_pictures.read(i)[0] for i in (held_out[0], held_out[-1])]
+        kind = self.recipe.bundle.golden
+        pictures = rendered(kind) if kind in RENDERED else self._calibration_pictures()
         return np.stack([self._to_network(picture) for picture in pictures])
+
+    def _calibration_pictures(self) -> list[npt.NDArray[np.uint8]]:
+        """Return the first and the last picture that the calibration sees, each (H, W, 3)."""
+        data, held_out = self.recipe.data, self.split[2]
+        if held_out:
+            return [self.train_pictures.read(i)[0] for i in (held_out[0], held_out[-1])]
+        pictures = load_pictures(data.layout, self.recipe.data_root(), data.calibration[0])
+        return [pictures.read(i)[0] for i in (0, len(pictures) - 1)]
 
     def _to_network(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         view = self.recipe.view

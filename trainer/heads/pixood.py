@@ -137,11 +137,12 @@ def calibrate_pixood(
     Return the model with held-out tables, fitted on pictures that no fitting has seen.
 
     head_factory: (model, selection) -> the head as it will be served (upsampling, rounding); its
-    raw scores need no held-out table. calibration: at the serving resolution.
+    raw scores need no held-out table, but for 'gated' by held-out tables, which 'min' has to
+    precede. calibration: at the serving resolution.
     """
     tables, notes = dict(model.held_out_tables), dict(model.report.get('calibration', {}))
     for selection in selections:
-        head = head_factory(model, selection)
+        head = head_factory(replace(model, held_out_tables=tables), selection)
         scores = collect_scores(head, calibration, model.classes, progress=progress)
         fitted = fit_class_tables(scores)
         tables |= fitted.tables if selection == MIN else {selection: fitted.pooled}

@@ -83,6 +83,8 @@ class PixOODHead(HeadModule):
         upsampled features (exactly, by interpolating the first layer's products).
     half_weights: round etalons and classifier weights to float16, as a small bundle stores them;
         fit the held-out table on a head with the same choice.
+    gate: for 'gated', the table that makes the scores of different classes comparable: 'paper', as
+        published, or 'held-out', each class's own (calibrate 'min' first).
     naive: distances by upsampling the features, as published (tests and benchmarks).
     """
 
@@ -96,19 +98,21 @@ class PixOODHead(HeadModule):
         logits: str = 'patch',
         half_weights: bool = False,
         naive: bool = False,
+        gate: str = 'paper',
     ) -> None:
         super().__init__()
         self.name, self.notices = 'pixood', (NOTICE,)
         _check('selection', selection, SELECTIONS)
         _check('calibration', calibration, CALIBRATIONS)
         _check('logits', logits, LOGITS)
+        _check('gate', gate, CALIBRATIONS)
         if not 1 <= upsampling <= 7:
             raise ConfigError(f'upsampling is {upsampling}, expected 1 to 7')
         self.layers = tuple(model.layers)
         self.known_classes = tuple(model.classes)
         self.compiled_classes = chosen_classes(model, classes, selection)
         self.upsampling, self.selection = upsampling, selection
-        self.calibration, self.naive = calibration, naive
+        self.calibration, self.naive, self.gate = calibration, naive, gate
         self.class_places = [self.known_classes.index(name) for name in self.compiled_classes]
         banks = [
             torch.as_tensor(np.asarray(model.etalons[name])).float()
@@ -129,7 +133,10 @@ class PixOODHead(HeadModule):
             [LikelihoodRatio(model.densities[name], background) for name in names]
         )
         gated = self.selection == GATED
-        self.gate_tables = _tables(model.paper_tables, names if gated else ())
+        gates = model.paper_tables if self.gate == 'paper' else model.held_out_tables
+        if gated and any(name not in gates for name in names):
+            raise ConfigError(f'the model has no {self.gate} tables to gate by: calibrate min first')
+        self.gate_tables = _tables(gates, names if gated else ())
         source = model.paper_tables if self.calibration == 'paper' else model.held_out_tables
         if gated:
             names = () if self.calibration == 'paper' else (GATED,)
@@ -167,7 +174,7 @@ class PixOODHead(HeadModule):
         return raw, labels
 
     def _gated(self, raw: list[torch.Tensor], own: list[torch.Tensor]) -> torch.Tensor:
-        """Return the paper's surprisal of the class with the largest logit."""
+        """Return the surprisal, by the gate's tables, of the class with the largest logit."""
         surprisal = [table(x) for table, x in zip(self.gate_tables, raw, strict=True)]
         winner = torch.stack(own).argmax(0, keepdim=True)
         return torch.gather(torch.stack(surprisal), 0, winner)[0]

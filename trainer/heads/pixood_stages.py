@@ -23,7 +23,7 @@ from ..classifier import (
 )
 from ..config import digest
 from .base import HeadFacts, HeadStages
-from .pixood import PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
+from .pixood import GATED, MIN, PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
 from .pixood_files import load_model, save_model
 from .pixood_module import PixOODHead
 
@@ -103,13 +103,19 @@ class PixOODStages(HeadStages):
         def make(target: Path) -> None:
             calibrated = calibrate_pixood(
                 *(model, self._uncalibrated_head, features),
-                selections=[trainer.recipe.head.selection],
+                selections=self._selections(),
                 progress=trainer.progress,
             )
             save_model(calibrated, target)
 
         artefact(folder, key, make)
         return load_model(folder)
+
+    def _selections(self) -> list[str]:
+        """Return what is calibrated: the served selection, behind the tables that it gates by."""
+        head = self.trainer.recipe.head
+        gated = head.selection == GATED and head.gate == 'held-out'
+        return [MIN, GATED] if gated else [head.selection]
 
     def _head_options(self) -> dict[str, Any]:
         options = asdict(self.trainer.recipe.head)
@@ -119,7 +125,7 @@ class PixOODStages(HeadStages):
     def _uncalibrated_head(self, model: PixOODModel, selection: str) -> PixOODHead:
         head = self.trainer.recipe.head
         options = (head.upsampling, selection, head.calibration, head.classes, head.logits)
-        return PixOODHead(model, *options, half_weights=head.half_weights)
+        return PixOODHead(model, *options, half_weights=head.half_weights, gate=head.gate)
 
     def head(self) -> PixOODHead:
         """Return the calibrated head."""
