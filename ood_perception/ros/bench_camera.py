@@ -170,7 +170,12 @@ def main() -> int:
         'foreign_headers': node.foreign_headers,
         'counters': node.counters(),
         'times_ms': node.times_ms(),
-        'engine': node.statuses.get('engine', {}),
+        # a path belongs to one machine: the checksum says which bundle it was
+        'engine': {
+            key: value
+            for key, value in node.statuses.get('engine', {}).items()
+            if key != 'bundle_path'
+        },
     }
     print(json.dumps(result))
     node.destroy_node()
