@@ -37,6 +37,14 @@ ARGUMENTS = (
         'CameraInfo topics in the same form; default: camera_info beside each image topic',
     ),
     ('in_distribution', '', 'Classes that count as normal: name,name; default: the bundle says'),
+    ('imu', '', 'Imu topic, for attitude imu'),
+    ('attitude', '', 'What tells which way is up: none, level, imu, line or edge'),
+    (
+        'camera_poses',
+        '',
+        "'x,y,z roll,pitch,yaw' in the base frame; several: 'name: ...; name: ...'",
+    ),
+    ('base_frame', '', 'Frame of points and scan, the one that camera_poses refers to'),
     ('transport', '', 'raw or compressed; image topics are given without /compressed'),
     ('namespace', '', 'Namespace of the node'),
     ('name', 'road_anomaly', 'Name of the node'),
@@ -46,7 +54,14 @@ ARGUMENTS = (
     ('dds_profile', '', "DDS profile: '' or large_images; the camera driver needs it, too"),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
 )
-TEXT_PARAMETERS = ('bundle', 'engine', 'precision', 'transport')
+TEXT_PARAMETERS = {
+    'bundle': 'bundle',
+    'engine': 'engine',
+    'precision': 'precision',
+    'transport': 'transport',
+    'attitude': 'attitude.source',
+    'base_frame': 'camera.base_frame',
+}
 FLAGS = {'true': True, '1': True, 'false': False, '0': False}
 
 
@@ -91,21 +106,27 @@ def make_node(context):
     strangers = sorted(set(infos) - set(images))
     if strangers:
         raise ValueError(f'camera_info:={value["camera_info"]}: {strangers} not in cameras')
-    overrides = {name: value[name] for name in TEXT_PARAMETERS if value[name]}
+    overrides = {full: value[name] for name, full in TEXT_PARAMETERS.items() if value[name]}
     overrides['use_sim_time'] = flag('use_sim_time', value['use_sim_time'])
     overrides['autostart'] = flag('autostart', value['autostart'])
     if value['in_distribution']:
         names = value['in_distribution'].split(',')
         overrides['in_distribution'] = [name.strip() for name in names if name.strip()]
+    if value['camera_poses']:
+        poses = value['camera_poses'].split(';')
+        overrides['camera.poses'] = [pose.strip() for pose in poses if pose.strip()]
     if images:
         overrides['cameras'] = list(images)
+    rules = remappings(images, infos)
+    if value['imu']:
+        rules.append(('imu', value['imu']))
     node = Node(
         package='ood_perception',
         executable='road_anomaly_node',
         name=value['name'],
         namespace=value['namespace'],
         parameters=[value['params_file'], overrides],
-        remappings=remappings(images, infos),
+        remappings=rules,
         ros_arguments=['--log-level', value['log_level']],
         output='screen',
         emulate_tty=True,

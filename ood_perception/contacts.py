@@ -84,7 +84,7 @@ class Edge:
 def contacts_of(detection: Detection, scene: Scene) -> Contacts:
     """Return where the detection's obstacles meet the ground."""
     components = find_components(detection.mask, detection.surprisal)
-    numbers = _numbers(detection, components)
+    numbers = component_numbers(detection, components)
     visible = _visible(detection)
     below = np.zeros_like(visible)
     below[:-1] = visible[1:]  # whether the cell under each is looked at
@@ -127,6 +127,14 @@ def edge_of(detection: Detection, scene: Scene) -> Edge:
     return Edge(_spans(columns.astype(np.float64), y, detection), kind)
 
 
+def component_numbers(detection: Detection, components: Components) -> npt.NDArray[np.intp]:
+    """Return which component each obstacle of the detection is, intp (N,)."""
+    order = obstacle_order(components, detection.geometry)
+    everything = obstacles_of(components, detection.geometry)
+    place = dict(zip(everything, order, strict=True))
+    return np.array([place[obstacle] for obstacle in detection.obstacles], dtype=np.intp)
+
+
 def _visible(detection: Detection) -> BoolArray:
     return detection.scored if detection.visible is None else detection.visible
 
@@ -143,14 +151,6 @@ def _ground(detection: Detection, scene: Scene) -> BoolArray:
 def _blocked(detection: Detection, scene: Scene) -> BoolArray:
     """Return what is in the way, inside the region of interest or not."""
     return (scene.obstacle[detection.labels] & _visible(detection)) | detection.mask
-
-
-def _numbers(detection: Detection, components: Components) -> npt.NDArray[np.intp]:
-    """Return which component each obstacle of the detection is, intp (N,)."""
-    order = obstacle_order(components, detection.geometry)
-    everything = obstacles_of(components, detection.geometry)
-    place = dict(zip(everything, order, strict=True))
-    return np.array([place[obstacle] for obstacle in detection.obstacles], dtype=np.intp)
 
 
 def _border(components: Components, number: int) -> Points:

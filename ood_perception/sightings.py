@@ -12,11 +12,20 @@ import numpy.typing as npt
 
 from ood_perception.attitude import Attitude, Mounting, dip, up_from_horizon
 from ood_perception.camera_model import CameraModel
-from ood_perception.contacts import Contacts, Edge, EdgeKind, Scene, contacts_of, edge_of
+from ood_perception.contacts import (
+    Contacts,
+    Edge,
+    EdgeKind,
+    Scene,
+    component_numbers,
+    contacts_of,
+    edge_of,
+)
 from ood_perception.distortion import Vectors
 from ood_perception.errors import CalibrationError
 from ood_perception.geometry import Points
 from ood_perception.plane import Places, Status, Viewpoint, locate
+from ood_perception.postprocess import find_components, keep_components
 from ood_perception.types import BoolArray, Detection, UInt8Array
 
 # A horizon needs as many columns, over as much of the width.
@@ -84,6 +93,32 @@ def attitude_from_edge(
         )
     rays = camera.rays(_middles(line)) @ place.rotation.T
     return up_from_horizon(rays[np.isfinite(rays).all(axis=1)], dip(height))
+
+
+def wide_enough(sightings: Sightings, minimum: float) -> BoolArray:
+    """
+    Return which obstacles may be at least `minimum` metres wide, bool (N,).
+
+    Only what is narrower with two standard deviations of its distance to spare, and whole, is
+    not: an obstacle without a distance, or one that is cut off, is wide enough.
+    """
+    places = sightings.obstacles
+    turned = np.remainder(sightings.left - sightings.right, 2 * np.pi)
+    widest = 2 * np.tan(turned / 2) * (places.distance + 2 * places.distance_sigma)
+    enough: BoolArray = ~(widest < minimum) | (places.status == Status.AT_MOST)
+    return enough
+
+
+def only(detection: Detection, keep: BoolArray) -> Detection:
+    """Return the detection with the obstacles that `keep`, bool (N,), names, in mask and list."""
+    if keep.all():
+        return detection
+    components = find_components(detection.mask, detection.surprisal)
+    kept = np.zeros(len(components.areas), dtype=bool)
+    kept[component_numbers(detection, components)] = keep
+    mask, _ = keep_components(components, kept)
+    obstacles = tuple(o for o, stays in zip(detection.obstacles, keep, strict=True) if stays)
+    return dataclasses.replace(detection, mask=mask, obstacles=obstacles)
 
 
 def barriers(sightings: Sightings) -> tuple[Points, Vectors, UInt8Array]:

@@ -205,3 +205,42 @@ def test_inspection_is_the_same_node_with_its_own_file(nodes):
 def test_inspection_needs_a_bundle_of_products(nodes):
     with pytest.raises(RuntimeError, match='bundle'):
         describe('inspection.launch.py')
+
+
+VRX_CAMERA = '/wamv/sensors/cameras/front_left_camera_sensor/optical'
+
+
+def test_maritime_is_the_same_node_with_its_own_file(nodes):
+    describe(
+        'maritime_obstacle.launch.py',
+        cameras=f'{VRX_CAMERA}/image_raw',
+        imu='/wamv/sensors/imu/imu/data',
+        camera_poses='0.75,0.1,1.5 0,0.26,0',
+        base_frame='wamv/wamv/base_link',
+        use_sim_time='true',
+    )
+    (node,) = nodes
+    file, overrides = node['parameters']
+    assert Path(file) == ROOT / 'config' / 'maritime_obstacle.yaml'
+    assert node['name'] == 'maritime_obstacle'
+    assert overrides == {
+        'use_sim_time': True,
+        'autostart': True,
+        'cameras': [''],
+        'camera.poses': ['0.75,0.1,1.5 0,0.26,0'],
+        'camera.base_frame': 'wamv/wamv/base_link',
+    }
+    assert node['remappings'] == [
+        ('image', f'{VRX_CAMERA}/image_raw'),
+        ('camera_info', f'{VRX_CAMERA}/camera_info'),
+        ('imu', '/wamv/sensors/imu/imu/data'),
+    ]
+
+
+def test_several_poses_and_the_source_of_attitude_reach_the_node(nodes):
+    node, _ = launch_node(
+        nodes, camera_poses='front: 1,0,2 0,0,0; rear: -1,0,2 0,0,3.14', attitude='level'
+    )
+    overrides = node['parameters'][1]
+    assert overrides['camera.poses'] == ['front: 1,0,2 0,0,0', 'rear: -1,0,2 0,0,3.14']
+    assert overrides['attitude.source'] == 'level'

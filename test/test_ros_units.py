@@ -341,3 +341,15 @@ def test_dds_profile_exists_is_named_by_both_variables_and_unknown_names_are_ref
         dds.environment('huge')
     assert str(path) in dds.transport_summary(dds.environment('large_images'))
     assert 'LARGE_DATA' in dds.transport_summary({'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'})
+
+
+@pytest.mark.parametrize('name', ['maritime_obstacle'])
+def test_other_parameter_files_hold_known_values_of_the_right_type(name):
+    path = ROOT / 'config' / f'{name}.yaml'
+    flat = flatten(yaml.safe_load(path.read_text())['/**']['ros__parameters'])
+    known = {spec.name: spec for spec in parameters.PARAMETERS}
+    for parameter, value in flat.items():
+        value = tuple(value) if isinstance(value, list) else value
+        assert type(value) is type(known[parameter].default), parameter
+    values = {**defaults(), **{n: tuple(v) if isinstance(v, list) else v for n, v in flat.items()}}
+    parameters.check_values(values, known_classes=('obstacle', 'water', 'sky'))

@@ -15,7 +15,13 @@ from ood_perception.geometry import geometry_for
 from ood_perception.plane import Status, Viewpoint
 from ood_perception.postprocess import make_mask, obstacles_of
 from ood_perception.roi import class_table
-from ood_perception.sightings import barriers, nearest_by_bearing, sightings_of
+from ood_perception.sightings import (
+    barriers,
+    nearest_by_bearing,
+    only,
+    sightings_of,
+    wide_enough,
+)
 from ood_perception.types import Detection, Frame
 
 THING, GROUND, SKY = 0, 1, 2
@@ -237,3 +243,31 @@ def test_a_camera_that_looks_back_fills_bins_over_the_seam():
     assert np.isfinite(ranges[0])
     assert np.isfinite(ranges[-1])
     assert np.isnan(ranges[180:540]).all()
+
+
+def test_only_what_is_surely_narrow_and_whole_is_too_small():
+    def paint(labels):
+        labels[24:26, 4:6] = THING  # far and small
+        labels[36:40, 30:34] = THING  # near and broad
+        labels[46:, 60:62] = THING  # cut off by the picture
+
+    seen = detection(paint)
+    sightings = sightings_of(seen, SCENE, view(pitch=0.2))
+    by_column = dict(zip(sightings.contacts.points[:, 0], range(3), strict=True))
+    small, broad, cut = by_column[50.0], by_column[320.0], by_column[610.0]
+    bearings = [by_hand(x, 260.0, 0.2)[0] for x in (40.0, 60.0)]
+    width = 2 * math.tan((bearings[0] - bearings[1]) / 2) * sightings.obstacles.distance[small]
+    assert wide_enough(sightings, width).all()
+    keep = wide_enough(sightings, width + 5 * sightings.obstacles.distance_sigma[small])
+    assert not keep[small]
+    assert keep[cut], 'nobody knows how broad it is'
+    tiny = wide_enough(sightings, 1000.0)
+    assert tiny.tolist() == [index == cut for index in range(3)]
+    left = only(seen, np.arange(3) != small)
+    assert [o.x for o in left.obstacles] == [o.x for o in seen.obstacles if o.x != 40.0]
+    expected = seen.mask.copy()
+    expected[24:26, 4:6] = False
+    np.testing.assert_array_equal(left.mask, expected)
+    assert broad != small
+    unknown = sightings_of(seen, SCENE, view(pitch=0.2, largest_ratio=0.0))
+    assert wide_enough(unknown, 1000.0).all(), 'without a distance there is no size'

@@ -84,6 +84,8 @@ PARAMETERS: tuple[Spec, ...] = (
          'rate, too; 0: no hysteresis', dynamic=True, low=0.0, high=1.0, check=_seed_rate),
     Spec('minimum_area', 0.0, 'Obstacles smaller than this many camera pixels are removed',
          dynamic=True, low=0.0, high=1e9),
+    Spec('minimum_size', 0.0, 'Obstacles that are narrower than this many metres, where their '
+         'distance is known, are removed', dynamic=True, low=0.0, high=1000.0),
     Spec('persistence.window', 1, 'n: an obstacle is announced when it was detected in m of the '
          'last n processed frames; 1: no tracking', dynamic=True, low=1, high=LONGEST_WINDOW),
     Spec('persistence.required', 1, 'm of these n frames, at most n; 1: announced at once',

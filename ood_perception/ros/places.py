@@ -14,7 +14,7 @@ from ood_perception.contacts import Scene
 from ood_perception.ros.clouds import Look
 from ood_perception.ros.diagnostics import place_status
 from ood_perception.ros.viewpoints import Viewpoints
-from ood_perception.sightings import sightings_of
+from ood_perception.sightings import only, sightings_of, wide_enough
 from ood_perception.types import Detection, Frame
 
 TOPIC = 'imu'
@@ -60,6 +60,14 @@ class Places:
             increment=self._values['scan.increment'],
             range_max=self._values['scan.range_max'],
         )
+
+    def without_small(self, detection: Detection, info: Any | None, scene: Scene) -> Detection:
+        """Return the detection without obstacles that are surely narrower than minimum_size."""
+        minimum = self._values['minimum_size']
+        if not minimum or not detection.obstacles:
+            return detection
+        look = self.look(detection, info, scene)
+        return detection if look is None else only(detection, wide_enough(look.sightings, minimum))
 
     def statuses(self, node: str, cameras: Sequence[str]) -> list[Any]:
         """Return the diagnostic statuses of the cameras whose places somebody wants."""

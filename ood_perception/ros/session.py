@@ -151,8 +151,9 @@ class Session:
         """Publish one frame's outputs; return its age in milliseconds by the node's clock."""
         header, outputs = waiting.message.header, self._outputs[waiting.camera]
         info = self._inputs[waiting.camera].camera_info
-        tracked = self._tracker.update(detection)
         scene = self.model.scene
+        detection = self.places.without_small(detection, info, scene)
+        tracked = self._tracker.update(detection)
         outputs.publish(
             tracked, header, info, times, lambda seen: self.places.look(seen, info, scene)
         )
