@@ -125,7 +125,7 @@ def test_the_numbers_are_those_of_the_exact_metrics(tiny_bundle, roads, evaluate
 @pytest.mark.parametrize('piece', [1 << 22, 500])
 def test_exact_means_exact(tiny_bundle, roads, tmp_path, monkeypatch, piece):
     """In one piece of the score axis, and in dozens."""
-    monkeypatch.setattr('ood_perception.evaluation.second_pass.PIECE', piece)
+    monkeypatch.setattr('ood_perception.evaluation.exact.PIECE', piece)
     got = evaluate(tiny_bundle, roads, SETS[1:], tmp_path, '--exact')
     ground = []
     for found, labels in detections(tiny_bundle, roads / SETS[1]):
@@ -168,7 +168,7 @@ def test_objects_are_counted_by_size_and_place(evaluated):
 def test_every_file_is_there_and_the_page_needs_only_its_folder(evaluated):
     out, values = evaluated
     page = (out / 'index.html').read_text()
-    for words in ('How to read this', 'Worst frames', 'Headline numbers', '<svg'):
+    for words in ('How to read this', 'Worst frames', 'Pixels', '<svg'):
         assert words in page
     assert 'http://' not in page.replace('http://www.w3.org', '')
     frames = sorted(path.name for path in (out / 'frames').iterdir())

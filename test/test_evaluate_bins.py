@@ -86,7 +86,7 @@ def test_on_a_whole_picture_the_bounds_are_narrow():
 def test_the_best_f1_is_reached_at_its_threshold():
     scores, labels, inside = picture(2)
     got = bins.binned_metrics(*counts(scores, labels, inside))
-    flagged, truth = (scores >= got.threshold)[inside], labels[inside]
+    flagged, truth = (scores >= got.best_f1_threshold)[inside], labels[inside]
     found, alarms = (flagged & (truth == 1)).sum(), (flagged & (truth == 0)).sum()
     assert got.best_f1[0] == pytest.approx(2 * found / (found + alarms + (truth == 1).sum()))
     tried = [(scores[inside] >= t) for t in np.unique(scores[inside & (labels == 1)])]

@@ -9,8 +9,10 @@ Measure packed bundles with the node's own pipeline, and write a report.
 
 FOLDER/index.html is for people; results.json, results.csv and results.md hold the same numbers.
 Sets of anomalies give AP, FPR95, AUROC and best F1 at label size, in the whole image and inside
-the predicted ground; sets with known classes give flagged against promised pixels. Several bundles
-are compared with the first one. A run that was stopped goes on where it was.
+the predicted ground, and open-set mIoU where they label the bundle's classes; sets with known
+classes give flagged against promised pixels; products (mvtec) image AUROC, pixel AUROC and AUPRO;
+seas (lars, maritime) Q, the accuracy of the water edge, Pr, Re, F1 and mIoU. Several bundles are
+compared with the first one. A run that was stopped goes on where it was.
 
 Exit status: 0 all done, 2 a mistake or a broken picture (nothing is reported), 3 done, but
 pictures were skipped (--on-error skip): they are named in the report.
@@ -25,12 +27,15 @@ from pathlib import Path
 
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
+from ood_perception.evaluation.maritime import SeaClasses
 from ood_perception.evaluation.run import ON_ERROR, RunOptions
 from ood_perception.pipeline import Settings
+from ood_perception.roi import RoiSettings
 
 from .datasets import list_sets
 from .evaluation_report import compare_folders, write_results
 from .evaluation_runs import EngineChoice, RunSpec, evaluate_runs, listed_runs, named_bundle
+from .measured_sets import VARIANTS, Extras
 
 SOME_SKIPPED = 3
 
@@ -53,20 +58,38 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         '--out', type=Path, default=Path('out/evaluate'), help='results; %(default)s'
     )
-    how = result.add_argument_group('how')
-    how.add_argument('--engine', default='auto', choices=('auto', *ENGINES))
-    how.add_argument('--precision', default='auto', help='auto, f32, bf16, int8')
-    how.add_argument('--threads', type=int, default=0, help='0: all cores')
-    how.add_argument('--batch', type=int, default=1, help='pictures per run of the engine')
-    how.add_argument('--weights', default='', help="origin of the backbone's weights")
-    how.add_argument('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    how.add_argument('--false-alarm-rate', type=float, default=0.01, help='of the served mask')
-    how.add_argument('--on-error', default='fail', choices=ON_ERROR, help='a broken picture')
-    how.add_argument('--exact', action='store_true', help='metrics without binning: one more pass')
-    how.add_argument('--worst', type=int, default=6, help='frames to show per set')
-    how.add_argument('--seed', type=int, default=0, help='of the bootstrap')
-    how.add_argument('--quiet', action='store_true', help='no progress bars')
+    _how_options(result.add_argument_group('how'))
     return result
+
+
+def _how_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add('--engine', default='auto', choices=('auto', *ENGINES))
+    add('--precision', default='auto', help='auto, f32, bf16, int8')
+    add('--threads', type=int, default=0, help='0: all cores')
+    add('--batch', type=int, default=1, help='pictures per run of the engine')
+    add('--weights', default='', help="origin of the backbone's weights")
+    add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
+    add('--false-alarm-rate', type=float, default=0.01, help='of the served mask')
+    add(
+        '--roi',
+        choices=('ground', 'labels', 'none'),
+        help='region of interest; default: ground on roads, none for products and seas',
+    )
+    add('--water', nargs='+', default=list(SeaClasses.water), help='classes of seas')
+    add('--sky', nargs='+', default=list(SeaClasses.sky), help='classes of seas')
+    add(
+        '--variant',
+        nargs='+',
+        default=[],
+        choices=VARIANTS,
+        help="also measure sets of anomalies as the SegmentMeIfYouCan leaderboard's own code does",
+    )
+    add('--on-error', default='fail', choices=ON_ERROR, help='a broken picture')
+    add('--exact', action='store_true', help='metrics without binning: one more pass')
+    add('--worst', type=int, default=6, help='frames to show per set')
+    add('--seed', type=int, default=0, help='of the bootstrap')
+    add('--quiet', action='store_true', help='no progress bars')
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,17 +105,31 @@ def main(arguments: Sequence[str]) -> int:
     results = evaluate_runs(
         _specs(options), options.data, root, options.out,
         EngineChoice(options.engine, options.precision, options.threads, options.weights),
-        RunOptions(options.batch, options.on_error, not options.quiet),
-        limit=options.limit, exact=options.exact, seed=options.seed,
+        RunOptions(options.batch, options.on_error, not options.quiet), _extras(options),
     )  # fmt: skip
     text, page = write_results(results, options.out, options.worst)
     print(f'{text}\nreport: {page}')
     return SOME_SKIPPED if results.skipped else 0
 
 
+def _extras(options: argparse.Namespace) -> Extras:
+    return Extras(
+        limit=options.limit,
+        exact=options.exact,
+        variants=tuple(options.variant),
+        seed=options.seed,
+        sea=SeaClasses(tuple(options.water), tuple(options.sky)),
+        roi_given=options.roi is not None,
+    )
+
+
 def _specs(options: argparse.Namespace) -> list[RunSpec]:
     """Return the runs that the options ask for, each with a name of its own."""
-    settings = Settings(options.false_alarm_rate, tuple(options.in_distribution))
+    settings = Settings(
+        options.false_alarm_rate,
+        tuple(options.in_distribution),
+        RoiSettings(options.roi or RoiSettings.mode),
+    )
     specs = listed_runs(options.runs, settings) if options.runs else []
     places = options.bundle or ([] if specs else [''])
     specs += [named_bundle(place, settings) for place in places]

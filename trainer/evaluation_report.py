@@ -11,10 +11,9 @@ import numpy as np
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation import page
-from ood_perception.evaluation.compare import compare_runs
+from ood_perception.evaluation.compare import compare_sets
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.report import ShownFrame, differences, write_report
-from ood_perception.evaluation.reports import markdown_table
+from ood_perception.evaluation.report import differences, write_report
 from ood_perception.evaluation.results import (
     RESULTS,
     TIMES,
@@ -28,14 +27,15 @@ from ood_perception.evaluation.results import (
 from ood_perception.evaluation.tables import (
     CSV_HEADER,
     PICTURE_COLUMNS,
-    comparison_table,
     csv_rows,
+    differences_markdown,
     markdown,
     picture_rows,
 )
-from ood_perception.evaluation.worst import draw_worst
+from ood_perception.evaluation.worst import ShownFrame, draw_worst
 
-from .evaluation_runs import Results, picture_reader
+from .evaluation_runs import Results
+from .measured_sets import picture_reader
 
 _TIMES = ('preprocess', 'inference', 'postprocess')
 
@@ -79,19 +79,18 @@ def document(results: Results) -> dict[str, Any]:
 
 
 def _comparisons(results: Results) -> list[dict[str, Any]]:
-    """Compare the first run with every other, on each set of anomalies and region."""
+    """Compare the first run with every other, on each set."""
     first, *others = results.runs
     return [
-        {
-            'first': first.name,
-            'second': other.name,
-            'set': name,
-            'region': region,
-            'metrics': compare_runs(one.records, other.sets[name].records, region, results.seed),
-        }
+        {'first': first.name, 'second': other.name, 'set': name, **row}
         for other in others
         for name, one in first.sets.items()
-        for region in one.summary.get('regions', {})
+        for row in compare_sets(
+            one.summary,
+            other.sets[name].summary,
+            (one.records, other.sets[name].records),
+            results.seed,
+        )
     ]
 
 
@@ -108,7 +107,13 @@ def _frames(results: Results, out: Path, worst: int) -> list[ShownFrame]:
         frame
         for name, one in results.runs[0].sets.items()
         for frame in draw_worst(
-            out, name, one.summary, one.records, picture_reader(one.data), worst
+            out,
+            name,
+            one.summary['pictures'],
+            one.records,
+            picture_reader(one.data),
+            one.measured,
+            worst,
         )
     ]
 
@@ -128,9 +133,9 @@ def compare_folders(first: Path, second: Path, out: Path, seed: int = 0) -> Path
     ]
     if not rows:
         raise DataError(
-            f'{first} and {second} have no run and set of anomalies in common: nothing to compare'
+            f'{first} and {second} have no run and measured set in common: nothing to compare'
         )
-    text = markdown_table(*comparison_table(rows))
+    text = '\n'.join(differences_markdown(rows))
     write_json(out / 'comparison.json', {'format': 1, 'seed': seed, 'comparisons': rows})
     write_text(out / 'comparison.md', text)
     print(text)
@@ -152,22 +157,18 @@ def _pairs(
 def _compared(
     first: tuple[Path, dict[str, Any]], second: tuple[Path, dict[str, Any]], seed: int
 ) -> list[dict[str, Any]]:
-    """Compare one pair of runs on every set of anomalies that both measured."""
+    """Compare one pair of runs on every set that both measured."""
     names = [f'{run["name"]} ({side})' for (_, run), side in ((first, 'A'), (second, 'B'))]
     rows = []
     for data, one in first[1]['sets'].items():
-        other = second[1]['sets'].get(data, {})
-        common = [
-            region for region in one.get('regions', {}) if region in other.get('regions', {})
-        ]
-        if common:
-            records = [
+        other = second[1]['sets'].get(data)
+        if other:
+            a, b = (
                 load_index(records_folder(folder, run['key'], data))
                 for folder, run in (first, second)
-            ]
+            )
             rows += [
-                {'first': names[0], 'second': names[1], 'set': data, 'region': region,
-                 'metrics': compare_runs(*records, region, seed)}
-                for region in common
-            ]  # fmt: skip
+                {'first': names[0], 'second': names[1], 'set': data, **row}
+                for row in compare_sets(one, other, (a, b), seed)
+            ]
     return rows

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,22 @@ from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.measure import Measured
+from ood_perception.evaluation.measure import MARITIME, Measured
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.reports import plain
-from ood_perception.evaluation.results import records_folder, run_key, save_index, skipped_record
-from ood_perception.evaluation.run import PictureTask, RunOptions, run_tasks
-from ood_perception.evaluation.second_pass import component_summary, exact_metrics
-from ood_perception.evaluation.summary import anomaly_summary, promise_summary
+from ood_perception.evaluation.results import records_folder, run_key, save_index
+from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
 
 from .datasets import EvaluationSet, open_set
+from .measured_sets import (
+    Extras,
+    checked_set,
+    measured_set,
+    picture_tasks,
+    settings_of,
+    summary_of,
+)
 
-LOG = logging.getLogger(__name__)
-ANOMALY_KINDS = ('anomaly', 'inspection')
 _RUN_KEYS = ('name', 'bundle', 'in_distribution')
 
 
@@ -54,9 +56,10 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class SetRun:
-    """One run on one set: what was measured of it, and its records."""
+    """One run on one set: how it was measured, its records, and what is reported of it."""
 
     data: EvaluationSet
+    measured: Measured
     records: RecordSet
     summary: dict[str, Any]
 
@@ -127,36 +130,22 @@ def evaluate_runs(
     out: Path,
     choice: EngineChoice,
     options: RunOptions,
-    limit: int = 0,
-    exact: bool = False,
-    seed: int = 0,
+    extras: Extras | None = None,
 ) -> Results:
     """
     Evaluate every run on every set; records go under `out`/pictures and are found again.
 
-    names: sets as open_set knows them. limit: first pictures of each set only, 0 = all.
-    exact: metrics without binning, too (reads every picture's labels once more).
-    Raises OodPerceptionError for what a user can cause; sets are opened before anything runs.
+    names: sets as open_set knows them. Raises OodPerceptionError for what a user can cause; sets
+    are opened before anything runs.
     """
-    sets = {name: _checked(open_set(name, root), limit) for name in names}
+    extras = extras or Extras()
+    sets = {name: checked_set(open_set(name, root), extras.limit) for name in names}
     runs = []
     for spec in specs:
         bundle = load_bundle(spec.bundle or default_bundle_path())
         bundle = complete(bundle, choice.weights or None)
-        runs.append(_evaluate_run(spec, bundle, sets, out, choice, options, exact, seed))
-    return Results(tuple(runs), seed)
-
-
-def _checked(data: EvaluationSet, limit: int) -> EvaluationSet:
-    """Return the set, cut to `limit`; ConfigError for one that cannot be measured here."""
-    if not data.labelled:
-        raise ConfigError(f'{data.name} has no labels: it can be submitted, not evaluated')
-    if data.kind not in (*ANOMALY_KINDS, 'closed-set'):
-        raise ConfigError(f'{data.name} is a {data.kind} set: trainer evaluate cannot do it yet')
-    if limit:
-        chosen = range(min(limit, len(data)))
-        return replace(data, pictures=data.pictures.subset(chosen))
-    return data
+        runs.append(_evaluate_run(spec, bundle, sets, out, choice, options, extras))
+    return Results(tuple(runs), extras.seed)
 
 
 def _evaluate_run(
@@ -166,8 +155,7 @@ def _evaluate_run(
     out: Path,
     choice: EngineChoice,
     options: RunOptions,
-    exact: bool,
-    seed: int,
+    extras: Extras,
 ) -> RunResult:
     manifest, chosen = bundle.manifest, spec.settings.in_distribution
     engine_options = EngineOptions(
@@ -182,48 +170,21 @@ def _evaluate_run(
             'settings': _plain(asdict(spec.settings)),
             'batch': options.batch,
         }
+        if any(data.kind == MARITIME for data in sets.values()):
+            facts['sea'] = _plain(asdict(extras.sea))
         key = run_key(facts)
         done: dict[str, SetRun] = {}
         for name, data in sets.items():
-            measured = _measured(data, pipeline)
+            pipeline.settings = settings_of(data, spec.settings, extras)
+            measured = measured_set(data, pipeline, extras.sea)
             folder = records_folder(out, key, name)
             label = f'{spec.name}, {name}'
-            records = run_tasks(pipeline, _tasks(data), measured, folder, options, label)
+            records = run_tasks(pipeline, picture_tasks(data), measured, folder, options, label)
             save_index(folder, records)
-            summary = _summary(pipeline, data, records, seed)
-            _second_pass(summary, data, records, exact, folder, seed)
-            done[name] = SetRun(data, records, summary)
+            summary = summary_of(pipeline, data, measured, records, folder, extras)
+            done[name] = SetRun(data, measured, records, summary)
     known = chosen or manifest.in_distribution
     return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
-
-
-def _second_pass(
-    summary: dict[str, Any],
-    data: EvaluationSet,
-    records: RecordSet,
-    exact: bool,
-    folder: Path,
-    seed: int,
-) -> None:
-    """Add what needs the labels again: component metrics of a track, exact pixel metrics."""
-    regions, read = summary.get('regions', {}), picture_reader(data)
-    if data.track and regions:
-        threshold = next(iter(regions.values()))['threshold']
-        if threshold is not None:
-            summary['components'] = component_summary(records, read, data.track, threshold, seed)
-    for region, record in regions.items() if exact else ():
-        values = exact_metrics(records, read, region, folder)
-        lost = record['positives'] / max(1, record['positives'] + record['missed'])
-        values['average_precision_missed'] = values['average_precision'] * lost
-        for name, value in values.items():
-            record[name] = plain(value)
-            record['bounds'][name] = [plain(value), plain(value)]
-
-
-def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:
-    """Return what reads a picture and its labels by name."""
-    pictures = data.pictures
-    return lambda name: pictures.read(pictures.names.index(name))
 
 
 def _plain(values: Any) -> Any:
@@ -233,53 +194,3 @@ def _plain(values: Any) -> Any:
     if isinstance(values, (list, tuple)):
         return [_plain(value) for value in values]
     return values if isinstance(values, (str, int, float, bool, type(None))) else str(values)
-
-
-def _tasks(data: EvaluationSet) -> list[PictureTask]:
-    """Return one task a picture."""
-    pictures = data.pictures
-
-    def reader(index: int) -> Any:
-        return lambda: pictures.read(index)
-
-    return [
-        PictureTask(
-            name, pictures.sequences[index],
-            (pictures.images[index], pictures.labels[index]), reader(index),
-        )
-        for index, name in enumerate(pictures.names)
-    ]  # fmt: skip
-
-
-def _measured(data: EvaluationSet, pipeline: Pipeline) -> Measured:
-    """Return how a set is measured; ConfigError where bundle and set know other classes."""
-    if data.kind in ANOMALY_KINDS:
-        return Measured(0, data.roi == 'image')
-    manifest = pipeline.manifest
-    names = tuple(spec.name for spec in manifest.classes)
-    if names != data.pictures.classes.names:
-        raise ConfigError(
-            f'bundle {manifest.name} knows {list(names)}, the pictures are labelled with '
-            f'{list(data.pictures.classes.names)}: the promise needs the same classes'
-        )
-    return Measured(len(names))
-
-
-def _summary(
-    pipeline: Pipeline, data: EvaluationSet, records: RecordSet, seed: int
-) -> dict[str, Any]:
-    """Return everything that is reported of a run on a set."""
-    manifest = pipeline.manifest
-    head = {
-        'title': data.title,
-        'kind': data.kind,
-        'roi': data.roi,
-        'licence': data.licence,
-        'count': len(records),
-        'skipped': skipped_record(records.skipped),
-    }
-    if data.kind in ANOMALY_KINDS:
-        return head | anomaly_summary(records, data.roi == 'image', manifest.input.patch, seed)
-    names = [spec.name for spec in manifest.classes]
-    chosen = pipeline.settings.in_distribution or manifest.in_distribution
-    return head | promise_summary(records, names, chosen, seed)

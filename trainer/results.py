@@ -24,9 +24,11 @@ from ood_perception.evaluation.metrics import (
     pool,
 )
 from ood_perception.evaluation.reports import interval_record, metrics_record
+from ood_perception.evaluation.results import write_json
 
 from .rows import Row
 
+__all__ = ['ResultFolder', 'write_json']
 _ARRAYS = tuple(field.name for field in dataclasses.fields(PictureHistograms))
 
 
@@ -104,10 +106,3 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + '\n', encoding='utf-8')

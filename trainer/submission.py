@@ -17,62 +17,35 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ood_perception.bundle.cache import make_file
 from ood_perception.bundle.completion import complete
-from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.engines import ENGINES, create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
+from ood_perception.evaluation.maritime import SeaClasses, sea_labels
+from ood_perception.evaluation.results import write_text
 from ood_perception.geometry import camera_window, to_camera, to_camera_nearest
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
-from ood_perception.settings import class_ids
 from ood_perception.types import Detection, Frame
 
 from .data import read_image
 from .datasets import EvaluationSet, open_set
 from .submission_files import (
-    OBSTACLE,
     SCORE_FORMATS,
-    SKY,
-    WATER,
     Float32Array,
     Target,
-    UInt8Array,
     target_of,
     write_lars,
     write_scores,
 )
-
-
-@dataclass(frozen=True)
-class SeaClasses:
-    """Which of the bundle's classes are water and which are sky."""
-
-    water: tuple[str, ...] = ('Water', 'water')
-    sky: tuple[str, ...] = ('Sky', 'sky')
-
-    def table(self, manifest: Manifest) -> UInt8Array:
-        """Return uint8 (256,): class of the bundle -> 0 obstacle, 1 water, 2 sky."""
-        table = np.full(256, OBSTACLE, np.uint8)
-        names = [spec.name for spec in manifest.classes]
-        for value, wanted in ((WATER, self.water), (SKY, self.sky)):
-            chosen = [name for name in wanted if name in names]
-            if not chosen:
-                raise ConfigError(
-                    f'none of {list(wanted)} is a class of bundle {manifest.name}, which knows '
-                    f'{names}: name its water and sky with --water and --sky'
-                )
-            table[class_ids(manifest, chosen, 'water and sky')] = value
-        return table
 
 
 def score_map(detection: Detection) -> Float32Array:
@@ -87,13 +60,6 @@ def score_map(detection: Detection) -> Float32Array:
     region[rows, columns] = to_camera_nearest(detection.scored, detection.geometry)[rows, columns]
     scores[~region] = 0
     return scores
-
-
-def sea_labels(detection: Detection, table: UInt8Array) -> UInt8Array:
-    """Return uint8 (H, W) of OBSTACLE, WATER, SKY at the picture's size."""
-    labels = table[detection.labels]
-    labels[detection.mask] = OBSTACLE
-    return to_camera_nearest(labels, detection.geometry)
 
 
 def write_submission(
@@ -139,11 +105,7 @@ def _claim(record: Path, facts: dict[str, Any]) -> None:
                 'give another --method or --out, or remove them'
             )
         return
-    make_file(record, lambda temporary: _save_text(temporary, text))
-
-
-def _save_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')
+    write_text(record, text)
 
 
 def parser() -> argparse.ArgumentParser:

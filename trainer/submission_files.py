@@ -23,16 +23,15 @@ import numpy.typing as npt
 
 from ood_perception.bundle.cache import make_file
 from ood_perception.errors import ConfigError, DataError, DependencyError
+from ood_perception.evaluation.lars import coloured, from_coloured
 
-from .data import IGNORED, decoded
-from .datasets.lars import CLASSES as LARS
+from .data import decoded
 
 Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
 SCORE_FORMATS = ('hdf5', 'npy')
-OBSTACLE, WATER, SKY = range(3)
 _SMIYC_NAMES = {
     'smiyc_anomaly': 'AnomalyTrack-all',
     'smiyc_obstacle': 'ObstacleTrack-all',
@@ -116,7 +115,7 @@ def as_float16(surprisal: Float32Array) -> Float16Array:
 
 def write_lars(path: Path, labels: UInt8Array) -> None:
     """Write uint8 (H, W) of 0 obstacle, 1 water, 2 sky as the colours that the server knows."""
-    colors = np.array(LARS.colors, np.uint8)[labels]
+    colors = coloured(labels)
     done, content = cv2.imencode('.png', np.ascontiguousarray(colors[:, :, ::-1]))
     if not done:
         raise DataError(f'{path} cannot be encoded as PNG')
@@ -125,11 +124,7 @@ def write_lars(path: Path, labels: UInt8Array) -> None:
 
 def read_lars(path: Path) -> UInt8Array:
     """Return uint8 (H, W) of 0 obstacle, 1 water, 2 sky; 255 for any other colour."""
-    pixels = decoded(path, 'prediction', cv2.IMREAD_COLOR)[:, :, ::-1]
-    labels = np.full(pixels.shape[:2], IGNORED, np.uint8)
-    for index, color in enumerate(LARS.colors):
-        labels[(pixels == color).all(axis=2)] = index
-    return labels
+    return from_coloured(decoded(path, 'prediction', cv2.IMREAD_COLOR)[:, :, ::-1])
 
 
 def _save_npy(path: Path, values: Float16Array) -> None:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..types import Float32Array, UInt8Array
+from ..types import BoolArray, Float32Array, UInt8Array
 from .histograms import Float64Array, Int64Array, curve_metrics
 from .pixels import scored_picture
 
@@ -51,13 +51,23 @@ def region_picture(scores: Float32Array, labels: UInt8Array) -> RegionPicture:
     """
     split = scored_picture(scores, labels)
     anomaly = labels == 1
+    shares, components = component_shares(anomaly)
+    values = scores[anomaly].astype(np.float32)
+    order = np.argsort(values, kind='stable')
+    return RegionPicture(values[order], shares[order], split.negatives, components)
+
+
+def component_shares(anomaly: BoolArray) -> tuple[Float64Array, int]:
+    """
+    Return 1 / size of its 8-connected component for every anomaly pixel, and their number.
+
+    anomaly: bool (H, W). float64 (P,) in the order of anomaly.ravel().
+    """
     count, numbers, statistics, _ = cv2.connectedComponentsWithStats(
         anomaly.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
-    values = scores[anomaly].astype(np.float32)
-    order = np.argsort(values, kind='stable')
-    shares = 1.0 / statistics[numbers[anomaly], cv2.CC_STAT_AREA]
-    return RegionPicture(values[order], shares[order], split.negatives, count - 1)
+    shares: Float64Array = 1.0 / statistics[numbers[anomaly], cv2.CC_STAT_AREA]
+    return shares, count - 1
 
 
 def pool_regions(pictures: Sequence[RegionPicture]) -> RegionPicture:

@@ -8,13 +8,24 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import JsonDict
-from .bins import BINS, Int64Array, binned_metrics, coarse_starts
-from .bootstrap import METRICS, RESAMPLES, Interval, paired_difference
+from .bins import BINS, binned_metrics, coarse_starts
+from .bootstrap import (
+    METRICS,
+    RESAMPLES,
+    Interval,
+    paired_difference,
+    percentile_interval,
+    resample_weights,
+)
+from .groups import GROUPS
+from .histograms import Int64Array
+from .inspection import inspection_samples, inspection_values
+from .maritime import maritime_samples, maritime_values
 from .record import RecordSet, unpack_counts
 from .reports import interval_record, plain
 from .summary import picture_counts, region_counts
 
-LOWER_IS_BETTER = ('fpr95',)
+LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in group.less_is_better)}
 
 
 def common_pictures(first: RecordSet, second: RecordSet) -> tuple[RecordSet, RecordSet]:
@@ -53,14 +64,60 @@ def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0
     result: JsonDict = {'pictures': len(first)}
     for name in METRICS:
         a, b = (float(getattr(value, name)[0]) for value in values)
-        result[name] = {
-            'first': plain(a),
-            'second': plain(b),
-            'difference': plain(a - b),
-            'interval': interval_record(intervals[name]),
-            'resolved': intervals[name].excludes_zero,
-        }
+        result[name] = _row(a, b, intervals[name])
     return result
+
+
+# Groups whose numbers follow from the records alone: values and samples of a set of records.
+_FROM_RECORDS = {
+    'inspection': (inspection_values, inspection_samples),
+    'maritime': (maritime_values, maritime_samples),
+}
+
+
+def compare_group(first: RecordSet, second: RecordSet, name: str, seed: int = 0) -> JsonDict:
+    """Return the same for the metrics of a group; name: one of COMPARED_GROUPS."""
+    first, second = common_pictures(first, second)
+    values_of, samples_of = _FROM_RECORDS[name]
+    weights = resample_weights(len(first), RESAMPLES, seed)
+    left, right = (samples_of(records, weights) for records in (first, second))
+    a, b = values_of(first), values_of(second)
+    result: JsonDict = {'pictures': len(first)}
+    for metric in a:
+        interval = percentile_interval(left[metric] - right[metric])
+        result[metric] = _row(a[metric], b[metric], interval)
+    return result
+
+
+COMPARED_GROUPS = tuple(_FROM_RECORDS)
+
+
+def _row(first: float, second: float, interval: Interval) -> JsonDict:
+    return {
+        'first': plain(first),
+        'second': plain(second),
+        'difference': plain(first - second),
+        'interval': interval_record(interval),
+        'resolved': interval.excludes_zero,
+    }
+
+
+def compare_sets(
+    first: JsonDict, second: JsonDict, records: tuple[RecordSet, RecordSet], seed: int = 0
+) -> list[JsonDict]:
+    """
+    Return one row for every region and group that both summaries of a set have.
+
+    A row: {'region' or 'group': its name, 'metrics': what compare_runs and compare_group return}.
+    """
+    regions = [name for name in first.get('regions', {}) if name in second.get('regions', {})]
+    groups = [
+        name for name in COMPARED_GROUPS if name in first['groups'] and name in second['groups']
+    ]
+    return [
+        *({'region': name, 'metrics': compare_runs(*records, name, seed)} for name in regions),
+        *({'group': name, 'metrics': compare_group(*records, name, seed)} for name in groups),
+    ]
 
 
 def _pooled(records: RecordSet, region: str) -> tuple[Int64Array, Int64Array, int]:

@@ -13,46 +13,84 @@ from ..geometry import camera_window, to_camera, to_camera_nearest
 from ..types import Detection, UInt8Array
 from .bins import label_counts
 from .breakdown import alarms_of, objects_of, places_of
+from .inspection import inspection_counts
+from .maritime import Segments, maritime_counts
 from .record import Arrays, pack_counts, pack_detection
 
 IGNORED = 255
+ANOMALY, INSPECTION, CLOSED_SET, MARITIME = 'anomaly', 'inspection', 'closed-set', 'maritime'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """
     How a set is measured.
 
-    classes: 0 for sets of anomalies (labels 0 normal, 1 anomaly); else the number of known
-        classes, which the labels then are.
-    whole: the labels are not the road alone, so normal pixels count inside the predicted region
-        only where false alarms are concerned.
+    kind: ANOMALY and INSPECTION: labels 0 normal, 1 anomaly. CLOSED_SET: labels are class ids.
+        MARITIME: labels are those of lars.py.
+    whole: of ANOMALY: the labels are not the road alone, so the predicted region is measured
+        apart, and false alarms are those inside it.
+    classes: number of known classes whose promise is counted, 0 = none; the labels are their ids.
+    sea: of MARITIME: uint8 (256,), the bundle's classes as those of lars.py (SeaClasses.table).
     """
 
-    classes: int = 0
+    kind: str = ANOMALY
     whole: bool = True
+    classes: int = 0
+    sea: UInt8Array | None = None
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that pixel metrics are given for, the stricter one last; () for none."""
+        if self.kind == INSPECTION:
+            return ('image',)
+        if self.kind == ANOMALY:
+            return ('image', 'ground') if self.whole else ('road',)
+        return ()
 
 
-def measure(detection: Detection, labels: UInt8Array, measured: Measured) -> Arrays:
+def measure(
+    detection: Detection,
+    labels: UInt8Array,
+    measured: Measured,
+    segments: Segments | None = None,
+) -> Arrays:
     """
     Return a picture's record: its detection and all that the metrics need of its labels.
 
     labels: uint8 (H, W) of the detection's picture; pixels that the network does not see are left
-    out. Raises DataError when the sizes differ.
+    out. segments: of a MARITIME set that has them. Raises DataError when the sizes differ.
     """
     size = (detection.geometry.camera_height, detection.geometry.camera_width)
     if labels.shape != size:
         raise DataError(f'labels {labels.shape} and picture {size} differ in size')
-    labels = seen_labels(detection, labels)
+    seen = seen_labels(detection, labels)
     arrays = pack_detection(detection)
     if measured.classes:
-        return arrays | alarms_of(detection, labels, measured.classes)
+        arrays |= alarms_of(detection, seen, measured.classes)
+    if measured.sea is not None:
+        arrays |= maritime_counts(detection, seen, segments, measured.sea)
+    if measured.regions:
+        arrays |= _anomaly_counts(detection, seen, measured)
+    if measured.kind == INSPECTION:
+        surprisal = to_camera(detection.surprisal, detection.geometry)
+        defective = bool((labels == 1).any())
+        arrays |= inspection_counts(detection, surprisal, seen, defective)
+    return arrays
+
+
+def _anomaly_counts(detection: Detection, labels: UInt8Array, measured: Measured) -> Arrays:
+    """Return what is counted of 0 normal and 1 anomaly."""
     scored = to_camera_nearest(detection.scored, detection.geometry)
     flagged = to_camera_nearest(detection.mask, detection.geometry)
     surprisal = to_camera(detection.surprisal, detection.geometry)
-    arrays |= pack_counts(label_counts(surprisal, labels, scored))
-    arrays |= alarms_of(detection, labels, 2, scored if measured.whole else None)
-    return arrays | objects_of(labels, flagged, scored) | places_of(labels, flagged, scored)
+    apart = 'ground' in measured.regions
+    return {
+        **pack_counts(label_counts(surprisal, labels, scored)),
+        **alarms_of(detection, labels, 2, scored if apart else None),
+        **objects_of(labels, flagged, scored),
+        **places_of(labels, flagged, scored),
+    }
 
 
 def seen_labels(detection: Detection, labels: UInt8Array) -> UInt8Array:

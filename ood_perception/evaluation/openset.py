@@ -15,14 +15,18 @@ Source: Grcic et al., DenseHybrid, ECCV 2022. On StreetHazards: 12 known classes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import Float32Array, UInt8Array
 from .curves import full_curve, strict_threshold
 from .histograms import Float64Array, Int64Array
 from .pixels import ScoredPicture, pool
+
+T = TypeVar('T', bound=np.generic)
 
 
 def confusion(prediction: UInt8Array, truth: UInt8Array, classes: int) -> Int64Array:
@@ -99,7 +103,7 @@ def mean_iou_samples(
     return mean_iou(np.tensordot(weights, matrices, axes=1), known)
 
 
-def halved(picture: Float32Array | UInt8Array) -> Float32Array | UInt8Array:
+def halved(picture: npt.NDArray[T]) -> npt.NDArray[T]:
     """Return every second pixel of every second row: what the threshold is calibrated on."""
     return picture[::2, ::2]
 

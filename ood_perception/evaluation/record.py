@@ -34,7 +34,7 @@ from .bins import BINS
 Arrays = dict[str, npt.NDArray[Any]]
 Int64Array = npt.NDArray[np.int64]
 # Raise it when a record's content changes its meaning: older records are then made again.
-FORMAT = 1
+FORMAT = 2
 
 
 def pack_detection(detection: Detection) -> Arrays:

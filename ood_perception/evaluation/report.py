@@ -4,34 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..types import JsonDict
 from . import page
-from .plots import MOST_LINES, calibration_plot, curve_plot, histogram_plot
+from .report_sets import set_section
 from .report_texts import TEXTS, WORDS
-from .tables import (
-    REGION_TITLES,
-    comparison_table,
-    found_cells,
-    headline_table,
-    promise_cells,
-    set_names,
-)
-
-# promised, observed, its interval
-Rate = tuple[float, float | None, Sequence[float | None]]
-
-
-@dataclass(frozen=True)
-class ShownFrame:
-    """A frame of the report: a JPEG beside the page and what is said of it."""
-
-    data: str
-    source: str
-    caption: str
+from .tables import comparison_tables, product_table, set_names
+from .worst import ShownFrame
 
 
 def write_report(
@@ -43,16 +24,19 @@ def write_report(
     document: the content of results.json. frames: the worst ones, see worst.py. times: the content
     of times.json.
     """
-    sets = set_names(document)
+    sets, products = set_names(document), product_table(document)[1]
     titles = [
         'In short',
+        *(['Products'] if products else []),
         *sets,
         *(['Differences'] if document['comparisons'] else []),
         *(['Skipped pictures'] if _skipped(document) else []),
         *('Time', 'What was run', 'Words'),
     ]
     parts = [_header(document), page.contents(titles), _in_short(document)]
-    parts += [_set_section(document, data, frames) for data in sets]
+    if products:
+        parts.append(_product_section(document))
+    parts += [set_section(document, data, frames) for data in sets]
     if document['comparisons']:
         parts.append(differences(document['comparisons']))
     if _skipped(document):
@@ -63,9 +47,10 @@ def write_report(
 
 def differences(comparisons: Sequence[JsonDict]) -> page.Html:
     """Return the section on which run is better."""
-    return page.section(
-        'Differences', [page.table(*comparison_table(comparisons))], TEXTS['differences']
-    )
+    tables = [
+        page.table(header, rows, title) for title, header, rows in comparison_tables(comparisons)
+    ]
+    return page.section('Differences', tables, TEXTS['differences'])
 
 
 def _header(document: JsonDict) -> page.Html:
@@ -98,118 +83,54 @@ def _in_short(document: JsonDict) -> page.Html:
 
 def _sentence(one: JsonDict) -> str:
     """Say in words what the numbers of a set are."""
-    if 'regions' not in one:
-        rows = [r for r in one['rows'] if r['group'] == 'all' and r['class_name'] == 'pooled']
-        said = [f'{100 * r["observed"]:.2f} % at {100 * r["promised"]:g} %' for r in rows]
-        return f'flagged {", ".join(said)} promised, of all pixels that should be left alone'
+    groups = one['groups']
+    if 'maritime' in groups:
+        return _maritime_sentence(groups['maritime'])
+    if 'inspection' in groups:
+        return _inspection_sentence(groups['inspection']['values'])
+    if 'regions' in one:
+        return _anomaly_sentence(one)
+    rows = [r for r in one['rows'] if r['group'] == 'all' and r['class_name'] == 'pooled']
+    said = [f'{100 * r["observed"]:.2f} % at {100 * r["promised"]:g} %' for r in rows]
+    return f'flagged {", ".join(said)} promised, of all pixels that should be left alone'
+
+
+def _maritime_sentence(group: JsonDict) -> str:
+    values, facts = group['values'], group['facts']
+    return (
+        f'found {facts["found"]} of {facts["obstacles"]} obstacles with {facts["false_alarms"]} '
+        f'false alarms on open water; {_percent(values["edge_accuracy"])} of the water edge and '
+        f'{_percent(values["mean_iou"])} mIoU are right; Q is {_percent(values["quality"])}'
+    )
+
+
+def _inspection_sentence(values: JsonDict) -> str:
+    return (
+        f'in {_percent(values["image_auroc"])} of the pairs the defective picture scores higher '
+        f'than the flawless one (image AUROC); defects are located with AUPRO '
+        f'{_percent(values["aupro"])}'
+    )
+
+
+def _anomaly_sentence(one: JsonDict) -> str:
     region = list(one['regions'])[-1]
     record, found = one['regions'][region], one['objects']['all'][0]
     where = {'road': 'on the road', 'ground': 'on the predicted ground'}[region]
     wrong = sum((p['flagged'] or 0) * p['pixels'] for p in one['places'])
     share = wrong / max(1, sum(p['pixels'] for p in one['places']))
-    precision = record['average_precision']
-    score = '-' if precision is None else f'{100 * precision:.1f} %'
     return (
-        f'average precision {score} {where}; the mask found {found["found"]} of '
-        f'{found["objects"]} labelled objects and wrongly flagged {100 * share:.2f} % of the rest'
+        f'average precision {_percent(record["average_precision"])} {where}; the mask found '
+        f'{found["found"]} of {found["objects"]} labelled objects and wrongly flagged '
+        f'{100 * share:.2f} % of the rest'
     )
 
 
-def _set_section(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> page.Html:
-    first = document['runs'][0]['sets'][data]
-    intro = page.paragraph(
-        f'{first["title"]}: {first["count"]} pictures. Licence: {first["licence"]}.', 'dim'
-    )
-    body = _anomaly_parts if 'regions' in first else _promise_parts
-    shown = [page.figure(f.source, f.caption) for f in frames if f.data == data]
-    worst = [page.element('h3', 'Worst frames'), page.paragraph(TEXTS['worst'], 'reading')]
-    parts = [intro, *body(document, data)]
-    return page.section(
-        data, [*parts, *([*worst, page.figures(shown, wide=True)] if shown else [])]
-    )
+def _percent(value: float | None) -> str:
+    return '-' if value is None else f'{100 * value:.1f} %'
 
 
-def _anomaly_parts(document: JsonDict, data: str) -> list[page.Html]:
-    """Return the parts of a set of anomalies."""
-    runs = {run['name']: run['sets'][data] for run in document['runs']}
-    first_name, first = next(iter(runs.items()))
-    region = list(first['regions'])[-1]
-    records = {name: one['regions'][region] for name, one in runs.items()}
-    parts = [
-        page.element('h3', 'Headline numbers'),
-        page.paragraph(TEXTS['headline'], 'reading'),
-        page.table(*headline_table(document, data)),
-        page.element('h3', f'Curves, {REGION_TITLES[region]}'),
-        page.paragraph(TEXTS['curves'], 'reading'),
-        page.drawing(curve_plot(_curves(records), _shares(records)), _limited(runs)),
-        page.element('h3', 'Promise and scores'),
-        page.paragraph(TEXTS['calibration'], 'reading'),
-        page.figures([
-            page.drawing(calibration_plot(_anomaly_calibration(runs)), _limited(runs)),
-            page.drawing(histogram_plot(first['regions'][region]['histogram']), first_name),
-        ]),
-    ]  # fmt: skip
-    return parts + _breakdown(first_name, first)
-
-
-def _breakdown(name: str, one: JsonDict) -> list[page.Html]:
-    """Return the tables by size and place of one run."""
-    header = ['', 'objects', 'found', 'of their pixels flagged, %', 'in the region, %']
-    places = [
-        [row['name'], f'{row["pixels"]:,}', page_percent(row['flagged'])] for row in one['places']
-    ]
-    return [
-        page.element('h3', f'By size and place: {name}'),
-        page.paragraph(TEXTS['breakdown'], 'reading'),
-        page.table(['objects by size', *header[1:]], found_cells(one['objects']['size'])),
-        page.table(['objects by place', *header[1:]], found_cells(one['objects']['place'])),
-        page.table(['false alarms', 'normal pixels', 'wrongly flagged'], places),
-    ]
-
-
-def page_percent(value: float | None) -> str:
-    """Write a share in percent with two places."""
-    return '-' if value is None else f'{100 * value:.2f} %'
-
-
-def _curves(records: Mapping[str, JsonDict]) -> dict[str, JsonDict]:
-    return {name: record['curve'] for name, record in records.items()}
-
-
-def _shares(records: Mapping[str, JsonDict]) -> dict[str, float]:
-    return {
-        name: record['positives'] / max(1, record['positives'] + record['negatives'])
-        for name, record in records.items()
-    }
-
-
-def _limited(runs: Mapping[str, JsonDict]) -> str:
-    return f'the first {MOST_LINES} of {len(runs)} runs' if len(runs) > MOST_LINES else ''
-
-
-def _anomaly_calibration(runs: Mapping[str, JsonDict]) -> dict[str, list[Rate]]:
-    return {
-        name: [(r['promised'], r['normal'], r['normal_interval']) for r in one['calibration']]
-        for name, one in runs.items()
-    }
-
-
-def _promise_parts(document: JsonDict, data: str) -> list[page.Html]:
-    """Return the parts of a set with known classes."""
-    lines: dict[str, list[Rate]] = {}
-    for run in document['runs']:
-        for row in run['sets'][data]['curve']:
-            name = row['class_name'] if len(document['runs']) == 1 else (
-                f'{run["name"]}, {row["class_name"]}'
-            )  # fmt: skip
-            value = (row['promised'], row['observed'], row['interval'])
-            lines.setdefault(name, []).append(value)
-    return [
-        page.element('h3', 'Promised and observed'),
-        page.paragraph(TEXTS['promise'], 'reading'),
-        page.figures([page.drawing(calibration_plot(lines), 'logarithmic, 95 % intervals')]),
-        page.table(*promise_cells(document, data)),
-    ]
+def _product_section(document: JsonDict) -> page.Html:
+    return page.section('Products', [page.table(*product_table(document))], TEXTS['products'])
 
 
 def _skipped(document: JsonDict) -> list[list[str]]:

@@ -4,43 +4,64 @@
 
 TEXTS = {
     'in short': (
-        'One line per set. "Found" means that at least half of an object\'s pixels '
+        'One line per set. On roads, "found" means that at least half of an object\'s pixels '
         'are in the mask that the robot would get. The sections below say how sure these '
         'numbers are.'
     ),
     'headline': (
         'All in percent. AP, AUROC and best F1: 100 is perfect. FPR95: 0 is perfect. In '
         'brackets: the range that other pictures of the same kind would give 95 times in 100; '
-        'two bundles whose ranges overlap widely cannot be told apart by this table. "Whole '
-        'image" also counts buildings, sky and cars, which the bundle was not asked about; '
-        '"predicted ground" is where the node looks. "Lost counted": anomalies outside that '
-        'region count as missed.'
+        'two bundles whose ranges overlap widely cannot be told apart by this table.'
+    ),
+    'headline, regions': (
+        ' "Whole image" also counts buildings, sky and cars, which the bundle was not asked '
+        'about; "predicted ground" is where the node looks. "Lost counted": anomalies outside '
+        'that region count as missed.'
     ),
     'curves': (
         'Left: go right to find more of the anomaly pixels; the height says how many of the '
         'flagged pixels then are anomalies. The dotted line is what guessing would reach. '
-        'Right: how much of the normal ground is flagged (left is better) to find so much (up '
-        'is better).'
+        'Right: how much of what is normal is flagged (left is better) to find so much (up is '
+        'better).'
     ),
     'calibration': (
         'Left: the rate that the user chooses, and the share of normal pixels that was really '
         'flagged. On the dashed line the promise is met exactly, below it is kept with room, '
-        'above it is broken. Normal pixels of these sets include things that the bundle does '
-        'not call normal (cars, people, leaves), which raises the line. Right: how strange '
-        'normal and anomaly pixels look; the less the two overlap, the better.'
+        'above it is broken. Right: how strange normal and anomaly pixels look; the less the '
+        'two overlap, the better.'
+    ),
+    'calibration, anomaly': (
+        ' Normal pixels of these sets include things that the bundle does not call normal '
+        '(cars, people, leaves), which raises the line on the left.'
+    ),
+    'calibration, inspection': (
+        ' Normal pixels are those without a defect, in flawless and in defective pictures; '
+        'pixels beside a defect often look strange, too, which raises the line on the left.'
     ),
     'breakdown': (
         'Which objects are missed, and where false alarms are. A patch is the smallest piece '
-        "that the network sees; objects under one patch are hard. Place: by the object's "
-        'lowest point; on a road, lower in the picture is nearer (the sets do not tell real '
-        'distances). "In the region": the share of the object\'s pixels that the node looks at '
-        'all.'
+        'that the network sees; objects under one patch are hard. "In the region": the share '
+        "of the object's pixels that the node looks at at all."
+    ),
+    'breakdown, place': (
+        " Place: by the object's lowest point; on a road, lower in the picture is nearer (the "
+        'sets do not tell real distances).'
     ),
     'worst': (
         'The pictures that deserve a look first: half of them missed most, the others raised '
         'most false alarms. Outlined in blue: what people labelled. Coloured: what looks '
         'strange, from green over yellow to red; red, white outlined areas are flagged. The '
         'cyan line is the border of the region that the node looks at.'
+    ),
+    'worst, sea': (
+        'The pictures that deserve a look first: half of them missed most obstacles, the others '
+        'raised most false alarms on open water. Coloured: what was predicted, yellow obstacle, '
+        'blue water, violet sky. Outlined in white: the obstacles and the shore that people '
+        'labelled.'
+    ),
+    'products': (
+        'All products side by side, in percent; 100 is perfect. The mean is over products, each '
+        'counting the same, as the makers of MVTec AD report it.'
     ),
     'promise': (
         'The user chooses how many normal pixels may be flagged; the table says how many '
@@ -60,8 +81,42 @@ TEXTS = {
     ),
     'runs': 'The same bundle, engine, settings and pictures give the same numbers.',
 }
+GROUP_TEXTS = {
+    'inspection': (
+        'In percent; 100 is perfect, guessing gives 50 for AUROC. Image AUROC: are defective '
+        'pictures stranger than flawless ones, by the strangest spot of each? Pixel AUROC: are '
+        'defective pixels stranger than normal ones? AUPRO: how much of each defect region is '
+        'found, small ones counting as much as large ones, averaged over the thresholds that '
+        'flag up to 30 % of the normal pixels.'
+    ),
+    'maritime': (
+        'In percent. Every pixel is predicted as water, sky or obstacle; a pixel that looks '
+        'strange counts as obstacle. Pr: how many alarms on open water were right; Re: how many '
+        'obstacles were found (more than 70 % of them predicted); F1: the balance of both. mu: '
+        'how much of the strip along the shore is right. mIoU: how well the three areas overlap '
+        'with the labels. Q = mIoU x F1 is what the LaRS benchmark ranks by. 100 is perfect for '
+        'all of these; "water flagged" is the share of open water taken for an obstacle, and 0 '
+        'is perfect.'
+    ),
+    'open_set': (
+        'In percent; 100 is perfect. mIoU, closed: how well the known classes overlap with the '
+        'labels when nothing may be unknown. mIoU, open: the same when strange pixels are '
+        'labelled "unknown" and anomalies count as errors of the class they are taken for. '
+        '"Lost" is the difference: what keeping the unknown out costs. Each half of the set '
+        'takes the threshold that finds 95 % of the anomaly in the other half.'
+    ),
+    'smiyc': (
+        "In percent. The same scores through the rules of the benchmark's own code (an "
+        'approximated curve, scores in 16 bits), to compare with its table. sIoU: how well each '
+        'object overlaps with what was flagged; PPV: how much of each flagged area is right; '
+        'mean F1: objects found and right alarms in balance. FPR95: 0 is perfect, 100 for all '
+        'others. The exact numbers are in the table "Pixels".'
+    ),
+}
 WORDS = {
-    'anomaly': 'something on the road that the bundle has never been shown; labelled by people',
+    'anomaly': (
+        'something that the bundle has never been shown (an object, a defect); labelled by people'
+    ),
     'surprisal': (
         'how strange a pixel looks: 2 means that 1 in 100 normal pixels looks as strange, 3 '
         'means 1 in 1000, and so on'

@@ -18,6 +18,7 @@ TITLES = {
     'average_precision_missed': 'AP, lost counted',
     'fpr95': 'FPR95',
     'auroc': 'AUROC',
+    'best_f1': 'best F1',
 }
 
 
@@ -64,27 +65,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; every row has as many cells as the header."""
     lines = [header, ['---'] * len(header), *rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
-
-
-def promise_table(rows: Sequence[PromiseRow]) -> str:
-    """Return the promise as Markdown, in percent."""
-    header = ['pictures', 'class', 'promised', 'flagged [95 %]', 'within x2', 'pixels', 'pictures']
-    return markdown_table(
-        header,
-        [
-            [
-                row.group,
-                row.class_name,
-                f'{100 * row.promised:g}',
-                f'{100 * row.observed:.2f} '
-                f'[{100 * row.interval.low:.2f}, {100 * row.interval.high:.2f}]',
-                'yes' if row.kept else 'no',
-                str(row.pixels),
-                str(row.pictures),
-            ]
-            for row in rows
-        ],
-    )
 
 
 def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:

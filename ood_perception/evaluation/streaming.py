@@ -5,16 +5,13 @@ Pixel metrics of data sets of any size: constant memory, mergeable, with exact b
 
 Scores are counted in bins that are the leading bits of their float32, put in order. So bins need
 no range and no second pass, any finite or infinite score of either sign has one, and processes
-share them. Only the order inside a bin is lost. Each metric is given with the smallest and the
-largest value that any order inside the bins allows: the exact one lies between (up to rounding,
-1e-12). With 20 bits a bin is 1/2048 to 1/4096 of its score wide. AUPRO: streaming_aupro.py.
+share them. Only the order inside a bin is lost: bounds.py says what that can change. With 20 bits
+a bin is 1/2048 to 1/4096 of its score wide. AUPRO: streaming_aupro.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,42 +20,13 @@ import numpy.typing as npt
 from ..bundle.cache import make_file
 from ..errors import ConfigError, DataError
 from ..types import Float32Array
+from .bounds import BinnedMetrics, bounded_metrics
 from .curves import Curve
-from .histograms import TRUE_POSITIVE_RATE, Float64Array, Int64Array
+from .histograms import Int64Array
 from .pixels import ScoredPicture
 
 BITS = 20
 _FORMAT = 1
-
-
-class Bounded(NamedTuple):
-    """A metric of binned scores: low <= exact value <= high; value takes each bin as one tie."""
-
-    value: float
-    low: float
-    high: float
-
-
-UNDEFINED = Bounded(float('nan'), float('nan'), float('nan'))
-
-
-@dataclass(frozen=True)
-class StreamedMetrics:
-    """
-    Metrics of streamed pixels, see metrics.PixelMetrics; undefined ones are nan throughout.
-
-    best_f1_threshold: the bin edge that reaches best_f1.value, exactly.
-    """
-
-    average_precision: Bounded
-    average_precision_missed: Bounded
-    auroc: Bounded
-    fpr95: Bounded
-    best_f1: Bounded
-    best_f1_threshold: float
-    positives: int
-    negatives: int
-    missed: int
 
 
 def score_bins(scores: Float32Array, bits: int = BITS) -> npt.NDArray[np.int32]:
@@ -127,27 +95,9 @@ class StreamedScores:
             int(self.negatives.sum()),
         )
 
-    def metrics(self) -> StreamedMetrics:
+    def metrics(self) -> BinnedMetrics:
         """Return the metrics with their bounds."""
-        curve = self.curve()
-        if curve.positives == 0:
-            nothing = (UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
-            return StreamedMetrics(*nothing, float('nan'), 0, curve.negatives, self.missed)
-        precision = _average_precision(curve)
-        lost = curve.positives / (curve.positives + self.missed)
-        best_f1, threshold = _best_f1(curve)
-        defined = curve.negatives > 0
-        return StreamedMetrics(
-            average_precision=precision,
-            average_precision_missed=Bounded(*(value * lost for value in precision)),
-            auroc=_auroc(curve) if defined else UNDEFINED,
-            fpr95=_fpr95(curve) if defined else UNDEFINED,
-            best_f1=best_f1,
-            best_f1_threshold=threshold,
-            positives=curve.positives,
-            negatives=curve.negatives,
-            missed=self.missed,
-        )
+        return bounded_metrics(self.curve(), self.missed)
 
     def save(self, path: Path) -> None:
         """Write the counts to an .npz file, whole or not at all."""
@@ -181,51 +131,3 @@ class StreamedScores:
         except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
             raise DataError(f'{path} is no file of streamed scores: {error}') from error
         return loaded
-
-
-def _steps(counts: Int64Array) -> Float64Array:
-    return np.diff(counts, prepend=0).astype(np.float64)
-
-
-def _average_precision(curve: Curve) -> Bounded:
-    """
-    Bound AP: in each bin all anomalies tied above all normal pixels, or one by one below them.
-
-    With T found before a bin of p anomalies and c alarms up to its end, the low sum is
-    sum_i (T + i) / (T + i + c) = p - c sum_i 1 / (T + c + i), and 1/x is convex, so that the last
-    sum is at most ln((T + c + p + 1/2) / (T + c + 1/2)).
-    """
-    taken, wrong = _steps(curve.found), _steps(curve.alarms)
-    count = curve.positives
-    before = curve.found - taken + curve.alarms
-    low = taken - curve.alarms * np.log1p(taken / (before + 0.5))
-    high = taken * (curve.found / np.maximum(curve.found + curve.alarms - wrong, 1))
-    value = float(np.sum(taken * curve.precision)) / count
-    return Bounded(value, float(np.sum(low)) / count, float(np.sum(high)) / count)
-
-
-def _auroc(curve: Curve) -> Bounded:
-    """Bound AUROC: the pairs inside bins are all lost, or all won; a tie counts half."""
-    taken, wrong = _steps(curve.found), _steps(curve.alarms)
-    pairs = float(curve.positives) * curve.negatives
-    low = float(np.sum(taken * (curve.negatives - curve.alarms))) / pairs
-    inside = float(np.sum(taken * wrong)) / pairs
-    return Bounded(low + 0.5 * inside, low, low + inside)
-
-
-def _fpr95(curve: Curve) -> Bounded:
-    """Bound FPR95: the threshold lies in the first bin that ends with a recall of 0.95."""
-    first = int(np.argmax(curve.recall >= TRUE_POSITIVE_RATE))
-    high = float(curve.fallout[first])
-    low = float(curve.fallout[first - 1]) if first else 0.0
-    return Bounded(high, low, high)
-
-
-def _best_f1(curve: Curve) -> tuple[Bounded, float]:
-    """Bound F1: the best edge is reached; inside a bin at best its anomalies come first."""
-    at_edges = 2 * curve.found / (curve.found + curve.alarms + curve.positives)
-    before = curve.alarms - _steps(curve.alarms)
-    high = 2 * curve.found / (curve.found + before + curve.positives)
-    best = int(np.argmax(at_edges))
-    value = float(at_edges[best])
-    return Bounded(value, value, float(high.max())), float(curve.thresholds[best])

@@ -1,16 +1,16 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""AUPRO of products of any size, in the bins and with the kind of bounds of streaming.py."""
+"""AUPRO of products of any size, in the bins and with bounds of streaming.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ConfigError
 from .aupro import FPR_LIMIT, RegionPicture
+from .bounds import Bounded, bounded_aupro
 from .histograms import Float64Array, Int64Array
 from .pixels import ScoredPicture
-from .streaming import BITS, UNDEFINED, Bounded, StreamedScores, score_bins
+from .streaming import BITS, StreamedScores, score_bins
 
 
 class StreamedRegions:
@@ -44,18 +44,5 @@ class StreamedRegions:
         self.components += other.components
 
     def aupro(self, limit: float = FPR_LIMIT) -> Bounded:
-        """Bound AUPRO: in each bin the regions are found before the alarms, or after them."""
-        if not 0.0 < limit <= 1.0:
-            raise ConfigError(f'the FPR limit {limit} of AUPRO must lie between 0 and 1')
-        total = int(self.negatives.sum())
-        if self.components == 0 or total == 0:
-            return UNDEFINED
-        rises = self.shares[::-1] / self.components
-        fallout = np.cumsum(self.negatives[::-1]) / total
-        start = np.concatenate([[0.0], fallout[:-1]])
-        width = np.minimum(fallout, limit) - np.minimum(start, limit)
-        after = np.cumsum(rises)
-        low, high = np.sum(width * (after - rises)) / limit, np.sum(width * after) / limit
-        part = np.divide(width, fallout - start, out=np.zeros_like(width), where=width > 0)
-        value = np.sum(width * (after - rises + 0.5 * part * rises)) / limit
-        return Bounded(float(value), float(low), float(high))
+        """Return AUPRO with its bounds; ConfigError for a limit outside (0, 1]."""
+        return bounded_aupro(self.shares, self.negatives, self.components, limit)

@@ -11,16 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import JsonDict
-from .bins import (
-    BINS,
-    BinnedMetrics,
-    binned_metrics,
-    coarse_histograms,
-    coarse_starts,
-)
+from .bins import BINS, binned_metrics, coarse_histograms, coarse_starts
 from .bootstrap import RESAMPLES, metric_intervals, percentile_interval, resample_weights
+from .bounds import BinnedMetrics
 from .breakdown import CURVE_RATES, object_table, place_table
-from .measure import Measured
+from .inspection import inspection_group
+from .measure import CLOSED_SET, INSPECTION, Measured
 from .metrics import PictureHistograms
 from .plot_data import curve_points, score_histogram
 from .promise import POOLED, RATES, PictureAlarms, promise_rows
@@ -28,11 +24,6 @@ from .record import Arrays, RecordSet, unpack_counts
 from .reports import interval_record, plain, promise_record
 
 Int64Array = npt.NDArray[np.int64]
-
-
-def regions_of(whole: bool) -> tuple[str, ...]:
-    """Return the regions that a set of anomalies is measured in, the stricter one last."""
-    return ('image', 'ground') if whole else ('road',)
 
 
 def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:
@@ -73,14 +64,14 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
         flagged.append(arrays['flagged'])
         pixels.append(arrays['pixels'])
         row: JsonDict = {'name': kept.name, 'sequence': kept.sequence}
-        if not measured.classes:
+        if measured.regions:
             own = unpack_counts(arrays)
             counts += own
             places += arrays['places']
             objects.append(arrays['objects'])
             scale = arrays['geometry'][4] * arrays['geometry'][5]
             areas.append(np.full(len(arrays['objects']), patch * patch / scale))
-            row |= _picture_row(own, arrays, regions_of(measured.whole)[-1])
+            row |= _picture_row(own, arrays, measured.regions[-1])
         pictures.append(row)
     empty = np.zeros((0, 4))
     return Pooled(
@@ -123,11 +114,11 @@ def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> Pictu
     return coarse_histograms(positives, negatives, missed, starts)
 
 
-def anomaly_summary(records: RecordSet, whole: bool, patch: int, seed: int = 0) -> JsonDict:
-    """Return everything that is reported of a set of anomalies."""
-    pooled = pool_records(records, Measured(0, whole), patch)
+def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: int = 0) -> JsonDict:
+    """Return everything that is reported of a set of anomalies, or of a product's defects."""
+    pooled = pool_records(records, measured, patch)
     regions = {}
-    for region in regions_of(whole):
+    for region in measured.regions:
         positives, negatives, missed = region_counts(pooled.counts, region)
         starts = coarse_starts(positives, negatives)
         coarse = picture_counts(records, region, starts)
@@ -141,8 +132,12 @@ def anomaly_summary(records: RecordSet, whole: bool, patch: int, seed: int = 0) 
             'curve': curve_points(positives, negatives),
             'histogram': score_histogram(positives, negatives),
         }
+    groups = {}
+    if measured.kind == INSPECTION:
+        groups['inspection'] = inspection_group(records, regions['image'], seed)
     return {
         'regions': regions,
+        'groups': groups,
         'calibration': calibration_rows(pooled, seed),
         'objects': object_table(pooled.objects, pooled.patch_area),
         'places': place_table(pooled.places),
@@ -185,7 +180,7 @@ def promise_summary(
     records: RecordSet, class_names: Sequence[str], chosen: Sequence[str], seed: int = 0
 ) -> JsonDict:
     """Return everything that is reported of a set with known classes: the promise."""
-    pooled = pool_records(records, Measured(len(class_names)), patch=1)
+    pooled = pool_records(records, Measured(CLOSED_SET, classes=len(class_names)), patch=1)
     shown = (*chosen, POOLED)  # the others are flagged by design
 
     def rows(rates: Sequence[float]) -> list[JsonDict]:

@@ -9,15 +9,9 @@ from typing import Any
 
 from ..types import JsonDict
 from .bootstrap import METRICS
-from .reports import markdown_table, percent
+from .groups import GROUPS
+from .reports import TITLES, markdown_table, percent
 
-TITLES = {
-    'average_precision': 'AP',
-    'average_precision_missed': 'AP, lost counted',
-    'fpr95': 'FPR95',
-    'auroc': 'AUROC',
-    'best_f1': 'best F1',
-}
 REGION_TITLES = {'image': 'whole image', 'ground': 'predicted ground', 'road': 'road'}
 CSV_HEADER = (
     *('run', 'set', 'region', 'metric', 'value', 'low_95', 'high_95'),
@@ -55,6 +49,54 @@ def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[
     return header, rows
 
 
+def group_names(document: JsonDict, data: str) -> list[str]:
+    """Return the groups that any run has on a set, in the order of GROUPS."""
+    return [
+        name
+        for name in GROUPS
+        if any(name in run['sets'][data]['groups'] for run in document['runs'])
+    ]
+
+
+def group_table(document: JsonDict, data: str, name: str) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of one group of a set: percent with 95 % intervals."""
+    metrics = GROUPS[name].metrics
+    groups = {run['name']: run['sets'][data]['groups'].get(name) for run in document['runs']}
+    held = {metric for group in groups.values() if group for metric in group['values']}
+    shown = [metric for metric in metrics if metric in held]
+    rows = [[run, *_group_cells(group, shown)] for run, group in groups.items() if group]
+    return ['run', *(metrics[metric] for metric in shown)], rows
+
+
+def _group_cells(group: JsonDict, metrics: Sequence[str]) -> list[str]:
+    values, intervals = group['values'], group['intervals']
+    return [percent(values.get(metric), intervals.get(metric)) for metric in metrics]
+
+
+def product_table(document: JsonDict) -> tuple[list[str], list[list[str]]]:
+    """
+    Return header and rows of all inspection sets: a line per product, and the mean of a run.
+
+    The mean is over products, as MVTec AD reports it; no rows for fewer than two products.
+    """
+    metrics = GROUPS['inspection'].metrics
+    header = ['run', 'product', *metrics.values()]
+    rows = []
+    for run in document['runs']:
+        groups = {
+            data: one['groups']['inspection']
+            for data, one in run['sets'].items()
+            if 'inspection' in one['groups']
+        }
+        if len(groups) < 2:
+            return header, []
+        rows += [[run['name'], data, *_group_cells(g, [*metrics])] for data, g in groups.items()]
+        columns = [[group['values'][metric] for group in groups.values()] for metric in metrics]
+        means = [None if None in column else sum(column) / len(column) for column in columns]
+        rows.append([run['name'], f'mean of {len(groups)}', *(percent(mean) for mean in means)])
+    return header, rows
+
+
 def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a set with known classes: promised against observed, percent."""
     header = ['run', 'pictures of', 'class', 'promised', 'flagged [95 %]', 'within x2', 'pixels']
@@ -69,43 +111,88 @@ def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[s
 
 
 def markdown(document: JsonDict) -> str:
-    """Return every set's headline table as Markdown."""
-    parts = [
-        'Percent, with 95 % bootstrap intervals over pictures.\n',
-    ]
+    """Return every set's headline tables as Markdown."""
+    parts = ['Percent, with 95 % bootstrap intervals over pictures.\n']
     for data in set_names(document):
-        first = document['runs'][0]['sets'][data]
-        parts.append(f'### {data} ({first["count"]} pictures)\n')
-        if 'regions' in first:
-            parts.append(markdown_table(*headline_table(document, data)))
-        else:
-            parts.append(markdown_table(*promise_cells(document, data)))
-        skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
-        if skipped:
-            parts.append(f'Skipped: {", ".join(sorted(skipped))}\n')
+        parts += _set_markdown(document, data)
+    products = product_table(document)
+    if products[1]:
+        parts += ['### Products\n', markdown_table(*products)]
     if document['comparisons']:
         parts.append('### Differences\n')
-        parts.append(markdown_table(*comparison_table(document['comparisons'])))
+        parts += differences_markdown(document['comparisons'])
     return '\n'.join(parts)
+
+
+def differences_markdown(comparisons: Sequence[JsonDict]) -> list[str]:
+    """Return every table of differences under its title."""
+    return [
+        f'{title}:\n\n{markdown_table(header, rows)}'
+        for title, header, rows in comparison_tables(comparisons)
+    ]
+
+
+def _set_markdown(document: JsonDict, data: str) -> list[str]:
+    first = document['runs'][0]['sets'][data]
+    parts = [f'### {data} ({first["count"]} pictures)\n']
+    for name in group_names(document, data):
+        parts += [f'{GROUPS[name].title}:\n', markdown_table(*group_table(document, data, name))]
+    if 'regions' in first:
+        parts.append(markdown_table(*headline_table(document, data)))
+    if 'rows' in first:
+        parts.append(markdown_table(*promise_cells(document, data)))
+    parts += [f'{note}\n' for note in first['notes']]
+    skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
+    if skipped:
+        parts.append(f'Skipped: {", ".join(sorted(skipped))}\n')
+    return parts
 
 
 def comparison_table(comparisons: Sequence[JsonDict]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: one line per pair, set and region; differences in words."""
+    regions = [row for row in comparisons if 'region' in row]
+    metrics = {name: TITLES[name] for name in ('average_precision', 'fpr95', 'auroc')}
+    cells = [
+        [row['set'], REGION_TITLES[row['region']], *_differences(row, metrics)] for row in regions
+    ]
+    return ['set', 'region', 'difference', 'pictures', *metrics.values()], cells
+
+
+def group_comparison_table(
+    comparisons: Sequence[JsonDict], name: str
+) -> tuple[list[str], list[list[str]]]:
+    """Return the same for one group, one line per pair and set; no rows where none has it."""
+    rows = [row for row in comparisons if row.get('group') == name]
+    metrics = {
+        metric: title
+        for metric, title in GROUPS[name].metrics.items()
+        if any(metric in row['metrics'] for row in rows)
+    }
+    cells = [[row['set'], *_differences(row, metrics)] for row in rows]
+    return ['set', 'difference', 'pictures', *metrics.values()], cells
+
+
+def comparison_tables(
+    comparisons: Sequence[JsonDict],
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return title, header and rows of every table of differences that has a row."""
+    tables = [('Pixels', *comparison_table(comparisons))]
+    tables += [
+        (group.title, *group_comparison_table(comparisons, name)) for name, group in GROUPS.items()
+    ]
+    return [table for table in tables if table[2]]
+
+
+def _differences(row: JsonDict, metrics: Mapping[str, str]) -> list[str]:
     from .compare import in_words
 
-    metrics = ('average_precision', 'fpr95', 'auroc')
-    header = ['set', 'region', 'difference', 'pictures', *(TITLES[name] for name in metrics)]
-    rows = []
-    for row in comparisons:
-        words = [in_words(m, row['metrics'][m], row['first'], row['second']) for m in metrics]
-        pair = f'{row["first"]} minus {row["second"]}'
-        region = REGION_TITLES[row['region']]
-        rows.append([row['set'], region, pair, str(row['metrics']['pictures']), *words])
-    return header, rows
+    found, pair = row['metrics'], (row['first'], row['second'])
+    words = [in_words(metric, found[metric], *pair) for metric in metrics]
+    return [f'{pair[0]} minus {pair[1]}', str(found['pictures']), *words]
 
 
 def csv_rows(document: JsonDict) -> Iterator[list[Any]]:
-    """Yield one row per run, set, region and metric, as shares of 1; see CSV_HEADER."""
+    """Yield one row per run, set, region or group, and metric, as shares of 1; see CSV_HEADER."""
     for data in set_names(document):
         for run, region, record in metric_rows(document, data):
             for name in TITLES:
@@ -115,6 +202,11 @@ def csv_rows(document: JsonDict) -> Iterator[list[Any]]:
                     values = [record[name], *interval, *bounds, record['pictures']]
                     yield [run, data, region, name, *values]
         for one in document['runs']:
+            for name, group in one['sets'][data]['groups'].items():
+                for metric, value in group['values'].items():
+                    bounds = group['bounds'].get(metric, [None, None])
+                    values = [value, *group['intervals'][metric], *bounds, group['pictures']]
+                    yield [one['name'], data, name, metric, *values]
             for row in one['sets'][data].get('rows', []):
                 metric = f'flagged at {row["promised"]:g}, {row["group"]}, {row["class_name"]}'
                 values = [row['observed'], *row['interval'], None, None, row['pictures']]
@@ -123,7 +215,7 @@ def csv_rows(document: JsonDict) -> Iterator[list[Any]]:
 
 PICTURE_COLUMNS = (
     *('name', 'sequence', 'average_precision', 'average_precision_missed', 'objects'),
-    *('objects_found', 'anomaly_missed', 'normal_flagged'),
+    *('objects_found', 'anomaly_missed', 'normal_flagged', 'false_alarms', 'mean_iou'),
 )
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,24 @@ import cv2
 import numpy as np
 
 from ..overlay import draw_overlay
-from ..types import Frame, JsonDict, UInt8Array
+from ..types import BoolArray, Frame, JsonDict, UInt8Array
+from .lars import OBSTACLE, coloured
+from .maritime import sea_labels
+from .measure import Measured
 from .page import save_jpeg
 from .record import Kept, RecordSet, unpack_detection
-from .report import ShownFrame
 
-LABEL_COLOR = (64, 128, 255)
+LABEL_COLOR, SHORE_COLOR = (64, 128, 255), (255, 255, 255)
 ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame of the report: a JPEG beside the page and what is said of it."""
+
+    data: str
+    source: str
+    caption: str
 
 
 def worst_pictures(pictures: Sequence[JsonDict], count: int) -> list[JsonDict]:
@@ -43,33 +55,53 @@ def worst_pictures(pictures: Sequence[JsonDict], count: int) -> list[JsonDict]:
 
 
 def draw_worst(
-    folder: Path, data: str, summary: JsonDict, records: RecordSet, read: ReadPicture, count: int
+    folder: Path,
+    data: str,
+    pictures: Sequence[JsonDict],
+    records: RecordSet,
+    read: ReadPicture,
+    measured: Measured,
+    count: int,
 ) -> list[ShownFrame]:
     """
     Write the worst frames of a set as JPEG under `folder`/frames.
 
-    read: picture name -> uint8 (H, W, 3) RGB and labels uint8 (H, W).
+    pictures: the rows of its summary. read: picture name -> uint8 (H, W, 3) RGB and labels uint8
+    (H, W).
     """
     kept = {one.name: one for one in records.kept}
-    outlined = 'regions' in summary
     frames = []
-    for number, row in enumerate(worst_pictures(summary['pictures'], count), 1):
-        picture = _drawn(records, kept[row['name']], read, outlined)
+    for number, row in enumerate(worst_pictures(pictures, count), 1):
+        picture = _drawn(records, kept[row['name']], read, measured)
         safe = ''.join(c if c.isalnum() else '_' for c in data)
         source = save_jpeg(folder, f'frames/{safe}_{number:02d}.jpg', picture, width=960)
-        frames.append(ShownFrame(data, source, _caption(row)))
+        caption = _sea_caption(row) if measured.sea is not None else _caption(row)
+        frames.append(ShownFrame(data, source, caption))
     return frames
 
 
-def _drawn(records: RecordSet, kept: Kept, read: ReadPicture, outlined: bool) -> UInt8Array:
-    """Return the overlay of a kept detection, with the labelled anomalies outlined."""
+def _drawn(records: RecordSet, kept: Kept, read: ReadPicture, measured: Measured) -> UInt8Array:
+    """Return a kept detection over its picture, with what people labelled outlined."""
     image, labels = read(kept.name)
     arrays: dict[str, Any] = records.load(kept)
-    picture = draw_overlay(unpack_detection(arrays, Frame(image, frame_id=kept.name)))
-    if outlined:
-        anomaly = np.ascontiguousarray(labels == 1).view(np.uint8)
-        contours, _ = cv2.findContours(anomaly, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(picture, contours, -1, LABEL_COLOR, max(2, picture.shape[0] // 270))
+    detection = unpack_detection(arrays, Frame(image, frame_id=kept.name))
+    if measured.sea is not None:
+        picture = _with_areas(image, sea_labels(detection, measured.sea))
+        return _outlined(picture, labels == OBSTACLE, SHORE_COLOR)
+    picture = draw_overlay(detection)
+    return _outlined(picture, labels == 1, LABEL_COLOR) if measured.regions else picture
+
+
+def _with_areas(image: UInt8Array, prediction: UInt8Array) -> UInt8Array:
+    """Return the picture tinted in the colours of obstacle, water and sky."""
+    return np.asarray(cv2.addWeighted(image, 0.55, coloured(prediction), 0.45, 0), np.uint8)
+
+
+def _outlined(picture: UInt8Array, area: BoolArray, color: tuple[int, int, int]) -> UInt8Array:
+    """Draw the outlines of an area into the picture."""
+    filled = np.ascontiguousarray(area).view(np.uint8)
+    contours, _ = cv2.findContours(filled, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(picture, contours, -1, color, max(2, picture.shape[0] // 270))
     return picture
 
 
@@ -81,4 +113,15 @@ def _caption(row: JsonDict) -> str:
         parts.append(f'{100 * row["anomaly_missed"]:.0f} % of their pixels missed')
     if row.get('normal_flagged') is not None:
         parts.append(f'{100 * row["normal_flagged"]:.1f} % of the normal pixels flagged')
+    return '; '.join(parts)
+
+
+def _sea_caption(row: JsonDict) -> str:
+    """Say what a sea picture's numbers are."""
+    parts = [f'picture {row["name"]}']
+    if row['objects']:
+        parts.append(f'{row["objects_found"]} of {row["objects"]} obstacles found')
+    parts.append(f'{row["false_alarms"]} false alarms on open water')
+    if row['mean_iou'] is not None:
+        parts.append(f'mIoU {100 * row["mean_iou"]:.0f} %')
     return '; '.join(parts)

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,19 @@ class Segments:
     names: dict[int, str]
 
 
+class Panoptic(Protocol):
+    """The segments of a list of pictures."""
+
+    def __call__(self, index: int) -> Segments:
+        """Return one picture's segments; DataError naming what is missing or wrong."""
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return what they are read from."""
+
+    def subset(self, indices: Sequence[int]) -> Panoptic:
+        """Return those of the pictures at `indices`, in that order."""
+
+
 @dataclass(frozen=True)
 class EvaluationSet:
     """
@@ -65,7 +79,7 @@ class EvaluationSet:
     source: str = ''
     track: str = ''
     classes: PictureList | None = None
-    panoptic: Callable[[int], Segments] | None = None
+    panoptic: Panoptic | None = None
     anomalous_pictures: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,12 +105,12 @@ class EvaluationSet:
 
     def subset(self, indices: Iterable[int]) -> EvaluationSet:
         """Return the set of the pictures at `indices`, in that order, with all that it has."""
-        chosen, panoptic = tuple(indices), self.panoptic
+        chosen = tuple(indices)
         return replace(
             self,
             pictures=self.pictures.subset(chosen),
             classes=self.classes.subset(chosen) if self.classes else None,
-            panoptic=(lambda index: panoptic(chosen[index])) if panoptic else None,
+            panoptic=self.panoptic.subset(chosen) if self.panoptic else None,
             anomalous_pictures=tuple(
                 self.anomalous_pictures[i] for i in chosen if self.anomalous_pictures
             ),

@@ -18,6 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ood_perception.errors import DataError
+from ood_perception.evaluation.lars import COLOURS
 
 from ..data import IGNORED, ClassMap, PictureList
 from .evaluation_set import EvaluationSet, SetEntry
@@ -26,7 +27,7 @@ from .panoptic import PanopticLabels
 
 CLASSES = ClassMap(
     ('obstacle', 'water', 'sky'),
-    ((247, 195, 37), (41, 167, 224), (90, 75, 164)),
+    COLOURS,
     {0: 0, 1: 1, 2: 2, 255: IGNORED},
 )
 LICENCE = 'see its site'

@@ -33,7 +33,7 @@ class PanopticLabels:
     def __call__(self, index: int) -> Segments:
         """Return one picture's segments; DataError naming the file that is missing or wrong."""
         name = self._names[index]
-        path = self._base / 'panoptic_masks' / f'{name}.png'
+        (path,) = self.files(index)
         blue_green_red = decoded(path, 'panoptic mask', cv2.IMREAD_COLOR).astype(np.int32)
         ids = blue_green_red @ np.array([65536, 256, 1], np.int32)
         segments, names = self._annotations
@@ -46,6 +46,14 @@ class PanopticLabels:
             raise DataError(f'{path} holds segments {unknown} that {self._json} does not know')
         ids[ids == void[1]] = 0
         return Segments(ids, known, names)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the mask's file; the JSON, which all pictures share, is not named."""
+        return (self._base / 'panoptic_masks' / f'{self._names[index]}.png',)
+
+    def subset(self, indices: Sequence[int]) -> PanopticLabels:
+        """Return those of the pictures at `indices`, in that order."""
+        return PanopticLabels(self._base, [self._names[index] for index in indices])
 
     @property
     def _json(self) -> Path:

@@ -20,11 +20,11 @@ from ...errors import ConfigError, DataError, ImageError
 from ...maps import OutputMaps
 from ...tracking import Tracker
 from ...types import Detection, Frame, JsonDict
+from ..progress import Progress
 from . import problems as kinds
 from .messages import Cdr
 from .model import Model
 from .problems import Problem, Problems
-from .progress import Progress
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
 from .scores import LabelledFrames

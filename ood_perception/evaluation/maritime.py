@@ -1,0 +1,186 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A sea set from a bundle's detections: labels of water, sky and obstacle, as LaRS measures them.
+
+The prediction is the bundle's label map; a flagged pixel counts as obstacle, whatever its label.
+Sets without segments of single obstacles get them from their labels (plain_segments).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..bundle.manifest import Manifest
+from ..errors import ConfigError
+from ..geometry import to_camera_nearest
+from ..settings import class_ids
+from ..types import Detection, JsonDict, UInt8Array
+from .bootstrap import RESAMPLES, resample_weights
+from .groups import group_record
+from .histograms import Float64Array
+from .lars import (
+    DYNAMIC_OBSTACLES,
+    OBSTACLE,
+    SKY,
+    STATIC_OBSTACLE,
+    WATER,
+    LarsFrame,
+    lars_frame,
+    lars_samples,
+    with_obstacles,
+)
+from .record import Arrays, RecordSet
+
+_FIELDS = tuple(field.name for field in fields(LarsFrame))
+_PER_CLASS = ('intersections', 'unions')
+
+
+@dataclass(frozen=True)
+class SeaClasses:
+    """Which of the bundle's classes are water and which are sky; all others are obstacles."""
+
+    water: tuple[str, ...] = ('Water', 'water')
+    sky: tuple[str, ...] = ('Sky', 'sky')
+
+    def table(self, manifest: Manifest) -> UInt8Array:
+        """Return uint8 (256,): class of the bundle -> OBSTACLE, WATER, SKY; else ConfigError."""
+        table = np.full(256, OBSTACLE, np.uint8)
+        names = [spec.name for spec in manifest.classes]
+        for value, wanted in ((WATER, self.water), (SKY, self.sky)):
+            chosen = [name for name in wanted if name in names]
+            if not chosen:
+                raise ConfigError(
+                    f'none of {list(wanted)} is a class of bundle {manifest.name}, which knows '
+                    f'{names}: name its water and sky with --water and --sky'
+                )
+            table[class_ids(manifest, chosen, 'water and sky')] = value
+        return table
+
+
+@dataclass(frozen=True)
+class Segments:
+    """
+    The single obstacles of one picture, in the form of LaRS.
+
+    panoptic: uint8 (H, W, 3) RGB; a segment's number is R + 256 G + 65536 B and R its category.
+    categories: number -> category of every segment.
+    """
+
+    panoptic: UInt8Array
+    categories: Mapping[int, int]
+
+
+def sea_labels(detection: Detection, table: UInt8Array) -> UInt8Array:
+    """Return uint8 (H, W) of OBSTACLE, WATER, SKY at the picture's size; table: SeaClasses."""
+    cells = with_obstacles(table[detection.labels], detection.mask)
+    return to_camera_nearest(cells, detection.geometry)
+
+
+def plain_segments(semantic: UInt8Array) -> Segments:
+    """
+    Tell single obstacles from the shore by the labels alone.
+
+    semantic: uint8 (H, W), OBSTACLE, WATER, SKY, IGNORED. An 8-connected piece of obstacle that
+    touches nothing but water (or ignored pixels) is a dynamic obstacle; one that touches the sky
+    is a static one, as the shore is: a ship on the horizon, too.
+    """
+    obstacle = (semantic == OBSTACLE).astype(np.uint8)
+    count, pieces = cv2.connectedComponents(obstacle, connectivity=8)
+    # What touches the sky: the pieces that a border of the sky, one pixel wide, runs over.
+    sky = cv2.dilate((semantic == SKY).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    static = np.zeros(count, bool)
+    static[np.unique(pieces[sky])] = True
+    panoptic = np.zeros((*semantic.shape, 3), np.uint8)
+    panoptic[(obstacle > 0) & static[pieces], 0] = STATIC_OBSTACLE
+    single = (obstacle > 0) & ~static[pieces]
+    category = DYNAMIC_OBSTACLES[0]
+    panoptic[single, 0] = category
+    panoptic[single, 1] = pieces[single] & 255
+    panoptic[single, 2] = pieces[single] >> 8
+    numbers = [category + 256 * n for n in range(1, count) if not static[n]]
+    return Segments(panoptic, dict.fromkeys(numbers, category))
+
+
+def maritime_counts(
+    detection: Detection, semantic: UInt8Array, segments: Segments | None, table: UInt8Array
+) -> Arrays:
+    """
+    Return one picture's LaRS counts as 'lars', int64 (15,).
+
+    semantic: uint8 (H, W), OBSTACLE, WATER, SKY, IGNORED. segments: None = plain_segments.
+    """
+    given = segments or plain_segments(semantic)
+    prediction = sea_labels(detection, table)
+    frame = lars_frame(prediction, semantic, given.panoptic, given.categories)
+    counts = [np.atleast_1d(getattr(frame, name)) for name in _FIELDS]
+    return {'lars': np.concatenate(counts).astype(np.int64)}
+
+
+def unpack_frame(arrays: Arrays) -> LarsFrame:
+    """Return the counts of maritime_counts."""
+    values: dict[str, Any] = {}
+    place = 0
+    for name in _FIELDS:
+        size = 3 if name in _PER_CLASS else 1
+        part = arrays['lars'][place : place + size]
+        values[name] = part if size > 1 else int(part[0])
+        place += size
+    return LarsFrame(**values)
+
+
+def maritime_values(records: RecordSet) -> dict[str, float]:
+    """Return every value of LarsMetrics."""
+    samples = maritime_samples(records, np.ones((1, len(records))))
+    return {name: float(values[0]) for name, values in samples.items()}
+
+
+def maritime_samples(records: RecordSet, weights: Float64Array) -> dict[str, Float64Array]:
+    """Return the same of R multisets of the pictures, (R,) each; weights: float64 (R, n)."""
+    return lars_samples([unpack_frame(arrays) for arrays in records], weights)
+
+
+def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonDict:
+    """
+    Return everything that is reported of a sea set.
+
+    segments: whether the set has segments of its own.
+    """
+    frames = [unpack_frame(arrays) for arrays in records]
+    weights = resample_weights(len(records), RESAMPLES, seed)
+    samples = lars_samples(frames, weights)
+    facts = {
+        'obstacles': sum(frame.found + frame.missed for frame in frames),
+        'found': sum(frame.found for frame in frames),
+        'false_alarms': sum(frame.alarms for frame in frames),
+        'segments': 'labelled' if segments else 'made of the labels',
+    }
+    return {
+        'groups': {
+            'maritime': group_record(maritime_values(records), samples, len(frames), facts)
+        },
+        'pictures': [
+            {'name': kept.name, 'sequence': kept.sequence, **_picture_row(frame)}
+            for kept, frame in zip(records.kept, frames, strict=True)
+        ],
+    }
+
+
+def _picture_row(frame: LarsFrame) -> JsonDict:
+    """Return what is said of one picture."""
+    obstacles = frame.found + frame.missed
+    present = frame.unions > 0
+    iou = frame.intersections[present] / frame.unions[present]
+    return {
+        'objects': obstacles,
+        'objects_found': frame.found,
+        'anomaly_missed': frame.missed / obstacles if obstacles else None,
+        'normal_flagged': frame.water_alarms / frame.water_pixels if frame.water_pixels else None,
+        'false_alarms': frame.alarms,
+        'mean_iou': float(iou.mean()) if iou.size else None,
+    }

@@ -1,0 +1,315 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""`trainer evaluate` on products, seas and towns: answers worked by hand, through the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip('torch')
+from bundles import COLORS, ODD, color_of, write_tiny_bundle
+from sets_on_disk import (
+    PATCH,
+    SEA_ANSWERS,
+    flat,
+    sea_scene,
+    write_lars,
+    write_png,
+    write_product,
+    write_town,
+)
+from test_evaluate import F32, evaluate
+
+from ood_perception.errors import DataError
+from ood_perception.evaluation.maritime import plain_segments
+from ood_perception.evaluation.open_set_pass import two_folds
+from trainer.datasets import open_set
+from trainer.datasets.streethazards import CLASSES
+from trainer.evaluate import main
+from trainer.measured_sets import checked_set
+
+FAINT, FAINTER = (140, 140, 140), (125, 125, 125)
+ROAD = COLORS['Road']
+
+
+@pytest.fixture(scope='module')
+def products(tmp_path_factory):
+    """Scores of the first one's pictures: defect > flawless > defect > flawless."""
+    root = tmp_path_factory.mktemp('products')
+    write_product(root, 'bottle', [ROAD, FAINT], [(ODD, 'left half'), (FAINTER, 'left half')])
+    write_product(root, 'cable', [ROAD, ROAD], [(ODD, 'all')])
+    return root
+
+
+@pytest.fixture(scope='module')
+def inspected(tiny_bundle, products, tmp_path_factory):
+    out = tmp_path_factory.mktemp('inspected')
+    return out, evaluate(tiny_bundle, products, ['mvtec/bottle', 'mvtec/cable'], out)
+
+
+def test_products_by_hand(inspected):
+    """
+    Bottle: N pixels a picture, each picture one tie. Image AUROC: 3 of 4 pairs.
+
+    Pixel AUROC: N/2 defect pixels above N/2 + N + N of 3 N normal ones with N/2 tied to each
+    half. AUPRO to 0.3: PRO rises to 1/2 over FPR 0 to 1/6 and stays there until FPR 1/2.
+    """
+    sets = inspected[1]['runs'][0]['sets']
+    values = sets['mvtec/bottle']['groups']['inspection']['values']
+    assert values['image_auroc'] == pytest.approx(0.75)
+    assert values['pixel_auroc'] == pytest.approx((2.75 + 1.25) / 6)
+    assert values['aupro'] == pytest.approx((1 / 24 + 0.5 * (0.3 - 1 / 6)) / 0.3)
+    perfect = sets['mvtec/cable']['groups']['inspection']['values']
+    assert list(perfect.values()) == pytest.approx([1, 1, 1])
+
+
+def test_the_products_mean_stands_in_every_form_of_the_report(inspected):
+    out = inspected[0]
+    text = (out / 'results.md').read_text()
+    assert '| tiny | mean of 2 | 87.5 | 83.3 | 68.1 |' in text
+    page = (out / 'index.html').read_text()
+    for words in ('Products', 'AUPRO', 'mean of 2', '2 defective and 2 flawless pictures'):
+        assert words in page, words
+    with (out / 'results.csv').open() as file:
+        rows = [r for r in csv.DictReader(file) if r['region'] == 'inspection']
+    assert {row['metric'] for row in rows} == {'image_auroc', 'pixel_auroc', 'aupro'}
+    aupro = next(row for row in rows if row['metric'] == 'aupro')
+    assert float(aupro['bound_low']) <= float(aupro['value']) <= float(aupro['bound_high'])
+
+
+def test_products_are_scored_whole(inspected):
+    """The tiny bundle's ground would leave the defects out."""
+    one = inspected[1]['runs'][0]['sets']['mvtec/cable']
+    assert (one['scored'], list(one['regions'])) == ('none', ['image'])
+    assert one['objects']['all'][0]['inside'] == 1.0
+
+
+def test_a_limit_cuts_everything_that_a_set_knows_of_its_pictures(tiny_bundle, products, tmp_path):
+    data = checked_set(open_set('mvtec/bottle', products), 3)
+    assert data.anomalous_pictures == (False, False, True)
+    values = evaluate(tiny_bundle, products, ['mvtec/bottle'], tmp_path, '--limit', '3')
+    group = values['runs'][0]['sets']['mvtec/bottle']['groups']['inspection']
+    assert group['values']['image_auroc'] == 1.0  # the second defect is left out
+    assert group['facts']['defective_pictures'] == 1
+
+
+def test_a_defect_without_a_mask_is_told(tiny_bundle, tmp_path):
+    base = write_product(tmp_path, 'nut', [ROAD], [(ODD, 'all')])
+    write_png(base / 'ground_truth/scratch/000_mask.png', np.zeros((56, 84), np.uint8))
+    with pytest.raises(DataError, match=r'000_mask\.png marks no defect'):
+        evaluate(tiny_bundle, tmp_path, ['mvtec/nut'], tmp_path / 'out')
+
+
+SEA = ('--false-alarm-rate', '0.1')
+
+
+@pytest.fixture(scope='module')
+def sea_bundle(tmp_path_factory):
+    return write_tiny_bundle(
+        tmp_path_factory.mktemp('sea') / 'sea',
+        height=112,
+        width=168,
+        classes=('Water', 'Sky', 'Car'),
+        in_distribution=('Water', 'Sky'),
+        ground_classes=('Water',),
+        upsampling=1,
+    )
+
+
+@pytest.fixture(scope='module')
+def sailed(sea_bundle, tmp_path_factory):
+    out = tmp_path_factory.mktemp('sailed')
+    write_lars(out / 'data')
+    return out, evaluate(sea_bundle, out / 'data', ['lars/val'], out, *SEA)
+
+
+def test_a_sea_by_hand(sailed):
+    group = sailed[1]['runs'][0]['sets']['lars/val']['groups']['maritime']
+    for name, value in SEA_ANSWERS.items():
+        assert group['values'][name] == pytest.approx(value), name
+    # The water more than 10 pixels from shore and boats, and the strange patch in it.
+    assert 196 / group['values']['false_positive_rate'] == pytest.approx(
+        60 * 168 - 2 * 34 * 34, abs=1e-6
+    )
+    facts = group['facts']
+    assert (facts['found'], facts['obstacles'], facts['false_alarms']) == (2, 4, 2)
+    assert group['intervals']['quality'] == pytest.approx([SEA_ANSWERS['quality']] * 2)
+
+
+def test_a_sea_stands_in_every_form_of_the_report(sailed):
+    out = sailed[0]
+    text = (out / 'results.md').read_text()
+    assert f'| sea | {100 * SEA_ANSWERS["quality"]:.1f} [' in text
+    page = (out / 'index.html').read_text()
+    for words in ('found 2 of 4 obstacles with 2 false alarms', 'water edge, mu', 'Worst frames'):
+        assert words in page, words
+    with (out / 'results.csv').open() as file:
+        rows = {r['metric']: r for r in csv.DictReader(file) if r['region'] == 'maritime'}
+    assert float(rows['edge_accuracy']['value']) == pytest.approx(SEA_ANSWERS['edge_accuracy'])
+    assert (out / 'frames' / 'lars_val_01.jpg').is_file()
+
+
+def test_a_pixel_that_is_not_flagged_keeps_its_label(sea_bundle, sailed, tmp_path):
+    """At the strictest rate the strange patches are water: no boat, no false alarm."""
+    root = sailed[0] / 'data'
+    got = evaluate(sea_bundle, root, ['lars/val'], tmp_path, '--false-alarm-rate', '0.0001')
+    facts = got['runs'][0]['sets']['lars/val']['groups']['maritime']['facts']
+    assert (facts['found'], facts['false_alarms']) == (0, 0)
+
+
+def test_two_bundles_at_sea_are_compared(sea_bundle, sailed, tmp_path):
+    """One of them has never seen sky: it takes it for an obstacle."""
+    blind = write_tiny_bundle(
+        tmp_path / 'blind', height=112, width=168, classes=('Water', 'Sky', 'Car'),
+        in_distribution=('Water',), ground_classes=('Water',), upsampling=1,
+    )  # fmt: skip
+    words = ['--data', 'lars/val', '--root', str(sailed[0] / 'data'), *F32, *SEA]
+    out = tmp_path / 'out'
+    assert main([str(sea_bundle), str(blind), *words, '--out', str(out)]) == 0
+    (row,) = json.loads((out / 'results.json').read_text())['comparisons']
+    assert (row['group'], row['metrics']['pictures']) == ('maritime', 2)
+    sky = row['metrics']['iou_sky']
+    assert (sky['first'], sky['second'], sky['resolved']) == (1.0, 0.0, True)
+    assert not row['metrics']['recall']['resolved']
+    assert 'sea is better, +100.0' in (out / 'index.html').read_text()
+    both = tmp_path / 'both'
+    main(['--compare', str(sailed[0]), str(out), '--out', str(both)])
+    assert 'Obstacles on water' in (both / 'comparison.md').read_text()
+
+
+def test_single_obstacles_of_plain_labels():
+    """Afloat: dynamic. Touching the sky, as shore and horizon do: static."""
+    _, semantic, panoptic = sea_scene()
+    got = plain_segments(semantic)
+    assert len(got.categories) == 2
+    assert (got.panoptic[..., 0] == 1).sum() == (panoptic[..., 0] == 1).sum()
+    assert ((got.panoptic[..., 0] == 11) == (panoptic[..., 0] == 11)).all()
+    numbers = got.panoptic.astype(int) @ [1, 256, 65536]
+    assert set(np.unique(numbers)) == {0, 1, *got.categories}
+    ship = semantic.copy()
+    ship[28:42] = 1  # no quay: the sky ends at the water
+    ship[28:35, 100:110] = 0
+    assert (plain_segments(ship).panoptic[30, 105] == (1, 0, 0)).all()
+
+
+NAMES = CLASSES.names
+BUILDING, STREET, ANOMALY = NAMES.index('building'), NAMES.index('road'), 14
+
+
+@pytest.fixture(scope='module')
+def towns(tmp_path_factory):
+    """
+    In each town one picture of anomalies alone and one without; t5 has a wrong patch of road.
+
+    The anomalies of t6 are weaker than those of t5 and look like buildings. Scores are
+    interpolated between patches, so no picture holds both kinds.
+    """
+    root = tmp_path_factory.mktemp('towns')
+    road, building = color_of('road'), color_of('building')
+    weak, strong = beside(building, 60), beside(building, 125)
+    write_town(root, 't5', 1, [[strong] * 6] * 4, [[ANOMALY] * 6] * 4)
+    houses, streets = [[building] * 6] * 2, [[road] * 6, [*[road] * 5, building]]
+    known = [[BUILDING + 2] * 6] * 2 + [[STREET + 2] * 6] * 2
+    write_town(root, 't5', 2, [*houses, *streets], known)
+    write_town(root, 't6', 1, [[weak] * 6] * 4, [[ANOMALY] * 6] * 4)
+    write_town(root, 't6', 2, [[road] * 6] * 4, [[STREET + 2] * 6] * 4)
+    return root
+
+
+def beside(color, step):
+    """Return a colour that differs in the first channel."""
+    red, *others = color
+    return (red + step if red < 128 else red - step, *others)
+
+
+@pytest.fixture(scope='module')
+def town_bundle(tmp_path_factory):
+    return write_tiny_bundle(
+        tmp_path_factory.mktemp('town') / 'town',
+        classes=NAMES, in_distribution=NAMES, ground_classes=('road', 'sidewalk'), upsampling=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def visited(town_bundle, towns, tmp_path_factory):
+    out = tmp_path_factory.mktemp('visited')
+    return out, evaluate(town_bundle, towns, ['streethazards/test'], out)
+
+
+def test_open_set_by_hand(visited):
+    """
+    In patches. t5 at t6's threshold: all anomalies unknown; road 11 of 12, building 12 of 13.
+
+    t6 at t5's threshold, which is higher: no anomaly is unknown, 24 are building: IoU 0; road 1.
+    """
+    group = visited[1]['runs'][0]['sets']['streethazards/test']['groups']['open_set']
+    closed = (35 / 36 + 12 / 13) / 2
+    opened = ((11 / 12 + 12 / 13) / 2 + (0 + 1) / 2) / 2
+    assert group['values']['mean_iou'] == pytest.approx(closed)
+    assert group['values']['open_mean_iou'] == pytest.approx(opened)
+    assert group['values']['lost'] == pytest.approx(closed - opened)
+    first, second = group['facts']['folds']
+    assert (first['sequences'], second['sequences']) == (['t5'], ['t6'])
+    assert first['threshold'] < second['threshold']
+    classes = {row['name']: row for row in group['facts']['classes']}
+    assert classes['building']['open_iou'] == pytest.approx(12 / (13 + 24))
+    page = (visited[0] / 'index.html').read_text()
+    assert 'mIoU, open' in page
+    assert 'threshold (surprisal), from the other half' in page
+
+
+def test_other_classes_have_no_open_set_number_and_the_page_says_so(tiny_bundle, towns, tmp_path):
+    got = evaluate(tiny_bundle, towns, ['streethazards/test'], tmp_path)
+    one = got['runs'][0]['sets']['streethazards/test']
+    assert one['groups'] == {}
+    assert 'the bundle knows Road, Pavement, Sky' in one['notes'][0]
+    assert 'Open-set mean IoU is left out' in (tmp_path / 'index.html').read_text()
+
+
+def test_halves_keep_sequences_whole():
+    assert two_folds(['a', 'a', 'b']).tolist() == [0, 0, 1]
+    assert two_folds(['a', 'b', 'b', 'b', 'c']).tolist() == [0, 0, 0, 0, 1]
+    assert two_folds(['a'] * 4).tolist() == [0, 0, 1, 1]
+    assert two_folds(['a']).tolist() == [0]
+
+
+def test_the_leaderboards_rules_by_hand(tiny_bundle, tmp_path):
+    """
+    A band of 28 rows across the road: every anomaly pixel above every normal one.
+
+    The threshold is the lowest anomaly score, and the benchmark flags score > it: the row that
+    has it is lost, 27 of 28 are left.
+    """
+    labels = np.zeros((56, 84), np.uint8)
+    labels[28:] = 1
+    picture = flat(56, 84, ROAD)
+    picture[28:] = ODD
+    folder = tmp_path / 'road_obstacle_dev'
+    for number, (image, truth) in enumerate([(picture, labels), (flat(56, 84, ROAD), 0 * labels)]):
+        write_png(folder / f'images/{number}.png', image)
+        write_png(folder / f'labels/{number}.png', truth)
+    words = ('--variant', 'smiyc')
+    got = evaluate(tiny_bundle, tmp_path, ['road_obstacle_dev'], tmp_path / 'out', *words)
+    group = got['runs'][0]['sets']['road_obstacle_dev']['groups']['smiyc']
+    values = group['values']
+    for name in ('average_precision', 'auroc', 'best_f1', 'ppv', 'mean_f1'):
+        assert values[name] == 1.0, name
+    assert values['fpr95'] == 0.0
+    assert values['siou'] == pytest.approx(27 / 28)
+    assert group['facts']['track'] == 'ObstacleTrack'
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    assert 'As the SegmentMeIfYouCan leaderboard computes it' in page
+    text = (tmp_path / 'out' / 'results.md').read_text()
+    assert '| sIoU | PPV | mean F1 |' in text
+
+
+def test_patches_are_whole():
+    """The scenes above are made of whole patches, so no score lies between two areas."""
+    picture, semantic, _ = sea_scene()
+    for pixels in (picture, semantic):
+        blocks = pixels.reshape(8, PATCH, 12, PATCH, -1)
+        assert (blocks == blocks[:, :1, :, :1]).all()

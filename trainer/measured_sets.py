@@ -1,0 +1,232 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One opened data set as `trainer evaluate` measures it: pictures, what is kept, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.exact import exact_metrics
+from ood_perception.evaluation.loading import PictureTask
+from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
+from ood_perception.evaluation.measure import (
+    ANOMALY,
+    CLOSED_SET,
+    INSPECTION,
+    MARITIME,
+    Measured,
+)
+from ood_perception.evaluation.open_set_pass import open_set_group, open_set_truth
+from ood_perception.evaluation.record import RecordSet
+from ood_perception.evaluation.reports import plain
+from ood_perception.evaluation.results import skipped_record
+from ood_perception.evaluation.second_pass import component_summary, smiyc_group
+from ood_perception.evaluation.summary import anomaly_summary, promise_summary
+from ood_perception.pipeline import Pipeline, Settings
+from ood_perception.roi import RoiSettings
+
+from .datasets import EvaluationSet
+
+UInt8Array = npt.NDArray[np.uint8]
+ANOMALY_KINDS = (ANOMALY, INSPECTION)
+# Kinds whose pictures have no ground that could be told from the rest: all of it is scored.
+WHOLE_PICTURE = (INSPECTION, MARITIME)
+VARIANTS = ('smiyc',)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """
+    What is measured beside the usual.
+
+    limit: first pictures of each set only, 0 = all. exact: metrics without binning, too.
+    variants: of VARIANTS. seed: of the bootstrap. sea: water and sky of the bundle.
+    roi_given: the settings' region of interest was asked for and holds for every set.
+    """
+
+    limit: int = 0
+    exact: bool = False
+    variants: tuple[str, ...] = ()
+    seed: int = 0
+    sea: SeaClasses = field(default_factory=SeaClasses)
+    roi_given: bool = False
+
+
+def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
+    """Return the set, cut to `limit` pictures; ConfigError for one without labels."""
+    if not data.labelled:
+        raise ConfigError(f'{data.name} has no labels: it can be submitted, not evaluated')
+    return data.subset(range(min(limit, len(data)))) if limit else data
+
+
+def settings_of(data: EvaluationSet, settings: Settings, extras: Extras) -> Settings:
+    """Return the settings for a set: products and seas are scored whole unless told otherwise."""
+    if data.kind not in WHOLE_PICTURE or extras.roi_given:
+        return settings
+    return replace(settings, roi=RoiSettings('none'))
+
+
+def measured_set(data: EvaluationSet, pipeline: Pipeline, sea: SeaClasses) -> Measured:
+    """Return how a set is measured; ConfigError where the bundle does not know its classes."""
+    if data.kind in ANOMALY_KINDS:
+        return Measured(data.kind, data.roi == 'image')
+    manifest = pipeline.manifest
+    names = tuple(spec.name for spec in manifest.classes)
+    same = names == data.pictures.classes.names
+    if data.kind == MARITIME:
+        return Measured(MARITIME, classes=len(names) if same else 0, sea=sea.table(manifest))
+    if not same:
+        raise ConfigError(
+            f'bundle {manifest.name} knows {list(names)}, the pictures are labelled with '
+            f'{list(data.pictures.classes.names)}: the promise needs the same classes'
+        )
+    return Measured(CLOSED_SET, classes=len(names))
+
+
+def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
+    """Return one task a picture."""
+    pictures, panoptic = data.pictures, data.panoptic
+
+    def task(index: int) -> PictureTask:
+        files = (pictures.images[index], pictures.labels[index])
+        if panoptic:
+            files += panoptic.files(index)
+        return PictureTask(
+            pictures.names[index],
+            pictures.sequences[index],
+            files,
+            lambda: _read(data, index),
+            (lambda: _segments(data, index)) if panoptic else None,
+        )
+
+    return [task(index) for index in range(len(data))]
+
+
+def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
+    """Read a picture and its labels; DataError also for a defect that nobody has drawn."""
+    image, labels = data.pictures.read(index)
+    if data.anomalous_pictures and data.anomalous_pictures[index] != (labels == 1).any():
+        raise DataError(
+            f'{data.pictures.labels[index]} marks no defect, but its picture lies among the '
+            'defective ones: unpack the product anew'
+        )
+    return image, labels
+
+
+def _segments(data: EvaluationSet, index: int) -> Segments:
+    """Return a sea picture's segments as LaRS writes them."""
+    assert data.panoptic is not None
+    found = data.panoptic(index)
+    planes = [found.ids >> shift & 255 for shift in (0, 8, 16)]
+    return Segments(np.stack(planes, axis=-1).astype(np.uint8), found.categories)
+
+
+def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:
+    """Return what reads a picture and its labels by name."""
+    pictures, places = data.pictures, _places(data)
+    return lambda name: pictures.read(places[name])
+
+
+def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
+    """Return what reads a picture and the labels of its known classes and anomalies."""
+    places = _places(data)
+
+    def read(name: str) -> tuple[UInt8Array, UInt8Array]:
+        assert data.classes is not None
+        image, anomaly = data.pictures.read(places[name])
+        _, classes = data.classes.read(places[name])
+        return image, open_set_truth(anomaly, classes, known)
+
+    return read
+
+
+def _places(data: EvaluationSet) -> dict[str, int]:
+    return {name: index for index, name in enumerate(data.pictures.names)}
+
+
+def summary_of(
+    pipeline: Pipeline,
+    data: EvaluationSet,
+    measured: Measured,
+    records: RecordSet,
+    folder: Path,
+    extras: Extras,
+) -> dict[str, Any]:
+    """Return everything that is reported of a run on a set; folder: of its records."""
+    manifest = pipeline.manifest
+    result: dict[str, Any] = {
+        'title': data.title,
+        'kind': data.kind,
+        'roi': data.roi,
+        'scored': pipeline.settings.roi.mode,
+        'licence': data.licence,
+        'count': len(records),
+        'skipped': skipped_record(records.skipped),
+        'groups': {},
+        'notes': [],
+    }
+    if measured.regions:
+        result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
+        _second_pass(result, data, records, folder, extras)
+        _add_open_set(result, pipeline, data, records, extras.seed)
+        return result
+    if measured.classes:
+        names = [spec.name for spec in manifest.classes]
+        chosen = pipeline.settings.in_distribution or manifest.in_distribution
+        result |= promise_summary(records, names, chosen, extras.seed)
+    if data.kind == MARITIME:
+        result |= maritime_summary(records, data.panoptic is not None, extras.seed)
+    return result
+
+
+def _second_pass(
+    summary: dict[str, Any],
+    data: EvaluationSet,
+    records: RecordSet,
+    folder: Path,
+    extras: Extras,
+) -> None:
+    """Add what needs the labels again: a track's components, variants, exact pixel metrics."""
+    regions, read = summary['regions'], picture_reader(data)
+    threshold = next(iter(regions.values()))['best_f1_threshold']
+    if data.track and threshold is not None:
+        summary['components'] = component_summary(
+            records, read, data.track, threshold, extras.seed
+        )
+    if 'smiyc' in extras.variants and data.kind == ANOMALY:
+        summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
+    for region, record in regions.items() if extras.exact else ():
+        values = exact_metrics(records, read, region, folder)
+        lost = record['positives'] / max(1, record['positives'] + record['missed'])
+        values['average_precision_missed'] = values['average_precision'] * lost
+        for name, value in values.items():
+            record[name] = plain(value)
+            record['bounds'][name] = [plain(value), plain(value)]
+
+
+def _add_open_set(
+    summary: dict[str, Any],
+    pipeline: Pipeline,
+    data: EvaluationSet,
+    records: RecordSet,
+    seed: int,
+) -> None:
+    """Add the open-set mean IoU where the set labels the classes that the bundle knows."""
+    if data.classes is None:
+        return
+    names = [spec.name for spec in pipeline.manifest.classes]
+    if tuple(names) != data.classes.classes.names:
+        summary['notes'].append(
+            f'Open-set mean IoU is left out: the set labels '
+            f'{", ".join(data.classes.classes.names)}; the bundle knows {", ".join(names)}.'
+        )
+        return
+    read = _open_set_reader(data, len(names))
+    summary['groups']['open_set'] = open_set_group(records, read, names, seed)
