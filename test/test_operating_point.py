@@ -155,6 +155,83 @@ def test_a_bag_gives_the_same_counts_as_its_pictures(tiny_bundle, clean, tmp_pat
         run(tiny_bundle, tmp_path / 'bag', tmp_path / 'c', '--labels', str(clean))
 
 
+PARAMETERS = """
+/**:
+  ros__parameters:
+    engine: onnxruntime
+    hysteresis_rate: {hysteresis}
+    roi:
+      mode: {mode}
+      polygons: {polygons}
+      ignore_polygons: {ignored}
+"""
+
+
+def parameter_file(path, hysteresis=0.0, mode='ground', polygons='', ignored=''):
+    """Write a parameter file of the node."""
+    path.write_text(PARAMETERS.format(
+        hysteresis=hysteresis, mode=mode, polygons=[polygons], ignored=[ignored]
+    ))  # fmt: skip
+    return '--params', str(path)
+
+
+BONNET = '0.5,0.5 0.67,0.5 0.67,0.75 0.5,0.75'  # BOX as shares of the picture
+ELSEWHERE = '0,0.5 0.3,0.5 0.3,1 0,1'
+
+
+@pytest.mark.parametrize(
+    ('words', 'count'),
+    [
+        ({}, 2),
+        ({'ignored': BONNET}, 0),
+        ({'ignored': ELSEWHERE}, 2),
+        ({'mode': 'polygon', 'polygons': ELSEWHERE}, 0),
+    ],
+)
+def test_the_nodes_polygons_decide_what_counts(tiny_bundle, clean, tmp_path, words, count):
+    given = parameter_file(tmp_path / 'node.yaml', **words)
+    _, got = run(tiny_bundle, clean, tmp_path / 'out', '--wanted', '9/frame', *given)
+    assert got['rates']['mean'][1][0] * 50 == pytest.approx(count)
+    assert got['roi'] == words.get('mode', 'ground')
+
+
+def test_polygons_of_a_named_camera_hold_for_its_pictures(tiny_bundle, clean, tmp_path):
+    given = parameter_file(tmp_path / 'node.yaml', ignored=f'front: {BONNET}')
+    wish = ['--wanted', '9/frame', *given]
+    with pytest.raises(ConfigError, match=r"cameras \['front'\]: say with --camera"):
+        run(tiny_bundle, clean, tmp_path / 'out', *wish)
+    with pytest.raises(ConfigError, match=r"--camera rear: --params names \['front'\]"):
+        run(tiny_bundle, clean, tmp_path / 'out', *wish, '--camera', 'rear')
+    _, got = run(tiny_bundle, clean, tmp_path / 'out', *wish, '--camera', 'front')
+    assert got['rates']['mean'][1][0] == 0
+
+
+def test_hysteresis_removes_what_is_nowhere_strange_enough(tiny_bundle, tmp_path):
+    """A pale square: surprisal 2.9 at its strangest cell, (9/16)^2 of that of its colour."""
+    images = tmp_path / 'clean' / 'images'
+    images.mkdir(parents=True)
+    for number in range(10):
+        picture = road_picture(HEIGHT, WIDTH, BOX, color=(230, 200, 200), seed=number)
+        cv2.imwrite(str(images / f'a_{number:04}.png'), picture[..., ::-1])
+    counts = {}
+    for rate in (0.0, 0.005, 1e-6):
+        given = parameter_file(tmp_path / f'{rate}.yaml', hysteresis=f'{rate:.7f}')
+        status, got = run(tiny_bundle, images, tmp_path / f'{rate}', '--wanted', '9/frame', *given)
+        assert status == 0
+        counts[rate] = got['rates']['mean'][1][0]
+        pasted = yaml.safe_load(got['answer'][got['answer'].index('/**:') :])
+        assert pasted['/**']['ros__parameters'].get('hysteresis_rate', 0.0) == rate
+    assert counts == {0.0: 1, 0.005: 1, 1e-6: 0}
+
+
+def test_the_command_line_comes_before_the_file(tiny_bundle, clean, tmp_path):
+    given = parameter_file(tmp_path / 'node.yaml', mode='labels')
+    _, got = run(
+        tiny_bundle, clean, tmp_path / 'out', '--wanted', '9/frame', *given, '--roi', 'none'
+    )
+    assert got['roi'] == 'none'
+
+
 @pytest.mark.parametrize(
     ('arguments', 'text'),
     [

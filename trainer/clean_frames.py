@@ -35,7 +35,8 @@ class CleanFrames:
 
     name: for reports. count: frames, an upper limit for a bag. fps: of the recording, 0 = not
     known. labelled: whether true class ids come with the frames. frames: a fresh iterator over
-    (frame, labels uint8 (H, W) or None); the frame's camera is its drive or camera.
+    (frame, labels uint8 (H, W) or None); the frame's camera is its drive or camera. cameras: those
+    of a bag, () where frames are named after their drive.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CleanFrames:
     fps: float
     labelled: bool
     frames: Callable[[], Iterator[Item]]
+    cameras: tuple[str, ...] = ()
 
 
 def open_clean(
@@ -139,7 +141,8 @@ def _bag(path: Path) -> CleanFrames:
                 yield cdr.frame(content, named[message.topic]), None
 
     count = sum(camera.count for camera in cameras)
-    return CleanFrames(f'bag {path}', count, fps, False, frames)
+    names = tuple(camera.camera for camera in cameras)
+    return CleanFrames(f'bag {path}', count, fps, False, frames, names)
 
 
 def _bag_fps(bag: Bag, topic: str) -> float:

@@ -15,29 +15,29 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import Manifest
-from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.engines import ENGINES, create_engine
-from ood_perception.engines.base import EngineOptions
+from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.alarm_rates import AlarmRates, Wanted, alarm_rates
 from ood_perception.evaluation.alarms import PATCHES, RATES, AlarmCounter, normal_cells
+from ood_perception.evaluation.bags.model import Model, open_model, read_parameters
 from ood_perception.geometry import geometry_for
-from ood_perception.pipeline import Pipeline, Settings
-from ood_perception.roi import MODES, RoiSettings
+from ood_perception.pipeline import Pipeline
+from ood_perception.roi import MODES, CameraPolygons, RoiSettings
 from ood_perception.settings import chosen_classes
 from ood_perception.tracking import Persistence
 from ood_perception.types import Frame
 
 from .clean_frames import CleanFrames, open_clean
-from .operating_point_report import Answer, answer, write_report
+from .operating_point_answer import Answer, answer
+from .operating_point_report import write_report
 
 _TELL_EVERY = 50
+_DRAWN = ('polygon', 'mask')  # need a drawing, which parameter files hold
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def count_source(pipeline: Pipeline, source: CleanFrames, grid: Grid, block: int
     manifest = pipeline.manifest
     names = [spec.name for spec in manifest.classes]
     chosen = [names.index(name) for name in chosen_classes(manifest, pipeline.settings)]
-    counter = AlarmCounter(grid.rates, grid.areas, grid.persistence)
+    hysteresis = pipeline.settings.hysteresis_rate
+    counter = AlarmCounter(grid.rates, grid.areas, grid.persistence, hysteresis)
     for number, (frame, labels) in enumerate(source.frames(), start=1):
         detection = pipeline.run([frame])[0]
         normal = None
@@ -99,14 +100,62 @@ def parser() -> argparse.ArgumentParser:
     add('--rates', nargs='+', type=float, default=RATES, help='false-alarm rates of the grid')
     add('--areas', nargs='+', type=float, default=(), help='minimum areas in camera pixels; '
         f'default: {", ".join(f"{p:g}" for p in PATCHES)} patches')  # fmt: skip
+    add('--params', type=Path, metavar='YAML', help="the node's parameter file: bundle, classes, "
+        'region with its polygons, hysteresis, persistence; options here come first')  # fmt: skip
+    add('--camera', default='', help='of --params: the camera that took the pictures')
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    add('--roi', default='ground', choices=[m for m in MODES if m != 'polygon'])
-    add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16, int8')
+    add('--roi', choices=[m for m in MODES if m not in _DRAWN], help='default: ground')
+    add('--engine', choices=('auto', *ENGINES), help='default: auto')
+    add('--precision', help='auto (default), f32, bf16, int8')
     add('--threads', type=int, default=0, help='0: all cores')
     add('--weights', default='', help="origin of the backbone's weights")
     add('--out', type=Path, default=Path('out/operating_point'), help='folder of the report')
     return result
+
+
+def parameter_values(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the node's parameters: those of --params, what the command line says before them."""
+    values = read_parameters(options.params) if options.params else {}
+    given = {
+        'bundle': options.bundle,
+        'weights': options.weights,
+        'engine': options.engine,
+        'precision': options.precision,
+        'threads': options.threads,
+        'in_distribution': tuple(options.in_distribution),
+        'roi.mode': options.roi,
+    }
+    return values | {name: value for name, value in given.items() if value}
+
+
+def region_for(roi: RoiSettings, source: CleanFrames, camera: str) -> RoiSettings:
+    """
+    Return the region of interest with what holds for the source's camera.
+
+    Frames of pictures are named after their drive, not after the camera that polygons and masks
+    name. Raises ConfigError where it is not known which camera took them.
+    """
+    named = {*roi.polygons, *roi.ignore_polygons, *roi.masks} - {''}
+    if camera and camera not in named:
+        raise ConfigError(f'--camera {camera}: --params names {sorted(named) or "no camera"}')
+    if not named or (not camera and named <= {*source.cameras}):
+        return roi
+    if not camera:
+        raise ConfigError(
+            f'--params has polygons or masks of the cameras {sorted(named)}: say with --camera '
+            f'which of them took {source.name}'
+        )
+    mask = roi.masks.get(camera, roi.masks.get(''))
+    return replace(
+        roi,
+        polygons=_of_camera(roi.polygons, camera),
+        ignore_polygons=_of_camera(roi.ignore_polygons, camera),
+        masks={} if mask is None else {'': mask},
+    )
+
+
+def _of_camera(polygons: CameraPolygons, camera: str) -> CameraPolygons:
+    return {'': (*polygons.get('', ()), *polygons.get(camera, ()))}
 
 
 def run(options: argparse.Namespace) -> Answer:
@@ -117,10 +166,17 @@ def run(options: argparse.Namespace) -> Answer:
         persistence = Persistence(options.persistence[1], options.persistence[0])
     if options.fps < 0:
         raise ConfigError(f'--fps {options.fps:g}: give frames a second above 0')
-    bundle = complete(
-        load_bundle(options.bundle or default_bundle_path()), options.weights or None
-    )
-    manifest = bundle.manifest
+    model = open_model(parameter_values(options), lambda text: print(text, file=sys.stderr))
+    with model.engine:
+        if persistence is None and model.persistence.active:
+            persistence = model.persistence
+        return _answer(options, model, wanted, persistence)
+
+
+def _answer(
+    options: argparse.Namespace, model: Model, wanted: Wanted, persistence: Persistence | None
+) -> Answer:
+    manifest, pipeline = model.bundle.manifest, model.pipeline
     root = options.root or Path(os.environ.get('OOD_DATA', '.'))
     names = tuple(spec.name for spec in manifest.classes)
     texts = [options.clean, *([options.check] if options.check else [])]
@@ -128,24 +184,25 @@ def run(options: argparse.Namespace) -> Answer:
     fps = options.fps or sources[0].fps or 10.0
     patch = patch_area(manifest, next(sources[0].frames())[0])
     grid = Grid(tuple(options.rates), tuple(options.areas) or usual_areas(patch), persistence)
-    engine_options = EngineOptions(options.engine, options.precision, options.threads)
-    with create_engine(bundle, engine_options) as engine:
-        settings = Settings(
-            in_distribution=tuple(options.in_distribution), roi=RoiSettings(mode=options.roi)
-        )
-        pipeline = Pipeline(bundle, engine, settings)
-        measured = [count_source(pipeline, source, grid, options.block) for source in sources]
-        chosen = chosen_classes(manifest, settings)
-    result = answer(measured[0], wanted, fps, patch, persistence)
+    settings, measured = pipeline.settings, []
+    for source in sources:
+        roi = region_for(settings.roi, source, options.camera)
+        pipeline.settings = replace(settings, roi=roi)
+        measured.append(count_source(pipeline, source, grid, options.block))
+    hysteresis = settings.hysteresis_rate
+    result = answer(measured[0], wanted, fps, patch, persistence, hysteresis)
     facts: dict[str, Any] = {
         'bundle': manifest.name,
-        'bundle_sha256': bundle.sha256,
+        'bundle_sha256': model.bundle.sha256,
         'clean': sources[0].name,
         'labels': sources[0].labelled,
-        'in_distribution': list(chosen),
-        'roi': options.roi,
+        'in_distribution': list(chosen_classes(manifest, settings)),
+        'roi': settings.roi.mode,
+        'parameters': str(options.params) if options.params else None,
+        'camera': options.camera or None,
+        'hysteresis_rate': hysteresis,
         'fps': fps,
-        'persistence': options.persistence,
+        'persistence': [persistence.required, persistence.window] if persistence else None,
     }
     checked = (sources[1].name, measured[1]) if options.check else None
     write_report(options.out, facts, measured[0], result, checked)

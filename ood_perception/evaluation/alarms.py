@@ -14,7 +14,7 @@ from ..errors import ConfigError, DataError
 from ..geometry import camera_area_of_cell, labels_to_grid, to_network
 from ..postprocess import (
     Components,
-    find_components,
+    make_mask,
     obstacle_order,
     obstacles_of,
     surprisal_threshold,
@@ -63,12 +63,14 @@ class AlarmCounter:
         rates: Sequence[float] = RATES,
         areas: Sequence[float] = (0.0,),
         persistence: Persistence | None = None,
+        hysteresis_rate: float = 0.0,
     ) -> None:
         """
         Prepare for one pass over the frames.
 
         rates, areas: see AlarmCounts, sorted here. persistence: count each obstacle once, when
         it is announced; frames of a camera must then be consecutive. None: every frame anew.
+        hysteresis_rate: as in Settings; rates that are not looser have no such test.
         Raises ConfigError for a rate outside (0, 1), a negative area or an inactive persistence.
         """
         self.rates = tuple(sorted({float(rate) for rate in rates}, reverse=True))
@@ -87,6 +89,7 @@ class AlarmCounter:
             for _ in self.rates
         ]
         self._distinct = persistence is not None
+        self._hysteresis = hysteresis_rate
         self._counts: list[Counts] = []
         self._groups: list[str] = []
 
@@ -112,9 +115,9 @@ class AlarmCounter:
         self, detection: Detection, normal: npt.NDArray[np.int8] | None, row: int
     ) -> Counts:
         """Return int32 (A,): the false obstacles of a frame at one rate."""
-        flagged = detection.surprisal >= surprisal_threshold(self.rates[row])
-        mask = np.asarray(flagged & detection.scored, dtype=np.bool_)
-        components = find_components(mask, detection.surprisal)
+        rate = self.rates[row]
+        seed = self._hysteresis if self._hysteresis < rate else 0.0
+        mask, components = make_mask(detection.surprisal, detection.scored, rate, seed_rate=seed)
         false = false_components(components, normal)
         size = (mask.shape[0], mask.shape[1])
         areas = components.areas * camera_area_of_cell(detection.geometry, size)
