@@ -89,20 +89,18 @@ def contacts_of(detection: Detection, scene: Scene) -> Contacts:
     below = np.zeros_like(visible)
     below[:-1] = visible[1:]  # whether the cell under each is looked at
     borders = [_border(components, number) for number in numbers]
-    lowest = [_lowest(border, below) for border in borders]
-    cells = [(*entry[:2], 0.0) for entry in lowest]
-    place = np.array(cells, dtype=np.float64).reshape(-1, 3)
+    lowest = np.array([_lowest(border, below) for border in borders]).reshape(-1, 3)
     boxes = components.boxes[numbers].astype(np.float64)
-    left = np.column_stack([boxes[:, 0], place[:, 1]])
-    right = np.column_stack([boxes[:, 0] + boxes[:, 2], place[:, 1]])
+    left = np.column_stack([boxes[:, 0], lowest[:, 1]])
+    right = np.column_stack([boxes[:, 0] + boxes[:, 2], lowest[:, 1]])
     outline = [np.insert(border, 2, index, axis=1) for index, border in enumerate(borders)]
     spans = np.concatenate([np.zeros((0, 3)), *outline])
     cut = ~below[spans[:, 1].astype(int) - 1, spans[:, 0].astype(int)]
     return Contacts(
-        points=_to_camera(place[:, :2], detection),
+        points=_to_camera(lowest[:, :2], detection),
         left=_to_camera(left, detection),
         right=_to_camera(right, detection),
-        cut_off=np.array([entry[2] for entry in lowest], dtype=bool),
+        cut_off=lowest[:, 2] > 0,
         at_edge=_at_edge(detection, scene, components, numbers),
         outline=np.column_stack([_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
         outline_cut_off=cut,
@@ -161,12 +159,12 @@ def _border(components: Components, number: int) -> Points:
     return np.column_stack([left + np.arange(width), bottom]).astype(np.float64)
 
 
-def _lowest(border: Points, below: BoolArray) -> tuple[float, float, bool]:
-    """Return the middle of the lowest part of a border, x and y in cells, and if it is cut off."""
+def _lowest(border: Points, below: BoolArray) -> tuple[float, float, float]:
+    """Return the middle of a border's lowest part, x and y in cells, and 1 if it is cut off."""
     row = border[:, 1].max()
     columns = border[border[:, 1] == row, 0]
     cut = not below[int(row) - 1, columns.astype(int)].all()
-    return float(columns.mean() + 0.5), float(row), cut
+    return float(columns.mean() + 0.5), float(row), float(cut)
 
 
 def _at_edge(

@@ -111,6 +111,12 @@ class Places:
     points: Vectors
 
 
+def directions(view: Viewpoint, pixels: Points) -> tuple[Vectors, Vectors]:
+    """Return bearing and elevation of pixels (N, 2), edge coordinates: radians, (N,) each."""
+    x, y, z = (view.camera.rays(pixels) @ view.level_from_optical.T).T
+    return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
+
+
 def locate(view: Viewpoint, pixels: Points) -> Places:
     """
     Return where pixels look, and how far away they are if they lie on the plane.
@@ -122,7 +128,7 @@ def locate(view: Viewpoint, pixels: Points) -> Places:
     of pixel and attitude: it grows without bound towards the horizon, where none is given.
     """
     pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
-    bearing, elevation = _directions(view, pixels)
+    bearing, elevation = directions(view, pixels)
     bearing_slope, elevation_slope = _slopes(view, pixels)
     tilt = 0.0 if view.attitude is None else view.attitude.sigma
     elevation_sigma = np.hypot(elevation_slope * view.pixel_sigma, tilt)
@@ -179,17 +185,11 @@ def horizon_rows(
     return np.interp(columns, points[:, 0], points[:, 1], left=np.nan, right=np.nan)
 
 
-def _directions(view: Viewpoint, pixels: Points) -> tuple[Vectors, Vectors]:
-    """Return bearing and elevation, (N,) each."""
-    x, y, z = (view.camera.rays(pixels) @ view.level_from_optical.T).T
-    return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
-
-
 def _slopes(view: Viewpoint, pixels: Points) -> tuple[Vectors, Vectors]:
     """Return by how much bearing and elevation change per pixel, (N,) each, >= 0."""
     squares = []
     for step in ((_HALF_PIXEL, 0.0), (0.0, _HALF_PIXEL)):
-        before, after = _directions(view, pixels - step), _directions(view, pixels + step)
+        before, after = directions(view, pixels - step), directions(view, pixels + step)
         turned = np.remainder(after[0] - before[0] + np.pi, 2 * np.pi) - np.pi
         squares.append((turned**2, (after[1] - before[1]) ** 2))
     (across, rise), (along, fall) = squares

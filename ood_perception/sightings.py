@@ -24,7 +24,7 @@ from ood_perception.contacts import (
 from ood_perception.distortion import Vectors
 from ood_perception.errors import CalibrationError
 from ood_perception.geometry import Points
-from ood_perception.plane import Places, Status, Viewpoint, locate
+from ood_perception.plane import Places, Status, Viewpoint, directions, locate
 from ood_perception.postprocess import find_components, keep_components
 from ood_perception.types import BoolArray, Detection, UInt8Array
 
@@ -59,17 +59,26 @@ class Sightings:
 def sightings_of(detection: Detection, scene: Scene, view: Viewpoint) -> Sightings:
     """Return the places of the detection's obstacles and of the ground's edge."""
     contacts, edge = contacts_of(detection, scene), edge_of(detection, scene)
-    outline = contacts.outline
+    lines = (contacts.outline, edge.line)
+    # One call each: the cost is that of the calls, not of the points.
+    spots = [contacts.points, *(_middles(line) for line in lines)]
+    whole = locate(view, np.concatenate(spots))
+    cuts = (contacts.cut_off, contacts.outline_cut_off, edge.kind == EdgeKind.NO_GROUND)
+    places = [_bounded(p, cut) for p, cut in zip(_parts(whole, spots), cuts, strict=True)]
+    sides = [contacts.left, contacts.right]
+    sides += [line[:, columns] for line in lines for columns in ([0, 2], [1, 2])]
+    bearings, _ = directions(view, np.concatenate(sides))
+    left, right, *ends = np.split(bearings, np.cumsum([len(side) for side in sides])[:-1])
     return Sightings(
         contacts=contacts,
-        obstacles=_bounded(locate(view, contacts.points), contacts.cut_off),
-        left=locate(view, contacts.left).bearing,
-        right=locate(view, contacts.right).bearing,
-        borders=_bounded(locate(view, _middles(outline)), contacts.outline_cut_off),
-        border_spans=_ends(view, outline),
+        obstacles=places[0],
+        left=left,
+        right=right,
+        borders=places[1],
+        border_spans=np.column_stack([ends[1], ends[0]]),
         edge_line=edge,
-        edge=_bounded(locate(view, _middles(edge.line)), edge.kind == EdgeKind.NO_GROUND),
-        edge_spans=_ends(view, edge.line),
+        edge=places[2],
+        edge_spans=np.column_stack([ends[3], ends[2]]),
     )
 
 
@@ -155,27 +164,34 @@ def nearest_by_bearing(sightings: Sightings, view: Viewpoint, count: int) -> Vec
     ):
         level = places.points @ view.level_in_base.T
         ranges = np.hypot(level[:, 0], level[:, 1])
-        shift = np.arctan2(level[:, 1], level[:, 0]) - places.bearing
         known = np.isfinite(ranges)
-        turned = spans + np.where(known, shift, 0.0)[:, None]
-        for index in np.flatnonzero(np.isfinite(turned).all(axis=1)):
-            bins = _bins(turned[index, 0], turned[index, 1], count)
-            seen[bins] = True
-            if stops[index] and known[index]:
-                nearest[bins] = np.minimum(nearest[bins], ranges[index])
-            elif stops[index]:
-                unknown[bins] = True
+        # As seen from the base's origin, where the point is known; else as from the camera.
+        shift = np.where(known, np.arctan2(level[:, 1], level[:, 0]) - places.bearing, 0.0)
+        bins, column = _bins(spans + shift[:, None], count)
+        seen[bins] = True
+        unknown[bins[(stops & ~known)[column]]] = True
+        hit = (stops & known)[column]
+        np.minimum.at(nearest, bins[hit], ranges[column[hit]])
     return np.where(~seen | (unknown & np.isinf(nearest)), np.nan, nearest)
 
 
-def _bins(start: float, end: float, count: int) -> npt.NDArray[np.intp]:
-    """Return the bins that an arc counter-clockwise from start to end touches."""
-    width = 2 * np.pi / count
-    first = int(np.floor((start + np.pi) / width + 0.5))
-    last = int(np.floor((end + np.pi) / width + 0.5))
+Indices = npt.NDArray[np.intp]
+
+
+def _bins(spans: Points, count: int) -> tuple[Indices, Indices]:
+    """
+    Return the bins that arcs touch, and which arc each of them is from; NaN arcs touch none.
+
+    spans: float64 (N, 2), arcs counter-clockwise from start to end, radians.
+    """
+    owners = np.flatnonzero(np.isfinite(spans).all(axis=1))
+    places = np.floor((spans[owners] + np.pi) * (count / (2 * np.pi)) + 0.5).astype(np.intp)
+    first, last = places[:, 0], places[:, 1]
     # An arc over the seam behind the base comes in the wrong order: a column is narrower than pi.
-    last += count if last < first - count // 2 else 0
-    return np.arange(first, max(first, last) + 1, dtype=np.intp) % count
+    last = np.where(last < first - count // 2, last + count, np.maximum(first, last))
+    lengths = last - first + 1
+    steps = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return (np.repeat(first, lengths) + steps) % count, np.repeat(owners, lengths)
 
 
 def _bounded(places: Places, cut_off: BoolArray) -> Places:
@@ -190,8 +206,12 @@ def _middles(spans: Points) -> Points:
     return np.column_stack([(spans[:, 0] + spans[:, 1]) / 2, spans[:, 2]])
 
 
-def _ends(view: Viewpoint, spans: Points) -> Points:
-    """Return the bearings of the right and the left end of left, right, y, ...: (N, 2)."""
-    left = locate(view, spans[:, [0, 2]]).bearing
-    right = locate(view, spans[:, [1, 2]]).bearing
-    return np.column_stack([right, left])
+def _parts(places: Places, groups: list[Points]) -> list[Places]:
+    """Return the places of each group of points, which were located in one go."""
+    parts, start = [], 0
+    for group in groups:
+        piece = slice(start, start + len(group))
+        start = piece.stop
+        values = {f.name: getattr(places, f.name)[piece] for f in dataclasses.fields(places)}
+        parts.append(Places(**values))
+    return parts
