@@ -26,8 +26,8 @@ from ood_perception.evaluation.bags.problems import (
     Problem,
     Problems,
 )
-from ood_perception.evaluation.bags.progress import Progress, describe
 from ood_perception.evaluation.bags.truth import read_folder
+from ood_perception.evaluation.progress import Progress, describe
 
 OFFLINE = [(1, b'a'), (2, b'b'), (3, b'a'), (4, b'c')]
 
