@@ -29,6 +29,7 @@ OTHERS = {
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
     'operating-point': 'choose rate and minimum area from clean frames',
+    'image-threshold': 'image score from which a part is defective, from flawless parts',
     'class-iou': 'agreement of the most likely class, and of the final map, with labels',
     'submission': 'write the files for benchmarks with hidden labels',
     'tracking': 'what m-of-n persistence saves and costs, on sequences',

@@ -118,8 +118,9 @@ class BundleConfig:
     """
     What the bundle says.
 
-    in_distribution: classes that count as normal by default. ground_classes: their hull is the
-        region of interest. ship_weights: put the backbone's weights into the bundle.
+    in_distribution: classes that count as normal by default, () = all that have a model.
+    ground_classes: their hull is the region of interest. ship_weights: put the backbone's weights
+        into the bundle.
     anchor: where a padded camera picture is put when serving.
     golden: what the golden vectors show, 'rendered' road scenes or a 'rendered_sea' (both free to
         publish) or the first and the last of the calibration 'pictures'.

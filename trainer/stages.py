@@ -253,7 +253,7 @@ class Trainer:
                 ClassSpec(name, color, name in facts.modelled)
                 for name, color in zip(classes.names, classes.colors, strict=True)
             ),
-            in_distribution=recipe.bundle.in_distribution,
+            in_distribution=recipe.bundle.in_distribution or tuple(facts.modelled),
             ground_classes=recipe.bundle.ground_classes,
             data=f'{recipe.data.description} Licence: {recipe.data.licence}.',
             policy=recipe.view.policy,

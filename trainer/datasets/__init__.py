@@ -49,6 +49,7 @@ LAYOUTS: dict[str, Callable[[Path, str], PictureList]] = {
     'lars': lars.load,
     'mapillary': mapillary.load,
     'maritime': maritime.load,
+    'mvtec': mvtec.load,
     'streethazards': streethazards.load,
 }
 

@@ -9,11 +9,15 @@ mvtec_anomaly_detection/
   <product>/test/<defect>/<number>.png
   <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 defect
 
-'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless pictures.
+'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless pictures. To train,
+the split 'train' is the flawless pictures of all products: each product is a class, and every
+pixel of its pictures belongs to it.
 """
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +26,7 @@ import numpy as np
 
 from ood_perception.errors import DataError
 
-from ..data import PictureList, decoded
+from ..data import ClassMap, PictureList, decoded
 from .anomaly import ANOMALY, NORMAL, anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry, UInt8Array
 from .layout import nested_pictures, picture_list
@@ -45,10 +49,54 @@ class _Inspected(PictureList):
         return np.zeros(shape[:2], np.uint8)
 
 
+@dataclass(frozen=True)
+class _Flawless(PictureList):
+    """Flawless pictures: a picture's sequence is its product, and so is each of its pixels."""
+
+    def file_ids(self, index: int) -> UInt8Array:
+        """Return the product's class everywhere."""
+        shape = decoded(self.images[index], 'picture', cv2.IMREAD_COLOR).shape
+        product = self.classes.names.index(self.sequences[index])
+        return np.full(shape[:2], product, np.uint8)
+
+
+def products(root: Path) -> list[str]:
+    """Return the names of the products that have flawless pictures, sorted."""
+    return sorted(path.parent.parent.name for path in root.glob('*/train/good'))
+
+
+def load(root: Path, split: str) -> PictureList:
+    """List the flawless pictures of all products as training data; DataError without any."""
+    known = products(root)
+    if split != 'train' or not known:
+        raise DataError(
+            f'mvtec/{split}: train on the split "train", which needs <product>/train/good in '
+            f'{root}; there are the products {", ".join(known) or "none"}'
+        )
+    parts = [nested_pictures(root / name / 'train', f'unpack {name} anew') for name in known]
+    images = [path for part in parts for path in part]
+    listed = picture_list(
+        images,
+        lambda path: path,
+        product_classes(known),
+        'unpack the set anew',
+        lambda path: f'{path.parents[2].name}_{path.stem}',
+        lambda path: path.parents[2].name,
+    )
+    return _Flawless(listed.names, listed.images, listed.labels, listed.sequences, listed.classes)
+
+
+def product_classes(names: Sequence[str]) -> ClassMap:
+    """Return one class a product, with colours around the hue circle."""
+    hues = [colorsys.hsv_to_rgb(i / len(names), 0.6, 0.9) for i in range(len(names))]
+    colors = tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues)
+    return ClassMap(tuple(names), colors, {i: i for i in range(len(names))})
+
+
 def load_set(root: Path, split: str) -> EvaluationSet:
     """Open a product, or its flawless pictures; DataError naming the products that are there."""
     product, _, part = split.partition('/')
-    known = sorted(path.parent.parent.name for path in root.glob('*/train/good'))
+    known = products(root)
     if product not in known or part not in ('', 'test', 'train'):
         raise DataError(
             f'mvtec/{split}: not a product in {root}, nor <product>/train; it holds '

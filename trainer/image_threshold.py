@@ -1,0 +1,104 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The image score from which a part is called defective, from pictures of flawless parts.
+
+    trainer image-threshold BUNDLE --good FOLDER --rate 0.02
+
+Pictures that the head was not fitted on: of its own training pictures, the last quarter of every
+product (--last 0.25). Of new flawless parts at most the given share is then rejected, on average
+over such pictures (split conformal prediction); nothing is promised about defects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.engines import ENGINES
+from ood_perception.errors import ConfigError
+from ood_perception.evaluation.bags.model import open_model, read_parameters
+from ood_perception.inspection import check_top_share, image_surprisal, image_threshold
+from ood_perception.pipeline import Pipeline
+from ood_perception.types import Frame
+
+from .data import list_pictures, read_image
+
+# Options of the command line that replace a parameter of the node.
+_PARAMETERS = ('bundle', 'engine', 'precision', 'threads', 'weights', 'in_distribution')
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `trainer image-threshold`."""
+    result = argparse.ArgumentParser(
+        'trainer image-threshold',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add('bundle', nargs='?', help='folder or .zip; default: as --params says')
+    add('--good', type=Path, required=True, help='folder of pictures of flawless parts')
+    add('--last', type=float, default=1.0, help='the last share of them by name; default: all')
+    add('--rate', type=float, default=0.02, help='share of flawless parts that may be rejected')
+    add('--top-share', type=float, default=0.0, help='image_score.top_share of the node')
+    add('--params', type=Path, help="the node's parameter file; default: the whole picture")
+    add('--in-distribution', nargs='+', help='the product; default: as --params, or all')
+    add('--engine', choices=('auto', *ENGINES))
+    add('--precision', help='auto, f32, bf16, int8')
+    add('--threads', type=int, help='0: all cores')
+    add('--weights', help="origin of the backbone's weights")
+    return result
+
+
+def good_pictures(folder: Path, last: float) -> list[Path]:
+    """Return the last share of the folder's pictures by name, at least one."""
+    if not 0.0 < last <= 1.0:
+        raise ConfigError(f'--last {last:g}: give a share of the pictures, above 0 up to 1')
+    pictures = list_pictures(folder)
+    return pictures[-math.ceil(last * len(pictures) - 1e-9) :]
+
+
+def scores_of(pipeline: Pipeline, pictures: Sequence[Path], top_share: float) -> list[float]:
+    """Return the image score of every picture, in order."""
+    scores = []
+    for path in pictures:
+        detection = pipeline.run([Frame(read_image(path))])[0]
+        scores.append(image_surprisal(detection.surprisal, detection.scored, top_share))
+    return scores
+
+
+def _values(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the node's parameters that the command line asks for."""
+    values: dict[str, Any] = {'roi.mode': 'none'}
+    if options.params:
+        values |= read_parameters(options.params)
+    for name in _PARAMETERS:
+        given = getattr(options, name)
+        if given is not None:
+            values[name] = tuple(given) if isinstance(given, list) else given
+    return values
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the threshold, and what it was taken from."""
+    options = parser().parse_args(arguments)
+    check_top_share(options.top_share)
+    pictures = good_pictures(options.good, options.last)
+    model = open_model(_values(options), lambda text: print(text, file=sys.stderr))
+    with model.engine:
+        scores = scores_of(model.pipeline, pictures, options.top_share)
+    threshold = image_threshold(scores, options.rate)
+    low, middle, high = np.quantile(scores, [0, 0.5, 1])
+    print(
+        f'{len(scores)} flawless pictures: image score {low:.3f} to {high:.3f}, '
+        f'{middle:.3f} median'
+    )
+    print(f'at most {options.rate:g} of flawless parts are rejected with')
+    print(f'image_score.threshold: {threshold!r}')
+    return 0
