@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,9 @@ from ood_perception.types import BoolArray, Detection, UInt8Array
 
 # Labels waver along a border: this many cells above the ground's end say what lies behind it.
 _LOOKED_ABOVE = 2
+# What reaches farther below the ground's edge than this share of the picture's height does not
+# touch its end: there is ground between.
+_TOUCHING = 0.03
 
 
 class EdgeKind(IntEnum):
@@ -36,12 +40,12 @@ class Scene:
     What the classes mean here.
 
     ground, obstacle: bool (256,), True at the ids of the ground's and of obstacle classes.
-    bridge: share of the width from which on an interruption of the ground is its end.
+    bridge: share of the width from which on what reaches the picture's side ends the ground.
     """
 
     ground: BoolArray
     obstacle: BoolArray
-    bridge: float = 0.25
+    bridge: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,7 @@ class Contacts:
     points: float64 (N, 2), the middle of the lowest border, camera pixels in edge coordinates.
     left, right: float64 (N, 2), the ends of the box at the same height.
     cut_off: bool (N,), the border is that of what the camera sees, not the obstacle's.
-    at_edge: bool (N,), part of what ends the ground (it touches the shore, or stands before it in
-        the picture).
+    at_edge: bool (N,), part of what ends the ground: it touches the shore, or is shore.
     outline: float64 (M, 4), the lower border column by column: x of its left and right end, y, and
         the obstacle's index. outline_cut_off: bool (M,).
     """
@@ -101,7 +104,8 @@ def contacts_of(detection: Detection, scene: Scene) -> Contacts:
         left=_to_camera(left, detection),
         right=_to_camera(right, detection),
         cut_off=lowest[:, 2] > 0,
-        at_edge=_at_edge(detection, scene, components, numbers),
+        at_edge=_at_edge(detection, scene, components, numbers)
+        & (_touching(detection, scene, lowest) | _at_side(visible, boxes)),
         outline=np.column_stack([_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
         outline_cut_off=cut,
     )
@@ -109,19 +113,22 @@ def contacts_of(detection: Detection, scene: Scene) -> Contacts:
 
 def edge_of(detection: Detection, scene: Scene) -> Edge:
     """Return the ground's far edge, bridged behind what stands on it."""
-    visible = _visible(detection)
+    visible, blocked = _visible(detection), _blocked(detection, scene)
     rows = edge_rows(_ground(detection, scene))
     behind = bridged(rows, scene.bridge)
     height, columns = visible.shape[0], np.arange(visible.shape[1])
-    blocked = _blocked(detection, scene)
+    between = np.arange(height)[:, None] >= behind
+    between &= np.arange(height)[:, None] < rows
+    hidden = (blocked & between).any(axis=0)
+    edge = np.where(hidden, behind, rows)
     seen = np.zeros(len(rows), dtype=bool)
     for step in range(1, _LOOKED_ABOVE + 1):
-        seen |= blocked[np.maximum(behind - step, 0), columns] & (behind >= step)
+        seen |= blocked[np.maximum(edge - step, 0), columns] & (edge >= step)
     kind = np.where(seen, EdgeKind.BLOCKED, EdgeKind.OPEN).astype(np.uint8)
-    kind[behind < rows] = EdgeKind.HIDDEN
-    kind[behind >= height] = EdgeKind.NO_GROUND
+    kind[hidden] = EdgeKind.HIDDEN
+    kind[edge >= height] = EdgeKind.NO_GROUND
     lowest = height - visible[::-1].argmax(axis=0)
-    y = np.where(behind >= height, lowest, behind).astype(np.float64)
+    y = np.where(edge >= height, lowest, edge).astype(np.float64)
     return Edge(_spans(columns.astype(np.float64), y, detection), kind)
 
 
@@ -171,10 +178,11 @@ def _at_edge(
     detection: Detection, scene: Scene, components: Components, numbers: npt.NDArray[np.intp]
 ) -> BoolArray:
     """
-    Return which obstacles belong to the ground's end, bool (N,).
+    Return which obstacles hang together with the ground's end, bool (N,).
 
     What is in the way is put together, whether the region of interest holds it or not; a piece
-    ends the ground if it is wider than the bridged share and has no ground above some part of it.
+    ends the ground if it reaches the picture's side, is wider than the bridged share and has no
+    ground above some part of it.
     """
     blocked = _blocked(detection, scene)
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(
@@ -185,11 +193,28 @@ def _at_edge(
     ends = np.zeros(len(stats), dtype=bool)
     ends[pieces[beyond]] = True
     ends &= stats[:, cv2.CC_STAT_WIDTH] > scene.bridge * blocked.shape[1]
+    ends &= _at_side(_visible(detection), stats[:, :4])
     ends[0] = False
     piece_of = np.zeros(len(components.areas) + 1, dtype=np.intp)
     piece_of[components.patches] = pieces
     at_edge: BoolArray = ends[piece_of[numbers + 1]]
     return at_edge
+
+
+def _touching(detection: Detection, scene: Scene, lowest: Points) -> BoolArray:
+    """Return whose lowest points, (N, 3) in cells, are about as high as the ground's edge."""
+    behind = bridged(edge_rows(_ground(detection, scene)), scene.bridge)
+    above = behind[lowest[:, 0].astype(np.intp)]
+    near: BoolArray = lowest[:, 1] - above <= _TOUCHING * detection.mask.shape[0]
+    return near
+
+
+def _at_side(visible: BoolArray, boxes: npt.NDArray[Any]) -> BoolArray:
+    """Return which boxes, (N, 4), reach the left or right end of what is seen."""
+    columns = np.flatnonzero(visible.any(axis=0))
+    first, last = (columns[0], columns[-1]) if columns.size else (0, -1)
+    at_side: BoolArray = (boxes[:, 0] <= first) | (boxes[:, 0] + boxes[:, 2] > last)
+    return at_side
 
 
 def _to_camera(cells: Points, detection: Detection) -> Points:

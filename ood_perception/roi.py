@@ -37,8 +37,9 @@ class RoiSettings:
         frame's horizon ('below_edge' where it has none).
     classes: names for 'ground', 'labels' and 'below_edge'; () = the bundle's ground classes. A
         bundle that has none (products on a line) is scored whole.
-    bridge: for 'below_edge': what interrupts the ground over less than this share of the width
-        stands on it and is scored; what is wider is where the ground ends. In [0, 1].
+    bridge: for 'below_edge': what stands on the ground with ground left and right of it is scored,
+        however wide; what reaches the picture's side is scored if it is narrower than this share
+        of the width, else it is where the ground ends. In [0, 1].
     polygons: scored areas per camera for 'polygon'; those under '' hold for every camera. A camera
         with none is scored whole.
     masks: drawn regions per camera for 'mask'; the one under '' holds for cameras without one.
@@ -53,7 +54,7 @@ class RoiSettings:
     polygons: CameraPolygons = field(default_factory=dict)
     ignore_polygons: CameraPolygons = field(default_factory=dict)
     masks: CameraMasks = field(default_factory=dict)
-    bridge: float = 0.25
+    bridge: float = 0.15
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -97,7 +98,7 @@ def scored_region(
     labels: UInt8Array,
     fixed: BoolArray,
     chosen: BoolArray,
-    bridge: float = 0.25,
+    bridge: float = 0.15,
     below: BoolArray | None = None,
 ) -> BoolArray:
     """

@@ -154,13 +154,18 @@ def nearest_by_bearing(sightings: Sightings, view: Viewpoint, count: int) -> Vec
 
     Bin i is centred on -pi + i 2 pi / count; bearing and range are those from the base frame's
     origin in the level plane. Infinity: the ground is free to its open end. NaN: not looked at, or
-    something stands there at a distance that is not known.
+    something stands there that is not announced, or whose distance is not known.
     """
     ends = np.isin(sightings.edge_line.kind, (EdgeKind.BLOCKED, EdgeKind.NO_GROUND))
     nearest, seen, unknown = np.full(count, np.inf), np.zeros(count, bool), np.zeros(count, bool)
-    for places, spans, stops in (
-        (sightings.edge, sightings.edge_spans, ends),
-        (sightings.borders, sightings.border_spans, np.ones(len(sightings.border_spans), bool)),
+    hidden, all_of = sightings.edge_line.kind == EdgeKind.HIDDEN, len(sightings.border_spans)
+    for places, spans, stops, hides in (
+        (sightings.edge, sightings.edge_spans, ends, hidden),
+        (
+            sightings.borders,
+            sightings.border_spans,
+            *np.array([[True], [False]]).repeat(all_of, 1),
+        ),
     ):
         level = places.points @ view.level_in_base.T
         ranges = np.hypot(level[:, 0], level[:, 1])
@@ -169,7 +174,7 @@ def nearest_by_bearing(sightings: Sightings, view: Viewpoint, count: int) -> Vec
         shift = np.where(known, np.arctan2(level[:, 1], level[:, 0]) - places.bearing, 0.0)
         bins, column = _bins(spans + shift[:, None], count)
         seen[bins] = True
-        unknown[bins[(stops & ~known)[column]]] = True
+        unknown[bins[(hides | (stops & ~known))[column]]] = True
         hit = (stops & known)[column]
         np.minimum.at(nearest, bins[hit], ranges[column[hit]])
     return np.where(~seen | (unknown & np.isinf(nearest)), np.nan, nearest)

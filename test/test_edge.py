@@ -31,15 +31,12 @@ def scene(height=30, width=60, edge=10):
     return labels
 
 
-def slow_opening(rows, half):
-    """Grey opening by its definition, over the mirrored line."""
-    n = len(rows)
-    line = np.concatenate([rows[::-1], rows, rows[::-1]])
-    least = [line[max(0, i - half) : i + half + 1].min() for i in range(len(line))]
-    least = least[n : 2 * n]
-    line = np.concatenate([least[::-1], least, least[::-1]])
-    most = [line[max(0, i - half) : i + half + 1].max() for i in range(len(line))]
-    return np.array(most[n : 2 * n])
+def slow_closing(rows, half):
+    """Grey closing by its definition, the line's ends repeated."""
+    for choose in (max, min):
+        line = np.pad(rows, half, mode='edge')
+        rows = np.array([choose(line[i : i + 2 * half + 1]) for i in range(len(rows))])
+    return rows
 
 
 def test_edge_is_the_highest_ground_of_each_column():
@@ -52,27 +49,40 @@ def test_edge_is_the_highest_ground_of_each_column():
     assert set(np.delete(rows, 7)) == {10}
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_bridging_is_a_grey_opening(seed):
+@pytest.mark.parametrize('seed', range(8))
+def test_bridging_fills_up_to_the_lower_side(seed):
     rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 30, 47)
+    rows = rng.integers(0, 30, 147)
     share = rng.uniform(0.0, 0.5)
-    np.testing.assert_array_equal(bridged(rows, share), slow_opening(rows, int(share * 47 / 2)))
-    assert (bridged(rows, share) <= rows).all()
+    closed, side = slow_closing(rows, 1), max(1, int(share * 147))
+    expected = [
+        max(min(closed[: max(c + 1, side)]), min(closed[min(c, 147 - side) :])) for c in range(147)
+    ]
+    np.testing.assert_array_equal(bridged(rows, share), expected)
 
 
-@pytest.mark.parametrize(('width', 'stays'), [(4, False), (14, False), (20, True)])
-def test_what_is_narrow_stands_on_the_ground_and_what_is_wide_ends_it(width, stays):
+@pytest.mark.parametrize('width', [4, 20, 50])
+def test_what_has_ground_on_both_sides_stands_on_it_however_wide(width):
     labels = scene()
-    labels[4:18, 20 : 20 + width] = OBSTACLE  # rises above the edge into the sky
-    rows = bridged(edge_rows(labels == GROUND), 0.25)
-    assert (rows[20 : 20 + width] == (18 if stays else 10)).all()
-    assert (np.delete(rows, np.s_[20 : 20 + width]) == 10).all()
+    labels[4:18, 5 : 5 + width] = OBSTACLE  # rises above the edge into the sky
+    assert (bridged(edge_rows(labels == GROUND), 0.15) == 10).all()
 
 
-def test_a_bay_and_a_slope_are_no_obstacles():
+@pytest.mark.parametrize(('width', 'stays'), [(8, False), (9, True), (40, True)])
+def test_what_reaches_the_side_ends_the_ground_if_it_is_wide(width, stays):
+    labels = scene()
+    labels[4:18, 60 - width :] = OBSTACLE
+    rows = bridged(edge_rows(labels == GROUND), 0.15)
+    assert (rows[60 - width :] == (18 if stays else 10)).all()
+    assert (rows[: 60 - width] == 10).all()
+
+
+def test_a_bay_and_a_slope_are_no_obstacles_and_a_spike_is_no_bay():
     rows = np.concatenate([np.full(20, 15), np.full(5, 6), np.arange(15, 25), np.full(12, 25)])
-    np.testing.assert_array_equal(bridged(rows, 0.25), rows)
+    np.testing.assert_array_equal(bridged(rows, 0.15), rows)
+    spiked = rows.copy()
+    spiked[10] = 2
+    np.testing.assert_array_equal(bridged(spiked, 0.15), rows)
 
 
 def test_region_ends_at_the_edge_and_holds_what_stands_before_it():
@@ -94,13 +104,13 @@ def test_a_horizon_cuts_labels_above_it_off():
     chosen, fixed = roi.class_table([GROUND]), np.ones(labels.shape, bool)
     assert roi.scored_region('below_edge', labels, fixed, chosen)[3:9, 10:40].all()
     below = np.arange(30)[:, None] >= np.full((1, 60), 9)
-    cut = roi.scored_region('below_edge', labels, fixed, chosen, 0.25, below)
+    cut = roi.scored_region('below_edge', labels, fixed, chosen, 0.15, below)
     assert not cut[:9].any()
     assert cut[10:].all()
-    whole = roi.scored_region('below_horizon', labels, fixed, chosen, 0.25, below)
+    whole = roi.scored_region('below_horizon', labels, fixed, chosen, 0.15, below)
     np.testing.assert_array_equal(whole, below)
     without = roi.scored_region('below_horizon', labels, fixed, chosen)
-    np.testing.assert_array_equal(without, below_edge(labels == GROUND, 0.25))
+    np.testing.assert_array_equal(without, below_edge(labels == GROUND, 0.15))
 
 
 @pytest.mark.parametrize('policy', ['fit', 'fill', 'stretch'])

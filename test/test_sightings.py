@@ -14,7 +14,7 @@ from ood_perception.contacts import EdgeKind, Scene, contacts_of, edge_of
 from ood_perception.geometry import geometry_for
 from ood_perception.plane import Status, Viewpoint
 from ood_perception.postprocess import make_mask, obstacles_of
-from ood_perception.roi import class_table
+from ood_perception.roi import class_table, scored_region
 from ood_perception.sightings import (
     barriers,
     nearest_by_bearing,
@@ -38,7 +38,7 @@ def detection(paint=None, visible=None, announced=slice(None)):
     if paint is not None:
         paint(labels)
     visible = np.ones(labels.shape, bool) if visible is None else visible
-    scored = visible & (np.arange(ROWS)[:, None] >= EDGE)
+    scored = scored_region('below_edge', labels, visible, SCENE.ground)
     surprisal = np.full(labels.shape, 0.5, np.float32)
     geometry = geometry_for((480, 640), (480, 640))
     mask, components = make_mask(surprisal, scored, 0.01, named=labels == THING)
@@ -111,9 +111,10 @@ def test_a_thing_that_goes_on_below_the_view_is_cut_off(hidden_by):
 def test_what_touches_the_shore_is_told_from_what_stands_free():
     def paint(labels):
         shore(labels)
-        labels[19:24, 10:14] = THING  # moored
+        labels[19:21, 10:14] = THING  # moored
         labels[24:28, 25:28] = THING  # before the shore, water all round
         labels[8:22, 50:56] = THING  # a ship that rises above the edge into the sky
+        labels[19:30, 30:33] = THING  # a ship whose mast stands before the shore
 
     seen = detection(paint)
     contacts = contacts_of(seen, SCENE)
@@ -121,7 +122,7 @@ def test_what_touches_the_shore_is_told_from_what_stands_free():
         round(point[0]): bool(touches)
         for point, touches in zip(contacts.points, contacts.at_edge, strict=True)
     }
-    assert at_edge == {120: True, 265: False, 530: False}
+    assert at_edge == {120: True, 265: False, 315: False, 530: False}
 
 
 def test_a_broad_thing_with_water_behind_it_stands_free():
@@ -187,13 +188,15 @@ def test_obstacles_have_the_places_of_their_contacts():
 def test_barriers_are_known_points_with_their_kind():
     def paint(labels):
         shore(labels)
+        labels[20, 10:14] = THING  # moored
         labels[24:28, 50:54] = THING
 
     sightings = sightings_of(detection(paint), SCENE, view(pitch=0.2))
     points, sigma, kind = barriers(sightings)
     assert sorted(set(kind.tolist())) == [0, 1, 2]
     assert np.count_nonzero(kind == 0) == 4
-    assert np.count_nonzero(kind == 2) == 40
+    assert np.count_nonzero(kind == 1) == 4
+    assert np.count_nonzero(kind == 2) == 36
     assert np.isfinite(points).all()
     np.testing.assert_allclose(points[:, 2], 0.0, atol=1e-9)
     assert (sigma > 0).all()

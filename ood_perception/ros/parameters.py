@@ -104,8 +104,9 @@ PARAMETERS: tuple[Spec, ...] = (
          dynamic=True, choices=tuple(ROI_MODES)),
     Spec('roi.classes', NO_STRINGS, 'Classes of ground, labels and below_edge, empty: the ground '
          'classes of the bundle', dynamic=True),
-    Spec('roi.bridge', 0.25, 'below_edge: what interrupts the ground over less than this share of '
-         'the width stands on it; what is wider ends it', dynamic=True, low=0.0, high=1.0),
+    Spec('roi.bridge', 0.15, 'below_edge: what reaches the side of the picture over less than '
+         'this share of the width stands on the ground; what is wider ends it', dynamic=True,
+         low=0.0, high=1.0),
     Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares '
          'of width and height', dynamic=True, check=_polygons),
     Spec('roi.masks', NO_STRINGS, 'Mask files for mode mask, each "[camera: ]file": one grey '
