@@ -13,11 +13,12 @@ from typing import Any
 from ood_perception.engines import ENGINES
 from ood_perception.errors import OodPerceptionError
 from ood_perception.evaluation.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
-from ood_perception.evaluation.bags.model import open_model, read_parameters
+from ood_perception.evaluation.bags.model import open_model
 from ood_perception.evaluation.bags.problems import ON_ERROR, SKIP
 from ood_perception.evaluation.bags.reading import Limits
 from ood_perception.evaluation.bags.replay import RESULT, Outcome, ReplayOptions, evaluate
 from ood_perception.evaluation.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
+from ood_perception.node_parameters import read_parameters
 from ood_perception.roi import MODES
 
 FINE, FAILED, WITH_SKIPPED = 0, 1, 3

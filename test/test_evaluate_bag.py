@@ -527,13 +527,17 @@ def test_the_nodes_parameter_file_is_read(run, tmp_path):
 
 def test_the_defaults_are_the_nodes():
     pytest.importorskip('rclpy')
-    from ood_perception.evaluation.bags.model import DEFAULTS
-    from ood_perception.ros.parameters import BY_NAME, strings
+    from ood_perception.node_parameters import DEFAULTS, strings
+    from ood_perception.ros.parameters import BY_NAME
 
     for name, default in DEFAULTS.items():
         theirs = BY_NAME[name].default
         assert default == (strings(theirs) if isinstance(theirs, tuple) else theirs), name
-    decisive = {n for n in BY_NAME if n.startswith(('roi.', 'persistence.')) or n.endswith('rate')}
+    decisive = {
+        n
+        for n in BY_NAME
+        if n.startswith(('roi.', 'persistence.')) or n.endswith(('rate', '_classes'))
+    }
     assert decisive <= set(DEFAULTS), 'a parameter of the node that evaluate_bag does not know'
 
 

@@ -17,9 +17,9 @@ from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.polygons import parse_polygons  # noqa: E402
 from ood_perception.ros import dds, diagnostics, messages, parameters, qos  # noqa: E402
 from ood_perception.ros.cameras import Counters, Mailbox  # noqa: E402
-from ood_perception.ros.polygons import parse_polygons  # noqa: E402
 from ood_perception.ros.timing import STAGES, FrameTimes, TimingWindow  # noqa: E402
 from ood_perception.types import Obstacle  # noqa: E402
 

@@ -23,8 +23,9 @@ import numpy as np
 
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.bags.model import open_model, read_parameters
+from ood_perception.evaluation.bags.model import open_model
 from ood_perception.inspection import check_top_share, image_surprisal, image_threshold
+from ood_perception.node_parameters import read_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec
@@ -22,36 +21,11 @@ from ood_perception.errors import (
     EngineError,
     OodPerceptionError,
 )
+from ood_perception.node_parameters import Values, settings_from
 from ood_perception.pipeline import Pipeline
-from ood_perception.roi import RoiSettings
-from ood_perception.roi_mask import load_masks
 from ood_perception.ros.diagnostics import EngineSituation
-from ood_perception.ros.parameters import strings
-from ood_perception.ros.polygons import parse_polygons
 from ood_perception.settings import Settings, chosen_classes
 from ood_perception.types import Detection, Frame
-
-Values = Mapping[str, Any]
-
-
-def settings_from(values: Values) -> Settings:
-    """Return the pipeline's settings from parameter values; ConfigError if they do not fit."""
-    mode = values['roi.mode']
-    return Settings(
-        false_alarm_rate=values['false_alarm_rate'],
-        in_distribution=strings(values['in_distribution']),
-        roi=RoiSettings(
-            mode=mode,
-            classes=strings(values['roi.classes']),
-            polygons=parse_polygons('roi.polygons', values['roi.polygons']),
-            ignore_polygons=parse_polygons('roi.ignore_polygons', values['roi.ignore_polygons']),
-            bridge=values['roi.bridge'],
-            masks=load_masks('roi.masks', values['roi.masks']) if mode == 'mask' else {},
-        ),
-        minimum_area=values['minimum_area'],
-        hysteresis_rate=values['hysteresis_rate'],
-        obstacle_classes=strings(values['obstacle_classes']),
-    )
 
 
 class Model:

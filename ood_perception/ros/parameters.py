@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ood_perception.errors import ConfigError
+from ood_perception.node_parameters import persistence_from, strings
 from ood_perception.open_set import OUTSIDE as OPEN_SET_OUTSIDE
+from ood_perception.polygons import parse_polygons
 from ood_perception.roi import MODES as ROI_MODES
 from ood_perception.roi_mask import mask_files
 from ood_perception.ros.parameter_spec import NO_STRINGS, Spec, Value, positive
 from ood_perception.ros.place_parameters import PLACE_PARAMETERS, check_places
-from ood_perception.ros.polygons import parse_polygons
 from ood_perception.ros.qos import RELIABILITIES
-from ood_perception.tracking import LONGEST_WINDOW, Persistence
+from ood_perception.tracking import LONGEST_WINDOW
 
 MISSING_ENGINE = ('compile', 'error', 'fallback_cpu')
 TRANSPORTS = ('raw', 'compressed')
@@ -196,16 +197,6 @@ def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -
         _check_classes(name, strings(values[name]), known_classes)
 
 
-def persistence_from(values: Mapping[str, Any]) -> Persistence:
-    """Return when obstacles are announced; ConfigError if m is greater than n."""
-    return Persistence(
-        window=values['persistence.window'],
-        required=values['persistence.required'],
-        mask=values['persistence.mask'],
-        longest_gap=values['persistence.longest_gap'],
-    )
-
-
 _POLYGONS = ('roi.polygons', 'roi.ignore_polygons')
 
 
@@ -244,8 +235,3 @@ def _check_classes(parameter: str, names: Sequence[str], known: Sequence[str]) -
         raise ConfigError(
             f'{parameter} has unknown classes {unknown}: the bundle knows {", ".join(known)}'
         )
-
-
-def strings(value: Any) -> tuple[str, ...]:
-    """Return the non-empty strings of an array parameter."""
-    return tuple(item for item in value if item)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ood_perception.errors import OodPerceptionError
+from ood_perception.node_parameters import persistence_from
 from ood_perception.overlay import OverlayOptions
 from ood_perception.ros import dds
 from ood_perception.ros.cameras import Mailbox, Waiting
@@ -17,7 +18,6 @@ from ood_perception.ros.inputs import CameraInput
 from ood_perception.ros.messages import NANOSECONDS, stamp_ns
 from ood_perception.ros.model import Model
 from ood_perception.ros.outputs import INFOS, CameraOutputs, OutputOptions, vision_messages
-from ood_perception.ros.parameters import persistence_from
 from ood_perception.ros.places import Places
 from ood_perception.ros.qos import describe
 from ood_perception.ros.timing import FrameTimes, TimingWindow

@@ -1,0 +1,130 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The node's parameters as values by name: what pipeline and tracker make of them, without ROS.
+
+The node declares and checks them (ros/parameters.py). Who reads a parameter file without a node
+(evaluate_bag, trainer operating-point) starts at read_parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ood_perception.errors import ConfigError
+from ood_perception.polygons import parse_polygons
+from ood_perception.roi import RoiSettings
+from ood_perception.roi_mask import load_masks
+from ood_perception.settings import Settings
+from ood_perception.tracking import Persistence
+
+Values = Mapping[str, Any]
+# The parameters that decide what a frame gives, with the node's defaults.
+DEFAULTS: dict[str, Any] = {
+    'bundle': '',
+    'weights': '',
+    'engine': 'auto',
+    'precision': 'auto',
+    'threads': 0,
+    'head': '',
+    'false_alarm_rate': 0.01,
+    'hysteresis_rate': 0.0,
+    'minimum_area': 0.0,
+    'in_distribution': (),
+    'obstacle_classes': (),
+    'roi.mode': 'ground',
+    'roi.classes': (),
+    'roi.bridge': RoiSettings.bridge,
+    'roi.polygons': (),
+    'roi.masks': (),
+    'roi.ignore_polygons': (),
+    'persistence.window': 1,
+    'persistence.required': 1,
+    'persistence.mask': False,
+    'persistence.longest_gap': 2.0,
+    'output_scale': 1.0,
+}
+_NODE = 'road_anomaly'
+_LEVELS = ('/**', '/*', _NODE, f'/{_NODE}')
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """Return the non-empty strings of an array parameter: [''] is a ROS file's empty list."""
+    return tuple(item for item in value if item)
+
+
+def settings_from(values: Values) -> Settings:
+    """Return the pipeline's settings from parameter values; ConfigError if they do not fit."""
+    mode = values['roi.mode']
+    return Settings(
+        false_alarm_rate=values['false_alarm_rate'],
+        in_distribution=strings(values['in_distribution']),
+        roi=RoiSettings(
+            mode=mode,
+            classes=strings(values['roi.classes']),
+            polygons=parse_polygons('roi.polygons', values['roi.polygons']),
+            ignore_polygons=parse_polygons('roi.ignore_polygons', values['roi.ignore_polygons']),
+            bridge=values['roi.bridge'],
+            masks=load_masks('roi.masks', values['roi.masks']) if mode == 'mask' else {},
+        ),
+        minimum_area=values['minimum_area'],
+        hysteresis_rate=values['hysteresis_rate'],
+        obstacle_classes=strings(values['obstacle_classes']),
+    )
+
+
+def persistence_from(values: Values) -> Persistence:
+    """Return when obstacles are announced; ConfigError if m is greater than n."""
+    return Persistence(
+        window=values['persistence.window'],
+        required=values['persistence.required'],
+        mask=values['persistence.mask'],
+        longest_gap=values['persistence.longest_gap'],
+    )
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """
+    Return the values of DEFAULTS that a ROS parameter file sets; others in it do not matter here.
+
+    Sections '/**' and 'road_anomaly' are read. Raises ConfigError for a file that is none.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        sections = [content[level]['ros__parameters'] for level in _LEVELS if level in content]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f'--params {path} is no ROS parameter file ({type(error).__name__} {error}): take '
+            'config/road_anomaly.yaml as the pattern'
+        ) from error
+    values: dict[str, Any] = {}
+    for section in sections:
+        values.update(_flat(section))
+    return {name: _like(name, values[name], path) for name in DEFAULTS if name in values}
+
+
+def _flat(section: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Return nested parameters by dotted names."""
+    values: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, dict):
+            values.update(_flat(value, f'{prefix}{name}.'))
+        else:
+            values[f'{prefix}{name}'] = value
+    return values
+
+
+def _like(name: str, value: Any, path: Path) -> Any:
+    """Return a value of the default's type; ConfigError otherwise."""
+    default = DEFAULTS[name]
+    if isinstance(default, tuple) and isinstance(value, list):
+        return strings(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f'--params {path}: {name} is {value!r}, expected a {type(default)}')
+    return value
