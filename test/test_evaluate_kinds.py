@@ -28,6 +28,7 @@ from ood_perception.errors import DataError
 from ood_perception.evaluation.maritime import plain_segments
 from ood_perception.evaluation.open_set_pass import two_folds
 from trainer.datasets import open_set
+from trainer.datasets.maritime import SCENES
 from trainer.datasets.streethazards import CLASSES
 from trainer.evaluate import main
 from trainer.measured_sets import checked_set
@@ -194,6 +195,44 @@ def test_single_obstacles_of_plain_labels():
     ship[28:42] = 1  # no quay: the sky ends at the water
     ship[28:35, 100:110] = 0
     assert (plain_segments(ship).panoptic[30, 105] == (1, 0, 0)).all()
+
+
+def write_maritime(root, picture, semantic):
+    """Write one picture under every name of the test split."""
+    for kind, numbers in SCENES['test'].values():
+        for number in numbers:
+            write_png(root / f'maritime/images/{kind}_{number:03d}.jpg', picture)
+            write_png(root / f'maritime/labels/{kind}_{number:03d}.png', semantic)
+
+
+def test_the_plain_layout_has_the_same_answers(sea_bundle, tmp_path):
+    picture, semantic, _ = sea_scene()
+    write_maritime(tmp_path, picture, semantic)
+    got = evaluate(sea_bundle, tmp_path, ['maritime/test'], tmp_path / 'out', *SEA)
+    one = got['runs'][0]['sets']['maritime/test']
+    group = one['groups']['maritime']
+    for name, value in SEA_ANSWERS.items():
+        assert group['values'][name] == pytest.approx(value), name
+    assert group['facts']['segments'] == 'made of the labels'
+    assert 'rows' not in one  # the bundle's classes are called otherwise: no promise
+    assert 'Single obstacles: made of the labels.' in (tmp_path / 'out/index.html').read_text()
+
+
+def test_a_sea_has_its_promise_where_the_bundle_knows_its_classes(tmp_path):
+    names = ('obstacle', 'water', 'sky')
+    bundle = write_tiny_bundle(
+        tmp_path / 'bundle', classes=names, in_distribution=names, ground_classes=('water',)
+    )
+    write_maritime(tmp_path, flat(56, 84, color_of('water')), np.ones((56, 84), np.uint8))
+    one = evaluate(bundle, tmp_path, ['maritime/test'], tmp_path / 'out')['runs'][0]['sets'][
+        'maritime/test'
+    ]
+    pooled = [r for r in one['rows'] if (r['group'], r['class_name']) == ('all', 'pooled')]
+    assert [row['observed'] for row in pooled] == [0, 0, 0]
+    assert one['groups']['maritime']['values']['iou_water'] == 1.0
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    assert 'Promised and observed' in page
+    assert 'Obstacles on water' in page
 
 
 NAMES = CLASSES.names

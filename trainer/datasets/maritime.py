@@ -84,7 +84,7 @@ def load(root: Path, split: str) -> PictureList:
 def load_set(root: Path, split: str) -> EvaluationSet:
     """Open one split for evaluation."""
     name, title = f'maritime/{split}', f'Sea pictures, {split}'
-    return EvaluationSet(name, title, load(root, split), 'closed-set', 'image', LICENCE, SOURCE)
+    return EvaluationSet(name, title, load(root, split), 'maritime', 'image', LICENCE, SOURCE)
 
 
 def load_samples(root: Path, split: str) -> EvaluationSet:
@@ -95,7 +95,7 @@ def load_samples(root: Path, split: str) -> EvaluationSet:
     pictures: ColouredPictures = coloured(listed, SAMPLE_COLORS)
     title = "Boat's pictures, against another network's answer"
     return EvaluationSet(
-        *('maritime_samples', title, pictures, 'closed-set', 'image'),
+        *('maritime_samples', title, pictures, 'maritime', 'image'),
         *(SAMPLES_LICENCE, SAMPLES_SOURCE),
     )
 
