@@ -1,51 +1,24 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where obstacles meet the ground in the picture, and where the ground ends."""
+"""Where obstacles meet the ground in the picture, and which of them belong to the ground's end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.edge import Rows, below_line, bridged, edge_rows
-from ood_perception.geometry import Points, grid_to_camera
+from ood_perception.geometry import Points
 from ood_perception.postprocess import Components, find_components, obstacle_order, obstacles_of
-from ood_perception.roi import large_patches
-from ood_perception.types import BoolArray, Detection, UInt8Array
+from ood_perception.terrain import Terrain, cells_to_camera, column_spans
+from ood_perception.types import BoolArray, Detection
 
-# Labels waver along a border: this many cells above the ground's end say what lies behind it.
-_LOOKED_ABOVE = 2
 # What reaches farther below the ground's edge than this share of the picture's height does not
 # touch its end: there is ground between.
 _TOUCHING = 0.03
-
-
-class EdgeKind(IntEnum):
-    """What ends the ground in a column; the values are part of the ROS interface."""
-
-    BLOCKED = 0  # an obstacle or an obstacle class: a shore
-    OPEN = 1  # neither: the sky, or the picture's end
-    HIDDEN = 2  # not seen: something stands before it, the row is the neighbours'
-    NO_GROUND = 3  # the column shows no ground at all
-
-
-@dataclass(frozen=True)
-class Scene:
-    """
-    What the classes mean here.
-
-    ground, obstacle: bool (256,), True at the ids of the ground's and of obstacle classes.
-    bridge: share of the width from which on what reaches the picture's side ends the ground.
-    """
-
-    ground: BoolArray
-    obstacle: BoolArray
-    bridge: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -70,27 +43,12 @@ class Contacts:
     outline_cut_off: BoolArray
 
 
-@dataclass(frozen=True)
-class Edge:
-    """
-    The ground's far edge by grid column.
-
-    line: float64 (gw, 3): x of the column's left and right end and y, camera pixels in edge
-        coordinates; where there is no ground, y is the lowest that is seen.
-    kind: uint8 (gw,) of EdgeKind.
-    """
-
-    line: Points
-    kind: UInt8Array
-
-
-def contacts_of(detection: Detection, scene: Scene) -> Contacts:
+def contacts_of(detection: Detection, terrain: Terrain) -> Contacts:
     """Return where the detection's obstacles meet the ground."""
     components = find_components(detection.mask, detection.surprisal)
     numbers = component_numbers(detection, components)
-    visible = _visible(detection)
-    below = np.zeros_like(visible)
-    below[:-1] = visible[1:]  # whether the cell under each is looked at
+    below = np.zeros_like(terrain.visible)
+    below[:-1] = terrain.visible[1:]  # whether the cell under each is looked at
     borders = [_border(components, number) for number in numbers]
     lowest = np.array([_lowest(border, below) for border in borders]).reshape(-1, 3)
     boxes = components.boxes[numbers].astype(np.float64)
@@ -100,36 +58,15 @@ def contacts_of(detection: Detection, scene: Scene) -> Contacts:
     spans = np.concatenate([np.zeros((0, 3)), *outline])
     cut = ~below[spans[:, 1].astype(int) - 1, spans[:, 0].astype(int)]
     return Contacts(
-        points=_to_camera(lowest[:, :2], detection),
-        left=_to_camera(left, detection),
-        right=_to_camera(right, detection),
+        points=cells_to_camera(lowest[:, :2], detection),
+        left=cells_to_camera(left, detection),
+        right=cells_to_camera(right, detection),
         cut_off=lowest[:, 2] > 0,
-        at_edge=_at_edge(detection, scene, components, numbers)
-        & (_touching(detection, scene, lowest) | _at_side(visible, boxes)),
-        outline=np.column_stack([_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
+        at_edge=_at_end(terrain, components, numbers)
+        & (_touching(terrain, lowest) | _at_side(terrain, boxes)),
+        outline=np.column_stack([column_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
         outline_cut_off=cut,
     )
-
-
-def edge_of(detection: Detection, scene: Scene) -> Edge:
-    """Return the ground's far edge, bridged behind what stands on it."""
-    visible, blocked = _visible(detection), _blocked(detection, scene)
-    rows = edge_rows(_ground(detection, scene))
-    behind = bridged(rows, scene.bridge)
-    height, columns = visible.shape[0], np.arange(visible.shape[1])
-    between = np.arange(height)[:, None] >= behind
-    between &= np.arange(height)[:, None] < rows
-    hidden = (blocked & between).any(axis=0)
-    edge = np.where(hidden, behind, rows)
-    seen = np.zeros(len(rows), dtype=bool)
-    for step in range(1, _LOOKED_ABOVE + 1):
-        seen |= blocked[np.maximum(edge - step, 0), columns] & (edge >= step)
-    kind = np.where(seen, EdgeKind.BLOCKED, EdgeKind.OPEN).astype(np.uint8)
-    kind[hidden] = EdgeKind.HIDDEN
-    kind[edge >= height] = EdgeKind.NO_GROUND
-    lowest = height - visible[::-1].argmax(axis=0)
-    y = np.where(edge >= height, lowest, edge).astype(np.float64)
-    return Edge(_spans(columns.astype(np.float64), y, detection), kind)
 
 
 def component_numbers(detection: Detection, components: Components) -> npt.NDArray[np.intp]:
@@ -138,24 +75,6 @@ def component_numbers(detection: Detection, components: Components) -> npt.NDArr
     everything = obstacles_of(components, detection.geometry)
     place = dict(zip(everything, order, strict=True))
     return np.array([place[obstacle] for obstacle in detection.obstacles], dtype=np.intp)
-
-
-def _visible(detection: Detection) -> BoolArray:
-    return detection.scored if detection.visible is None else detection.visible
-
-
-def _ground(detection: Detection, scene: Scene) -> BoolArray:
-    """Return the ground's cells without specks; above a known horizon there is none."""
-    ground = scene.ground[detection.labels] & _visible(detection)
-    if detection.frame.horizon is not None:
-        size = (ground.shape[0], ground.shape[1])
-        ground &= below_line(detection.frame.horizon, detection.geometry, size)
-    return large_patches(ground)
-
-
-def _blocked(detection: Detection, scene: Scene) -> BoolArray:
-    """Return what is in the way, inside the region of interest or not."""
-    return (scene.obstacle[detection.labels] & _visible(detection)) | detection.mask
 
 
 def _border(components: Components, number: int) -> Points:
@@ -174,9 +93,7 @@ def _lowest(border: Points, below: BoolArray) -> tuple[float, float, float]:
     return float(columns.mean() + 0.5), float(row), float(cut)
 
 
-def _at_edge(
-    detection: Detection, scene: Scene, components: Components, numbers: npt.NDArray[np.intp]
-) -> BoolArray:
+def _at_end(terrain: Terrain, components: Components, numbers: npt.NDArray[np.intp]) -> BoolArray:
     """
     Return which obstacles hang together with the ground's end, bool (N,).
 
@@ -184,46 +101,32 @@ def _at_edge(
     ends the ground if it reaches the picture's side, is wider than the bridged share and has no
     ground above some part of it.
     """
-    blocked = _blocked(detection, scene)
+    blocked = terrain.blocked
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(
         blocked.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
-    rows: Rows = edge_rows(_ground(detection, scene))
-    beyond = blocked & (np.arange(blocked.shape[0])[:, None] < rows[None, :])
+    beyond = blocked & (np.arange(blocked.shape[0])[:, None] < terrain.rows[None, :])
     ends = np.zeros(len(stats), dtype=bool)
     ends[pieces[beyond]] = True
-    ends &= stats[:, cv2.CC_STAT_WIDTH] > scene.bridge * blocked.shape[1]
-    ends &= _at_side(_visible(detection), stats[:, :4])
+    ends &= stats[:, cv2.CC_STAT_WIDTH] > terrain.bridge * blocked.shape[1]
+    ends &= _at_side(terrain, stats[:, :4])
     ends[0] = False
     piece_of = np.zeros(len(components.areas) + 1, dtype=np.intp)
     piece_of[components.patches] = pieces
-    at_edge: BoolArray = ends[piece_of[numbers + 1]]
-    return at_edge
+    at_end: BoolArray = ends[piece_of[numbers + 1]]
+    return at_end
 
 
-def _touching(detection: Detection, scene: Scene, lowest: Points) -> BoolArray:
+def _touching(terrain: Terrain, lowest: Points) -> BoolArray:
     """Return whose lowest points, (N, 3) in cells, are about as high as the ground's edge."""
-    behind = bridged(edge_rows(_ground(detection, scene)), scene.bridge)
-    above = behind[lowest[:, 0].astype(np.intp)]
-    near: BoolArray = lowest[:, 1] - above <= _TOUCHING * detection.mask.shape[0]
+    above = terrain.behind[lowest[:, 0].astype(np.intp)]
+    near: BoolArray = lowest[:, 1] - above <= _TOUCHING * terrain.visible.shape[0]
     return near
 
 
-def _at_side(visible: BoolArray, boxes: npt.NDArray[Any]) -> BoolArray:
+def _at_side(terrain: Terrain, boxes: npt.NDArray[Any]) -> BoolArray:
     """Return which boxes, (N, 4), reach the left or right end of what is seen."""
-    columns = np.flatnonzero(visible.any(axis=0))
+    columns = np.flatnonzero(terrain.visible.any(axis=0))
     first, last = (columns[0], columns[-1]) if columns.size else (0, -1)
     at_side: BoolArray = (boxes[:, 0] <= first) | (boxes[:, 0] + boxes[:, 2] > last)
     return at_side
-
-
-def _to_camera(cells: Points, detection: Detection) -> Points:
-    size = (detection.mask.shape[0], detection.mask.shape[1])
-    return grid_to_camera(cells, detection.geometry, size)
-
-
-def _spans(columns: Points, rows: Points, detection: Detection) -> Points:
-    """Return columns with a row each as left and right end and y in camera pixels, (N, 3)."""
-    left = _to_camera(np.column_stack([columns, rows]), detection)
-    right = _to_camera(np.column_stack([columns + 1, rows]), detection)
-    return np.column_stack([left[:, 0], right[:, 0], left[:, 1]])

@@ -115,7 +115,7 @@ def scored_region(
         return fixed
     if mode in ('below_edge', 'below_horizon'):
         seen = fixed if below is None else fixed & below
-        return below_edge(large_patches(chosen[labels] & seen), bridge) & seen
+        return below_edge(large_patches(chosen[labels] & seen), bridge, below) & seen
     if mode == 'ground':
         return ground_hull(chosen[labels] & fixed) & fixed
     if mode == 'labels':

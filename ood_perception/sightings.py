@@ -12,20 +12,13 @@ import numpy.typing as npt
 
 from ood_perception.attitude import Attitude, Mounting, dip, up_from_horizon
 from ood_perception.camera_model import CameraModel
-from ood_perception.contacts import (
-    Contacts,
-    Edge,
-    EdgeKind,
-    Scene,
-    component_numbers,
-    contacts_of,
-    edge_of,
-)
+from ood_perception.contacts import Contacts, component_numbers, contacts_of
 from ood_perception.distortion import Vectors
 from ood_perception.errors import CalibrationError
 from ood_perception.geometry import Points
 from ood_perception.plane import Places, Status, Viewpoint, directions, locate
 from ood_perception.postprocess import find_components, keep_components
+from ood_perception.terrain import Edge, EdgeKind, Scene, edge_of, terrain_of
 from ood_perception.types import BoolArray, Detection, UInt8Array
 
 # A horizon needs as many columns, over as much of the width.
@@ -58,7 +51,8 @@ class Sightings:
 
 def sightings_of(detection: Detection, scene: Scene, view: Viewpoint) -> Sightings:
     """Return the places of the detection's obstacles and of the ground's edge."""
-    contacts, edge = contacts_of(detection, scene), edge_of(detection, scene)
+    terrain = terrain_of(detection, scene)
+    contacts, edge = contacts_of(detection, terrain), edge_of(detection, terrain)
     lines = (contacts.outline, edge.line)
     # One call each: the cost is that of the calls, not of the points.
     spots = [contacts.points, *(_middles(line) for line in lines)]
@@ -91,7 +85,7 @@ def attitude_from_edge(
     height: of the camera above the plane, about, in metres. The fit's sigma knows nothing of an
     edge that lies wrong as a whole. Raises CalibrationError where too little open edge is seen.
     """
-    edge = edge_of(detection, scene)
+    edge = edge_of(detection, terrain_of(detection, scene))
     line = edge.line[edge.kind == EdgeKind.OPEN]
     line = line[line[:, 2] > 0.5]  # where the ground leaves the picture there is no horizon
     width = detection.geometry.camera_width

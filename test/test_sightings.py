@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 
+from ood_perception import contacts, terrain
 from ood_perception.attitude import level, mounting
 from ood_perception.camera_model import Calibration, camera_model
-from ood_perception.contacts import EdgeKind, Scene, contacts_of, edge_of
+from ood_perception.edge import below_line
 from ood_perception.geometry import geometry_for
 from ood_perception.plane import Status, Viewpoint
 from ood_perception.postprocess import make_mask, obstacles_of
@@ -22,6 +23,7 @@ from ood_perception.sightings import (
     sightings_of,
     wide_enough,
 )
+from ood_perception.terrain import EdgeKind, Scene, terrain_of
 from ood_perception.types import Detection, Frame
 
 THING, GROUND, SKY = 0, 1, 2
@@ -49,6 +51,14 @@ def detection(paint=None, visible=None, announced=slice(None)):
     )
 
 
+def contacts_of(seen, scene):
+    return contacts.contacts_of(seen, terrain_of(seen, scene))
+
+
+def edge_of(seen, scene):
+    return terrain.edge_of(seen, terrain_of(seen, scene))
+
+
 def view(pitch=0.1, **values):
     k = (500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0)
     camera = camera_model(Calibration(480, 640, 'plumb_bob', (), k), (480, 640))
@@ -69,14 +79,14 @@ def test_contact_is_the_middle_of_the_lowest_border():
         buoy(labels)
         labels[26, 31:33] = THING
 
-    contacts = contacts_of(detection(paint), SCENE)
-    np.testing.assert_allclose(contacts.points, [[320.0, 270.0]])
-    np.testing.assert_allclose(contacts.left, [[300.0, 270.0]])
-    np.testing.assert_allclose(contacts.right, [[340.0, 270.0]])
+    found = contacts_of(detection(paint), SCENE)
+    np.testing.assert_allclose(found.points, [[320.0, 270.0]])
+    np.testing.assert_allclose(found.left, [[300.0, 270.0]])
+    np.testing.assert_allclose(found.right, [[340.0, 270.0]])
     expected = [[300, 310, 260, 0], [310, 320, 270, 0], [320, 330, 270, 0], [330, 340, 260, 0]]
-    np.testing.assert_allclose(contacts.outline, expected)
-    assert not contacts.cut_off.any()
-    assert not contacts.at_edge.any()
+    np.testing.assert_allclose(found.outline, expected)
+    assert not found.cut_off.any()
+    assert not found.at_edge.any()
 
 
 def test_announced_obstacles_alone_count_and_keep_their_order():
@@ -117,10 +127,10 @@ def test_what_touches_the_shore_is_told_from_what_stands_free():
         labels[19:30, 30:33] = THING  # a ship whose mast stands before the shore
 
     seen = detection(paint)
-    contacts = contacts_of(seen, SCENE)
+    found = contacts_of(seen, SCENE)
     at_edge = {
         round(point[0]): bool(touches)
-        for point, touches in zip(contacts.points, contacts.at_edge, strict=True)
+        for point, touches in zip(found.points, found.at_edge, strict=True)
     }
     assert at_edge == {120: True, 265: False, 315: False, 530: False}
 
@@ -274,3 +284,26 @@ def test_only_what_is_surely_narrow_and_whole_is_too_small():
     assert broad != small
     unknown = sightings_of(seen, SCENE, view(pitch=0.2, largest_ratio=0.0))
     assert wide_enough(unknown, 1000.0).all(), 'without a distance there is no size'
+
+
+def test_with_a_horizon_the_edge_is_bridged_aslant():
+    """A picture tilted by 0.2: a ship on the slope is filled up to the slope, not to its end."""
+    slope = 10 + np.arange(COLUMNS) // 5
+
+    def paint(labels):
+        labels[:] = np.where(np.arange(ROWS)[:, None] >= slope, GROUND, SKY)
+        labels[8:30, 20:40] = THING
+
+    seen = detection(paint)
+    line = np.array([[0.0, 95.0], [640.0, 95.0 + 128.0]])
+    level = terrain_of(seen, SCENE).behind
+    known = dataclasses.replace(seen, frame=dataclasses.replace(seen.frame, horizon=line))
+    aslant = terrain_of(known, SCENE).behind
+    assert level[39] == 18, 'the lower side'
+    assert (level[20:40] == 18).all()
+    assert np.abs(aslant - slope).max() <= 1
+    below = below_line(line, seen.geometry, (ROWS, COLUMNS))
+    region = scored_region(
+        'below_edge', seen.labels, seen.visible, SCENE.ground, SCENE.bridge, below
+    )
+    np.testing.assert_array_equal(region.argmax(axis=0), np.maximum(aslant, below.argmax(axis=0)))

@@ -12,7 +12,6 @@ from pathlib import Path
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.contacts import Scene
 from ood_perception.engines import CPU_ENGINES, create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import (
@@ -25,6 +24,7 @@ from ood_perception.node_parameters import Values, settings_from
 from ood_perception.pipeline import Pipeline
 from ood_perception.ros.diagnostics import EngineSituation
 from ood_perception.settings import Settings, chosen_classes
+from ood_perception.terrain import Scene
 from ood_perception.types import Detection, Frame
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Imu
 
-from ood_perception.contacts import Scene
 from ood_perception.ros.clouds import Look
 from ood_perception.ros.diagnostics import place_status
 from ood_perception.ros.viewpoints import Viewpoints
 from ood_perception.sightings import only, sightings_of, wide_enough
+from ood_perception.terrain import Scene
 from ood_perception.types import Detection, Frame
 
 TOPIC = 'imu'

@@ -23,7 +23,6 @@ from ood_perception.attitude import (
 )
 from ood_perception.attitude_history import AttitudeHistory, Orientation
 from ood_perception.camera_model import CameraModel
-from ood_perception.contacts import Scene
 from ood_perception.errors import CalibrationError, OodPerceptionError
 from ood_perception.geometry import Points, Size
 from ood_perception.plane import Viewpoint, horizon_rows
@@ -31,6 +30,7 @@ from ood_perception.ros.camera_infos import CameraModels
 from ood_perception.ros.messages import stamp_ns
 from ood_perception.ros.poses import parse_lines, parse_poses, parse_rpy
 from ood_perception.sightings import attitude_from_edge
+from ood_perception.terrain import Scene
 from ood_perception.types import Detection, Frame
 
 _HORIZON_COLUMNS = 33
