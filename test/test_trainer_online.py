@@ -159,6 +159,16 @@ def test_the_shipped_paper_recipe_is_the_papers():
     assert (recipe.view.height, recipe.view.width, recipe.online.crop) == (518, 1036, (512, 1024))
 
 
+def test_the_recipes_of_the_forms_differ_in_their_heads_alone():
+    base = load_recipe(PAPER.with_name('uem_camvid.yaml'))
+    for name, form in (('gd', 'discriminative'), ('gg', 'generative')):
+        other = load_recipe(PAPER.with_name(f'uem_camvid_{name}.yaml'))
+        changed = replace(other, name=base.name, segmenter=base.segmenter, uem=base.uem)
+        assert changed == base
+        assert other.segmenter == replace(base.segmenter, head='gmm')
+        assert other.uem == replace(base.uem, form=form)
+
+
 def test_an_impossible_device_is_refused():
     with pytest.raises(ConfigError, match=r"device 'tpu'.*auto, cpu, cuda"):
         OnlineSettings(device='tpu')
