@@ -5,6 +5,9 @@
 import math
 import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -420,3 +423,64 @@ def test_layouts_show_topics_that_the_node_has(rig, file):
     assert {'obstacle_points', 'contact_points', 'edge_points', 'scan', 'mask'} <= shown
     made = rig(camera__base_frame='base_link').node.session._outputs['']
     assert shown <= set(made._publishers)
+
+
+def test_each_camera_has_its_own_pose(bundle):
+    isolate(os.environ)
+    values = {**boat_parameters(), 'bundle': bundle, 'engine': 'onnxruntime', 'threads': 1}
+    values |= {
+        'cameras': ['bow', 'stern'],
+        'camera__poses': ['bow: 0.5,0.1,1.5 0,0.1,0', f'stern: 0,0,3 0,0.1,{math.pi}'],
+        'attitude__source': 'level', 'plane__largest_ratio': 10.0, 'false_alarm_rate': 5e-5,
+        'persistence__window': 1, 'persistence__required': 1,
+    }  # fmt: skip
+    with Rig(**values) as rig:
+        rig.start()
+        found = {}
+        for name in ('bow', 'stern'):
+            points = rig.listen(f'{name}/obstacle_points', PointCloud2)
+            pictures = rig.camera(f'{name}/image')
+            infos = rig.peer.create_publisher(CameraInfo, f'{name}/camera_info', 1)
+            rig.wait(infos.get_subscription_count, 'camera_info')
+            infos.publish(camera_info())
+            reader = rig.node.session._inputs[name]
+            rig.wait(lambda r=reader: r.camera_info is not None, 'the CameraInfo')
+            rig.send(pictures, sea())
+            rig.wait(lambda p=points: p, 'points')
+            (found[name],) = rows_of(points[0])
+            values = rig.status(f'places {name}', lambda s: s[0] == OK)[2]
+            assert float(values['camera_height_m']) == {'bow': 1.5, 'stern': 3.0}[name]
+    turned = found['stern']['bearing'] - found['bow']['bearing']
+    assert abs(turned) == pytest.approx(math.pi, abs=1e-6)
+    assert found['stern']['distance'] == pytest.approx(2 * found['bow']['distance'], rel=1e-5)
+
+
+def test_cleanup_and_configure_listens_to_the_imu_again(rig):
+    rig = rig(persistence__window=1, persistence__required=1)
+    node = rig.node
+    assert node.trigger_deactivate() == node.trigger_cleanup()
+    rig.wait(lambda: not rig.imu.get_subscription_count(), 'no subscription to imu')
+    assert node.autostart(), node.start_error
+    rig.wait(rig.imu.get_subscription_count, 'imu')
+    assert rig.set(attitude__source='level').successful
+    rig.wait(lambda: not rig.imu.get_subscription_count(), 'no subscription to imu')
+
+
+def test_the_shipped_parameter_file_starts_a_process(bundle):
+    """As the launch file hands it over: the file, then what was said on the command line."""
+    isolate(os.environ)
+    file = str(ROOT / 'config' / 'maritime_obstacle.yaml')
+    given = [f'bundle:={bundle}', 'engine:=onnxruntime', f'camera.poses:={POSE}']
+    command = [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args']
+    command += ['-r', '__node:=maritime_obstacle', '--params-file', file]
+    command += [word for value in given for word in ('-p', value)]
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = []
+    for line in node.stdout:
+        said.append(line)
+        if 'active: bundle' in line or 'cannot' in line:
+            node.send_signal(signal.SIGINT)
+            break
+    said.append(node.communicate(timeout=30)[0])
+    assert node.returncode == 0, said
+    assert 'active: bundle' in ''.join(said)
