@@ -98,17 +98,20 @@ def attitude_from_edge(
     return up_from_horizon(rays[np.isfinite(rays).all(axis=1)], dip(height))
 
 
-def wide_enough(sightings: Sightings, minimum: float) -> BoolArray:
+def wide_enough(detection: Detection, scene: Scene, view: Viewpoint, minimum: float) -> BoolArray:
     """
     Return which obstacles may be at least `minimum` metres wide, bool (N,).
 
     Only what is narrower with two standard deviations of its distance to spare, and whole, is
     not: an obstacle without a distance, or one that is cut off, is wide enough.
     """
-    places = sightings.obstacles
-    turned = np.remainder(sightings.left - sightings.right, 2 * np.pi)
-    widest = 2 * np.tan(turned / 2) * (places.distance + 2 * places.distance_sigma)
-    enough: BoolArray = ~(widest < minimum) | (places.status == Status.AT_MOST)
+    contacts = contacts_of(detection, terrain_of(detection, scene))
+    places = locate(view, contacts.points)
+    bearings, _ = directions(view, np.concatenate([contacts.left, contacts.right]))
+    left, right = np.split(bearings, 2)
+    widest = 2 * np.tan(np.remainder(left - right, 2 * np.pi) / 2)
+    widest *= places.distance + 2 * places.distance_sigma
+    enough: BoolArray = ~(widest < minimum) | contacts.cut_off
     return enough
 
 

@@ -264,26 +264,26 @@ def test_only_what_is_surely_narrow_and_whole_is_too_small():
         labels[36:40, 30:34] = THING  # near and broad
         labels[46:, 60:62] = THING  # cut off by the picture
 
-    seen = detection(paint)
-    sightings = sightings_of(seen, SCENE, view(pitch=0.2))
+    seen, above = detection(paint), view(pitch=0.2)
+    sightings = sightings_of(seen, SCENE, above)
     by_column = dict(zip(sightings.contacts.points[:, 0], range(3), strict=True))
-    small, broad, cut = by_column[50.0], by_column[320.0], by_column[610.0]
+    small, cut = by_column[50.0], by_column[610.0]
     bearings = [by_hand(x, 260.0, 0.2)[0] for x in (40.0, 60.0)]
     width = 2 * math.tan((bearings[0] - bearings[1]) / 2) * sightings.obstacles.distance[small]
-    assert wide_enough(sightings, width).all()
-    keep = wide_enough(sightings, width + 5 * sightings.obstacles.distance_sigma[small])
-    assert not keep[small]
-    assert keep[cut], 'nobody knows how broad it is'
-    tiny = wide_enough(sightings, 1000.0)
-    assert tiny.tolist() == [index == cut for index in range(3)]
+    assert wide_enough(seen, SCENE, above, width).all()
+    sigma = sightings.obstacles.distance_sigma[small] / sightings.obstacles.distance[small]
+    assert wide_enough(seen, SCENE, above, width * (1 + 1.99 * sigma))[small]
+    keep = wide_enough(seen, SCENE, above, width * (1 + 2.01 * sigma))
+    assert keep.tolist() == [index != small for index in range(3)]
+    tiny = wide_enough(seen, SCENE, above, 1000.0)
+    assert tiny.tolist() == [index == cut for index in range(3)], 'how broad it is, nobody knows'
     left = only(seen, np.arange(3) != small)
     assert [o.x for o in left.obstacles] == [o.x for o in seen.obstacles if o.x != 40.0]
     expected = seen.mask.copy()
     expected[24:26, 4:6] = False
     np.testing.assert_array_equal(left.mask, expected)
-    assert broad != small
-    unknown = sightings_of(seen, SCENE, view(pitch=0.2, largest_ratio=0.0))
-    assert wide_enough(unknown, 1000.0).all(), 'without a distance there is no size'
+    unknown = view(pitch=0.2, largest_ratio=0.0)
+    assert wide_enough(seen, SCENE, unknown, 1000.0).all(), 'without a distance there is no size'
 
 
 def test_with_a_horizon_the_edge_is_bridged_aslant():

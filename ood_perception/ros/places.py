@@ -10,6 +10,7 @@ from typing import Any
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Imu
 
+from ood_perception.plane import Viewpoint
 from ood_perception.ros.clouds import Look
 from ood_perception.ros.diagnostics import place_status
 from ood_perception.ros.viewpoints import Viewpoints
@@ -49,8 +50,7 @@ class Places:
 
     def look(self, detection: Detection, info: Any | None, scene: Scene) -> Look | None:
         """Return a detection's bearings and distances, None where nothing tells them."""
-        view = self._viewpoints.viewpoint(detection, info, scene)
-        self._say(detection.frame.camera)
+        view = self._view(detection, info, scene)
         if view is None:
             return None
         return Look(
@@ -66,8 +66,10 @@ class Places:
         minimum = self._values['minimum_size']
         if not minimum or not detection.obstacles:
             return detection
-        look = self.look(detection, info, scene)
-        return detection if look is None else only(detection, wide_enough(look.sightings, minimum))
+        view = self._view(detection, info, scene)
+        if view is None:
+            return detection
+        return only(detection, wide_enough(detection, scene, view, minimum))
 
     def statuses(self, node: str, cameras: Sequence[str]) -> list[Any]:
         """Return the diagnostic statuses of the cameras whose places somebody wants."""
@@ -77,6 +79,11 @@ class Places:
             for camera, report in reports.items()
             if report is not None
         ]
+
+    def _view(self, detection: Detection, info: Any | None, scene: Scene) -> Viewpoint | None:
+        view = self._viewpoints.viewpoint(detection, info, scene)
+        self._say(detection.frame.camera)
+        return view
 
     def _say(self, camera: str) -> None:
         """Log what is wrong when it begins, not with every frame."""
