@@ -7,7 +7,8 @@ Bring the magnetic-tile pictures into MVTec AD's layout, as the product 'tile'.
 
 SOURCE/images/<kind>_exp<e>_num_<number>.jpg, SOURCE/labels/<the same>.png: 0 normal, 1 defect;
 kind 'free' is flawless. Numbers are places in a film: pictures whose numbers follow within 500
-show one tile, so such a series stays together. Every third series is for testing.
+show one tile, so such a series stays together. Every third series is for testing. A picture of a
+defect whose label marks none is left out, and said.
 
 Data: Magnetic-tile-defect-datasets (abin24; Huang, Qiu and Yuan, The Visual Computer 2020).
 """
@@ -23,15 +24,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ood_perception.bundle.cache import make_folder
 from ood_perception.errors import DataError, OodPerceptionError
 
 from ..data import list_pictures, read_image, read_label_ids
 
-PRODUCT, FREE = 'tile', 'free'
+PRODUCT, FREE, UNMARKED = 'tile', 'free', 'left out: no defect is marked'
 _NAME = re.compile(r'(?P<kind>[a-z]+)_exp\d+_num_(?P<number>\d+)')
 _SAME_TILE = 500
+UInt8Array = npt.NDArray[np.uint8]
 _TEST_EVERY = 3
 
 
@@ -67,7 +70,8 @@ def flawless_test(tiles: Sequence[Tile]) -> set[int]:
 
 def convert(source: Path, target: Path) -> dict[str, int]:
     """
-    Write target/tile in MVTec AD's layout; return the number of pictures of each folder.
+    Write target/tile in MVTec AD's layout; return the number of pictures of each folder, and of
+    those left out under UNMARKED.
 
     Raises DataError for missing or broken files, and where target/tile is there already; nothing
     half-written stays.
@@ -81,11 +85,13 @@ def convert(source: Path, target: Path) -> dict[str, int]:
 
     def write(place: Path) -> None:
         for tile in tiles:
-            part = _folder_of(tile, test)
+            mask = _mask(tile)
+            part = _folder_of(tile, test) if tile.kind == FREE or mask.any() else UNMARKED
             counts[part] = counts.get(part, 0) + 1
+            if part == UNMARKED:
+                continue
             _save(place / part / f'{tile.number:06d}.png', read_image(tile.image)[:, :, ::-1])
             if tile.kind != FREE:
-                mask = (read_label_ids(tile.label) > 0) * np.uint8(255)
                 name = f'{tile.number:06d}_mask.png'
                 _save(place / 'ground_truth' / tile.kind / name, mask)
 
@@ -94,13 +100,20 @@ def convert(source: Path, target: Path) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def _mask(tile: Tile) -> UInt8Array:
+    """Return 255 where a defect is marked, 0 elsewhere; one zero for a flawless tile."""
+    if tile.kind == FREE:
+        return np.zeros((1, 1), np.uint8)
+    return np.where(read_label_ids(tile.label) > 0, 255, 0).astype(np.uint8)
+
+
 def _folder_of(tile: Tile, test: set[int]) -> str:
     if tile.kind != FREE:
         return f'test/{tile.kind}'
     return 'test/good' if tile.number in test else 'train/good'
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
+def _save(path: Path, pixels: UInt8Array) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), pixels):
         raise DataError(f'{path} cannot be written: is the disk full?')
@@ -122,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'industrial_tiles: {error}', file=sys.stderr)
         return 2
     for part, count in counts.items():
-        print(f'{count:4d} {options.target / PRODUCT / part}')
+        print(f'{count:4d} {part if part == UNMARKED else options.target / PRODUCT / part}')
     return 0
 
 
