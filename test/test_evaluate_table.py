@@ -28,7 +28,7 @@ class Builder:
 
     built: tuple = ()
 
-    def __init__(self, recipe, folder, progress=True):
+    def __init__(self, recipe, folder, cache=None, progress=True):
         self.recipe, self.folder = recipe, Path(folder)
 
     def pack(self):

@@ -72,18 +72,18 @@ def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
     computed = []
     from trainer import features as module
 
-    forward = module._forward
+    forward = module.forward_tokens
 
     def counted(baked, images, precision):
         computed.append(baked.layers)
         return forward(baked, images, precision)
 
-    monkeypatch.setattr(module, '_forward', counted)
+    monkeypatch.setattr(module, 'forward_tokens', counted)
     again = run(pictures, tmp_path / 'cache')
     assert computed == []
     assert again.key == first.key
     more = run(pictures, tmp_path / 'cache', layers=(0, 1, 2), batch=12)
-    assert computed == [(1,)]
+    assert computed == [('tokens_1',)]
     assert more.key != first.key
     np.testing.assert_array_equal(more.tokens['tokens_2'], first.tokens['tokens_2'])
 
@@ -163,11 +163,11 @@ sys.path[:0] = [sys.argv[1], sys.argv[1] + '/test']
 from tiny_backbones import tiny_backbone
 from trainer import features
 from trainer.datasets import load_pictures
-forward = features._forward
+forward = features.forward_tokens
 def slow(*args):
     time.sleep(0.3)
     return forward(*args)
-features._forward = slow
+features.forward_tokens = slow
 pictures = load_pictures('camvid', Path(sys.argv[2]) / 'data', 'train')
 view = features.View((28, 70), 'fit', (0.0, 0.5, 1.0))
 features.extract(pictures, tiny_backbone(), (0, 2), view, Path(sys.argv[2]) / 'cache', batch=1)

@@ -22,7 +22,7 @@ from pixood_models import CLASSES, some_model  # noqa: E402
 from trainer.backbones import Architecture, BackboneChoice, build, load_backbone  # noqa: E402
 from trainer.golden import golden_vectors, write_npz  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
-from trainer.pack import BundleText, layer_index, pack_bundle  # noqa: E402
+from trainer.pack import BundleText, pack_bundle  # noqa: E402
 
 SIZE = (56, 84)
 TEXT = BundleText(
@@ -173,12 +173,6 @@ def test_npz_bytes_depend_on_the_arrays_alone(tmp_path):
 
     assert (tmp_path / 'first').read_bytes() == (tmp_path / 'second').read_bytes()
     assert np.load(tmp_path / 'first')['b'].shape == (2, 3)
-
-
-def test_layer_names_are_read():
-    assert layer_index('tokens_11') == 11
-    with pytest.raises(ConfigError, match='tokens_<block>'):
-        layer_index('keys_11')
 
 
 @pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime'])

@@ -35,6 +35,9 @@ OTHERS = {
     'tracking': 'what m-of-n persistence saves and costs, on sequences',
     'quantize': 'give a bundle its int8 precision, with what it costs',
     'promise': 'observed against promised false-alarm rates, per class',
+    'baselines': 'bundles of all classical scores of one network',
+    'knn-table': 'cDNP on the dev sets: references, features, k; accuracy and time',
+    'leaderboard': 'all heads and baselines on the dev sets, one table',
     'uem-table': 'forms, scores and outliers of UEM on the dev sets',
     'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
 }

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,27 @@ def key_of(folder: Path) -> str:
     """Return an artefact's key, '' where there is none."""
     path = folder / KEY_FILE
     return str(json.loads(path.read_text())['key']) if path.is_file() else ''
+
+
+def adopt(source: Path, target: Path) -> None:
+    """
+    Let `target` hold the same files as another artefact, unless it is an artefact already.
+
+    A wrong guess costs time, never truth: the key comes along, and where it does not fit the
+    folder is made again.
+    """
+    if not key_of(source) or key_of(target):
+        return
+
+    def fill(folder: Path) -> None:
+        for file in source.iterdir():
+            try:
+                os.link(file, folder / file.name)
+            except OSError:  # another file system
+                shutil.copyfile(file, folder / file.name)
+
+    with locked(target):
+        make_folder(target, fill)
 
 
 def write_json(path: Path, values: object) -> None:

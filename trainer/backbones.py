@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ood_perception.errors import ConfigError, DataError, DependencyError
 
+from .layers import PROJECTIONS, TOKENS, Layer, layer_name, parse_layer, projected
 from .weights import Weights, common_name, load_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -54,6 +55,11 @@ class Architecture:
     hidden: int
     registers: int
     grid: int
+
+    @property
+    def heads(self) -> int:
+        """The attention heads of a block."""
+        return max(1, self.dim // _HEAD_DIM)
 
     @property
     def name(self) -> str:
@@ -132,35 +138,37 @@ class Backbone(nn.Module):
         return getattr(embedding, 'projection', embedding)
 
     @torch.no_grad()
-    def tokens(self, image: torch.Tensor, layers: Sequence[int]) -> dict[str, torch.Tensor]:
+    def tokens(self, image: torch.Tensor, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
         """
-        Return patch tokens of chosen blocks, each through the final LayerNorm.
+        Return chosen layers at the patches: block outputs (normalised), queries, keys, values.
 
         image: uint8 (B, h, w, 3) RGB, h and w multiples of the patch.
-        layers: 0-based block indices.
+        layers: 0-based block indices, or names, see layers.
 
-        Returns 'tokens_<layer>' -> float32 (B, h / patch, w / patch, D).
+        Returns name ('tokens_11') -> float32 (B, h / patch, w / patch, D).
         """
         baked = self.baked(int(image.shape[1]), int(image.shape[2]), layers)
-        return dict(zip((f'tokens_{layer}' for layer in layers), baked(image), strict=True))
+        return dict(zip(map(layer_name, layers), baked(image), strict=True))
 
     @torch.no_grad()
-    def baked(self, height: int, width: int, layers: Sequence[int]) -> BakedBackbone:
+    def baked(self, height: int, width: int, layers: Sequence[Layer]) -> BakedBackbone:
         """
         Return the graph for one size, ready for export: the position embedding is a constant.
 
-        Raises ConfigError for a size that is no multiple of the patch or an unknown block.
+        layers: as for tokens. Raises ConfigError for a size that is no multiple of the patch or
+        an unknown block.
         """
         if height % self.patch or width % self.patch or min(height, width) < self.patch:
             raise ConfigError(
                 f'network size {height} x {width} is no multiple of the patch {self.patch}'
             )
-        unknown = [layer for layer in layers if not 0 <= layer < self.depth]
+        unknown = [layer for layer in layers if not 0 <= parse_layer(layer)[1] < self.depth]
         if unknown or not layers:
             raise ConfigError(
                 f'layers {list(layers)}: {self.name} has blocks 0 to {self.depth - 1}; choose some'
             )
-        return BakedBackbone(self, height // self.patch, width // self.patch, tuple(layers))
+        names = tuple(layer_name(layer) for layer in layers)
+        return BakedBackbone(self, height // self.patch, width // self.patch, names)
 
     def positions(self, rows: int, columns: int) -> torch.Tensor:
         """Return the position embedding of a patch grid, float32 (1, rows * columns, D)."""
@@ -187,14 +195,16 @@ class Backbone(nn.Module):
 
 
 class BakedBackbone(nn.Module):
-    """The backbone for one picture size: uint8 NHWC in, one token map per chosen layer out."""
+    """The backbone for one picture size: uint8 NHWC in, one token map per layer's name out."""
 
-    def __init__(self, backbone: Backbone, rows: int, columns: int, layers: tuple[int, ...]):
+    def __init__(self, backbone: Backbone, rows: int, columns: int, layers: tuple[str, ...]):
         super().__init__()
         self.rows, self.columns, self.layers = rows, columns, layers
         self.rotary = backbone.architecture.family == 'dinov3'
         self.projection, self.final_norm = backbone.projection, backbone.final_norm
-        self.blocks = nn.ModuleList(list(backbone.blocks)[: max(layers) + 1])
+        self.wanted = [parse_layer(layer) for layer in layers]
+        last = max(block for _, block in self.wanted)
+        self.blocks = nn.ModuleList(list(backbone.blocks)[: last + 1])
         self.register_buffer('prefix', backbone.prefix())
         self.register_buffer('mean', backbone.mean.reshape(1, 3, 1, 1))
         self.register_buffer('scale', 1.0 / backbone.std.reshape(1, 3, 1, 1))
@@ -214,12 +224,18 @@ class BakedBackbone(nn.Module):
         if not self.rotary:
             state = state + self.positions
         state = torch.cat((self.prefix.expand(image.shape[0], -1, -1), state), dim=1)
-        taken: dict[int, torch.Tensor] = {}
+        taken: dict[tuple[str, int], torch.Tensor] = {}
         for index, block in enumerate(self.blocks):
+            for kind in PROJECTIONS:
+                if (kind, index) in self.wanted:
+                    taken[kind, index] = self._patches(projected(block, kind, state))
+            if index + 1 == len(self.blocks) and (TOKENS, index) not in self.wanted:
+                break  # of the last block nothing else is wanted
             state = self._block(block, state)
-            if index in self.layers:
-                taken[index] = self._patches(state)
-        return tuple(taken[layer] for layer in self.layers)
+            if (TOKENS, index) in self.wanted:
+                # the registers' norm is applied to all tokens and cut afterwards, as the models do
+                taken[TOKENS, index] = self._patches(self.final_norm(state))
+        return tuple(taken[layer] for layer in self.wanted)
 
     def _block(self, block: nn.Module, state: torch.Tensor) -> torch.Tensor:
         """Apply one block; versions of transformers differ in wrapping the result in a tuple."""
@@ -228,9 +244,8 @@ class BakedBackbone(nn.Module):
         return result[0] if isinstance(result, tuple) else result
 
     def _patches(self, state: torch.Tensor) -> torch.Tensor:
-        """Return the normalised patch tokens (B, rows, columns, D) of a block's output."""
-        # the registers' norm is applied to all tokens and cut afterwards, as the models do
-        tokens = self.final_norm(state)[:, self.prefix.shape[1] :]
+        """Return (B, rows, columns, D) of (B, 1 + R + patches, D): no class or register token."""
+        tokens = state[:, self.prefix.shape[1] :]
         return tokens.reshape(tokens.shape[0], self.rows, self.columns, tokens.shape[2])
 
 
@@ -249,7 +264,7 @@ def build(architecture: Architecture, choice: BackboneChoice | None = None) -> B
     common = {
         'hidden_size': architecture.dim,
         'num_hidden_layers': architecture.depth,
-        'num_attention_heads': max(1, architecture.dim // _HEAD_DIM),
+        'num_attention_heads': architecture.heads,
         'patch_size': architecture.patch,
         'image_size': max(1, architecture.grid) * architecture.patch,
     }

@@ -24,6 +24,9 @@ from .condensation import CondensationSettings
 from .finetuning import FinetuningConfig
 from .golden import RENDERED
 from .heads import head_stages
+from .heads.baselines import BaselineConfig
+from .heads.fusion import FusionConfig
+from .heads.knn import KnnConfig
 from .heads.uem import UemConfig
 from .mixes import MixSettings
 from .online import OnlineSettings
@@ -137,8 +140,11 @@ class BundleConfig:
             raise ConfigError(f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}')
 
 
-_SEEDED = ('classifier', 'condensation', 'views', 'segmenter', 'outliers', 'mixes', 'uem')
-_KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:], 'online')
+_SEEDED = (
+    *('classifier', 'condensation', 'views', 'segmenter', 'outliers', 'mixes', 'uem'),
+    *('knn', 'baseline'),
+)
+_KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:], 'online', 'fusion')
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class Recipe:
     All that a bundle follows from.
 
     name: of the bundle. seed: of every section that has one (it replaces theirs).
-    The sections from classifier to uem belong to kinds of heads; the others' are not read.
+    The sections from classifier to fusion belong to kinds of heads; the others' are not read.
     """
 
     name: str
@@ -165,6 +171,9 @@ class Recipe:
     outliers: OutlierConfig = field(default_factory=OutlierConfig)
     mixes: MixSettings = field(default_factory=MixSettings)
     uem: UemConfig = field(default_factory=UemConfig)
+    knn: KnnConfig = field(default_factory=KnnConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     online: OnlineSettings = field(default_factory=OnlineSettings)
     seed: int = 42
 
@@ -181,7 +190,7 @@ class Recipe:
         """Return JSON values without places of this machine: a weight file by its name alone."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         values['data'].pop('root')
-        used = head_stages(self.head.kind).sections
+        used = head_stages(self.head.kind).used_sections(self)
         for section in set(_KIND_SECTIONS) - set(used):
             del values[section]
         if not self.finetuning.epochs:

@@ -22,6 +22,7 @@ from ood_perception.geometry import geometry_for, to_network
 
 from .backbones import Backbone
 from .data import PictureList, content_sha256
+from .layers import Layer, layer_name
 
 FORMAT = 1
 PRECISIONS = ('f32', 'bf16')
@@ -149,7 +150,7 @@ def size_for(picture_size: tuple[int, int], longest: int, patch: int) -> tuple[i
 def extract(
     pictures: PictureList,
     backbone: Backbone,
-    layers: Sequence[int],
+    layers: Sequence[Layer],
     view: View,
     cache: Path | None = None,
     batch: int = 4,
@@ -158,7 +159,7 @@ def extract(
     """
     Return the patch tokens and labels of a list, computing only what the cache lacks.
 
-    layers: 0-based block indices; each layer is a file of its own, so a later call with other
+    layers: 0-based block indices or names, see layers; each is a file of its own, so a later call with other
         layers computes those alone. cache: default cache_root()/features.
     batch: pictures per forward pass. progress: show a bar with the time left.
 
@@ -183,7 +184,7 @@ def extract(
             _fill(store, pictures, baked, missing, view, batch, progress)
     return FeatureSet(
         names=pictures.names,
-        tokens={f'tokens_{layer}': store.tokens(layer, 'r') for layer in layers},
+        tokens={layer_name(layer): store.tokens(layer, 'r') for layer in layers},
         labels=store.labels('r'),
         height=view.size[0],
         width=view.size[1],
@@ -212,29 +213,29 @@ class _Store:
         self.token_shape = (count, rows, columns, backbone.dim)
         self.label_shape = (count, *view.size)
 
-    def tokens(self, layer: int, mode: str) -> npt.NDArray[np.float16]:
+    def tokens(self, layer: Layer, mode: str) -> npt.NDArray[np.float16]:
         """Return layer's memory map, float16 (n, gh, gw, D)."""
-        return _memory_map(self.folder / f'tokens_{layer}.npy', mode, np.float16, self.token_shape)
+        return _memory_map(self.folder / f'{layer_name(layer)}.npy', mode, np.float16, self.token_shape)
 
     def labels(self, mode: str) -> npt.NDArray[np.uint8]:
         """Return the labels' memory map, uint8 (n, h, w)."""
         return _memory_map(self.folder / 'labels.npy', mode, np.uint8, self.label_shape)
 
-    def done(self, layer: int) -> int:
+    def done(self, layer: Layer) -> int:
         """Return how many pictures of a layer are complete."""
-        path = self.folder / f'tokens_{layer}.json'
+        path = self.folder / f'{layer_name(layer)}.json'
         return int(json.loads(path.read_text())['done']) if path.is_file() else 0
 
-    def record(self, layer: int, done: int) -> None:
+    def record(self, layer: Layer, done: int) -> None:
         """Record that the first `done` pictures of a layer are complete."""
-        _write_json(self.folder / f'tokens_{layer}.json', {'done': done})
+        _write_json(self.folder / f'{layer_name(layer)}.json', {'done': done})
 
 
 def _fill(
     store: _Store,
     pictures: PictureList,
     baked: torch.nn.Module,
-    layers: Sequence[int],
+    layers: Sequence[Layer],
     view: View,
     batch: int,
     progress: bool,

@@ -27,7 +27,7 @@ from ood_perception.bundle.manifest import (
 from ood_perception.bundle.reading import read_manifest
 from ood_perception.bundle.store import file_spec, write_manifest
 from ood_perception.calibration import HeldOutSample, arrays_of
-from ood_perception.errors import BundleError, ConfigError
+from ood_perception.errors import BundleError
 from ood_perception.types import JsonDict
 
 from .backbones import Backbone
@@ -115,7 +115,7 @@ def _write(
     weights: str,
 ) -> None:
     size = (int(images.shape[1]), int(images.shape[2]))
-    baked = backbone.baked(*size, [layer_index(name) for name in head.layers])
+    baked = backbone.baked(*size, head.layers)
     golden = golden_vectors(baked, head, images, text.in_distribution)
     write_npz(folder / GoldenSpec.file, golden)
     if ship_weights:
@@ -128,14 +128,6 @@ def _write(
     (folder / CARD).write_text(card, encoding='utf-8')
     files = {path.name: file_spec(path) for path in sorted(folder.iterdir())}
     write_manifest(folder, replace(manifest, files=files))
-
-
-def layer_index(name: str) -> int:
-    """Return 11 for 'tokens_11'."""
-    prefix, _, index = name.partition('_')
-    if prefix != 'tokens' or not index.isdigit():
-        raise ConfigError(f'token layer {name!r}: expected tokens_<block>, such as tokens_11')
-    return int(index)
 
 
 def _without_weights(

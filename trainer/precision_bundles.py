@@ -25,7 +25,7 @@ from ood_perception.geometry import geometry_for, to_network
 from .backbones import BackboneChoice, load_backbone
 from .heads.pixood_files import load_model
 from .heads.pixood_module import PixOODHead
-from .pack import BundleText, layer_index, pack_bundle
+from .pack import BundleText, pack_bundle
 from .quantization_writing import write_precisions
 
 Size = tuple[int, int]
@@ -75,7 +75,7 @@ def _write(path: Path, size: Size, source: Bundle, fit: Path) -> None:
         load_model(fit), head.upsampling, head.selection, head.calibration, head.compiled_classes
     )
     layers = manifest.stages[0].outputs
-    if [layer_index(name) for name in model.layers] != [layer_index(name) for name in layers]:
+    if tuple(model.layers) != tuple(layers):
         raise ConfigError(f'{fit} reads {model.layers}, bundle {manifest.name} has {layers}')
     text = BundleText(
         name=f'{manifest.name}_{size[0]}x{size[1]}',

@@ -21,6 +21,7 @@ from ood_perception.roi import class_table, ground_hull
 
 from .data import PictureList
 from .features import FeatureSet
+from .heads.knn import KnnHead
 from .heads.pixood_module import PixOODHead
 from .rows import Row
 
@@ -47,7 +48,7 @@ def score_of(row: Row, head: PixOODHead) -> Score:
     return lambda *tokens: _surprisal_of_softmax(head.upsampled_logits(*tokens), places)
 
 
-def _place(head: PixOODHead, name: str) -> int:
+def _place(head: PixOODHead | KnnHead, name: str) -> int:
     if name not in head.known_classes:
         raise ConfigError(f'unknown class {name!r}; known are {list(head.known_classes)}')
     return head.known_classes.index(name)
@@ -114,7 +115,7 @@ def write_ground_masks(
     folder: Path,
     pictures: PictureList,
     features: FeatureSet,
-    head: PixOODHead,
+    head: PixOODHead | KnnHead,
     ground: Sequence[str],
 ) -> None:
     """

@@ -114,13 +114,13 @@ def sample_held_out(
     places = np.full(256, 255, np.uint8)
     for place, name in enumerate(head.compiled_classes):
         places[classes.index(name)] = place
-    for surprisal, labels in _surprisal_maps(head, features, progress):
+    for surprisal, labels in surprisal_maps(head, features, progress):
         sample.add(surprisal, places[labels])
     return sample.finish()
 
 
 @torch.inference_mode()
-def _surprisal_maps(
+def surprisal_maps(
     head: HeadModule, features: FeatureSet, progress: bool
 ) -> Iterator[tuple[Maps, npt.NDArray[np.uint8]]]:
     """Yield a picture's surprisal float32 (S, gh*f, gw*f) and its true labels on that grid."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from .finetuning import finetune, load_tuned, save_tuned
 from .golden import RENDERED, rendered, write_npz
 from .heads import head_stages
 from .heads.base import HeadModule, HeadStages
+from .layers import Layer
 from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
 from .set_calibration import sample_held_out
 
@@ -112,12 +114,12 @@ class Trainer:
         )
         return first, second, third
 
-    def features(self, split: str) -> FeatureSet:
-        """Extract (or find) the tokens of a whole split."""
+    def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
+        """Extract (or find) the tokens of a whole split; layers: default backbone.layers."""
         root = self.recipe.data_root()
         pictures = load_pictures(self.recipe.data.layout, root, split)
         LOG.info('features of %s: %d pictures', split, len(pictures))
-        layers = self.recipe.backbone.layers
+        layers = layers or self.recipe.backbone.layers
         folder, bar = self.features_folder, self.progress
         return extract(pictures, self.backbone, layers, self.view, folder, progress=bar)
 
@@ -140,8 +142,9 @@ class Trainer:
     @cached_property
     def calibration_features(self) -> FeatureSet:
         """What no fitting has seen: the end of every training sequence and the other splits."""
-        held_out = self.train_features.subset(self.split[2])
-        return joined([held_out, *(self.features(s) for s in self.recipe.data.calibration)])
+        data, layers = self.recipe.data, self.stages.layers
+        held_out = self.features(data.train, layers).subset(self.split[2])
+        return joined([held_out, *(self.features(s, layers) for s in data.calibration)])
 
     @cached_property
     def stages(self) -> HeadStages:
@@ -183,9 +186,7 @@ class Trainer:
         key = digest([key_of(self.folder / 'calibrate'), list(size)])
 
         def make(target: Path) -> None:
-            export_stages(
-                self.backbone.baked(*size, self.recipe.backbone.layers), head, target, size
-            )
+            export_stages(self.backbone.baked(*size, head.layers), head, target, size)
 
         artefact(folder, key, make)
         return folder

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,13 +21,12 @@ from typing import Any
 
 import yaml
 
-from ood_perception.bundle.cache import locked, make_folder
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.results import write_text
 
-from .artefacts import key_of
+from .artefacts import adopt
 from .config import Recipe, digest, load_recipe
 from .stages import Trainer
 
@@ -41,6 +38,7 @@ _ROW_KEYS = ('name', 'set', 'in_distribution')
 _SHARED = {
     'classifier': ('backbone', 'data', 'view', 'classifier', 'seed'),
     'fit': ('backbone', 'data', 'view', 'classifier', 'seed', 'patches', 'condensation'),
+    'segmenter': ('backbone', 'data', 'view', 'views', 'segmenter', 'seed'),
 }
 
 
@@ -96,7 +94,12 @@ def _row(entry: Any, place: str) -> TableRow:
     return TableRow(str(entry['name']), tuple(entry.get('set') or ()), tuple(chosen))
 
 
-def build_bundles(table: BundleTable, only: Sequence[str] = (), progress: bool = True) -> Path:
+def build_bundles(
+    table: BundleTable,
+    only: Sequence[str] = (),
+    progress: bool = True,
+    cache: Path | None = None,
+) -> Path:
     """
     Build what is missing of the chosen rows (default: all); return the list of runs, a YAML file.
 
@@ -112,7 +115,7 @@ def build_bundles(table: BundleTable, only: Sequence[str] = (), progress: bool =
     for number, row in enumerate(chosen, 1):
         LOG.info('row %d of %d: %s', number, len(chosen), row.name)
         if row.changes:
-            manifest = _build(table, row, recipes[row.name], progress)
+            manifest = _build(table, row, recipes[row.name], progress, cache)
         else:
             manifest = load_bundle(default_bundle_path()).manifest
         runs.append(_run(row, manifest))
@@ -121,15 +124,17 @@ def build_bundles(table: BundleTable, only: Sequence[str] = (), progress: bool =
     return path
 
 
-def _build(table: BundleTable, row: TableRow, recipe: Recipe, progress: bool) -> Manifest:
+def _build(
+    table: BundleTable, row: TableRow, recipe: Recipe, progress: bool, cache: Path | None
+) -> Manifest:
     """Train one row, after taking over what other rows have made already."""
     folder = table.folder / row.folder
     shared = table.folder / 'shared'
     for part, sections in _SHARED.items():
-        _link(shared / f'{part}-{_signature(recipe, sections)}', folder / part)
-    manifest = Trainer(recipe, folder, progress=progress).pack()
+        adopt(shared / f'{part}-{_signature(recipe, sections)}', folder / part)
+    manifest = Trainer(recipe, folder, cache=cache, progress=progress).pack()
     for part, sections in _SHARED.items():
-        _link(folder / part, shared / f'{part}-{_signature(recipe, sections)}')
+        adopt(folder / part, shared / f'{part}-{_signature(recipe, sections)}')
     return manifest
 
 
@@ -137,22 +142,6 @@ def _signature(recipe: Recipe, sections: Sequence[str]) -> str:
     """Hash the sections of a recipe that an artefact depends on."""
     values = asdict(recipe)
     return digest({name: values[name] for name in sections})[:16]
-
-
-def _link(source: Path, target: Path) -> None:
-    """Let `target` hold the same files as `source`, unless it is an artefact already."""
-    if not key_of(source) or key_of(target):
-        return
-
-    def fill(folder: Path) -> None:
-        for file in source.iterdir():
-            try:
-                os.link(file, folder / file.name)
-            except OSError:  # another file system
-                shutil.copyfile(file, folder / file.name)
-
-    with locked(target):
-        make_folder(target, fill)
 
 
 def _run(row: TableRow, manifest: Manifest) -> dict[str, Any]:

@@ -16,6 +16,8 @@ HEADS = {
     'pixood': ('pixood_stages', 'PixOODStages'),
     'uem': ('uem_stages', 'UemStages'),
     'baseline': ('baseline_stages', 'BaselineStages'),
+    'knn': ('knn_stages', 'KnnStages'),
+    'fusion': ('fusion_stages', 'FusionStages'),
 }
 
 

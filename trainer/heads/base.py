@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from ..config import Recipe
+    from ..layers import Layer
     from ..stages import Trainer
 
 
@@ -107,6 +109,16 @@ class HeadStages(ABC):
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+
+    @classmethod
+    def used_sections(cls, recipe: Recipe) -> tuple[str, ...]:
+        """Return the sections that a recipe of this kind is read by."""
+        return cls.sections
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What the head reads of the backbone: the recipe's blocks, unless it names more."""
+        return self.trainer.recipe.backbone.layers
 
     @abstractmethod
     def fit(self) -> Any:

@@ -1,50 +1,126 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A baseline's stages: PixOOD's classifier and etalons, then a held-out table of one score."""
+"""A baseline's stages: a closed-set network, what the score learns, a held-out table."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+import json
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
 
-from ..artefacts import artefact, key_of
-from ..calibrate import collect_scores, fit_table
+import numpy as np
+from torch import nn
+
+from ood_perception.errors import ConfigError
+
+from ..artefacts import REPORT_FILE, artefact, key_of
 from ..config import digest
-from .baselines import BaselineHead
-from .pixood import UNIFIED, PixOODModel
-from .pixood_files import load_model, save_model
+from ..features import FeatureSet
+from ..golden import write_npz
+from .base import HeadFacts, HeadStages
+from .baseline_fit import fit_statistics, score_module
+from .baselines import DISTANCE, SCORES, BaselineHead, EtalonDistance
+from .one_score import calibrate_one_score, calibration_note, classes_seen
+from .patch_logits import PatchLogits
 from .pixood_module import PixOODHead
 from .pixood_stages import PixOODStages
+from .tables import MonotoneTable
+from .uem_stages import UemStages
+
+STATISTICS_FILE = 'statistics.npz'
 
 
-class BaselineStages(PixOODStages):
-    """One score of a PixOOD model: recipe.head.score over recipe.head.classes."""
+class BaselineStages(HeadStages):
+    """recipe.head.score over recipe.head.classes, of the network that recipe.baseline names."""
 
-    def calibrate(self) -> PixOODModel:
-        """Fit (or find) the table of the one score; it is kept under 'unified'."""
-        model, trainer = self.fit(), self.trainer
-        folder, features = trainer.folder / 'calibrate', trainer.calibration_features
-        options = {**self._head_options(), 'score': trainer.recipe.head.score}
-        key = digest([key_of(trainer.folder / 'fit'), features.key, options])
+    sections = ('classifier', 'patches', 'condensation', 'views', 'segmenter', 'baseline')
 
-        def make(target: Path) -> None:
-            head = self._baseline(model)
-            scores = collect_scores(head, features, model.classes, progress=trainer.progress)
-            pixels = {name: sample.count for name, sample in scores.classes.items()}
-            note = {head.name: {'pictures': len(features.names), 'pixels': pixels}}
-            tables = {UNIFIED: fit_table(scores.pooled)}
-            report = {**model.report, 'calibration': note}
-            save_model(replace(model, held_out_tables=tables, report=report), target)
+    @property
+    def _score(self) -> str:
+        score = self.trainer.recipe.head.score
+        if score not in SCORES:
+            raise ConfigError(f'head score {score!r}: choose one of {", ".join(SCORES)}')
+        if score == DISTANCE and self._decoder:
+            raise ConfigError("head score 'distance' is PixOOD's: use baseline.source=classifier")
+        return score
 
-        artefact(folder, key, make)
-        return load_model(folder)
+    @property
+    def _decoder(self) -> bool:
+        return self.trainer.recipe.baseline.source == 'segmenter'
 
-    def _baseline(self, model: PixOODModel) -> BaselineHead:
-        recipe = self.trainer.recipe.head
-        options = (recipe.upsampling, 'min', 'held-out', recipe.classes, recipe.logits)
-        source = PixOODHead(model, *options, half_weights=recipe.half_weights)
-        return BaselineHead(source, recipe.score, model.held_out_tables.get(UNIFIED))
+    @property
+    def _chosen(self) -> tuple[str, ...]:
+        return self.trainer.recipe.head.classes or self.trainer.class_names
 
-    def head(self) -> BaselineHead:  # type: ignore[override]
+    @property
+    def _network(self) -> str:
+        return 'segmenter' if self._decoder else 'classifier'
+
+    @cached_property
+    def _logits(self) -> nn.Module:
+        """The closed-set network as a module from tokens to logits on the output grid."""
+        head = self.trainer.recipe.head
+        if self._decoder:
+            return UemStages(self.trainer).segmenter()
+        classifier = PixOODStages(self.trainer).classifier()
+        return PatchLogits(classifier, head.logits, head.upsampling, head.half_weights)
+
+    def _features(self) -> FeatureSet:
+        train, select, _ = self.trainer.split
+        return self.trainer.train_features.subset(sorted([*train, *select]))
+
+    def fit(self) -> dict[str, Any]:
+        """Fit (or find) the network and what the score learns; the latter as arrays."""
+        score, trainer = self._score, self.trainer
+        recipe, folder, features = trainer.recipe, trainer.folder / 'statistics', self._features()
+        if score == DISTANCE:
+            PixOODStages(trainer).fit()
+        logits = self._logits
+        settings = [asdict(recipe.baseline), asdict(recipe.patches), asdict(recipe.head)]
+        parts = [features.key, key_of(trainer.folder / self._network), *settings]
+
+        def make(target: Any) -> None:
+            arrays = fit_statistics(
+                *(score, features, logits, trainer.class_names, self._chosen),
+                *(recipe.baseline, recipe.patches, trainer.progress),
+            )
+            write_npz(target / STATISTICS_FILE, arrays)
+
+        artefact(folder, digest(parts), make)
+        with np.load(folder / STATISTICS_FILE, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    def _head(self, arrays: dict[str, Any], table: MonotoneTable | None = None) -> BaselineHead:
+        trainer, score, logits = self.trainer, self._score, self._logits
+        head, config = trainer.recipe.head, trainer.recipe.baseline
+        factor = int(logits.upsampling) if self._decoder else head.upsampling  # type: ignore[arg-type]
+        places = [trainer.class_names.index(name) for name in self._chosen]
+        if score == DISTANCE:
+            options = (factor, 'min', 'held-out', self._chosen, head.logits, head.half_weights)
+            module: nn.Module = EtalonDistance(PixOODHead(PixOODStages(trainer).fit(), *options))
+        else:
+            module = score_module(score, arrays, places, config, factor, head.half_weights)
+        return BaselineHead(score, logits, module, self._chosen, factor, self._decoder, table)
+
+    def calibrate(self) -> MonotoneTable:
+        """Fit (or find) the held-out table of the one score."""
+        arrays, trainer = self.fit(), self.trainer
+        parts = [key_of(trainer.folder / name) for name in ('statistics', 'fit')]
+        key = digest([*parts, trainer.calibration_features.key])
+        return calibrate_one_score(trainer, key, lambda: self._head(arrays))
+
+    def head(self) -> BaselineHead:
         """Return the calibrated head."""
-        return self._baseline(self.calibrate())
+        return self._head(self.fit(), self.calibrate())
+
+    def facts(self) -> HeadFacts:
+        """Return what the bundle says of the fit."""
+        note = calibration_note(self.trainer)
+        report = json.loads((self.trainer.folder / self._network / REPORT_FILE).read_text())
+        quality = report.get('val', {k: v for k, v in report.items() if k != 'history'})
+        return HeadFacts(
+            modelled=tuple(classes_seen(note)),
+            calibration=note,
+            provenance={self._network: {k: v for k, v in quality.items() if k != 'iou'}},
+        )

@@ -119,7 +119,7 @@ class PixOODHead(HeadModule):
             for name in self.compiled_classes
         ]
         self.distances = SquaredDistances(banks, upsampling, half_weights)
-        self.classifier = _classifier(model.classifier, logits, upsampling, half_weights)
+        self.classifier = served_classifier(model.classifier, logits, upsampling, half_weights)
         self.logits = logits
         self._add_scores(model)
         self.requires_grad_(False).eval()
@@ -240,7 +240,7 @@ def _tables(fitted: Mapping[str, MonotoneTable], names: Sequence[str]) -> nn.Mod
     return nn.ModuleList([TableModule(fitted[name]) for name in names])
 
 
-def _classifier(source: nn.Module, logits: str, factor: int, half: bool) -> nn.Module:
+def served_classifier(source: nn.Module, logits: str, factor: int, half: bool) -> nn.Module:
     """Return a copy with weights as stored; for 'features' it upsamples after its first layer."""
     classifier = copy.deepcopy(source).float()
     with torch.no_grad():

@@ -1,0 +1,225 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The table of cDNP and the leaderboard, from recipes to Markdown, on miniatures."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+torch = pytest.importorskip('torch', reason='the trainer needs torch')
+pytest.importorskip('transformers')
+
+from test_trainer_cli import LARGER, miniature  # noqa: E402
+
+from ood_perception.errors import ConfigError  # noqa: E402
+from trainer.__main__ import main  # noqa: E402
+from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
+from trainer.knn_rows import load_knn_table  # noqa: E402
+from trainer.leaderboard_report import Entry  # noqa: E402
+from trainer.leaderboard_rows import load_leaderboard  # noqa: E402
+
+__all__ = ['miniature']
+SETS = {'road_anomaly_dev': 2, 'road_obstacle_dev': 1}
+
+
+@pytest.fixture(scope='module')
+def root(miniature):
+    """Add two small sets of anomalies: a green square on pictures of known colours."""
+    for name, value in SETS.items():
+        for kind in ('images', 'labels'):
+            (miniature / name / kind).mkdir(parents=True)
+        rng = np.random.default_rng(value)
+        for index in range(3):
+            image = np.full((60, 60, 3), (200, 60, 60)) + rng.normal(0, 30, (60, 60, 3))
+            image[20:40, 20:40] = (30, 220, 40)
+            labels = np.zeros((60, 60), np.uint8)
+            labels[20:40, 20:40] = value
+            pixels = np.clip(image, 0, 255).astype(np.uint8)
+            cv2.imwrite(str(miniature / name / 'images' / f'{index}.png'), pixels)
+            cv2.imwrite(str(miniature / name / 'labels' / f'{index}.png'), labels)
+    return miniature
+
+
+@pytest.fixture(autouse=True)
+def data(root, monkeypatch):
+    monkeypatch.setenv('OOD_DATA', str(root))
+
+
+def written(root, name, values):
+    path = root / f'{name}.yaml'
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run(root, command, path, *options):
+    cache = ['--cache', str(root / 'cache')]
+    assert main([command, str(path), *cache, *options]) == 0
+
+
+def knn_table(root, rows, **more):
+    values = {
+        'recipe': 'recipe.yaml', 'folder': str(root / 'knn_table'),
+        'sets': dict.fromkeys(SETS, 56), 'rows': rows, 'resamples': 20, **more,
+    }  # fmt: skip
+    return written(root, 'knn_table', values)
+
+
+ROWS = [
+    {'name': 'reference', 'feature': 'keys_2', 'references': 50},
+    {'name': 'few', 'varies': 'N', 'feature': 'keys_2', 'references': 10},
+    {'name': 'all', 'varies': 'N', 'feature': 'keys_2', 'references': 0, 'score': 'distance'},
+    {'name': 'lse', 'varies': 'score', 'feature': 'keys_2', 'score': 'logsumexp'},
+    {'name': 'left', 'varies': 'classes', 'feature': 'keys_2', 'classes': ['left']},
+    {'name': 'split', 'varies': 'feature', 'feature': 'values_1', 'head_split': True, 'k': 1},
+    {'name': 'coreset', 'varies': 'coreset', 'feature': 'keys_2', 'coreset': 'condensation'},
+]
+
+
+def test_a_prefix_of_the_references_is_searched_like_a_search_of_its_own():
+    rng = np.random.default_rng(0)
+    grid, references = rng.normal(size=(3, 4, 8)), rng.normal(size=(500, 8))
+    wanted = [(10, 1), (10, 3), (0, 3), (600, 2)]
+    found = running_distances(torch.from_numpy(grid).float(), references, wanted)
+    for count, k in wanted:
+        part = references[: count or None]
+        expected = mean_distances(grid.reshape(-1, 8), part, k).reshape(3, 4)
+        np.testing.assert_allclose(found[count, k], expected, rtol=1e-5)
+
+
+def test_the_knn_table_measures_every_row_and_goes_on(root, monkeypatch):
+    path = knn_table(root, ROWS[:2])
+    run(root, 'knn-table', path)
+    path = knn_table(root, ROWS)
+    saved = []
+    from trainer import results
+
+    save = results.ResultFolder.save
+    monkeypatch.setattr(
+        results.ResultFolder, 'save', lambda *a: (saved.append((a[1].name, a[2])), save(*a))[1]
+    )
+    run(root, 'knn-table', path)
+    assert len(saved) == (len(ROWS) - 2) * len(SETS), 'what was measured is kept'
+    document = json.loads((root / 'knn_table' / 'knn_table.json').read_text())
+    assert set(document['sets']['road_anomaly_dev']['few']['regions']) == {'image', 'ground'}
+    assert set(document['sets']['road_obstacle_dev']['few']['regions']) == {'road'}
+    assert set(document['differences']) == {row['name'] for row in ROWS[1:]}
+    text = (root / 'knn_table' / 'knn_table.md').read_text()
+    assert 'Not run yet' not in text
+    assert '| classes | left |' in text
+    assert 'head, ms' not in text
+    precision = document['sets']['road_obstacle_dev']['all']['regions']['road']
+    assert precision['average_precision'] > precision['positives'] / (
+        precision['positives'] + precision['negatives']
+    )
+
+
+def test_the_latency_of_the_search_is_shown_beside_the_references_size(root, monkeypatch):
+    from trainer import knn_latency
+
+    monkeypatch.setattr(knn_latency, 'SIZES', (300, 1000))
+    monkeypatch.setattr(knn_latency, 'LISTS', 4)
+    monkeypatch.setattr(knn_latency, 'PROBES', 2)
+    run(root, 'knn-table', knn_table(root, ROWS), '--only-latency', '--threads', '1')
+    text = (root / 'knn_table' / 'knn_table.md').read_text()
+    assert '| references | MB | OpenVINO, ms | torch, ms' in text
+    assert '| 1,000 | 0.8 |' in text
+
+
+def test_wrong_keys_rows_and_sets_are_refused(root, capsys):
+    for more, words in (
+        ({'colour': 'red'}, r"unknown \['colour'\]"),
+        ({'reference': 'nobody'}, 'rows need names'),
+        ({'rows': [{'name': 'a', 'neighbours': 3}]}, 'known keys are'),
+        ({'rows': [{'name': 'a'}, {'name': 'a'}]}, 'names of their own'),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            load_knn_table(knn_table(root, ROWS, **more) if 'rows' not in more else
+                           knn_table(root, more['rows']))  # fmt: skip
+    path = knn_table(root, ROWS)
+    assert main(['knn-table', str(path), '--sets', 'cityscapes']) == 2
+    assert "--sets ['cityscapes'] is not in the table" in capsys.readouterr().err
+
+
+def board(root, **more):
+    values = {
+        'folder': str(root / 'board'), 'sets': [*SETS], 'seeds': [1, 2],
+        'rows': [
+            {'name': 'PixOOD', 'recipe': 'recipe.yaml', 'set': [*LARGER]},
+            {'name': 'knn', 'recipe': 'recipe.yaml',
+             'set': [*LARGER, 'head.kind=knn', 'knn.feature=keys_2', 'knn.references=50']},
+            {'name': 'energy', 'recipe': 'recipe.yaml', 'seeds': [1],
+             'set': [*LARGER, 'head.kind=baseline', 'head.score=energy']},
+        ],
+        **more,
+    }  # fmt: skip
+    return written(root, 'board', values)
+
+
+def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
+    path = board(root)
+    run(root, 'leaderboard', path, '--only', 'PixOOD', '--seeds', '1', '--quiet')
+    text = (root / 'board' / 'leaderboard.md').read_text()
+    assert 'Not run yet (4): PixOOD, seed 2; knn, seed 1' in text
+    run(root, 'leaderboard', path, '--latency', '--quiet', '--threads', '1')
+    document = json.loads((root / 'board' / 'leaderboard.json').read_text())
+    assert document['missing'] == []
+    rows = document['sets']['road_obstacle_dev']['regions']['road']
+    assert list(rows) == ['PixOOD', 'knn', 'energy']
+    for name, count in (('PixOOD', 2), ('knn', 2), ('energy', 1)):
+        value = rows[name]['average_precision']
+        assert len(value['seeds']) == count
+        assert value['mean'] == pytest.approx(np.mean(value['seeds']))
+    assert rows['PixOOD']['difference'] is None
+    assert len(rows['knn']['difference']) == 2
+    assert document['costs']['knn']['parameters'] > 50 * 16
+    assert document['costs']['energy']['head_ms'] > 0
+    text = (root / 'board' / 'leaderboard.md').read_text()
+    assert 'Not run yet' not in text
+    assert text.count('| energy |') == 4  # three regions and the costs
+
+
+def test_rows_of_one_seed_share_their_classifier(root):
+    bundles = root / 'board' / 'bundles'
+    names = ('pixood-seed-1', 'knn-seed-1', 'energy-seed-1')
+    inodes = {(bundles / n / 'classifier' / 'classifier.safetensors').stat().st_ino for n in names}
+    assert len(inodes) == 1
+    other = bundles / 'pixood-seed-2' / 'classifier' / 'classifier.safetensors'
+    assert other.stat().st_ino not in inodes
+
+
+def test_seeds_are_averaged_within_each_draw_of_pictures(monkeypatch):
+    """Two seeds that err on opposite pictures: their mean varies less than either."""
+    from trainer import leaderboard_report
+
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=1000)
+    drawn = iter([dict.fromkeys(leaderboard_report.METRICS, 0.5 + common),
+                  dict.fromkeys(leaderboard_report.METRICS, 0.7 - common)])  # fmt: skip
+    monkeypatch.setattr(leaderboard_report, '_samples', lambda *_: next(drawn))
+    runs = [
+        SimpleNamespace(
+            summary={'regions': {'road': dict.fromkeys(leaderboard_report.METRICS, v)}}, records=()
+        )
+        for v in (0.5, 0.7)
+    ]
+    value = Entry(runs, 'road').value('average_precision')
+    assert value['mean'] == pytest.approx(0.6)
+    np.testing.assert_allclose(value['interval'], [0.6, 0.6])
+
+
+def test_wrong_leaderboards_are_refused(root, capsys):
+    for more, words in (
+        ({'colour': 'red'}, r"unknown \['colour'\]"),
+        ({'reference': 'nobody'}, 'a reference'),
+        ({'rows': [{'name': 'a', 'recipee': 'x'}]}, 'known keys are'),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            load_leaderboard(board(root, **more))
+    assert main(['leaderboard', str(board(root)), '--only', 'UEM']) == 2
+    assert "--only ['UEM']: rows are" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""From pictures to a nearest-neighbour bundle that both CPU engines run, by one recipe."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the trainer needs torch')
+pytest.importorskip('transformers')
+onnx = pytest.importorskip('onnx')
+
+from test_trainer_cli import LARGER, miniature, train  # noqa: E402
+
+from ood_perception.bundle.completion import complete  # noqa: E402
+from ood_perception.bundle.store import load_bundle  # noqa: E402
+from ood_perception.engines import create_engine  # noqa: E402
+from ood_perception.engines.base import EngineOptions  # noqa: E402
+from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
+from ood_perception.roi import RoiSettings  # noqa: E402
+from ood_perception.types import Frame  # noqa: E402
+
+__all__ = ['miniature']
+SIZE = tuple(word for change in LARGER for word in ('--set', change))
+KNN = ('--set', 'head.kind=knn', '--set', 'knn.references=300', *SIZE)
+WAYS = {
+    'keys': ('--set', 'knn.feature=keys_2'),
+    'split': ('--set', 'knn.feature=values_1', '--set', 'knn.head_split=true'),
+    'tokens': ('--set', 'knn.feature=tokens_2', '--set', 'knn.score=distance'),
+    'coreset': ('--set', 'knn.feature=queries_2', '--set', 'knn.coreset=condensation'),
+}
+
+
+@pytest.fixture(scope='module', params=sorted(WAYS))
+def bundle(request, miniature):
+    assert train(miniature, f'knn-{request.param}', *KNN, *WAYS[request.param]) == 0
+    return request.param, load_bundle(miniature / f'knn-{request.param}' / 'bundle')
+
+
+@pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime'])
+def test_both_cpu_engines_reproduce_torch(bundle, runtime):
+    # creating an engine compares it with the golden vectors
+    with create_engine(complete(bundle[1]), EngineOptions(runtime, 'f32', 1)) as engine:
+        assert engine.compiled_classes == ('left', 'right')
+
+
+def test_the_bundle_says_what_it_is_and_holds_its_references_in_float16(bundle):
+    way, packed = bundle
+    manifest = packed.manifest
+    feature = WAYS[way][1].partition('=')[2]
+    assert manifest.heads[0].name == 'knn'
+    assert manifest.heads[0].set_calibration == 'calibration.npz'
+    assert feature in manifest.stages[0].outputs
+    assert 'knn' in manifest.provenance['recipe']
+    assert 'uem' not in manifest.provenance['recipe']
+    report = manifest.provenance['knn']
+    assert report['references'] == (6 if way == 'coreset' else 300)  # 3 etalons a class
+    graph = onnx.load(packed.root / 'head.onnx').graph
+    (matrix,) = [
+        t for t in graph.initializer if report['references'] in t.dims and len(t.dims) > 1
+    ]
+    if way != 'coreset':  # smaller tensors stay float32
+        assert matrix.data_type == onnx.TensorProto.FLOAT16
+
+
+def test_the_class_choice_changes_the_meaning_and_not_the_ranks(bundle):
+    packed = complete(bundle[1])
+    frame = Frame(np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8))
+    with create_engine(packed, EngineOptions('openvino', 'f32', 1)) as engine:
+        maps = [
+            Pipeline(packed, engine, Settings(roi=RoiSettings('none'), in_distribution=chosen))
+            .run([frame])[0]
+            .surprisal
+            for chosen in (('left',), ('left', 'right'))
+        ]
+    assert not np.allclose(*maps)
+    order = np.argsort(maps[0].ravel(), kind='stable')
+    assert (np.diff(maps[1].ravel()[order]) >= -1e-6).all()
+
+
+def test_stages_are_found_again_and_another_score_keeps_the_fit(miniature):
+    options = (*KNN, *WAYS['keys'])
+    assert train(miniature, 'knn-again', *options) == 0
+    folder = miniature / 'knn-again'
+    keys = {part: (folder / part / 'key.json').read_text() for part in ('fit', 'calibrate')}
+    assert train(miniature, 'knn-again', *options, '--set', 'knn.score=logsumexp') == 0
+    assert (folder / 'fit' / 'key.json').read_text() == keys['fit']
+    assert (folder / 'calibrate' / 'key.json').read_text() != keys['calibrate']
+    assert json.loads(keys['fit'])['key']
+
+
+def test_the_classifier_is_the_one_that_pixood_trains(miniature):
+    assert train(miniature, 'knn-pixood', *SIZE) == 0
+    assert train(miniature, 'knn-keys2', *KNN, *WAYS['keys']) == 0
+    places = [miniature / name / 'classifier' / 'key.json' for name in ('knn-pixood', 'knn-keys2')]
+    assert places[0].read_text() == places[1].read_text()
