@@ -27,6 +27,7 @@ from trainer.online import OnlineFeatures, OnlineMix, OnlineSettings, draw_crop 
 from trainer.outliers import load_cutouts  # noqa: E402
 from trainer.segmenter import SegmenterConfig  # noqa: E402
 from trainer.segmenter_training import fit_segmenter  # noqa: E402
+from trainer.stages import Trainer  # noqa: E402
 from trainer.views import ViewSettings  # noqa: E402
 
 __all__ = ['places']
@@ -150,12 +151,20 @@ def test_the_paper_preset_trains_and_packs(places, form):
         assert [look[0] for look in report['history']] == [2, 4]
 
 
+def test_without_a_held_out_part_other_splits_alone_calibrate(places, tmp_path):
+    changes = ['data.calibration=[train]', 'data.calibration_fraction=0', 'segmenter.online=true']
+    recipe = load_recipe(places / 'discriminative.yaml', changes)
+    trainer = Trainer(recipe, tmp_path, cache=places / 'cache', progress=False)
+    assert trainer.calibration_features.names == trainer.train_pictures.names
+
+
 def test_the_shipped_paper_recipe_is_the_papers():
     recipe = load_recipe(PAPER)
     assert recipe.segmenter.online
     assert recipe.uem.online
     assert (recipe.segmenter.width, recipe.segmenter.steps) == (256, 90_000)
     assert (recipe.uem.steps, recipe.uem.warmup, recipe.mixes.probability) == (4000, 1500, 0.2)
+    assert (recipe.data.calibration_fraction, recipe.data.calibration) == (0, ('val',))
     assert (recipe.view.height, recipe.view.width, recipe.online.crop) == (518, 1036, (512, 1024))
 
 

@@ -143,8 +143,10 @@ class Trainer:
     def calibration_features(self) -> FeatureSet:
         """What no fitting has seen: the end of every training sequence and the other splits."""
         data, layers = self.recipe.data, self.stages.layers
-        held_out = self.features(data.train, layers).subset(self.split[2])
-        return joined([held_out, *(self.features(s, layers) for s in data.calibration)])
+        place, splits = self.split[2], [self.features(s, layers) for s in data.calibration]
+        # where nothing of the training split is held out, its tokens may never be needed
+        held_out = [self.features(data.train, layers).subset(place)] if place else []
+        return joined([*held_out, *splits])
 
     @cached_property
     def stages(self) -> HeadStages:

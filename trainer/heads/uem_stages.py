@@ -22,7 +22,7 @@ from ..online import OnlineFeatures, OnlineMix
 from ..outlier_sources import load_outliers
 from ..outliers import Cutout
 from ..segmenter import Segmenter, load_segmenter, save_segmenter
-from ..segmenter_training import confusion_iou, fit_segmenter
+from ..segmenter_training import fit_segmenter
 from ..uem_training import Known, OnlineOutliers, fit_uem, known_scores
 from ..views import draw_views
 from .base import HeadFacts, HeadStages
@@ -101,9 +101,9 @@ class UemStages(HeadStages):
                 progress=trainer.progress,
             )
             save_segmenter(target / SEGMENTER_FILE, training.segmenter)
-            iou = confusion_iou(training.segmenter, trainer.calibration_features, step=2)
+            best = max(look[2] for look in training.history)
             report = {'best_step': training.best_step, 'history': training.history}
-            report |= {'mean_iou': float(np.nanmean(iou))}
+            report |= {'selection_mean_iou': best}
             write_json(target / REPORT_FILE, report)
 
         artefact(folder, key, make)
