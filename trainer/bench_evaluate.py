@@ -3,7 +3,7 @@
 """
 What evaluating costs beside the engine, and how its memory grows with the pictures.
 
-    python -m trainer.bench_evaluate [--pictures 50 200 500] [--threads 2] --json evaluate.json
+    python -m trainer.bench_evaluate [--pictures 50x3 200x3 500] [--threads 2] --json evaluate.json
 
 Rendered streets of 1280 x 720 with labelled boxes; every measurement in a process of its own.
 `overhead` is the time of a whole `trainer evaluate`, report included, over that of the engine
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ood_perception.bench.machine import machine
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.demo.scene import SCENES, Street
@@ -135,25 +137,40 @@ def _child(*words: str) -> dict[str, float]:
     return result
 
 
-def measure(pictures: Sequence[int], threads: int) -> list[dict[str, Any]]:
-    """Return one row per number of pictures."""
+def measure(plan: Sequence[tuple[int, int]], threads: int) -> list[dict[str, Any]]:
+    """
+    Return one row per (pictures, rounds): medians over the rounds of each round's overhead.
+
+    The two forms take turns, since a machine's speed drifts.
+    """
     rows = []
-    for count in pictures:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            write_pictures(folder / 'data', count)
-            alone = _child('engine', str(count), str(threads))
-            whole = _child('evaluate', str(folder / 'data'), str(folder / 'out'), str(threads))
-        row = {'pictures': count, 'engine': alone, 'evaluate': whole}
+    for count, rounds in plan:
+        pairs = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as place:
+                folder = Path(place)
+                write_pictures(folder / 'data', count)
+                alone = _child('engine', str(count), str(threads))
+                whole = _child('evaluate', str(folder / 'data'), str(folder / 'out'), str(threads))
+            pairs.append({'engine': alone, 'evaluate': whole})
+        row: dict[str, Any] = {'pictures': count, 'rounds': pairs}
         for name in ('wall_s', 'processor_s'):
-            row[f'overhead_{name}'] = whole[name] / alone[name] - 1
+            ratios = [pair['evaluate'][name] / pair['engine'][name] - 1 for pair in pairs]
+            row[f'overhead_{name}'] = statistics.median(ratios)
+        row['peak_mib'] = max(pair['evaluate']['peak_mib'] for pair in pairs)
         rows.append(row)
         print(
-            f'{count} pictures: engine {alone["wall_s"]:.1f} s, evaluate {whole["wall_s"]:.1f} s '
-            f'({100 * row["overhead_wall_s"]:+.1f} %, processor '
-            f'{100 * row["overhead_processor_s"]:+.1f} %), {whole["peak_mib"]:.0f} MiB'
+            f'{count} pictures, median of {rounds}: evaluate costs '
+            f'{100 * row["overhead_wall_s"]:+.1f} % of the engine alone (processor time '
+            f'{100 * row["overhead_processor_s"]:+.1f} %), {row["peak_mib"]:.0f} MiB',
+            flush=True,
         )
     return rows
+
+
+def _plan(text: str) -> tuple[int, int]:
+    count, _, rounds = text.partition('x')
+    return int(count), int(rounds or 1)
 
 
 def main() -> None:
@@ -161,7 +178,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--pictures', type=int, nargs='+', default=[50, 200, 500])
+    parser.add_argument(
+        '--pictures', type=_plan, nargs='+', default=[(50, 3), (200, 3), (500, 1)],
+        metavar='COUNTxROUNDS',
+    )  # fmt: skip
     parser.add_argument('--threads', type=int, default=0, help='0: all cores')
     parser.add_argument('--json', type=Path, help='write the rows to this file')
     parser.add_argument('--child', nargs='+', default=[], help=argparse.SUPPRESS)
@@ -176,7 +196,7 @@ def main() -> None:
         return
     rows = measure(options.pictures, options.threads)
     if options.json:
-        write_json(options.json, {'threads': options.threads, 'rows': rows})
+        write_json(options.json, {'machine': machine(), 'threads': options.threads, 'rows': rows})
 
 
 if __name__ == '__main__':

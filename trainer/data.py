@@ -165,7 +165,7 @@ class PictureList:
 def read_image(path: Path) -> UInt8Array:
     """Return a picture as uint8 (H, W, 3) RGB; DataError where it is missing or broken."""
     image = decoded(path, 'picture', cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def read_label_ids(path: Path) -> UInt8Array:
