@@ -31,9 +31,14 @@ class Orientation:
 
 
 class AttitudeHistory:
-    """Keeps the last thousand orientations; may be written and read by different threads."""
+    """
+    Keeps the last thousand orientations; may be written and read by different threads.
 
-    def __init__(self) -> None:
+    topic: where they come from, for messages.
+    """
+
+    def __init__(self, topic: str = 'imu') -> None:
+        self._topic = topic
         self._lock = threading.Lock()
         self._samples: deque[Orientation] = deque(maxlen=_MOST_SAMPLES)
 
@@ -56,18 +61,18 @@ class AttitudeHistory:
         with self._lock:
             samples = tuple(self._samples)
         if not samples:
-            raise CalibrationError('no Imu message has arrived')
+            raise CalibrationError(f'no Imu message has arrived on {self._topic}')
         nearest = min(samples, key=lambda sample: abs(sample.stamp_ns - stamp_ns))
         gap = abs(nearest.stamp_ns - stamp_ns) / 1e9
         if gap > longest_gap:
             raise CalibrationError(
-                f'the nearest Imu message is {gap:.3g} s from the picture, allowed are '
-                f'{longest_gap:g} s: do IMU and camera use one clock?'
+                f'the nearest Imu message on {self._topic} is {gap:.3g} s from the picture, '
+                f'allowed are {longest_gap:g} s: do IMU and camera use one clock?'
             )
         if nearest.covariance[0] == -1.0:
             raise CalibrationError(
-                'the Imu message has no orientation (covariance[0] = -1): run a filter, such as '
-                'imu_filter_madgwick, and take its topic'
+                f'Imu on {self._topic} has no orientation (covariance[0] = -1): run a filter, such '
+                'as imu_filter_madgwick, and take its topic'
             )
         try:
             up = up_from_imu(nearest.quaternion, imu_in_base)

@@ -278,7 +278,7 @@ def test_without_an_imu_there_are_bearings_alone_and_the_reason(rig):
     assert row['bearing'] == pytest.approx(by_hand(*contact_in(mask[0]))[0], abs=1e-6)
     assert len(rows_of(contacts[0])) == 0
     status = rig.status('places', lambda s: s[0] == WARN)
-    assert 'no Imu message has arrived' in status[1]
+    assert 'no Imu message has arrived on /imu' in status[1]
     rig.frame(boat=(0.0, 0.0, 0.0))
     rig.status('places', lambda s: s[0] == OK)
     rig._count = 900_000_000  # a picture almost a second after the last Imu message
@@ -319,7 +319,10 @@ def test_without_camera_info_the_node_says_so(rig):
     mask = rig.listen('mask', Image)
     rig.frame(boat=(0.0, 0.0, 0.0))
     rig.wait(lambda: mask, 'a mask')
-    assert 'no CameraInfo' in rig.status('places', lambda s: s[0] == ERROR)[1]
+    assert (
+        'no CameraInfo has arrived on /camera_info'
+        in rig.status('places', lambda s: s[0] == ERROR)[1]
+    )
 
 
 def test_nobody_who_wants_no_places_hears_of_them(rig):

@@ -13,12 +13,10 @@ from sensor_msgs.msg import Imu
 from ood_perception.plane import Viewpoint
 from ood_perception.ros.clouds import Look
 from ood_perception.ros.diagnostics import place_status
-from ood_perception.ros.viewpoints import Viewpoints
+from ood_perception.ros.viewpoints import IMU_TOPIC, Viewpoints
 from ood_perception.sightings import only, sightings_of, wide_enough
 from ood_perception.terrain import Scene
 from ood_perception.types import Detection, Frame
-
-TOPIC = 'imu'
 
 
 class Places:
@@ -27,7 +25,7 @@ class Places:
     def __init__(self, node: Any, values: Mapping[str, Any]) -> None:
         """Raise ConfigError for a parameter that cannot be read."""
         self._node, self._values = node, values
-        self._viewpoints = Viewpoints(values)
+        self._viewpoints = Viewpoints(values, node.resolve_topic_name)
         self._said: dict[str, str] = {}
         self._imu: Any | None = None
         self._listen()
@@ -98,7 +96,7 @@ class Places:
         wanted = self._values['attitude.source'] == 'imu'
         if wanted and self._imu is None:
             self._imu = self._node.create_subscription(
-                Imu, TOPIC, self._viewpoints.add_imu, qos_profile_sensor_data
+                Imu, IMU_TOPIC, self._viewpoints.add_imu, qos_profile_sensor_data
             )
         elif not wanted:
             self.close()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from ood_perception.sightings import attitude_from_edge
 from ood_perception.terrain import Scene
 from ood_perception.types import Detection, Frame
 
+IMU_TOPIC = 'imu'
 _HORIZON_COLUMNS = 33
 _MARGIN_SIGMAS = 3.0
 
@@ -55,11 +56,12 @@ class Viewpoints:
     """
     Makes viewpoints. One thread asks for them, another may add IMU messages and read reports.
 
-    values: the node's parameters.
+    values: the node's parameters. topic: gives the full name of a topic.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._history = AttitudeHistory()
+    def __init__(self, values: Mapping[str, Any], topic: Callable[[str], str]) -> None:
+        self._topic = topic
+        self._history = AttitudeHistory(topic(IMU_TOPIC))
         self._cameras = CameraModels()
         self._reports: dict[str, Report] = {}
         self.apply(values)
@@ -112,7 +114,11 @@ class Viewpoints:
         size = (geometry.camera_height, geometry.camera_width)
         try:
             if info is None:
-                raise CalibrationError('no CameraInfo has arrived: publish it, or remap its topic')
+                prefix = f'{frame.camera}/' if frame.camera else ''
+                raise CalibrationError(
+                    f'no CameraInfo has arrived on {self._topic(f"{prefix}camera_info")}: publish '
+                    'it, or remap camera_info'
+                )
             model = self._model(frame.camera, info, size)
         except CalibrationError as error:
             self._reports[frame.camera] = Report(error=str(error))
@@ -186,12 +192,12 @@ class Viewpoints:
         return self._poses.get(camera) or self._poses.get('') or mounting()
 
     def _report(self, view: Viewpoint, missing: str) -> Report:
-        axis = view.level_from_optical[:, 2]
+        forward, left, up = view.level_from_optical[:, 2]  # the camera's axis
         values = {
             'attitude_source': self._values['attitude.source'],
             'camera_height_m': f'{view.height:.3f}',
-            'camera_bearing_deg': f'{math.degrees(math.atan2(axis[1], axis[0])):.2f}',
-            'camera_elevation_deg': f'{math.degrees(math.asin(axis[2])):.2f}',
+            'camera_bearing_deg': f'{math.degrees(math.atan2(left, forward)):.2f}',
+            'camera_elevation_deg': f'{math.degrees(math.asin(np.clip(up, -1, 1))):.2f}',
         }
         if view.attitude is not None:
             values['attitude_sigma_deg'] = f'{math.degrees(view.attitude.sigma):.3f}'
