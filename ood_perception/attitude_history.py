@@ -71,8 +71,8 @@ class AttitudeHistory:
             )
         if nearest.covariance[0] == -1.0:
             raise CalibrationError(
-                f'Imu on {self._topic} has no orientation (covariance[0] = -1): run a filter, such '
-                'as imu_filter_madgwick, and take its topic'
+                f'Imu on {self._topic} has no orientation (covariance[0] = -1): run a filter, '
+                'such as imu_filter_madgwick, and take its topic'
             )
         try:
             up = up_from_imu(nearest.quaternion, imu_in_base)

@@ -283,3 +283,15 @@ def quaternion_of_any(rotation):
         ]
     )
     return np.linalg.eigh(k)[1][:, -1]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_rotations_are_scipys(seed):
+    transform = pytest.importorskip('scipy.spatial.transform')
+    rpy = np.random.default_rng(seed).uniform(-3, 3, 3)
+    expected = transform.Rotation.from_euler('xyz', rpy)
+    np.testing.assert_allclose(rotation_from_rpy(rpy), expected.as_matrix(), atol=1e-12)
+    turned = rotation_from_quaternion(expected.as_quat())
+    np.testing.assert_allclose(turned, expected.as_matrix(), atol=1e-12)
+    up = up_from_imu(expected.as_quat(), np.eye(3))
+    np.testing.assert_allclose(up, expected.inv().apply((0.0, 0.0, 1.0)), atol=1e-12)
