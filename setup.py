@@ -64,6 +64,7 @@ TRAIN = [
     'tqdm>=4.60,<5',
     'matplotlib>=3.8,<4',
     'scipy>=1.11,<2',
+    'scikit-learn>=1.4,<2',
 ]
 
 SUBMISSION = ['h5py>=3.8,<4']
@@ -71,6 +72,7 @@ SUBMISSION = ['h5py>=3.8,<4']
 TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
+    'faiss-cpu>=1.8,<2',
     'scikit-learn>=1.4,<2',
     'scipy>=1.11,<2',
     'torchmetrics>=1.4,<2',

@@ -10,7 +10,8 @@ surprisal over the set, then the table of the set).
 
 A head with one score for all classes has one held-out table in the place of each class's own; a
 gated head (the score of the most likely class) shows in the second column what its gate alone
-would flag, without the final map's table.
+would flag, without the final map's table. All this is of PixOOD; other kinds of heads show the two
+served maps (promise_served.py).
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def readings_table(
     }
     lines = []
     for key, row in found['held-out'].items():
-        cells = [_cell(found[reading].get(key)) for reading in READINGS]
+        cells = [rate_cell(found[reading].get(key)) for reading in READINGS]
         pixels = [f'{row.pixels:,}', str(row.pictures)]
         lines.append([row.group, row.class_name, f'{100 * row.promised:g}', *cells, *pixels])
     header = ['sequence', 'true class', 'promised, %', *columns]
@@ -135,7 +136,7 @@ def readings_table(
     return markdown_table([*header, *served, 'pixels', 'pictures'], lines)
 
 
-def _cell(row: PromiseRow | None) -> str:
+def rate_cell(row: PromiseRow | None) -> str:
     """Return 'observed [low, high]' in per cent, bold within a factor of two of the promise."""
     if row is None:
         return ''
@@ -158,6 +159,11 @@ def main(arguments: Sequence[str]) -> None:
     recipe = load_recipe(options.recipe, options.set)
     folder = options.out or Path('out') / 'train' / recipe.name
     trainer = Trainer(recipe, folder, None, options.cache)
+    if recipe.head.kind != 'pixood':
+        from .promise_served import write_served
+
+        write_served(trainer, options.split, options.report, options.json)
+        return
     model = load_model(folder / 'calibrate')
     served = recipe.head
     head = PixOODHead(
