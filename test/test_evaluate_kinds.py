@@ -215,7 +215,7 @@ def test_the_plain_layout_has_the_same_answers(sea_bundle, tmp_path):
         assert group['values'][name] == pytest.approx(value), name
     assert group['facts']['segments'] == 'made of the labels'
     assert 'rows' not in one  # the bundle's classes are called otherwise: no promise
-    assert 'Single obstacles: made of the labels.' in (tmp_path / 'out/index.html').read_text()
+    assert 'The set does not label single obstacles' in (tmp_path / 'out/index.html').read_text()
 
 
 def test_a_sea_has_its_promise_where_the_bundle_knows_its_classes(tmp_path):

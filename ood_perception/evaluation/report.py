@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..types import JsonDict
 from . import page
-from .report_sets import set_section
+from .report_sets import interval_table, set_section
 from .report_texts import TEXTS, WORDS
 from .tables import comparison_tables, product_table, set_names
 from .worst import ShownFrame
@@ -63,7 +63,8 @@ def _header(document: JsonDict) -> page.Html:
             page.element('h1', f'Evaluation of {len(runs)} bundle{plural} on {pictures} pictures'),
             page.paragraph(
                 f'Sets: {", ".join(sets)}. The pictures went through the same pipeline as on the '
-                'robot, and the result was compared with labels drawn by people.'
+                'robot, and the result was compared with labels drawn by people. In brackets: the '
+                'range that other pictures of the same kind would give 95 times in 100.'
             ),
         ]),
     )  # fmt: skip
@@ -107,8 +108,8 @@ def _maritime_sentence(group: JsonDict) -> str:
 def _inspection_sentence(values: JsonDict) -> str:
     return (
         f'in {_percent(values["image_auroc"])} of the pairs the defective picture scores higher '
-        f'than the flawless one (image AUROC); defects are located with AUPRO '
-        f'{_percent(values["aupro"])}'
+        f'than the flawless one (image AUROC; a guess gives 50 %); where the defects are: AUPRO '
+        f'{_percent(values["aupro"])} (100 % is perfect)'
     )
 
 
@@ -130,7 +131,7 @@ def _percent(value: float | None) -> str:
 
 
 def _product_section(document: JsonDict) -> page.Html:
-    return page.section('Products', [page.table(*product_table(document))], TEXTS['products'])
+    return page.section('Products', [interval_table(*product_table(document))], TEXTS['products'])
 
 
 def _skipped(document: JsonDict) -> list[list[str]]:

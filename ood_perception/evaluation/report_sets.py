@@ -40,9 +40,9 @@ def set_section(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> 
         parts += _promise_parts(document, data)
     shown = [page.figure(f.source, f.caption) for f in frames if f.data == data]
     if shown:
-        reading = TEXTS['worst, sea' if 'maritime' in first['groups'] else 'worst']
+        reading = TEXTS[f'worst, {first["kind"]}']
         parts += [page.element('h3', 'Worst frames'), page.paragraph(reading, 'reading')]
-        parts.append(page.figures(shown, wide=True))
+        parts.append(page.figures(shown, wide=first['kind'] != 'inspection'))
     return page.section(data, parts)
 
 
@@ -56,7 +56,7 @@ def _group_parts(document: JsonDict, data: str, name: str) -> list[page.Html]:
     parts = [
         page.element('h3', GROUPS[name].title),
         page.paragraph(GROUP_TEXTS[name], 'reading'),
-        page.table(*group_table(document, data, name)),
+        interval_table(*group_table(document, data, name)),
     ]
     facts = first['facts']
     if name == 'maritime':
@@ -64,7 +64,7 @@ def _group_parts(document: JsonDict, data: str, name: str) -> list[page.Html]:
             page.paragraph(
                 f'{first_name}: {facts["found"]} of {facts["obstacles"]} obstacles found, '
                 f'{facts["false_alarms"]} false alarms on {first["pictures"]} pictures. '
-                f'Single obstacles: {facts["segments"]}.'
+                + TEXTS[f'segments, {facts["segments"]}']
             )
         )
     if name == 'inspection':
@@ -77,6 +77,12 @@ def _group_parts(document: JsonDict, data: str, name: str) -> list[page.Html]:
     if name == 'open_set':
         parts += _open_set_parts(first_name, facts)
     return parts
+
+
+def interval_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> page.Html:
+    """Return a table whose cells '83.1 [70.2, 91.0]' are broken before the bracket alone."""
+    kept = [[cell.replace(', ', ',\u00a0') for cell in row] for row in rows]
+    return page.table(header, kept)
 
 
 def _open_set_parts(run: str, facts: JsonDict) -> list[page.Html]:
@@ -113,7 +119,7 @@ def _anomaly_parts(document: JsonDict, data: str) -> list[page.Html]:
     parts = [
         page.element('h3', 'Pixels'),
         page.paragraph(reading, 'reading'),
-        page.table(*headline_table(document, data)),
+        interval_table(*headline_table(document, data)),
         page.element('h3', f'Curves, {REGION_TITLES[region]}'),
         page.paragraph(TEXTS['curves'], 'reading'),
         page.drawing(curve_plot(_curves(records), _shares(records)), _limited(runs)),
@@ -121,7 +127,9 @@ def _anomaly_parts(document: JsonDict, data: str) -> list[page.Html]:
         page.paragraph(where, 'reading'),
         page.figures([
             page.drawing(calibration_plot(_anomaly_calibration(runs)), _limited(runs)),
-            page.drawing(histogram_plot(first['regions'][region]['histogram']), first_name),
+            page.drawing(
+                histogram_plot(first['regions'][region]['histogram']), f'scores of {first_name}'
+            ),
         ]),
     ]  # fmt: skip
     return parts + _breakdown(first_name, first)
@@ -129,11 +137,12 @@ def _anomaly_parts(document: JsonDict, data: str) -> list[page.Html]:
 
 def _breakdown(name: str, one: JsonDict) -> list[page.Html]:
     """Return the tables by size and place of one run."""
-    header = ['', 'objects', 'found', 'of their pixels flagged, %', 'in the region, %']
+    noun = 'defects' if one['kind'] == 'inspection' else 'objects'
+    header = ['', noun, 'found', 'of their pixels flagged, %', 'in the region, %']
     places = [
         [row['name'], f'{row["pixels"]:,}', page_percent(row['flagged'])] for row in one['places']
     ]
-    by_size = page.table(['objects by size', *header[1:]], found_cells(one['objects']['size']))
+    by_size = page.table([f'{noun} by size', *header[1:]], found_cells(one['objects']['size']))
     if one['kind'] == 'inspection':  # near and far mean nothing on a product
         title, reading = page.element('h3', f'By size: {name}'), TEXTS['breakdown']
         return [title, page.paragraph(reading, 'reading'), by_size]

@@ -2,6 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the report says to someone who has not read the code."""
 
+_WORST_ROAD = (
+    'The pictures that deserve a look first: half of them missed most, the others raised '
+    'most false alarms. Outlined in blue: what people labelled. Coloured: what looks '
+    'strange, from green over yellow to red; red, white outlined areas are flagged. The '
+    'cyan line is the border of the region that the node looks at.'
+)
 TEXTS = {
     'in short': (
         'One line per set. On roads, "found" means that at least half of an object\'s pixels '
@@ -9,9 +15,8 @@ TEXTS = {
         'numbers are.'
     ),
     'headline': (
-        'All in percent. AP, AUROC and best F1: 100 is perfect. FPR95: 0 is perfect. In '
-        'brackets: the range that other pictures of the same kind would give 95 times in 100; '
-        'two bundles whose ranges overlap widely cannot be told apart by this table.'
+        'All in percent. AP, AUROC and best F1: 100 is perfect. FPR95: 0 is perfect. Two '
+        'bundles whose ranges (in brackets) overlap widely cannot be told apart by this table.'
     ),
     'headline, regions': (
         ' "Whole image" also counts buildings, sky and cars, which the bundle was not asked '
@@ -47,17 +52,25 @@ TEXTS = {
         " Place: by the object's lowest point; on a road, lower in the picture is nearer (the "
         'sets do not tell real distances).'
     ),
-    'worst': (
-        'The pictures that deserve a look first: half of them missed most, the others raised '
-        'most false alarms. Outlined in blue: what people labelled. Coloured: what looks '
-        'strange, from green over yellow to red; red, white outlined areas are flagged. The '
-        'cyan line is the border of the region that the node looks at.'
+    'worst, anomaly': _WORST_ROAD,
+    'worst, closed-set': _WORST_ROAD,
+    'worst, inspection': (
+        'The pictures that deserve a look first: half of them missed most of their defects, the '
+        'others raised most false alarms. Outlined in blue: what people labelled. Coloured: what '
+        'looks strange, from green over yellow to red and violet; white outlined areas are '
+        'flagged.'
     ),
-    'worst, sea': (
+    'worst, maritime': (
         'The pictures that deserve a look first: half of them missed most obstacles, the others '
         'raised most false alarms on open water. Coloured: what was predicted, yellow obstacle, '
         'blue water, violet sky. Outlined in white: the obstacles and the shore that people '
         'labelled.'
+    ),
+    'segments, labelled': 'Single obstacles are labelled in the set.',
+    'segments, made of the labels': (
+        'The set does not label single obstacles: a piece of obstacle that touches nothing but '
+        'water counts as one; one that touches the sky counts as shore, ships on the horizon '
+        'included. These numbers cannot be compared with those of LaRS.'
     ),
     'products': (
         'All products side by side, in percent; 100 is perfect. The mean is over products, each '

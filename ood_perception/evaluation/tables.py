@@ -34,6 +34,8 @@ def set_names(document: JsonDict) -> list[str]:
 def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a set of anomalies: percent with 95 % intervals."""
     metrics = [name for name in TITLES if name in METRICS]
+    if not any(region == 'ground' for _, region, _ in metric_rows(document, data)):
+        metrics.remove('average_precision_missed')  # nothing lies outside the region
     header = ['run', 'region', *(TITLES[name] for name in metrics)]
     rows = []
     for run, region, record in metric_rows(document, data):
@@ -138,6 +140,7 @@ def _set_markdown(document: JsonDict, data: str) -> list[str]:
     for name in group_names(document, data):
         parts += [f'{GROUPS[name].title}:\n', markdown_table(*group_table(document, data, name))]
     if 'regions' in first:
+        parts += ['Pixels:\n'] if len(parts) > 1 else []
         parts.append(markdown_table(*headline_table(document, data)))
     if 'rows' in first:
         parts.append(markdown_table(*promise_cells(document, data)))

@@ -12,15 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..overlay import draw_overlay
+from ..overlay import OverlayOptions, draw_overlay
 from ..types import BoolArray, Frame, JsonDict, UInt8Array
 from .lars import OBSTACLE, coloured
 from .maritime import sea_labels
-from .measure import Measured
+from .measure import INSPECTION, Measured
 from .page import save_jpeg
 from .record import Kept, RecordSet, unpack_detection
 
 LABEL_COLOR, SHORE_COLOR = (64, 128, 255), (255, 255, 255)
+SMALLEST_WIDTH = 640
 ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]
 
 
@@ -75,7 +76,8 @@ def draw_worst(
         picture = _drawn(records, kept[row['name']], read, measured)
         safe = ''.join(c if c.isalnum() else '_' for c in data)
         source = save_jpeg(folder, f'frames/{safe}_{number:02d}.jpg', picture, width=960)
-        caption = _sea_caption(row) if measured.sea is not None else _caption(row)
+        noun = 'defects' if measured.kind == INSPECTION else 'objects'
+        caption = _sea_caption(row) if measured.sea is not None else _caption(row, noun)
         frames.append(ShownFrame(data, source, caption))
     return frames
 
@@ -88,8 +90,20 @@ def _drawn(records: RecordSet, kept: Kept, read: ReadPicture, measured: Measured
     if measured.sea is not None:
         picture = _with_areas(image, sea_labels(detection, measured.sea))
         return _outlined(picture, labels == OBSTACLE, SHORE_COLOR)
+    if measured.kind == INSPECTION:
+        picture = draw_overlay(detection, OverlayOptions(boxes=False, region=False, legend=False))
+        return _outlined(*_enlarged(picture, labels == 1), LABEL_COLOR)
     picture = draw_overlay(detection)
     return _outlined(picture, labels == 1, LABEL_COLOR) if measured.regions else picture
+
+
+def _enlarged(picture: UInt8Array, area: BoolArray) -> tuple[UInt8Array, BoolArray]:
+    """Enlarge small pictures by a whole factor, so that outlines do not cover what they mark."""
+    factor = -(-SMALLEST_WIDTH // picture.shape[1])
+    size = (picture.shape[1] * factor, picture.shape[0] * factor)
+    large = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    marked = cv2.resize(area.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(large, np.uint8), marked > 0
 
 
 def _with_areas(image: UInt8Array, prediction: UInt8Array) -> UInt8Array:
@@ -105,11 +119,11 @@ def _outlined(picture: UInt8Array, area: BoolArray, color: tuple[int, int, int])
     return picture
 
 
-def _caption(row: JsonDict) -> str:
-    """Say what the picture's numbers are."""
+def _caption(row: JsonDict, noun: str) -> str:
+    """Say what the picture's numbers are; noun: what is labelled in it."""
     parts = [f'picture {row["name"]}']
     if row.get('objects'):
-        parts.append(f'{row["objects_found"]} of {row["objects"]} objects found')
+        parts.append(f'{row["objects_found"]} of {row["objects"]} {noun} found')
         parts.append(f'{100 * row["anomaly_missed"]:.0f} % of their pixels missed')
     if row.get('normal_flagged') is not None:
         parts.append(f'{100 * row["normal_flagged"]:.1f} % of the normal pixels flagged')
