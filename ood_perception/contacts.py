@@ -108,7 +108,7 @@ def _at_end(terrain: Terrain, components: Components, numbers: npt.NDArray[np.in
     beyond = blocked & (np.arange(blocked.shape[0])[:, None] < terrain.rows[None, :])
     ends = np.zeros(len(stats), dtype=bool)
     ends[pieces[beyond]] = True
-    ends &= stats[:, cv2.CC_STAT_WIDTH] > terrain.bridge * blocked.shape[1]
+    ends &= stats[:, cv2.CC_STAT_WIDTH] > terrain.bridge * np.count_nonzero(terrain.seen)
     ends &= _at_side(terrain, stats[:, :4])
     ends[0] = False
     piece_of = np.zeros(len(components.areas) + 1, dtype=np.intp)
@@ -126,7 +126,7 @@ def _touching(terrain: Terrain, lowest: Points) -> BoolArray:
 
 def _at_side(terrain: Terrain, boxes: npt.NDArray[Any]) -> BoolArray:
     """Return which boxes, (N, 4), reach the left or right end of what is seen."""
-    columns = np.flatnonzero(terrain.visible.any(axis=0))
+    columns = np.flatnonzero(terrain.seen)
     first, last = (columns[0], columns[-1]) if columns.size else (0, -1)
     at_side: BoolArray = (boxes[:, 0] <= first) | (boxes[:, 0] + boxes[:, 2] > last)
     return at_side

@@ -24,18 +24,28 @@ def edge_rows(ground: BoolArray) -> Rows:
     return rows
 
 
-def bridged(rows: Rows, share: float, horizon: Rows | None = None) -> Rows:
+def bridged(
+    rows: Rows, share: float, horizon: Rows | None = None, seen: BoolArray | None = None
+) -> Rows:
     """
     Return the edge behind what stands on the ground.
 
     rows: intp (gw,) of edge_rows. share: of the width, in [0, 1]. horizon: intp (gw,), its row in
     every column: heights are then counted from it, so that a tilted picture is filled aslant.
+    seen: bool (gw,), columns that are looked at; the others stay as they are and count for
+    nothing. None = all.
 
     What interrupts the ground with ground left and right of it is filled, however wide, up to the
     lower of the two sides; what reaches the picture's side is filled if it is narrower than the
     share, else it is the end of the ground. Ground that rises over less than a fiftieth of the
     width is noise. Returns intp (gw,).
     """
+    if seen is not None and not seen.all():
+        filled = rows.copy()
+        if seen.any():
+            level = None if horizon is None else horizon[seen]
+            filled[seen] = bridged(rows[seen], share, level)
+        return filled
     if horizon is not None:
         aslant: Rows = bridged(rows - horizon, share) + horizon
         return aslant
@@ -43,8 +53,8 @@ def bridged(rows: Rows, share: float, horizon: Rows | None = None) -> Rows:
     side = max(1, int(share * len(rows)))
     left, right = np.minimum.accumulate(rows), np.minimum.accumulate(rows[::-1])
     left[:side], right[:side] = left[side - 1], right[side - 1]
-    filled: Rows = np.maximum(left, right[::-1])
-    return filled
+    bridges: Rows = np.maximum(left, right[::-1])
+    return bridges
 
 
 def _without_spikes(rows: Rows) -> Rows:
@@ -56,14 +66,19 @@ def _without_spikes(rows: Rows) -> Rows:
     return np.asarray(closed, dtype=np.intp).reshape(-1)
 
 
-def below_edge(ground: BoolArray, share: float, below: BoolArray | None = None) -> BoolArray:
+def below_edge(
+    ground: BoolArray,
+    share: float,
+    below: BoolArray | None = None,
+    seen: BoolArray | None = None,
+) -> BoolArray:
     """
     Return the cells from the bridged edge down, bool (gh, gw).
 
     ground: bool (gh, gw), free of specks. share: see bridged. below: bool (gh, gw), the cells
-    below the horizon; None = not known.
+    below the horizon; None = not known. seen: bool (gw,), columns that are looked at; None = all.
     """
-    rows = bridged(edge_rows(ground), share, None if below is None else edge_rows(below))
+    rows = bridged(edge_rows(ground), share, None if below is None else edge_rows(below), seen)
     region: BoolArray = np.arange(ground.shape[0])[:, None] >= rows[None, :]
     return region
 

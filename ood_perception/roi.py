@@ -115,7 +115,8 @@ def scored_region(
         return fixed
     if mode in ('below_edge', 'below_horizon'):
         seen = fixed if below is None else fixed & below
-        return below_edge(large_patches(chosen[labels] & seen), bridge, below) & seen
+        ground = large_patches(chosen[labels] & seen)
+        return below_edge(ground, bridge, below, np.asarray(fixed.any(axis=0))) & seen
     if mode == 'ground':
         return ground_hull(chosen[labels] & fixed) & fixed
     if mode == 'labels':

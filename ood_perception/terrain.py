@@ -25,6 +25,7 @@ class EdgeKind(IntEnum):
     OPEN = 1  # neither: the sky, or the picture's end
     HIDDEN = 2  # not seen: something stands before it, the row is the neighbours'
     NO_GROUND = 3  # the column shows no ground at all
+    NOT_SEEN = 4  # the column is not looked at: ignored, or beside the picture
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Terrain:
 
     visible: bool (gh, gw), what is looked at at all. blocked: bool (gh, gw), what is in the way,
         inside the region of interest or not.
+    seen: bool (gw,), columns of which anything is visible.
     rows: intp (gw,), highest ground of every column, gh = none. behind: intp (gw,), the same
         bridged behind what stands on the ground.
     bridge: see Scene.
@@ -55,6 +57,7 @@ class Terrain:
 
     visible: BoolArray
     blocked: BoolArray
+    seen: BoolArray
     rows: Rows
     behind: Rows
     bridge: float
@@ -66,7 +69,7 @@ class Edge:
     The ground's far edge by grid column.
 
     line: float64 (gw, 3): x of the column's left and right end and y, camera pixels in edge
-        coordinates; where there is no ground, y is the lowest that is seen.
+        coordinates; where there is no ground, y is the lowest that is seen, NaN without any.
     kind: uint8 (gw,) of EdgeKind.
     """
 
@@ -85,7 +88,9 @@ def terrain_of(detection: Detection, scene: Scene) -> Terrain:
         ground, horizon = ground & below, edge_rows(below)
     rows = edge_rows(large_patches(ground))
     blocked = (scene.obstacle[detection.labels] & visible) | detection.mask
-    return Terrain(visible, blocked, rows, bridged(rows, scene.bridge, horizon), scene.bridge)
+    seen: BoolArray = np.asarray(visible.any(axis=0))
+    behind = bridged(rows, scene.bridge, horizon, seen)
+    return Terrain(visible, blocked, seen, rows, behind, scene.bridge)
 
 
 def edge_of(detection: Detection, terrain: Terrain) -> Edge:
@@ -97,14 +102,16 @@ def edge_of(detection: Detection, terrain: Terrain) -> Edge:
     between &= np.arange(height)[:, None] < rows
     hidden = (blocked & between).any(axis=0)
     edge = np.where(hidden, behind, rows)
-    seen = np.zeros(len(rows), dtype=bool)
+    closed = np.zeros(len(rows), dtype=bool)
     for step in range(1, _LOOKED_ABOVE + 1):
-        seen |= blocked[np.maximum(edge - step, 0), columns] & (edge >= step)
-    kind = np.where(seen, EdgeKind.BLOCKED, EdgeKind.OPEN).astype(np.uint8)
+        closed |= blocked[np.maximum(edge - step, 0), columns] & (edge >= step)
+    kind = np.where(closed, EdgeKind.BLOCKED, EdgeKind.OPEN).astype(np.uint8)
     kind[hidden] = EdgeKind.HIDDEN
     kind[edge >= height] = EdgeKind.NO_GROUND
+    kind[~terrain.seen] = EdgeKind.NOT_SEEN
     lowest = height - visible[::-1].argmax(axis=0)
     y = np.where(edge >= height, lowest, edge).astype(np.float64)
+    y[~terrain.seen] = np.nan
     return Edge(column_spans(columns.astype(np.float64), y, detection), kind)
 
 

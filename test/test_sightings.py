@@ -307,3 +307,29 @@ def test_with_a_horizon_the_edge_is_bridged_aslant():
         'below_edge', seen.labels, seen.visible, SCENE.ground, SCENE.bridge, below
     )
     np.testing.assert_array_equal(region.argmax(axis=0), np.maximum(aslant, below.argmax(axis=0)))
+
+
+def test_columns_that_are_not_looked_at_are_no_shore():
+    """Beside the picture (padding) and behind a mast there is nothing to run into."""
+
+    def paint(labels):
+        buoy(labels)
+        labels[8:22, 54:58] = THING  # reaches the side of what is seen, and is narrow
+
+    visible = np.ones((ROWS, COLUMNS), bool)
+    visible[:, :6] = visible[:, 58:] = visible[:, 20] = False
+    seen = detection(paint, visible)
+    assert seen.scored[EDGE:, 54:58].all()
+    above = view(pitch=0.2)
+    sightings = sightings_of(seen, SCENE, above)
+    kind = sightings.edge_line.kind
+    hidden = np.flatnonzero(~visible.any(axis=0))
+    assert (kind[hidden] == EdgeKind.NOT_SEEN).all()
+    assert (kind[54:58] == EdgeKind.HIDDEN).all()
+    assert np.isnan(sightings.edge.bearing[hidden]).all()
+    points, _, kinds = barriers(sightings)
+    assert len(points) == 8
+    assert (kinds == 0).all()
+    ranges = nearest_by_bearing(sightings, above, 720)
+    place = round((by_hand(205.0, 160.0, 0.2)[0] + math.pi) / (2 * math.pi / 720))
+    assert np.isnan(ranges[place])
