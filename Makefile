@@ -12,7 +12,7 @@ BUNDLE = ood_perception/bundles/road_default
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv check-python bundle tables table-bundles bench bench-gpu clean test-ros
+.PHONY: help demo test lint venv check-python bundle water-bundle tables table-bundles bench bench-gpu clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the o
 bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (needs the CamVid pictures: OOD_DATA=folder)
 	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLE)
 	$(RUN) -m trainer quantize $(BUNDLE)
+
+water-bundle: $(VENV)/.all-$(DISTRO) ## Train the boat's bundle again (needs the sea pictures: OOD_DATA=folder)
+	$(RUN) -m trainer train config/train/pixood_maritime.yaml --bundle ood_perception/bundles/water_default --threads 1
 
 tables: $(VENV)/.all-$(DISTRO) ## Selection and ablation tables again (needs the pictures: OOD_DATA=folder)
 	$(RUN) -m trainer selection config/train/selection_camvid.yaml
