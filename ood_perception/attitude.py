@@ -123,7 +123,9 @@ def dip(height: float) -> float:
 
 def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
     """
-    Return up, in the rays' frame, from rays towards the horizon; sigma is that of the fit.
+    Return up, in the rays' frame, from rays towards the horizon; sigma is their scatter about it.
+
+    The scatter is not divided by the root of their number: columns of a picture err together.
 
     rays: unit vectors (N, 3), N >= 2, of one frame whose z is roughly up. depression: how far
     below level the horizon is (dip), radians.
@@ -135,7 +137,7 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
     if len(rays) < 2 or spread[1] < 1e-6:
         raise ConfigError(f'{len(rays)} points of a horizon that lie together: give its two ends')
     up = _fix_sign(np.cross(axes[0], axes[1]))
-    information, scale = np.zeros((2, 2)), 0.0
+    scale = 0.0
     for _ in range(_FIT_STEPS):
         tangent = np.linalg.svd(up[None, :])[2][1:]
         wrong = rays @ up + math.sin(depression)
@@ -148,8 +150,7 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
         up /= np.linalg.norm(up)
         if float(np.abs(step).max()) < 1e-14:
             break
-    worst = max(float(np.linalg.eigvalsh(information)[0]), 1e-12)
-    return Attitude(up, scale / math.sqrt(worst))
+    return Attitude(up, scale)
 
 
 def _fix_sign(up: Vectors) -> Vectors:

@@ -82,8 +82,9 @@ def attitude_from_edge(
     """
     Return the attitude by the ground's far edge where it is open: there it is the horizon.
 
-    height: of the camera above the plane, about, in metres. The fit's sigma knows nothing of an
-    edge that lies wrong as a whole. Raises CalibrationError where too little open edge is seen.
+    height: of the camera above the plane, about, in metres. Sigma is the edge's scatter: it knows
+    nothing of an edge that lies wrong as a whole. Raises CalibrationError where too little open
+    edge is seen.
     """
     edge = edge_of(detection, terrain_of(detection, scene))
     line = edge.line[edge.kind == EdgeKind.OPEN]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from test_sightings import SCENE, THING, detection, view
+from test_sightings import SCENE, SKY, THING, detection, view
 
 from ood_perception.attitude import rotation_from_rpy
 from ood_perception.attitude_history import AttitudeHistory, Orientation
@@ -82,6 +82,20 @@ def test_attitude_from_an_open_edge(ship):
     pitch = math.atan(80 / 500) - 0.1  # the base's nose is down: what is level looks high
     expected = rotation_from_rpy((0.0, pitch, 0.0)).T @ (0.0, 0.0, 1.0)
     np.testing.assert_allclose(up, expected, atol=1e-9)
+
+
+def test_an_edge_that_wavers_is_less_sure_by_as_much():
+    """Columns err together, so their number makes nothing surer: 2 cells of 10 / 500 rad each."""
+
+    def paint(labels):
+        for column in range(0, 64, 16):
+            labels[16:18, column : column + 8] = SKY
+
+    seen = view()
+    sigma = attitude_from_edge(detection(paint), SCENE, seen.camera, seen.mounting, 0.0).sigma
+    assert sigma == pytest.approx(1.4826 * 10 / 500, rel=0.2)
+    flat = attitude_from_edge(detection(), SCENE, seen.camera, seen.mounting, 0.0).sigma
+    assert flat < 1e-6
 
 
 def test_a_shore_is_no_horizon():

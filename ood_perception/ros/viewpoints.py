@@ -172,9 +172,7 @@ class Viewpoints:
             return Attitude(self._up_from_line(frame.camera, view), sigma)
         if source == 'edge' and seen is not None:
             found = attitude_from_edge(*seen, view.camera, view.mounting, view.height)
-            # An edge that lies within its cell at random: the uniform distribution's deviation.
-            whole = view.pixel_sigma / min(view.camera.fx, view.camera.fy) / math.sqrt(12)
-            return dataclasses.replace(found, sigma=math.hypot(found.sigma, whole))
+            return dataclasses.replace(found, sigma=max(found.sigma, sigma))
         return None
 
     def _up_from_line(self, camera: str, view: Viewpoint) -> Points:
