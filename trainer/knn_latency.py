@@ -26,8 +26,8 @@ WIDTH = 384
 LISTS, PROBES = 256, 8  # of faiss's inverted file
 
 
-def measure_latency(config: KnnTableConfig, threads: int = 1) -> None:
-    """Write latency.json into the table's folder: ms a frame per runtime and number."""
+def measure_latency(config: KnnTableConfig, threads: int = 1) -> dict[str, Any]:
+    """Return ms a frame per runtime and number; kept as latency.json in the table's folder."""
     height, width = config.recipe.view.height // 14, config.recipe.view.width // 14
     rng = np.random.default_rng(0)
     tokens = rng.normal(size=(1, height, width, WIDTH)).astype(np.float32)
@@ -39,6 +39,7 @@ def measure_latency(config: KnnTableConfig, threads: int = 1) -> None:
         record['ms'][size] = {name: latency_ms(call, 5) for name, call in calls.items()}
         LOG.info('%d references: %s', size, record['ms'][size])
     write_json(config.folder / 'latency.json', record)
+    return record
 
 
 def _calls(

@@ -81,7 +81,7 @@ def _parts(table: KnnTable, document: dict[str, Any], counts: dict[str, int]) ->
         parts.append('### Differences in AP, points\n')
         parts.append(difference_table(config.reference, document['differences']))
     if document['latency']:
-        parts += ['### Time and size\n', _latency(document['latency'])]
+        parts += ['### Time and size\n', latency_text(document['latency'])]
     return parts
 
 
@@ -91,7 +91,8 @@ def _set_table(rows: list[KnnRow], found: dict[str, Any]) -> str:
     return '\n'.join('|'.join(line.split('|')[:-3]) + '|' for line in lines) + '\n'
 
 
-def _latency(record: dict[str, Any]) -> str:
+def latency_text(record: dict[str, Any]) -> str:
+    """Return what measure_latency recorded as a sentence and a table."""
     setting, sizes = record['setting'], record['ms']
     names = {name for ms in sizes.values() for name in ms}
     names = sorted(names, key=lambda name: (name.startswith('faiss'), name))

@@ -3,11 +3,12 @@
 """
 The table of cDNP: number of references, features, k and score on sets of anomalies.
 
-    trainer knn-table config/train/knn_table.yaml [--sets NAME ...] [--latency]
+    trainer knn-table config/train/knn_table.yaml [--only ROW ...] [--sets NAME ...] [--latency]
 
 One pass over the references serves all their numbers: a smaller number is a prefix of the drawn
 order. Results are kept: a run that was stopped goes on. --latency measures the search alone (on a
-quiet machine), without it the last measurements are shown. Nothing is chosen on these sets.
+quiet machine, --only-latency nothing else), without it the last measurements are shown. Nothing is
+chosen on these sets.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from .heads.knn_search import head_slices, mean_distances, running_distances
 from .heads.knn_stages import KnnStages
 from .heads.patch_logits import PatchLogits
 from .knn_latency import measure_latency
-from .knn_report import write_report
+from .knn_report import latency_text, write_report
 from .knn_rows import KnnRow, KnnTableConfig, load_knn_table
 from .layers import Layer, layer_name
 from .results import ResultFolder
@@ -62,15 +63,22 @@ class DevSet:
 
 
 class KnnTable:
-    """A table at work."""
+    """A table at work; only, sets: names of the rows and sets to run, () = all."""
 
     def __init__(
-        self, config: KnnTableConfig, sets: Sequence[str] = (), cache: Path | None = None
+        self,
+        config: KnnTableConfig,
+        only: Sequence[str] = (),
+        sets: Sequence[str] = (),
+        cache: Path | None = None,
     ) -> None:
-        wrong = [name for name in sets if name not in config.sets]
-        if wrong:
-            raise ConfigError(f'--sets {wrong} is not in the table, which has {[*config.sets]}')
+        names = [row.name for row in config.rows]
+        for option, asked, known in (('--only', only, names), ('--sets', sets, [*config.sets])):
+            wrong = [name for name in asked if name not in known]
+            if wrong:
+                raise ConfigError(f'{option} {wrong} is not in the table, which has {known}')
         self.config, self.cache = config, cache
+        self.rows = [row for row in config.rows if row.name in (only or names)]
         self.chosen = [name for name in config.sets if name in (sets or config.sets)]
         self.trainer = Trainer(config.recipe, config.folder / 'training', cache=cache)
         self.stages = KnnStages(self.trainer)
@@ -80,7 +88,7 @@ class KnnTable:
         """The classifier's blocks and every feature that a row searches."""
         blocks = self.config.recipe.backbone.layers
         named = [layer_name(block) for block in blocks]
-        features = dict.fromkeys(row.knn.feature for row in self.config.rows)
+        features = dict.fromkeys(row.knn.feature for row in self.rows)
         return (*blocks, *(name for name in features if name not in named))
 
     @cached_property
@@ -146,8 +154,8 @@ class KnnTable:
 
     def run(self) -> None:
         """Measure every row that is missing."""
-        for search in dict.fromkeys(row.search() for row in self.config.rows):
-            rows = [row for row in self.config.rows if row.search() == search]
+        for search in dict.fromkeys(row.search() for row in self.rows):
+            rows = [row for row in self.rows if row.search() == search]
             missing = {
                 data.name: [r for r in rows if self.results.load(r, data.name) is None]
                 for data in self.sets
@@ -231,6 +239,7 @@ def main(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('table', type=Path, help='YAML file, see config/train/knn_table.yaml')
+    parser.add_argument('--only', nargs='+', default=[], metavar='ROW', help='default: all')
     parser.add_argument('--sets', nargs='+', default=[], help='of the table; default: all')
     parser.add_argument('--latency', action='store_true', help='measure the search, too')
     parser.add_argument('--only-latency', action='store_true', help='and nothing else')
@@ -240,9 +249,9 @@ def main(arguments: Sequence[str]) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = load_knn_table(options.table)
-    table = KnnTable(config, options.sets, options.cache)
+    table = KnnTable(config, options.only, options.sets, options.cache)
+    if options.latency or options.only_latency:
+        print(latency_text(measure_latency(config, max(1, options.threads))))
     if not options.only_latency:
         table.run()
-    if options.latency or options.only_latency:
-        measure_latency(config, max(1, options.threads))
-    print(f'table: {write_report(table)}')
+        print(f'table: {write_report(table)}')

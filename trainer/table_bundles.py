@@ -40,6 +40,8 @@ _SHARED = {
     'fit': ('backbone', 'data', 'view', 'classifier', 'seed', 'patches', 'condensation'),
     'segmenter': ('backbone', 'data', 'view', 'views', 'segmenter', 'seed'),
 }
+# kinds of heads whose folder 'fit' is another kind's
+_FITS = {'baseline': 'pixood', 'fusion': 'pixood'}
 
 
 @dataclass(frozen=True)
@@ -131,17 +133,20 @@ def _build(
     folder = table.folder / row.folder
     shared = table.folder / 'shared'
     for part, sections in _SHARED.items():
-        adopt(shared / f'{part}-{_signature(recipe, sections)}', folder / part)
+        adopt(shared / f'{part}-{_signature(recipe, part, sections)}', folder / part)
     manifest = Trainer(recipe, folder, cache=cache, progress=progress).pack()
     for part, sections in _SHARED.items():
-        adopt(folder / part, shared / f'{part}-{_signature(recipe, sections)}')
+        adopt(folder / part, shared / f'{part}-{_signature(recipe, part, sections)}')
     return manifest
 
 
-def _signature(recipe: Recipe, sections: Sequence[str]) -> str:
+def _signature(recipe: Recipe, part: str, sections: Sequence[str]) -> str:
     """Hash the sections of a recipe that an artefact depends on."""
-    values = asdict(recipe)
-    return digest({name: values[name] for name in sections})[:16]
+    values, kind = asdict(recipe), recipe.head.kind
+    used = {name: values[name] for name in sections}
+    if part == 'fit':
+        used['kind'] = _FITS.get(kind, kind)
+    return digest(used)[:16]
 
 
 def _run(row: TableRow, manifest: Manifest) -> dict[str, Any]:

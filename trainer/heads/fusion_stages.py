@@ -68,13 +68,15 @@ class FusionStages(HeadStages):
 
     def fit(self) -> None:
         """Fit and calibrate (or find) every member; what they share is made once."""
-        done: list[Trainer] = []
-        for member in self.members.values():
-            for earlier in done:
+        done = [self.trainer.folder]
+        for kind, member in self.members.items():
+            for folder in done:
                 for part in SHARED:
-                    adopt(earlier.folder / part, member.folder / part)
+                    adopt(folder / part, member.folder / part)
+            if kind == 'pixood':  # laid there by a table whose rows share it
+                adopt(self.trainer.folder / 'fit', member.folder / 'fit')
             member.calibrate()
-            done.append(member)
+            done.append(member.folder)
 
     def _head(self, tables: list[MonotoneTable] | None = None) -> FusionHead:
         heads = [member.head() for member in self.members.values()]
