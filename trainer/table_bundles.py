@@ -40,8 +40,8 @@ _SHARED = {
     'fit': ('backbone', 'data', 'view', 'classifier', 'seed', 'patches', 'condensation'),
     'segmenter': ('backbone', 'data', 'view', 'views', 'segmenter', 'seed'),
 }
-# kinds of heads whose folder 'fit' is another kind's
-_FITS = {'baseline': 'pixood', 'fusion': 'pixood'}
+# kinds of heads whose folder 'fit' holds PixOOD's
+_PIXOOD_FITS = ('pixood', 'baseline', 'fusion')
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ def _signature(recipe: Recipe, part: str, sections: Sequence[str]) -> str:
     """Hash the sections of a recipe that an artefact depends on."""
     values, kind = asdict(recipe), recipe.head.kind
     used = {name: values[name] for name in sections}
-    if part == 'fit':
-        used['kind'] = _FITS.get(kind, kind)
+    if part == 'fit' and kind not in _PIXOOD_FITS:
+        used['kind'] = kind
     return digest(used)[:16]
 
 
