@@ -16,7 +16,7 @@ from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.measure import MARITIME, Measured
+from ood_perception.evaluation.measure import Measured
 from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.results import records_folder, run_key, save_index
 from ood_perception.evaluation.run import RunOptions, run_tasks
@@ -170,21 +170,32 @@ def _evaluate_run(
             'settings': _plain(asdict(spec.settings)),
             'batch': options.batch,
         }
-        if any(data.kind == MARITIME for data in sets.values()):
-            facts['sea'] = _plain(asdict(extras.sea))
         key = run_key(facts)
         done: dict[str, SetRun] = {}
         for name, data in sets.items():
             pipeline.settings = settings_of(data, spec.settings, extras)
             measured = measured_set(data, pipeline, extras.sea)
             folder = records_folder(out, key, name)
-            label = f'{spec.name}, {name}'
-            records = run_tasks(pipeline, picture_tasks(data), measured, folder, options, label)
+            records = run_tasks(
+                pipeline,
+                picture_tasks(data),
+                measured,
+                folder,
+                options,
+                f'{spec.name}, {name}',
+                _variant(pipeline.settings, measured),
+            )
             save_index(folder, records)
             summary = summary_of(pipeline, data, measured, records, folder, extras)
             done[name] = SetRun(data, measured, records, summary)
     known = chosen or manifest.in_distribution
     return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
+
+
+def _variant(settings: Settings, measured: Measured) -> str:
+    """Return a short hash of what a set's records depend on beside the run."""
+    sea = [] if measured.sea is None else measured.sea.tolist()
+    return run_key({'roi': settings.roi.mode, 'kind': measured.kind, 'sea': sea})[:8]
 
 
 def _plain(values: Any) -> Any:

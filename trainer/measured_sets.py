@@ -183,6 +183,10 @@ def summary_of(
         result |= promise_summary(records, names, chosen, extras.seed)
     if data.kind == MARITIME:
         result |= maritime_summary(records, data.panoptic is not None, extras.seed)
+        result['groups']['maritime']['facts'] |= {
+            'water': list(extras.sea.water),
+            'sky': list(extras.sea.sky),
+        }
     return result
 
 

@@ -51,24 +51,32 @@ class Loaded:
 
 
 def ahead(
-    reader: ThreadPoolExecutor, tasks: Sequence[PictureTask], folder: Path, most: int
+    reader: ThreadPoolExecutor,
+    tasks: Sequence[PictureTask],
+    folder: Path,
+    variant: str,
+    most: int,
 ) -> Iterator[Loaded]:
-    """Yield the pictures in order, at most `most` of them read before they are asked for."""
+    """
+    Yield the pictures in order, at most `most` of them read before they are asked for.
+
+    variant: part of the records' names, so that what was measured otherwise is not found.
+    """
     waiting: deque[Future[Loaded]] = deque()
     for task in tasks:
-        waiting.append(reader.submit(_load, task, folder))
+        waiting.append(reader.submit(_load, task, folder, variant))
         if len(waiting) > most:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
-def _load(task: PictureTask, folder: Path) -> Loaded:
+def _load(task: PictureTask, folder: Path, variant: str) -> Loaded:
     """Read a picture unless its record is there; a broken one comes back with its error."""
     start = time.perf_counter()
     try:
         content = _content_of(task.files)
-        path = folder / f'{_slug(task.name)}-{content[:16]}.npz'
+        path = folder / f'{_slug(task.name)}-{content[:16]}-{variant}.npz'
         if load_record(path) is not None:
             return Loaded(task, content, path, found=True)
         image, labels = task.read()

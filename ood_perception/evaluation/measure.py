@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..geometry import camera_window, to_camera, to_camera_nearest
-from ..types import Detection, UInt8Array
+from ..types import Detection, Float32Array, UInt8Array
 from .bins import label_counts
 from .breakdown import alarms_of, objects_of, places_of
 from .inspection import inspection_counts
@@ -71,19 +71,20 @@ def measure(
     if measured.sea is not None:
         arrays |= maritime_counts(detection, seen, segments, measured.sea)
     if measured.regions:
-        arrays |= _anomaly_counts(detection, seen, measured)
-    if measured.kind == INSPECTION:
         surprisal = to_camera(detection.surprisal, detection.geometry)
-        defective = bool((labels == 1).any())
-        arrays |= inspection_counts(detection, surprisal, seen, defective)
+        arrays |= _anomaly_counts(detection, surprisal, seen, measured)
+        if measured.kind == INSPECTION:
+            defective = bool((labels == 1).any())
+            arrays |= inspection_counts(detection, surprisal, seen, defective)
     return arrays
 
 
-def _anomaly_counts(detection: Detection, labels: UInt8Array, measured: Measured) -> Arrays:
-    """Return what is counted of 0 normal and 1 anomaly."""
+def _anomaly_counts(
+    detection: Detection, surprisal: Float32Array, labels: UInt8Array, measured: Measured
+) -> Arrays:
+    """Return what is counted of 0 normal and 1 anomaly; surprisal, labels: (H, W)."""
     scored = to_camera_nearest(detection.scored, detection.geometry)
     flagged = to_camera_nearest(detection.mask, detection.geometry)
-    surprisal = to_camera(detection.surprisal, detection.geometry)
     apart = 'ground' in measured.regions
     return {
         **pack_counts(label_counts(surprisal, labels, scored)),

@@ -10,7 +10,7 @@ from ..types import JsonDict
 from . import page
 from .groups import GROUPS
 from .plots import MOST_LINES, calibration_plot, curve_plot, histogram_plot
-from .report_texts import GROUP_TEXTS, TEXTS
+from .report_texts import GROUP_TEXTS, LOOKED_AT, TEXTS
 from .tables import (
     REGION_TITLES,
     found_cells,
@@ -29,7 +29,9 @@ def set_section(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> 
     """Return the section of one set; frames: the worst ones of all sets."""
     first = document['runs'][0]['sets'][data]
     intro = page.paragraph(
-        f'{first["title"]}: {first["count"]} pictures. Licence: {first["licence"]}.', 'dim'
+        f'{first["title"]}: {first["count"]} pictures. The node looks at '
+        f'{LOOKED_AT[first["scored"]]}. Licence: {first["licence"]}.',
+        'dim',
     )
     parts = [intro, *(page.paragraph(note) for note in first['notes'])]
     for name in group_names(document, data):

@@ -94,6 +94,11 @@ TEXTS = {
     ),
     'runs': 'The same bundle, engine, settings and pictures give the same numbers.',
 }
+LOOKED_AT = {  # by the mode of the region of interest
+    'ground': 'the predicted ground and what stands on it',
+    'labels': 'pixels of the ground classes alone',
+    'none': 'the whole picture',
+}
 GROUP_TEXTS = {
     'inspection': (
         'In percent; 100 is perfect, guessing gives 50 for AUROC. Image AUROC: are defective '

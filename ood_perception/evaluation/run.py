@@ -66,12 +66,14 @@ def run_tasks(
     folder: Path,
     options: RunOptions,
     label: str = '',
+    variant: str = '',
 ) -> RecordSet:
     """
     Evaluate pictures into `folder`, one record each; those that are there already are kept.
 
-    The folder must belong to this bundle, engine and settings alone. label: of the progress bar.
-    Raises DataError for a broken picture where options say 'fail', and where none is left.
+    The folder must belong to this bundle, engine and settings alone; variant: a short name of what
+    else the records depend on. label: of the progress bar. Raises DataError for a broken picture
+    where options say 'fail', and where none is left.
     """
     names = [task.name for task in tasks]
     if len(set(names)) != len(names):
@@ -79,7 +81,7 @@ def run_tasks(
     state = _State()
     progress = Progress(len(tasks), None, label, 'pictures', options.progress)
     try:
-        _run_all(pipeline, tasks, measured, folder, options, state, progress)
+        _run_all(pipeline, tasks, measured, folder, options, state, progress, variant)
     finally:
         progress.end()
     kept = tuple(state.kept[name] for name in names if name in state.kept)
@@ -100,11 +102,13 @@ def _run_all(
     options: RunOptions,
     state: _State,
     progress: Progress,
+    variant: str,
 ) -> None:
     """Read ahead, run, and measure behind; fill `state`."""
     with ThreadPoolExecutor(1, 'read') as reader, ThreadPoolExecutor(1, 'measure') as behind:
         pending: deque[Future[None]] = deque()
-        for group in _groups(ahead(reader, tasks, folder, 2 * options.batch), state, options):
+        loaded = ahead(reader, tasks, folder, variant, 2 * options.batch)
+        for group in _groups(loaded, state, options):
             for item, detection in _detections(pipeline, group, state, options):
                 while len(pending) >= 2 * options.batch:
                     pending.popleft().result()
