@@ -29,7 +29,7 @@ class Contacts:
     points: float64 (N, 2), the middle of the lowest border, camera pixels in edge coordinates.
     left, right: float64 (N, 2), the ends of the box at the same height.
     cut_off: bool (N,), the border is that of what the camera sees, not the obstacle's.
-    at_edge: bool (N,), part of what ends the ground: it touches the shore, or is shore.
+    at_edge: bool (N,), part of what ends the ground: it touches that end or is one.
     outline: float64 (M, 4), the lower border column by column: x of its left and right end, y, and
         the obstacle's index. outline_cut_off: bool (M,).
     """

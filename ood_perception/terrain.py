@@ -21,7 +21,7 @@ _LOOKED_ABOVE = 2
 class EdgeKind(IntEnum):
     """What ends the ground in a column; the values are part of the ROS interface."""
 
-    BLOCKED = 0  # an obstacle or an obstacle class: a shore
+    BLOCKED = 0  # an obstacle or an obstacle class
     OPEN = 1  # neither: the sky, or the picture's end
     HIDDEN = 2  # not seen: something stands before it, the row is the neighbours'
     NO_GROUND = 3  # the column shows no ground at all
