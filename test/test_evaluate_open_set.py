@@ -79,6 +79,7 @@ def test_open_set_by_hand(visited):
     assert classes['building']['open_iou'] == pytest.approx(12 / (13 + 24))
     page = (visited[0] / 'index.html').read_text()
     assert 'mIoU, open' in page
+    assert f'with unknown where the score says so {100 * opened:.1f} %' in page
     assert 'threshold (surprisal), from the other half' in page
 
 

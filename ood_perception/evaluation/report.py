@@ -119,11 +119,21 @@ def _anomaly_sentence(one: JsonDict) -> str:
     where = {'road': 'on the road', 'ground': 'on the predicted ground'}[region]
     wrong = sum((p['flagged'] or 0) * p['pixels'] for p in one['places'])
     share = wrong / max(1, sum(p['pixels'] for p in one['places']))
-    return (
-        f'average precision {_percent(record["average_precision"])} {where}; the mask found '
-        f'{found["found"]} of {found["objects"]} labelled objects and wrongly flagged '
-        f'{100 * share:.2f} % of the rest'
+    precision = record['average_precision']
+    ranked = f'no labelled anomaly lies {where}'
+    if precision is not None:
+        ranked = f'average precision {_percent(precision)} {where}'
+    said = (
+        f'{ranked}; the mask found {found["found"]} of {found["objects"]} labelled objects and '
+        f'wrongly flagged {100 * share:.2f} % of the rest'
     )
+    if 'open_set' in one['groups']:
+        values = one['groups']['open_set']['values']
+        said += (
+            f'; mIoU of the known classes {_percent(values["mean_iou"])}, with unknown where the '
+            f'score says so {_percent(values["open_mean_iou"])}'
+        )
+    return said
 
 
 def _percent(value: float | None) -> str:

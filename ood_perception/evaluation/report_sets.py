@@ -76,6 +76,8 @@ def _group_parts(document: JsonDict, data: str, name: str) -> list[page.Html]:
                 f'flawless pictures, {facts["regions"]} defect regions.'
             )
         )
+    if name == 'smiyc' and not facts['track']:
+        parts.append(page.paragraph(TEXTS['no size limits']))
     if name == 'open_set':
         parts += _open_set_parts(first_name, facts)
     return parts

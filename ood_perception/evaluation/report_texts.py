@@ -72,6 +72,9 @@ TEXTS = {
         'water counts as one; one that touches the sky counts as shore, ships on the horizon '
         'included. These numbers cannot be compared with those of LaRS.'
     ),
+    'no size limits': (
+        'The metrics of whole objects are left out: no benchmark states size limits for this set.'
+    ),
     'products': (
         'All products side by side, in percent; 100 is perfect. The mean is over products, each '
         'counting the same, as the makers of MVTec AD report it.'
