@@ -152,7 +152,7 @@ def test_the_bundle_says_what_it_is_made_of_and_what_it_would_flag_uncalibrated(
     assert set(manifest.provenance['members']) == {'pixood', 'knn'}
     assert manifest.provenance['recipe']['fusion']['combine'] == combine
     assert 'uem' not in manifest.provenance['recipe']
-    rates = manifest.calibration['uncalibrated']['']
+    rates = manifest.calibration['uncalibrated']['pooled']
     assert set(rates) == {'0.01', '0.02', '0.05'}
     if combine == 'max':
         assert 0.009 < rates['0.01'] <= 0.021  # between the rate and H times the rate

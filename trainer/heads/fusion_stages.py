@@ -129,9 +129,9 @@ def uncalibrated_rates(scores: HeldOutScores) -> Mapping[str, Mapping[str, float
     Return what the combined score would flag without a table of its own, per true class.
 
     The share of held-out pixels (as e(x), see ScoreSample) at surprisal -log10(rate), by the rate
-    in text; '' is all classes pooled.
+    in text; 'pooled' is all classes together.
     """
-    samples = {**scores.classes, '': scores.pooled}
+    samples = {**scores.classes, 'pooled': scores.pooled}
     return {
         name: {f'{rate:g}': _share(*sample.curve(), -float(np.log10(rate))) for rate in RATES}
         for name, sample in samples.items()
