@@ -83,6 +83,14 @@ def below_edge(
     return region
 
 
+def lowered(region: BoolArray, share: float) -> BoolArray:
+    """Return a region, bool (gh, gw), moved down by a share of its height, in [0, 1]."""
+    rows = round(share * region.shape[0])
+    moved = np.zeros_like(region)
+    moved[rows:] = region[: region.shape[0] - rows]
+    return moved
+
+
 def below_line(line: Points, geometry: Geometry, grid_size: Size) -> BoolArray:
     """
     Return the cells below a line across the picture, bool (gh, gw), by their centres.

@@ -253,8 +253,9 @@ def _detect(
     surprisal, labels = surprisal.astype(np.float32), labels.astype(np.uint8)
     if state.table is not None:
         surprisal = state.table(surprisal)
-    region = (view.fixed, state.roi_classes, settings.roi.bridge, _horizon(item))
-    scored = scored_region(settings.roi.mode, labels, *region)
+    roi, horizon = settings.roi, _horizon(item)
+    region = (view.fixed, state.roi_classes, roi.bridge, horizon, roi.margin)
+    scored = scored_region(roi.mode, labels, *region)
     named = None if state.obstacle_classes is None else state.obstacle_classes[labels]
     size = (surprisal.shape[0], surprisal.shape[1])
     mask, components = make_mask(

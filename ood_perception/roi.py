@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ood_perception.edge import below_edge
+from ood_perception.edge import below_edge, lowered
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import Points, Size, grid_to_camera, grid_valid
 from ood_perception.roi_mask import CameraMasks, mask_cells
@@ -40,6 +40,8 @@ class RoiSettings:
     bridge: for 'below_edge': what stands on the ground with ground left and right of it is scored,
         however wide; what reaches the picture's side is scored if it is narrower than this share
         of the width, else it is where the ground ends. In [0, 1].
+    margin: for 'below_edge' and 'below_horizon': nothing less than this share of the picture's
+        height below the edge or the horizon is scored. In [0, 1].
     polygons: scored areas per camera for 'polygon'; those under '' hold for every camera. A camera
         with none is scored whole.
     masks: drawn regions per camera for 'mask'; the one under '' holds for cameras without one.
@@ -55,6 +57,7 @@ class RoiSettings:
     ignore_polygons: CameraPolygons = field(default_factory=dict)
     masks: CameraMasks = field(default_factory=dict)
     bridge: float = 0.15
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -65,6 +68,8 @@ class RoiSettings:
             raise ConfigError('roi mode is mask and no mask is given: add one, or use none')
         if not 0.0 <= self.bridge <= 1.0:
             raise ConfigError(f'roi bridge {self.bridge:g}: give a share of the width, 0 to 1')
+        if not 0.0 <= self.margin <= 1.0:
+            raise ConfigError(f'roi margin {self.margin:g}: give a share of the height, 0 to 1')
         for polygons in (*self.polygons.values(), *self.ignore_polygons.values()):
             for polygon in polygons:
                 _check_polygon(polygon)
@@ -100,23 +105,25 @@ def scored_region(
     chosen: BoolArray,
     bridge: float = 0.15,
     below: BoolArray | None = None,
+    margin: float = 0.0,
 ) -> BoolArray:
     """
     Return the cells to score in one frame, a subset of `fixed`.
 
     mode: one of MODES. labels: uint8 (gh, gw) class ids. fixed: bool (gh, gw) of fixed_region.
     chosen: bool (256,), True at the ids of the region's classes; none at all = no
-    class bounds the region. bridge: see RoiSettings.
+    class bounds the region. bridge, margin: see RoiSettings.
     below: bool (gh, gw), below the frame's horizon; None where it has none.
     """
     if mode == 'below_horizon' and below is not None:
-        return fixed & below
+        return fixed & lowered(below, margin)
     if not chosen.any():
         return fixed
     if mode in ('below_edge', 'below_horizon'):
         seen = fixed if below is None else fixed & below
         ground = large_patches(chosen[labels] & seen)
-        return below_edge(ground, bridge, below, np.asarray(fixed.any(axis=0))) & seen
+        region = below_edge(ground, bridge, below, np.asarray(fixed.any(axis=0)))
+        return lowered(region, margin) & seen
     if mode == 'ground':
         return ground_hull(chosen[labels] & fixed) & fixed
     if mode == 'labels':

@@ -78,9 +78,15 @@ class Edge:
 
 
 def terrain_of(detection: Detection, scene: Scene) -> Terrain:
-    """Return the detection's ground; specks are none, and above a known horizon there is none."""
+    """
+    Return the detection's ground; specks are none, and above a known horizon there is none.
+
+    A scene without ground classes is ground wherever it is looked at.
+    """
     visible = detection.scored if detection.visible is None else detection.visible
-    ground = scene.ground[detection.labels] & visible
+    ground = visible.copy()
+    if scene.ground.any():
+        ground &= scene.ground[detection.labels]
     horizon = None
     if detection.frame.horizon is not None:
         size = (ground.shape[0], ground.shape[1])

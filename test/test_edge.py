@@ -98,6 +98,20 @@ def test_region_ends_at_the_edge_and_holds_what_stands_before_it():
     assert not roi.scored_region('below_edge', scene(edge=30), fixed, chosen).any()
 
 
+def test_a_margin_leaves_out_a_strip_below_the_edge_and_nothing_else():
+    labels = scene()
+    labels[4:18, 20:26] = OBSTACLE
+    chosen, fixed = roi.class_table([GROUND]), np.ones(labels.shape, bool)
+    fixed[27:] = fixed[12:16, 40:50] = False
+    whole = roi.scored_region('below_edge', labels, fixed, chosen)
+    cut = roi.scored_region('below_edge', labels, fixed, chosen, margin=0.1)
+    expected = whole & (np.arange(30)[:, None] >= 13)
+    np.testing.assert_array_equal(cut, expected)
+    below = np.arange(30)[:, None] >= np.full((1, 60), 9)
+    strip = roi.scored_region('below_horizon', labels, fixed, chosen, 0.15, below, 0.1)
+    np.testing.assert_array_equal(strip, fixed & (np.arange(30)[:, None] >= 12))
+
+
 def test_a_horizon_cuts_labels_above_it_off():
     labels = scene()
     labels[3:9, 10:40] = GROUND  # a reflection or haze that was taken for ground
@@ -205,3 +219,5 @@ def test_unknown_obstacle_classes_and_a_wrong_bridge_are_refused(pipeline):
         pipeline.settings = Settings(obstacle_classes=('Buoy',))
     with pytest.raises(ConfigError, match=r'bridge 1\.5'):
         RoiSettings(mode='below_edge', bridge=1.5)
+    with pytest.raises(ConfigError, match=r'margin -0\.1'):
+        RoiSettings(mode='below_edge', margin=-0.1)

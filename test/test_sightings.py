@@ -333,3 +333,12 @@ def test_columns_that_are_not_looked_at_are_no_shore():
     ranges = nearest_by_bearing(sightings, above, 720)
     place = round((by_hand(205.0, 160.0, 0.2)[0] + math.pi) / (2 * math.pi / 720))
     assert np.isnan(ranges[place])
+
+
+def test_without_ground_classes_all_is_ground():
+    nothing = Scene(class_table([]), class_table([]))
+    seen = detection(buoy)
+    sightings = sightings_of(seen, nothing, view(pitch=0.5))
+    assert (sightings.edge_line.kind == EdgeKind.OPEN).all()
+    points, _, kind = barriers(sightings)
+    assert len(points) == len(kind[kind == 0]) == 4

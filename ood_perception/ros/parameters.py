@@ -108,6 +108,9 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('roi.bridge', 0.15, 'below_edge: what reaches the side of the picture over less than '
          'this share of the width stands on the ground; what is wider ends it', dynamic=True,
          low=0.0, high=1.0),
+    Spec('roi.margin', 0.0, 'below_edge, below_horizon: nothing less than this share of the '
+         'height of the picture below the edge or the horizon is scored', dynamic=True, low=0.0,
+         high=1.0),
     Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares '
          'of width and height', dynamic=True, check=_polygons),
     Spec('roi.masks', NO_STRINGS, 'Mask files for mode mask, each "[camera: ]file": one grey '
