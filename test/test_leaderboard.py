@@ -15,16 +15,20 @@ import yaml
 torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
+from paths import ROOT  # noqa: E402
 from test_trainer_cli import LARGER, miniature  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
+from trainer.config import load_recipe  # noqa: E402
+from trainer.heads.baselines import SCORES  # noqa: E402
 from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
 from trainer.knn_rows import load_knn_table  # noqa: E402
 from trainer.leaderboard_report import Entry  # noqa: E402
 from trainer.leaderboard_rows import load_leaderboard  # noqa: E402
 
 __all__ = ['miniature']
+CONFIG = ROOT / 'config' / 'train'
 SETS = {'road_anomaly_dev': 2, 'road_obstacle_dev': 1}
 
 
@@ -94,9 +98,12 @@ def test_a_prefix_of_the_references_is_searched_like_a_search_of_its_own():
 
 def test_the_knn_table_measures_every_row_and_goes_on(root, monkeypatch):
     path = knn_table(root, ROWS)
+    run(root, 'knn-table', path, '--only', 'few')
+    text = (root / 'knn_table' / 'knn_table.md').read_text()
+    assert 'Not run yet (12): reference, road_anomaly_dev' in text
     run(root, 'knn-table', path, '--only', 'reference', 'few')
     text = (root / 'knn_table' / 'knn_table.md').read_text()
-    assert 'Not run yet (10): all, road_anomaly_dev' in text
+    assert 'AP of reference minus' in text
     saved = []
     from trainer import results
 
@@ -226,3 +233,16 @@ def test_wrong_leaderboards_are_refused(root, capsys):
             load_leaderboard(board(root, **more))
     assert main(['leaderboard', str(board(root)), '--only', 'UEM']) == 2
     assert "--only ['UEM']: rows are" in capsys.readouterr().err
+
+
+def test_shipped_tables_and_recipes_can_be_read():
+    table = load_knn_table(CONFIG / 'knn_table.yaml')
+    assert table.reference == '10 000 references'
+    assert {row.knn.references for row in table.rows} >= {1000, 3000, 10_000, 30_000, 100_000, 0}
+    config = load_leaderboard(CONFIG / 'leaderboard.yaml')
+    kinds = set()
+    for row in config.rows:
+        recipe = load_recipe(row.recipe, row.bundle_row(42).changes)
+        kinds.add((recipe.head.kind, recipe.head.score if recipe.head.kind == 'baseline' else ''))
+    assert {kind for kind, _ in kinds} == {'pixood', 'knn', 'fusion', 'uem', 'baseline'}
+    assert {score for kind, score in kinds if kind == 'baseline'} == set(SCORES)

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node in a real graph with a nearest-neighbour bundle and a fusion of two heads."""
+"""The node in a real graph with bundles of nearest neighbours, of a baseline and of a fusion."""
 
 import os
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.ros
 FUSION = 'fusion.members=[{kind: pixood}, {kind: knn}]'
 HEADS = {
     'knn': ('head.kind=knn', 'knn.references=60', 'knn.feature=keys_2'),
+    'baseline': ('head.kind=baseline', 'head.score=mahalanobis'),
     'fusion': ('head.kind=fusion', 'knn.references=60', 'knn.feature=keys_2', FUSION),
 }
 

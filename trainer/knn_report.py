@@ -12,7 +12,7 @@ from ood_perception.evaluation.reports import markdown_table
 
 from .ablation_report import difference_table, set_table
 from .artefacts import write_json
-from .knn_rows import KnnRow
+from .knn_rows import KnnRow, KnnTableConfig
 
 if TYPE_CHECKING:
     from .knn_table import KnnTable
@@ -27,7 +27,10 @@ def write_report(table: KnnTable) -> Path:
     for data in table.sets:
         found = {row.name: results.load(row, data.name) for row in config.rows}
         records[data.name] = {name: record for name, record in found.items() if record}
-    document: dict[str, Any] = {'sets': records, 'differences': _differences(table, records)}
+    reference = _reference(config, records)
+    differences = _differences(table, reference, records) if reference else {}
+    document: dict[str, Any] = {'sets': records, 'differences': differences}
+    document['reference'] = reference.name if reference else None
     latency = config.folder / 'latency.json'
     document['latency'] = json.loads(latency.read_text()) if latency.is_file() else None
     write_json(config.folder / 'knn_table.json', document)
@@ -38,14 +41,21 @@ def write_report(table: KnnTable) -> Path:
     return config.report
 
 
-def _differences(table: KnnTable, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _reference(config: KnnTableConfig, records: dict[str, dict[str, Any]]) -> KnnRow | None:
+    """Return the reference; where it has not been run, the first row that has been."""
+    rows = sorted(config.rows, key=lambda row: row.name != config.reference)
+    done = (row for row in rows if all(row.name in found for found in records.values()))
+    return next(done, None)
+
+
+def _differences(
+    table: KnnTable, reference: KnnRow, records: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """Return row -> 'set, region' -> metric -> interval of reference minus row."""
     config, results = table.config, table.results
-    reference = next(row for row in config.rows if row.name == config.reference)
     places = [
         (name, region)
         for name, found in records.items()
-        if reference.name in found
         for region in found[reference.name]['regions']
     ]
     return {
@@ -54,7 +64,7 @@ def _differences(table: KnnTable, records: dict[str, dict[str, Any]]) -> dict[st
             for name, region in places
         }
         for row in config.rows
-        if row != reference and all(row.name in records[name] for name, _ in places) and places
+        if row != reference and all(row.name in records[name] for name, _ in places)
     }
 
 
@@ -79,7 +89,7 @@ def _parts(table: KnnTable, document: dict[str, Any], counts: dict[str, int]) ->
             parts += [f'### {name} ({counts[name]} pictures)\n', _set_table(rows, found)]
     if document['differences']:
         parts.append('### Differences in AP, points\n')
-        parts.append(difference_table(config.reference, document['differences']))
+        parts.append(difference_table(document['reference'], document['differences']))
     if document['latency']:
         parts += ['### Time and size\n', latency_text(document['latency'])]
     return parts
