@@ -207,9 +207,10 @@ def test_the_threshold_comes_from_flawless_pictures_alone(station, capsys):
     assert main(['image-threshold', *arguments, '--last', '0']) == 2
 
 
-def test_a_single_product_trains_too(tmp_path):
+def test_a_single_product_trains_and_is_told_of_a_better_head(tmp_path, caplog):
     data = write_products(tmp_path / 'line', ('cork',))
     bundle = complete(load_bundle(train(tmp_path, data)))
+    assert 'cork is the only one' in caplog.text
     test = open_set(f'mvtec/cork={data}', tmp_path)
     with create_engine(bundle, EngineOptions(threads=1)) as engine:
         pipeline = Pipeline(bundle, engine, Settings(roi=RoiSettings('none')))

@@ -28,6 +28,10 @@ from .pixood_files import load_model, save_model
 from .pixood_module import PixOODHead
 
 LOG = logging.getLogger(__name__)
+ONE_CLASS = (
+    'the class %s is the only one: its classifier has nothing to tell apart, and its logit is '
+    'noise in the score; head.kind=baseline with head.score=distance uses the etalons alone'
+)
 
 
 class PixOODStages(HeadStages):
@@ -96,6 +100,8 @@ class PixOODStages(HeadStages):
     def calibrate(self) -> PixOODModel:
         """Fit (or find) the held-out table of the head that is served."""
         model, trainer = self.fit(), self.trainer
+        if len(model.classes) == 1:
+            LOG.warning(ONE_CLASS, model.classes[0])
         folder, features = trainer.folder / 'calibrate', trainer.calibration_features
         options = self._head_options()
         key = digest([key_of(trainer.folder / 'fit'), features.key, options])
