@@ -59,8 +59,10 @@ class Polynomial:
     def largest_radius(self) -> float:
         """Where the picture folds over: the first radius at which r c(r) stops growing."""
         radii = np.linspace(0.0, _LARGEST_RADIUS, _SAMPLES)
-        factor, slope = self._factor(radii**2)
-        return _first_fold(radii, factor + 2 * radii**2 * slope)
+        with np.errstate(all='ignore'):  # poles of a rational lens are folds, too
+            factor, slope = self._factor(radii**2)
+            growth = factor + 2 * radii**2 * slope
+        return _first_fold(radii, np.where(factor > 0.0, growth, 0.0))
 
     def distort(self, rays: Vectors) -> Vectors:
         """See Lens; NaN behind the camera and beyond largest_radius."""
@@ -73,6 +75,18 @@ class Polynomial:
 
     def undistort(self, points: Vectors) -> Vectors:
         """See Lens. Newton's method from the point itself; NaN where it does not converge."""
+        with np.errstate(all='ignore'):  # what runs away becomes NaN
+            plane = self._unbent(points)
+            bent, _ = self._bend(plane)
+        missed = ~(np.abs(bent - points).max(axis=1, initial=0.0) < 1e-9)
+        missed |= ~(np.hypot(plane[:, 0], plane[:, 1]) < self.largest_radius)
+        plane[missed] = np.nan
+        rays: Vectors = np.column_stack([plane, np.ones(len(plane))])
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        return rays
+
+    def _unbent(self, points: Vectors) -> Vectors:
+        """Return where Newton's method ends, (N, 2)."""
         plane = np.array(points, dtype=np.float64)
         for _ in range(_STEPS):
             bent, (xx, xy, yy) = self._bend(plane)
@@ -82,13 +96,7 @@ class Polynomial:
             determinant = xx * yy - xy * xy
             plane[:, 0] -= (yy * wrong[:, 0] - xy * wrong[:, 1]) / determinant
             plane[:, 1] -= (xx * wrong[:, 1] - xy * wrong[:, 0]) / determinant
-        bent, _ = self._bend(plane)
-        missed = ~(np.abs(bent - points).max(axis=1, initial=0.0) < 1e-9)
-        missed |= ~(np.hypot(plane[:, 0], plane[:, 1]) < self.largest_radius)
-        plane[missed] = np.nan
-        rays: Vectors = np.column_stack([plane, np.ones(len(plane))])
-        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        return rays
+        return plane
 
     def _factor(self, square: Vectors) -> tuple[Vectors, Vectors]:
         """Return c and its derivative by r^2."""

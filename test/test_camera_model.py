@@ -147,3 +147,11 @@ def test_a_rectified_picture_uses_p_alone():
 def test_what_cannot_give_rays_is_refused(info, size, rectified, words):
     with pytest.raises(CalibrationError, match=words):
         camera_model(info, size, rectified)
+
+
+def test_a_pole_of_a_rational_lens_ends_the_view():
+    """1 / (1 - r^2) has its pole at r = 1; OpenCV says nothing of what lies beyond."""
+    model = camera_model(calibration('rational_polynomial', (0, 0, 0, 0, 0, -1.0, 0, 0)), SIZE)
+    assert model.lens.largest_radius == pytest.approx(1.0, abs=2e-3)
+    rays = model.rays([[310.5, 250.5], [310.5 + 600 * 0.75 / (1 - 0.75**2), 250.5]])
+    np.testing.assert_allclose(rays[1, :2] / rays[1, 2], [0.75, 0.0], atol=1e-9)
