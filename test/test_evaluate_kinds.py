@@ -25,7 +25,7 @@ from test_evaluate import F32, evaluate
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation.maritime import plain_segments
-from trainer.datasets import open_set
+from trainer.datasets import expand_names, open_set
 from trainer.datasets.maritime import SCENES
 from trainer.evaluate import main
 from trainer.measured_sets import checked_set
@@ -94,6 +94,32 @@ def test_another_region_is_measured_anew(tiny_bundle, products, inspected, tmp_p
     assert [one['scored'] for one in sets] == ['none', 'ground']
     assert sets[0] == inspected[1]['runs'][0]['sets']['mvtec/cable']
     assert len(list(tmp_path.glob('pictures/*/mvtec_cable/*.npz'))) == 2 * 3
+
+
+def test_a_star_stands_for_all_products(products, tmp_path):
+    assert expand_names(['camvid', 'mvtec/*'], products) == [
+        'camvid',
+        'mvtec/bottle',
+        'mvtec/cable',
+    ]
+    folder = products / 'mvtec_anomaly_detection'
+    assert expand_names([f'mvtec/*={folder}'], tmp_path)[1] == f'mvtec/cable={folder}'
+    with pytest.raises(DataError, match='holds nothing'):
+        expand_names([f'mvtec/*={tmp_path}'], tmp_path)
+
+
+def test_a_known_product_is_scored_by_its_own_class(tmp_path):
+    """A wrong part is normal for a model of all products, and a defect where its name is known."""
+    names = ('bottle', 'cable')
+    right, wrong = color_of('bottle'), color_of('cable')
+    bundle = write_tiny_bundle(tmp_path / 'b', classes=names, in_distribution=names)
+    write_product(tmp_path, 'bottle', [right, right], [(wrong, 'all')])
+    words = (bundle, tmp_path, ['mvtec/bottle'], tmp_path / 'out')
+    found = []
+    for more in ((), ('--known-product',)):
+        one = evaluate(*words, *more)['runs'][0]['sets']['mvtec/bottle']
+        found.append((one['in_distribution'], one['objects']['all'][0]['found']))
+    assert found == [(['bottle', 'cable'], 0), (['bottle'], 1)]
 
 
 def test_a_limit_cuts_everything_that_a_set_knows_of_its_pictures(tiny_bundle, products, tmp_path):

@@ -76,6 +76,12 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
         choices=('ground', 'labels', 'none'),
         help='region of interest; default: ground on roads, none for products and seas',
     )
+    add(
+        '--known-product',
+        action='store_true',
+        help='score each product by its own class of the bundle; default: all classes that count '
+        'as normal',
+    )
     add('--water', nargs='+', default=list(SeaClasses.water), help='classes of seas')
     add('--sky', nargs='+', default=list(SeaClasses.sky), help='classes of seas')
     add(
@@ -120,6 +126,7 @@ def _extras(options: argparse.Namespace) -> Extras:
         seed=options.seed,
         sea=SeaClasses(tuple(options.water), tuple(options.sky)),
         roi_given=options.roi is not None,
+        known_product=options.known_product,
     )
 
 

@@ -22,7 +22,7 @@ from ood_perception.evaluation.results import records_folder, run_key, save_inde
 from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
 
-from .datasets import EvaluationSet, open_set
+from .datasets import EvaluationSet, expand_names, open_set
 from .measured_sets import (
     Extras,
     checked_set,
@@ -139,7 +139,9 @@ def evaluate_runs(
     are opened before anything runs.
     """
     extras = extras or Extras()
-    sets = {name: checked_set(open_set(name, root), extras.limit) for name in names}
+    sets = {
+        name: checked_set(open_set(name, root), extras.limit) for name in expand_names(names, root)
+    }
     runs = []
     for spec in specs:
         bundle = load_bundle(spec.bundle or default_bundle_path())
@@ -173,7 +175,7 @@ def _evaluate_run(
         key = run_key(facts)
         done: dict[str, SetRun] = {}
         for name, data in sets.items():
-            pipeline.settings = settings_of(data, spec.settings, extras)
+            pipeline.settings = settings_of(data, manifest, spec.settings, extras)
             measured = measured_set(data, pipeline, extras.sea)
             folder = records_folder(out, key, name)
             records = run_tasks(
@@ -194,8 +196,13 @@ def _evaluate_run(
 
 def _variant(settings: Settings, measured: Measured) -> str:
     """Return a short hash of what a set's records depend on beside the run."""
-    sea = [] if measured.sea is None else measured.sea.tolist()
-    return run_key({'roi': settings.roi.mode, 'kind': measured.kind, 'sea': sea})[:8]
+    facts = {
+        'roi': settings.roi.mode,
+        'in_distribution': list(settings.in_distribution),
+        'kind': measured.kind,
+        'sea': [] if measured.sea is None else measured.sea.tolist(),
+    }
+    return run_key(facts)[:8]
 
 
 def _plain(values: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.exact import exact_metrics
 from ood_perception.evaluation.loading import PictureTask
@@ -31,6 +32,7 @@ from ood_perception.evaluation.second_pass import component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
+from ood_perception.settings import chosen_classes, class_ids
 
 from .datasets import EvaluationSet
 
@@ -49,6 +51,7 @@ class Extras:
     limit: first pictures of each set only, 0 = all. exact: metrics without binning, too.
     variants: of VARIANTS. seed: of the bootstrap. sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
+    known_product: a product is scored by its own class of the bundle alone.
     """
 
     limit: int = 0
@@ -57,6 +60,7 @@ class Extras:
     seed: int = 0
     sea: SeaClasses = field(default_factory=SeaClasses)
     roi_given: bool = False
+    known_product: bool = False
 
 
 def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
@@ -66,11 +70,21 @@ def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
     return data.subset(range(min(limit, len(data)))) if limit else data
 
 
-def settings_of(data: EvaluationSet, settings: Settings, extras: Extras) -> Settings:
-    """Return the settings for a set: products and seas are scored whole unless told otherwise."""
-    if data.kind not in WHOLE_PICTURE or extras.roi_given:
-        return settings
-    return replace(settings, roi=RoiSettings('none'))
+def settings_of(
+    data: EvaluationSet, manifest: Manifest, settings: Settings, extras: Extras
+) -> Settings:
+    """
+    Return the settings for a set: products and seas are scored whole unless told otherwise.
+
+    Raises ConfigError where a known product is none of the bundle's classes.
+    """
+    if data.kind in WHOLE_PICTURE and not extras.roi_given:
+        settings = replace(settings, roi=RoiSettings('none'))
+    if data.kind == INSPECTION and extras.known_product:
+        product = data.name.split('/')[1]
+        class_ids(manifest, [product], '--known-product')
+        settings = replace(settings, in_distribution=(product,))
+    return settings
 
 
 def measured_set(data: EvaluationSet, pipeline: Pipeline, sea: SeaClasses) -> Measured:
@@ -166,6 +180,7 @@ def summary_of(
         'kind': data.kind,
         'roi': data.roi,
         'scored': pipeline.settings.roi.mode,
+        'in_distribution': list(chosen_classes(manifest, pipeline.settings)),
         'licence': data.licence,
         'count': len(records),
         'skipped': skipped_record(records.skipped),

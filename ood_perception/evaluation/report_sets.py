@@ -28,9 +28,10 @@ Rate = tuple[float, float | None, Sequence[float | None]]
 def set_section(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> page.Html:
     """Return the section of one set; frames: the worst ones of all sets."""
     first = document['runs'][0]['sets'][data]
+    where = LOOKED_AT.get(first['scored'], first['scored'])
     intro = page.paragraph(
-        f'{first["title"]}: {first["count"]} pictures. The node looks at '
-        f'{LOOKED_AT[first["scored"]]}. Licence: {first["licence"]}.',
+        f'{first["title"]}: {first["count"]} pictures. The node looks at {where}; normal are '
+        f'{", ".join(first["in_distribution"])}. Licence: {first["licence"]}.',
         'dim',
     )
     parts = [intro, *(page.paragraph(note) for note in first['notes'])]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ood_perception.errors import ConfigError, DataError
@@ -35,6 +35,7 @@ __all__ = [
     'EvaluationSet',
     'Segments',
     'SetEntry',
+    'expand_names',
     'list_sets',
     'load_pictures',
     'open_set',
@@ -103,6 +104,24 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
             f'expected tree:\n{entry.tree.strip()}'
         )
     return entry.load(place, chosen)
+
+
+def expand_names(names: Sequence[str], root: Path) -> list[str]:
+    """Return the names of sets with 'NAME/*' and 'NAME/*=FOLDER' replaced by all that it holds."""
+    expanded = []
+    for name in names:
+        address, separator, folder = name.partition('=')
+        base, _, split = address.partition('/')
+        members = SETS[base].members if base in SETS else None
+        if split != '*' or members is None:
+            expanded.append(name)
+            continue
+        place = Path(folder).expanduser() if folder else SETS[base].find(root)
+        found = members(place)
+        if not found:
+            raise DataError(f'{name}: {place} holds nothing\n{SETS[base].tree.strip()}')
+        expanded += [f'{base}/{member}{separator}{folder}' for member in found]
+    return expanded
 
 
 def list_sets() -> str:

@@ -126,6 +126,7 @@ class SetEntry:
     folders: its usual folder names under the root of all sets, first match wins.
     splits: what may follow the name after '/', the default first; () = anything.
     tree: the expected tree, for messages and documentation.
+    members: folder -> the splits that NAME/* stands for; None where a set has no such name.
     """
 
     description: str
@@ -133,6 +134,7 @@ class SetEntry:
     folders: tuple[str, ...]
     splits: tuple[str, ...] = ('',)
     tree: str = ''
+    members: Callable[[Path], Sequence[str]] | None = None
 
     def find(self, root: Path) -> Path:
         """Return the set's folder under `root`; DataError naming the places and the tree."""

@@ -9,7 +9,8 @@ mvtec_anomaly_detection/
   <product>/test/<defect>/<number>.png
   <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 defect
 
-'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless pictures. To train,
+'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless pictures, 'mvtec/*'
+the test parts of all products, each a set of its own. To train,
 the split 'train' is the flawless pictures of all products: each product is a class, and every
 pixel of its pictures belongs to it.
 """
@@ -136,9 +137,10 @@ def load_set(root: Path, split: str) -> EvaluationSet:
 
 
 ENTRY = SetEntry(
-    'MVTec AD, industrial inspection: mvtec/<product>, mvtec/<product>/train',
+    'MVTec AD, industrial inspection: mvtec/<product>, mvtec/* (all), mvtec/<product>/train',
     load_set,
     ('mvtec_anomaly_detection', 'mvtec', 'MVTec'),
     (),
     __doc__ or '',
+    products,
 )
