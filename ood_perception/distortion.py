@@ -25,6 +25,7 @@ _CONVERGED = 1e-12
 # Beyond this radius of the normalised plane (87 degrees off axis) no polynomial lens is sampled.
 _LARGEST_RADIUS = 20.0
 _SAMPLES = 20001
+_WITHIN_FOLD = 0.99
 
 
 class Lens(Protocol):
@@ -86,8 +87,8 @@ class Polynomial:
         return rays
 
     def _unbent(self, points: Vectors) -> Vectors:
-        """Return where Newton's method ends, (N, 2)."""
-        plane = np.array(points, dtype=np.float64)
+        """Return where Newton's method ends, (N, 2); it stays on this side of the fold."""
+        plane = self._inside(np.array(points, dtype=np.float64))
         for _ in range(_STEPS):
             bent, (xx, xy, yy) = self._bend(plane)
             wrong = bent - points
@@ -96,7 +97,17 @@ class Polynomial:
             determinant = xx * yy - xy * xy
             plane[:, 0] -= (yy * wrong[:, 0] - xy * wrong[:, 1]) / determinant
             plane[:, 1] -= (xx * wrong[:, 1] - xy * wrong[:, 0]) / determinant
+            plane = self._inside(plane)
         return plane
+
+    def _inside(self, plane: Vectors) -> Vectors:
+        """Return the points, (N, 2), drawn to the middle where they lie beyond the fold."""
+        radii = np.hypot(plane[:, 0], plane[:, 1])
+        beyond = radii >= self.largest_radius
+        scale = np.where(
+            beyond, _WITHIN_FOLD * self.largest_radius / np.where(beyond, radii, 1), 1
+        )
+        return plane * scale[:, None]
 
     def _factor(self, square: Vectors) -> tuple[Vectors, Vectors]:
         """Return c and its derivative by r^2."""
