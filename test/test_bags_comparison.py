@@ -133,6 +133,26 @@ def test_a_log_is_not_flooded_with_progress():
     assert stream.getvalue() == ''
 
 
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize('shown', [True, False])
+def test_progress_on_a_terminal_says_what_of_how_many_or_nothing(monkeypatch, shown):
+    times = iter(range(100))
+    monkeypatch.setattr('ood_perception.evaluation.progress.time.monotonic', lambda: next(times))
+    stream = Terminal()
+    progress = Progress(8, stream, 'mine, camvid', 'pictures', shown)
+    progress.to(4)
+    progress.end()
+    assert ('mine, camvid: [' in stream.getvalue()) == shown
+    assert ('4 of 8 pictures' in stream.getvalue()) == shown
+    assert (stream.getvalue() == '') != shown
+
+
 def test_labels_are_named_by_stamp_or_index(tmp_path):
     for name in ('1700000000000000005', '1700000001_000000007', '1700000002.000000009', '000012'):
         (tmp_path / f'{name}.png').write_bytes(b'')

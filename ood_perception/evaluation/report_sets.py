@@ -29,8 +29,9 @@ def set_section(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> 
     """Return the section of one set; frames: the worst ones of all sets."""
     first = document['runs'][0]['sets'][data]
     where = LOOKED_AT.get(first['scored'], first['scored'])
+    looked = '' if first['kind'] == 'closed-set' else f'The node looks at {where}. '
     intro = page.paragraph(
-        f'{first["title"]}: {first["count"]} pictures. The node looks at {where}; normal are '
+        f'{first["title"]}: {first["count"]} pictures. {looked}Normal classes: '
         f'{", ".join(first["in_distribution"])}. Licence: {first["licence"]}.',
         'dim',
     )
