@@ -72,7 +72,7 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        'bundle', nargs='?', default='', help='folder or .zip; default: the shipped bundle'
+        'bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road'
     )
 
 

@@ -103,6 +103,17 @@ def test_the_list_names_bundles_and_classes(tmp_path, builder):
     assert road.settings.in_distribution == ('Road',)
 
 
+def test_a_listed_bundle_may_be_a_shipped_one_by_name(tmp_path):
+    (tmp_path / 'runs.yaml').write_text(
+        'runs: [{name: a, bundle: water_default}, {name: b, bundle: mine}]\n'
+    )
+    shipped, mine = listed_runs(tmp_path / 'runs.yaml', Settings())
+    assert (shipped.bundle, mine.bundle) == ('water_default', str(tmp_path / 'mine'))
+    (tmp_path / 'water_default').mkdir()
+    nearer, _ = listed_runs(tmp_path / 'runs.yaml', Settings())
+    assert nearer.bundle == str(tmp_path / 'water_default')
+
+
 @pytest.mark.parametrize(
     ('rows', 'message'),
     [

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ood_perception.bundle.completion import complete
-from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
+from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle, shipped_bundles
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
@@ -98,7 +98,8 @@ def listed_runs(path: Path, settings: Settings) -> list[RunSpec]:
     """
     Read runs from YAML: a list `runs` of {name, bundle, in_distribution}; only name is needed.
 
-    Bundles are relative to the file. Raises ConfigError naming the file and the entry.
+    Bundles are relative to the file, or names of shipped ones. Raises ConfigError naming the file
+    and the entry.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
@@ -115,10 +116,12 @@ def _listed(entry: Any, place: str, folder: Path, settings: Settings) -> RunSpec
     if not isinstance(entry, dict) or 'name' not in entry or set(entry) - set(_RUN_KEYS):
         raise ConfigError(f'{place} is {entry!r}: expected {", ".join(_RUN_KEYS)}')
     bundle = str(entry.get('bundle') or '')
+    if bundle and (bundle not in shipped_bundles() or (folder / bundle).exists()):
+        bundle = str(folder / bundle)
     chosen = tuple(entry.get('in_distribution') or settings.in_distribution)
     return RunSpec(
         str(entry['name']),
-        str(folder / bundle) if bundle else '',
+        bundle,
         replace(settings, in_distribution=chosen),
     )
 

