@@ -58,7 +58,7 @@ class Agreement:
     map_name: str
     classes: tuple[str, ...]
     pictures: int = 0
-    confusion: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    confusion: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.confusion = np.zeros((len(self.classes),) * 2, np.int64)

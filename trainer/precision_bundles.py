@@ -72,7 +72,9 @@ def _write(path: Path, size: Size, source: Bundle, fit: Path) -> None:
     weights = recipe.get('backbone', {}).get('weights', BackboneChoice().weights)
     backbone = load_backbone(BackboneChoice(weights))
     model = PixOODHead(
-        load_model(fit), head.upsampling, head.selection, head.calibration, head.compiled_classes
+        *(load_model(fit), head.upsampling, head.selection, head.calibration),
+        head.compiled_classes,
+        gate=recipe.get('head', {}).get('gate', 'paper'),
     )
     layers = manifest.stages[0].outputs
     if tuple(model.layers) != tuple(layers):
