@@ -284,6 +284,13 @@ def test_the_promise_is_counted_per_sequence_and_class(tmp_path):
     ]
     flagged = sum(count.flagged[:, 3] for count in counts)
     assert [row['observed'] for row in road] == pytest.approx(list(flagged / road[0]['pixels']))
+    text = (tmp_path / 'out' / 'results.md').read_text()
+    cells = [f'{100 * row["observed"]:.2f} [' for row in road]
+    (line,) = [line for line in text.splitlines() if line.startswith('| bundle | all | Road |')]
+    assert all(cell in line for cell in cells)
+    assert line.count('*') == sum(not row['kept'] for row in road)
+    assert '| bundle | a | pooled |' in text
+    assert '| bundle | a | Road |' not in text  # one sequence's classes are in the CSV
 
 
 def test_other_classes_promise_nothing(tiny_bundle, tmp_path):

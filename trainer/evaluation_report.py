@@ -12,6 +12,12 @@ import numpy as np
 from ood_perception.errors import DataError
 from ood_perception.evaluation import page
 from ood_perception.evaluation.compare import compare_sets
+from ood_perception.evaluation.csv_tables import (
+    CSV_HEADER,
+    PICTURE_COLUMNS,
+    csv_rows,
+    picture_rows,
+)
 from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.report import differences, write_report
 from ood_perception.evaluation.results import (
@@ -24,14 +30,7 @@ from ood_perception.evaluation.results import (
     write_json,
     write_text,
 )
-from ood_perception.evaluation.tables import (
-    CSV_HEADER,
-    PICTURE_COLUMNS,
-    csv_rows,
-    differences_markdown,
-    markdown,
-    picture_rows,
-)
+from ood_perception.evaluation.tables import differences_markdown, markdown
 from ood_perception.evaluation.worst import ShownFrame, draw_worst
 
 from .evaluation_runs import Results

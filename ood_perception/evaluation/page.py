@@ -195,7 +195,7 @@ nav a { margin-right: 1.2rem } a { color: #7db4ea }
 .large { grid-template-columns: repeat(auto-fit, minmax(520px, 1fr)) }
 figure { margin: 0 } img { width: 100%; border-radius: 4px; display: block }
 figcaption { color: #9aa3b0; font-size: .85rem } code { color: #f0c674 }
-.drawing svg { width: 100%; height: auto }
+.drawing svg { width: 100%; height: auto } .views .drawing { max-width: 46rem }
 .swatch { display: inline-block; width: .9em; height: .9em; margin: 0 .3em 0 .8em;
   vertical-align: -.1em; border-radius: 2px }
 .bar { display: inline-block; width: 9em; height: .9em; vertical-align: -.1em; border-radius: 2px;

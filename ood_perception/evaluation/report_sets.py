@@ -202,5 +202,5 @@ def _promise_parts(document: JsonDict, data: str) -> list[page.Html]:
         page.element('h3', 'Promised and observed'),
         page.paragraph(TEXTS['promise'], 'reading'),
         page.figures([page.drawing(calibration_plot(lines), 'logarithmic, 95 % intervals')]),
-        page.table(*promise_cells(document, data)),
+        interval_table(*promise_cells(document, data)),
     ]

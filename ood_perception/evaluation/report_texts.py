@@ -83,7 +83,8 @@ TEXTS = {
         'The user chooses how many normal pixels may be flagged; the table says how many '
         'were, for each class that counts as normal and for all of them together ("pooled"). '
         'On the dashed line the promise is met exactly, below it is kept with room, above it '
-        'is broken. The vertical lines are 95 % intervals over pictures.'
+        'is broken. The vertical lines are 95 % intervals over pictures. In the table: percent of '
+        'the pixels flagged; a star marks what is not within a factor of two of the promise.'
     ),
     'differences': (
         'Each line compares two bundles on the same pictures, in percent points. "Resolved": '

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of an evaluation's document: rows of text for Markdown and HTML, numbers for CSV."""
+"""The tables of an evaluation's document: rows of text for Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from typing import Any
 from ..types import JsonDict
 from .bootstrap import METRICS
 from .groups import GROUPS
+from .promise import EVERY_GROUP, POOLED
 from .reports import TITLES, markdown_table, percent
 
 REGION_TITLES = {'image': 'whole image', 'ground': 'predicted ground', 'road': 'road'}
-CSV_HEADER = (
-    *('run', 'set', 'region', 'metric', 'value', 'low_95', 'high_95'),
-    *('bound_low', 'bound_high', 'pictures'),
-)
 
 
 def metric_rows(document: JsonDict, data: str) -> Iterator[tuple[str, str, JsonDict]]:
@@ -100,15 +97,24 @@ def product_table(document: JsonDict) -> tuple[list[str], list[list[str]]]:
 
 
 def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a set with known classes: promised against observed, percent."""
-    header = ['run', 'pictures of', 'class', 'promised', 'flagged [95 %]', 'within x2', 'pixels']
-    rows = []
+    """
+    Return header and rows of a set with known classes: flagged percent at every promised rate.
+
+    A star marks what is not within a factor of two of the promise. All pictures come by class and
+    pooled, single sequences pooled alone (the CSV has their classes).
+    """
+    rates: list[float] = []
+    lines: dict[tuple[str, str, str], dict[float, str]] = {}
     for run in document['runs']:
         for row in run['sets'][data].get('rows', []):
+            if row['group'] != EVERY_GROUP and row['class_name'] != POOLED:
+                continue
+            rates += [] if row['promised'] in rates else [row['promised']]
             observed = percent(row['observed'], row['interval'], places=2)
-            kept = 'yes' if row['kept'] else 'no'
-            cells = [row['group'], row['class_name'], f'{100 * row["promised"]:g}', observed, kept]
-            rows.append([run['name'], *cells, str(row['pixels'])])
+            cells = lines.setdefault((run['name'], row['group'], row['class_name']), {})
+            cells[row['promised']] = observed if row['kept'] else f'{observed} *'
+    header = ['run', 'pictures of', 'class', *(f'flagged at {100 * rate:g} %' for rate in rates)]
+    rows = [[*key, *(cells.get(rate, '-') for rate in rates)] for key, cells in lines.items()]
     return header, rows
 
 
@@ -192,42 +198,6 @@ def _differences(row: JsonDict, metrics: Mapping[str, str]) -> list[str]:
     found, pair = row['metrics'], (row['first'], row['second'])
     words = [in_words(metric, found[metric], *pair) for metric in metrics]
     return [f'{pair[0]} minus {pair[1]}', str(found['pictures']), *words]
-
-
-def csv_rows(document: JsonDict) -> Iterator[list[Any]]:
-    """Yield one row per run, set, region or group, and metric, as shares of 1; see CSV_HEADER."""
-    for data in set_names(document):
-        for run, region, record in metric_rows(document, data):
-            for name in TITLES:
-                if name in record:
-                    interval = record['intervals'].get(name, [None, None])
-                    bounds = record['bounds'][name]
-                    values = [record[name], *interval, *bounds, record['pictures']]
-                    yield [run, data, region, name, *values]
-        for one in document['runs']:
-            for name, group in one['sets'][data]['groups'].items():
-                for metric, value in group['values'].items():
-                    bounds = group['bounds'].get(metric, [None, None])
-                    values = [value, *group['intervals'][metric], *bounds, group['pictures']]
-                    yield [one['name'], data, name, metric, *values]
-            for row in one['sets'][data].get('rows', []):
-                metric = f'flagged at {row["promised"]:g}, {row["group"]}, {row["class_name"]}'
-                values = [row['observed'], *row['interval'], None, None, row['pictures']]
-                yield [one['name'], data, 'labelled', metric, *values]
-
-
-PICTURE_COLUMNS = (
-    *('name', 'sequence', 'average_precision', 'average_precision_missed', 'objects'),
-    *('objects_found', 'anomaly_missed', 'normal_flagged', 'false_alarms', 'mean_iou'),
-)
-
-
-def picture_rows(document: JsonDict) -> Iterator[list[Any]]:
-    """Yield one row per run, set and picture: run, set, PICTURE_COLUMNS."""
-    for run in document['runs']:
-        for data, one in run['sets'].items():
-            for picture in one['pictures']:
-                yield [run['name'], data, *(picture.get(name) for name in PICTURE_COLUMNS)]
 
 
 def found_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
