@@ -135,7 +135,8 @@ class PixOODHead(HeadModule):
         gated = self.selection == GATED
         gates = model.paper_tables if self.gate == 'paper' else model.held_out_tables
         if gated and any(name not in gates for name in names):
-            raise ConfigError(f'the model has no {self.gate} tables to gate by: calibrate min first')
+            what = f'no {self.gate} tables to gate by'
+            raise ConfigError(f'the model has {what}: calibrate min first')
         self.gate_tables = _tables(gates, names if gated else ())
         source = model.paper_tables if self.calibration == 'paper' else model.held_out_tables
         if gated:
