@@ -201,23 +201,21 @@ def _verdict_table(record: dict[str, Any]) -> str:
     return markdown_table(header, lines) if lines else ''
 
 
-def _missing(table: UemTable) -> list[str]:
-    """Name every training, seed and set that has no result yet, and every bundle."""
+def _missing(table: UemTable) -> dict[str, list[int]]:
+    """Return training -> seeds, and bundle -> [], of what some set has no result of yet."""
     from .uem_table import bundle_row
 
-    missing = []
-    for training in table.config.trainings:
-        for seed in table.seeds:
-            rows = table.rows(training, seed)
-            for data in table.data.sets:
-                if any(table.results.load(row, data.name) is None for row in rows):
-                    missing.append(f'{training.name}, seed {seed}, {data.name}')
-    for name, place in table.config.bundles.items():
-        row = bundle_row(name, place)[0]
-        missing += [
-            f'{name}, {d.name}' for d in table.data.sets if not table.results.load(row, d.name)
-        ]
-    return missing
+    def lacks(rows: Sequence[ScoreRow]) -> bool:
+        sets = [data.name for data in table.data.sets]
+        return any(table.results.load(row, name) is None for row in rows for name in sets)
+
+    seeds = {
+        training.name: [s for s in table.seeds if lacks(table.rows(training, s))]
+        for training in table.config.trainings
+    }
+    missing = {name: found for name, found in seeds.items() if found}
+    bundles = table.config.bundles.items()
+    return missing | {name: [] for name, at in bundles if lacks([bundle_row(name, at)[0]])}
 
 
 def _segmenters(table: UemTable) -> dict[str, Any]:
@@ -248,9 +246,11 @@ def _head(table: UemTable, document: dict[str, Any]) -> str:
     for name, values in document['segmenters'].items():
         lines.append(f'Segmenter {name}: mean IoU {percent(values["mean"])}.\n')
     if document['missing']:
-        lines.append(
-            f'Not run yet ({len(document["missing"])}): {"; ".join(document["missing"])}.\n'
-        )
+        missing = [
+            f'{name} (seeds {", ".join(map(str, seeds))})' if seeds else name
+            for name, seeds in document['missing'].items()
+        ]
+        lines.append(f'Not run yet: {"; ".join(missing)}.\n')
     return '\n'.join(lines)
 
 
