@@ -215,7 +215,9 @@ class _Store:
 
     def tokens(self, layer: Layer, mode: str) -> npt.NDArray[np.float16]:
         """Return layer's memory map, float16 (n, gh, gw, D)."""
-        return _memory_map(self.folder / f'{layer_name(layer)}.npy', mode, np.float16, self.token_shape)
+        return _memory_map(
+            self.folder / f'{layer_name(layer)}.npy', mode, np.float16, self.token_shape
+        )
 
     def labels(self, mode: str) -> npt.NDArray[np.uint8]:
         """Return the labels' memory map, uint8 (n, h, w)."""
