@@ -19,8 +19,12 @@ from .uem_scores import PictureMaps
 
 
 def bundle_maps(bundle: Bundle, pictures: PictureList) -> Iterator[PictureMaps]:
-    """Yield for each picture a function to its surprisal at label size, float32 (H, W)."""
-    with create_engine(bundle, EngineOptions('auto', 'auto', 1)) as engine:
+    """
+    Yield for each picture a function to its surprisal at label size, float32 (H, W).
+
+    In float32, so that a row does not depend on which precision is fastest on this machine.
+    """
+    with create_engine(bundle, EngineOptions('auto', 'f32', 1)) as engine:
         pipeline = Pipeline(bundle, engine, Settings(roi=RoiSettings('none')))
         for index in range(len(pictures)):
             detection = pipeline.run([Frame(pictures.read(index)[0])])[0]
