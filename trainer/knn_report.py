@@ -75,14 +75,9 @@ def _parts(table: KnnTable, document: dict[str, Any], counts: dict[str, int]) ->
         f'over its pictures ({config.resamples} resamples). Pictures are at most '
         f'{max(config.sets.values())} pixels wide at the network.\n'
     ]
-    missing = [
-        f'{row.name}, {name}'
-        for name, found in document['sets'].items()
-        for row in config.rows
-        if row.name not in found
-    ]
+    missing = _missing(config, document['sets'])
     if missing:
-        parts.append(f'Not run yet ({len(missing)}): {"; ".join(missing)}.\n')
+        parts.append(f'Not run yet ({len(missing)} rows): {"; ".join(missing)}.\n')
     for name, found in document['sets'].items():
         rows = [row for row in config.rows if row.name in found]
         if rows:
@@ -93,6 +88,17 @@ def _parts(table: KnnTable, document: dict[str, Any], counts: dict[str, int]) ->
     if document['latency']:
         parts += ['### Time and size\n', latency_text(document['latency'])]
     return parts
+
+
+def _missing(config: KnnTableConfig, sets: dict[str, Any]) -> list[str]:
+    """Name every row that lacks a set, and which, unless it lacks all."""
+    found = []
+    for row in config.rows:
+        lacking = [name for name, records in sets.items() if row.name not in records]
+        if lacking:
+            every = len(lacking) == len(sets)
+            found.append(row.name if every else f'{row.name} on {", ".join(lacking)}')
+    return found
 
 
 def _set_table(rows: list[KnnRow], found: dict[str, Any]) -> str:
