@@ -51,7 +51,7 @@ def test_the_table_shows_what_there_is():
     case = {'runtime': 'openvino', 'precision': 'int8'}
     result = {
         'case': case,
-        'stages_ms': {'backbone': {'p50': 50.0}},
+        'stages_ms': {'backbone': {'p50': 50.0, 'p5': 48.0}},
         'ratios': {'torch_backbone': {'median': 2.5}},
     }
     accuracy = {'average_precision': 12.345, 'fpr95': 60.0}
@@ -62,8 +62,8 @@ def test_the_table_shows_what_there_is():
     }
     text = bench_precisions.table(report)
 
-    assert '| 280x560 | openvino | int8 | 50 | 2.50 | 82 % | - | - | - | - |' in text
-    assert '| 392x784 | openvino | f32 | - | - | - | 12.35 | 60.00 | 12.35 | 60.00 |' in text
+    assert '| 280x560 | openvino | int8 | 50 | 2.50 | 82 % | 85 % | - | - | - | - |' in text
+    assert '| 392x784 | openvino | f32 | - | - | - | - | 12.35 | 60.00 | 12.35 | 60.00 |' in text
 
 
 def test_what_was_measured_is_not_measured_again(bundle, tmp_path, monkeypatch):
