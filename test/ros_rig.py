@@ -21,7 +21,7 @@ from ood_perception.ros import model
 from ood_perception.ros.qos import input_profile, latched_profile, output_profile
 from ood_perception.types import EngineOutput
 
-WAIT = 20.0
+WAIT = 60.0
 FRAME_ID = 'front_optical'
 
 
