@@ -38,6 +38,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.evaluation.run import RunOptions
 from ood_perception.pipeline import Settings
 
+from .engine_choice import EngineChoice
 from .results import write_json
 
 DISTINCT = 8
@@ -105,7 +106,7 @@ def whole_evaluation(folder: Path, out: Path, threads: int) -> dict[str, float]:
     results = evaluation_runs.evaluate_runs(
         [evaluation_runs.RunSpec('default', '', Settings())],
         [f'anomaly_folders={folder}'], folder, out,
-        evaluation_runs.EngineChoice(threads=threads), RunOptions(),
+        EngineChoice(threads=threads), RunOptions(),
     )  # fmt: skip
     measured = time.perf_counter() - start - built[0]
     write_results(results, out)

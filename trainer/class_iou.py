@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.engines import ENGINES, create_engine
+from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.reports import markdown_table
@@ -39,6 +39,7 @@ from ood_perception.types import Detection, Frame
 from .classifier import iou_of
 from .data import IGNORED
 from .datasets import EvaluationSet, open_set
+from .engine_choice import add_engine_arguments
 from .results import write_json
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -192,10 +193,7 @@ def parser() -> argparse.ArgumentParser:
     add('--overlays', type=Path, help='folder for pictures to look at')
     add('--report', type=Path, help='Markdown file for the table')
     add('--json', type=Path, help='file for the figures')
-    add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16, int8')
-    add('--threads', type=int, default=0, help='0: all cores')
-    add('--weights', default='', help="origin of the backbone's weights")
+    add_engine_arguments(result)
     add('--quiet', action='store_true', help='no progress bar')
     return result
 

@@ -25,7 +25,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.maritime import SeaClasses
 from ood_perception.evaluation.run import ON_ERROR, RunOptions
@@ -33,8 +32,9 @@ from ood_perception.pipeline import Settings
 from ood_perception.roi import RoiSettings
 
 from .datasets import list_sets
+from .engine_choice import EngineChoice, add_engine_arguments
 from .evaluation_report import compare_folders, write_results
-from .evaluation_runs import EngineChoice, RunSpec, evaluate_runs, listed_runs, named_bundle
+from .evaluation_runs import RunSpec, evaluate_runs, listed_runs, named_bundle
 from .measured_sets import VARIANTS, Extras
 
 SOME_SKIPPED = 3
@@ -63,12 +63,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _how_options(group: argparse._ArgumentGroup) -> None:
+    add_engine_arguments(group)
     add = group.add_argument
-    add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16, int8')
-    add('--threads', type=int, default=0, help='0: all cores')
     add('--batch', type=int, default=1, help='pictures per run of the engine')
-    add('--weights', default='', help="origin of the backbone's weights")
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     add('--false-alarm-rate', type=float, default=0.01, help='of the served mask')
     add(

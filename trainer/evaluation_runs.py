@@ -23,6 +23,7 @@ from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
 
 from .datasets import EvaluationSet, expand_names, open_set
+from .engine_choice import EngineChoice
 from .measured_sets import (
     Extras,
     checked_set,
@@ -42,16 +43,6 @@ class RunSpec:
     name: str
     bundle: str
     settings: Settings
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """See EngineOptions; weights: origin of the backbone's weights, '' = as the bundle says."""
-
-    runtime: str = 'auto'
-    precision: str = 'auto'
-    threads: int = 0
-    weights: str = ''
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from ood_perception.evaluation.run import RunOptions
 from ood_perception.pipeline import Settings
 
 from .artefacts import write_json
-from .evaluation_runs import EngineChoice, RunResult, RunSpec, evaluate_runs
+from .engine_choice import EngineChoice
+from .evaluation_runs import RunResult, RunSpec, evaluate_runs
 from .leaderboard_report import read_costs, write_report
 from .leaderboard_rows import LeaderboardConfig, LeaderboardRow, load_leaderboard
 from .table_bundles import BundleTable, build_bundles

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.engines import ENGINES, create_engine
+from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
@@ -38,6 +38,7 @@ from ood_perception.types import Detection, Frame
 
 from .data import read_image
 from .datasets import EvaluationSet, open_set
+from .engine_choice import add_engine_arguments
 from .submission_files import (
     SCORE_FORMATS,
     Float32Array,
@@ -128,10 +129,7 @@ def parser() -> argparse.ArgumentParser:
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     add('--false-alarm-rate', type=float, default=0.01, help='of the mask (LaRS)')
     add('--minimum-area', type=float, default=0.0, help='of obstacles in pixels (LaRS)')
-    add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16, int8')
-    add('--threads', type=int, default=0, help='0: all cores')
-    add('--weights', default='', help="origin of the backbone's weights")
+    add_engine_arguments(result)
     add('--quiet', action='store_true', help='no progress bar')
     return result
 

@@ -24,7 +24,7 @@ from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.demo.sources import spread
-from ood_perception.engines import ENGINES, create_engine
+from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.alarms import normal_cells
@@ -35,6 +35,7 @@ from ood_perception.settings import chosen_classes
 
 from .datasets import load_pictures
 from .datasets.camvid import CLASSES
+from .engine_choice import add_engine_arguments
 from .outliers import load_cutouts
 from .results import write_json
 from .sequences import Motion, Step, drive, moved, with_object
@@ -133,10 +134,7 @@ def parser() -> argparse.ArgumentParser:
     add('--pairs', nargs='+', default=PAIRS, help='m/n to compare, 1/1 = off')
     add('--rate', type=float, default=0.01, help='false_alarm_rate')
     add('--area', type=float, default=0.0, help='minimum_area in camera pixels')
-    add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16, int8')
-    add('--threads', type=int, default=0, help='0: all cores')
-    add('--weights', default='', help="origin of the backbone's weights")
+    add_engine_arguments(result)
     add('--out', type=Path, default=Path('out/tracking'), help='folder of the report')
     return result
 
