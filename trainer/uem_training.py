@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 
-from .checkpoint import load_checkpoint, part_of, save_checkpoint
 from .data import IGNORED
 from .features import FeatureSet
 from .fpn import UPSAMPLING
@@ -29,9 +27,8 @@ from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .mixes import OUTLIER
 from .online import OnlineFeatures, device_of, drawn, token_width
 from .segmenter import Segmenter
-from .segmenter_training import rate_factor
+from .training_run import TrainingRun
 
-LOG = logging.getLogger(__name__)
 Known = npt.NDArray[np.float16]
 
 
@@ -88,25 +85,14 @@ def fit_uem(
         raise DataError('no selection mix holds an outlier: draw more, or raise the probability')
     run = _Run(train, layer, config)
     parts = [run.features.key, select[0].key, select[0].names, layer, asdict(config)]
+    parts.append('run 2')  # of checkpoints
     key = hashlib.sha256(json.dumps([*parts, run.known_key()]).encode()).hexdigest()
-    run.restore(load_checkpoint(checkpoint, key) if checkpoint else None)
-    bar = tqdm(total=config.steps, initial=run.step, desc='uem', unit='step', disable=not progress)
-    losses: list[float] = []
-    while run.step < config.steps:
-        losses.append(run.advance())
-        bar.update()
-        if run.step % config.select_every == 0 or run.step == config.steps:
-            precision = average_precision(run.module, *select, layer)
-            run.keep(float(np.mean(losses)), precision)
-            LOG.info(
-                'uem step %d/%d: loss %.4f, AP on the selection %.4f',
-                *(run.step, config.steps, np.mean(losses), precision),
-            )
-            losses = []
-            if checkpoint:
-                save_checkpoint(checkpoint, run.state(), key)
-    bar.close()
-    return run.result()
+
+    def look() -> float:
+        return average_precision(run.module, *select, layer)
+
+    best_step = run.fit('uem', look, checkpoint, key, progress)
+    return UemTraining(run.module.cpu().eval(), best_step, tuple(run.history))
 
 
 @torch.no_grad()
@@ -125,8 +111,8 @@ def average_precision(module: Uem, features: FeatureSet, known: Known, layer: st
     return pixel_metrics(pool(pictures)).average_precision
 
 
-class _Run:
-    """One training run: module, optimiser, and the best state so far."""
+class _Run(TrainingRun):
+    """A run of a module."""
 
     def __init__(
         self, train: tuple[FeatureSet, Known] | OnlineOutliers, layer: str, config: UemConfig
@@ -137,39 +123,21 @@ class _Run:
             self.segmenter = train.segmenter.to(train.features.device)
         else:
             self.features, self.known = train
-        self.layer, self.config, self.step = layer, config, 0
-        self.device = device_of(self.features)
+        self.layer, self.config, self.device = layer, config, device_of(self.features)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.module = Uem(token_width(self.features, layer), config)
         self.module.to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.module.parameters(), config.learning_rate, weight_decay=0.0
-        )
+        super().__init__(self.module, len(self.features.names), config, weight_decay=0.0)
         self.coarse = MapUpsampler(self.features, 1, config.pixel_step)
         self.fine = MapUpsampler(self.features, UPSAMPLING, config.pixel_step)
-        self.history: list[tuple[int, float, float]] = []
-        self.best: dict[str, torch.Tensor] = {}
 
-    def advance(self) -> float:
-        """Do one step; its mixes depend on seed and step alone. Return its loss."""
-        self.module.train()
-        config, count = self.config, len(self.features.names)
-        random = np.random.default_rng((config.seed, self.step))
-        indices = sorted(random.choice(count, min(config.batch, count), replace=False).tolist())
-        row, column = (int(v) for v in random.integers(config.pixel_step, size=2))
-        for group in self.optimizer.param_groups:
-            group['lr'] = config.learning_rate * rate_factor(
-                self.step, config.steps, config.warmup
-            )
-        loss = self._loss(indices, row, column)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.step += 1
-        return float(loss.detach())
+    def head(self) -> torch.nn.Module:
+        """Return the module's two-class head."""
+        return self.module.head
 
-    def _loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        """Return UEM's loss on mixes, for a generative head its contrast loss as well."""
         step = self.config.pixel_step
         batch, places = drawn(self.features, indices, self.step)
         labels = np.stack([batch.labels[i] for i in places])
@@ -199,47 +167,6 @@ class _Run:
             return _digest(self.known)
         weights = [value.cpu().numpy().tobytes() for value in self.segmenter.state_dict().values()]
         return hashlib.sha256(b''.join(weights)).hexdigest()
-
-    def keep(self, loss: float, precision: float) -> None:
-        """Add a look to the history; remember the weights when it is the best."""
-        if all(precision > known for _, _, known in self.history):
-            self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-        self.history.append((self.step, loss, precision))
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return all tensors that resuming needs."""
-        state = {f'module.{k}': v.clone() for k, v in self.module.state_dict().items()}
-        state |= {f'best.{k}': v for k, v in self.best.items()}
-        for index, values in self.optimizer.state_dict()['state'].items():
-            state |= {f'optimizer.{index}.{k}': v for k, v in values.items()}
-        if isinstance(self.module.head, GmmHead):
-            state |= {'gmm.queue': self.module.head.queue, 'gmm.place': self.module.head.place}
-        state['history'] = torch.tensor(self.history, dtype=torch.float64)
-        return state | {'step': torch.tensor(self.step)}
-
-    def restore(self, state: dict[str, torch.Tensor] | None) -> None:
-        """Take up what state() gave, if anything."""
-        if state is None:
-            return
-        self.module.load_state_dict(part_of(state, 'module.'))
-        self.best, self.step = part_of(state, 'best.'), int(state['step'])
-        self.history = [(int(a), float(b), float(c)) for a, b, c in state['history']]
-        head = self.module.head
-        if isinstance(head, GmmHead):
-            head.queue.copy_(state['gmm.queue'])
-            head.place.copy_(state['gmm.place'])
-            head.steps = self.step
-        whole = self.optimizer.state_dict()
-        for name, value in part_of(state, 'optimizer.').items():
-            index, field = name.split('.')
-            whole['state'].setdefault(int(index), {})[field] = value
-        self.optimizer.load_state_dict(whole)
-
-    def result(self) -> UemTraining:
-        """Return the best state's module, in evaluation mode."""
-        self.module.load_state_dict(self.best)
-        best_step = max(self.history, key=lambda look: look[2])[0]
-        return UemTraining(self.module.cpu().eval(), best_step, tuple(self.history))
 
 
 def _digest(known: Known) -> str:
