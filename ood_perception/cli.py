@@ -52,7 +52,7 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
     """Measure bundles on every given engine, precision, thread count and number of cameras."""
     parser = argparse.ArgumentParser('bench_bundle', description=bench_bundle.__doc__)
     parser.add_argument(
-        'bundle', nargs='*', default=[''], help='folders or .zip; default: the shipped bundle'
+        'bundle', nargs='*', default=[''], help='folders, .zip or shipped names; default: the road'
     )
     parser.add_argument('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
     parser.add_argument('--precision', nargs='+', default=['auto'], help=PRECISIONS)

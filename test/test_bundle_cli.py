@@ -135,4 +135,4 @@ def test_help_needs_no_runtime(program):
         [sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert 'shipped bundle' in done.stdout
+    assert '.zip' in done.stdout
