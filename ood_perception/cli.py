@@ -18,7 +18,7 @@ from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.summary import as_text, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
-from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.golden import GoldenReport
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.types import JsonDict
@@ -58,6 +58,9 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--precision', nargs='+', default=['auto'], help=PRECISIONS)
     parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
     parser.add_argument('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
+    parser.add_argument(
+        '--mode', choices=MODES, default='latency', help='throughput: one thread per picture'
+    )
     parser.add_argument('--camera', default='1920x1080', help='size of the camera pictures')
     parser.add_argument('--runs', type=int, default=20)
     parser.add_argument('--warmup', type=int, default=3)
@@ -179,6 +182,7 @@ def _bench(arguments: argparse.Namespace) -> int:
             classes=tuple(arguments.classes),
             weights=arguments.weights,
             camera=_camera(arguments.camera),
+            mode=arguments.mode,
         )
         chosen += cases(
             base, arguments.engine, arguments.precision, arguments.threads, arguments.batch

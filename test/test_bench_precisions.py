@@ -15,6 +15,7 @@ pytest.importorskip('torch')
 pytest.importorskip('onnxruntime')
 
 from trainer import bench_precisions
+from trainer.precision_table import ENGINES, table
 
 TOKENS = 4 * 6
 LINEAR = 2 * TOKENS * (5 * DIM * DIM + 2 * DIM * HIDDEN)  # mix, q, k, v, o; fc1, fc2
@@ -41,6 +42,15 @@ def test_ideal_times_are_products_over_rates(bundle):
     assert ideal['int8'] == pytest.approx(mix / 1e6)
 
 
+def test_products_that_stay_in_bf16_count_at_its_rate(tmp_path):
+    bundle = load_bundle(write_quantized_bundle(tmp_path / 'b', kept=('/fc2',)))
+    ideal = bench_precisions.ideal_times(bundle, RATES)
+
+    kept = 2 * TOKENS * DIM * HIDDEN
+    mix = (LINEAR - kept) / 400 + (kept + ATTENTION + STEM) / 200
+    assert ideal['int8'] == pytest.approx(mix / 1e6)
+
+
 def test_without_bf16_the_mix_has_float32(bundle):
     ideal = bench_precisions.ideal_times(bundle, {'f32': 100.0, 'i8': 400.0})
     assert 'bf16' not in ideal
@@ -54,16 +64,23 @@ def test_the_table_shows_what_there_is():
         'stages_ms': {'backbone': {'p50': 50.0, 'p5': 48.0}},
         'ratios': {'torch_backbone': {'median': 2.5}},
     }
+    together = {
+        'case': {**case, 'mode': 'throughput', 'batch': 2},
+        'stages_ms': {'backbone': {'p50': 86.0, 'p5': 80.0}},
+        'ratios': {'torch_backbone': {'median': 2.9}},
+    }
     accuracy = {'average_precision': 12.345, 'fpr95': 60.0}
     report = {
         'sizes': ['280x560', '392x784'],
-        'speed': {'280x560': {'results': [result], 'ideal_ms': {'int8': 41.0}}},
+        'speed': {'280x560': {'results': [result, together], 'ideal_ms': {'int8': 41.0}}},
         'accuracy': {'392x784': {'openvino f32': {'image': accuracy, 'ground': accuracy}}},
     }
-    text = bench_precisions.table(report)
+    text = table(report)
 
-    assert '| 280x560 | openvino | int8 | 50 | 2.50 | 82 % | 85 % | - | - | - | - |' in text
-    assert '| 392x784 | openvino | f32 | - | - | - | - | 12.35 | 60.00 | 12.35 | 60.00 |' in text
+    own = '| 280x560 | openvino | int8 | 50 | 2.50 | 82 % | 85 % | 43 | 2.90 | 95 % |'
+    assert f'{own} - | - | - | - |' in text
+    dashes = '- | - | - | - | - | - | -'
+    assert f'| 392x784 | openvino | f32 | {dashes} | 12.35 | 60.00 | 12.35 | 60.00 |' in text
 
 
 def test_what_was_measured_is_not_measured_again(bundle, tmp_path, monkeypatch):
@@ -87,6 +104,6 @@ def test_what_was_measured_is_not_measured_again(bundle, tmp_path, monkeypatch):
 
     assert len(made) == 2 + 1 + 3  # two kept, one interrupted, the rest
     assert set(json.loads(out.read_text())['accuracy']['56x84']) == {
-        ' '.join(key) for key in bench_precisions.ENGINES
+        ' '.join(key) for key in ENGINES
     }
     assert out.with_suffix('.md').read_text().count('56x84') == 5

@@ -1,21 +1,22 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What attention alone reaches of the machine's peak in OpenVINO: the bound of the backbone's share.
+What the parts of a ViT-S block reach of the machine's peak in OpenVINO, each run alone.
 
     python -m trainer.bench_attention [--threads 1] --json docs/benchmarks/attention.json
 
-A ViT-S's attention (6 heads, 64 wide) at the tokens of three input sizes, as the exported graph
-writes it (products and softmax) and as one ScaledDotProductAttention node, in turns with the
-peak of square products. What the best runs reach bounds a backbone whose other products ran at
-the full peak: share_bound = whole / (weights / peak + attention / reached), in units of the peak.
+Attention (6 heads, 64 wide) at the tokens of three input sizes: as the exported graph writes it
+(products and softmax), as one ScaledDotProductAttention node, and without its softmax; the
+block's products with weights, without and with GELU. In turns with the peak of square products,
+the best of the rounds counts. With norms, residual sums and all else for free the backbone's
+share of the peak is at most ideal / (products with weights + attention), times of these parts.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,17 @@ from .results import write_json
 HEADS, WIDTH, BLOCKS, CHAIN = 6, 64, 12, 4
 TOKENS = {'280x560': 800, '392x784': 1568, '518x1036': 2738}
 FORMS = ('products and softmax', 'one node')
+NO_SOFTMAX = 'without softmax'
+WEIGHTS, GELU = 'products with weights', 'products with weights, GELU'
+MIXES = {'f32': ('f32', 'f32'), 'bf16': ('bf16', 'bf16'), 'int8': ('i8', 'bf16')}
+STEPS = ('products alone', 'and softmax', 'and GELU')
 SIDE = 1024
+Rates = Mapping[tuple[str, str], float]  # (part, precision) -> GFLOP/s
 
 
 def attention_run(tokens: int, form: str, precision: str, threads: int) -> Callable[[], Any]:
-    """Return a run of CHAIN attentions in a row; form: see FORMS."""
-    try:
-        import openvino
-        from openvino import opset13 as ops
-    except ImportError as error:
-        raise DependencyError('the benchmark needs openvino: pip install openvino') from error
+    """Return a run of CHAIN attentions in a row; form: one of FORMS, or NO_SOFTMAX."""
+    ops = _openvino().opset13
     given = [ops.parameter([1, HEADS, tokens, WIDTH], np.float32) for _ in range(3)]
     query, key, value = given
     node = query
@@ -49,15 +51,62 @@ def attention_run(tokens: int, form: str, precision: str, threads: int) -> Calla
             node = ops.scaled_dot_product_attention(node, key, value)
         else:
             scaled = ops.multiply(node, ops.constant(np.float32(WIDTH**-0.5)))
-            shares = ops.softmax(ops.matmul(scaled, key, False, True), -1)
+            scores = ops.matmul(scaled, key, False, True)
+            shares = scores if form == NO_SOFTMAX else ops.softmax(scores, -1)
             node = ops.matmul(shares, value, False, False)
         node = ops.add(node, query)
-    options = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': threads}
-    model = openvino.Core().compile_model(openvino.Model([node], given), 'CPU', options)
-    request = model.create_infer_request()
     rng = np.random.default_rng(0)
     feeds = [rng.normal(0, 0.3, (1, HEADS, tokens, WIDTH)).astype(np.float32) for _ in range(3)]
-    return lambda: request.infer(feeds, share_inputs=True)
+    return _compiled(node, given, precision, threads, feeds)
+
+
+def weights_run(tokens: int, part: str, precision: str, threads: int) -> Callable[[], Any]:
+    """
+    Return a run of one block's six products with weights in a row; part: WEIGHTS or GELU.
+
+    precision: f32, bf16, or i8 (8-bit inputs, 32-bit sums, the rest in bf16 where it can be).
+    """
+    openvino = _openvino()
+    ops, rng, width = openvino.opset13, np.random.default_rng(0), HEADS * WIDTH
+    given = ops.parameter([tokens, width], np.float32)
+    node = given
+    for rows in (width, width, width, width, 4 * width, width):
+        columns = node.get_output_partial_shape(0)[1].get_length()
+        drawn = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
+        weights = ops.constant(drawn)
+        if precision == 'i8':
+            node = ops.fake_quantize(node, -128.0, 127.0, -128.0, 127.0, 256)
+            weights = ops.fake_quantize(weights, -1.0, 1.0, -1.0, 1.0, 255)
+        node = ops.matmul(node, weights, False, True)
+        if part == GELU and rows == 4 * width:
+            node = ops.gelu(node, 'erf')
+    feed = rng.uniform(-1, 1, (tokens, width)).astype(np.float32)
+    reduced = 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    hint = ('bf16' if reduced else 'f32') if precision == 'i8' else precision
+    return _compiled(node, [given], hint, threads, [feed])
+
+
+def _compiled(
+    node: Any, given: list[Any], precision: str, threads: int, feeds: list[Any]
+) -> Callable[[], Any]:
+    openvino = _openvino()
+    options = {
+        'INFERENCE_PRECISION_HINT': precision,
+        'INFERENCE_NUM_THREADS': threads,
+        'NUM_STREAMS': 1,
+    }
+    model = openvino.Core().compile_model(openvino.Model([node], given), 'CPU', options)
+    request = model.create_infer_request()
+    return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+        import openvino.opset13
+    except ImportError as error:
+        raise DependencyError('the benchmark needs openvino: pip install openvino') from error
+    return openvino
 
 
 def operations(tokens: int) -> tuple[float, float]:
@@ -66,63 +115,85 @@ def operations(tokens: int) -> tuple[float, float]:
     return BLOCKS * 24.0 * tokens * width**2, BLOCKS * 4.0 * tokens**2 * width
 
 
-def bounds(tokens: int, rates: dict[str, float], attention: dict[str, float]) -> dict[str, float]:
+def bounds(tokens: int, peak: Mapping[str, float], parts: Rates) -> dict[str, list[float]]:
     """
-    Return the largest possible share of the peak per precision, int8 as the mix with bf16.
+    Return per precision the largest possible share of the peak after each of STEPS.
 
-    rates: of square products, GFLOP/s by f32, bf16, i8; attention: reached, by f32 and bf16.
+    peak: of square products, GFLOP/s by f32, bf16, i8. parts: what the parts reach; 'int8' is the
+    mix of i8 products with weights and bf16 attention.
     """
     linear, quadratic = operations(tokens)
     result = {}
-    for name, weights, other in (
-        ('f32', 'f32', 'f32'),
-        ('bf16', 'bf16', 'bf16'),
-        ('int8', 'i8', 'bf16'),
-    ):
-        if weights in rates and other in attention:
-            ideal = linear / rates[weights] + quadratic / rates[other]
-            result[name] = ideal / (linear / rates[weights] + quadratic / attention[other])
+    for name, (weights, attention) in MIXES.items():
+        if weights not in peak or attention not in peak:
+            continue
+        ideal = linear / peak[weights] + quadratic / peak[attention]
+        whole = max(parts[form, attention] for form in FORMS)
+        steps = (
+            (parts[WEIGHTS, weights], parts[NO_SOFTMAX, attention]),
+            (parts[WEIGHTS, weights], whole),
+            (parts[GELU, weights], whole),
+        )
+        result[name] = [ideal / (linear / one + quadratic / other) for one, other in steps]
     return result
 
 
-def measure(threads: int, rounds: int) -> dict[str, Any]:
-    """Return rates of the peak and of attention, best of the rounds, and the bounds."""
+def runs_of(
+    tokens: int, precisions: list[str], threads: int
+) -> dict[tuple[str, str], tuple[Callable[[], Any], float]]:
+    """Return (part, precision) -> a run and its operations."""
+    linear, quadratic = (amount / BLOCKS for amount in operations(tokens))
     runs: dict[tuple[str, str], tuple[Callable[[], Any], float]] = {}
-    for precision in ('f32', 'bf16', 'i8'):
-        product = openvino_product(precision, SIDE, threads)
-        if product is not None:
-            runs['peak', precision] = (product, products(SIDE))
-    kinds = [precision for kind, precision in runs if precision != 'i8']
-    for size, tokens in TOKENS.items():
-        for form in FORMS:
-            for precision in kinds:
-                work = CHAIN * operations(tokens)[1] / BLOCKS
+    for precision in precisions:
+        for part in (WEIGHTS, GELU):
+            runs[part, precision] = (weights_run(tokens, part, precision, threads), linear)
+        if precision != 'i8':
+            for form in (*FORMS, NO_SOFTMAX):
                 run = attention_run(tokens, form, precision, threads)
-                runs[f'{size} {form}', precision] = (run, work)
-    best = dict.fromkeys(runs, 0.0)
-    for _ in range(rounds):
-        for name, (run, work) in runs.items():
-            start = time.perf_counter()
-            run()
-            best[name] = max(best[name], work / (time.perf_counter() - start) / 1e9)
-    peak = {precision: best['peak', precision] for kind, precision in runs if kind == 'peak'}
+                runs[form, precision] = (run, CHAIN * quadratic)
+    return runs
+
+
+def measure(threads: int, rounds: int) -> dict[str, Any]:
+    """Return rates of the peak and of the parts, best of the rounds, and the bounds."""
+    squares = {p: openvino_product(p, SIDE, threads) for p in ('f32', 'bf16', 'i8')}
+    peaks = {p: (run, products(SIDE)) for p, run in squares.items() if run is not None}
+    peak = dict.fromkeys(peaks, 0.0)
     rows = []
     for size, tokens in TOKENS.items():
-        reached = {p: max(best[f'{size} {form}', p] for form in FORMS) for p in kinds}
-        forms = {f'{form} {p}': best[f'{size} {form}', p] for form in FORMS for p in kinds}
-        rows.append({'size': size, 'gflops': forms, 'share_bound': bounds(tokens, peak, reached)})
-    return {'machine': machine(), 'threads': threads, 'peak_gflops': peak, 'rows': rows}
+        runs = runs_of(tokens, list(peaks), threads)
+        parts = dict.fromkeys(runs, 0.0)
+        for _ in range(rounds):
+            for precision, pair in peaks.items():
+                peak[precision] = max(peak[precision], _rate(*pair))
+            for key, pair in runs.items():
+                parts[key] = max(parts[key], _rate(*pair))
+        rows.append((size, parts))
+    report = [
+        {
+            'size': size,
+            'gflops': {f'{part} {precision}': rate for (part, precision), rate in parts.items()},
+            'share_bound': bounds(TOKENS[size], peak, parts),
+        }
+        for size, parts in rows
+    ]
+    return {'machine': machine(), 'threads': threads, 'peak_gflops': peak, 'rows': report}
+
+
+def _rate(run: Callable[[], Any], work: float) -> float:
+    start = time.perf_counter()
+    run()
+    return work / (time.perf_counter() - start) / 1e9
 
 
 def table(report: dict[str, Any]) -> str:
-    """Return the Markdown table of a report."""
-    header = ['size', 'attention, bf16', 'as one node', 'of the peak', 'bound of bf16', 'of int8']
-    peak, rows = report['peak_gflops']['bf16'], []
-    for row in report['rows']:
-        rates = [row['gflops'][f'{form} bf16'] for form in FORMS]
-        shares = [max(rates) / peak, row['share_bound']['bf16'], row['share_bound']['int8']]
-        cells = [f'{rate:.0f} GFLOP/s' for rate in rates]
-        rows.append([row['size'], *cells, *(f'{100 * share:.0f} %' for share in shares)])
+    """Return the Markdown table of a report: the bounds, step by step."""
+    header = ['size', 'precision', *(f'bound: {step}' for step in STEPS)]
+    rows = [
+        [row['size'], name, *(f'{100 * share:.0f} %' for share in shares)]
+        for row in report['rows']
+        for name, shares in row['share_bound'].items()
+    ]
     return markdown_table(header, rows)
 
 

@@ -3,6 +3,8 @@
 """
 CPU engines and precisions at three sizes: time, share of the machine's peak, AP and FPR95.
 
+OpenVINO in both of its modes: all threads on one picture, and one thread for each of as many.
+
     python -m trainer.bench_precisions --fit FOLDER --speed      on a quiet machine, minutes
     python -m trainer.bench_precisions --fit FOLDER --accuracy   may run beside other work
 
@@ -16,7 +18,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +33,19 @@ from ood_perception.bundle.typed_graph import read_model
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.quantize import linear_nodes
-from ood_perception.engines.quantize_facts import INT8
+from ood_perception.engines.quantize_facts import INT8, quantization_path, read_quantization
 from ood_perception.errors import OodPerceptionError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
-from ood_perception.evaluation.reports import markdown_table
 from ood_perception.geometry import to_camera, to_camera_nearest
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 
 from .datasets.anomaly import load_anomaly_set
 from .precision_bundles import bundle_of_size
+from .precision_table import ENGINES, THROUGHPUT, table
 from .results import write_json
 
 SIZES = ('280x560', '392x784', '518x1036')
-ENGINES = (
-    ('openvino', 'f32'),
-    ('openvino', 'bf16'),
-    ('openvino', 'int8'),
-    ('onnxruntime', 'f32'),
-    ('onnxruntime', 'int8'),
-)
 SET = 'road_anomaly_dev'
 DEFAULT = Path('docs/benchmarks/cpu_precisions.json')
 
@@ -57,19 +53,23 @@ DEFAULT = Path('docs/benchmarks/cpu_precisions.json')
 def measure_speed(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     """Return the benchmark of all engines in turns with torch and the peak."""
     classes = bundle.manifest.in_distribution
-    cases = tuple(
-        Case(
-            bundle=str(bundle.root),
-            runtime=runtime,
-            precision=precision,
-            threads=options.threads,
-            runs=options.repeats,
-            warmup=1,
-            classes=classes,
-        )
-        for runtime, precision in _engines(bundle)
+    base = Case(
+        bundle=str(bundle.root),
+        threads=options.threads,
+        runs=options.repeats,
+        warmup=1,
+        classes=classes,
     )
-    report = run(Plan(cases, sides=(512, 1024, 2048)), _tell)
+    cases = [
+        replace(base, runtime=runtime, precision=precision)
+        for runtime, precision in _engines(bundle)
+    ]
+    cases += [
+        replace(case, mode=THROUGHPUT, batch=case.cores)
+        for case in cases
+        if case.runtime == 'openvino'
+    ]
+    report = run(Plan(tuple(cases), sides=(512, 1024, 2048)), _tell)
     rates = next(iter(report['peak_gflops'].values()), {})
     report['ideal_ms'] = ideal_times(bundle, rates)
     return report
@@ -79,12 +79,16 @@ def ideal_times(bundle: Bundle, rates: dict[str, float]) -> dict[str, float]:
     """
     Return precision -> milliseconds of the backbone's products at the machine's best rates.
 
-    int8 is a mix: the products with weights at the int8 rate, attention at the bf16 rate.
+    int8 is a mix: the quantised products at the int8 rate, those that its facts keep and
+    attention at the bf16 rate.
     rates: GFLOP/s of f32, bf16 and i8, as matmul_peak measures them.
     """
     model = read_model(bundle.stage_path(bundle.manifest.stages[0]))
     whole = count_flops(model.SerializeToString())
-    linear = products_with_weights(model)
+    kept: tuple[str, ...] = ()
+    if INT8 in bundle.manifest.precisions:
+        kept = read_quantization(quantization_path(bundle)).kept
+    linear = products_with_weights(model, kept)
     ideal = {name: whole / rates[name] / 1e6 for name in ('f32', 'bf16') if name in rates}
     if {'i8', 'f32'} <= set(rates):
         other = rates.get('bf16', rates['f32'])
@@ -92,14 +96,18 @@ def ideal_times(bundle: Bundle, rates: dict[str, float]) -> dict[str, float]:
     return ideal
 
 
-def products_with_weights(model: Any) -> float:
-    """Return the operations of a ViT's products with constant matrices, for one picture."""
+def products_with_weights(model: Any, kept: Collection[str] = ()) -> float:
+    """
+    Return the operations of a ViT's products with constant matrices, for one picture.
+
+    kept: names of products that do not count.
+    """
     size = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     convolution = next(node for node in model.graph.node if node.op_type == 'Conv')
     patch = stored[convolution.input[1]][2]
     tokens = size[1] // patch * (size[2] // patch) + stored.get('prefix', [1, 0])[1]
-    shapes = [stored[node.input[1]] for node in linear_nodes(model)]
+    shapes = [stored[node.input[1]] for node in linear_nodes(model) if node.name not in kept]
     return float(sum(2 * tokens * rows * columns for rows, columns in shapes))
 
 
@@ -134,52 +142,6 @@ def measure_accuracy(bundle: Bundle, key: tuple[str, str], options: Any) -> dict
 def _engines(bundle: Bundle) -> list[tuple[str, str]]:
     known = bundle.manifest.precisions
     return [key for key in ENGINES if key[1] != INT8 or INT8 in known]
-
-
-def table(report: dict[str, Any]) -> str:
-    """Return the Markdown table of a report."""
-    header = ['size', 'engine', 'precision', 'backbone, ms', 'torch / own']
-    header += ['share of peak, median', 'fastest runs']
-    header += ['image: AP', 'image: FPR95', 'ground: AP', 'ground: FPR95']
-    rows = []
-    for size in report['sizes']:
-        speed = report['speed'].get(size, {})
-        for runtime, precision in ENGINES:
-            timed = _timed(speed, runtime, precision)
-            accuracy = report['accuracy'].get(size, {}).get(f'{runtime} {precision}')
-            if timed is None and accuracy is None:
-                continue
-            cells = [size, runtime, precision, *(timed or ['-'] * 4)]
-            for region in ('image', 'ground'):
-                values = (accuracy or {}).get(region, {})
-                cells += [
-                    f'{values[name]:.2f}' if values else '-'
-                    for name in ('average_precision', 'fpr95')
-                ]
-            rows.append(cells)
-    return markdown_table(header, rows)
-
-
-def _timed(speed: dict[str, Any], runtime: str, precision: str) -> list[str] | None:
-    """
-    Return median time, ratio to torch, and the share of the peak of the median and of the 5 %.
-
-    The peak is the best of its runs; on a machine that others share, the like of it is the best
-    runs of the backbone.
-    """
-    for result in speed.get('results', []):
-        case = result['case']
-        if (case['runtime'], case['precision']) == (runtime, precision):
-            if 'error' in result:
-                return ['failed', '-', '-', '-']
-            median = result['stages_ms']['backbone']['p50']
-            ratio = result['ratios'].get('torch_backbone', {})
-            ideal = speed.get('ideal_ms', {}).get(precision)
-            told = f'{ratio["median"]:.2f}' if ratio else '-'
-            times = [median, result['stages_ms']['backbone']['p5']]
-            shares = [f'{100 * ideal / time:.0f} %' if ideal else '-' for time in times]
-            return [f'{median:.0f}', told, *shares]
-    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,8 @@ class Case:
 
     bundle: folder or .zip. weights: where missing weights come from, '' = see completion.
     classes: compiled classes, () = the bundle's. batch: cameras, whose frames run as one batch.
-    runs: timed runs, after `warmup` untimed ones. camera: height and width of the pictures.
+    mode: 'latency' or 'throughput', see EngineOptions. runs: timed runs, after `warmup` untimed
+    ones. camera: height and width of the pictures.
     """
 
     bundle: str
@@ -29,6 +30,7 @@ class Case:
     precision: str = 'auto'
     threads: int = 0
     batch: int = 1
+    mode: str = 'latency'
     runs: int = 20
     warmup: int = 3
     head: str = ''
@@ -46,7 +48,8 @@ class Case:
         """One line for progress."""
         threads = f'{self.threads or "all"} threads'
         name = Path(self.bundle).name
-        return f'{name} {self.runtime} {self.precision}, {threads}, batch {self.batch}'
+        mode = '' if self.mode == 'latency' else f', {self.mode}'
+        return f'{name} {self.runtime} {self.precision}, {threads}, batch {self.batch}{mode}'
 
 
 def cases(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ood_perception.bench.tables import mode_suffix
 from ood_perception.bundle.cache import make_file
 from ood_perception.errors import DependencyError
 from ood_perception.types import JsonDict
@@ -46,7 +47,7 @@ def points_of_bundles(results: Sequence[JsonDict]) -> dict[str, list[tuple[int, 
         case, engine, bundle = result['case'], result['engine'], result['bundle']
         label = (
             f'{engine["runtime"]} {engine["precision"]}, {case["threads"] or "all"} threads, '
-            f'{case["batch"]} cameras'
+            f'{case["batch"]} cameras{mode_suffix(case)}'
         )
         point = (bundle['height'] * bundle['width'], result['stages_ms']['total']['p50'])
         lines.setdefault(label, []).append(point)

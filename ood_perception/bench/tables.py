@@ -32,7 +32,7 @@ def _row(result: JsonDict) -> Row:
         f'{engine["runtime"]} {engine["version"].split("-")[0]}',
         engine['precision'],
         str(case['threads'] or 'all'),
-        str(case['batch']),
+        f'{case["batch"]}{mode_suffix(case)}',
         *(_time(stages.get(name)) for name in ('preprocess', 'backbone', 'head', 'postprocess')),
         _time(stages['total']),
         f'{result["frames_per_second"]:.2f}',
@@ -42,6 +42,12 @@ def _row(result: JsonDict) -> Row:
         *(_ratio(found.get(name)) for name in ('torch_backbone', 'naive_distances')),
         f'{result["golden"]["surprisal_difference"]:.2g}',
     )
+
+
+def mode_suffix(case: JsonDict) -> str:
+    """Return '' for the usual mode of a case, ', throughput' for the other."""
+    mode = case.get('mode', 'latency')
+    return '' if mode == 'latency' else f', {mode}'
 
 
 def _time(stage: dict[str, float] | None) -> str:

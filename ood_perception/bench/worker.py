@@ -58,7 +58,9 @@ def options_of(case: Case, manifest: Manifest) -> EngineOptions:
     classes = () if case.classes == ALL else case.classes
     if not case.classes and head.selection == 'min':
         classes = tuple(name for name in head.compiled_classes if name in manifest.in_distribution)
-    return EngineOptions(case.runtime, case.precision, case.threads, case.head, classes)
+    return EngineOptions(
+        case.runtime, case.precision, case.threads, case.head, classes, mode=case.mode
+    )
 
 
 def facts_of(bundle: Bundle) -> JsonDict:

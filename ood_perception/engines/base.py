@@ -15,6 +15,8 @@ from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import EngineError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 
+MODES = ('latency', 'throughput')
+
 
 @dataclass(frozen=True)
 class EngineOptions:

@@ -13,13 +13,11 @@ import numpy as np
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.engines.base import MODES, Engine, EngineOptions
 from ood_perception.engines.choose import choose_precisions
 from ood_perception.engines.stages import Plan, plan_for, quantised_models
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
-
-MODES = ('latency', 'throughput')
 
 
 class ChainEngine(Engine):
