@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of the parts of a block: operations, bounds in closed form, what a run computes."""
+"""The benchmark of the parts of a block: operations, bounds in closed form, what runs compute."""
 
 import numpy as np
 import pytest
