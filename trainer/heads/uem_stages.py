@@ -15,107 +15,43 @@ import numpy as np
 from ..artefacts import REPORT_FILE, artefact, key_of, write_json
 from ..calibrate import FEWEST_PIXELS, HeldOutScores, collect_scores, fit_table
 from ..config import digest
-from ..data import PictureList
-from ..features import FeatureSet, View, extract, joined
-from ..mixes import draw_mixes, grouped
-from ..online import OnlineFeatures, OnlineMix
-from ..outlier_sources import load_outliers
-from ..outliers import Cutout
-from ..segmenter import Segmenter, load_segmenter, save_segmenter
-from ..segmenter_training import fit_segmenter
+from ..features import FeatureSet
+from ..online import OnlineFeatures
+from ..outlier_sources import OutlierConfig, whole_pictures
+from ..segmenter import Segmenter
 from ..uem_training import Known, OnlineOutliers, fit_uem, known_scores
-from ..views import draw_views
-from .base import HeadFacts, HeadStages
+from .base import HeadFacts
+from .segmenter_stages import SegmenterStages
 from .tables import MonotoneTable
 from .uem import Uem, UemHead, load_uem, save_uem
 
 if TYPE_CHECKING:
     from ..stages import Trainer
 
-SEGMENTER_FILE, UEM_FILE, TABLE_FILE = 'segmenter.safetensors', 'uem.safetensors', 'table.npz'
+UEM_FILE, TABLE_FILE = 'uem.safetensors', 'table.npz'
 KNOWN_FILE = 'known.npy'
 
 
-class UemStages(HeadStages):
+class UemStages(SegmenterStages):
     """UEM from pictures and cut-outs to a calibrated head."""
 
     sections = ('views', 'segmenter', 'outliers', 'mixes', 'uem', 'online')
 
     def __init__(
-        self, trainer: Trainer, segmenter_folder: Path | None = None, seed: int | None = None
+        self,
+        trainer: Trainer,
+        segmenter_folder: Path | None = None,
+        seed: int | None = None,
+        outliers: OutlierConfig | None = None,
     ) -> None:
         """
-        Take a trainer.
+        Take what SegmenterStages takes.
 
-        segmenter_folder: shared with other modules (default: the trainer's own).
-        seed: of both trainings; views and mixes keep the recipe's, so that their tokens do.
+        outliers: train on those of the recipe's mixes alone that hold no other object.
         """
-        super().__init__(trainer)
-        self.segmenter_folder = segmenter_folder or trainer.folder / 'segmenter'
-        recipe = trainer.recipe
-        self.seed = recipe.seed if seed is None else seed
-        self.segmenter_config = replace(recipe.segmenter, seed=self.seed)
-        self.uem_config = replace(recipe.uem, seed=self.seed)
-
-    @property
-    def _layers(self) -> list[str]:
-        return [f'tokens_{layer}' for layer in sorted(self.trainer.recipe.backbone.layers)]
-
-    @property
-    def _view(self) -> View:
-        view = self.trainer.recipe.view
-        return View((view.height, view.width), view.policy, view.anchors, view.precision)
-
-    def _features(self, pictures: PictureList) -> FeatureSet:
-        """Extract (or find) the tokens of a list of pictures."""
-        trainer = self.trainer
-        layers, folder = trainer.recipe.backbone.layers, trainer.features_folder
-        bar = trainer.progress
-        return extract(pictures, trainer.backbone, layers, self._view, folder, progress=bar)
-
-    def _online(self, pictures: PictureList, mix: OnlineMix | None = None) -> OnlineFeatures:
-        """Return fresh views of pictures; mix: with objects pasted in."""
-        trainer, recipe = self.trainer, self.trainer.recipe
-        layers = tuple(sorted(recipe.backbone.layers))
-        return OnlineFeatures(
-            *(pictures, trainer.backbone, layers, self._view, recipe.views, recipe.online, mix)
-        )
-
-    def segmenter(self) -> Segmenter:
-        """Train (or find) the closed-set segmenter on the bank of views, or on fresh ones."""
-        trainer, config = self.trainer, self.segmenter_config
-        train, select, _ = trainer.split
-        features: FeatureSet | OnlineFeatures
-        if config.online:
-            features = self._online(trainer.train_pictures.subset(train))
-            chosen = self._features(trainer.train_pictures.subset(select))
-        else:
-            features, chosen = self._bank(), trainer.train_features.subset(select)
-        key = digest([features.key, chosen.key, self._layers, asdict(config)])
-        folder = self.segmenter_folder
-
-        def make(target: Path) -> None:
-            training = fit_segmenter(
-                *(features, chosen, self._layers, len(trainer.class_names), config),
-                checkpoint=folder.with_suffix('.ckpt'),
-                progress=trainer.progress,
-            )
-            save_segmenter(target / SEGMENTER_FILE, training.segmenter)
-            best = max(look[2] for look in training.history)
-            report = {'best_step': training.best_step, 'history': training.history}
-            report |= {'selection_mean_iou': best}
-            write_json(target / REPORT_FILE, report)
-
-        artefact(folder, key, make)
-        return load_segmenter(folder / SEGMENTER_FILE)
-
-    def _bank(self) -> FeatureSet:
-        """Return the tokens of the training pictures and of the further views of each."""
-        trainer = self.trainer
-        train = trainer.split[0]
-        pictures = trainer.train_features.subset(train)
-        drawn = draw_views(trainer.train_pictures.subset(train), trainer.recipe.views, first=1)
-        return joined([pictures, self._features(drawn)]) if len(drawn) else pictures
+        super().__init__(trainer, segmenter_folder, seed)
+        self.outliers = outliers
+        self.uem_config = replace(trainer.recipe.uem, seed=self.seed)
 
     def fit(self) -> Uem:
         """Train (or find) segmenter and module."""
@@ -160,26 +96,13 @@ class UemStages(HeadStages):
         return known
 
     def _mixes(self, part: str) -> FeatureSet:
-        """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""
-        trainer, recipe = self.trainer, self.trainer.recipe
-        train, select, _ = trainer.split
-        pictures = trainer.train_pictures.subset(train if part == 'training' else select)
-        mixes, view = recipe.mixes, recipe.views
-        if part == 'selection':  # whole pictures, each with objects
-            mixes = replace(mixes, count=len(select), probability=1.0)
-            view = replace(view, scale=(1.0, 1.0), flip=0.0, seed=view.seed + 1)
-        objects, place = self._cutouts(part), self._view
-        drawn = draw_mixes(pictures, objects, mixes, view, place.size, place.policy)
-        return self._features(drawn)
-
-    def _online_mixes(self) -> OnlineFeatures:
-        pictures = self.trainer.train_pictures.subset(self.trainer.split[0])
-        objects = grouped(self._cutouts('training'))
-        return self._online(pictures, OnlineMix(objects, self.trainer.recipe.mixes))
-
-    def _cutouts(self, part: str) -> list[Cutout]:
-        recipe = self.trainer.recipe
-        return load_outliers(recipe.outliers, part, recipe.data_root())
+        """Return the tokens of mixes; of those to train on, the ones with allowed objects."""
+        features = super()._mixes(part)
+        if part == 'selection' or self.outliers is None:
+            return features
+        drawn = self._drawn_mixes(part)
+        allowed = whole_pictures(self._cutouts(part), self.outliers) | {''}
+        return features.subset([i for i in range(len(drawn)) if drawn.source(i) in allowed])
 
     @cached_property
     def _folder(self) -> Path:
