@@ -16,15 +16,11 @@ from safetensors.torch import save_file  # noqa: E402
 from tiny_backbones import ARCHITECTURES, tiny_backbone  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError  # noqa: E402
-from trainer.backbones import BackboneChoice, architecture_of, load_backbone  # noqa: E402
-from trainer.weights import (  # noqa: E402
-    PACKAGES,
-    common_name,
-    load_weights,
-    source_tensors,
-    to_common_layout,
-    weights_map,
-)
+from trainer.architectures import architecture_of  # noqa: E402
+from trainer.backbones import BackboneChoice, load_backbone  # noqa: E402
+from trainer.weight_names import common_name, to_common_layout  # noqa: E402
+from trainer.weight_places import source_tensors, weights_map  # noqa: E402
+from trainer.weights import PACKAGES, load_weights  # noqa: E402
 
 
 def picture(height: int, width: int, count: int = 1) -> torch.Tensor:

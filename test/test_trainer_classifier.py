@@ -18,15 +18,14 @@ from trainer.classifier import (  # noqa: E402
     Classifier,
     ClassifierConfig,
     Upsampler,
-    _Run,
     batch_tokens,
     evaluate_classifier,
-    fit_classifier,
     interpolation_matrix,
     iou_of,
     load_classifier,
     save_classifier,
 )
+from trainer.classifier_training import _Run, fit_classifier  # noqa: E402
 
 LAYERS = ('tokens_5', 'tokens_11')
 CLASSES = ('a', 'b', 'c')

@@ -10,7 +10,8 @@ onnx = pytest.importorskip('onnx')
 pytest.importorskip('transformers')
 from pixood_models import some_model  # noqa: E402
 
-from trainer.backbones import Architecture, build  # noqa: E402
+from trainer.architectures import Architecture  # noqa: E402
+from trainer.backbones import build  # noqa: E402
 from trainer.export import export_stages, head_to_onnx  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 

@@ -12,7 +12,8 @@ from ood_perception.errors import ConfigError, DataError
 torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
-from trainer.classifier import ClassifierConfig, fit_classifier  # noqa: E402
+from trainer.classifier import ClassifierConfig  # noqa: E402
+from trainer.classifier_training import fit_classifier  # noqa: E402
 from trainer.condensation import CondensationSettings  # noqa: E402
 from trainer.heads.pixood import PixOODConfig, calibrate_pixood, fit_pixood  # noqa: E402
 from trainer.heads.pixood_files import VALUES, load_model, save_model  # noqa: E402

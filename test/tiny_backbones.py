@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from trainer.backbones import Architecture, Backbone, build
+from trainer.architectures import Architecture
+from trainer.backbones import Backbone, build
 
 ARCHITECTURES = {
     'dinov2': Architecture('dinov2', 16, 3, 14, 64, 0, 4),

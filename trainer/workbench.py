@@ -23,13 +23,8 @@ import yaml
 from ood_perception.errors import ConfigError
 
 from .backbones import Backbone, BackboneChoice, load_backbone
-from .classifier import (
-    Classifier,
-    ClassifierConfig,
-    fit_classifier,
-    load_classifier,
-    save_classifier,
-)
+from .classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
+from .classifier_training import fit_classifier
 from .condensation import CondensationSettings
 from .data import PictureList, joined, split_contiguous
 from .datasets import load_pictures

@@ -24,7 +24,8 @@ from ood_perception.engines.trt_graph import fused_model, write_model
 from ood_perception.engines.trt_module import load_tensorrt
 from ood_perception.engines.trt_options import BuildOptions
 from ood_perception.errors import OodPerceptionError
-from trainer.backbones import Architecture, build
+from trainer.architectures import Architecture
+from trainer.backbones import build
 from trainer.bench_models import named_backbone, random_pixood
 from trainer.export import head_to_onnx, save, to_onnx
 from trainer.heads.pixood_module import PixOODHead

@@ -14,13 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..artefacts import REPORT_FILE, artefact, key_of, write_json
-from ..classifier import (
-    Classifier,
-    evaluate_classifier,
-    fit_classifier,
-    load_classifier,
-    save_classifier,
-)
+from ..classifier import Classifier, evaluate_classifier, load_classifier, save_classifier
+from ..classifier_training import fit_classifier
 from ..config import digest
 from .base import HeadFacts, HeadStages
 from .pixood import GATED, MIN, PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
