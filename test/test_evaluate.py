@@ -18,12 +18,18 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.aupro import pool_regions, region_picture
 from ood_perception.evaluation.components import (
     SizeLimits,
     component_metrics,
     frame_components,
 )
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
+from ood_perception.evaluation.metrics import (
+    component_average_precision,
+    pixel_metrics,
+    pool,
+    scored_picture,
+)
 from ood_perception.evaluation.promise import count_alarms
 from ood_perception.geometry import to_camera, to_camera_nearest
 from ood_perception.pipeline import Pipeline
@@ -122,6 +128,26 @@ def test_the_numbers_are_those_of_the_exact_metrics(tiny_bundle, roads, evaluate
         assert got['missed'] == exact.missed
 
 
+@pytest.mark.parametrize('data', SETS)
+def test_every_object_weighs_the_same_in_the_component_averaged_precision(
+    tiny_bundle, roads, evaluated, data
+):
+    smallest = 10  # of the ObstacleTrack and of LostAndFound
+    whole, ground = [], []
+    for found, labels in detections(tiny_bundle, roads / data):
+        surprisal = to_camera(found.surprisal, found.geometry)
+        inside = to_camera_nearest(found.scored, found.geometry)
+        whole.append(region_picture(surprisal, labels, None, smallest))
+        ground.append(region_picture(surprisal, labels, inside, smallest))
+    regions = evaluated[1]['runs'][0]['sets'][data]['regions']
+    for region, got in regions.items():
+        exact = component_average_precision(pool_regions(ground if region == 'ground' else whole))
+        low, high = got['bounds']['component_average_precision']
+        assert low - 1e-12 <= exact <= high + 1e-12
+        assert got['component_average_precision'] == pytest.approx(exact, abs=2e-3)
+        assert len(got['intervals']['component_average_precision']) == 2
+
+
 @pytest.mark.parametrize('piece', [1 << 22, 500])
 def test_exact_means_exact(tiny_bundle, roads, tmp_path, monkeypatch, piece):
     """In one piece of the score axis, and in dozens."""
@@ -142,7 +168,7 @@ def test_exact_means_exact(tiny_bundle, roads, tmp_path, monkeypatch, piece):
 
 def test_a_track_gives_its_component_metrics(evaluated, tiny_bundle, roads):
     """Road obstacles have the size limits of the ObstacleTrack: 50 and 10 pixels."""
-    found = evaluated[1]['runs'][0]['sets']['road_obstacle_dev']['components']
+    found = evaluated[1]['runs'][0]['sets']['road_obstacle_dev']['regions']['road']['components']
     frames = []
     for detection, labels in detections(tiny_bundle, roads / 'road_obstacle_dev'):
         surprisal = to_camera(detection.surprisal, detection.geometry)
@@ -151,6 +177,24 @@ def test_a_track_gives_its_component_metrics(evaluated, tiny_bundle, roads):
     assert found['f1'] == component_metrics(frames).mean_f1
     assert found['true'] == 2
     assert 'component F1' in (evaluated[0] / 'index.html').read_text()
+
+
+def test_components_of_the_ground_leave_out_what_lies_outside(evaluated, tiny_bundle, roads):
+    region = evaluated[1]['runs'][0]['sets']['lost_and_found_dev']['regions']['ground']
+    frames = []
+    for detection, labels in detections(tiny_bundle, roads / 'lost_and_found_dev'):
+        surprisal = to_camera(detection.surprisal, detection.geometry)
+        inside = to_camera_nearest(detection.scored, detection.geometry)
+        mask = surprisal >= np.float32(region['components']['threshold'])
+        frames.append(
+            frame_components(
+                mask, np.where(inside, labels, 255).astype(np.uint8), SizeLimits(50, 10)
+            )
+        )
+        assert not inside.all()
+    expected = component_metrics(frames)
+    assert region['components']['f1'] == expected.mean_f1
+    assert region['components']['predicted'] == expected.predicted
 
 
 def test_objects_are_counted_by_size_and_place(evaluated):

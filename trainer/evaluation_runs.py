@@ -194,6 +194,7 @@ def _variant(settings: Settings, measured: Measured) -> str:
         'roi': settings.roi.mode,
         'in_distribution': list(settings.in_distribution),
         'kind': measured.kind,
+        'smallest': measured.smallest,
         'sea': [] if measured.sea is None else measured.sea.tolist(),
     }
     return run_key(facts)[:8]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.components import size_limits
 from ood_perception.evaluation.exact import exact_metrics
 from ood_perception.evaluation.loading import PictureTask
 from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
@@ -28,7 +29,7 @@ from ood_perception.evaluation.open_set_pass import open_set_group, open_set_tru
 from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.reports import plain
 from ood_perception.evaluation.results import skipped_record
-from ood_perception.evaluation.second_pass import component_summary, smiyc_group
+from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
@@ -90,7 +91,8 @@ def settings_of(
 def measured_set(data: EvaluationSet, pipeline: Pipeline, sea: SeaClasses) -> Measured:
     """Return how a set is measured; ConfigError where the bundle does not know its classes."""
     if data.kind in ANOMALY_KINDS:
-        return Measured(data.kind, data.roi == 'image')
+        smallest = size_limits(TRACKS[data.track]).true if data.track else 1
+        return Measured(data.kind, data.roi == 'image', smallest=smallest)
     manifest = pipeline.manifest
     names = tuple(spec.name for spec in manifest.classes)
     same = names == data.pictures.classes.names
@@ -214,11 +216,12 @@ def _second_pass(
 ) -> None:
     """Add what needs the labels again: a track's components, variants, exact pixel metrics."""
     regions, read = summary['regions'], picture_reader(data)
-    threshold = next(iter(regions.values()))['best_f1_threshold']
-    if data.track and threshold is not None:
-        summary['components'] = component_summary(
-            records, read, data.track, threshold, extras.seed
-        )
+    for region, record in regions.items() if data.track else ():
+        threshold = record['best_f1_threshold']
+        if threshold is not None:
+            record['components'] = component_summary(
+                records, read, data.track, threshold, extras.seed, region
+            )
     if 'smiyc' in extras.variants and data.kind == ANOMALY:
         summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
     for region, record in regions.items() if extras.exact else ():

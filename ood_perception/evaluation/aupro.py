@@ -42,32 +42,42 @@ class RegionPicture:
     components: int
 
 
-def region_picture(scores: Float32Array, labels: UInt8Array) -> RegionPicture:
+def region_picture(
+    scores: Float32Array, labels: UInt8Array, roi: BoolArray | None = None, smallest: int = 1
+) -> RegionPicture:
     """
     Split one picture by its true components.
 
     scores: float32 (H, W), no NaN where scored. labels: uint8 (H, W), 1 anomaly, 0 normal, others
-    ignored. Raises DataError for unequal shapes or NaN.
+    ignored. roi: bool (H, W), pixels that count, None = all; a component that is cut by it keeps
+    the weight of the part inside. smallest: see component_shares.
+    Raises DataError for unequal shapes or NaN.
     """
-    split = scored_picture(scores, labels)
+    split = scored_picture(scores, labels, roi)
     anomaly = labels == 1
-    shares, components = component_shares(anomaly)
+    shares, components = component_shares(anomaly, smallest)
     values = scores[anomaly].astype(np.float32)
+    if roi is not None:
+        inside = roi[anomaly]
+        values, shares = values[inside], shares[inside]
     order = np.argsort(values, kind='stable')
     return RegionPicture(values[order], shares[order], split.negatives, components)
 
 
-def component_shares(anomaly: BoolArray) -> tuple[Float64Array, int]:
+def component_shares(anomaly: BoolArray, smallest: int = 1) -> tuple[Float64Array, int]:
     """
     Return 1 / size of its 8-connected component for every anomaly pixel, and their number.
 
-    anomaly: bool (H, W). float64 (P,) in the order of anomaly.ravel().
+    anomaly: bool (H, W). smallest: components of fewer pixels weigh 0 and are not counted.
+    float64 (P,) in the order of anomaly.ravel().
     """
-    count, numbers, statistics, _ = cv2.connectedComponentsWithStats(
+    _, numbers, statistics, _ = cv2.connectedComponentsWithStats(
         anomaly.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
-    shares: Float64Array = 1.0 / statistics[numbers[anomaly], cv2.CC_STAT_AREA]
-    return shares, count - 1
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    weights = np.where(areas >= smallest, 1.0 / np.maximum(areas, 1), 0.0)
+    shares: Float64Array = weights[numbers[anomaly]]
+    return shares, int(np.count_nonzero(areas[1:] >= smallest))
 
 
 def pool_regions(pictures: Sequence[RegionPicture]) -> RegionPicture:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..types import BoolArray, Float32Array, UInt8Array
 from .bounds import BinnedMetrics, bounded_metrics
 from .curves import Curve
-from .histograms import Int64Array, PictureHistograms
+from .histograms import Float64Array, Int64Array, PictureHistograms
 from .streaming import bin_edges, score_bins
 
 BINS = 1 << 16
@@ -64,14 +64,38 @@ def label_counts(scores: Float32Array, labels: UInt8Array, inside: BoolArray) ->
     return np.bincount(chosen, minlength=4 * BINS).reshape(2, 2, BINS)
 
 
-def binned_metrics(positives: Int64Array, negatives: Int64Array, missed: int = 0) -> BinnedMetrics:
+def share_sums(
+    scores: Float32Array, anomaly: BoolArray, inside: BoolArray, shares: Float64Array
+) -> Float64Array:
+    """
+    Sum the weights of a picture's anomaly pixels by place and bin.
+
+    scores: float32 (H, W). anomaly, inside: bool (H, W). shares: float64 (P,), see
+    aupro.component_shares. Returns float64 (2, BINS): [inside or not, bin].
+    """
+    code = bin_of(np.ascontiguousarray(scores[anomaly]))
+    code |= inside[anomaly].astype(np.int32) << 16
+    sums: Float64Array = np.bincount(code, shares, minlength=2 * BINS).astype(np.float64)
+    return sums.reshape(2, BINS)
+
+
+def binned_metrics(
+    positives: Int64Array,
+    negatives: Int64Array,
+    missed: int = 0,
+    shares: Float64Array | None = None,
+) -> BinnedMetrics:
     """
     Return the metrics of counts int64 (BINS,), and what the order inside bins can change.
 
-    missed: anomaly pixels outside the region of interest. nan without positives; AUROC and FPR95
-    without negatives, too.
+    missed: anomaly pixels outside the region of interest. shares: float64 (BINS,), of share_sums,
+    None = no component-averaged AP. nan without positives; AUROC and FPR95 without negatives, too.
     """
-    return bounded_metrics(binned_curve(positives, negatives), missed)
+    curve = binned_curve(positives, negatives)
+    if shares is None:
+        return bounded_metrics(curve, missed)
+    held = np.flatnonzero(positives + negatives)[::-1]
+    return bounded_metrics(curve, missed, np.cumsum(shares[held]))
 
 
 def binned_curve(positives: Int64Array, negatives: Int64Array) -> Curve:
@@ -99,7 +123,11 @@ def coarse_starts(positives: Int64Array, negatives: Int64Array, bins: int = 2048
 
 
 def coarse_histograms(
-    positives: Int64Array, negatives: Int64Array, missed: Int64Array, starts: Int64Array
+    positives: Int64Array,
+    negatives: Int64Array,
+    missed: Int64Array,
+    starts: Int64Array,
+    shares: Float64Array | None = None,
 ) -> PictureHistograms:
     """Return per-picture counts (n, M) of coarse bins with their edges, for the bootstrap."""
-    return PictureHistograms(lower_edges()[starts], positives, negatives, missed)
+    return PictureHistograms(lower_edges()[starts], positives, negatives, missed, shares)

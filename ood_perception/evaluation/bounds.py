@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from .curves import Curve
-from .histograms import TRUE_POSITIVE_RATE, Float64Array, Int64Array
+from .histograms import TRUE_POSITIVE_RATE, Float64Array, Int64Array, component_precision
 
 
 class Bounded(NamedTuple):
@@ -49,13 +49,17 @@ class BinnedMetrics:
     positives: int
     negatives: int
     missed: int
+    component_average_precision: Bounded = UNDEFINED
 
 
-def bounded_metrics(curve: Curve, missed: int = 0) -> BinnedMetrics:
+def bounded_metrics(
+    curve: Curve, missed: int = 0, shares: Float64Array | None = None
+) -> BinnedMetrics:
     """
     Return the metrics of a curve whose points are the lower edges of bins.
 
-    missed: anomaly pixels outside the region of interest.
+    missed: anomaly pixels outside the region of interest. shares: float64 (K,), the cumulated
+    weights of the anomaly pixels at the curve's points, None = no component-averaged AP.
     """
     if curve.positives == 0:
         nothing = (UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
@@ -74,6 +78,7 @@ def bounded_metrics(curve: Curve, missed: int = 0) -> BinnedMetrics:
         positives=curve.positives,
         negatives=curve.negatives,
         missed=missed,
+        component_average_precision=UNDEFINED if shares is None else _components(curve, shares),
     )
 
 
@@ -96,6 +101,30 @@ def _average_precision(curve: Curve) -> Bounded:
     high = taken * (curve.found / np.maximum(curve.found + curve.alarms - wrong, 1))
     value = float(np.sum(taken * curve.precision)) / count
     return Bounded(value, float(np.sum(low)) / count, float(np.sum(high)) / count)
+
+
+def _components(curve: Curve, shares: Float64Array) -> Bounded:
+    """
+    Bound the component-averaged AP (histograms.component_precision) like AP.
+
+    An order inside a bin sums w_i f(T + S_i) with S_i the weights taken so far and
+    f(x) = x / (x + c), which rises: at least the integral of f over the bin,
+    p - c ln((T + p + c) / (T + c)).
+    """
+    if shares[-1] <= 0:
+        return UNDEFINED
+    found = shares * (curve.positives / shares[-1])
+    taken = np.diff(found, prepend=0.0)
+    before = found - taken + curve.alarms
+    with np.errstate(divide='ignore', invalid='ignore'):
+        lost = np.where(curve.alarms > 0, curve.alarms * np.log1p(taken / before), 0.0)
+        high = np.where(
+            taken > 0, taken * found / (found + curve.alarms - _steps(curve.alarms)), 0.0
+        )
+    count = np.array([float(curve.positives)])
+    value = component_precision(shares[None], curve.alarms[None].astype(np.float64), count)
+    low = float(np.sum(taken - lost)) / curve.positives
+    return Bounded(float(value[0]), low, float(np.sum(high)) / curve.positives)
 
 
 def _auroc(curve: Curve) -> Bounded:

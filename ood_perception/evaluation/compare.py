@@ -18,12 +18,12 @@ from .bootstrap import (
     resample_weights,
 )
 from .groups import GROUPS
-from .histograms import Int64Array
+from .histograms import Float64Array, Int64Array
 from .inspection import inspection_samples, inspection_values
 from .maritime import maritime_samples, maritime_values
 from .record import RecordSet, unpack_counts
 from .reports import interval_record, plain
-from .summary import picture_counts, region_counts
+from .summary import picture_counts, region_counts, region_shares
 
 LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in group.less_is_better)}
 
@@ -120,12 +120,13 @@ def compare_sets(
     ]
 
 
-def _pooled(records: RecordSet, region: str) -> tuple[Int64Array, Int64Array, int]:
-    """Return the pooled counts of a region; see region_counts."""
-    counts = np.zeros((2, 2, BINS), np.int64)
+def _pooled(records: RecordSet, region: str) -> tuple[Int64Array, Int64Array, int, Float64Array]:
+    """Return the pooled counts and weights of a region; see region_counts, region_shares."""
+    counts, shares = np.zeros((2, 2, BINS), np.int64), np.zeros(BINS)
     for arrays in records:
         counts += unpack_counts(arrays)
-    return region_counts(counts, region)
+        shares += region_shares(arrays, region)
+    return (*region_counts(counts, region), shares)
 
 
 def in_words(metric: str, row: JsonDict, first: str, second: str) -> str:

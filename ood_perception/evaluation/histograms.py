@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ class MetricSamples:
     fpr95: Float64Array
     auroc: Float64Array
     best_f1: Float64Array
+    component_average_precision: Float64Array
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,15 @@ class PictureHistograms:
     edges: float32 (M,), ascending, edges[0] = -inf.
     positives, negatives: int64 (n, M).
     missed: int64 (n,), anomaly pixels outside the region of interest.
+    shares: float64 (n, M), summed weights of the anomaly pixels (aupro.component_shares); without
+        them the component-averaged AP is nan.
     """
 
     edges: Float32Array
     positives: Int64Array
     negatives: Int64Array
     missed: Int64Array
+    shares: Float64Array | None = None
 
     def merged(self, other: PictureHistograms) -> PictureHistograms:
         """Return the pictures of both; both must have the same edges (else DataError)."""
@@ -60,13 +64,21 @@ class PictureHistograms:
             np.concatenate([self.positives, other.positives]),
             np.concatenate([self.negatives, other.negatives]),
             np.concatenate([self.missed, other.missed]),
+            None
+            if self.shares is None or other.shares is None
+            else np.concatenate([self.shares, other.shares]),
         )
 
     def metrics(self, weights: Float64Array) -> MetricSamples:
         """Return the metrics of R multisets; weights: float64 (R, n), picture multiplicities."""
         found = from_above(weights @ self.positives.astype(np.float64))
         alarms = from_above(weights @ self.negatives.astype(np.float64))
-        return curve_metrics(found, alarms, weights @ self.missed.astype(np.float64))
+        pixels = curve_metrics(found, alarms, weights @ self.missed.astype(np.float64))
+        if self.shares is None:
+            return pixels
+        shares = from_above(weights @ self.shares)
+        precision = component_precision(shares, alarms, found[:, -1])
+        return replace(pixels, component_average_precision=precision)
 
 
 def from_above(counts: Float64Array) -> Float64Array:
@@ -92,7 +104,29 @@ def curve_metrics(
     fpr95 = np.take_along_axis(fallout, first[:, None], axis=1)[:, 0]
     fpr95 = np.where(count[:, 0] > 0, fpr95, np.nan)
     best_f1 = np.where(count[:, 0] > 0, best_f1, np.nan)
-    return MetricSamples(average, with_missed, fpr95, auroc, best_f1)
+    undefined = np.full_like(average, np.nan)
+    return MetricSamples(average, with_missed, fpr95, auroc, best_f1, undefined)
+
+
+def component_precision(
+    shares: Float64Array, alarms: Float64Array, positives: Float64Array
+) -> Float64Array:
+    """
+    Return the component-averaged AP (R,) of curves from the highest threshold to the lowest.
+
+    AP with anomaly pixels that weigh 1 / size of their component, all weights scaled so that they
+    sum to the number of anomaly pixels: recall is the mean over components of the share that is
+    found, and the balance of anomalies and normal pixels stays.
+
+    shares, alarms: float (R, K), cumulated weights and normal pixels. positives: (R,), anomaly
+    pixels. nan where no component counts.
+    """
+    with np.errstate(divide='ignore', invalid='ignore'):
+        recall = shares / shares[:, -1:]
+        found = recall * positives[:, None]
+        precision = np.where(found > 0, found / (found + alarms), 0.0)
+    average: Float64Array = np.sum(np.diff(recall, axis=1, prepend=0.0) * precision, axis=1)
+    return average
 
 
 def picture_histograms(pictures: Sequence[ScoredPicture], bins: int = 16384) -> PictureHistograms:

@@ -14,34 +14,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ..inspection import image_surprisal
-from ..types import Detection, Float32Array, JsonDict, UInt8Array
-from .aupro import FPR_LIMIT, RegionHistograms, component_shares, image_auroc
-from .bins import BINS, bin_of, coarse_starts, lower_edges
+from ..types import Detection, JsonDict, UInt8Array
+from .aupro import FPR_LIMIT, RegionHistograms, image_auroc
+from .bins import BINS, coarse_starts, lower_edges
 from .bootstrap import RESAMPLES, resample_weights
 from .bounds import Bounded, bounded_aupro
 from .groups import group_record
 from .histograms import Float64Array, Int64Array
-from .record import Arrays, RecordSet, unpack_counts
+from .record import Arrays, RecordSet, unpack_counts, unpack_shares
 from .reports import plain
 
 
-def inspection_counts(
-    detection: Detection, surprisal: Float32Array, labels: UInt8Array, defective: bool
-) -> Arrays:
+def inspection_counts(detection: Detection, defective: bool) -> Arrays:
     """
-    Return what the metrics need of one picture.
+    Return what the metrics of products need of a picture beside what every set of anomalies has.
 
-    surprisal: float32 (H, W), of the detection at the picture's size. labels: uint8 (H, W), 1
-    defect, 0 normal, others ignored. defective: whether the picture shows a defect at all.
+    defective: whether the picture shows a defect at all.
     """
-    anomaly = labels == 1
-    shares, components = component_shares(anomaly)
-    sums = np.bincount(bin_of(surprisal[anomaly]), shares, minlength=BINS)
-    held = np.flatnonzero(sums)
     return {
-        'share_bins': held.astype(np.uint32),
-        'shares': sums[held],
-        'components': np.array(components),
         'picture_score': np.array(image_surprisal(detection.surprisal, detection.scored)),
         'defective': np.array(defective),
     }
@@ -79,8 +69,7 @@ def pool_product(records: RecordSet) -> Product:
 
 
 def _dense_shares(arrays: Arrays) -> Float64Array:
-    shares = np.zeros(BINS)
-    shares[arrays['share_bins']] = arrays['shares']
+    shares: Float64Array = unpack_shares(arrays).sum(axis=0)
     return shares
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from ..errors import DataError
 from ..geometry import camera_window, to_camera, to_camera_nearest
 from ..types import Detection, Float32Array, UInt8Array
-from .bins import label_counts
+from .aupro import component_shares
+from .bins import label_counts, share_sums
 from .breakdown import alarms_of, objects_of, places_of
 from .inspection import inspection_counts
 from .maritime import Segments, maritime_counts
-from .record import Arrays, pack_counts, pack_detection
+from .record import Arrays, pack_counts, pack_detection, pack_shares
 
 IGNORED = 255
 ANOMALY, INSPECTION, CLOSED_SET, MARITIME = 'anomaly', 'inspection', 'closed-set', 'maritime'
@@ -32,12 +33,15 @@ class Measured:
         apart, and false alarms are those inside it.
     classes: number of known classes whose promise is counted, 0 = none; the labels are their ids.
     sea: of MARITIME: uint8 (256,), the bundle's classes as those of lars.py (SeaClasses.table).
+    smallest: of sets of anomalies: true components of fewer pixels have no weight in the
+        component-averaged AP.
     """
 
     kind: str = ANOMALY
     whole: bool = True
     classes: int = 0
     sea: UInt8Array | None = None
+    smallest: int = 1
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -75,7 +79,7 @@ def measure(
         arrays |= _anomaly_counts(detection, surprisal, seen, measured)
         if measured.kind == INSPECTION:
             defective = bool((labels == 1).any())
-            arrays |= inspection_counts(detection, surprisal, seen, defective)
+            arrays |= inspection_counts(detection, defective)
     return arrays
 
 
@@ -86,8 +90,12 @@ def _anomaly_counts(
     scored = to_camera_nearest(detection.scored, detection.geometry)
     flagged = to_camera_nearest(detection.mask, detection.geometry)
     apart = 'ground' in measured.regions
+    anomaly = labels == 1
+    shares, components = component_shares(anomaly, measured.smallest)
     return {
         **pack_counts(label_counts(surprisal, labels, scored)),
+        **pack_shares(share_sums(surprisal, anomaly, scored, shares)),
+        'components': np.array(components),
         **alarms_of(detection, labels, 2, scored if apart else None),
         **objects_of(labels, flagged, scored),
         **places_of(labels, flagged, scored),

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .aupro import RegionPicture
 from .histograms import (
     TRUE_POSITIVE_RATE,
     Float64Array,
     Int64Array,
     MetricSamples,
     PictureHistograms,
+    component_precision,
+    from_above,
     picture_histograms,
 )
 from .pixels import ScoredPicture, pool, scored_picture
@@ -36,6 +39,7 @@ __all__ = [
     'PictureHistograms',
     'PixelMetrics',
     'ScoredPicture',
+    'component_average_precision',
     'picture_histograms',
     'pixel_metrics',
     'pool',
@@ -99,3 +103,19 @@ def pixel_metrics(pixels: ScoredPicture) -> PixelMetrics:
         best_f1=float(f1[best]),
         best_f1_threshold=float(scores[best]),
     )
+
+
+def component_average_precision(pixels: RegionPicture) -> float:
+    """
+    Return the exact AP in which every true component weighs the same, whatever its size.
+
+    pixels: pooled pictures (aupro.region_picture, pool_regions). Definition: see
+    histograms.component_precision. nan where no component counts.
+    """
+    if pixels.components == 0 or not pixels.shares.any():
+        return float('nan')
+    scores, first = np.unique(pixels.positives, return_index=True)
+    shares = from_above(np.add.reduceat(pixels.shares, first)[None])
+    below = np.searchsorted(pixels.negatives, scores, 'left')[::-1]
+    alarms = (pixels.negatives.size - below).astype(np.float64)
+    return float(component_precision(shares, alarms[None], np.array([pixels.positives.size]))[0])

@@ -33,8 +33,9 @@ from .bins import BINS
 
 Arrays = dict[str, npt.NDArray[Any]]
 Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
 # Raise it when a record's content changes its meaning: older records are then made again.
-FORMAT = 2
+FORMAT = 3
 
 
 def pack_detection(detection: Detection) -> Arrays:
@@ -86,6 +87,20 @@ def unpack_counts(arrays: Mapping[str, npt.NDArray[Any]]) -> Int64Array:
     flat = np.zeros(4 * BINS, np.int64)
     flat[arrays['bins']] = arrays['counts']
     return flat.reshape(2, 2, BINS)
+
+
+def pack_shares(shares: Float64Array) -> Arrays:
+    """Return bins.share_sums, float64 (2, BINS), as what is not zero."""
+    flat = shares.ravel()
+    places = np.flatnonzero(flat)
+    return {'share_bins': places.astype(np.uint32), 'shares': flat[places]}
+
+
+def unpack_shares(arrays: Mapping[str, npt.NDArray[Any]]) -> Float64Array:
+    """Return float64 (2, BINS) of pack_shares."""
+    flat = np.zeros(2 * BINS)
+    flat[arrays['share_bins']] = arrays['shares']
+    return flat.reshape(2, BINS)
 
 
 def save_record(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

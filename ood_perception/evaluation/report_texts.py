@@ -149,6 +149,10 @@ WORDS = {
         'average precision: the mean share of right pixels among the flagged ones, over all '
         'thresholds; a guess gives the share of anomaly pixels in the set'
     ),
+    'component-averaged AP': (
+        'the same where every object weighs the same, so that a small one counts as much as a '
+        'large one; objects under the size limit of the benchmark do not count'
+    ),
     'FPR95': 'the share of normal pixels flagged when the threshold finds 95 % of the anomaly',
     'AUROC': (
         'the chance that an anomaly pixel looks stranger than a normal one; a guess gives 50'
@@ -156,7 +160,7 @@ WORDS = {
     'best F1': 'the best balance of found and right pixels that any one threshold gives',
     'component F1': (
         'the same for whole objects instead of pixels, as SegmentMeIfYouCan defines it; only '
-        'for sets whose benchmark states size limits'
+        'for sets with size limits'
     ),
     '95 % interval': (
         'pictures are drawn again 1000 times with repetition; the middle 95 % of the results'

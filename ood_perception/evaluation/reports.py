@@ -16,6 +16,7 @@ from .promise import PromiseRow
 TITLES = {
     'average_precision': 'AP',
     'average_precision_missed': 'AP, lost counted',
+    'component_average_precision': 'component-averaged AP',
     'fpr95': 'FPR95',
     'auroc': 'AUROC',
     'best_f1': 'best F1',

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..geometry import to_camera
+from ..geometry import to_camera, to_camera_nearest
 from ..types import Detection, Float32Array, Frame, JsonDict, UInt8Array
 from .bootstrap import RESAMPLES, percentile_interval, resample_weights
 from .components import (
+    FrameComponents,
     component_metrics,
     component_samples,
     frame_components,
@@ -24,7 +25,7 @@ from .components import (
     size_limits,
 )
 from .groups import group_record
-from .measure import seen_labels
+from .measure import IGNORED, seen_labels
 from .pixels import scored_picture
 from .record import RecordSet, unpack_detection
 from .reports import interval_record, plain
@@ -46,21 +47,42 @@ def replay(records: RecordSet, read: ReadPicture) -> Iterator[tuple[Detection, U
         yield detection, seen_labels(detection, labels)
 
 
-def component_summary(
-    records: RecordSet, read: ReadPicture, track: str, threshold: float, seed: int = 0
-) -> JsonDict:
+def component_frames(
+    records: RecordSet, read: ReadPicture, track: str, threshold: float, region: str = 'image'
+) -> list[FrameComponents]:
     """
-    Return the benchmark's component metrics at a threshold on the surprisal (best F1 of the set).
+    Return the components of every picture at a threshold on the surprisal.
 
-    track: a key of TRACKS. The mask is surprisal >= threshold: the threshold is a bin edge, which
-    the benchmark's strict comparison would not change but for pixels that equal it.
+    track: a key of TRACKS, whose size limits hold. region: of Measured.regions; pixels outside the
+    ground are ignored, true ones, too. The mask is surprisal >= threshold: the threshold is a bin
+    edge, which the benchmark's strict comparison would not change but for pixels that equal it.
     """
     limits = size_limits(TRACKS[track])
     frames = []
     for detection, labels in replay(records, read):
         surprisal = to_camera(detection.surprisal, detection.geometry)
         mask = predicted_mask(surprisal, threshold, strict=False)
+        if region == 'ground':
+            inside = to_camera_nearest(detection.scored, detection.geometry)
+            labels = np.where(inside, labels, np.uint8(IGNORED))
         frames.append(frame_components(mask, labels, limits))
+    return frames
+
+
+def component_summary(
+    records: RecordSet,
+    read: ReadPicture,
+    track: str,
+    threshold: float,
+    seed: int = 0,
+    region: str = 'image',
+) -> JsonDict:
+    """
+    Return the benchmark's component metrics at a threshold (best F1 of the set in the region).
+
+    track, threshold, region: see component_frames.
+    """
+    frames = component_frames(records, read, track, threshold, region)
     metrics = component_metrics(frames)
     samples = component_samples(frames, resample_weights(len(frames), RESAMPLES, seed))
     return {

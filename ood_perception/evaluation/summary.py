@@ -20,10 +20,11 @@ from .measure import CLOSED_SET, INSPECTION, Measured
 from .metrics import PictureHistograms
 from .plot_data import curve_points, score_histogram
 from .promise import POOLED, RATES, PictureAlarms, promise_rows
-from .record import Arrays, RecordSet, unpack_counts
+from .record import Arrays, RecordSet, unpack_counts, unpack_shares
 from .reports import interval_record, plain, promise_record
 
 Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
 
 
 def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:
@@ -38,11 +39,23 @@ def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Arr
     return both[1], both[0], 0
 
 
+def region_shares(arrays: Arrays, region: str) -> Float64Array:
+    """Return the weights of a picture's anomaly pixels in a region, float64 (BINS,)."""
+    shares = unpack_shares(arrays)
+    found: Float64Array = shares[1] if region == 'ground' else shares.sum(axis=0)
+    return found
+
+
 @dataclass(frozen=True)
 class Pooled:
-    """The sums of a set: counts int64 (2, 2, BINS), and what is kept per picture."""
+    """
+    The sums of a set, and what is kept per picture.
+
+    counts: int64 (2, 2, BINS). shares: region -> float64 (BINS,).
+    """
 
     counts: Int64Array
+    shares: dict[str, Float64Array]
     flagged: Int64Array
     pixels: Int64Array
     objects: npt.NDArray[np.float64]
@@ -58,6 +71,7 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
     patch: side of a network patch in network pixels. flagged int64 (n, R, C), pixels (n, C).
     """
     counts = np.zeros((2, 2, BINS), np.int64)
+    shares = {region: np.zeros(BINS) for region in measured.regions}
     places = np.zeros((3, 2), np.int64)
     flagged, pixels, objects, areas, pictures = [], [], [], [], []
     for kept, arrays in zip(records.kept, records, strict=True):
@@ -67,6 +81,8 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
         if measured.regions:
             own = unpack_counts(arrays)
             counts += own
+            for region, sums in shares.items():
+                sums += region_shares(arrays, region)
             places += arrays['places']
             objects.append(arrays['objects'])
             scale = arrays['geometry'][4] * arrays['geometry'][5]
@@ -75,7 +91,7 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
         pictures.append(row)
     empty = np.zeros((0, 4))
     return Pooled(
-        *(counts, np.stack(flagged), np.stack(pixels)),
+        *(counts, shares, np.stack(flagged), np.stack(pixels)),
         *(np.concatenate([empty, *objects]), np.concatenate([empty[:, 0], *areas]), places),
         tuple(pictures),
     )
@@ -106,12 +122,14 @@ def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> Pictu
     """Return the coarse counts of every picture in a region; starts: see coarse_starts."""
     positives = np.empty((len(records), len(starts)), np.int64)
     negatives, missed = np.empty_like(positives), np.empty(len(records), np.int64)
+    shares = np.empty(positives.shape)
     for index, arrays in enumerate(records):
+        shares[index] = np.add.reduceat(region_shares(arrays, region), starts)
         found, alarms, lost = region_counts(unpack_counts(arrays), region)
         positives[index] = np.add.reduceat(found, starts)
         negatives[index] = np.add.reduceat(alarms, starts)
         missed[index] = lost
-    return coarse_histograms(positives, negatives, missed, starts)
+    return coarse_histograms(positives, negatives, missed, starts, shares)
 
 
 def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: int = 0) -> JsonDict:
@@ -123,7 +141,7 @@ def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: in
         starts = coarse_starts(positives, negatives)
         coarse = picture_counts(records, region, starts)
         regions[region] = {
-            **metric_record(binned_metrics(positives, negatives, missed)),
+            **metric_record(binned_metrics(positives, negatives, missed, pooled.shares[region])),
             'pictures': len(records),
             'intervals': {
                 name: interval_record(value)

@@ -38,12 +38,10 @@ def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[
     for run, region, record in metric_rows(document, data):
         cells = [percent(record[name], record['intervals'][name]) for name in metrics]
         rows.append([run, REGION_TITLES[region], *cells])
-    components = [run['sets'][data].get('components') for run in document['runs']]
+    components = [record.get('components') for _, _, record in metric_rows(document, data)]
     if any(components):
         header.append('component F1')
-        by_run = {run['name']: c for run, c in zip(document['runs'], components, strict=True)}
-        for row in rows:
-            found = by_run[row[0]]
+        for row, found in zip(rows, components, strict=True):
             row.append(percent(found['f1'], found['f1_interval']) if found else '-')
     return header, rows
 
