@@ -18,7 +18,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,8 @@ from tqdm import tqdm
 from ood_perception.errors import ConfigError
 
 from .artefacts import key_of
-from .data import PictureList, content_sha256
-from .datasets import open_set
-from .features import FeatureSet, View, extract, size_for
+from .data import content_sha256
+from .features import FeatureSet
 from .heads.knn import KnnConfig, KnnHead, parametric_score, upsampled_distance
 from .heads.knn_fit import LabelledFeatures, fit_knn
 from .heads.knn_search import head_slices, mean_distances, running_distances
@@ -42,6 +41,7 @@ from .heads.patch_logits import PatchLogits
 from .knn_latency import measure_latency
 from .knn_report import latency_text, write_report
 from .knn_rows import KnnRow, KnnTableConfig, load_knn_table
+from .knn_sets import DevSet, open_dev_set, set_features
 from .layers import Layer, layer_name
 from .results import ResultFolder
 from .scoring import picture_tokens, read_mask, scored_pictures, write_ground_masks
@@ -50,16 +50,6 @@ from .stages import Trainer
 LOG = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float32]
 Wanted = tuple[int, int]  # references (0 = all), k
-
-
-@dataclass
-class DevSet:
-    """A set of anomalies: its pictures, their longest side at the network, whether roads only."""
-
-    name: str
-    pictures: PictureList
-    longest: int
-    road: bool
 
 
 class KnnTable:
@@ -113,11 +103,7 @@ class KnnTable:
     def sets(self) -> list[DevSet]:
         """The sets that are asked for."""
         root = self.config.recipe.data_root().parent
-        opened = {name: open_set(name, root) for name in self.chosen}
-        return [
-            DevSet(name, data.pictures, self.config.sets[name], data.roi == 'road')
-            for name, data in opened.items()
-        ]
+        return [open_dev_set(name, root, self.config.sets[name]) for name in self.chosen]
 
     @cached_property
     def results(self) -> ResultFolder:
@@ -131,12 +117,7 @@ class KnnTable:
 
     def features(self, data: DevSet) -> FeatureSet:
         """Extract (or find) the features of a set, stretched to its longest side."""
-        trainer = self.trainer
-        height, width = data.pictures.read(0)[0].shape[:2]
-        size = size_for((height, width), data.longest, trainer.backbone.patch)
-        view = View(size, 'stretch', precision=trainer.recipe.view.precision)
-        folder = trainer.features_folder
-        return extract(data.pictures, trainer.backbone, self.layers, view, folder)
+        return set_features(self.trainer, data, self.layers)
 
     def regions(self, data: DevSet, features: FeatureSet) -> dict[str, Any]:
         """Return the regions of a set; the ground is the hull of the classifier's road."""

@@ -4,11 +4,14 @@
 All heads and baselines on sets of anomalies, in one table.
 
     trainer leaderboard config/train/leaderboard.yaml [--only NAME ...] [--seeds 42] [--latency]
+                        [--use NAME=FOLDER]
 
 Every bundle is built once, every picture scored once by the node's own pipeline: a run that was
 stopped goes on, and a run of a part is a part of the whole. The report shows what there is and
-names what is missing. --latency times the heads (on a quiet machine). Nothing is chosen on these
-sets.
+names what is missing; --use takes a bundle that its own recipe has trained already. --latency
+times the heads (on a quiet machine). Nothing is chosen on these sets.
+
+Exit status: 0 all done, 2 a mistake, 3 done, but rows could not be built: the report names them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.bundle.completion import complete
-from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
+from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
@@ -33,86 +36,55 @@ from ood_perception.pipeline import Settings
 from .artefacts import write_json
 from .engine_choice import EngineChoice
 from .evaluation_runs import RunResult, RunSpec, evaluate_runs
+from .leaderboard_bundles import LeaderboardBundles
 from .leaderboard_report import read_costs, write_report
-from .leaderboard_rows import LeaderboardConfig, LeaderboardRow, load_leaderboard
-from .table_bundles import BundleTable, build_bundles
+from .leaderboard_rows import LeaderboardConfig, load_leaderboard
+from .table_run import setting
 
 LOG = logging.getLogger(__name__)
 REPEATS = 5
+SOME_MISSING = 3
 
 
-class Leaderboard:
-    """A leaderboard at work; seeds: only these of each row, () = all."""
+def evaluate(
+    config: LeaderboardConfig, bundles: LeaderboardBundles, threads: int, progress: bool = True
+) -> dict[str, RunResult]:
+    """
+    Score every bundle that there is on every set; return the runs by name.
 
-    def __init__(
-        self,
-        config: LeaderboardConfig,
-        only: Sequence[str] = (),
-        seeds: Sequence[int] = (),
-        cache: Path | None = None,
-    ) -> None:
-        wrong = [name for name in only if name not in [row.name for row in config.rows]]
-        if wrong:
-            raise ConfigError(f'--only {wrong}: rows are {[row.name for row in config.rows]}')
-        self.config, self.cache = config, cache
-        self.only, self.seeds = tuple(only), tuple(seeds)
+    In float32, so that a row does not depend on which precision is fastest on this machine.
+    """
+    specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
+    if not specs:
+        raise ConfigError('no bundle of the table is there yet: run without --report-only')
+    root = Path(os.environ.get('OOD_DATA', '.'))
+    results = evaluate_runs(
+        specs, config.sets, root, config.folder / 'evaluation',
+        EngineChoice('openvino', 'f32', threads), RunOptions(1, 'fail', progress),
+    )  # fmt: skip
+    return {run.name: run for run in results.runs}
 
-    def asked(self, row: LeaderboardRow, seed: int) -> bool:
-        """Return whether a training is to be made."""
-        return (not self.only or row.name in self.only) and (
-            not self.seeds or seed in self.seeds or row.recipe is None
-        )
 
-    def place(self, row: LeaderboardRow, seed: int) -> Path:
-        """Return where a bundle is."""
-        if row.recipe is None:
-            return default_bundle_path()
-        return self.config.folder / 'bundles' / row.bundle_row(seed).folder / 'bundle'
-
-    def build(self, progress: bool = True) -> None:
-        """Build the bundles that are asked for."""
-        for row in self.config.rows:
-            seeds = [seed for _, seed in row.runs() if self.asked(row, seed)]
-            if row.recipe is not None and seeds:
-                rows = tuple(row.bundle_row(seed) for seed in seeds)
-                table = BundleTable(row.recipe, self.config.folder / 'bundles', rows)
-                build_bundles(table, (), progress, self.cache)
-
-    def evaluate(self, threads: int, progress: bool = True) -> dict[str, RunResult]:
-        """Score every bundle that there is on every set; return the runs by name."""
-        specs = [
-            RunSpec(name, str(self.place(row, seed)), Settings())
-            for row in self.config.rows
-            for name, seed in row.runs()
-            if (self.place(row, seed) / 'manifest.json').is_file()
-        ]
-        if not specs:
-            raise ConfigError('no bundle of the table is there yet: run without --report-only')
-        root = Path(os.environ.get('OOD_DATA', '.'))
-        results = evaluate_runs(
-            specs, self.config.sets, root, self.config.folder / 'evaluation',
-            EngineChoice('openvino', 'auto', threads), RunOptions(1, 'fail', progress),
-        )  # fmt: skip
-        return {run.name: run for run in results.runs}
-
-    def measure_costs(self, latency: bool, threads: int) -> None:
-        """Record each row's parameters, and with latency the time of its head, in costs.json."""
-        path = self.config.folder / 'costs.json'
-        costs = read_costs(path)
-        for row in self.config.rows:
-            _, seed = row.runs()[0]
-            place = self.place(row, seed)
-            if not (place / 'manifest.json').is_file():
-                continue
-            bundle = load_bundle(place)
-            known = costs.get(row.name, {})
-            if known.get('bundle') != bundle.sha256:
-                known = {'bundle': bundle.sha256, 'parameters': head_parameters(bundle)}
-            if latency:
-                LOG.info('time of %s', row.name)
-                known['head_ms'] = head_ms(complete(bundle), threads)
-            costs[row.name] = known
-        write_json(path, costs)
+def measure_costs(
+    config: LeaderboardConfig, bundles: LeaderboardBundles, latency: bool, threads: int
+) -> None:
+    """Record each row's parameters, and with latency the time of its head, in costs.json."""
+    path = config.folder / 'costs.json'
+    costs, there = read_costs(path), dict(bundles.there())
+    for row in config.rows:
+        places = [there[name] for name, _ in row.runs() if name in there]
+        if not places:
+            continue
+        bundle = load_bundle(places[0])
+        known = costs.get(row.name, {})
+        if known.get('bundle') != bundle.sha256:
+            known = {'bundle': bundle.sha256, 'parameters': head_parameters(bundle)}
+        if latency:
+            LOG.info('time of %s', row.name)
+            known |= {'head_ms': head_ms(complete(bundle), threads), 'setting': setting()}
+            known['setting'] |= {'threads': threads, 'runtime': 'OpenVINO f32'}
+        costs[row.name] = known
+    write_json(path, costs)
 
 
 def head_parameters(bundle: Bundle) -> int:
@@ -140,8 +112,8 @@ def head_ms(bundle: Bundle, threads: int) -> float:
     return float(np.median(times[1:]))
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run `trainer leaderboard`."""
+def main(arguments: Sequence[str]) -> int:
+    """Run `trainer leaderboard`; return the exit status."""
     parser = argparse.ArgumentParser(
         'trainer leaderboard',
         description=__doc__,
@@ -150,6 +122,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument('table', type=Path, help='YAML file, see config/train/leaderboard.yaml')
     parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows to build')
     parser.add_argument('--seeds', nargs='+', type=int, default=[], help='seeds to build')
+    parser.add_argument(
+        '--use',
+        action='append',
+        default=[],
+        metavar='ROW=FOLDER',
+        help="a finished bundle of a row (or of 'ROW, seed N') instead of a training",
+    )
     parser.add_argument('--report-only', action='store_true', help='build nothing')
     parser.add_argument('--latency', action='store_true', help='time the heads, too')
     parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
@@ -161,9 +140,11 @@ def main(arguments: Sequence[str]) -> None:
 
         torch.set_num_threads(options.threads)
     config = load_leaderboard(options.table)
-    board = Leaderboard(config, options.only, options.seeds, options.cache)
-    if not options.report_only:
-        board.build(not options.quiet)
-    runs = board.evaluate(options.threads, not options.quiet)
-    board.measure_costs(options.latency, options.threads)
-    print(f'table: {write_report(config, runs)}')
+    bundles = LeaderboardBundles(config, options.only, options.seeds, options.cache)
+    for entry in options.use:
+        bundles.take(entry)
+    reasons = {} if options.report_only else bundles.build(not options.quiet)
+    runs = evaluate(config, bundles, options.threads, not options.quiet)
+    measure_costs(config, bundles, options.latency, options.threads)
+    print(f'table: {write_report(config, runs, reasons, bundles.taken())}')
+    return SOME_MISSING if reasons else 0

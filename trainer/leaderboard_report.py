@@ -19,21 +19,27 @@ from ood_perception.evaluation.bootstrap import (
     percentile_interval,
     resample_weights,
 )
+from ood_perception.evaluation.components import component_samples
 from ood_perception.evaluation.record import RecordSet, unpack_counts
-from ood_perception.evaluation.reports import interval_record, markdown_table, percent, plain
+from ood_perception.evaluation.reports import interval_record, markdown_table, percent
+from ood_perception.evaluation.second_pass import component_frames
 from ood_perception.evaluation.summary import picture_counts, region_counts
 
 from .ablation_report import REGION_TITLES
 from .artefacts import write_json
 from .evaluation_runs import RunResult, SetRun
 from .leaderboard_rows import LeaderboardConfig
+from .measured_sets import picture_reader
 
 METRICS = {
     'average_precision': 'AP',
     'average_precision_missed': 'AP, lost counted',
     'fpr95': 'FPR95',
     'auroc': 'AUROC',
+    'component_average_precision': 'component-averaged AP',
+    'component_f1': 'component F1',
 }
+COMPONENT_F1 = 'component_f1'
 Samples = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
 
 
@@ -45,15 +51,16 @@ class Entry:
     """
 
     def __init__(self, seeds: Sequence[SetRun], region: str) -> None:
-        self.summaries = [run.summary['regions'][region] for run in seeds]
-        drawn = [_samples(run.records, region) for run in seeds]
+        records = [run.summary['regions'][region] for run in seeds]
+        self.values = {name: [_value(record, name) for record in records] for name in METRICS}
+        drawn = [_samples(run, region) for run in seeds]
         self.samples: Samples = {
             name: np.mean([one[name] for one in drawn], 0) for name in METRICS
         }
 
     def value(self, metric: str) -> dict[str, Any]:
         """Return mean over seeds, interval over pictures, and each seed's value."""
-        values = [summary[metric] for summary in self.summaries]
+        values = self.values[metric]
         known = [value for value in values if value is not None]
         mean = float(np.mean(known)) if known else None
         interval = interval_record(percentile_interval(self.samples[metric]))
@@ -64,21 +71,56 @@ class Entry:
         return percentile_interval(self.samples[metric] - other.samples[metric])
 
 
-def _samples(records: RecordSet, region: str) -> Samples:
+def _value(record: dict[str, Any], metric: str) -> float | None:
+    """Return a metric of a region's record; None where it is not defined."""
+    if metric == COMPONENT_F1:
+        components = record.get('components')
+        return components['f1'] if components else None
+    found: float | None = record[metric]
+    return found
+
+
+def _samples(run: SetRun, region: str) -> Samples:
     """Return every metric of every draw of pictures; the draws are the same for all rows."""
+    weights = resample_weights(len(run.records), RESAMPLES)
+    samples = _pixel_samples(run.records, region, weights)
+    samples[COMPONENT_F1] = np.full(RESAMPLES, np.nan)
+    components = run.summary['regions'][region].get('components')
+    if components:
+        read, track = picture_reader(run.data), components['track']
+        frames = component_frames(run.records, read, track, components['threshold'], region)
+        samples[COMPONENT_F1] = component_samples(frames, weights)['mean_f1']
+    return samples
+
+
+def _pixel_samples(
+    records: RecordSet, region: str, weights: np.ndarray[Any, np.dtype[np.float64]]
+) -> Samples:
     positives, negatives = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     for arrays in records:
         found, alarms, _ = region_counts(unpack_counts(arrays), region)
         positives, negatives = positives + found, negatives + alarms
     coarse = picture_counts(records, region, coarse_starts(positives, negatives))
-    return metric_samples(coarse, resample_weights(len(records), RESAMPLES))
+    return metric_samples(coarse, weights)
 
 
-def write_report(config: LeaderboardConfig, runs: Mapping[str, RunResult]) -> Path:
-    """Write leaderboard.json into the folder and the Markdown report; return the latter."""
+def write_report(
+    config: LeaderboardConfig,
+    runs: Mapping[str, RunResult],
+    reasons: Mapping[str, str] | None = None,
+    taken: Sequence[str] = (),
+) -> Path:
+    """
+    Write leaderboard.json into the folder and the Markdown report; return the latter.
+
+    reasons: run -> why it is missing, where that is known. taken: runs whose bundle was handed in.
+    """
     document: dict[str, Any] = {'costs': read_costs(config.folder / 'costs.json'), 'sets': {}}
     names = [(row.name, name) for row in config.rows for name, _ in row.runs()]
-    document['missing'] = [name for _, name in names if name not in runs]
+    reasons = reasons or {}
+    missing = [name for _, name in names if name not in runs]
+    document['missing'] = {name: reasons.get(name, '') for name in missing}
+    document['taken'] = [*taken]
     for data in config.sets:
         document['sets'][data] = _set_record(config, runs, data)
     write_json(config.folder / 'leaderboard.json', document)
@@ -90,7 +132,7 @@ def write_report(config: LeaderboardConfig, runs: Mapping[str, RunResult]) -> Pa
 def _set_record(
     config: LeaderboardConfig, runs: Mapping[str, RunResult], data: str
 ) -> dict[str, Any]:
-    """Return region -> row -> metric -> values, components, and the paired differences."""
+    """Return region -> row -> metric -> values, and the paired differences."""
     seeds = {
         row.name: [runs[name].sets[data] for name, _ in row.runs() if name in runs]
         for row in config.rows
@@ -106,7 +148,6 @@ def _set_record(
             | {'difference': _difference(entry, reference)}
             for name, entry in entries.items()
         }
-    record['components'] = {name: _components(found) for name, found in seeds.items()}
     return record
 
 
@@ -114,13 +155,6 @@ def _difference(entry: Entry, reference: Entry | None) -> list[float | None] | N
     if reference is None or entry is reference:
         return None
     return interval_record(entry.difference(reference))
-
-
-def _components(seeds: Sequence[SetRun]) -> dict[str, Any] | None:
-    """Return component F1 of the benchmark, mean over seeds; None where it is not defined."""
-    found = [run.summary.get('components') for run in seeds]
-    values = [one['f1'] for one in found if one and one['f1'] is not None]
-    return {'f1': plain(float(np.mean(values))), 'seeds': values} if values else None
 
 
 def read_costs(path: Path) -> dict[str, Any]:
@@ -133,35 +167,32 @@ def _parts(config: LeaderboardConfig, document: dict[str, Any]) -> list[str]:
     parts = [
         'Percent: the mean over seeds, with 95 % bootstrap intervals over pictures '
         f'({RESAMPLES} resamples). Differences in AP are paired, row minus '
-        f'{config.reference}; "-" where a head does not define a column.\n'
+        f'{config.reference}; "-" where a column is not defined. The backbone runs in float32.\n'
     ]
     if document['missing']:
-        missing = document['missing']
+        missing = [f'{n} ({why})' if why else n for n, why in document['missing'].items()]
         parts.append(f'Not run yet ({len(missing)}): {"; ".join(missing)}.\n')
+    if document['taken']:
+        parts.append(f'Bundles trained by their own commands: {"; ".join(document["taken"])}.\n')
     for data, record in document['sets'].items():
         parts.append(f'### {data} ({record["pictures"]} pictures)\n')
         for region, rows in record['regions'].items():
-            parts += [f'{REGION_TITLES[region].capitalize()}:\n', _table(rows, record, region)]
+            parts += [f'{REGION_TITLES[region].capitalize()}:\n', _table(rows, region)]
     parts += ['### Cost of the head\n', _costs(config, document['costs'])]
     return parts
 
 
-def _table(rows: dict[str, Any], record: dict[str, Any], region: str) -> str:
+def _table(rows: dict[str, Any], region: str) -> str:
     metrics = [m for m in METRICS if region == 'ground' or m != 'average_precision_missed']
     lines = []
     for name, values in rows.items():
         cells = [percent(values[m]['mean'], values[m]['interval']) for m in metrics]
-        components = record['components'].get(name)
         spread = [v for v in values['average_precision']['seeds'] if v is not None]
-        lines.append(
-            [
-                *(name, *cells, percent(components['f1']) if components else '-'),
-                _difference_cell(values['difference']),
-                f'{percent(min(spread))} to {percent(max(spread))}' if len(spread) > 1 else '-',
-            ]
-        )
-    header = ['head', *(METRICS[m] for m in metrics), 'component F1', 'difference in AP']
-    return markdown_table([*header, 'AP of the seeds'], lines)
+        many = f', {percent(min(spread))} to {percent(max(spread))}' if len(spread) > 1 else ''
+        difference = _difference_cell(values['difference'])
+        lines.append([name, *cells, difference, f'{len(spread)}{many}'])
+    header = ['head', *(METRICS[m] for m in metrics), 'difference in AP']
+    return markdown_table([*header, 'seeds, their AP'], lines)
 
 
 def _difference_cell(interval: Sequence[float | None] | None) -> str:
@@ -172,6 +203,7 @@ def _difference_cell(interval: Sequence[float | None] | None) -> str:
 
 
 def _costs(config: LeaderboardConfig, costs: dict[str, Any]) -> str:
+    """Return parameters and time of every row; the sentence says on what the time was taken."""
     lines = [
         [
             row.name,
@@ -181,4 +213,15 @@ def _costs(config: LeaderboardConfig, costs: dict[str, Any]) -> str:
         for row in config.rows
         if row.name in costs
     ]
-    return markdown_table(['head', 'values in its graphs', 'ms a frame'], lines)
+    settings = {
+        f'{one["setting"]["runtime"]}, {one["setting"]["threads"]} threads, '
+        f'{one["setting"]["processor"]}'
+        for one in costs.values()
+        if 'setting' in one
+    }
+    text = (
+        'What comes behind the backbone: values in its graphs (weights, etalons, references, '
+        'tables) and milliseconds a frame of the input size'
+    )
+    text += f' ({"; ".join(sorted(settings))}).\n\n' if settings else '.\n\n'
+    return text + markdown_table(['head', 'parameters', 'ms a frame'], lines)
