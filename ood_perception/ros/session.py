@@ -17,7 +17,8 @@ from ood_perception.ros.diagnostics import InputSituation
 from ood_perception.ros.inputs import CameraInput
 from ood_perception.ros.messages import NANOSECONDS, stamp_ns
 from ood_perception.ros.model import Model
-from ood_perception.ros.outputs import INFOS, CameraOutputs, OutputOptions, vision_messages
+from ood_perception.ros.output_messages import OutputOptions
+from ood_perception.ros.outputs import INFOS, CameraOutputs, vision_messages
 from ood_perception.ros.places import Places
 from ood_perception.ros.qos import describe
 from ood_perception.ros.timing import FrameTimes, TimingWindow
