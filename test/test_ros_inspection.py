@@ -132,9 +132,9 @@ def test_image_score_judges_the_whole_picture(rig):
 
 
 def test_image_score_is_made_on_demand_only(rig, monkeypatch):
-    from ood_perception.ros import outputs
+    from ood_perception.ros import output_messages
 
-    monkeypatch.setattr(outputs, 'inspect', lambda *_: pytest.fail('the score was made'))
+    monkeypatch.setattr(output_messages, 'inspect', lambda *_: pytest.fail('the score was made'))
     rig = rig()
     mask = rig.listen('mask', Image)
     rig.send(rig.camera())
