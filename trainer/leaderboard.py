@@ -129,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
         metavar='ROW=FOLDER',
         help="a finished bundle of a row (or of 'ROW, seed N') instead of a training",
     )
+    parser.add_argument('--build-only', action='store_true', help='score nothing')
     parser.add_argument('--report-only', action='store_true', help='build nothing')
     parser.add_argument('--latency', action='store_true', help='time the heads, too')
     parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
@@ -144,6 +145,8 @@ def main(arguments: Sequence[str]) -> int:
     for entry in options.use:
         bundles.take(entry)
     reasons = {} if options.report_only else bundles.build(not options.quiet)
+    if options.build_only:
+        return SOME_MISSING if reasons else 0
     runs = evaluate(config, bundles, options.threads, not options.quiet)
     measure_costs(config, bundles, options.latency, options.threads)
     print(f'table: {write_report(config, runs, reasons, bundles.taken())}')
