@@ -14,7 +14,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 from paths import ROOT  # noqa: E402
-from test_trainer_uem_bundle import places, train  # noqa: E402
+from test_trainer_uem_bundle import RECIPE, places, train  # noqa: E402
 from tiny_backbones import tiny_backbone  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
@@ -22,9 +22,10 @@ from trainer.config import load_recipe  # noqa: E402
 from trainer.data import IGNORED  # noqa: E402
 from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View  # noqa: E402
-from trainer.mixes import OUTLIER, MixSettings, grouped  # noqa: E402
+from trainer.mixes import grouped  # noqa: E402
 from trainer.online import OnlineFeatures, OnlineMix, OnlineSettings, draw_crop  # noqa: E402
 from trainer.outliers import load_cutouts  # noqa: E402
+from trainer.pasting import OUTLIER, MixSettings  # noqa: E402
 from trainer.segmenter import SegmenterConfig  # noqa: E402
 from trainer.segmenter_training import fit_segmenter  # noqa: E402
 from trainer.stages import Trainer  # noqa: E402
@@ -181,3 +182,20 @@ def test_the_recipes_of_the_forms_differ_in_their_heads_alone():
 def test_an_impossible_device_is_refused():
     with pytest.raises(ConfigError, match=r"device 'tpu'.*auto, cpu, cuda"):
         OnlineSettings(device='tpu')
+
+
+def test_pictures_of_one_moment_calibrate_once(places, tmp_path):
+    changes = ['data.calibration=[train]', 'data.calibration_fraction=0', 'segmenter.online=true']
+    path = places / 'spaced.yaml'
+    text = RECIPE.replace('WEIGHTS', str(places / 'tiny.safetensors'))
+    path.write_text(text.replace('FORM', 'discriminative').replace('ROOT', str(places / 'data')))
+    plain = load_recipe(path, changes)
+    assert 'calibration_spacing' not in plain.portable()['data']
+    recipe = load_recipe(path, [*changes, 'data.calibration_spacing=3'])
+    assert recipe.sha256() != plain.sha256()
+    trainer = Trainer(recipe, tmp_path, cache=places / 'cache', progress=False)
+    every = Trainer(plain, tmp_path, cache=places / 'cache', progress=False)
+    features, whole = trainer.calibration_features, every.calibration_features
+    assert features.names == whole.names[::3]
+    assert features.key != whole.key
+    np.testing.assert_array_equal(features.tokens['tokens_3'][1], whole.tokens['tokens_3'][3])

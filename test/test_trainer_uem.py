@@ -29,7 +29,7 @@ from trainer.heads.uem import (  # noqa: E402
     save_uem,
     uem_loss,
 )
-from trainer.mixes import OUTLIER  # noqa: E402
+from trainer.pasting import OUTLIER  # noqa: E402
 from trainer.segmenter import (  # noqa: E402
     Segmenter,
     SegmenterConfig,

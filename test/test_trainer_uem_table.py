@@ -23,7 +23,7 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.evaluation.bootstrap import Interval  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.uem_report import mean_interval, verdict  # noqa: E402
+from trainer.uem_entries import mean_interval, verdict  # noqa: E402
 from trainer.uem_rows import load_uem_table  # noqa: E402
 from trainer.uem_scores import combined_scores  # noqa: E402
 
@@ -37,6 +37,8 @@ sliding: {window: [28, 42], stride: [14, 14]}
 trainings:
   - {name: D-D}
   - {name: G-G, segmenter: gmm, form: generative, combine: sum, class_norm: false}
+  - {name: "D-D, few", most: 2}
+changes: [uem.steps=10]
 """
 
 
@@ -115,8 +117,17 @@ def test_a_part_is_a_part_of_the_whole(root, monkeypatch):
     again = next(r for r in rows if (r['name'], r['score']) == ('D-D', 'llr'))
     assert again['average_precision']['seeds'][0] == row['average_precision']['seeds'][0]
     assert again['seeds'] == [1, 2]
-    assert len(rows) == 2 * 6  # two segmenters, two modules
+    assert len(rows) == 2 * 6 + 2  # two segmenters, three modules
+    few = next(r for r in rows if (r['name'], r['score']) == ('D-D, few', 'llr'))
+    assert few['average_precision']['seeds'] != again['average_precision']['seeds']
+    for values in whole['trainings'].values():
+        assert [look[0] for look in values['history']] == [10]
     assert len(whole['segmenters']) == 4
+    both = whole['closed_sets']
+    assert set(both) == {'linear-discriminative-train', 'gmm-generative-train'}
+    for values in both.values():
+        assert values['with'] == values['without'] > 0
+        assert values['different'] == 0
     against = {r['other'] for r in whole['sets']['road_obstacle_dev, road']['llr_beats']}
     assert against == {'ID (max-logit)', 'OOD', 'LLR of D-D'}
     text = (root / 'out' / 'uem_table.md').read_text()

@@ -28,9 +28,9 @@ from .heads.baselines import BaselineConfig
 from .heads.fusion import FusionConfig
 from .heads.knn import KnnConfig
 from .heads.uem import UemConfig
-from .mixes import MixSettings
 from .online import OnlineSettings
 from .outlier_sources import OutlierConfig
+from .pasting import MixSettings
 from .patches import PatchSettings
 from .segmenter import SegmenterConfig
 from .views import ViewSettings
@@ -65,6 +65,9 @@ class DataConfig:
         calibrates together with the splits in `calibration`. Of what is fitted on, the last
         selection_fraction of every sequence only chooses the classifier's best epoch; sequences
         of one picture are fitted on. calibration_fraction 0: only the splits in `calibration`.
+    calibration_spacing: pictures of one sequence calibrate only where they are so many frames
+        apart, by the numbers that end their names; 0 = all. A stretch that was labelled frame by
+        frame would else outweigh the drives that were labelled once a second.
     description, licence: sentences for the model card.
     """
 
@@ -73,6 +76,7 @@ class DataConfig:
     train: str = 'train'
     calibration: tuple[str, ...] = ('val',)
     calibration_fraction: float = 0.25
+    calibration_spacing: int = 0
     selection_fraction: float = 0.1
     description: str = ''
     licence: str = ''
@@ -195,6 +199,8 @@ class Recipe:
             del values[section]
         if not self.finetuning.epochs:
             del values['finetuning']
+        if not self.data.calibration_spacing:  # recipes from before there was such a thing
+            del values['data']['calibration_spacing']
         weights = Path(self.backbone.weights)
         if weights.suffix in ('.safetensors', '.onnx'):
             values['backbone']['weights'] = weights.name

@@ -43,9 +43,11 @@ class MapUpsampler:
         """Return (B, rows, columns, C) of (B, f gh, f gw, C), from pixel (row, column) on."""
         rows, columns = self.rows[row :: self.step], self.columns[column :: self.step]
         rows, columns = rows.to(maps.device), columns.to(maps.device)
-        batch, _, width, channels = maps.shape
-        tall = torch.matmul(rows, maps.reshape(batch, -1, width * channels))
-        return torch.matmul(columns, tall.reshape(batch, len(rows), width, channels))
+        batch, high, wide, channels = maps.shape
+        # channels first: two products of large matrices, not thousands of narrow ones
+        broad = maps.permute(0, 3, 1, 2).reshape(-1, wide) @ columns.T
+        full = torch.matmul(rows, broad.reshape(batch * channels, high, len(columns)))
+        return full.reshape(batch, channels, len(rows), len(columns)).permute(0, 2, 3, 1)
 
 
 def cell_labels(labels: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArray[np.uint8]:

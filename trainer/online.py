@@ -27,8 +27,9 @@ from ood_perception.errors import ConfigError
 from .backbones import Backbone
 from .data import IGNORED, PictureList, content_sha256
 from .features import FeatureSet, View, forward_tokens
-from .mixes import MixSettings, marks_of, mix_objects
+from .mixes import marks_of
 from .outliers import Cutout
+from .pasting import MixSettings, mix_objects
 from .views import ViewSettings, recoloured
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -22,7 +22,6 @@ from torch.nn import functional
 from .classifier import iou_of
 from .data import IGNORED
 from .features import FeatureSet
-from .fpn import UPSAMPLING
 from .gmm import CONTRAST_WEIGHT, GmmHead
 from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .online import OnlineFeatures, device_of, drawn, token_width
@@ -47,14 +46,16 @@ def fit_segmenter(
     config: SegmenterConfig,
     checkpoint: Path | None = None,
     progress: bool = True,
+    model: Segmenter | None = None,
 ) -> SegmenterTraining:
     """
     Train on cached or freshly drawn tokens; keep the state with the best mean IoU on `select`.
 
+    model: to train instead of a new segmenter; anything with its layers, feature and classifier.
     checkpoint: a file to resume from, written at every look. The same seed gives the same
     segmenter on one machine, resumed or not.
     """
-    run = _Run(train, layers, classes, config)
+    run = _Run(train, layers, classes, config, model)
 
     def look() -> float:
         return float(np.nanmean(confusion_iou(run.model, select, step=2)))
@@ -74,7 +75,8 @@ def confusion_iou(
     model.eval()
     count = model.classes
     confusion = np.zeros((count, count), np.int64)
-    upsampler, device = MapUpsampler(features, UPSAMPLING, step), next(model.parameters()).device
+    upsampler = MapUpsampler(features, model.upsampling, step)
+    device = next(model.parameters()).device
     for index in range(len(features.names)):
         logits = model(*tokens_of(features, model.layers, [index], device))
         truth = np.asarray(features.labels[index])[::step, ::step]
@@ -94,16 +96,17 @@ class _Run(TrainingRun):
         layers: Sequence[str],
         classes: int,
         config: SegmenterConfig,
+        model: Segmenter | None = None,
     ) -> None:
         self.train, self.config = train, config
         self.device, dim = device_of(train), token_width(train, layers[0])
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.model = Segmenter(layers, dim, classes, config)
+            self.model = model or Segmenter(layers, dim, classes, config)
         # a fifth faster on a CPU
         self.model.to(device=self.device, memory_format=torch.channels_last)
         super().__init__(self.model, len(train.names), config, config.weight_decay)
-        self.upsampler = MapUpsampler(train, UPSAMPLING, config.pixel_step)
+        self.upsampler = MapUpsampler(train, self.model.upsampling, config.pixel_step)
 
     def head(self) -> torch.nn.Module:
         """Return the classifier."""
@@ -119,9 +122,10 @@ class _Run(TrainingRun):
             feature = self.model.feature(*tokens)
         logits = self.model.classifier(feature.float())
         labels = np.stack([batch.labels[i] for i in places])
-        target = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()
+        target = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64))
         target = target.to(self.device)
-        pixels = self.upsampler(logits, row, column).flatten(0, 2)
+        # as the upsampler lays them out: classes before rows and columns
+        pixels = self.upsampler(logits, row, column).permute(0, 3, 1, 2)
         total = functional.cross_entropy(pixels, target, ignore_index=IGNORED, reduction='sum')
         loss = total / max(int((target != IGNORED).sum()), 1)
         if isinstance(self.model.classifier, GmmHead):

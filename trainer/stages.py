@@ -37,6 +37,7 @@ from .heads.base import HeadModule, HeadStages
 from .layers import Layer
 from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
 from .set_calibration import sample_held_out
+from .spacing import spaced_places
 
 LOG = logging.getLogger(__name__)
 
@@ -146,7 +147,14 @@ class Trainer:
         place, splits = self.split[2], [self.features(s, layers) for s in data.calibration]
         # where nothing of the training split is held out, its tokens may never be needed
         held_out = [self.features(data.train, layers).subset(place)] if place else []
-        return joined([*held_out, *splits])
+        features = joined([*held_out, *splits])
+        if not data.calibration_spacing:
+            return features
+        root = self.recipe.data_root()
+        lists = [load_pictures(data.layout, root, split).sequences for split in data.calibration]
+        mine = [self.train_pictures.sequences[i] for i in place]
+        sequences = [*mine, *(name for part in lists for name in part)]
+        return features.subset(spaced_places(features.names, sequences, data.calibration_spacing))
 
     @cached_property
     def stages(self) -> HeadStages:

@@ -14,6 +14,7 @@ from typing import Any
 from ood_perception.errors import ConfigError
 
 from .config import Recipe, load_recipe
+from .outlier_sources import OutlierConfig
 from .sliding import SlidingSettings
 from .workbench import read_yaml
 
@@ -29,7 +30,8 @@ class Training:
 
     segmenter: its head, 'linear' or 'gmm'. form: of the module's head.
     combine, class_norm: of a generative module, see GmmSettings.
-    exclude, most: of its outliers, see OutlierConfig.
+    exclude, most: of its outliers, see OutlierConfig: of the mixes that all trainings share, those
+        that hold no other object are trained on. Which checkpoint is kept is chosen on all.
     """
 
     name: str
@@ -46,9 +48,14 @@ class Training:
         return replace(
             base,
             segmenter=replace(base.segmenter, head=self.segmenter),
-            outliers=replace(base.outliers, exclude=self.exclude, most=self.most),
             uem=replace(base.uem, form=self.form, gmm=mixture),
         )
+
+    def fewer(self, base: Recipe) -> OutlierConfig | None:
+        """Return which of the objects it trains with, None for all."""
+        if not self.exclude and not self.most:
+            return None
+        return replace(base.outliers, exclude=self.exclude, most=self.most)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ class UemTableConfig:
     """
     A table.
 
-    recipe: data, backbone, view and schedules of every training. folder: everything that is made.
+    recipe: data, backbone, view and schedules of every training, read with `changes` such as
+        'uem.steps=250'. folder: everything that is made.
     report: the Markdown file. sets: anomaly set -> longest side of its pictures at the network.
     seeds: of the trainings. pixel_step: every s-th row and column of the labels is measured.
     bundles: name -> bundle shown beside, '' = the shipped one.
@@ -102,7 +110,7 @@ def load_uem_table(path: Path) -> UemTableConfig:
     Raises ConfigError naming the file and the unknown or missing key.
     """
     values = read_yaml(path)
-    known = {item.name for item in fields(UemTableConfig)}
+    known = {item.name for item in fields(UemTableConfig)} | {'changes'}
     wrong = sorted(set(values) - known)
     missing = sorted({'recipe', 'folder', 'sets', 'trainings'} - set(values))
     if wrong or missing:
@@ -114,7 +122,7 @@ def load_uem_table(path: Path) -> UemTableConfig:
         raise ConfigError(f'{path}: trainings need names of their own, has {names}')
     sliding = {k: tuple(v) for k, v in values.get('sliding', {}).items()}
     return UemTableConfig(
-        recipe=load_recipe(path.parent / values['recipe']),
+        recipe=load_recipe(path.parent / values['recipe'], values.get('changes', [])),
         folder=folder,
         report=Path(values.get('report', folder / 'uem_table.md')),
         sets=dict(values['sets']),

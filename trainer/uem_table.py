@@ -22,20 +22,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ood_perception.errors import ConfigError
 
-from .artefacts import key_of, write_json
+from .artefacts import key_of
 from .data import content_sha256
 from .heads.uem import Uem
 from .heads.uem_stages import UemStages
 from .results import ResultFolder
 from .segmenter import Segmenter
-from .segmenter_training import confusion_iou
 from .stages import Trainer
 from .uem_bundles import bundle_maps
+from .uem_closed_set import measure_closed_set, measure_segmenter, measured
 from .uem_report import write_report
 from .uem_rows import OWN_SCORES, SCORES, ScoreRow, Training, UemTableConfig, load_uem_table
 from .uem_scores import PictureMaps, sliding_scores, whole_maps
@@ -87,7 +86,8 @@ class UemTable:
             training.recipe(self.config.recipe), folder / 'trainings' / f'{slug}-{seed}',
             cache=self.cache,
         )  # fmt: skip
-        return UemStages(trainer, folder / 'segmenters' / f'{training.segmenter}-{seed}', seed)
+        shared = folder / 'segmenters' / f'{training.segmenter}-{seed}'
+        return UemStages(trainer, shared, seed, training.fewer(self.config.recipe))
 
     @cached_property
     def reference(self) -> UemStages:
@@ -123,6 +123,7 @@ class UemTable:
         module, segmenter = stages.fit(), stages.segmenter()
         rows = self.rows(training, seed)
         self._closed_set(stages, segmenter)
+        self._both_closed_sets(training, seed, segmenter, module)
         for data in self.data.sets:
             missing = [row for row in rows if self.results.load(row, data.name) is None]
             if missing:
@@ -176,16 +177,26 @@ class UemTable:
 
     def _closed_set(self, stages: UemStages, segmenter: Segmenter) -> None:
         """Measure a segmenter's IoU on a labelled split, once."""
-        split = self.part.closed_set
-        place = stages.segmenter_folder
-        path = place.with_name(f'{place.name}-{split}.json')
-        if not split or (path.is_file() and _same(path, key_of(place))):
+        split, place = self.part.closed_set, stages.segmenter_folder
+        path, key = place.with_name(f'{place.name}-{split}.json'), key_of(place)
+        if split and not measured(path, key):
+            trainer = stages.trainer
+            facts = {'key': key, 'split': split}
+            measure_segmenter(path, segmenter, trainer.features(split), trainer.class_names, facts)
+
+    def _both_closed_sets(
+        self, training: Training, seed: int, segmenter: Segmenter, module: Uem
+    ) -> None:
+        """Measure the IoU with and without the module, once for each pair of heads."""
+        split, stages = self.part.closed_set, self.stages(training, seed)
+        name = f'{training.segmenter}-{training.form}-{split}'
+        path = self.config.folder / 'closed_set' / f'{name}.json'
+        key = key_of(stages.segmenter_folder)
+        if not split or seed != self.config.seeds[0] or measured(path, key):
             return
-        iou = confusion_iou(segmenter, stages.trainer.features(split))
-        classes = dict(zip(stages.trainer.class_names, iou.tolist(), strict=True))
-        mean = float(np.nanmean(iou))
-        LOG.info('%s: mean IoU on %s %.4f', place.name, split, mean)
-        write_json(path, {'key': key_of(place), 'split': split, 'mean': mean, 'classes': classes})
+        features, names = stages.trainer.features(split), stages.trainer.class_names
+        facts = {'key': key, 'split': split, 'seed': seed, 'training': training.name}
+        measure_closed_set(path, segmenter, module, features, names, facts)
 
 
 def bundle_row(name: str, place: str) -> tuple[ScoreRow, Any]:
@@ -195,10 +206,6 @@ def bundle_row(name: str, place: str) -> tuple[ScoreRow, Any]:
 
     bundle = complete(load_bundle(place or default_bundle_path()))
     return ScoreRow(name, 'surprisal', bundle.sha256), bundle
-
-
-def _same(path: Path, key: str) -> bool:
-    return bool(json.loads(path.read_text())['key'] == key)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -24,8 +24,8 @@ from .fpn import UPSAMPLING
 from .gmm import GmmHead
 from .heads.uem import Uem, UemConfig, contrast_loss, log_likelihood_ratio, uem_loss
 from .label_maps import MapUpsampler, cell_labels, tokens_of
-from .mixes import OUTLIER
 from .online import OnlineFeatures, device_of, drawn, token_width
+from .pasting import OUTLIER
 from .segmenter import Segmenter
 from .training_run import TrainingRun
 
