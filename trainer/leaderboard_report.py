@@ -164,21 +164,31 @@ def read_costs(path: Path) -> dict[str, Any]:
 
 
 def _parts(config: LeaderboardConfig, document: dict[str, Any]) -> list[str]:
+    parts = _introduction(config, document)
+    for data, record in document['sets'].items():
+        parts.append(f'### {data} ({record["pictures"]} pictures)\n')
+        for region, rows in record['regions'].items():
+            parts += [f'{REGION_TITLES[region].capitalize()}:\n', _table(rows, region)]
+    parts += ['### Cost of the head\n', _costs(config, document['costs'])]
+    return parts
+
+
+def _introduction(config: LeaderboardConfig, document: dict[str, Any]) -> list[str]:
+    """Return the title, the command, how to read the tables, and what is missing."""
     parts = [
+        '# All heads and baselines\n',
+        f'Made by `python -m trainer leaderboard {config.source}`. What differs from the papers, '
+        'head by head: [heads.md](heads.md). The columns: [metrics.md](metrics.md) and '
+        '[report.md](report.md).\n',
         'Percent: the mean over seeds, with 95 % bootstrap intervals over pictures '
         f'({RESAMPLES} resamples). Differences in AP are paired, row minus '
-        f'{config.reference}; "-" where a column is not defined. The backbone runs in float32.\n'
+        f'{config.reference}; "-" where a column is not defined. The backbone runs in float32.\n',
     ]
     if document['missing']:
         missing = [f'{n} ({why})' if why else n for n, why in document['missing'].items()]
         parts.append(f'Not run yet ({len(missing)}): {"; ".join(missing)}.\n')
     if document['taken']:
         parts.append(f'Bundles trained by their own commands: {"; ".join(document["taken"])}.\n')
-    for data, record in document['sets'].items():
-        parts.append(f'### {data} ({record["pictures"]} pictures)\n')
-        for region, rows in record['regions'].items():
-            parts += [f'{REGION_TITLES[region].capitalize()}:\n', _table(rows, region)]
-    parts += ['### Cost of the head\n', _costs(config, document['costs'])]
     return parts
 
 

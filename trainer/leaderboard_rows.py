@@ -44,7 +44,7 @@ class LeaderboardConfig:
     A leaderboard.
 
     folder: bundles and records. report: the Markdown file. sets: as `trainer evaluate --data`
-    knows them. reference: name of the row that others are compared with.
+    knows them. reference: name of the row that others are compared with. source: the YAML file.
     """
 
     folder: Path
@@ -52,6 +52,7 @@ class LeaderboardConfig:
     sets: tuple[str, ...]
     rows: tuple[LeaderboardRow, ...]
     reference: str
+    source: Path = Path('leaderboard.yaml')
 
 
 def load_leaderboard(path: Path) -> LeaderboardConfig:
@@ -61,7 +62,7 @@ def load_leaderboard(path: Path) -> LeaderboardConfig:
     Raises ConfigError naming the file and the unknown or missing key.
     """
     values = read_yaml(path)
-    known = {item.name for item in fields(LeaderboardConfig)} | {'seeds'}
+    known = {item.name for item in fields(LeaderboardConfig)} - {'source'} | {'seeds'}
     wrong, missing = sorted(set(values) - known), sorted({'folder', 'sets', 'rows'} - set(values))
     if wrong or missing:
         raise ConfigError(f'{path}: unknown {wrong}, missing {missing}; known are {sorted(known)}')
@@ -73,7 +74,7 @@ def load_leaderboard(path: Path) -> LeaderboardConfig:
         raise ConfigError(f'{path}: rows need names of their own and a reference, has {names}')
     folder = Path(values['folder'])
     report = Path(values.get('report', folder / 'leaderboard.md'))
-    return LeaderboardConfig(folder, report, tuple(values['sets']), rows, reference)
+    return LeaderboardConfig(folder, report, tuple(values['sets']), rows, reference, path)
 
 
 def _row(entry: Any, seeds: tuple[int, ...], path: Path) -> LeaderboardRow:
