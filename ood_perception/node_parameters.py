@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ood_perception.engines.base import MODES
 from ood_perception.errors import ConfigError
 from ood_perception.polygons import parse_polygons
 from ood_perception.roi import RoiSettings
@@ -21,6 +22,7 @@ from ood_perception.settings import Settings
 from ood_perception.tracking import Persistence
 
 Values = Mapping[str, Any]
+PINNING = {'auto': None, 'always': True, 'never': False}  # of pin_threads, see EngineOptions
 # The parameters that decide what a frame gives, with the node's defaults.
 DEFAULTS: dict[str, Any] = {
     'bundle': '',
@@ -28,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
     'engine': 'auto',
     'precision': 'auto',
     'threads': 0,
+    'engine_mode': MODES[0],
+    'pin_threads': 'auto',
     'head': '',
     'false_alarm_rate': 0.01,
     'hysteresis_rate': 0.0,

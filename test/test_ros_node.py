@@ -169,6 +169,11 @@ def test_cameras_that_wait_together_share_a_batch_and_one_engine(rig):
         assert array(heard[name][-1]).shape == sizes[name]
 
 
+def test_mode_and_pinning_of_the_threads_reach_the_engine(rig):
+    engine = rig(engine_mode='throughput', pin_threads='never').engine
+    assert (engine.options.mode, engine.options.pin_threads) == ('throughput', False)
+
+
 def test_dropped_frames_are_counted_and_the_newest_survives(rig):
     rig = rig()
     mask = rig.listen('mask', Image)

@@ -20,7 +20,7 @@ from ood_perception.errors import (
     EngineError,
     OodPerceptionError,
 )
-from ood_perception.node_parameters import Values, settings_from
+from ood_perception.node_parameters import PINNING, Values, settings_from
 from ood_perception.pipeline import Pipeline
 from ood_perception.ros.diagnostics import EngineSituation
 from ood_perception.settings import Settings, chosen_classes
@@ -52,6 +52,8 @@ class Model:
             threads=values['threads'],
             head=values['head'],
             max_batch=max(len(values['cameras']), 1),
+            mode=values['engine_mode'],
+            pin_threads=PINNING[values['pin_threads']],
             build=values['on_missing_engine'] == 'compile',
         )
         self._may_fall_back = values['on_missing_engine'] == 'fallback_cpu'

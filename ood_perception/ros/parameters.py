@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ood_perception.engines.base import MODES
 from ood_perception.errors import ConfigError
-from ood_perception.node_parameters import persistence_from, strings
+from ood_perception.node_parameters import PINNING, persistence_from, strings
 from ood_perception.open_set import OUTSIDE as OPEN_SET_OUTSIDE
 from ood_perception.polygons import parse_polygons
 from ood_perception.roi import MODES as ROI_MODES
@@ -64,9 +65,13 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('on_missing_engine', 'compile', 'When a GPU engine is not in the cache or cannot be '
          'used: compile builds it now (may take minutes), error refuses to configure, '
          'fallback_cpu goes on with the CPU engine and warns', choices=MISSING_ENGINE),
-    Spec('precision', 'auto', 'Precision of the backbone: auto, f32, bf16, with tensorrt fp16, '
-         'too; heads stay float32'),
+    Spec('precision', 'auto', 'Precision of the backbone: auto, f32, bf16, int8, with tensorrt '
+         'fp16, too; heads stay float32'),
     Spec('threads', 0, 'CPU threads of the engine, 0: all', low=0, high=1024),
+    Spec('engine_mode', 'latency', 'CPU engines. latency: all threads on one picture; throughput: '
+         'one thread for each picture of several cameras', choices=MODES),
+    Spec('pin_threads', 'auto', 'Whether threads of a CPU engine stay on their cores, auto: as '
+         'the runtime does', choices=tuple(PINNING)),
     Spec('head', '', 'Head of the bundle, empty: its first'),
     Spec('cameras', NO_STRINGS, 'Names of the cameras, one empty name: a single unnamed camera',
          check=_cameras),

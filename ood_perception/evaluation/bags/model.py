@@ -14,11 +14,16 @@ from ...bundle.store import Bundle, default_bundle_path, load_bundle
 from ...engines import create_engine
 from ...engines.base import Engine, EngineOptions
 from ...errors import ConfigError
-from ...node_parameters import DEFAULTS, persistence_from, settings_from
+from ...node_parameters import DEFAULTS, PINNING, persistence_from, settings_from
 from ...pipeline import Pipeline
 from ...settings import Settings, chosen_classes
 from ...tracking import Persistence
 from ...types import JsonDict
+
+# what the bundle and the engine say of themselves, or what changes no result
+_OF_ENGINE = (
+    'bundle', 'weights', 'engine', 'precision', 'threads', 'engine_mode', 'pin_threads'
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Model:
             'settings': {
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in self.values.items()
-                if name not in ('bundle', 'weights', 'engine', 'precision', 'threads')
+                if name not in _OF_ENGINE
             },
         }
 
@@ -73,6 +78,8 @@ def open_model(given: Mapping[str, Any], tell: Callable[[str], None], max_batch:
         head=values['head'],
         compiled_classes=_classes_to_compile(bundle, values['head'], settings),
         max_batch=max_batch,
+        mode=values['engine_mode'],
+        pin_threads=PINNING[values['pin_threads']],
     )
     engine = create_engine(bundle, options)
     try:
