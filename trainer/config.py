@@ -22,11 +22,13 @@ from ood_perception.errors import ConfigError
 from .classifier import ClassifierConfig
 from .condensation import CondensationSettings
 from .finetuning import FinetuningConfig
+from .flows import FlowConfig
 from .golden import RENDERED
 from .heads import head_stages
 from .heads.baselines import BaselineConfig
 from .heads.fusion import FusionConfig
 from .heads.knn import KnnConfig
+from .heads.nflowjs import NflowjsConfig
 from .heads.uem import UemConfig
 from .online import OnlineSettings
 from .outlier_sources import OutlierConfig
@@ -146,7 +148,7 @@ class BundleConfig:
 
 _SEEDED = (
     *('classifier', 'condensation', 'views', 'segmenter', 'outliers', 'mixes', 'uem'),
-    *('knn', 'baseline'),
+    *('knn', 'baseline', 'flow', 'nflowjs'),
 )
 _KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:], 'online', 'fusion')
 
@@ -175,6 +177,8 @@ class Recipe:
     outliers: OutlierConfig = field(default_factory=OutlierConfig)
     mixes: MixSettings = field(default_factory=MixSettings)
     uem: UemConfig = field(default_factory=UemConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    nflowjs: NflowjsConfig = field(default_factory=NflowjsConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)

@@ -39,6 +39,7 @@ _SHARED = {
     'classifier': ('backbone', 'data', 'view', 'classifier', 'seed'),
     'fit': ('backbone', 'data', 'view', 'classifier', 'seed', 'patches', 'condensation'),
     'segmenter': ('backbone', 'data', 'view', 'views', 'segmenter', 'seed'),
+    'flow': ('data', 'view', 'views', 'flow', 'seed'),
 }
 # kinds of heads whose folder 'fit' holds PixOOD's
 _PIXOOD_FITS = ('pixood', 'baseline', 'fusion')

@@ -71,6 +71,10 @@ class TrainingRun(ABC):
     def head(self) -> torch.nn.Module:
         """Return the model's head; the memory of a mixture belongs to the state."""
 
+    def rate_factor(self) -> float:
+        """Return the share of the learning rate at the step; a group's 'times' comes on top."""
+        return rate_factor(self.step, self.schedule.steps, self.schedule.warmup)
+
     def fit(
         self,
         name: str,
@@ -109,8 +113,7 @@ class TrainingRun(ABC):
         drawn = random.choice(self.pictures, min(plan.batch, self.pictures), replace=False)
         row, column = (int(v) for v in random.integers(plan.pixel_step, size=2))
         for group in self.optimizer.param_groups:
-            factor = rate_factor(self.step, plan.steps, plan.warmup)
-            group['lr'] = plan.learning_rate * factor
+            group['lr'] = plan.learning_rate * self.rate_factor() * group.get('times', 1.0)
         loss = self.loss(sorted(int(i) for i in drawn), row, column)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

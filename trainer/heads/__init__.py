@@ -17,6 +17,7 @@ HEADS = {
     'uem': ('uem_stages', 'UemStages'),
     'baseline': ('baseline_stages', 'BaselineStages'),
     'knn': ('knn_stages', 'KnnStages'),
+    'nflowjs': ('nflowjs_stages', 'NflowjsStages'),
     'fusion': ('fusion_stages', 'FusionStages'),
 }
 

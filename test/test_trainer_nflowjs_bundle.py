@@ -1,0 +1,165 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""From pictures to an NFlowJS bundle that both CPU engines run, by one recipe."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the trainer needs torch')
+pytest.importorskip('transformers')
+
+from paths import ROOT  # noqa: E402
+from test_trainer_uem_bundle import RECIPE as UEM  # noqa: E402
+from test_trainer_uem_bundle import places  # noqa: E402
+
+from ood_perception.bundle.completion import complete  # noqa: E402
+from ood_perception.bundle.store import load_bundle  # noqa: E402
+from ood_perception.engines import create_engine  # noqa: E402
+from ood_perception.engines.base import EngineOptions  # noqa: E402
+from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
+from ood_perception.roi import RoiSettings  # noqa: E402
+from ood_perception.types import Frame  # noqa: E402
+from trainer.__main__ import main  # noqa: E402
+from trainer.config import load_recipe  # noqa: E402
+from trainer.flows import load_flow  # noqa: E402
+from trainer.negatives import patch_sides  # noqa: E402
+
+__all__ = ['places']
+PRESETS = ROOT / 'config' / 'train'
+OWN = """flow: {modules: [1, 1, 1], width: 4, steps: 6, side: 16, select_every: 3, batch: 2}
+nflowjs:
+  {crop: [42, 56], reference: 42, smallest: 8, largest: 16, steps: 6, select_every: 3, warmup: 1}
+"""
+
+
+def train(root, out, *changes):
+    """Train a miniature into root / out and return its bundle."""
+    text = UEM.replace('kind: uem', 'kind: nflowjs').replace('miniature_uem', 'miniature_nflowjs')
+    text = text.replace('uem: {form: FORM, steps: 20, warmup: 2, select_every: 10}\n', OWN)
+    text = text.replace('WEIGHTS', str(root / 'tiny.safetensors'))
+    recipe = root / 'nflowjs.yaml'
+    recipe.write_text(text.replace('ROOT', str(root / 'data')))
+    options = ['--out', str(root / out), '--cache', str(root / 'cache'), '--quiet']
+    options += [word for change in changes for word in ('--set', change)]
+    assert main(['train', str(recipe), *options]) == 0
+    return load_bundle(root / out / 'bundle')
+
+
+@pytest.fixture(scope='module')
+def bundle(places):
+    return train(places, 'nflowjs')
+
+
+def test_the_bundle_is_the_segmenter_and_a_formula(bundle):
+    manifest = bundle.manifest
+    assert [stage.name for stage in manifest.stages] == ['backbone', 'decoder', 'head']
+    assert manifest.heads[0].name == 'nflowjs'
+    assert manifest.heads[0].set_calibration == 'calibration.npz'
+    assert 'nflowjs' in manifest.provenance['recipe']
+    assert 'uem' not in manifest.provenance['recipe']
+    assert set(manifest.provenance['nflowjs']) == {'best_step', 'selection_mean_iou'}
+
+
+@pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime'])
+def test_both_cpu_engines_reproduce_torch(bundle, runtime):
+    # creating an engine compares it with the golden vectors
+    with create_engine(complete(bundle), EngineOptions(runtime, 'f32', 1)) as engine:
+        assert engine.compiled_classes == ('left', 'right')
+
+
+def surprisal_of(bundle, **settings):
+    frame = Frame(np.random.default_rng(0).integers(0, 255, (56, 56, 3), np.uint8))
+    with create_engine(complete(bundle), EngineOptions('openvino', 'f32', 1)) as engine:
+        chosen = Settings(**{'roi': RoiSettings('none'), **settings})
+        return Pipeline(bundle, engine, chosen).run([frame])[0].surprisal
+
+
+def test_the_class_choice_changes_the_meaning_and_not_the_ranks(bundle):
+    left, both = surprisal_of(bundle), surprisal_of(bundle, in_distribution=('left', 'right'))
+    assert not np.allclose(left, both)
+    order = np.argsort(left.ravel(), kind='stable')
+    assert (np.diff(both.ravel()[order]) >= -1e-6).all()
+
+
+def test_another_temperature_keeps_the_training(places, bundle):
+    keys = {part: (places / 'nflowjs' / part / 'key.json').read_text() for part in ('flow', 'fit')}
+    other = train(places, 'nflowjs', 'nflowjs.temperature=1', 'nflowjs.score=kl')
+    for part, key in keys.items():
+        assert (places / 'nflowjs' / part / 'key.json').read_text() == key
+    assert not np.allclose(surprisal_of(other), surprisal_of(train(places, 'nflowjs')))
+
+
+@pytest.mark.parametrize('negatives', ['objects', 'none'])
+def test_the_ablations_train(places, negatives):
+    bundle = train(places, negatives, f'nflowjs.negatives={negatives}', 'nflowjs.loss=kl')
+    report = json.loads((places / negatives / 'fit' / 'report.json').read_text())
+    assert [look[0] for look in report['history']] == [3, 6]
+    assert bundle.manifest.provenance['recipe']['nflowjs']['negatives'] == negatives
+
+
+def test_a_tuned_backbone_is_what_the_bundle_ships(places, bundle):
+    changes = ('nflowjs.backbone_rate=0.001', 'nflowjs.matmul=f32')
+    tuned = train(places, 'tuned', *changes)
+    assert not np.allclose(surprisal_of(tuned), surprisal_of(bundle))
+    described = tuned.manifest.provenance['description']
+    assert described.endswith('tuned together with NFlowJS')
+    # made anew from what lies there, the bundle is the same
+    again = train(places, 'tuned', *changes, 'nflowjs.temperature=2.0')
+    np.testing.assert_array_equal(surprisal_of(again), surprisal_of(tuned))
+
+
+def test_tuned_weights_that_are_not_shipped_are_refused(places, capsys):
+    options = ['--set', 'nflowjs.backbone_rate=1.0e-5', '--set', 'bundle.ship_weights=false']
+    out = ['--out', str(places / 'refused'), '--quiet']
+    assert main(['fit', str(places / 'nflowjs.yaml'), *out, *options]) == 2
+    assert 'set bundle.ship_weights to true' in capsys.readouterr().err
+
+
+def test_the_paper_preset_trains_and_packs(places):
+    """Its dense flow, schedule and rates at a miniature's sizes, down to a bundle."""
+    shipped = load_recipe(PRESETS / 'nflowjs_paper.yaml')
+    changes = [
+        *('segmenter.preset=full', 'segmenter.online=true', 'segmenter.steps=4'),
+        *('segmenter.select_every=2', 'online.device=cpu', 'online.crop=[50, 50]'),
+        *('nflowjs.device=cpu', 'nflowjs.cosine=true', f'nflowjs.weight={shipped.nflowjs.weight}'),
+        *('nflowjs.scale=[0.5, 2.0]', f'nflowjs.flow_rate={shipped.nflowjs.flow_rate:.7f}'),
+        *('nflowjs.backbone_rate=2.5e-6', 'nflowjs.matmul=f32'),
+        *(f'flow.kind={shipped.flow.kind}', f'flow.units={list(shipped.flow.units)}'),
+        *('flow.depth=1', 'flow.dense_growth=4', f'flow.growth={shipped.flow.growth}'),
+        f'flow.dequantisation={shipped.flow.dequantisation}',
+    ]
+    train(places, 'paper', *changes)
+    flow = load_flow(places / 'paper' / 'fit' / 'flow.safetensors')
+    assert len(flow.scales[0].crossings) == 3
+    for part, steps in (('segmenter', [2, 4]), ('flow', [3, 6]), ('fit', [3, 6])):
+        report = json.loads((places / 'paper' / part / 'report.json').read_text())
+        assert [look[0] for look in report['history']] == steps
+
+
+def test_the_shipped_paper_recipe_is_the_paper_s():
+    recipe = load_recipe(PRESETS / 'nflowjs_paper.yaml')
+    config, flow = recipe.nflowjs, recipe.flow
+    assert (flow.kind, flow.units, flow.modules, flow.growth) == (
+        'dense_flow', (3, 2, 1), (3, 4, 8), 6,
+    )  # fmt: skip
+    assert sum(u * m for u, m in zip(flow.units, flow.modules, strict=True)) == 25
+    assert (config.weight, config.temperature, config.loss, config.score) == (0.03, 2, 'js', 'js')
+    assert (config.learning_rate, config.backbone_rate, config.flow_rate) == (1e-5, 2.5e-6, 1e-6)
+    assert config.cosine
+    sides = patch_sides(config.crop, config.smallest, config.largest, config.reference)
+    assert (sides[0], sides[-1]) == (16, 216)
+
+
+def test_a_picture_of_patches_is_drawn_by_one_command(places, bundle, tmp_path, capsys):
+    out = tmp_path / 'patches.png'
+    assert main(['nflowjs-patches', str(places / 'nflowjs'), '--out', str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    picture = cv2.imread(str(out))
+    assert picture.std() > 10
+    assert main(['nflowjs-patches', str(tmp_path), '--out', str(out)]) == 2
+    assert 'holds no flow' in capsys.readouterr().err
