@@ -40,6 +40,7 @@ OTHERS = {
     'leaderboard': 'all heads and baselines on the dev sets, one table',
     'uem-table': 'forms, scores and outliers of UEM on the dev sets',
     'nflowjs-patches': 'draw patches of an NFlowJS training into one picture',
+    'rpl-table': 'losses and hosts of RPL on the dev sets',
     'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
 }
 MODULES = {'quantize': 'quantization'}  # commands are verbs where their module is a noun

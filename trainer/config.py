@@ -28,6 +28,7 @@ from .heads import head_stages
 from .heads.baselines import BaselineConfig
 from .heads.fusion import FusionConfig
 from .heads.knn import KnnConfig
+from .heads.rpl import RplConfig
 from .heads.nflowjs import NflowjsConfig
 from .heads.uem import UemConfig
 from .online import OnlineSettings
@@ -148,7 +149,7 @@ class BundleConfig:
 
 _SEEDED = (
     *('classifier', 'condensation', 'views', 'segmenter', 'outliers', 'mixes', 'uem'),
-    *('knn', 'baseline', 'flow', 'nflowjs'),
+    *('rpl', 'knn', 'baseline', 'flow', 'nflowjs'),
 )
 _KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:], 'online', 'fusion')
 
@@ -177,6 +178,7 @@ class Recipe:
     outliers: OutlierConfig = field(default_factory=OutlierConfig)
     mixes: MixSettings = field(default_factory=MixSettings)
     uem: UemConfig = field(default_factory=UemConfig)
+    rpl: RplConfig = field(default_factory=RplConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     nflowjs: NflowjsConfig = field(default_factory=NflowjsConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)

@@ -73,7 +73,10 @@ class Segmenter(nn.Module):
     Decoder and classifier.
 
     layers: token names in the order of forward's arguments. upsampling: cells per patch.
+    align_corners: of its bilinear upsampling.
     """
+
+    align_corners = False
 
     def __init__(self, layers: Sequence[str], dim: int, classes: int, config: SegmenterConfig):
         super().__init__()
@@ -94,6 +97,16 @@ class Segmenter(nn.Module):
     def upsampling(self) -> int:
         """Cells of the feature per patch along each axis."""
         return UPSAMPLING
+
+    @property
+    def trunk_width(self) -> int:
+        """Width of the last tokens."""
+        return self.dim
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the feature that enters the classifier."""
+        return self.config.width
 
     def feature(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Map float (B, gh, gw, D) per layer to the decoder feature (B, 4 gh, 4 gw, width)."""

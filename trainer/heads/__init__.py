@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 HEADS = {
     'pixood': ('pixood_stages', 'PixOODStages'),
     'uem': ('uem_stages', 'UemStages'),
+    'rpl': ('rpl_stages', 'RplStages'),
     'baseline': ('baseline_stages', 'BaselineStages'),
     'knn': ('knn_stages', 'KnnStages'),
     'nflowjs': ('nflowjs_stages', 'NflowjsStages'),

@@ -1,0 +1,258 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+RPL: residual pattern learning on a frozen closed-set network (Liu et al. 2023).
+
+An ASPP-shaped block over the trunk's map gives a residual, which is added to the feature that
+enters the frozen classifier. The score is the energy of the logits with the residual; the labels
+are those of the frozen network without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from ood_perception.errors import ConfigError, DataError
+
+from ..aspp import BRANCHES, Aspp
+from .base import HeadModule
+from .corocl import SAMPLES, TEMPERATURE
+from .rpl_losses import ENERGY_WEIGHT, energy
+from .tables import MonotoneTable, TableModule
+
+SMOOTHING, SIGMA = 7, 1.0
+"""Sides and sigma of the Gaussian over the score map, in its cells."""
+
+
+@dataclass(frozen=True)
+class RplConfig:
+    """
+    How the block is built and trained (defaults: the `cpu` preset on cached mixes).
+
+    width: of the block's branches. dilations: in cells of the trunk's grid, () = those that reach
+        as far over the picture as the paper's, see aspp.scaled_dilations.
+    dissimilarity, contrast: the losses beside cross-entropy and energy. context: show whole
+        everyday pictures to the contrast, context_batch of them in a step.
+    energy_weight, contrast_weight, temperature, samples: see rpl_losses and corocl.
+    steps, batch, learning_rate: Adam; polynomial of power 0.9, the last layer 10 times as fast.
+    pixel_step: every s-th row and column of the labels. matmul: 'f32' or 'bf16' arithmetic while
+        training. select_every: steps between looks at AP on the selection mixes; the best state is
+        kept. online: draw fresh mixes in every step, see SegmenterConfig.
+    """
+
+    width: int = 128
+    dilations: tuple[int, ...] = ()
+    dissimilarity: bool = True
+    contrast: bool = True
+    context: bool = True
+    energy_weight: float = ENERGY_WEIGHT
+    contrast_weight: float = 1.0
+    temperature: float = TEMPERATURE
+    samples: int = SAMPLES
+    steps: int = 1000
+    batch: int = 4
+    context_batch: int = 2
+    learning_rate: float = 5e-4
+    pixel_step: int = 3
+    matmul: str = 'bf16'
+    select_every: int = 100
+    online: bool = False
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.matmul not in ('f32', 'bf16'):
+            raise ConfigError(f'rpl matmul {self.matmul!r}: choose one of f32, bf16')
+        if self.dilations and (len(self.dilations) != BRANCHES - 2 or min(self.dilations) < 1):
+            raise ConfigError(
+                f'rpl dilations {list(self.dilations)}: give {BRANCHES - 2} of at least 1, or none'
+            )
+        counts = (self.width, self.steps, self.pixel_step, self.select_every, self.context_batch)
+        if min(*counts, self.samples) < 1 or self.batch < 2:
+            raise ConfigError(
+                'rpl width, steps, pixel_step, select_every, context_batch and samples must be '
+                'at least 1, batch at least 2: its BatchNorm needs two pictures'
+            )
+        if self.temperature <= 0:
+            raise ConfigError(f'rpl temperature {self.temperature:g}: give a value above 0')
+
+    @property
+    def warmup(self) -> int:
+        """Steps of rising rate: none."""
+        return 0
+
+
+class Host(Protocol):
+    """
+    A frozen closed-set network that RPL can sit on; the trunk is the last of its inputs.
+
+    layers: names of its inputs. classifier: feature (B, H, W, F) to logits (B, H, W, K).
+    upsampling: H / h of the trunk's grid; align_corners: how. feature: of float (B, h, w, C) per
+    layer, (B, H, W, F). trunk_width, feature_width: C of the trunk, F.
+    """
+
+    align_corners: bool
+
+    @property
+    def trunk_width(self) -> int: ...
+    @property
+    def feature_width(self) -> int: ...
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+    @property
+    def upsampling(self) -> int: ...
+    @property
+    def classifier(self) -> nn.Module: ...
+    def feature(self, *tokens: torch.Tensor) -> torch.Tensor: ...
+
+
+class ResidualBlock(nn.Module):
+    """
+    The block f: ASPP, 1x1 to `width`, 1x1 to the classifier's input; all convolutions Kaiming.
+
+    dim: channels of the trunk. feature_width: of the feature that enters the classifier.
+    """
+
+    def __init__(self, dim: int, width: int, feature_width: int, dilations: Sequence[int]) -> None:
+        super().__init__()
+        self.layout = (dim, width, feature_width, tuple(dilations))
+        self.aspp = Aspp(dim, width, dilations)
+        self.reduce = nn.Conv2d(BRANCHES * width, width, 1, bias=False)
+        self.last = nn.Conv2d(width, feature_width, 1, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def embed(self, trunk: torch.Tensor) -> torch.Tensor:
+        """Map the trunk (B, h, w, dim) to (B, width, h, w)."""
+        # contiguous: as in the decoder, permuted inputs are not safe in every backward pass
+        embedded: torch.Tensor = self.reduce(self.aspp(trunk.permute(0, 3, 1, 2).contiguous()))
+        return embedded
+
+    def copy_aspp(self, aspp: Aspp, reduce: nn.Conv2d) -> None:
+        """Start from the host's own ASPP and 1x1, as the paper does where there is one."""
+        self.aspp.load_state_dict(aspp.state_dict())
+        self.reduce.load_state_dict(reduce.state_dict())
+
+
+def to_feature_grid(host: Host, maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """
+    Upsample maps (B, C, h, w) bilinearly to (B, *size, C).
+
+    A 1x1 convolution commutes with it (the weights of a pixel sum to 1), so what the paper
+    convolves at the fine grid is convolved before it here: the same values, less work.
+    """
+    corners = host.align_corners
+    fine = functional.interpolate(maps, tuple(size), mode='bilinear', align_corners=corners)
+    return fine.permute(0, 2, 3, 1)
+
+
+class Smoothing(nn.Module):
+    """Gaussian over (B, H, W), 7 x 7 cells, sigma 1, reflected at the borders; sides above 3."""
+
+    kernel: torch.Tensor
+
+    def __init__(self, size: int = SMOOTHING, sigma: float = SIGMA) -> None:
+        super().__init__()
+        self.margin = size // 2
+        line = torch.exp(-0.5 * ((torch.arange(size) - self.margin) / sigma) ** 2)
+        kernel = torch.outer(line, line)
+        self.register_buffer('kernel', (kernel / kernel.sum())[None, None])
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        padded = functional.pad(maps[:, None], (self.margin,) * 4, mode='reflect')
+        return functional.conv2d(padded, self.kernel)[:, 0]
+
+
+class FeatureAndResidual(nn.Module):
+    """The decoder stage: the host's feature and the residual side by side, (B, H, W, 2 F)."""
+
+    def __init__(self, host: nn.Module, block: ResidualBlock) -> None:
+        super().__init__()
+        self.host, self.block = host, block
+
+    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+        values = [layer.float() for layer in tokens]
+        feature = self.host.feature(*values)
+        coarse = self.block.last(self.block.embed(values[-1]))
+        return torch.cat([feature, to_feature_grid(self.host, coarse, feature.shape[1:3])], -1)
+
+
+class RplHead(HeadModule):
+    """
+    Host and block as one head: decoder stage (feature, residual), then classifier and energy.
+
+    The classifier is in the head's float32 graph: logits in half precision would leave the energy
+    few distinct values. table: the held-out table of the one score, None before calibration.
+    """
+
+    def __init__(
+        self,
+        host: nn.Module,
+        block: ResidualBlock,
+        classes: Sequence[str],
+        table: MonotoneTable | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.layers = 'rpl', host.layers
+        self.compiled_classes = tuple(classes)
+        self.upsampling = host.upsampling
+        self.decoder, self.classifier = FeatureAndResidual(host, block), host.classifier
+        self.head_inputs = ('features',)
+        self.smoothing = Smoothing()
+        self.table = TableModule(table) if table is not None else None
+        self.requires_grad_(False).eval()
+
+    def scores_of(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (smoothed energy, labels of the frozen network) of the decoder's output."""
+        feature, residual = features.float().chunk(2, -1)
+        labels = self.classifier(feature).argmax(-1).to(torch.uint8)
+        return self.smoothing(energy(self.classifier(feature + residual))), labels
+
+    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
+        assert self.decoder is not None
+        score, labels = self.scores_of(self.decoder(*tokens))
+        return score.unsqueeze(1), labels
+
+    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return (surprisal, labels) of the decoder's output and in_distribution (not read)."""
+        if self.table is None:
+            raise ConfigError('the model has no held-out table: run calibrate')
+        score, labels = self.scores_of(inputs[0])
+        return self.table(score), labels
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (surprisal, labels), see HeadModule."""
+        assert self.decoder is not None
+        *tokens, in_distribution = inputs
+        surprisal, labels = self.top(self.decoder(*tokens), in_distribution)
+        return surprisal, labels
+
+
+def save_block(path: Path, block: ResidualBlock) -> None:
+    """Write a block as safetensors; its layout is in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in block.state_dict().items()}
+    save_file(tensors, path, metadata={'rpl': json.dumps(block.layout)})
+
+
+def load_block(path: Path) -> ResidualBlock:
+    """Read what save_block wrote; DataError where it is something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework='pt') as stream:
+            block = ResidualBlock(*json.loads((stream.metadata() or {})['rpl']))
+        block.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f'{path} is no RPL block of this trainer: {error}') from error
+    return block.requires_grad_(False).eval()
