@@ -29,7 +29,6 @@ from ood_perception.evaluation.promise import (
     PictureAlarms,
     PromiseRow,
     count_alarms,
-    promise_rows,
 )
 from ood_perception.evaluation.reports import markdown_table, promise_record
 
@@ -41,10 +40,11 @@ from .heads.pixood import GATED, MIN, UNIFIED, PixOODModel
 from .heads.pixood_files import load_model
 from .heads.pixood_module import PixOODHead
 from .heads.tables import MonotoneTable
+from .promise_rows import NO_CLASS, rate_cell, readings_rows
+from .promise_served import write_served
 from .results import write_json
 from .stages import Trainer
 
-NO_CLASS = 255
 READINGS = ('held-out', 'paper', 'served', 'every class')
 COLUMNS = {
     MIN: ('own table', "own class's paper table"),
@@ -136,15 +136,6 @@ def readings_table(
     return markdown_table([*header, *served, 'pixels', 'pictures'], lines)
 
 
-def rate_cell(row: PromiseRow | None) -> str:
-    """Return 'observed [low, high]' in per cent, bold within a factor of two of the promise."""
-    if row is None:
-        return ''
-    low, high = 100 * row.interval.low, 100 * row.interval.high
-    text = f'{100 * row.observed:.2f} [{low:.2f}, {high:.2f}]'
-    return f'**{text}**' if row.kept else text
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run `trainer promise`."""
     parser = argparse.ArgumentParser('trainer promise', description=__doc__)
@@ -160,8 +151,6 @@ def main(arguments: Sequence[str]) -> None:
     folder = options.out or Path('out') / 'train' / recipe.name
     trainer = Trainer(recipe, folder, None, options.cache)
     if recipe.head.kind != 'pixood':
-        from .promise_served import write_served
-
         write_served(trainer, options.split, options.report, options.json)
         return
     model = load_model(folder / 'calibrate')
@@ -179,19 +168,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     rows = readings_rows(counts, head.compiled_classes, chosen)
     _write(rows, COLUMNS[served.selection], options.report, options.json)
-
-
-def readings_rows(
-    counts: Mapping[str, Sequence[PictureAlarms]], names: Sequence[str], chosen: Sequence[str]
-) -> dict[str, list[PromiseRow]]:
-    """Return the rows of every reading; the served map's only for the classes that it serves."""
-    rows = {}
-    for reading, pictures in counts.items():
-        pooled = chosen if reading == 'served' else names
-        kept = promise_rows(pictures, names, pooled)
-        shown = {*pooled, 'pooled'}
-        rows[reading] = [row for row in kept if row.class_name in shown]
-    return rows
 
 
 def _write(

@@ -20,7 +20,7 @@ from ood_perception.evaluation.reports import markdown_table, promise_record
 from .datasets import load_pictures
 from .features import FeatureSet
 from .heads.base import HeadModule
-from .promise import NO_CLASS, rate_cell, readings_rows
+from .promise_rows import NO_CLASS, rate_cell, readings_rows
 from .results import write_json
 from .set_calibration import surprisal_maps
 from .stages import Trainer
