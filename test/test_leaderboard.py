@@ -24,7 +24,7 @@ from trainer.config import load_recipe  # noqa: E402
 from trainer.heads.baselines import SCORES  # noqa: E402
 from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
 from trainer.knn_rows import load_knn_table  # noqa: E402
-from trainer.leaderboard_report import Entry  # noqa: E402
+from trainer.leaderboard_entry import Entry  # noqa: E402
 from trainer.leaderboard_rows import load_leaderboard  # noqa: E402
 
 __all__ = ['miniature']
@@ -175,7 +175,8 @@ def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
     path = board(root)
     run(root, 'leaderboard', path, '--only', 'PixOOD', '--seeds', '1', '--quiet')
     text = (root / 'board' / 'leaderboard.md').read_text()
-    assert 'Not run yet (4): PixOOD, seed 2; knn, seed 1' in text
+    assert 'Not run yet: knn; energy.' in text
+    assert 'Seeds 2 not run yet: PixOOD.' in text
     run(root, 'leaderboard', path, '--latency', '--quiet', '--threads', '1')
     document = json.loads((root / 'board' / 'leaderboard.json').read_text())
     assert document['missing'] == {}
@@ -193,7 +194,7 @@ def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
     assert document['costs']['knn']['parameters'] > 50 * 16
     assert document['costs']['energy']['head_ms'] > 0
     text = (root / 'board' / 'leaderboard.md').read_text()
-    assert 'Not run yet' not in text
+    assert 'not run yet' not in text.lower()
     assert text.count('| energy |') == 4  # three regions and the costs
     assert 'component-averaged AP | component F1' in text
 
@@ -218,7 +219,8 @@ def test_a_head_that_cannot_be_built_is_named_and_keeps_none_from_the_table(root
     arguments = ['leaderboard', str(path), '--cache', str(root / 'cache'), '--quiet']
     assert main(arguments) == 3
     text = (root / 'board' / 'leaderboard.md').read_text()
-    assert 'Not run yet (2): tomorrow, seed 1 (' in text
+    assert 'Not run yet: tomorrow (' in text
+    assert 'unknown kind (' in text
     assert 'nowhere.yaml' in text
     assert '| PixOOD |' in text
 
@@ -237,7 +239,8 @@ def test_a_finished_bundle_takes_the_place_of_a_training(root, monkeypatch, caps
         '--quiet', '--only', 'trained elsewhere')  # fmt: skip
     text = (root / 'board' / 'leaderboard.md').read_text()
     assert 'Bundles trained by their own commands: trained elsewhere, seed 7.' in text
-    assert 'Not run yet (1): trained elsewhere, seed 8.' in text
+    assert 'Seeds 8 not run yet: trained elsewhere.' in text
+    assert 'Not run yet' not in text
     before = json.loads((root / 'board' / 'leaderboard.json').read_text())
     regions = before['sets']['road_obstacle_dev']['regions']['road']
     assert regions['trained elsewhere']['difference'] is not None
@@ -254,16 +257,16 @@ def test_rows_of_one_seed_share_their_classifier(root):
 
 def test_seeds_are_averaged_within_each_draw_of_pictures(monkeypatch):
     """Two seeds that err on opposite pictures: their mean varies less than either."""
-    from trainer import leaderboard_report
+    from trainer import leaderboard_entry
 
     rng = np.random.default_rng(0)
     common = rng.normal(size=1000)
-    drawn = iter([dict.fromkeys(leaderboard_report.METRICS, 0.5 + common),
-                  dict.fromkeys(leaderboard_report.METRICS, 0.7 - common)])  # fmt: skip
-    monkeypatch.setattr(leaderboard_report, '_samples', lambda *_: next(drawn))
+    drawn = iter([dict.fromkeys(leaderboard_entry.METRICS, 0.5 + common),
+                  dict.fromkeys(leaderboard_entry.METRICS, 0.7 - common)])  # fmt: skip
+    monkeypatch.setattr(leaderboard_entry, '_samples', lambda *_: next(drawn))
     runs = [
         SimpleNamespace(
-            summary={'regions': {'road': dict.fromkeys(leaderboard_report.METRICS, v)}}, records=()
+            summary={'regions': {'road': dict.fromkeys(leaderboard_entry.METRICS, v)}}, records=()
         )
         for v in (0.5, 0.7)
     ]

@@ -1,0 +1,99 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One row of the leaderboard on one set and region: mean over seeds, draws over pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ood_perception.evaluation.bins import BINS, coarse_starts
+from ood_perception.evaluation.bootstrap import (
+    RESAMPLES,
+    Interval,
+    metric_samples,
+    percentile_interval,
+    resample_weights,
+)
+from ood_perception.evaluation.components import component_samples
+from ood_perception.evaluation.record import RecordSet, unpack_counts
+from ood_perception.evaluation.reports import interval_record
+from ood_perception.evaluation.second_pass import component_frames
+from ood_perception.evaluation.summary import picture_counts, region_counts
+
+from .evaluation_runs import SetRun
+from .measured_sets import picture_reader
+
+METRICS = {
+    'average_precision': 'AP',
+    'average_precision_missed': 'AP, lost counted',
+    'fpr95': 'FPR95',
+    'auroc': 'AUROC',
+    'component_average_precision': 'component-averaged AP',
+    'component_f1': 'component F1',
+}
+COMPONENT_F1 = 'component_f1'
+Samples = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+
+
+class Entry:
+    """
+    One row on one set and region: all its seeds, drawn together.
+
+    samples: metric -> float64 (R,), the mean over seeds in each draw of pictures.
+    """
+
+    def __init__(self, seeds: Sequence[SetRun], region: str) -> None:
+        records = [run.summary['regions'][region] for run in seeds]
+        self.values = {name: [_value(record, name) for record in records] for name in METRICS}
+        drawn = [_samples(run, region) for run in seeds]
+        self.samples: Samples = {
+            name: np.mean([one[name] for one in drawn], 0) for name in METRICS
+        }
+
+    def value(self, metric: str) -> dict[str, Any]:
+        """Return mean over seeds, interval over pictures, and each seed's value."""
+        values = self.values[metric]
+        known = [value for value in values if value is not None]
+        mean = float(np.mean(known)) if known else None
+        interval = interval_record(percentile_interval(self.samples[metric]))
+        return {'mean': mean, 'interval': interval, 'seeds': values}
+
+    def difference(self, other: Entry, metric: str = 'average_precision') -> Interval:
+        """Return the paired interval of this row minus another."""
+        return percentile_interval(self.samples[metric] - other.samples[metric])
+
+
+def _value(record: dict[str, Any], metric: str) -> float | None:
+    """Return a metric of a region's record; None where it is not defined."""
+    if metric == COMPONENT_F1:
+        components = record.get('components')
+        return components['f1'] if components else None
+    found: float | None = record[metric]
+    return found
+
+
+def _samples(run: SetRun, region: str) -> Samples:
+    """Return every metric of every draw of pictures; the draws are the same for all rows."""
+    weights = resample_weights(len(run.records), RESAMPLES)
+    samples = _pixel_samples(run.records, region, weights)
+    samples[COMPONENT_F1] = np.full(RESAMPLES, np.nan)
+    components = run.summary['regions'][region].get('components')
+    if components:
+        read, track = picture_reader(run.data), components['track']
+        frames = component_frames(run.records, read, track, components['threshold'], region)
+        samples[COMPONENT_F1] = component_samples(frames, weights)['mean_f1']
+    return samples
+
+
+def _pixel_samples(
+    records: RecordSet, region: str, weights: np.ndarray[Any, np.dtype[np.float64]]
+) -> Samples:
+    positives, negatives = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+    for arrays in records:
+        found, alarms, _ = region_counts(unpack_counts(arrays), region)
+        positives, negatives = positives + found, negatives + alarms
+    coarse = picture_counts(records, region, coarse_starts(positives, negatives))
+    return metric_samples(coarse, weights)
