@@ -20,11 +20,9 @@ from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from trainer.aspp import Aspp, scaled_dilations  # noqa: E402
 from trainer.data import IGNORED  # noqa: E402
 from trainer.heads.corocl import Pools, contrastive_loss, draw_pools  # noqa: E402
-from trainer.heads.rpl import (  # noqa: E402
+from trainer.heads.rpl import RplConfig, RplHead, Smoothing  # noqa: E402
+from trainer.heads.rpl_block import (  # noqa: E402
     ResidualBlock,
-    RplConfig,
-    RplHead,
-    Smoothing,
     load_block,
     save_block,
     to_feature_grid,
@@ -320,6 +318,11 @@ def test_the_last_layer_learns_ten_times_as_fast_along_the_polynomial(segmenter)
     assert slow == pytest.approx(RPL.learning_rate * 0.5**0.9)
     assert last == pytest.approx(10 * slow)
     assert len(run.optimizer.param_groups[1]['params']) == 1
+
+
+def test_a_rate_that_is_too_high_is_named(segmenter):
+    with pytest.raises(DataError, match=r'at step \d+: lower rpl.learning_rate \(1e\+30\)'):
+        trained(segmenter, learning_rate=1e30)
 
 
 def test_wrong_options_and_files_are_refused(tmp_path, segmenter):

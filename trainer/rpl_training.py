@@ -22,14 +22,8 @@ from .aspp import scaled_dilations
 from .data import IGNORED
 from .features import FeatureSet
 from .heads.corocl import contrastive_loss, draw_pools
-from .heads.rpl import (
-    FeatureAndResidual,
-    Host,
-    ResidualBlock,
-    RplConfig,
-    Smoothing,
-    to_feature_grid,
-)
+from .heads.rpl import FeatureAndResidual, RplConfig, Smoothing
+from .heads.rpl_block import Host, ResidualBlock, to_feature_grid
 from .heads.rpl_losses import energy, rpl_loss
 from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .online import OnlineFeatures, device_of, drawn
@@ -63,9 +57,9 @@ def fit_rpl(
     """
     Train on mixes and keep the state with the best AP of the energy on the selection mixes.
 
-    host: see heads.rpl.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED or
-    known) and the whole everyday pictures, None = without. select: mixes whose objects are foreign
-    to the training's. checkpoint: a file to resume from, written at every look; the same seed
+    host: see heads.rpl_block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED
+    or known) and the whole everyday pictures, None = without. select: mixes whose objects are
+    foreign to the training's. checkpoint: a file to resume from, written at every look; the same seed
     gives the same block on one machine, resumed or not. block: to start from, None = a new one.
     """
     if not any((np.asarray(select.labels[i]) == OUTLIER).any() for i in range(len(select.names))):
@@ -156,6 +150,11 @@ class _Run(TrainingRun):
         if config.contrast:
             known = shown[1] if shown is not None else None
             loss = loss + config.contrast_weight * self._contrast(embedded, labels, known, size)
+        if not torch.isfinite(loss):
+            raise DataError(
+                f'the loss of RPL is {float(loss):g} at step {self.step}: lower rpl.learning_rate '
+                f'({config.learning_rate:g})'
+            )
         return loss
 
     def _pixels(self, logits: torch.Tensor, row: int, column: int) -> torch.Tensor:

@@ -21,7 +21,8 @@ from ..online import OnlineFeatures
 from ..rpl_training import fit_rpl
 from .base import HeadFacts
 from .one_score import calibrate_one_score, calibration_note, classes_seen
-from .rpl import ResidualBlock, RplHead, load_block, save_block
+from .rpl import RplHead
+from .rpl_block import ResidualBlock, load_block, save_block
 from .segmenter_stages import SegmenterStages
 from .tables import MonotoneTable
 

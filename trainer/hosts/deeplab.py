@@ -4,7 +4,7 @@
 DeepLabV3+ (Chen et al. 2018) behind its trunk: the frozen host of RPL as published.
 
 ASPP and 1x1 on the trunk's map, upsampled beside a 1x1 of the fine map, then the classifier: two
-3x3 and a 1x1. It offers what heads.rpl.Host asks for, so the same code trains a block on it.
+3x3 and a 1x1. It offers what heads.rpl_block.Host asks for, so the same code trains a block on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 from ood_perception.errors import ConfigError
 
 from ..aspp import BRANCHES, DILATIONS, Aspp
-from ..heads.rpl import ResidualBlock
+from ..heads.rpl_block import ResidualBlock
 
 FINE, TRUNK = 'fine', 'trunk'
 

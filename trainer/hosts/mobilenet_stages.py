@@ -18,7 +18,7 @@ from ..aspp import scaled_dilations
 from ..config import digest
 from ..data import PictureList
 from ..features import FeatureSet, View
-from ..heads.rpl import ResidualBlock
+from ..heads.rpl_block import ResidualBlock
 from ..heads.rpl_stages import RplStages
 from ..segmenter_training import fit_segmenter
 from .deeplab import DeepLabHost, DeepLabShape
