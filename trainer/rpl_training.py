@@ -59,8 +59,8 @@ def fit_rpl(
 
     host: see heads.rpl_block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED
     or known) and the whole everyday pictures, None = without. select: mixes whose objects are
-    foreign to the training's. checkpoint: a file to resume from, written at every look; the same seed
-    gives the same block on one machine, resumed or not. block: to start from, None = a new one.
+    foreign to the training's. checkpoint: a file to resume from, written at every look; the same
+    seed gives the same block on one machine, resumed or not. block: to start from, None = new.
     """
     if not any((np.asarray(select.labels[i]) == OUTLIER).any() for i in range(len(select.names))):
         raise DataError('no selection mix holds an outlier: draw more, or raise the probability')
@@ -152,8 +152,8 @@ class _Run(TrainingRun):
             loss = loss + config.contrast_weight * self._contrast(embedded, labels, known, size)
         if not torch.isfinite(loss):
             raise DataError(
-                f'the loss of RPL is {float(loss):g} at step {self.step}: lower rpl.learning_rate '
-                f'({config.learning_rate:g})'
+                f'the loss of RPL is {float(loss.detach()):g} at step {self.step}: lower '
+                f'rpl.learning_rate ({config.learning_rate:g})'
             )
         return loss
 
