@@ -26,7 +26,8 @@ from ood_perception.roi import RoiSettings  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
-from trainer.flows import load_flow  # noqa: E402
+from trainer.flows import build_flow, load_flow  # noqa: E402
+from trainer.leaderboard_rows import load_leaderboard  # noqa: E402
 from trainer.negatives import patch_sides  # noqa: E402
 
 __all__ = ['places']
@@ -153,6 +154,20 @@ def test_the_shipped_paper_recipe_is_the_paper_s():
     assert config.cosine
     sides = patch_sides(config.crop, config.smallest, config.largest, config.reference)
     assert (sides[0], sides[-1]) == (16, 216)
+
+
+def test_the_shipped_table_varies_what_the_issue_asks_for():
+    table = load_leaderboard(PRESETS / 'nflowjs_table.yaml')
+    recipes = {row.name: load_recipe(row.recipe, row.bundle_row(42).changes) for row in table.rows}
+    configs = [recipe.nflowjs for recipe in recipes.values()]
+    assert {recipe.head.kind for recipe in recipes.values()} == {'nflowjs'}
+    assert {c.temperature for c in configs} >= {1.0, 1.5, 2.0}
+    assert {c.loss for c in configs} == {'js', 'kl'}
+    assert {c.negatives for c in configs} == {'flow', 'objects', 'none'}
+    first = recipes[table.reference]
+    assert first == load_recipe(PRESETS / 'nflowjs_camvid.yaml')
+    parameters = build_flow(first.flow).parameters()
+    assert sum(p.numel() for p in parameters) == 257_064  # as docs/nflowjs.md says
 
 
 def test_a_picture_of_patches_is_drawn_by_one_command(places, bundle, tmp_path, capsys):
