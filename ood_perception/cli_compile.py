@@ -11,7 +11,7 @@ from functools import partial
 
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.cuda_memory import load_cuda, require_gpu
+from ood_perception.engines.cuda_choice import load_cuda, require_gpu
 from ood_perception.engines.golden import read_golden
 from ood_perception.engines.stages import Plan, plan_for
 from ood_perception.engines.tensorrt import chosen_precision, int8_backbone

@@ -4,7 +4,7 @@
 
 import pytest
 
-from ood_perception.engines.cuda_memory import load_cuda, require_gpu
+from ood_perception.engines.cuda_choice import load_cuda, require_gpu
 from ood_perception.errors import OodPerceptionError
 
 

@@ -226,7 +226,7 @@ def test_without_a_driver_loading_is_refused_and_does_not_crash(rtx, tiny_bundle
         'import sys, pathlib\n'
         'from ood_perception.engines.trt_execution import Execution\n'
         'from ood_perception.engines.trt_module import load_tensorrt\n'
-        'from ood_perception.engines.cuda_memory import load_cuda\n'
+        'from ood_perception.engines.cuda_choice import load_cuda\n'
         'from ood_perception.errors import EngineError\n'
         'blob = pathlib.Path(sys.argv[1]).read_bytes()\n'
         'try:\n'

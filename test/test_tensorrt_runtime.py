@@ -23,7 +23,7 @@ pytest.importorskip('onnxruntime')
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_checked_engine, create_engine, tensorrt
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.cuda_memory import load_cuda, require_gpu
+from ood_perception.engines.cuda_choice import load_cuda, require_gpu
 from ood_perception.engines.cuda_pycuda import PyCuda
 from ood_perception.errors import EngineError
 

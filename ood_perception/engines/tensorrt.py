@@ -15,7 +15,7 @@ from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.typed_graph import read_model
 from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.engines.cuda_memory import load_cuda, require_gpu
+from ood_perception.engines.cuda_choice import load_cuda, require_gpu
 from ood_perception.engines.stages import plan_for
 from ood_perception.engines.trt_engines import Request, require_engine
 from ood_perception.engines.trt_execution import Execution

@@ -17,7 +17,7 @@ import torch
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.engines.build import build_engine, supported_gpus
-from ood_perception.engines.cuda_memory import load_cuda, require_gpu
+from ood_perception.engines.cuda_choice import load_cuda, require_gpu
 from ood_perception.engines.stages import Plan
 from ood_perception.engines.trt_execution import Execution
 from ood_perception.engines.trt_graph import fused_model, write_model
