@@ -114,7 +114,7 @@ def test_a_tuned_backbone_is_what_the_bundle_ships(places, bundle):
     np.testing.assert_array_equal(surprisal_of(again), surprisal_of(tuned))
 
 
-def test_tuned_weights_that_are_not_shipped_are_refused(places, capsys):
+def test_tuned_weights_that_are_not_shipped_are_refused(places, bundle, capsys):
     options = ['--set', 'nflowjs.backbone_rate=1.0e-5', '--set', 'bundle.ship_weights=false']
     out = ['--out', str(places / 'refused'), '--quiet']
     assert main(['fit', str(places / 'nflowjs.yaml'), *out, *options]) == 2
