@@ -38,7 +38,7 @@ trainings:
   - {name: D-D}
   - {name: G-G, segmenter: gmm, form: generative, combine: sum, class_norm: false}
   - {name: "D-D, few", most: 2}
-changes: [uem.steps=10]
+changes: [uem.steps=10, uem.with_views=true]
 """
 
 

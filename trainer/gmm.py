@@ -37,8 +37,6 @@ class GmmSettings:
     combine: class score, 'max' over components (released code) or 'sum', the mixture (paper).
     class_norm: LayerNorm over the class axis of the scores. With two classes it makes their
         difference nearly a sign.
-    class_norm_floor: added to the variance over the classes there, nats^2. Two scores d apart come
-        out 2 / sqrt(1 + 4 floor / d^2) apart: graded, not a sign, where it is about d^2.
     """
 
     components: int = 5
@@ -49,7 +47,6 @@ class GmmSettings:
     floor: float = 0.01
     combine: str = 'max'
     class_norm: bool = True
-    class_norm_floor: float = 1e-5
 
     def __post_init__(self) -> None:
         if self.combine not in COMBINATIONS:
@@ -73,8 +70,7 @@ class GmmHead(nn.Module):
         self.settings, self.classes, self.width = settings, classes, width
         shape = (classes, settings.components, width)
         self.norm = nn.LayerNorm(width)
-        floor = settings.class_norm_floor
-        self.class_norm = nn.LayerNorm(classes, floor) if settings.class_norm else nn.Identity()
+        self.class_norm = nn.LayerNorm(classes) if settings.class_norm else nn.Identity()
         self.register_buffer('means', torch.nn.init.trunc_normal_(torch.empty(shape), std=0.02))
         self.register_buffer('variances', torch.ones(shape))
         content = functional.normalize(torch.randn(*shape[:2], settings.queue, width), dim=-1)

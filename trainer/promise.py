@@ -146,10 +146,18 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE')
     parser.add_argument('--report', type=Path, help='Markdown file to write')
     parser.add_argument('--json', type=Path, help='JSON file to write')
+    parser.add_argument(
+        '--left-out', action='store_true', help='no split: each held-out drive by the others'
+    )
     options = parser.parse_args(arguments)
     recipe = load_recipe(options.recipe, options.set)
     folder = options.out or Path('out') / 'train' / recipe.name
     trainer = Trainer(recipe, folder, None, options.cache)
+    if options.left_out:
+        from .promise_left_out import write_left_out
+
+        write_left_out(trainer, options.report, options.json)
+        return
     if recipe.head.kind != 'pixood':
         write_served(trainer, options.split, options.report, options.json)
         return

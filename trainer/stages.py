@@ -142,19 +142,22 @@ class Trainer:
 
     @cached_property
     def calibration_features(self) -> FeatureSet:
-        """What no fitting has seen: the end of every training sequence and the other splits."""
-        data, layers = self.recipe.data, self.stages.layers
+        """What no fitting has seen, spaced as the recipe asks: what calibrates."""
+        features, sequences = self.held_out()
+        spacing = self.recipe.data.calibration_spacing
+        if not spacing:
+            return features
+        return features.subset(spaced_places(features.names, sequences, spacing))
+
+    def held_out(self) -> tuple[FeatureSet, list[str]]:
+        """Return the end of every training sequence and the other splits, with their sequences."""
+        data, layers, root = self.recipe.data, self.stages.layers, self.recipe.data_root()
         place, splits = self.split[2], [self.features(s, layers) for s in data.calibration]
         # where nothing of the training split is held out, its tokens may never be needed
         held_out = [self.features(data.train, layers).subset(place)] if place else []
-        features = joined([*held_out, *splits])
-        if not data.calibration_spacing:
-            return features
-        root = self.recipe.data_root()
         lists = [load_pictures(data.layout, root, split).sequences for split in data.calibration]
         mine = [self.train_pictures.sequences[i] for i in place]
-        sequences = [*mine, *(name for part in lists for name in part)]
-        return features.subset(spaced_places(features.names, sequences, data.calibration_spacing))
+        return joined([*held_out, *splits]), [*mine, *(name for part in lists for name in part)]
 
     @cached_property
     def stages(self) -> HeadStages:

@@ -44,6 +44,8 @@ class UemConfig:
     pixel_step: every s-th row and column of the labels. matmul: 'f32' or 'bf16' arithmetic of the
         projection while training. select_every: steps between looks at AP on the selection mixes;
         the best state is kept.
+    with_views: the segmenter's bank of views joins the mixes. Its tokens are there already, and
+        its people and cars are what the module must learn not to call outliers.
     online: draw fresh mixes in every step, see SegmenterConfig.
     """
 
@@ -58,6 +60,7 @@ class UemConfig:
     matmul: str = 'bf16'
     select_every: int = 250
     gmm: GmmSettings = field(default_factory=lambda: GmmSettings(every=3))
+    with_views: bool = False
     online: bool = False
     seed: int = 42
 

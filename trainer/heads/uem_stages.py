@@ -15,8 +15,7 @@ import numpy as np
 from ..artefacts import REPORT_FILE, artefact, key_of, write_json
 from ..calibrate import FEWEST_PIXELS, HeldOutScores, collect_scores, fit_table
 from ..config import digest
-from ..features import FeatureSet
-from ..online import OnlineFeatures
+from ..features import FeatureSet, joined
 from ..outlier_sources import OutlierConfig, whole_pictures
 from ..segmenter import Segmenter
 from ..uem_training import Known, OnlineOutliers, fit_uem, known_scores
@@ -56,19 +55,19 @@ class UemStages(SegmenterStages):
     def fit(self) -> Uem:
         """Train (or find) segmenter and module."""
         segmenter, trainer, config = self.segmenter(), self.trainer, self.uem_config
-        train = self._online_mixes() if config.online else self._mixes('training')
         select = self._mixes('selection')
+        data = (
+            OnlineOutliers(self._online_mixes(), segmenter)
+            if config.online
+            else self._training_set(segmenter)
+        )
+        train = data.features if isinstance(data, OnlineOutliers) else data[0]
         folder = trainer.folder / 'fit'
         parts = [train.key, select.key, key_of(self.segmenter_folder)]
         # what is served of a module does not change how it is trained
         trained = asdict(replace(config, score='llr'))
 
         def make(target: Path) -> None:
-            data = (
-                OnlineOutliers(train, segmenter)
-                if isinstance(train, OnlineFeatures)
-                else (train, self._known(segmenter, train))
-            )
             training = fit_uem(
                 *(data, (select, self._known(segmenter, select)), self._layers[-1], config),
                 checkpoint=trainer.folder / 'uem.ckpt',
@@ -83,6 +82,20 @@ class UemStages(SegmenterStages):
         module.config = replace(module.config, score=config.score)
         return module
 
+    def _training_set(self, segmenter: Segmenter) -> tuple[FeatureSet, Known]:
+        """Return mixes with allowed objects, views where they join them, and max_k F_k of all."""
+        features = self._mixes('training')
+        known = self._known(segmenter, features)
+        if self.outliers is not None:
+            drawn = self._drawn_mixes('training')
+            allowed = whole_pictures(self._cutouts('training'), self.outliers) | {''}
+            places = [i for i in range(len(drawn)) if drawn.source(i) in allowed]
+            features, known = features.subset(places), known[places]
+        if not self.uem_config.with_views:
+            return features, known
+        bank = self._bank()
+        return joined([features, bank]), np.concatenate([known, self._known(segmenter, bank)])
+
     def _known(self, segmenter: Segmenter, features: FeatureSet) -> Known:
         """Compute (or find) max_k F_k of every mix: one file a segmenter and set of mixes."""
         place = self.segmenter_folder.with_name(f'{self.segmenter_folder.name}-known')
@@ -94,15 +107,6 @@ class UemStages(SegmenterStages):
         artefact(folder, digest([key_of(self.segmenter_folder), features.key]), make)
         known: Known = np.load(folder / KNOWN_FILE)
         return known
-
-    def _mixes(self, part: str) -> FeatureSet:
-        """Return the tokens of mixes; of those to train on, the ones with allowed objects."""
-        features = super()._mixes(part)
-        if part == 'selection' or self.outliers is None:
-            return features
-        drawn = self._drawn_mixes(part)
-        allowed = whole_pictures(self._cutouts(part), self.outliers) | {''}
-        return features.subset([i for i in range(len(drawn)) if drawn.source(i) in allowed])
 
     @cached_property
     def _folder(self) -> Path:
