@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from ood_perception.errors import ConfigError
 
@@ -130,9 +130,7 @@ class NflowjsStages(SegmenterStages):
 
     def _mean_iou(self, segmenter: Segmenter) -> float:
         """Return the mean IoU on the selection pictures, as stage 1 was chosen by."""
-        trainer = self.trainer
-        iou = confusion_iou(segmenter, trainer.train_features.subset(trainer.split[1]), step=2)
-        return float(torch.from_numpy(iou).nanmean())
+        return float(np.nanmean(confusion_iou(segmenter, self._chosen(), step=2)))
 
     def _take_tuned(self, folder: Path) -> None:
         """Put the tuned backbone in the place of the trainer's, for all that comes after."""

@@ -72,13 +72,12 @@ class SegmenterStages(HeadStages):
     def segmenter(self) -> Segmenter:
         """Train (or find) the closed-set segmenter on the bank of views, or on fresh ones."""
         trainer, config = self.trainer, self.segmenter_config
-        train, select, _ = trainer.split
         features: FeatureSet | OnlineFeatures
         if config.online:
-            features = self._online(trainer.train_pictures.subset(train))
-            chosen = self._features(trainer.train_pictures.subset(select))
+            features = self._online(trainer.train_pictures.subset(trainer.split[0]))
         else:
-            features, chosen = self._bank(), trainer.train_features.subset(select)
+            features = self._bank()
+        chosen = self._chosen()
         key = digest([features.key, chosen.key, self._layers, asdict(config)])
         folder = self.segmenter_folder
 
@@ -96,6 +95,13 @@ class SegmenterStages(HeadStages):
 
         artefact(folder, key, make)
         return load_segmenter(folder / SEGMENTER_FILE)
+
+    def _chosen(self) -> FeatureSet:
+        """Return the tokens of the pictures that choose the segmenter's state."""
+        trainer, select = self.trainer, self.trainer.split[1]
+        if self.segmenter_config.online:  # the tokens of all training pictures are never needed
+            return self._features(trainer.train_pictures.subset(select))
+        return trainer.train_features.subset(select)
 
     def _bank(self) -> FeatureSet:
         """Return the tokens of the training pictures and of the further views of each."""
