@@ -8,9 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,14 @@ from .heads import head_stages
 from .heads.baselines import BaselineConfig
 from .heads.fusion import FusionConfig
 from .heads.knn import KnnConfig
-from .heads.rpl import RplConfig
 from .heads.nflowjs import NflowjsConfig
+from .heads.rpl import RplConfig
 from .heads.uem import UemConfig
 from .online import OnlineSettings
 from .outlier_sources import OutlierConfig
 from .pasting import MixSettings
 from .patches import PatchSettings
+from .recipe_values import build, change_value
 from .segmenter import SegmenterConfig
 from .views import ViewSettings
 
@@ -147,11 +146,8 @@ class BundleConfig:
             raise ConfigError(f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}')
 
 
-_SEEDED = (
-    *('classifier', 'condensation', 'views', 'segmenter', 'outliers', 'mixes', 'uem'),
-    *('rpl', 'knn', 'baseline', 'flow', 'nflowjs'),
-)
-_KIND_SECTIONS = ('classifier', 'patches', 'condensation', *_SEEDED[2:], 'online', 'fusion')
+# Sections that every recipe is read by; all others belong to kinds of heads.
+_COMMON = ('data', 'bundle', 'backbone', 'finetuning', 'view', 'head')
 
 
 @dataclass(frozen=True)
@@ -188,9 +184,14 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for part in ('finetuning', *_SEEDED):
-            seeded = dataclasses.replace(getattr(self, part), seed=self.seed)
-            object.__setattr__(self, part, seeded)
+        for name, section in self._sections().items():
+            if any(item.name == 'seed' for item in dataclasses.fields(section)):
+                object.__setattr__(self, name, dataclasses.replace(section, seed=self.seed))
+
+    def _sections(self) -> dict[str, Any]:
+        """Return the recipe's sections by name."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
 
     def sha256(self) -> str:
         """Return the sha256 of what the recipe says, wherever its files lie."""
@@ -200,8 +201,8 @@ class Recipe:
         """Return JSON values without places of this machine: a weight file by its name alone."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         values['data'].pop('root')
-        used = head_stages(self.head.kind).used_sections(self)
-        for section in set(_KIND_SECTIONS) - set(used):
+        used = {*_COMMON, *head_stages(self.head.kind).used_sections(self)}
+        for section in set(self._sections()) - used:
             del values[section]
         if not self.finetuning.epochs:
             del values['finetuning']
@@ -246,64 +247,6 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     except yaml.YAMLError as error:
         raise ConfigError(f'recipe {path} is no YAML: {" ".join(str(error).split())}') from error
     for change in changes:
-        _change(content, change)
-    recipe: Recipe = _build(Recipe, content, str(path))
+        change_value(content, change)
+    recipe: Recipe = build(Recipe, content, str(path))
     return recipe
-
-
-def _change(content: Any, change: str) -> None:
-    """Apply one 'section.key=value' to the content of a recipe."""
-    place, separator, text = change.partition('=')
-    *sections, key = place.split('.')
-    for section in sections:
-        content = content.setdefault(section, {}) if isinstance(content, dict) else None
-    if not separator or not isinstance(content, dict):
-        raise ConfigError(f'cannot set {change!r}: give section.key=value, such as seed=1')
-    try:
-        content[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f'cannot set {change!r}: the value is no YAML') from error
-
-
-def _build(kind: Any, values: Any, place: str) -> Any:
-    """Make a dataclass of a mapping, checking keys and types, nested dataclasses included."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f'{place}: expected keys and values, found {values!r}')
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = [key for key in values if key not in known]
-    required = [
-        name
-        for name, f in known.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    missing = [name for name in required if name not in values]
-    if unknown or missing:
-        what = f'unknown {unknown}' if unknown else f'lacks {missing}'
-        raise ConfigError(f'{place}: {what}; known keys are {", ".join(known)}')
-    hints = typing.get_type_hints(kind)
-    checked = {k: _value(hints[k], v, f'{place}: {k}') for k, v in values.items()}
-    try:
-        return kind(**checked)
-    except ConfigError as error:
-        raise ConfigError(f'{place}: {error}') from error
-
-
-def _value(kind: Any, value: Any, place: str) -> Any:
-    """Return a value of a type, or raise ConfigError; whole numbers pass as floats."""
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, place)
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return None if value is None else _value(arguments[0], value, place)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f'{place} is {value!r}, expected a list')
-        return tuple(_value(arguments[0], item, place) for item in value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f'{place} is {value!r}, expected {_NAMES.get(kind, kind)}')
-    return value
-
-
-_NAMES = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}
