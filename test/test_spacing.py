@@ -1,12 +1,14 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of one moment count once."""
+"""Which pictures calibrate: of one moment one, from several stretches of a drive."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from ood_perception.errors import DataError
+from trainer.data import ClassMap, PictureList, split_contiguous
 from trainer.spacing import spaced_places
 
 
@@ -31,3 +33,26 @@ def test_every_picture_left_out_has_a_kept_neighbour():
 def test_a_name_without_a_number_is_refused():
     with pytest.raises(DataError, match='calibration_spacing'):
         spaced_places(['street'], [''], 30)
+
+
+def drives(**pictures):
+    names = [f'{drive}_{i:03d}' for drive, count in pictures.items() for i in range(count)]
+    paths = tuple(Path(name) for name in names)
+    classes = ClassMap(('any',), ((0, 0, 0),), {0: 0})
+    return PictureList(tuple(names), paths, (), tuple(name[0] for name in names), classes)
+
+
+def test_every_stretch_of_a_drive_gives_its_end():
+    fit, held_out = split_contiguous(drives(a=40, b=3), 0.2, blocks=4)
+    ends = [f'a_{i:03d}' for first in (8, 18, 28, 38) for i in (first, first + 1)]
+    # b is too short for two stretches of two
+    assert list(held_out.names) == [*ends, 'b_002']
+    assert sorted((*fit.names, *held_out.names)) == sorted(drives(a=40, b=3).names)
+
+
+@pytest.mark.parametrize('count', [2, 5, 17, 40])
+def test_one_stretch_is_the_end_of_the_drive(count):
+    fit, held_out = split_contiguous(drives(a=count), 0.25)
+    number = max(1, round(0.25 * count))
+    assert held_out.names == drives(a=count).names[-number:]
+    assert fit.names == drives(a=count).names[:-number]

@@ -67,6 +67,8 @@ class DataConfig:
         calibrates together with the splits in `calibration`. Of what is fitted on, the last
         selection_fraction of every sequence only chooses the classifier's best epoch; sequences
         of one picture are fitted on. calibration_fraction 0: only the splits in `calibration`.
+    calibration_blocks: stretches of every sequence; both fractions are cut from the end of each,
+        so that more places calibrate than the ends of the sequences.
     calibration_spacing: pictures of one sequence calibrate only where they are so many frames
         apart, by the numbers that end their names; 0 = all. A stretch that was labelled frame by
         frame would else outweigh the drives that were labelled once a second.
@@ -78,12 +80,18 @@ class DataConfig:
     train: str = 'train'
     calibration: tuple[str, ...] = ('val',)
     calibration_fraction: float = 0.25
+    calibration_blocks: int = 1
     calibration_spacing: int = 0
     selection_fraction: float = 0.1
     description: str = ''
     licence: str = ''
 
     def __post_init__(self) -> None:
+        if self.calibration_blocks < 1 or self.calibration_spacing < 0:
+            raise ConfigError(
+                f'data calibration_blocks {self.calibration_blocks}, calibration_spacing '
+                f'{self.calibration_spacing}: give at least 1 and 0'
+            )
         if not self.calibration_fraction and not self.calibration:
             raise ConfigError(
                 'data holds nothing to calibrate on: name splits in "calibration", or give a '
@@ -206,8 +214,10 @@ class Recipe:
             del values[section]
         if not self.finetuning.epochs:
             del values['finetuning']
-        if not self.data.calibration_spacing:  # recipes from before there was such a thing
-            del values['data']['calibration_spacing']
+        # recipes from before there were such things say nothing of them
+        for option, plain in (('calibration_spacing', 0), ('calibration_blocks', 1)):
+            if values['data'][option] == plain:
+                del values['data'][option]
         weights = Path(self.backbone.weights)
         if weights.suffix in ('.safetensors', '.onnx'):
             values['backbone']['weights'] = weights.name

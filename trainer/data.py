@@ -240,15 +240,19 @@ def joined(lists: Sequence[PictureList]) -> PictureList:
 
 
 def split_contiguous(
-    pictures: PictureList, calibration_fraction: float = 0.25, keep_single: bool = False
+    pictures: PictureList,
+    calibration_fraction: float = 0.25,
+    keep_single: bool = False,
+    blocks: int = 1,
 ) -> tuple[PictureList, PictureList]:
     """
-    Split every sequence into its first and its last part.
+    Split every sequence, or every one of its `blocks` stretches, into its first and its last part.
 
     Neighbouring frames of a drive are nearly the same picture, so a random split would let the
     calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
     in the second list, in [0, 1); rounded, at least one and not all of them unless it is 0.
-    keep_single: sequences of one picture go whole into the first list.
+    keep_single: sequences of one picture go whole into the first list. blocks: of about equal
+    length, at least two pictures each: the end of a drive alone may be unlike the rest of it.
 
     Returns (fit, calibration). Raises DataError for another fraction, for a one-picture sequence
     that is not to be kept, and where keeping them leaves nothing to calibrate.
@@ -266,9 +270,10 @@ def split_contiguous(
             continue
         if len(members) < 2:
             raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
-        count = min(max(1, round(calibration_fraction * len(members))), len(members) - 1)
-        fit += members[:-count]
-        held_out += members[-count:]
+        for stretch in np.array_split(members, min(blocks, len(members) // 2)):
+            count = min(max(1, round(calibration_fraction * len(stretch))), len(stretch) - 1)
+            fit += stretch[:-count].tolist()
+            held_out += stretch[-count:].tolist()
     if not held_out:
         raise DataError('no sequence has two pictures: there is nothing to hold out')
     return pictures.subset(fit), pictures.subset(held_out)

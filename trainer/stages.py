@@ -108,8 +108,9 @@ class Trainer:
         """Places in the training split: classifier training, epoch selection, calibration."""
         data, pictures = self.recipe.data, self.train_pictures
         place = {name: index for index, name in enumerate(pictures.names)}
-        fit, held_out = split_contiguous(pictures, data.calibration_fraction)
-        train, select = split_contiguous(fit, data.selection_fraction, keep_single=True)
+        blocks = data.calibration_blocks
+        fit, held_out = split_contiguous(pictures, data.calibration_fraction, blocks=blocks)
+        train, select = split_contiguous(fit, data.selection_fraction, True, blocks)
         first, second, third = (
             [place[n] for n in part.names] for part in (train, select, held_out)
         )
