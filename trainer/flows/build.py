@@ -33,7 +33,8 @@ class FlowConfig:
         [7, 64]. dequantisation: of DEQUANTISATIONS [variational].
     steps, batch, crops, learning_rate, warmup: of maximum likelihood on crops of `side` pixels;
         batch pictures a step, `crops` of each. 0 steps: no pre-training.
-    select_every: steps between looks at held-out crops; the best state is kept.
+    select_every: steps between looks at held-out crops; the best state is kept. pixel_step: 1, a
+        flow reads every pixel.
     """
 
     kind: str = 'real_nvp'
@@ -67,6 +68,8 @@ class FlowConfig:
             )
         if min(self.batch, self.crops, self.select_every, self.width) < 1 or self.steps < 0:
             raise ConfigError('flow batch, crops, select_every, width: at least 1; steps: 0')
+        if self.pixel_step != 1:
+            raise ConfigError(f'flow pixel_step {self.pixel_step}: a flow reads every pixel, 1')
         if self.side % STRIDE or self.side < STRIDE:
             raise ConfigError(f'flow side {self.side}: give a multiple of {STRIDE}')
 
