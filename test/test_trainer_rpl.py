@@ -35,8 +35,9 @@ from trainer.heads.rpl_losses import (  # noqa: E402
     pseudo_label_loss,
     rpl_loss,
 )
+from trainer.label_maps import tokens_of  # noqa: E402
 from trainer.pasting import OUTLIER  # noqa: E402
-from trainer.rpl_training import fit_rpl  # noqa: E402
+from trainer.rpl_training import fit_rpl, frozen_features  # noqa: E402
 from trainer.segmenter_training import fit_segmenter  # noqa: E402
 
 RPL = RplConfig(width=8, steps=30, select_every=10, batch=2, learning_rate=5e-3, samples=32)
@@ -296,6 +297,22 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, segmenter):
     assert again.history == whole.history
     for name, value in whole.block.state_dict().items():
         assert torch.equal(value, again.block.state_dict()[name]), name
+
+
+def test_features_that_are_kept_train_as_those_that_are_computed(tmp_path, segmenter):
+    train, select = feature_set(6), feature_set(3, seed=5)
+    kept = []
+    for name, features in (('train', train), ('select', select)):
+        frozen_features(segmenter, features, tmp_path / f'{name}.npy', progress=False)
+        kept.append(np.load(tmp_path / f'{name}.npy'))
+    tokens = tokens_of(train, LAYERS, [2])
+    np.testing.assert_array_equal(kept[0][2], segmenter.feature(*tokens)[0].detach().half())
+    config = replace(RPL, matmul='f32', contrast=False, steps=10)
+    runs = [
+        fit_rpl(segmenter, (train, None), select, config, progress=False, frozen=frozen)
+        for frozen in (None, (kept[0], kept[1]))
+    ]
+    np.testing.assert_allclose(runs[0].history, runs[1].history, rtol=0.02)  # float16
 
 
 def test_the_projector_learns_and_stays_behind(tmp_path, segmenter):

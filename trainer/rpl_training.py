@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
@@ -22,7 +23,7 @@ from .aspp import scaled_dilations
 from .data import IGNORED
 from .features import FeatureSet
 from .heads.corocl import contrastive_loss, draw_pools
-from .heads.rpl import FeatureAndResidual, RplConfig, Smoothing
+from .heads.rpl import RplConfig, Smoothing
 from .heads.rpl_block import Host, ResidualBlock, to_feature_grid
 from .heads.rpl_losses import energy, rpl_loss
 from .label_maps import MapUpsampler, cell_labels, tokens_of
@@ -34,6 +35,7 @@ LAST_TIMES = 10.0
 """How much faster the last layer learns (the paper's 10 x)."""
 POWER, LEAST_RATE = 0.9, 1e-8
 Features = FeatureSet | OnlineFeatures
+Frozen = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def fit_rpl(
     checkpoint: Path | None = None,
     progress: bool = True,
     block: ResidualBlock | None = None,
+    frozen: tuple[Frozen, Frozen] | None = None,
 ) -> RplTraining:
     """
     Train on mixes and keep the state with the best AP of the energy on the selection mixes.
@@ -61,35 +64,70 @@ def fit_rpl(
     or known) and the whole everyday pictures, None = without. select: mixes whose objects are
     foreign to the training's. checkpoint: a file to resume from, written at every look; the same
     seed gives the same block on one machine, resumed or not. block: to start from, None = new.
+    frozen: frozen_features of both sets of mixes, None = computed whenever they are read.
     """
     if not any((np.asarray(select.labels[i]) == OUTLIER).any() for i in range(len(select.names))):
         raise DataError('no selection mix holds an outlier: draw more, or raise the probability')
-    run = _Run(host, train, config, block)
+    seen, judged = frozen if frozen is not None else (None, None)
+    run = _Run(host, train, config, block, seen)
     parts = [*(f.key if f is not None else '' for f in train), select.key, select.names]
-    parts += [_weights_digest(host), asdict(config), 'run 1']
+    parts += [_weights_digest(host), asdict(config), frozen is not None]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    best_step = run.fit(
-        'rpl', lambda: average_precision(host, run.block, select), checkpoint, key, progress
-    )
+
+    def look() -> float:
+        return average_precision(host, run.block, select, judged)
+
+    best_step = run.fit('rpl', look, checkpoint, key, progress)
     # the projector stays behind: it serves the contrast alone
     return RplTraining(run.block.cpu().eval(), best_step, tuple(run.history))
 
 
 @torch.no_grad()
-def average_precision(host: nn.Module, block: ResidualBlock, features: FeatureSet) -> float:
+def frozen_features(
+    host: nn.Module, features: FeatureSet, path: Path, progress: bool = True
+) -> None:
+    """Write the feature of every picture, float16 (n, H, W, F): constant while RPL learns."""
+    written: Frozen | None = None
+    for i in tqdm(range(len(features.names)), unit='picture', disable=not progress):
+        feature = host.feature(*tokens_of(features, host.layers, [i]))[0].half().numpy()
+        if written is None:
+            shape = (len(features.names), *feature.shape)
+            written = np.lib.format.open_memmap(path, 'w+', np.float16, shape)
+        written[i] = feature
+
+
+@torch.no_grad()
+def average_precision(
+    host: nn.Module, block: ResidualBlock, features: FeatureSet, frozen: Frozen | None = None
+) -> float:
     """Return the AP of the smoothed energy against pasted pixels, every third row and column."""
     device = next(block.parameters()).device
-    both, smoothing = FeatureAndResidual(host, block).eval(), Smoothing().to(device)
-    fine, pictures = MapUpsampler(features, host.upsampling, 3), []
+    smoothing, pictures = Smoothing().to(device), []
+    fine = MapUpsampler(features, host.upsampling, 3)
+    block.eval()
     for i in range(len(features.names)):
-        tokens = tokens_of(features, host.layers, [i], device)
-        feature, residual = both(*tokens).chunk(2, -1)
+        feature = _feature(host, features, [i], frozen, device)
+        trunk = tokens_of(features, host.layers[-1:], [i], device)[0]
+        residual = to_feature_grid(host, block.last(block.embed(trunk)), feature.shape[1:3])
         score = smoothing(energy(host.classifier(feature + residual)))
         pixels = fine(score[..., None])[0, ..., 0].cpu().numpy()
         labels = np.asarray(features.labels[i])[::3, ::3]
         truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
         pictures.append(scored_picture(pixels.astype(np.float32), truth.astype(np.uint8)))
     return pixel_metrics(pool(pictures)).average_precision
+
+
+def _feature(
+    host: nn.Module,
+    features: FeatureSet,
+    places: Sequence[int],
+    frozen: Frozen | None,
+    device: torch.device,
+) -> torch.Tensor:
+    """Return the host's feature float32 (B, H, W, F), computed where it is not kept."""
+    if frozen is not None:
+        return torch.from_numpy(np.stack([frozen[i] for i in places])).to(device).float()
+    return host.feature(*tokens_of(features, host.layers, places, device)).float()
 
 
 class _Run(TrainingRun):
@@ -101,10 +139,11 @@ class _Run(TrainingRun):
         train: tuple[Features, Features | None],
         config: RplConfig,
         block: ResidualBlock | None,
+        frozen: Frozen | None = None,
     ) -> None:
         self.features, everyday = train
         self.context = everyday if config.contrast and config.context else None
-        self.config, self.device = config, device_of(self.features)
+        self.config, self.device, self.frozen = config, device_of(self.features), frozen
         self.host = host.requires_grad_(False).eval().to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -133,11 +172,11 @@ class _Run(TrainingRun):
         step, config = self.config.pixel_step, self.config
         batch, places = drawn(self.features, indices, self.step)
         labels = np.stack([batch.labels[i] for i in places])
-        tokens = tokens_of(batch, self.host.layers, places, self.device)
-        frozen_feature = self._frozen(tokens)
+        with torch.no_grad(), self._autocast():
+            frozen_feature = _feature(self.host, batch, places, self.frozen, self.device)
+        trunks = tokens_of(batch, self.host.layers[-1:], places, self.device)
         shown = self._context() if self.context is not None else None
-        trunks = [tokens[-1], shown[0]] if shown is not None else [tokens[-1]]
-        embedded = self._embedded(trunks)
+        embedded = self._embedded([*trunks, shown[0]] if shown is not None else trunks)
         size = frozen_feature.shape[1:3]
         residual = to_feature_grid(self.host, self.block.last(embedded[: len(labels)]), size)
         frozen = self._pixels(self.host.classifier(frozen_feature), row, column)
@@ -163,11 +202,6 @@ class _Run(TrainingRun):
     def _autocast(self) -> torch.autocast:
         bf16 = self.config.matmul == 'bf16'
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
-
-    @torch.no_grad()
-    def _frozen(self, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
-        with self._autocast():
-            return self.host.feature(*tokens).float()
 
     def _embedded(self, trunks: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the block's maps; mixes and everyday pictures share a batch's statistics."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import nn
 
 from ood_perception.errors import ConfigError
@@ -18,7 +19,7 @@ from ..config import digest
 from ..context_pictures import load_context
 from ..features import FeatureSet
 from ..online import OnlineFeatures
-from ..rpl_training import fit_rpl
+from ..rpl_training import Frozen, fit_rpl, frozen_features
 from .base import HeadFacts
 from .one_score import calibrate_one_score, calibration_note, classes_seen
 from .rpl import RplHead
@@ -29,7 +30,7 @@ from .tables import MonotoneTable
 if TYPE_CHECKING:
     from ..stages import Trainer
 
-BLOCK_FILE = 'rpl.safetensors'
+BLOCK_FILE, FEATURE_FILE = 'rpl.safetensors', 'feature.npy'
 
 
 class RplStages(SegmenterStages):
@@ -62,6 +63,7 @@ class RplStages(SegmenterStages):
                 checkpoint=trainer.folder / 'rpl.ckpt',
                 progress=trainer.progress,
                 block=self._start(),
+                frozen=None if config.online else (self._frozen(train), self._frozen(select)),
             )
             save_block(target / BLOCK_FILE, training.block)
             report = {'best_step': training.best_step, 'history': training.history}
@@ -69,6 +71,16 @@ class RplStages(SegmenterStages):
 
         artefact(folder, digest([*keys, key_of(self.segmenter_folder), asdict(config)]), make)
         return load_block(folder / BLOCK_FILE)
+
+    def _frozen(self, features: FeatureSet) -> Frozen:
+        """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
+        place = self.segmenter_folder.with_name(f'{self.segmenter_folder.name}-features')
+        folder = place / features.key[:16]
+        host, bar = self.host(), self.trainer.progress
+        key = digest([key_of(self.segmenter_folder), features.key])
+        artefact(folder, key, lambda at: frozen_features(host, features, at / FEATURE_FILE, bar))
+        kept: Frozen = np.load(folder / FEATURE_FILE, mmap_mode='r')
+        return kept
 
     def _start(self) -> ResidualBlock | None:
         """Return the block to start from; None = a new one, for a host without an ASPP."""
