@@ -24,7 +24,7 @@ from ood_perception.evaluation.second_pass import component_frames
 from ood_perception.evaluation.summary import picture_counts, region_counts
 
 from .evaluation_runs import SetRun
-from .measured_sets import picture_reader
+from .measured_sets import label_reader
 
 METRICS = {
     'average_precision': 'AP',
@@ -91,7 +91,7 @@ def _samples(run: SetRun, region: str, with_components: bool) -> Samples:
     samples[COMPONENT_F1] = np.full(RESAMPLES, np.nan)
     components = run.summary['regions'][region].get('components')
     if components and with_components:
-        read, track = picture_reader(run.data), components['track']
+        read, track = label_reader(run.data), components['track']
         frames = component_frames(run.records, read, track, components['threshold'], region)
         samples[COMPONENT_F1] = component_samples(frames, weights)['mean_f1']
     return samples
