@@ -67,7 +67,7 @@ def _record(table: RplTable, data: DevSet, region: str) -> dict[str, Any]:
         values = {metric: entry.summary(metric) for metric in METRICS}
         record['rows'].append({'name': name, 'seeds': seeds, **values})
     for row in table.config.trainings:
-        for other in dict.fromkeys((row.against, f'frozen {row.host}')):
+        for other in (*row.against, f'frozen {row.host}'):
             if row.name in entries and other in entries:
                 interval = entries[row.name].difference(entries[other])
                 values = {'name': row.name, 'other': other, 'verdict': verdict(interval)}

@@ -27,7 +27,7 @@ class RplRow:
     One training of a block, for every seed.
 
     host: which frozen network it sits on. dissimilarity, contrast, context: see RplConfig.
-    against: the row that it is compared with, '' = the frozen network's own energy.
+    against: rows that it is compared with, beside the frozen network's own energy.
     """
 
     name: str
@@ -35,7 +35,7 @@ class RplRow:
     dissimilarity: bool = True
     contrast: bool = True
     context: bool = True
-    against: str = ''
+    against: tuple[str, ...] = ()
 
     def recipe(self, base: Recipe) -> Recipe:
         """Return the recipe of this training."""
@@ -79,7 +79,7 @@ def load_rpl_table(path: Path) -> RplTableConfig:
     folder = Path(values['folder'])
     rows = tuple(_row(entry, path) for entry in values['trainings'])
     names = [row.name for row in rows]
-    strange = [row.against for row in rows if row.against not in ('', *names)]
+    strange = [other for row in rows for other in row.against if other not in names]
     if len(set(names)) != len(names) or not names or strange:
         raise ConfigError(f'{path}: trainings {names} need names of their own; unknown {strange}')
     host = values.get('mobilenet', {})
@@ -101,7 +101,9 @@ def _row(entry: Any, path: Path) -> RplRow:
     known = {item.name for item in fields(RplRow)}
     if not isinstance(entry, dict) or 'name' not in entry or set(entry) - known:
         raise ConfigError(f'{path}: training {entry!r}: known keys are {sorted(known)}')
-    row = RplRow(**entry)
+    against = entry.get('against', [])
+    others = (against,) if isinstance(against, str) else tuple(against)
+    row = RplRow(**{**entry, 'against': others})
     if row.host not in HOSTS:
         raise ConfigError(f'{path}: host {row.host!r}: choose one of {", ".join(HOSTS)}')
     return row
