@@ -144,7 +144,9 @@ def _build(
 def _signature(recipe: Recipe, part: str, sections: Sequence[str]) -> str:
     """Hash the sections of a recipe that an artefact depends on."""
     values, kind = asdict(recipe), recipe.head.kind
-    used = {name: values[name] for name in sections}
+    used = {name: dict(values[name]) if name == 'data' else values[name] for name in sections}
+    for text in ('description', 'licence'):  # recipes that differ in words alone share
+        used.get('data', {}).pop(text, None)
     if part == 'fit' and kind not in _PIXOOD_FITS:
         used['kind'] = kind
     return digest(used)[:16]
