@@ -31,6 +31,7 @@ from trainer.heads.baselines import (  # noqa: E402
     EtalonDistance,
     ScaledSoftmax,
     StandardisedMaxLogit,
+    max_softmax,
 )
 from trainer.heads.patch_logits import PatchLogits  # noqa: E402
 from trainer.heads.upsampling import upsample  # noqa: E402
@@ -60,6 +61,16 @@ def test_scores_are_their_definitions():
     assert set(expected) == set(LOGIT_SCORES)
     for name, score in LOGIT_SCORES.items():
         np.testing.assert_allclose(score(logits, places), expected[name], rtol=1e-9, err_msg=name)
+
+
+def test_max_softmax_is_exact_where_a_class_is_nearly_certain():
+    """-ln p of logits 20 apart: float32 keeps six digits of 2e-9, as float64 has them."""
+    rng = np.random.default_rng(5)
+    logits = (rng.normal(size=(200, 11)) * 20).astype(np.float32).astype(np.float64)
+    exact = np.log1p(np.exp(np.sort(logits)[:, :-1] - logits.max(1, keepdims=True)).sum(1))
+    got = max_softmax(torch.from_numpy(logits).float(), range(11)).numpy()
+    assert exact.min() < 1e-7
+    np.testing.assert_allclose(got, exact, rtol=2e-5, atol=1e-37)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 10.0, 1000.0])
