@@ -64,3 +64,15 @@ def test_the_products_with_weights_are_a_block_s_in_size():
     )
     assert plain.shape == with_gelu.shape == (16, 384)
     assert not np.allclose(plain, with_gelu)
+
+
+def test_torch_s_kernel_computes_what_openvino_s_does():
+    ours = next(iter(bench_attention.attention_run(48, FORMS[1], 'f32', 1)().values()))
+    theirs = bench_attention.torch_attention_run(48, 'f32', 1)()
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_kernels_are_shown_as_shares_of_their_peak():
+    rates = {f'{form} bf16': 100.0 for form in (*FORMS, NO_SOFTMAX, bench_attention.TORCH)}
+    report = {'peak_gflops': {'bf16': 200.0}, 'rows': [{'size': '280x560', 'gflops': rates}]}
+    assert bench_attention.kernels(report).splitlines()[-1].count('50 %') == 4

@@ -6,10 +6,11 @@ What the parts of a ViT-S block reach of the machine's peak in OpenVINO, each ru
     python -m trainer.bench_attention [--threads 1] --json docs/benchmarks/attention.json
 
 Attention (6 heads, 64 wide) at the tokens of three input sizes: as the exported graph writes it
-(products and softmax), as one ScaledDotProductAttention node, and without its softmax; the
-block's products with weights, without and with GELU. In turns with the peak of square products,
-the best of the rounds counts. With norms, residual sums and all else for free the backbone's
-share of the peak is at most ideal / (products with weights + attention), times of these parts.
+(products and softmax), as one ScaledDotProductAttention node, without its softmax, and in torch's
+own kernel; the block's products with weights, without and with GELU. In turns with the peak of
+square products, the best of the rounds counts. With norms, residual sums and all else for free the
+backbone's share of the peak is at most ideal / (products with weights + attention), times of these
+parts.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ HEADS, WIDTH, BLOCKS, CHAIN = 6, 64, 12, 4
 TOKENS = {'280x560': 800, '392x784': 1568, '518x1036': 2738}
 FORMS = ('products and softmax', 'one node')
 NO_SOFTMAX = 'without softmax'
+TORCH = 'torch'  # beside OpenVINO's: is there a faster kernel?
 WEIGHTS, GELU = 'products with weights', 'products with weights, GELU'
 MIXES = {'f32': ('f32', 'f32'), 'bf16': ('bf16', 'bf16'), 'int8': ('i8', 'bf16')}
 STEPS = ('products alone', 'and softmax', 'and GELU')
@@ -58,6 +60,28 @@ def attention_run(tokens: int, form: str, precision: str, threads: int) -> Calla
     rng = np.random.default_rng(0)
     feeds = [rng.normal(0, 0.3, (1, HEADS, tokens, WIDTH)).astype(np.float32) for _ in range(3)]
     return _compiled(node, given, precision, threads, feeds)
+
+
+def torch_attention_run(tokens: int, precision: str, threads: int) -> Callable[[], Any]:
+    """Return the same run in torch's scaled_dot_product_attention; precision: f32 or bf16."""
+    import torch
+
+    attention = torch.nn.functional.scaled_dot_product_attention
+    kind = torch.bfloat16 if precision == 'bf16' else torch.float32
+    rng = np.random.default_rng(0)
+    shape = (1, HEADS, tokens, WIDTH)
+    draws = [torch.from_numpy(rng.normal(0, 0.3, shape)).to(kind) for _ in range(3)]
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        torch.set_num_threads(threads)
+        query, key, value = draws
+        node = query
+        for _ in range(CHAIN):
+            node = attention(node, key, value) + query
+        return node
+
+    return run
 
 
 def weights_run(tokens: int, part: str, precision: str, threads: int) -> Callable[[], Any]:
@@ -151,6 +175,8 @@ def runs_of(
             for form in (*FORMS, NO_SOFTMAX):
                 run = attention_run(tokens, form, precision, threads)
                 runs[form, precision] = (run, CHAIN * quadratic)
+            other = torch_attention_run(tokens, precision, threads)
+            runs[TORCH, precision] = (other, CHAIN * quadratic)
     return runs
 
 
@@ -197,6 +223,18 @@ def table(report: dict[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
+def kernels(report: dict[str, Any]) -> str:
+    """Return the Markdown table of attention's kernels: what each reaches of the peak."""
+    forms = (*FORMS, NO_SOFTMAX, TORCH)
+    rows = [
+        [row['size'], precision, *(f'{100 * rate / peak:.0f} %' for rate in rates)]
+        for row in report['rows']
+        for precision, peak in report['peak_gflops'].items()
+        if (rates := [r for form in forms if (r := row['gflops'].get(f'{form} {precision}'))])
+    ]
+    return markdown_table(['size', 'precision', *forms], rows)
+
+
 def main() -> None:
     """Measure, print, and write the report."""
     parser = argparse.ArgumentParser(
@@ -207,7 +245,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='write the report to this file')
     options = parser.parse_args()
     report = measure(options.threads, options.rounds)
-    print(table(report))
+    print(table(report), kernels(report), sep='\n')
     if options.json:
         write_json(options.json, report)
 
