@@ -44,7 +44,7 @@ def table(root):
 
 
 def run(root, monkeypatch, *options):
-    monkeypatch.setattr('trainer.uem_sets.GROUND', ('left',))
+    monkeypatch.setattr('trainer.seeded_sets.GROUND', ('left',))
     monkeypatch.setattr(mobilenet_stages, 'load_mobilenet', MobileNetV2)  # random weights
     arguments = [str(root / 'rpl_table.yaml'), '--cache', str(root / 'cache'), *options]
     assert main(['rpl-table', *arguments]) == 0

@@ -23,7 +23,7 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.evaluation.bootstrap import Interval  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.uem_entries import mean_interval, verdict  # noqa: E402
+from trainer.seeded_entries import mean_interval, verdict  # noqa: E402
 from trainer.uem_rows import load_uem_table  # noqa: E402
 from trainer.uem_scores import combined_scores  # noqa: E402
 
@@ -98,7 +98,7 @@ def root(tmp_path_factory):
 
 
 def run(root, monkeypatch, *options):
-    monkeypatch.setattr('trainer.uem_sets.GROUND', ('left',))
+    monkeypatch.setattr('trainer.seeded_sets.GROUND', ('left',))
     arguments = [str(root / 'table.yaml'), '--cache', str(root / 'cache'), *options]
     assert main(['uem-table', *arguments]) == 0
     return json.loads((root / 'out' / 'uem_table.json').read_text())
@@ -120,7 +120,7 @@ def test_a_part_is_a_part_of_the_whole(root, monkeypatch):
     assert len(rows) == 2 * 6 + 2  # two segmenters, three modules
     few = next(r for r in rows if (r['name'], r['score']) == ('D-D, few', 'llr'))
     assert few['average_precision']['seeds'] != again['average_precision']['seeds']
-    for values in whole['trainings'].values():
+    for values in whole['trainings']:
         assert [look[0] for look in values['history']] == [10]
     assert len(whole['segmenters']) == 4
     both = whole['closed_sets']

@@ -32,6 +32,7 @@ from ood_perception.errors import ConfigError
 
 from .artefacts import key_of
 from .data import content_sha256
+from .dev_sets import DevSet, open_dev_set, set_features
 from .features import FeatureSet
 from .heads.knn import KnnConfig, KnnHead, parametric_score, upsampled_distance
 from .heads.knn_fit import LabelledFeatures, fit_knn
@@ -41,7 +42,6 @@ from .heads.patch_logits import PatchLogits
 from .knn_latency import measure_latency
 from .knn_report import latency_text, write_report
 from .knn_rows import KnnRow, KnnTableConfig, load_knn_table
-from .knn_sets import DevSet, open_dev_set, set_features
 from .layers import Layer, layer_name
 from .results import ResultFolder
 from .scoring import picture_tokens, read_mask, scored_pictures, write_ground_masks

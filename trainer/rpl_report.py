@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, Any
 from ood_perception.evaluation.reports import interval_record, markdown_table, percent
 
 from .ablation_report import REGION_TITLES
-from .artefacts import REPORT_FILE, write_json
+from .artefacts import write_json
 from .rpl_rows import FROZEN, RESIDUAL, RplRow
-from .uem_entries import METRICS, Entry, verdict
+from .seeded_entries import (
+    METRICS,
+    Entry,
+    fit_reports,
+    fits_table,
+    rows_table,
+    verdict,
+    verdict_table,
+)
 
 if TYPE_CHECKING:
+    from .dev_sets import DevSet
     from .rpl_table import RplTable
-    from .uem_sets import DevSet
+
+AGAINST = ('row', 'against', 'difference in AP, points', 'better')
 
 
 def write_report(table: RplTable) -> Path:
@@ -31,12 +41,14 @@ def write_report(table: RplTable) -> Path:
                 continue
             document['sets'][f'{data.name}, {region}'] = record
             title = f'### {data.name}, {REGION_TITLES[region]} ({len(data.pictures)} pictures)\n'
-            blocks += [title, _rows_table(record), _verdict_table(record)]
-    document['trainings'], document['hosts'] = _trainings(table), _hosts(table)
+            rows = rows_table(record['rows'], ['row'], lambda row: [row['name']])
+            blocks += [title, rows, verdict_table(record['verdicts'], AGAINST)]
+    document['trainings'], document['hosts'] = fit_reports(table), _hosts(table)
     write_json(table.config.folder / 'rpl_table.json', document)
     report = table.config.report
     report.parent.mkdir(parents=True, exist_ok=True)
-    parts = [_head(document), *blocks, _training_table(document), _host_table(document)]
+    parts = [_head(document), *blocks, fits_table(document['trainings'])]
+    parts.append(_host_table(document))
     report.write_text('\n'.join(part for part in parts if part), encoding='utf-8')
     return report
 
@@ -75,26 +87,6 @@ def _record(table: RplTable, data: DevSet, region: str) -> dict[str, Any]:
     return record
 
 
-def _rows_table(record: dict[str, Any]) -> str:
-    lines = []
-    for row in record['rows']:
-        cells = [percent(row[m]['mean'], row[m]['interval']) for m in METRICS]
-        known = [value for value in row['average_precision']['seeds'] if value is not None]
-        spread = f'{percent(min(known))} to {percent(max(known))}' if len(known) > 1 else '-'
-        lines.append([row['name'], *cells, spread, str(len(known))])
-    return markdown_table(['row', *METRICS.values(), 'AP of the seeds', 'seeds'], lines)
-
-
-def _verdict_table(record: dict[str, Any]) -> str:
-    lines = [
-        [one['name'], one['other'], '[{}, {}]'.format(*map(percent, one['interval'])),
-         one['verdict']]
-        for one in record['verdicts']
-    ]  # fmt: skip
-    header = ['row', 'against', 'difference in AP, points', 'better']
-    return markdown_table(header, lines) if lines else ''
-
-
 def _missing(table: RplTable) -> dict[str, list[int]]:
     """Return row -> seeds of what some set has no result of yet."""
     names = [data.name for data in table.data.sets]
@@ -109,20 +101,6 @@ def _missing(table: RplTable) -> dict[str, list[int]]:
         ]
         if lacking:
             found[row.name] = lacking
-    return found
-
-
-def _trainings(table: RplTable) -> list[dict[str, Any]]:
-    """Return what the fits recorded of themselves."""
-    found = []
-    for row in table.config.trainings:
-        for seed in table.config.seeds:
-            path = table.stages(row, seed).trainer.folder / 'fit' / REPORT_FILE
-            if path.is_file():
-                report = json.loads(path.read_text())
-                best = max(look[2] for look in report['history'])
-                values = {'name': row.name, 'seed': seed, 'best_step': report['best_step']}
-                found.append({**values, 'held_out_ap': best})
     return found
 
 
@@ -151,17 +129,6 @@ def _head(document: dict[str, Any]) -> str:
         rows = '; '.join(f'{name} {seeds}' for name, seeds in missing.items())
         lines += [f'Not run yet: {rows}.', '']
     return '\n'.join(lines)
-
-
-def _training_table(document: dict[str, Any]) -> str:
-    lines = [
-        [one['name'], str(one['seed']), str(one['best_step']), percent(one['held_out_ap'])]
-        for one in document['trainings']
-    ]
-    if not lines:
-        return ''
-    title = '### Trainings\n\nAP on held-out CamVid pictures with unseen objects chose the step.\n'
-    return f'{title}\n{markdown_table(["row", "seed", "step", "held-out AP"], lines)}'
 
 
 def _host_table(document: dict[str, Any]) -> str:

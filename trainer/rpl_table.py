@@ -12,75 +12,43 @@ Nothing is chosen on these sets.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ood_perception.errors import ConfigError
 from ood_perception.geometry import to_camera
 
 from .artefacts import key_of
-from .data import content_sha256
+from .dev_sets import DevSet
 from .features import FeatureSet, View, size_for
 from .heads.rpl import FeatureAndResidual, Smoothing
 from .heads.rpl_losses import energy
 from .heads.rpl_stages import RplStages
 from .hosts.mobilenet_stages import MobileNetStages
 from .label_maps import tokens_of
-from .results import ResultFolder
 from .rpl_report import write_report
-from .rpl_rows import FROZEN, MOBILENET, RESIDUAL, RplRow, RplTableConfig, load_rpl_table
+from .rpl_rows import FROZEN, MOBILENET, RESIDUAL, RplRow, load_rpl_table
 from .scoring import stretched
+from .seeded_table import ScoreRow, SeededTable, slug, table_of_options, table_parser
 from .stages import Trainer
 from .uem_closed_set import measure_segmenter, measured
-from .uem_rows import ScoreRow
-from .uem_sets import DevSet, DevSets
 
 LOG = logging.getLogger(__name__)
 Maps = list[npt.NDArray[np.float32]]
 
 
-class RplTable:
-    """A table at work; only, seeds, sets: what of it to run, () = all. limit: see DevSets."""
-
-    def __init__(
-        self,
-        config: RplTableConfig,
-        only: Sequence[str] = (),
-        seeds: Sequence[int] = (),
-        sets: Sequence[str] = (),
-        limit: int = 0,
-        cache: Path | None = None,
-    ) -> None:
-        for option, asked, known in (
-            ('--only', only, [row.name for row in config.trainings]),
-            ('--seeds', seeds, list(config.seeds)),
-            ('--sets', sets, list(config.sets)),
-        ):
-            wrong = [value for value in asked if value not in known]
-            if wrong:
-                raise ConfigError(f'{option} {wrong} is not in the table, which has {known}')
-        chosen = {
-            name: side for name, side in config.sets.items() if name in (sets or config.sets)
-        }
-        self.config, self.cache, self.limit = replace(config, sets=chosen), cache, limit
-        self.rows = [row for row in config.trainings if not only or row.name in only]
-        self.seeds = tuple(seed for seed in config.seeds if not seeds or seed in seeds)
+class RplTable(SeededTable):
+    """The table of RPL at work."""
 
     def stages(self, row: RplRow, seed: int) -> RplStages:
         """Return the stages of one training; hosts of one seed are shared."""
-        slug = ''.join(c if c.isalnum() else '-' for c in row.name.lower())
         recipe, folder = row.recipe(self.config.recipe), self.config.folder
-        trainer = Trainer(recipe, folder / 'trainings' / f'{slug}-{seed}', cache=self.cache)
+        place = folder / 'trainings' / f'{slug(row.name)}-{seed}'
+        trainer = Trainer(recipe, place, cache=self.cache)
         shared = folder / 'hosts' / f'{row.host}-{seed}'
         if row.host == MOBILENET:
             return MobileNetStages(trainer, self.config.mobilenet, shared, seed)
@@ -93,19 +61,6 @@ class RplTable:
         stages.segmenter()
         return stages
 
-    @cached_property
-    def data(self) -> DevSets:
-        """The sets that are asked for."""
-        return DevSets(self.config, self.limit, self.reference)
-
-    @cached_property
-    def results(self) -> ResultFolder:
-        """Where results are kept, by the data that they depend on."""
-        parts = [[s.name, s.longest, content_sha256(s.pictures)] for s in self.data.sets]
-        mark = [key_of(self.reference.segmenter_folder), self.config.pixel_step]
-        key = hashlib.sha256(json.dumps([parts, *mark]).encode()).hexdigest()[:16]
-        return ResultFolder(self.config.folder / 'results' / key, key, self.config.resamples)
-
     def score_rows(self, row: RplRow, seed: int) -> dict[str, ScoreRow]:
         """Return the results of one training by score; that of the frozen host is shared."""
         stages = self.stages(row, seed)
@@ -115,13 +70,13 @@ class RplTable:
         }
         return {score: ScoreRow(row.name, score, at, seed) for score, at in sources.items()}
 
-    def run(self, closed_set: str = '') -> None:
-        """Train and measure what is asked for and missing; closed_set: a split for mean IoU."""
-        for row in self.rows:
-            for seed in self.seeds:
+    def run(self) -> None:
+        """Train and measure what is asked for and missing."""
+        for row in self.config.trainings:
+            for seed in self.seeds if self.asked(row.name) else ():
                 stages = self.stages(row, seed)
                 stages.fit()
-                self._closed_set(stages, closed_set)
+                self._closed_set(stages, self.part.closed_set)
                 for data in self.data.sets:
                     self._measure(row, seed, stages, data)
 
@@ -181,30 +136,8 @@ class RplTable:
 
 def main(arguments: Sequence[str]) -> None:
     """Run `trainer rpl-table`."""
-    parser = argparse.ArgumentParser(
-        'trainer rpl-table',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('table', type=Path, help='YAML file, see config/train/rpl_table.yaml')
-    parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows by name')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[])
-    parser.add_argument('--sets', nargs='+', default=[])
-    parser.add_argument('--limit', type=int, default=0, help='first N pictures of each set')
-    parser.add_argument('--closed-set', default='', metavar='SPLIT', help='mean IoU of it, too')
-    parser.add_argument('--folder', type=Path, help="instead of the table's")
-    parser.add_argument('--report', type=Path, help="instead of the table's")
-    parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
-    parser.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    config = load_rpl_table(options.table)
-    for name in ('folder', 'report'):
-        if getattr(options, name):
-            config = replace(config, **{name: getattr(options, name)})
-    table = RplTable(
-        config, options.only, options.seeds, options.sets, options.limit, options.cache
-    )
-    table.run(options.closed_set)
+    options = table_parser('rpl-table', __doc__).parse_args(arguments)
+    config, part = table_of_options(options, load_rpl_table)
+    table = RplTable(config, part, options.cache)
+    table.run()
     print(f'table: {write_report(table)}')

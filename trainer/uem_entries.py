@@ -1,29 +1,21 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What UEM's table compares: means over seeds, intervals over pictures, verdicts."""
+"""What UEM's table compares: its trainings' scores, and LLR with its terms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from ood_perception.evaluation.reports import interval_record
 
-from ood_perception.evaluation.bootstrap import (
-    Interval,
-    metric_samples,
-    percentile_interval,
-    resample_weights,
-)
-from ood_perception.evaluation.reports import interval_record, plain
-
-from .uem_rows import ScoreRow, Training
+from .seeded_entries import METRICS, Entry, verdict
+from .seeded_table import ScoreRow
+from .uem_rows import Training
 
 if TYPE_CHECKING:
-    from .uem_sets import DevSet
+    from .dev_sets import DevSet
     from .uem_table import UemTable
 
-METRICS = {'average_precision': 'AP', 'fpr95': 'FPR95', 'auroc': 'AUROC'}
 SCORE_TITLES = {
     'llr': 'LLR',
     'id': 'ID (max-logit)',
@@ -33,63 +25,6 @@ SCORE_TITLES = {
     'entropy': 'entropy',
     'surprisal': 'surprisal',
 }
-Samples = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
-
-
-def mean_interval(samples: Sequence[np.ndarray[Any, Any]]) -> Interval:
-    """
-    Return the 95 % interval over pictures of the mean over seeds.
-
-    samples: one array (R,) a seed, made with the same draws of pictures.
-    """
-    return percentile_interval(np.mean(samples, axis=0))
-
-
-def verdict(difference: Interval) -> str:
-    """Say what a paired difference (first - second) of something to be high resolves."""
-    if difference.low > 0:
-        return 'yes'
-    return 'no, worse' if difference.high < 0 else 'not resolved'
-
-
-class Entry:
-    """One score of one training on one set and region: its rows of all seeds that were run."""
-
-    def __init__(self, table: UemTable, rows: Sequence[ScoreRow], data: str, region: str) -> None:
-        results, resamples = table.results, table.config.resamples
-        self.rows = rows
-        self.records = []
-        self.samples: list[Samples] = []
-        for row in rows:
-            record = results.load(row, data)
-            assert record is not None
-            self.records.append(record['regions'][region])
-            histograms = results.histograms(row, data, region)
-            weights = resample_weights(len(histograms.missed), resamples, results.seed)
-            self.samples.append(metric_samples(histograms, weights))
-
-    def summary(self, metric: str) -> dict[str, Any]:
-        """Return mean, interval over pictures, and least and greatest of the seeds."""
-        values = [record[metric] for record in self.records]
-        interval = mean_interval([s[metric] for s in self.samples])
-        known = [value for value in values if value is not None]
-        mean = plain(float(np.mean(known))) if known else None
-        return {'mean': mean, 'interval': interval_record(interval), 'seeds': values}
-
-    def difference(self, other: Entry, metric: str = 'average_precision') -> Interval:
-        """Return the paired interval of the difference of the means over common seeds."""
-        common = {row.seed for row in self.rows} & {row.seed for row in other.rows}
-        return percentile_interval(self._mean(metric, common) - other._mean(metric, common))
-
-    def _mean(self, metric: str, seeds: set[int]) -> np.ndarray[Any, Any]:
-        """Return the mean over these seeds in every draw of pictures; of all where none is."""
-        chosen = [
-            samples[metric]
-            for row, samples in zip(self.rows, self.samples, strict=True)
-            if row.seed in seeds or not seeds
-        ]
-        mean: np.ndarray[Any, Any] = np.mean(chosen, axis=0)
-        return mean
 
 
 def _rows_of(table: UemTable, training: Training) -> list[list[ScoreRow]]:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from ood_perception.evaluation.reports import markdown_table, percent
 
 from .ablation_report import REGION_TITLES
-from .artefacts import REPORT_FILE, write_json
-from .uem_entries import METRICS, SCORE_TITLES, any_result, entries_of, record_of
-from .uem_rows import ScoreRow
+from .artefacts import write_json
+from .seeded_entries import fit_reports, fits_table, rows_table, verdict_table
+from .seeded_table import ScoreRow
+from .uem_entries import SCORE_TITLES, any_result, entries_of, record_of
 
 if TYPE_CHECKING:
     from .uem_table import UemTable
+
+AGAINST = ('LLR of', 'against', 'difference in AP, points', 'LLR is better')
 
 
 def write_report(table: UemTable) -> Path:
@@ -30,42 +33,20 @@ def write_report(table: UemTable) -> Path:
             record = record_of(entries)
             document['sets'][f'{data.name}, {region}'] = record
             title = f'### {data.name}, {REGION_TITLES[region]} ({len(data.pictures)} pictures)\n'
-            blocks += [title, _rows_table(record), _verdict_table(record)]
+            rows = rows_table(
+                record['rows'], ['row', 'score'], lambda r: [r['name'], SCORE_TITLES[r['score']]]
+            )
+            blocks += [title, rows, verdict_table(record['llr_beats'], AGAINST)]
     document['segmenters'] = _segmenters(table)
     document['closed_sets'] = _closed_sets(table)
-    document['trainings'] = _trainings(table)
+    document['trainings'] = fit_reports(table)
     write_json(table.config.folder / 'uem_table.json', document)
     report = table.config.report
     report.parent.mkdir(parents=True, exist_ok=True)
     parts = [_head(table, document), *blocks, _closed_set_tables(document)]
-    parts.append(_training_table(document))
+    parts.append(fits_table(document['trainings']))
     report.write_text('\n'.join(part for part in parts if part), encoding='utf-8')
     return report
-
-
-def _rows_table(record: dict[str, Any]) -> str:
-    lines = []
-    for row in record['rows']:
-        cells = [percent(row[m]['mean'], row[m]['interval']) for m in METRICS]
-        known = [value for value in row['average_precision']['seeds'] if value is not None]
-        spread = f'{percent(min(known))} to {percent(max(known))}' if len(known) > 1 else '-'
-        lines.append([row['name'], SCORE_TITLES[row['score']], *cells, spread, str(len(known))])
-    header = ['row', 'score', *METRICS.values(), 'AP of the seeds', 'seeds']
-    return markdown_table(header, lines)
-
-
-def _verdict_table(record: dict[str, Any]) -> str:
-    lines = [
-        [
-            row['name'],
-            row['other'],
-            '[{}, {}]'.format(*map(percent, row['interval'])),
-            row['verdict'],
-        ]
-        for row in record['llr_beats']
-    ]
-    header = ['LLR of', 'against', 'difference in AP, points', 'LLR is better']
-    return markdown_table(header, lines) if lines else ''
 
 
 def _missing(table: UemTable) -> dict[str, list[int]]:
@@ -97,17 +78,6 @@ def _closed_sets(table: UemTable) -> dict[str, Any]:
     folder = table.config.folder / 'closed_set'
     files = sorted(folder.glob('*.json')) if folder.is_dir() else []
     return {path.stem: json.loads(path.read_text()) for path in files}
-
-
-def _trainings(table: UemTable) -> dict[str, Any]:
-    """Return the best step and the AP on held-out pictures with unseen objects, per module."""
-    found = {}
-    for training in table.config.trainings:
-        for seed in table.seeds:
-            path = table.stages(training, seed).trainer.folder / 'fit' / REPORT_FILE
-            if path.is_file():
-                found[f'{training.name}, seed {seed}'] = json.loads(path.read_text())
-    return found
 
 
 def _head(table: UemTable, document: dict[str, Any]) -> str:
@@ -148,12 +118,3 @@ def _closed_set_tables(document: dict[str, Any]) -> str:
         title = "### Mean IoU of the labels that are served, on the head's grid\n\n"
         parts.append(title + markdown_table(header, lines))
     return '\n'.join(parts)
-
-
-def _training_table(document: dict[str, Any]) -> str:
-    lines = [
-        [name, str(values['best_step']), percent(max(look[2] for look in values['history']))]
-        for name, values in document['trainings'].items()
-    ]
-    header = ['training', 'best step', 'AP on held-out pictures with unseen objects']
-    return '### Trainings\n\n' + markdown_table(header, lines) if lines else ''

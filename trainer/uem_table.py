@@ -12,80 +12,46 @@ Nothing is chosen on these sets.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ood_perception.errors import ConfigError
-
 from .artefacts import key_of
-from .data import content_sha256
+from .dev_sets import DevSet
 from .heads.uem import Uem
 from .heads.uem_stages import UemStages
-from .results import ResultFolder
+from .seeded_table import (
+    Part,
+    ScoreRow,
+    SeededTable,
+    slug,
+    table_of_options,
+    table_parser,
+)
 from .segmenter import Segmenter
 from .stages import Trainer
 from .uem_bundles import bundle_maps
 from .uem_closed_set import measure_closed_set, measure_segmenter, measured
 from .uem_report import write_report
-from .uem_rows import OWN_SCORES, SCORES, ScoreRow, Training, UemTableConfig, load_uem_table
+from .uem_rows import OWN_SCORES, SCORES, Training, UemTableConfig, load_uem_table
 from .uem_scores import PictureMaps, sliding_scores, whole_maps
-from .uem_sets import DevSet, DevSets
 
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Part:
-    """What of a table to run; () = all. limit: first pictures of each set, 0 = all."""
-
-    only: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    sets: tuple[str, ...] = ()
-    limit: int = 0
-    sliding: bool = False
-    closed_set: str = ''
-
-
-class UemTable:
-    """A table at work: trainings, features of the sets, results."""
+class UemTable(SeededTable):
+    """The table of UEM at work: trainings and bundles."""
 
     def __init__(self, config: UemTableConfig, part: Part, cache: Path | None = None) -> None:
-        self.config, self.part, self.cache = config, part, cache
-        self.seeds = tuple(s for s in config.seeds if not part.seeds or s in part.seeds)
-        known = [training.name for training in config.trainings] + list(config.bundles)
-        for name, choice, among in (
-            ('--only', part.only, known),
-            ('--seeds', part.seeds, list(config.seeds)),
-            ('--sets', part.sets, list(config.sets)),
-        ):
-            wrong = [value for value in choice if value not in among]
-            if wrong:
-                raise ConfigError(f'{name} {wrong} is not in the table, which has {among}')
-
-    @cached_property
-    def data(self) -> DevSets:
-        """The sets that are asked for, with what all rows share."""
-        every = self.config.sets
-        chosen = {n: v for n, v in every.items() if n in (self.part.sets or every)}
-        return DevSets(replace(self.config, sets=chosen), self.part.limit, self.reference)
+        super().__init__(config, part, cache, list(config.bundles))
 
     def stages(self, training: Training, seed: int) -> UemStages:
         """Return the stages of one training; segmenters are shared between trainings."""
-        slug = ''.join(c if c.isalnum() else '-' for c in training.name.lower())
         folder = self.config.folder
-        trainer = Trainer(
-            training.recipe(self.config.recipe), folder / 'trainings' / f'{slug}-{seed}',
-            cache=self.cache,
-        )  # fmt: skip
+        place = folder / 'trainings' / f'{slug(training.name)}-{seed}'
+        trainer = Trainer(training.recipe(self.config.recipe), place, cache=self.cache)
         shared = folder / 'segmenters' / f'{training.segmenter}-{seed}'
         return UemStages(trainer, shared, seed, training.fewer(self.config.recipe))
 
@@ -96,26 +62,14 @@ class UemTable:
         stages.segmenter()
         return stages
 
-    @cached_property
-    def results(self) -> ResultFolder:
-        """Where results are kept, by the data that they depend on."""
-        parts = [[s.name, s.longest, content_sha256(s.pictures)] for s in self.data.sets]
-        mark = [key_of(self.reference.segmenter_folder), self.config.pixel_step]
-        text = json.dumps([parts, *mark])
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return ResultFolder(self.config.folder / 'results' / key, key, self.config.resamples)
-
     def run(self) -> None:
         """Train and measure what is asked for and missing."""
         for training in self.config.trainings:
-            for seed in self.seeds if self._asked(training.name) else ():
+            for seed in self.seeds if self.asked(training.name) else ():
                 self.run_training(training, seed)
         for name, place in self.config.bundles.items():
-            if self._asked(name):
+            if self.asked(name):
                 self.run_bundle(name, place)
-
-    def _asked(self, name: str) -> bool:
-        return not self.part.only or name in self.part.only
 
     def run_training(self, training: Training, seed: int) -> None:
         """Train one module and measure all its scores."""
@@ -208,40 +162,12 @@ def bundle_row(name: str, place: str) -> tuple[ScoreRow, Any]:
     return ScoreRow(name, 'surprisal', bundle.sha256), bundle
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of `trainer uem-table`."""
-    result = argparse.ArgumentParser(
-        'trainer uem-table',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    result.add_argument('table', type=Path, help='YAML file, see config/train/uem_table.yaml')
-    result.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows by name')
-    result.add_argument('--seeds', nargs='+', type=int, default=[])
-    result.add_argument('--sets', nargs='+', default=[])
-    result.add_argument('--limit', type=int, default=0, help='first N pictures of each set')
-    result.add_argument('--sliding', action='store_true', help='windows at the own resolution')
-    result.add_argument('--closed-set', default='', metavar='SPLIT', help='mean IoU of it, too')
-    result.add_argument('--folder', type=Path, help="instead of the table's")
-    result.add_argument('--report', type=Path, help="instead of the table's")
-    result.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
-    result.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
-    return result
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run `trainer uem-table`."""
-    options = parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    config = load_uem_table(options.table)
-    for name in ('folder', 'report'):
-        if getattr(options, name):
-            config = replace(config, **{name: getattr(options, name)})
-    part = Part(
-        *(tuple(options.only), tuple(options.seeds), tuple(options.sets)),
-        *(options.limit, options.sliding, options.closed_set),
-    )
+    parser = table_parser('uem-table', __doc__)
+    parser.add_argument('--sliding', action='store_true', help='windows at the own resolution')
+    options = parser.parse_args(arguments)
+    config, part = table_of_options(options, load_uem_table)
     table = UemTable(config, part, options.cache)
     table.run()
     print(f'table: {write_report(table)}')

@@ -1,13 +1,13 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The anomaly sets of UEM's table: tokens, closed-set scores, regions, measured pixels."""
+"""What rows on segmenters share of a table's sets: tokens, F, regions, measured pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,30 +19,16 @@ from ood_perception.geometry import to_camera_nearest
 from ood_perception.roi import class_table, ground_hull
 
 from .artefacts import key_of
-from .data import PictureList
-from .datasets import open_set
-from .features import FeatureSet, View, extract, size_for
+from .dev_sets import DevSet, open_dev_set, set_features
+from .features import FeatureSet
 from .heads.uem_stages import UemStages
 from .scoring import Region, read_mask, stretched
-from .uem_rows import UemTableConfig
 from .uem_scores import known_grids
 
+if TYPE_CHECKING:
+    from .seeded_table import SeededTableConfig
+
 GROUND = ('Road', 'Pavement')
-
-
-@dataclass(frozen=True)
-class DevSet:
-    """A set of anomalies; longest: side at the network; road: scored there alone by its labels."""
-
-    name: str
-    pictures: PictureList
-    longest: int
-    road: bool
-
-    @cached_property
-    def labels(self) -> list[npt.NDArray[np.uint8]]:
-        """The labels of all pictures, uint8 (H, W) each."""
-        return [self.pictures.read(index)[1] for index in range(len(self.pictures))]
 
 
 class DevSets:
@@ -53,7 +39,7 @@ class DevSets:
     predicted ground of all rows.
     """
 
-    def __init__(self, config: UemTableConfig, limit: int, reference: UemStages) -> None:
+    def __init__(self, config: SeededTableConfig, limit: int, reference: UemStages) -> None:
         self.config, self.limit, self.reference = config, limit, reference
         self._known: dict[tuple[str, str], list[torch.Tensor]] = {}
 
@@ -61,22 +47,13 @@ class DevSets:
     def sets(self) -> list[DevSet]:
         """The sets."""
         root = self.config.recipe.data_root().parent
-        return [self._open(name, longest, root) for name, longest in self.config.sets.items()]
-
-    def _open(self, name: str, longest: int, root: Path) -> DevSet:
-        data = open_set(name, root)
-        if self.limit:
-            data = data.subset(range(min(self.limit, len(data))))
-        return DevSet(name, data.pictures, longest, data.roi == 'road')
+        sets = self.config.sets.items()
+        return [open_dev_set(name, root, longest, self.limit) for name, longest in sets]
 
     def features(self, data: DevSet) -> FeatureSet:
         """Extract (or find) the tokens of a set, stretched to its longest side."""
         trainer = self.reference.trainer
-        height, width = data.pictures.read(0)[0].shape[:2]
-        size = size_for((height, width), data.longest, trainer.backbone.patch)
-        view = View(size, 'stretch', precision=trainer.recipe.view.precision)
-        layers, folder = trainer.recipe.backbone.layers, trainer.features_folder
-        return extract(data.pictures, trainer.backbone, layers, view, folder)
+        return set_features(trainer, data, trainer.recipe.backbone.layers)
 
     def regions(self, data: DevSet) -> dict[str, Region]:
         """

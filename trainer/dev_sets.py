@@ -1,12 +1,16 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sets of anomalies of the table of cDNP, and their features."""
+"""The sets of anomalies of a table: pictures, labels, features at the network's size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from .data import PictureList
 from .datasets import open_set
@@ -17,17 +21,24 @@ from .stages import Trainer
 
 @dataclass(frozen=True)
 class DevSet:
-    """A set of anomalies: its pictures, their longest side at the network, whether roads only."""
+    """A set of anomalies; longest: side at the network; road: scored there alone by its labels."""
 
     name: str
     pictures: PictureList
     longest: int
     road: bool
 
+    @cached_property
+    def labels(self) -> list[npt.NDArray[np.uint8]]:
+        """The labels of all pictures, uint8 (H, W) each."""
+        return [self.pictures.read(index)[1] for index in range(len(self.pictures))]
 
-def open_dev_set(name: str, root: Path, longest: int) -> DevSet:
-    """Open a set by its name under `root`; longest: side of its pictures at the network."""
+
+def open_dev_set(name: str, root: Path, longest: int, limit: int = 0) -> DevSet:
+    """Open a set by its name under `root`; limit: its first pictures, 0 = all."""
     data = open_set(name, root)
+    if limit:
+        data = data.subset(range(min(limit, len(data))))
     return DevSet(name, data.pictures, longest, data.roi == 'road')
 
 
