@@ -121,3 +121,8 @@ def test_bad_input_is_named():
         confusion(zeros + np.uint8(7), zeros, 3)
     with pytest.raises(DataError, match='NaN: 4'):
         open_prediction(zeros, np.full((2, 2), np.nan, np.float32), 1.0, 3)
+
+
+def test_iou_of_a_known_confusion():
+    matrix = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    np.testing.assert_allclose(class_iou(matrix), [6 / 9, 3 / 6, np.nan])

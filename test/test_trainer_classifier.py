@@ -21,7 +21,6 @@ from trainer.classifier import (  # noqa: E402
     batch_tokens,
     evaluate_classifier,
     interpolation_matrix,
-    iou_of,
     load_classifier,
     save_classifier,
 )
@@ -119,11 +118,6 @@ def test_training_leaves_the_global_generator_alone(sets):
     torch.manual_seed(5)
     fit(sets, dataclasses.replace(QUICK, epochs=1))
     assert torch.equal(torch.rand(1), expected)
-
-
-def test_iou_of_a_known_confusion():
-    confusion = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
-    np.testing.assert_allclose(iou_of(confusion), [6 / 9, 3 / 6, np.nan])
 
 
 def test_saved_classifiers_come_back(tmp_path):

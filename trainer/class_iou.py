@@ -30,14 +30,13 @@ from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
+from ood_perception.evaluation.openset import class_iou, confusion
 from ood_perception.evaluation.reports import markdown_table
 from ood_perception.geometry import to_camera_nearest
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.types import Detection, Frame
 
-from .classifier import iou_of
-from .data import IGNORED
 from .datasets import EvaluationSet, open_set
 from .engine_choice import add_engine_arguments
 from .results import write_json
@@ -66,15 +65,12 @@ class Agreement:
 
     def add(self, labels: UInt8Array, found: UInt8Array) -> None:
         """Count one picture; labels and found: uint8 (H, W), labels with IGNORED."""
-        known = labels != IGNORED
-        count = len(self.classes)
-        pairs = labels[known].astype(np.int64) * count + found[known]
-        self.confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
+        self.confusion += confusion(found, labels, len(self.classes))
         self.pictures += 1
 
     def record(self, reject: str = '') -> dict[str, Any]:
         """Return the figures as JSON values; reject: see the module."""
-        iou = iou_of(self.confusion)
+        iou = class_iou(self.confusion)
         total = max(int(self.confusion.sum()), 1)
         values: dict[str, Any] = {
             'bundle': self.bundle,

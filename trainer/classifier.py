@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.openset import class_iou, confusion
 
 from .features import FeatureSet
 from .patches import patch_labels
@@ -118,31 +119,21 @@ def evaluate_classifier(
 ) -> Quality:
     """Measure a classifier; step: take every step-th row and column only."""
     count = classifier.output.out_features
-    confusion = np.zeros((count, count), np.int64)
+    counted = np.zeros((count, count), np.int64)
     right = total = 0
     upsampler = Upsampler(features, step)
     for index in range(len(features.names)):
         labels = np.asarray(features.labels[index])
         tokens = batch_tokens(features, classifier.layers, [index])
         logits = patch_logits_of(classifier, tokens, matmul)
-        pixels = upsampler(logits, 0, 0)[0].argmax(-1).numpy().reshape(-1)
-        truth = labels[::step, ::step].reshape(-1)
-        known = truth != IGNORED
-        pairs = truth[known].astype(np.int64) * count + pixels[known]
-        confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
+        pixels = upsampler(logits, 0, 0)[0].argmax(-1).numpy()
+        counted += confusion(pixels, labels[::step, ::step], count)
         patches, share = patch_labels(labels, features.patch, count)
         pure = (share >= 0.9) & (patches != IGNORED)
         right += int((logits[0].argmax(-1).numpy() == patches)[pure].sum())
         total += int(pure.sum())
-    iou = iou_of(confusion)
-    return Quality(right / max(total, 1), float(np.nanmean(iou)), tuple(iou.tolist()), confusion)
-
-
-def iou_of(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return intersection over union of each class; NaN for a class that does not occur."""
-    hits = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
+    iou = class_iou(counted)
+    return Quality(right / max(total, 1), float(np.nanmean(iou)), tuple(iou.tolist()), counted)
 
 
 def batch_tokens(

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from .classifier import iou_of
+from ood_perception.evaluation.openset import class_iou, confusion
+
 from .data import IGNORED
 from .features import FeatureSet
 from .gmm import CONTRAST_WEIGHT, GmmHead
@@ -74,17 +75,15 @@ def confusion_iou(
     """Return the IoU of each class at label resolution, NaN where it does not occur."""
     model.eval()
     count = model.classes
-    confusion = np.zeros((count, count), np.int64)
+    counted = np.zeros((count, count), np.int64)
     upsampler = MapUpsampler(features, model.upsampling, step)
     device = next(model.parameters()).device
     for index in range(len(features.names)):
         logits = model(*tokens_of(features, model.layers, [index], device))
         truth = np.asarray(features.labels[index])[::step, ::step]
         pixels = upsampler(logits)[0].argmax(-1).cpu().numpy()
-        known = truth != IGNORED
-        pairs = truth[known].astype(np.int64) * count + pixels[known]
-        confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
-    return iou_of(confusion)
+        counted += confusion(pixels, truth, count)
+    return class_iou(counted)
 
 
 class _Run(TrainingRun):

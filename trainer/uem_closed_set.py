@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ood_perception.evaluation.openset import class_iou, confusion
 from ood_perception.geometry import labels_to_grid
 
 from .artefacts import write_json
-from .classifier import iou_of
-from .data import IGNORED
 from .features import FeatureSet
 from .heads.uem import Uem, UemHead
 from .label_maps import tokens_of
@@ -60,17 +59,15 @@ def label_maps_iou(
     readings: functions of the tokens of `layers` to labels (1, rows, columns), as a bundle gives
     them: compared with the true labels at the middles of these cells.
     """
-    confusion, different = np.zeros((len(readings), classes, classes), np.int64), 0
+    counted, different = np.zeros((len(readings), classes, classes), np.int64), 0
     for index in range(len(features.names)):
         tokens = tokens_of(features, layers, [index])
         maps = [labels(*tokens)[0].numpy() for labels in readings]
         truth = labels_to_grid(np.asarray(features.labels[index]), maps[0].shape)
-        known = truth != IGNORED
-        for counts, found in zip(confusion, maps, strict=True):
-            pairs = truth[known].astype(np.int64) * classes + found[known]
-            counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        for counts, found in zip(counted, maps, strict=True):
+            counts += confusion(found, truth, classes)
         different += sum(int((found != maps[0]).sum()) for found in maps[1:])
-    return [iou_of(counts) for counts in confusion], different
+    return [class_iou(counts) for counts in counted], different
 
 
 def measure_closed_set(
