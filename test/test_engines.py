@@ -200,6 +200,12 @@ def test_a_wrong_option_is_refused_with_the_choices(bundle, options, match):
         create_engine(bundle, options)
 
 
+def test_auto_blames_no_precision_for_a_wrong_class(bundle, caplog):
+    with pytest.raises(EngineError, match='compiled classes Moon'):
+        create_engine(bundle, EngineOptions(precision='auto', compiled_classes=('Moon',)))
+    assert 'is not used' not in caplog.text
+
+
 @pytest.mark.parametrize('name', sorted(ENGINES))
 def test_a_missing_runtime_says_what_to_install(bundle, name, monkeypatch):
     load_tensorrt.cache_clear()

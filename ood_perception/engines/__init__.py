@@ -20,6 +20,7 @@ from ood_perception.engines.golden import (
     read_golden,
     vectors_by,
 )
+from ood_perception.engines.stages import check_choice
 from ood_perception.errors import BundleError, EngineError, OodPerceptionError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def create_checked_engine(
             f'bundle {bundle.root} has no {files}: complete its weights first '
             '(compile_bundle does, or bundle.completion.complete)'
         )
+    check_choice(bundle.manifest, options)  # or auto would blame each precision in turn
     if options.precision == 'auto' and issubclass(kind, ChainEngine):
         return _fastest(kind, bundle, options)
     if options.precision == 'auto':

@@ -35,6 +35,11 @@ class Plan:
     models: tuple[Path | bytes, ...]
 
 
+def check_choice(manifest: Manifest, options: EngineOptions) -> None:
+    """Raise EngineError for an unknown head or class, before anything is compiled."""
+    _classes(_head(manifest, options.head), options.compiled_classes)
+
+
 def plan_for(bundle: Bundle, options: EngineOptions) -> Plan:
     """Return what to compile; EngineError for an unknown head or class."""
     manifest = bundle.manifest
