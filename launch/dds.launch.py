@@ -19,6 +19,7 @@ VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
 def set_profile(context):
+    """Return the environment of the profile's middleware, [] for none."""
     name = LaunchConfiguration('dds_profile').perform(context)
     if not name:
         return []
@@ -29,6 +30,7 @@ def set_profile(context):
 
 
 def generate_launch_description():
+    """Declare dds_profile and apply it to whatever starts after this."""
     return LaunchDescription(
         [
             DeclareLaunchArgument(

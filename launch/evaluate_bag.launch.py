@@ -71,6 +71,7 @@ def evaluate_options(value):
 
 
 def make_comparison(context):
+    """Return the process that replays the bag and compares, once the arguments are known."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     offline = value['offline'] or str(Path(value['out']) / 'offline')
     arguments = [value['bag'], '--offline', offline, '--out', value['out']]
@@ -95,6 +96,7 @@ def make_comparison(context):
 
 
 def generate_launch_description():
+    """Start the node and, beside it, the comparison that replays the bag."""
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, default, description in ARGUMENTS

@@ -31,6 +31,7 @@ ARGUMENTS = (
 
 
 def generate_launch_description():
+    """Start the node as a line needs it: every triggered picture judged, no ground."""
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, default, description in ARGUMENTS

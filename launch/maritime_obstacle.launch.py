@@ -30,6 +30,7 @@ ARGUMENTS = (
 
 
 def generate_launch_description():
+    """Start the node as a boat needs it: horizon, bearings, distances."""
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, default, description in ARGUMENTS

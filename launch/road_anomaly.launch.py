@@ -100,6 +100,7 @@ def remappings(images, infos):
 
 
 def make_node(context):
+    """Return the node with its topics mapped, once the arguments are known."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     images = parse_topics('cameras', value['cameras'])
     infos = parse_topics('camera_info', value['camera_info'])
@@ -135,6 +136,7 @@ def make_node(context):
 
 
 def generate_launch_description():
+    """Declare the arguments; start the DDS profile and the node."""
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, default, description in ARGUMENTS

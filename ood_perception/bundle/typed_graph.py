@@ -134,6 +134,7 @@ class _Lowering:
         self._allowed: dict[str, bool] = {}
 
     def result(self) -> Any:
+        """Return the model with every node that may be in half precision."""
         graph = self._model.graph
         outputs = {value.name for value in graph.output}
         for node in list(graph.node):

@@ -100,6 +100,7 @@ class Smoothing(nn.Module):
         self.register_buffer('kernel', (kernel / kernel.sum())[None, None])
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Smooth maps float (B, H, W)."""
         padded = functional.pad(maps[:, None], (self.margin,) * 4, mode='reflect')
         return functional.conv2d(padded, self.kernel)[:, 0]
 
@@ -112,6 +113,7 @@ class FeatureAndResidual(nn.Module):
         self.host, self.block = host, block
 
     def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+        """Return both from tokens (B, h, w, C) per layer."""
         values = [layer.float() for layer in tokens]
         feature = self.host.feature(*values)
         coarse = self.block.last(self.block.embed(values[-1]))
