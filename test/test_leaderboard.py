@@ -19,11 +19,16 @@ from paths import ROOT  # noqa: E402
 from test_trainer_cli import LARGER, miniature  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.evaluation.run import RunOptions  # noqa: E402
+from ood_perception.pipeline import Settings  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
+from trainer.engine_choice import EngineChoice  # noqa: E402
+from trainer.evaluation_runs import RunSpec, evaluate_runs  # noqa: E402
 from trainer.heads.baselines import SCORES  # noqa: E402
 from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
 from trainer.knn_rows import load_knn_table  # noqa: E402
+from trainer.leaderboard_bundles import LeaderboardBundles  # noqa: E402
 from trainer.leaderboard_entry import Entry  # noqa: E402
 from trainer.leaderboard_rows import load_leaderboard  # noqa: E402
 
@@ -154,6 +159,31 @@ def test_wrong_keys_rows_and_sets_are_refused(root, capsys):
     path = knn_table(root, ROWS)
     assert main(['knn-table', str(path), '--sets', 'cityscapes']) == 2
     assert "--sets ['cityscapes'] is not in the table" in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def two_bundles(root):
+    """Return a table with bundles of two heads on one backbone, built and not scored."""
+    path = board(root, folder=str(root / 'shared_board'))
+    only = ('--only', 'PixOOD', 'energy', '--seeds', '1')
+    run(root, 'leaderboard', path, *only, '--quiet', '--build-only')
+    return dict(LeaderboardBundles(load_leaderboard(path)).there())
+
+
+def test_bundles_of_one_backbone_share_its_outputs_to_the_bit(root, two_bundles, tmp_path):
+    def records(name, shared):
+        spec = RunSpec(name, str(two_bundles[name]), Settings())
+        choice = EngineChoice('openvino', 'f32', 1, shared=shared)
+        out = tmp_path / f'{name}-{shared is not None}'
+        runs = evaluate_runs([spec], ['road_anomaly_dev'], root, out, choice, RunOptions()).runs
+        return [dict(record) for record in runs[0].sets['road_anomaly_dev'].records]
+
+    shared = tmp_path / 'backbones'
+    for name in two_bundles:
+        for plain, found in zip(records(name, None), records(name, shared), strict=True):
+            for key in plain.keys() - {'read_measure_ms', 'stage_ms'}:
+                np.testing.assert_array_equal(plain[key], found[key], key)
+        assert len(list(shared.rglob('*.npz'))) == 3  # a picture each, whatever the head
 
 
 def board(root, **more):

@@ -6,18 +6,25 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 from ood_perception.engines import ENGINES
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """See EngineOptions; weights: origin of the backbone's weights, '' = as the bundle says."""
+    """
+    See EngineOptions.
+
+    weights: origin of the backbone's weights, '' = as the bundle says. shared: folder where
+    bundles of one backbone share its outputs, None = each runs its own.
+    """
 
     runtime: str = 'auto'
     precision: str = 'auto'
     threads: int = 0
     weights: str = ''
+    shared: Path | None = None
 
 
 def add_engine_arguments(parser: argparse._ActionsContainer) -> None:

@@ -32,6 +32,7 @@ from .measured_sets import (
     settings_of,
     summary_of,
 )
+from .shared_backbone import SharedBackbone
 
 _RUN_KEYS = ('name', 'bundle', 'in_distribution')
 
@@ -158,6 +159,8 @@ def _evaluate_run(
         choice.runtime, choice.precision, choice.threads, compiled_classes=chosen
     )
     with create_engine(bundle, engine_options) as engine:
+        if choice.shared:
+            SharedBackbone(choice.shared).attach(engine, bundle)
         pipeline = Pipeline(bundle, engine, spec.settings)
         facts = {
             'bundle': manifest.name,

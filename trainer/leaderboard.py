@@ -6,10 +6,11 @@ All heads and baselines on sets of anomalies, in one table.
     trainer leaderboard config/train/leaderboard.yaml [--only NAME ...] [--seeds 42] [--latency]
                         [--use NAME=FOLDER]
 
-Every bundle is built once, every picture scored once by the node's own pipeline: a run that was
-stopped goes on, and a run of a part is a part of the whole. The report shows what there is and
-names what is missing; --use takes a bundle that its own recipe has trained already. --latency
-times the heads (on a quiet machine). Nothing is chosen on these sets.
+Every bundle is built once, every picture scored once by the node's own pipeline, and bundles of
+one backbone share its outputs (in the table's folder under backbones/, which may be deleted). A
+run that was stopped goes on, and a run of a part is a part of the whole. The report shows what
+there is and names what is missing; --use takes a bundle that its own recipe has trained already.
+--latency times the heads (on a quiet machine). Nothing is chosen on these sets.
 
 Exit status: 0 all done, 2 a mistake, 3 done, but rows could not be built: the report names them.
 """
@@ -58,9 +59,10 @@ def evaluate(
     if not specs:
         raise ConfigError('no bundle of the table is there yet: run without --report-only')
     root = Path(os.environ.get('OOD_DATA', '.'))
+    choice = EngineChoice('openvino', 'f32', threads, shared=config.folder / 'backbones')
     results = evaluate_runs(
         specs, config.sets, root, config.folder / 'evaluation',
-        EngineChoice('openvino', 'f32', threads), RunOptions(1, 'fail', progress),
+        choice, RunOptions(1, 'fail', progress),
     )  # fmt: skip
     return {run.name: run for run in results.runs}
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from ood_perception.engines.stages import Plan, plan_for, quantised_models
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 
+FirstStage: TypeAlias = Callable[[Sequence[Any], Callable[[], Sequence[Any]]], Sequence[Any]]
+"""(inputs, what computes the outputs from them) -> outputs."""
+
 
 class ChainEngine(Engine):
     """
@@ -29,6 +33,8 @@ class ChainEngine(Engine):
 
     name: ClassVar[str] = ''
     precisions: ClassVar[tuple[str, ...]] = ('f32',)
+    first_stage: FirstStage | None = None
+    """May answer the first stage, mostly the backbone, in the place of its model."""
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile every stage; EngineError names the stage that the runtime refuses."""
@@ -96,8 +102,11 @@ class ChainEngine(Engine):
             raise EngineError(f'{type(self).__name__} was closed: create a new engine')
         for stage, compiled in zip(self._plan.stages, self._compiled, strict=True):
             start = time.perf_counter()
+            feeds = [tensors[name] for name in stage.inputs]
+            compute = partial(self._infer, compiled, feeds)
+            first = self.first_stage if stage is self._plan.stages[0] else None
             try:
-                results = self._infer(compiled, [tensors[name] for name in stage.inputs])
+                results = first(feeds, compute) if first else compute()
             except Exception as error:
                 raise EngineError(
                     f'{type(self).__name__} failed in stage {stage.name} on a batch of '
