@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
 def _how_options(group: argparse._ArgumentGroup) -> None:
     add_engine_arguments(group)
     add = group.add_argument
+    add('--share', type=Path, metavar='FOLDER', help='runs of one backbone keep its outputs here')
     add('--batch', type=int, default=1, help='pictures per run of the engine')
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     add('--false-alarm-rate', type=float, default=0.01, help='of the served mask')
@@ -105,9 +106,9 @@ def main(arguments: Sequence[str]) -> int:
     if not options.data:
         raise ConfigError(f'--data is missing; known sets:\n{list_sets()}')
     root = options.root or Path(os.environ.get('OOD_DATA', '.'))
+    parts = (options.engine, options.precision, options.threads, options.weights)
     results = evaluate_runs(
-        _specs(options), options.data, root, options.out,
-        EngineChoice(options.engine, options.precision, options.threads, options.weights),
+        _specs(options), options.data, root, options.out, EngineChoice(*parts, options.share),
         RunOptions(options.batch, options.on_error, not options.quiet), _extras(options),
     )  # fmt: skip
     text, page = write_results(results, options.out, options.worst)

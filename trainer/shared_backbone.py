@@ -16,11 +16,12 @@ from ood_perception.bundle.cache import make_file, sha256_of
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.quantize_facts import INT8, quantization_path
 
 
 class SharedBackbone:
     """
-    Keeps what a backbone gave for a picture, by graph, weights, engine and input.
+    Keeps what a backbone gave for a picture, by graph, weights, quantisation, engine and input.
 
     What is read again is what was computed, to the bit. folder: a file of all outputs a picture
     and backbone (8 MB at 378 x 672 with three blocks of a ViT-S); it may be deleted at any time.
@@ -35,7 +36,10 @@ class SharedBackbone:
         if not isinstance(engine, ChainEngine) or not stage.external_data:
             return
         path = bundle.stage_path(stage)
-        parts = [sha256_of(path), sha256_of(path.resolve().parent / stage.external_data)]
+        files = [path, path.resolve().parent / stage.external_data]
+        if engine.description['precision'] == INT8:
+            files.append(quantization_path(bundle))
+        parts = [sha256_of(file) for file in files]
         mark = _digest(json.dumps([*parts, engine.description], sort_keys=True).encode())
         engine.first_stage = lambda feeds, compute: self._outputs(mark, feeds, compute)
 
