@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from ..segmenter import Segmenter, load_segmenter, save_segmenter
 from ..segmenter_training import confusion_iou
 from .base import HeadFacts
 from .nflowjs import NflowjsHead
-from .one_score import calibrate_one_score, calibration_note, classes_seen
+from .one_score import calibrate_one_score, one_score_facts
 from .segmenter_stages import SEGMENTER_FILE, SegmenterStages
 from .tables import MonotoneTable
 
@@ -166,17 +165,6 @@ class NflowjsStages(SegmenterStages):
 
     def facts(self) -> HeadFacts:
         """Return what the bundle says of the fit."""
-        note, folder = calibration_note(self.trainer), self.trainer.folder
+        folder = self.trainer.folder
         places = {'segmenter': self.segmenter_folder, 'flow': folder / 'flow'}
-        places['nflowjs'] = folder / 'fit'
-        reports = {
-            part: json.loads((place / REPORT_FILE).read_text()) for part, place in places.items()
-        }
-        return HeadFacts(
-            modelled=tuple(classes_seen(note)),
-            calibration=note,
-            provenance={
-                part: {k: v for k, v in report.items() if k != 'history'}
-                for part, report in reports.items()
-            },
-        )
+        return one_score_facts(self.trainer, places | {'nflowjs': folder / 'fit'})

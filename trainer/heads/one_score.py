@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 from ..artefacts import REPORT_FILE, artefact, write_json
 from ..calibrate import FEWEST_PIXELS, collect_scores, fit_table
 from ..golden import write_npz
-from .base import HeadModule
+from .base import HeadFacts, HeadModule
 from .tables import MonotoneTable
 
 if TYPE_CHECKING:
@@ -52,6 +52,22 @@ def calibration_note(trainer: Trainer) -> dict[str, Any]:
 def classes_seen(note: dict[str, Any]) -> Sequence[str]:
     """Return the classes with enough held-out pixels for a table of their own."""
     return [name for name, count in note['pixels'].items() if count >= FEWEST_PIXELS]
+
+
+def one_score_facts(trainer: Trainer, places: Mapping[str, Path]) -> HeadFacts:
+    """Return what a bundle says of its fit; places: part -> folder of its artefact."""
+    note = calibration_note(trainer)
+    reports = {
+        part: json.loads((place / REPORT_FILE).read_text()) for part, place in places.items()
+    }
+    return HeadFacts(
+        modelled=tuple(classes_seen(note)),
+        calibration=note,
+        provenance={
+            part: {k: v for k, v in report.items() if k != 'history'}
+            for part, report in reports.items()
+        },
+    )
 
 
 def save_table(path: Path, table: MonotoneTable) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from ..features import FeatureSet
 from ..online import OnlineFeatures
 from ..rpl_training import Frozen, fit_rpl, frozen_features
 from .base import HeadFacts
-from .one_score import calibrate_one_score, calibration_note, classes_seen
+from .one_score import calibrate_one_score, one_score_facts
 from .rpl import RplHead
 from .rpl_block import ResidualBlock, load_block, save_block
 from .segmenter_stages import SegmenterStages
@@ -117,16 +116,5 @@ class RplStages(SegmenterStages):
 
     def facts(self) -> HeadFacts:
         """Return what the bundle says of the fit."""
-        note = calibration_note(self.trainer)
         places = {'segmenter': self.segmenter_folder, 'rpl': self.trainer.folder / 'fit'}
-        reports = {
-            part: json.loads((place / REPORT_FILE).read_text()) for part, place in places.items()
-        }
-        return HeadFacts(
-            modelled=tuple(classes_seen(note)),
-            calibration=note,
-            provenance={
-                part: {k: v for k, v in report.items() if k != 'history'}
-                for part, report in reports.items()
-            },
-        )
+        return one_score_facts(self.trainer, places)

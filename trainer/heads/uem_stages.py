@@ -4,22 +4,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..artefacts import REPORT_FILE, artefact, key_of, write_json
-from ..calibrate import FEWEST_PIXELS, HeldOutScores, collect_scores, fit_table
 from ..config import digest
 from ..features import FeatureSet, joined
 from ..outlier_sources import OutlierConfig, whole_pictures
 from ..segmenter import Segmenter
 from ..uem_training import Known, OnlineOutliers, fit_uem, known_scores
 from .base import HeadFacts
+from .one_score import calibrate_one_score, one_score_facts
 from .segmenter_stages import SegmenterStages
 from .tables import MonotoneTable
 from .uem import Uem, UemHead, load_uem, save_uem
@@ -27,7 +25,7 @@ from .uem import Uem, UemHead, load_uem, save_uem
 if TYPE_CHECKING:
     from ..stages import Trainer
 
-UEM_FILE, TABLE_FILE = 'uem.safetensors', 'table.npz'
+UEM_FILE = 'uem.safetensors'
 KNOWN_FILE = 'known.npy'
 
 
@@ -108,28 +106,15 @@ class UemStages(SegmenterStages):
         known: Known = np.load(folder / KNOWN_FILE)
         return known
 
-    @cached_property
-    def _folder(self) -> Path:
-        return self.trainer.folder / 'calibrate'
-
     def calibrate(self) -> MonotoneTable:
         """Fit (or find) the held-out table of the one score, all classes together."""
         module, trainer = self.fit(), self.trainer
-        features = trainer.calibration_features
-        parts = [key_of(trainer.folder / 'fit'), features.key, module.config.score]
-
-        def make(target: Path) -> None:
-            head = UemHead(self.segmenter(), module, trainer.class_names)
-            scores = collect_scores(head, features, trainer.class_names, progress=trainer.progress)
-            table = fit_table(scores.pooled)
-            np.savez(target / TABLE_FILE, **asdict(table))
-            write_json(target / REPORT_FILE, _note(features, scores))
-
-        artefact(self._folder, digest(parts), make)
-        with np.load(self._folder / TABLE_FILE, allow_pickle=False) as values:
-            numbers = [float(values[name]) for name in ('low_slope', 'high_slope')]
-            start, step = float(values['start']), float(values['step'])
-            return MonotoneTable(start, step, values['knots'], *numbers)
+        parts = [key_of(trainer.folder / 'fit'), trainer.calibration_features.key]
+        return calibrate_one_score(
+            trainer,
+            digest([*parts, module.config.score]),
+            lambda: UemHead(self.segmenter(), module, trainer.class_names),
+        )
 
     def head(self) -> UemHead:
         """Return the calibrated head."""
@@ -138,26 +123,5 @@ class UemStages(SegmenterStages):
 
     def facts(self) -> HeadFacts:
         """Return what the bundle says of the fit."""
-        note = json.loads((self._folder / REPORT_FILE).read_text())
-        folder = self.trainer.folder
-        reports = {
-            part: json.loads((place / REPORT_FILE).read_text())
-            for part, place in (('segmenter', self.segmenter_folder), ('fit', folder / 'fit'))
-        }
-        seen = [name for name, count in note['pixels'].items() if count >= FEWEST_PIXELS]
-        return HeadFacts(
-            modelled=tuple(seen),
-            calibration=note,
-            provenance={
-                'segmenter': {k: v for k, v in reports['segmenter'].items() if k != 'history'},
-                'uem': {k: v for k, v in reports['fit'].items() if k != 'history'},
-            },
-        )
-
-
-def _note(features: FeatureSet, scores: HeldOutScores) -> dict[str, Any]:
-    return {
-        'pictures': len(features.names),
-        'features': features.key,
-        'pixels': {name: sample.count for name, sample in scores.classes.items()},
-    }
+        places = {'segmenter': self.segmenter_folder, 'uem': self.trainer.folder / 'fit'}
+        return one_score_facts(self.trainer, places)
