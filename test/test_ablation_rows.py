@@ -12,8 +12,8 @@ pytest.importorskip('torch')
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 from ood_perception.evaluation.reports import markdown_table, metric_cell, percent
-from trainer.results import ResultFolder
-from trainer.rows import Row, rows_from
+from trainer.experiments.results import ResultFolder
+from trainer.experiments.rows import Row, rows_from
 
 BASE = {'etalons': 200, 'upsampling': 7}
 

@@ -15,8 +15,8 @@ pytest.importorskip('torch')
 from tiny_backbones import tiny_backbone
 
 from ood_perception.errors import ConfigError
-from trainer.ablation import main as ablation
-from trainer.selection import main as selection
+from trainer.experiments.ablation import main as ablation
+from trainer.experiments.selection import main as selection
 
 HEIGHT, WIDTH = 112, 168
 ROAD, PAVEMENT, SKY, VOID = 3, 4, 0, 11
@@ -84,7 +84,9 @@ def data(tmp_path_factory):
 @pytest.fixture
 def table(data, tmp_path, monkeypatch):
     """Return a function that writes a table's YAML; models come from a tiny backbone."""
-    monkeypatch.setattr('trainer.workbench.load_backbone', lambda choice: tiny_backbone())
+    monkeypatch.setattr(
+        'trainer.experiments.workbench.load_backbone', lambda choice: tiny_backbone()
+    )
     monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
 
     def make(sets, rows, **more):
@@ -140,7 +142,7 @@ def test_ablation_from_yaml_to_table(table, tmp_path, capsys, monkeypatch):
     def never(*_):
         raise AssertionError('a finished row was computed again')
 
-    monkeypatch.setattr('trainer.table_run.score_of', never)
+    monkeypatch.setattr('trainer.experiments.table_run.score_of', never)
     ablation([str(path)])
     assert (tmp_path / 'report.md').read_text() == report
 

@@ -13,9 +13,8 @@ from pixood_models import some_model  # noqa: E402
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from trainer.classifier import Classifier  # noqa: E402
 from trainer.data import ClassMap, PictureList  # noqa: E402
-from trainer.heads.pixood_module import PixOODHead  # noqa: E402
-from trainer.rows import Row  # noqa: E402
-from trainer.scoring import (  # noqa: E402
+from trainer.experiments.rows import Row  # noqa: E402
+from trainer.experiments.scoring import (  # noqa: E402
     latency_ms,
     read_mask,
     score_maps,
@@ -23,7 +22,8 @@ from trainer.scoring import (  # noqa: E402
     scored_pictures,
     write_ground_masks,
 )
-from trainer.workbench import bench_config, parts_of, picked, reordered  # noqa: E402
+from trainer.experiments.workbench import bench_config, parts_of, picked, reordered  # noqa: E402
+from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 
 CLASSES = ('road', 'pavement')
 

@@ -25,12 +25,12 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
 from trainer.engine_choice import EngineChoice  # noqa: E402
 from trainer.evaluation_runs import RunSpec, evaluate_runs  # noqa: E402
+from trainer.experiments.knn_rows import load_knn_table  # noqa: E402
+from trainer.experiments.leaderboard_bundles import LeaderboardBundles  # noqa: E402
+from trainer.experiments.leaderboard_entry import Entry  # noqa: E402
+from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
 from trainer.heads.baselines import SCORES  # noqa: E402
 from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
-from trainer.knn_rows import load_knn_table  # noqa: E402
-from trainer.leaderboard_bundles import LeaderboardBundles  # noqa: E402
-from trainer.leaderboard_entry import Entry  # noqa: E402
-from trainer.leaderboard_rows import load_leaderboard  # noqa: E402
 
 __all__ = ['miniature']
 CONFIG = ROOT / 'config' / 'train'
@@ -110,7 +110,7 @@ def test_the_knn_table_measures_every_row_and_goes_on(root, monkeypatch):
     text = (root / 'knn_table' / 'knn_table.md').read_text()
     assert 'AP of reference minus' in text
     saved = []
-    from trainer import results
+    from trainer.experiments import results
 
     save = results.ResultFolder.save
     monkeypatch.setattr(
@@ -133,7 +133,7 @@ def test_the_knn_table_measures_every_row_and_goes_on(root, monkeypatch):
 
 
 def test_the_latency_of_the_search_is_shown_beside_the_references_size(root, monkeypatch, capsys):
-    from trainer import knn_latency
+    from trainer.experiments import knn_latency
 
     monkeypatch.setattr(knn_latency, 'SIZES', (300, 1000))
     monkeypatch.setattr(knn_latency, 'LISTS', 4)
@@ -288,7 +288,7 @@ def test_rows_of_one_seed_share_their_classifier(root):
 
 def test_seeds_are_averaged_within_each_draw_of_pictures(monkeypatch):
     """Two seeds that err on opposite pictures: their mean varies less than either."""
-    from trainer import leaderboard_entry
+    from trainer.experiments import leaderboard_entry
 
     rng = np.random.default_rng(0)
     common = rng.normal(size=1000)

@@ -26,8 +26,8 @@ from ood_perception.roi import RoiSettings  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
+from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
 from trainer.flows import build_flow, load_flow  # noqa: E402
-from trainer.leaderboard_rows import load_leaderboard  # noqa: E402
 from trainer.negatives import patch_sides  # noqa: E402
 
 __all__ = ['places']

@@ -16,9 +16,9 @@ from test_trainer_uem_table import root  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
+from trainer.experiments.rpl_rows import load_rpl_table  # noqa: E402
 from trainer.hosts import mobilenet_stages  # noqa: E402
 from trainer.hosts.mobilenet import MobileNetV2  # noqa: E402
-from trainer.rpl_rows import load_rpl_table  # noqa: E402
 
 __all__ = ['root']
 TABLE = """
@@ -44,7 +44,7 @@ def table(root):
 
 
 def run(root, monkeypatch, *options):
-    monkeypatch.setattr('trainer.seeded_sets.GROUND', ('left',))
+    monkeypatch.setattr('trainer.experiments.seeded_sets.GROUND', ('left',))
     monkeypatch.setattr(mobilenet_stages, 'load_mobilenet', MobileNetV2)  # random weights
     arguments = [str(root / 'rpl_table.yaml'), '--cache', str(root / 'cache'), *options]
     assert main(['rpl-table', *arguments]) == 0

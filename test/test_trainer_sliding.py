@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='the trainer needs torch')
 
 from ood_perception.errors import ConfigError  # noqa: E402
-from trainer.sliding import SlidingSettings, positions, sliding_maps, windows  # noqa: E402
+from trainer.experiments.sliding import SlidingSettings, positions, sliding_maps, windows  # noqa: E402
 
 SETTINGS = SlidingSettings((28, 42), (10, 14))
 SIZES = [(28, 42), (27, 42), (10, 12), (38, 56), (48, 70), (39, 57), (28, 100), (90, 30)]

@@ -23,9 +23,9 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.evaluation.bootstrap import Interval  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.seeded_entries import mean_interval, verdict  # noqa: E402
-from trainer.uem_rows import load_uem_table  # noqa: E402
-from trainer.uem_scores import combined_scores  # noqa: E402
+from trainer.experiments.seeded_entries import mean_interval, verdict  # noqa: E402
+from trainer.experiments.uem_rows import load_uem_table  # noqa: E402
+from trainer.experiments.uem_scores import combined_scores  # noqa: E402
 
 TABLE = """
 recipe: recipe.yaml
@@ -98,7 +98,7 @@ def root(tmp_path_factory):
 
 
 def run(root, monkeypatch, *options):
-    monkeypatch.setattr('trainer.seeded_sets.GROUND', ('left',))
+    monkeypatch.setattr('trainer.experiments.seeded_sets.GROUND', ('left',))
     arguments = [str(root / 'table.yaml'), '--cache', str(root / 'cache'), *options]
     assert main(['uem-table', *arguments]) == 0
     return json.loads((root / 'out' / 'uem_table.json').read_text())

@@ -26,8 +26,6 @@ OTHERS = {
     'build': 'build the engine of a bundle, here or ahead of time for named GPUs',
     'evaluate': 'measure bundles on labelled sets: numbers, tables, a page; compare results',
     'scenes': 'split pictures by scene: write scenes.csv',
-    'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
-    'ablation': 'the table of variants on the dev sets',
     'operating-point': 'choose rate and minimum area from clean frames',
     'image-threshold': 'image score from which a part is defective, from flawless parts',
     'class-iou': 'agreement of the most likely class, and of the final map, with labels',
@@ -36,10 +34,14 @@ OTHERS = {
     'quantize': 'give a bundle its int8 precision, with what it costs',
     'promise': 'observed against promised false-alarm rates, per class',
     'baselines': 'bundles of all classical scores of one network',
+    'nflowjs-patches': 'draw patches of an NFlowJS training into one picture',
+}
+EXPERIMENTS = {
+    'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
+    'ablation': 'the table of variants on the dev sets',
     'knn-table': 'cDNP on the dev sets: references, features, k; accuracy and time',
     'leaderboard': 'all heads and baselines on the dev sets, one table',
     'uem-table': 'forms, scores and outliers of UEM on the dev sets',
-    'nflowjs-patches': 'draw patches of an NFlowJS training into one picture',
     'rpl-table': 'losses and hosts of RPL on the dev sets',
     'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
 }
@@ -52,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         'trainer',
         description=__doc__,
         epilog='other commands, each with its own --help: '
-        + '; '.join(f'{name}: {text}' for name, text in OTHERS.items()),
+        + '; '.join(f'{name}: {text}' for name, text in (OTHERS | EXPERIMENTS).items()),
     )
     commands = result.add_subparsers(dest='stage', required=True, metavar='stage')
     for name, text in STAGES.items():
@@ -100,14 +102,19 @@ def run_stage(options: argparse.Namespace) -> None:
         print(f'{options.stage}: {folder / options.stage}')
 
 
+def _module(command: str) -> str:
+    """Return the module of a command, relative to this package."""
+    name = MODULES.get(command, command.replace('-', '_'))
+    return f'.experiments.{name}' if command in EXPERIMENTS else f'.{name}'
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
-        if arguments and arguments[0] in OTHERS:
-            name = MODULES.get(arguments[0], arguments[0].replace('-', '_'))
-            module = importlib.import_module(f'.{name}', __package__)
+        if arguments and arguments[0] in OTHERS | EXPERIMENTS:
+            module = importlib.import_module(_module(arguments[0]), __package__)
             return int(module.main(arguments[1:]) or 0)
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:

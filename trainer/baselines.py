@@ -19,8 +19,8 @@ from pathlib import Path
 from ood_perception.errors import ConfigError
 
 from .config import load_recipe
+from .experiments.table_bundles import BundleTable, TableRow, build_bundles
 from .heads.baselines import DISTANCE, SCORES
-from .table_bundles import BundleTable, TableRow, build_bundles
 
 
 def baseline_table(

@@ -27,8 +27,7 @@ from ood_perception.bench.machine import machine
 from ood_perception.engines.matmul_peak import openvino_product, products
 from ood_perception.errors import DependencyError
 from ood_perception.evaluation.reports import markdown_table
-
-from .results import write_json
+from ood_perception.evaluation.results import write_json
 
 HEADS, WIDTH, BLOCKS, CHAIN = 6, 64, 12, 4
 TOKENS = {'280x560': 800, '392x784': 1568, '518x1036': 2738}

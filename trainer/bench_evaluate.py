@@ -35,11 +35,11 @@ from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.demo.scene import SCENES, Street
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
+from ood_perception.evaluation.results import write_json
 from ood_perception.evaluation.run import RunOptions
 from ood_perception.pipeline import Settings
 
 from .engine_choice import EngineChoice
-from .results import write_json
 
 DISTINCT = 8
 HEIGHT, WIDTH = 720, 1280

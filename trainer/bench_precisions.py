@@ -36,6 +36,7 @@ from ood_perception.engines.quantize import linear_nodes
 from ood_perception.engines.quantize_facts import INT8, quantization_path, read_quantization
 from ood_perception.errors import OodPerceptionError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
+from ood_perception.evaluation.results import write_json
 from ood_perception.geometry import to_camera, to_camera_nearest
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
@@ -43,7 +44,6 @@ from ood_perception.types import Frame
 from .datasets.anomaly import load_anomaly_set
 from .precision_bundles import bundle_of_size
 from .precision_table import ENGINES, THROUGHPUT, table
-from .results import write_json
 
 SIZES = ('280x560', '392x784', '518x1036')
 SET = 'road_anomaly_dev'

@@ -32,6 +32,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.openset import class_iou, confusion
 from ood_perception.evaluation.reports import markdown_table
+from ood_perception.evaluation.results import write_json
 from ood_perception.geometry import to_camera_nearest
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
@@ -39,7 +40,6 @@ from ood_perception.types import Detection, Frame
 
 from .datasets import EvaluationSet, open_set
 from .engine_choice import add_engine_arguments
-from .results import write_json
 
 UInt8Array = npt.NDArray[np.uint8]
 LIKELY, FINAL = 'most likely class', 'final map'

@@ -31,6 +31,7 @@ from ood_perception.evaluation.promise import (
     count_alarms,
 )
 from ood_perception.evaluation.reports import markdown_table, promise_record
+from ood_perception.evaluation.results import write_json
 
 from .calibrate import score_maps
 from .config import load_recipe
@@ -42,7 +43,6 @@ from .heads.pixood_module import PixOODHead
 from .heads.tables import MonotoneTable
 from .promise_rows import NO_CLASS, rate_cell, readings_rows
 from .promise_served import write_served
-from .results import write_json
 from .stages import Trainer
 
 READINGS = ('held-out', 'paper', 'served', 'every class')

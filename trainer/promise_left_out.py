@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from ood_perception.evaluation.promise import RATES
 from ood_perception.evaluation.reports import markdown_table
+from ood_perception.evaluation.results import write_json
 
-from .results import write_json
 from .set_calibration import surprisal_maps
 from .spacing import spaced_places
 from .stages import Trainer

@@ -16,12 +16,12 @@ from ood_perception.evaluation.promise import (
     count_alarms,
 )
 from ood_perception.evaluation.reports import markdown_table, promise_record
+from ood_perception.evaluation.results import write_json
 
 from .datasets import load_pictures
 from .features import FeatureSet
 from .heads.base import HeadModule
 from .promise_rows import NO_CLASS, rate_cell, readings_rows
-from .results import write_json
 from .set_calibration import surprisal_maps
 from .stages import Trainer
 

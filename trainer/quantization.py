@@ -41,6 +41,7 @@ from ood_perception.engines.quantize_facts import (
     Quantization,
 )
 from ood_perception.errors import BundleError, ConfigError
+from ood_perception.evaluation.results import write_json
 from ood_perception.geometry import geometry_for, to_network
 
 from .data import PictureList
@@ -50,7 +51,6 @@ from .outliers import PasteSettings, load_cutouts
 from .quantization_cost import Cost, CostBench, Outputs, groups_of
 from .quantization_ranges import measured_quantization
 from .quantization_writing import precision_spec, write_precisions
-from .results import write_json
 
 LOG = logging.getLogger(__name__)
 TARGET_LOSS = LARGEST_LOSS / 2  # points of AP: half of what `precision: auto` allows

@@ -30,6 +30,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.evaluation.alarms import normal_cells
 from ood_perception.evaluation.persistence import PersistenceMeter, PersistenceResult
 from ood_perception.evaluation.reports import markdown_table
+from ood_perception.evaluation.results import write_json
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.settings import chosen_classes
 
@@ -37,7 +38,6 @@ from .datasets import load_pictures
 from .datasets.camvid import CLASSES
 from .engine_choice import add_engine_arguments
 from .outliers import load_cutouts
-from .results import write_json
 from .sequences import Motion, Step, drive, moved, with_object
 
 PAIRS = ('1/1', '1/3', '2/2', '2/3', '3/3', '3/5', '4/6', '5/8')

@@ -14,8 +14,8 @@ from typing import Any
 
 from ood_perception.errors import ConfigError
 
-from .config import Recipe, load_recipe
-from .heads.knn import KnnConfig
+from ..config import Recipe, load_recipe
+from ..heads.knn import KnnConfig
 from .workbench import read_yaml
 
 

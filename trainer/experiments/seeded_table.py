@@ -22,10 +22,10 @@ import torch
 
 from ood_perception.errors import ConfigError
 
-from .artefacts import key_of
-from .config import Recipe, load_recipe
-from .data import content_sha256
-from .heads.uem_stages import UemStages
+from ..artefacts import key_of
+from ..config import Recipe, load_recipe
+from ..data import content_sha256
+from ..heads.uem_stages import UemStages
 from .results import ResultFolder
 from .seeded_sets import DevSets
 from .workbench import read_yaml

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ood_perception.evaluation.reports import interval_record, markdown_table, percent
 
+from ..artefacts import write_json
 from .ablation_report import REGION_TITLES
-from .artefacts import write_json
 from .rpl_rows import FROZEN, RESIDUAL, RplRow
 from .seeded_entries import (
     METRICS,

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .config import Recipe
-from .outlier_sources import OutlierConfig
+from ..config import Recipe
+from ..outlier_sources import OutlierConfig
 from .seeded_table import SeededTableConfig, read_rows, read_seeded_table, tupled
 from .sliding import SlidingSettings
 

@@ -12,9 +12,9 @@ from typing import Any
 from ood_perception.evaluation.bootstrap import RESAMPLES
 from ood_perception.evaluation.reports import interval_record, markdown_table, percent
 
+from ..artefacts import write_json
+from ..evaluation_runs import RunResult
 from .ablation_report import REGION_TITLES
-from .artefacts import write_json
-from .evaluation_runs import RunResult
 from .leaderboard_entry import METRICS, Entry
 from .leaderboard_rows import LeaderboardConfig
 

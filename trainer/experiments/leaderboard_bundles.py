@@ -13,7 +13,7 @@ from ood_perception.bundle.cache import make_folder
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError, OodPerceptionError
 
-from .artefacts import write_json
+from ..artefacts import write_json
 from .leaderboard_rows import LeaderboardConfig, LeaderboardRow
 from .table_bundles import BundleTable, build_bundles
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ood_perception.evaluation.reports import markdown_table, percent
 
+from ..artefacts import write_json
 from .ablation_report import REGION_TITLES
-from .artefacts import write_json
 from .seeded_entries import fit_reports, fits_table, rows_table, verdict_table
 from .seeded_table import ScoreRow
 from .uem_entries import SCORE_TITLES, any_result, entries_of, record_of

@@ -18,10 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .artefacts import key_of
+from ..artefacts import key_of
+from ..heads.uem import Uem
+from ..heads.uem_stages import UemStages
+from ..segmenter import Segmenter
+from ..stages import Trainer
 from .dev_sets import DevSet
-from .heads.uem import Uem
-from .heads.uem_stages import UemStages
 from .seeded_table import (
     Part,
     ScoreRow,
@@ -30,8 +32,6 @@ from .seeded_table import (
     table_of_options,
     table_parser,
 )
-from .segmenter import Segmenter
-from .stages import Trainer
 from .uem_bundles import bundle_maps
 from .uem_closed_set import measure_closed_set, measure_segmenter, measured
 from .uem_report import write_report

@@ -22,19 +22,19 @@ import torch
 
 from ood_perception.geometry import to_camera
 
-from .artefacts import key_of
+from ..artefacts import key_of
+from ..features import FeatureSet, View, size_for
+from ..heads.rpl import FeatureAndResidual, Smoothing
+from ..heads.rpl_losses import energy
+from ..heads.rpl_stages import RplStages
+from ..hosts.mobilenet_stages import MobileNetStages
+from ..label_maps import tokens_of
+from ..stages import Trainer
 from .dev_sets import DevSet
-from .features import FeatureSet, View, size_for
-from .heads.rpl import FeatureAndResidual, Smoothing
-from .heads.rpl_losses import energy
-from .heads.rpl_stages import RplStages
-from .hosts.mobilenet_stages import MobileNetStages
-from .label_maps import tokens_of
 from .rpl_report import write_report
 from .rpl_rows import FROZEN, MOBILENET, RESIDUAL, RplRow, load_rpl_table
 from .scoring import stretched
 from .seeded_table import ScoreRow, SeededTable, slug, table_of_options, table_parser
-from .stages import Trainer
 from .uem_closed_set import measure_segmenter, measured
 
 LOG = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class RplTable(SeededTable):
         if not split or measured(path, key):
             return
         if isinstance(stages, MobileNetStages):
-            from .datasets import load_pictures
+            from ..datasets import load_pictures
 
             data = trainer.recipe.data
             pictures = load_pictures(data.layout, trainer.recipe.data_root(), split)

@@ -18,10 +18,10 @@ from ood_perception.evaluation.metrics import ScoredPicture, scored_picture
 from ood_perception.geometry import to_camera_nearest
 from ood_perception.roi import class_table, ground_hull
 
-from .artefacts import key_of
+from ..artefacts import key_of
+from ..features import FeatureSet
+from ..heads.uem_stages import UemStages
 from .dev_sets import DevSet, open_dev_set, set_features
-from .features import FeatureSet
-from .heads.uem_stages import UemStages
 from .scoring import Region, read_mask, stretched
 from .uem_scores import known_grids
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ood_perception.evaluation.reports import markdown_table
 
+from ..artefacts import write_json
 from .ablation_report import difference_table, set_table
-from .artefacts import write_json
 from .knn_rows import KnnRow, KnnTableConfig
 
 if TYPE_CHECKING:

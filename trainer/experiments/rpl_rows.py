@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError
 
-from .config import Recipe
-from .hosts.mobilenet_stages import MobileNetConfig
+from ..config import Recipe
+from ..hosts.mobilenet_stages import MobileNetConfig
 from .seeded_table import SeededTableConfig, read_rows, read_seeded_table, tupled
 
 SEGMENTER, MOBILENET = 'segmenter', 'mobilenetv2'

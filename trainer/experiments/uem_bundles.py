@@ -14,7 +14,7 @@ from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.types import Frame
 
-from .data import PictureList
+from ..data import PictureList
 from .uem_scores import PictureMaps
 
 

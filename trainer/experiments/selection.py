@@ -16,8 +16,8 @@ from typing import Any
 
 from ood_perception.evaluation.reports import markdown_table, metric_cell
 
-from .datasets.pasted import read_ground, write_pasted_set
-from .outliers import PasteSettings, load_cutouts
+from ..datasets.pasted import read_ground, write_pasted_set
+from ..outliers import PasteSettings, load_cutouts
 from .results import ResultFolder, write_json
 from .rows import Row
 from .table_run import (

@@ -30,22 +30,22 @@ from tqdm import tqdm
 
 from ood_perception.errors import ConfigError
 
-from .artefacts import key_of
-from .data import content_sha256
+from ..artefacts import key_of
+from ..data import content_sha256
+from ..features import FeatureSet
+from ..heads.knn import KnnConfig, KnnHead, parametric_score, upsampled_distance
+from ..heads.knn_fit import LabelledFeatures, fit_knn
+from ..heads.knn_search import head_slices, mean_distances, running_distances
+from ..heads.knn_stages import KnnStages
+from ..heads.patch_logits import PatchLogits
+from ..layers import Layer, layer_name
+from ..stages import Trainer
 from .dev_sets import DevSet, open_dev_set, set_features
-from .features import FeatureSet
-from .heads.knn import KnnConfig, KnnHead, parametric_score, upsampled_distance
-from .heads.knn_fit import LabelledFeatures, fit_knn
-from .heads.knn_search import head_slices, mean_distances, running_distances
-from .heads.knn_stages import KnnStages
-from .heads.patch_logits import PatchLogits
 from .knn_latency import measure_latency
 from .knn_report import latency_text, write_report
 from .knn_rows import KnnRow, KnnTableConfig, load_knn_table
-from .layers import Layer, layer_name
 from .results import ResultFolder
 from .scoring import picture_tokens, read_mask, scored_pictures, write_ground_masks
-from .stages import Trainer
 
 LOG = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float32]

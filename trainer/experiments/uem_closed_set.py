@@ -17,12 +17,12 @@ import torch
 from ood_perception.evaluation.openset import class_iou, confusion
 from ood_perception.geometry import labels_to_grid
 
-from .artefacts import write_json
-from .features import FeatureSet
-from .heads.uem import Uem, UemHead
-from .label_maps import tokens_of
-from .segmenter import Segmenter
-from .segmenter_training import confusion_iou
+from ..artefacts import write_json
+from ..features import FeatureSet
+from ..heads.uem import Uem, UemHead
+from ..label_maps import tokens_of
+from ..segmenter import Segmenter
+from ..segmenter_training import confusion_iou
 
 LOG = logging.getLogger(__name__)
 Labels = Callable[..., torch.Tensor]

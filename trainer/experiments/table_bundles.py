@@ -26,9 +26,9 @@ from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.results import write_text
 
-from .artefacts import adopt
-from .config import Recipe, digest, load_recipe
-from .stages import Trainer
+from ..artefacts import adopt
+from ..config import Recipe, digest, load_recipe
+from ..stages import Trainer
 
 LOG = logging.getLogger(__name__)
 ALL = 'all'

@@ -19,7 +19,7 @@ from ood_perception.evaluation.bootstrap import (
 )
 from ood_perception.evaluation.reports import interval_record, markdown_table, percent, plain
 
-from .artefacts import REPORT_FILE
+from ..artefacts import REPORT_FILE
 from .seeded_table import ScoreRow, SeededTable
 
 METRICS = {'average_precision': 'AP', 'fpr95': 'FPR95', 'auroc': 'AUROC'}

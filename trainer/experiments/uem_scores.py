@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from ood_perception.geometry import to_camera
 
-from .backbones import Backbone
-from .data import PictureList
-from .features import FeatureSet
-from .heads.uem import Uem, log_likelihood_ratio
+from ..backbones import Backbone
+from ..data import PictureList
+from ..features import FeatureSet
+from ..heads.uem import Uem, log_likelihood_ratio
+from ..segmenter import Segmenter
 from .scoring import picture_tokens, stretched
-from .segmenter import Segmenter
 from .sliding import SlidingSettings, sliding_maps
 
 FloatArray = npt.NDArray[np.float32]

@@ -22,17 +22,17 @@ import yaml
 
 from ood_perception.errors import ConfigError
 
-from .backbones import Backbone, BackboneChoice, load_backbone
-from .classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
-from .classifier_training import fit_classifier
-from .condensation import CondensationSettings
-from .data import PictureList, joined, split_contiguous
-from .datasets import load_pictures
-from .features import FeatureSet, View, extract, size_for
-from .heads.pixood import PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
-from .heads.pixood_files import load_model, save_model
-from .heads.pixood_module import PixOODHead
-from .patches import PatchSettings
+from ..backbones import Backbone, BackboneChoice, load_backbone
+from ..classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
+from ..classifier_training import fit_classifier
+from ..condensation import CondensationSettings
+from ..data import PictureList, joined, split_contiguous
+from ..datasets import load_pictures
+from ..features import FeatureSet, View, extract, size_for
+from ..heads.pixood import PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
+from ..heads.pixood_files import load_model, save_model
+from ..heads.pixood_module import PixOODHead
+from ..patches import PatchSettings
 from .rows import Row
 
 LOG = logging.getLogger(__name__)

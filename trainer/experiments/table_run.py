@@ -19,7 +19,7 @@ import torch
 
 from ood_perception.errors import ConfigError
 
-from .data import PictureList, content_sha256
+from ..data import PictureList, content_sha256
 from .results import ResultFolder, write_json
 from .rows import Row, rows_from
 from .scoring import Region, latency_ms, picture_tokens, score_maps, score_of, scored_pictures

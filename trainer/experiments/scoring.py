@@ -19,10 +19,10 @@ from ood_perception.evaluation.metrics import ScoredPicture, scored_picture
 from ood_perception.geometry import Geometry, geometry_for, to_camera, to_camera_nearest
 from ood_perception.roi import class_table, ground_hull
 
-from .data import PictureList
-from .features import FeatureSet
-from .heads.knn import KnnHead
-from .heads.pixood_module import PixOODHead
+from ..data import PictureList
+from ..features import FeatureSet
+from ..heads.knn import KnnHead
+from ..heads.pixood_module import PixOODHead
 from .rows import Row
 
 FloatArray = npt.NDArray[np.float32]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .export import to_onnx
-from .heads.knn_search import NearestReferences
-from .results import write_json
+from ood_perception.evaluation.results import write_json
+
+from ..export import to_onnx
+from ..heads.knn_search import NearestReferences
 from .scoring import latency_ms
 from .table_run import setting
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..datasets.anomaly import GROUND_ONLY, load_anomaly_set
 from .ablation_report import difference_table, set_table
-from .datasets.anomaly import GROUND_ONLY, load_anomaly_set
 from .results import ResultFolder, write_json
 from .rows import Row
 from .scoring import Region, read_mask, write_ground_masks

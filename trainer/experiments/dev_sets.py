@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .data import PictureList
-from .datasets import open_set
-from .features import FeatureSet, View, extract, size_for
-from .layers import Layer
-from .stages import Trainer
+from ..data import PictureList
+from ..datasets import open_set
+from ..features import FeatureSet, View, extract, size_for
+from ..layers import Layer
+from ..stages import Trainer
 
 
 @dataclass(frozen=True)
