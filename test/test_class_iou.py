@@ -16,7 +16,7 @@ pytest.importorskip('onnx')
 from bundles import COLORS, ODD, write_tiny_bundle
 
 from trainer.__main__ import main
-from trainer.class_iou import Agreement, agreement_table
+from trainer.evaluation.class_iou import Agreement, agreement_table
 
 CLASSES = ('Water', 'Sky', 'Car')
 HEIGHT, WIDTH = 56, 84

@@ -36,7 +36,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 from trainer.__main__ import main as trainer
 from trainer.datasets.camvid import CLASSES
-from trainer.evaluate import main
+from trainer.evaluation.evaluate import main
 
 HEIGHT, WIDTH = 56, 84
 BOX = (42, 28, 14, 14)  # x, y, width, height: one patch

@@ -15,7 +15,7 @@ from test_evaluate import BOX, F32, SETS, anomaly_labels, write_pictures
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.compare import in_words
-from trainer.evaluate import main
+from trainer.evaluation.evaluate import main
 
 MOVED = (28, 28, 14, 14)
 

@@ -27,8 +27,8 @@ from ood_perception.errors import DataError
 from ood_perception.evaluation.maritime import plain_segments
 from trainer.datasets import expand_names, open_set
 from trainer.datasets.maritime import SCENES
-from trainer.evaluate import main
-from trainer.measured_sets import checked_set
+from trainer.evaluation.evaluate import main
+from trainer.evaluation.measured_sets import checked_set
 
 FAINT, FAINTER = (140, 140, 140), (125, 125, 125)
 ROAD = COLORS['Road']

@@ -16,7 +16,7 @@ from paths import ROOT
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError
 from trainer.config import load_recipe
-from trainer.evaluation_runs import Settings, listed_runs
+from trainer.evaluation.evaluation_runs import Settings, listed_runs
 from trainer.experiments import table_bundles
 from trainer.experiments.table_bundles import build_bundles, load_bundle_table
 

@@ -23,8 +23,8 @@ from ood_perception.evaluation.run import RunOptions  # noqa: E402
 from ood_perception.pipeline import Settings  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
-from trainer.engine_choice import EngineChoice  # noqa: E402
-from trainer.evaluation_runs import RunSpec, evaluate_runs  # noqa: E402
+from trainer.evaluation.engine_choice import EngineChoice  # noqa: E402
+from trainer.evaluation.evaluation_runs import RunSpec, evaluate_runs  # noqa: E402
 from trainer.experiments.knn_rows import load_knn_table  # noqa: E402
 from trainer.experiments.leaderboard_bundles import LeaderboardBundles  # noqa: E402
 from trainer.experiments.leaderboard_entry import Entry  # noqa: E402

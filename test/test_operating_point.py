@@ -16,7 +16,7 @@ from bundles import road_picture  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.__main__ import main as trainer_main  # noqa: E402
-from trainer.operating_point import main, usual_areas  # noqa: E402
+from trainer.evaluation.operating_point import main, usual_areas  # noqa: E402
 
 HEIGHT, WIDTH = 56, 84
 BOX = (42, 28, 14, 14)  # x, y, width, height: one patch

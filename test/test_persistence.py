@@ -112,7 +112,7 @@ def test_an_object_is_held_from_a_tenth_of_its_cells_on(cells, expected):
 
 def load_sequences():
     pytest.importorskip('torch')
-    from trainer import sequences
+    from trainer.evaluation import sequences
 
     return sequences
 
@@ -165,9 +165,9 @@ def test_the_command_writes_its_tables(tiny_bundle, tmp_path, monkeypatch, capsy
     load_sequences()
     from bundles import road_picture, write_tiny_bundle
 
-    from trainer import tracking
     from trainer.__main__ import main
     from trainer.datasets import camvid
+    from trainer.evaluation import tracking
 
     folder = tmp_path / 'camvid' / 'val'
     for part in ('images', 'labels'):

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip('torch', reason='the trainer needs torch')
 
-from trainer.promise_left_out import Rule, distance, left_out_rates, thresholds
+from trainer.evaluation.promise_left_out import Rule, distance, left_out_rates, thresholds
 
 RATES = (0.01, 0.05)
 

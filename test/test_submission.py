@@ -25,8 +25,8 @@ from ood_perception.roi import RoiSettings
 from ood_perception.types import Frame
 from trainer.__main__ import main
 from trainer.datasets import open_set
-from trainer.submission import score_map
-from trainer.submission_files import (
+from trainer.evaluation.submission import score_map
+from trainer.evaluation.submission_files import (
     as_float16,
     read_lars,
     read_scores,

@@ -17,8 +17,8 @@ from test_trainer_pixood import (  # noqa: E402
 )
 
 from ood_perception.geometry import labels_to_grid  # noqa: E402
-from trainer.promise import COLUMNS, count_readings, readings_table  # noqa: E402
-from trainer.promise_rows import readings_rows  # noqa: E402
+from trainer.evaluation.promise import COLUMNS, count_readings, readings_table  # noqa: E402
+from trainer.evaluation.promise_rows import readings_rows  # noqa: E402
 from trainer.set_calibration import sample_held_out  # noqa: E402
 
 __all__ = ['classifier', 'model', 'train']

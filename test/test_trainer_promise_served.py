@@ -18,8 +18,8 @@ from test_trainer_cli import miniature, train  # noqa: E402
 from ood_perception.calibration import HeldOutSample  # noqa: E402
 from ood_perception.geometry import labels_to_grid  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
+from trainer.evaluation.promise_served import count_served  # noqa: E402
 from trainer.heads.base import HeadModule  # noqa: E402
-from trainer.promise_served import count_served  # noqa: E402
 
 __all__ = ['miniature']
 CLASSES = ('road', 'pavement', 'sky')

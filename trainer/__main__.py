@@ -24,17 +24,19 @@ STAGES = {
 }
 OTHERS = {
     'build': 'build the engine of a bundle, here or ahead of time for named GPUs',
-    'evaluate': 'measure bundles on labelled sets: numbers, tables, a page; compare results',
     'scenes': 'split pictures by scene: write scenes.csv',
+    'quantize': 'give a bundle its int8 precision, with what it costs',
+    'baselines': 'bundles of all classical scores of one network',
+    'nflowjs-patches': 'draw patches of an NFlowJS training into one picture',
+}
+EVALUATION = {
+    'evaluate': 'measure bundles on labelled sets: numbers, tables, a page; compare results',
     'operating-point': 'choose rate and minimum area from clean frames',
     'image-threshold': 'image score from which a part is defective, from flawless parts',
     'class-iou': 'agreement of the most likely class, and of the final map, with labels',
     'submission': 'write the files for benchmarks with hidden labels',
     'tracking': 'what m-of-n persistence saves and costs, on sequences',
-    'quantize': 'give a bundle its int8 precision, with what it costs',
     'promise': 'observed against promised false-alarm rates, per class',
-    'baselines': 'bundles of all classical scores of one network',
-    'nflowjs-patches': 'draw patches of an NFlowJS training into one picture',
 }
 EXPERIMENTS = {
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
@@ -45,6 +47,7 @@ EXPERIMENTS = {
     'rpl-table': 'losses and hosts of RPL on the dev sets',
     'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
 }
+COMMANDS = OTHERS | EVALUATION | EXPERIMENTS
 MODULES = {'quantize': 'quantization'}  # commands are verbs where their module is a noun
 
 
@@ -54,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         'trainer',
         description=__doc__,
         epilog='other commands, each with its own --help: '
-        + '; '.join(f'{name}: {text}' for name, text in (OTHERS | EXPERIMENTS).items()),
+        + '; '.join(f'{name}: {text}' for name, text in COMMANDS.items()),
     )
     commands = result.add_subparsers(dest='stage', required=True, metavar='stage')
     for name, text in STAGES.items():
@@ -105,7 +108,9 @@ def run_stage(options: argparse.Namespace) -> None:
 def _module(command: str) -> str:
     """Return the module of a command, relative to this package."""
     name = MODULES.get(command, command.replace('-', '_'))
-    return f'.experiments.{name}' if command in EXPERIMENTS else f'.{name}'
+    folders = {'evaluation': EVALUATION, 'experiments': EXPERIMENTS}
+    places = [f'.{folder}' for folder, names in folders.items() if command in names]
+    return f'{"".join(places)}.{name}'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
-        if arguments and arguments[0] in OTHERS | EXPERIMENTS:
+        if arguments and arguments[0] in COMMANDS:
             module = importlib.import_module(_module(arguments[0]), __package__)
             return int(module.main(arguments[1:]) or 0)
         run_stage(parser().parse_args(arguments))

@@ -39,7 +39,7 @@ from ood_perception.evaluation.results import write_json
 from ood_perception.evaluation.run import RunOptions
 from ood_perception.pipeline import Settings
 
-from .engine_choice import EngineChoice
+from .evaluation.engine_choice import EngineChoice
 
 DISTINCT = 8
 HEIGHT, WIDTH = 720, 1280
@@ -90,8 +90,8 @@ def engine_alone(pictures: int, threads: int) -> dict[str, float]:
 
 def whole_evaluation(folder: Path, out: Path, threads: int) -> dict[str, float]:
     """Run all of `trainer evaluate`, but for the building of the engine."""
-    from . import evaluation_runs
-    from .evaluation_report import write_results
+    from .evaluation import evaluation_runs
+    from .evaluation.evaluation_report import write_results
 
     built = [0.0, 0.0]
 

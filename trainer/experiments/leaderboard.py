@@ -35,8 +35,8 @@ from ood_perception.evaluation.run import RunOptions
 from ood_perception.pipeline import Settings
 
 from ..artefacts import write_json
-from ..engine_choice import EngineChoice
-from ..evaluation_runs import RunResult, RunSpec, evaluate_runs
+from ..evaluation.engine_choice import EngineChoice
+from ..evaluation.evaluation_runs import RunResult, RunSpec, evaluate_runs
 from .leaderboard_bundles import LeaderboardBundles
 from .leaderboard_report import read_costs, write_report
 from .leaderboard_rows import LeaderboardConfig, load_leaderboard

@@ -23,8 +23,8 @@ from ood_perception.evaluation.reports import interval_record
 from ood_perception.evaluation.second_pass import component_frames
 from ood_perception.evaluation.summary import picture_counts, region_counts
 
-from ..evaluation_runs import SetRun
-from ..measured_sets import label_reader
+from ..evaluation.evaluation_runs import SetRun
+from ..evaluation.measured_sets import label_reader
 
 METRICS = {
     'average_precision': 'AP',

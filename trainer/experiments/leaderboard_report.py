@@ -13,7 +13,7 @@ from ood_perception.evaluation.bootstrap import RESAMPLES
 from ood_perception.evaluation.reports import interval_record, markdown_table, percent
 
 from ..artefacts import write_json
-from ..evaluation_runs import RunResult
+from ..evaluation.evaluation_runs import RunResult
 from .ablation_report import REGION_TITLES
 from .leaderboard_entry import METRICS, Entry
 from .leaderboard_rows import LeaderboardConfig

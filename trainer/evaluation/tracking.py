@@ -34,10 +34,10 @@ from ood_perception.evaluation.results import write_json
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.settings import chosen_classes
 
-from .datasets import load_pictures
-from .datasets.camvid import CLASSES
+from ..datasets import load_pictures
+from ..datasets.camvid import CLASSES
+from ..outliers import load_cutouts
 from .engine_choice import add_engine_arguments
-from .outliers import load_cutouts
 from .sequences import Motion, Step, drive, moved, with_object
 
 PAIRS = ('1/1', '1/3', '2/2', '2/3', '3/3', '3/5', '4/6', '5/8')

@@ -36,8 +36,8 @@ from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.types import Detection, Frame
 
-from .data import read_image
-from .datasets import EvaluationSet, open_set
+from ..data import read_image
+from ..datasets import EvaluationSet, open_set
 from .engine_choice import add_engine_arguments
 from .submission_files import (
     SCORE_FORMATS,

@@ -33,17 +33,17 @@ from ood_perception.evaluation.promise import (
 from ood_perception.evaluation.reports import markdown_table, promise_record
 from ood_perception.evaluation.results import write_json
 
-from .calibrate import score_maps
-from .config import load_recipe
-from .datasets import load_pictures
-from .features import FeatureSet
-from .heads.pixood import GATED, MIN, UNIFIED, PixOODModel
-from .heads.pixood_files import load_model
-from .heads.pixood_module import PixOODHead
-from .heads.tables import MonotoneTable
+from ..calibrate import score_maps
+from ..config import load_recipe
+from ..datasets import load_pictures
+from ..features import FeatureSet
+from ..heads.pixood import GATED, MIN, UNIFIED, PixOODModel
+from ..heads.pixood_files import load_model
+from ..heads.pixood_module import PixOODHead
+from ..heads.tables import MonotoneTable
+from ..stages import Trainer
 from .promise_rows import NO_CLASS, rate_cell, readings_rows
 from .promise_served import write_served
-from .stages import Trainer
 
 READINGS = ('held-out', 'paper', 'served', 'every class')
 COLUMNS = {

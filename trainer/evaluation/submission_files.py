@@ -25,7 +25,7 @@ from ood_perception.bundle.cache import make_file
 from ood_perception.errors import ConfigError, DataError, DependencyError
 from ood_perception.evaluation.lars import coloured, from_coloured
 
-from .data import decoded
+from ..data import decoded
 
 Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]

@@ -21,8 +21,8 @@ from ood_perception.evaluation.bags.reading import Bag, Limits
 from ood_perception.evaluation.bags.topics import choose_cameras
 from ood_perception.types import Frame
 
-from .data import PictureList, list_pictures, read_image, read_label_ids
-from .datasets import LAYOUTS, load_pictures
+from ..data import PictureList, list_pictures, read_image, read_label_ids
+from ..datasets import LAYOUTS, load_pictures
 
 UInt8Array = npt.NDArray[np.uint8]
 Item = tuple[Frame, UInt8Array | None]

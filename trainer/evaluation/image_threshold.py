@@ -29,7 +29,7 @@ from ood_perception.node_parameters import read_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 
-from .data import list_pictures, read_image
+from ..data import list_pictures, read_image
 
 # Options of the command line that replace a parameter of the node.
 _PARAMETERS = ('bundle', 'engine', 'precision', 'threads', 'weights', 'in_distribution')

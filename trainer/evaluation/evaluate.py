@@ -31,7 +31,7 @@ from ood_perception.evaluation.run import ON_ERROR, RunOptions
 from ood_perception.pipeline import Settings
 from ood_perception.roi import RoiSettings
 
-from .datasets import list_sets
+from ..datasets import list_sets
 from .engine_choice import EngineChoice, add_engine_arguments
 from .evaluation_report import compare_folders, write_results
 from .evaluation_runs import RunSpec, evaluate_runs, listed_runs, named_bundle

@@ -38,7 +38,7 @@ from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.types import Detection, Frame
 
-from .datasets import EvaluationSet, open_set
+from ..datasets import EvaluationSet, open_set
 from .engine_choice import add_engine_arguments
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from ood_perception.errors import ConfigError
 from ood_perception.types import Frame
 
-from .data import IGNORED, PictureList
-from .datasets.anomaly import ANOMALY
-from .outliers import Cutout, PasteSettings, paste_objects
+from ..data import IGNORED, PictureList
+from ..datasets.anomaly import ANOMALY
+from ..outliers import Cutout, PasteSettings, paste_objects
 
 BoolArray = npt.NDArray[np.bool_]
 UInt8Array = npt.NDArray[np.uint8]

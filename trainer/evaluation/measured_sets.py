@@ -35,7 +35,7 @@ from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.settings import chosen_classes, class_ids
 
-from .datasets import EvaluationSet
+from ..datasets import EvaluationSet
 
 UInt8Array = npt.NDArray[np.uint8]
 ANOMALY_KINDS = (ANOMALY, INSPECTION)

@@ -22,9 +22,9 @@ from ood_perception.evaluation.promise import RATES
 from ood_perception.evaluation.reports import markdown_table
 from ood_perception.evaluation.results import write_json
 
-from .set_calibration import surprisal_maps
-from .spacing import spaced_places
-from .stages import Trainer
+from ..set_calibration import surprisal_maps
+from ..spacing import spaced_places
+from ..stages import Trainer
 
 SPACING = 30
 _LEAST_RATE = 1e-5

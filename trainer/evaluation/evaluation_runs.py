@@ -22,7 +22,7 @@ from ood_perception.evaluation.results import records_folder, run_key, save_inde
 from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
 
-from .datasets import EvaluationSet, expand_names, open_set
+from ..datasets import EvaluationSet, expand_names, open_set
 from .engine_choice import EngineChoice
 from .measured_sets import (
     Extras,

@@ -18,12 +18,12 @@ from ood_perception.evaluation.promise import (
 from ood_perception.evaluation.reports import markdown_table, promise_record
 from ood_perception.evaluation.results import write_json
 
-from .datasets import load_pictures
-from .features import FeatureSet
-from .heads.base import HeadModule
+from ..datasets import load_pictures
+from ..features import FeatureSet
+from ..heads.base import HeadModule
+from ..set_calibration import surprisal_maps
+from ..stages import Trainer
 from .promise_rows import NO_CLASS, rate_cell, readings_rows
-from .set_calibration import surprisal_maps
-from .stages import Trainer
 
 SERVED, EVERY = 'served', 'every class'
 
