@@ -29,6 +29,7 @@ from trainer.experiments.knn_rows import load_knn_table  # noqa: E402
 from trainer.experiments.leaderboard_bundles import LeaderboardBundles  # noqa: E402
 from trainer.experiments.leaderboard_entry import Entry  # noqa: E402
 from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
+from trainer.experiments.table_bundles import BundleTable, TableRow, build_bundles  # noqa: E402
 from trainer.heads.baselines import SCORES  # noqa: E402
 from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
 
@@ -184,6 +185,20 @@ def test_bundles_of_one_backbone_share_its_outputs_to_the_bit(root, two_bundles,
             for key in plain.keys() - {'read_measure_ms', 'stage_ms'}:
                 np.testing.assert_array_equal(plain[key], found[key], key)
         assert len(list(shared.rglob('*.npz'))) == 3  # a picture each, whatever the head
+
+
+def test_a_fusion_takes_over_the_fits_of_its_members_rows(root):
+    heads = ('head.kind=knn', 'knn.feature=keys_2', 'knn.references=50')
+    members = ('head.kind=fusion', 'fusion.members=[{kind: pixood}, {kind: knn}]', *heads[1:])
+    rows = {'PixOOD': (), 'knn': heads, 'both': members}
+    folder = root / 'fusion_board'
+    table = tuple(TableRow(name, (*LARGER, 'seed=1', *changes)) for name, changes in rows.items())
+    build_bundles(BundleTable(root / 'recipe.yaml', folder, table), (), False, root / 'cache')
+    for row, member in (('pixood', 'pixood'), ('knn', 'knn')):
+        files = sorted((folder / row / 'fit').iterdir())
+        taken = folder / 'both' / 'members' / member / 'fit'
+        assert files
+        assert all(file.samefile(taken / file.name) for file in files)
 
 
 def board(root, **more):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ood_perception.evaluation.results import write_text
 
 from ..artefacts import adopt
 from ..config import Recipe, digest, load_recipe
+from ..heads.fusion_stages import member_recipes
 from ..stages import Trainer
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ _SHARED = {
     'flow': ('data', 'view', 'views', 'flow', 'seed'),
 }
 # kinds of heads whose folder 'fit' holds PixOOD's
-_PIXOOD_FITS = ('pixood', 'baseline', 'fusion')
+_PIXOOD_FITS = ('pixood', 'baseline')
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,22 @@ def _build(
     """Train one row, after taking over what other rows have made already."""
     folder = table.folder / row.folder
     shared = table.folder / 'shared'
-    for part, sections in _SHARED.items():
-        adopt(shared / f'{part}-{_signature(recipe, part, sections)}', folder / part)
+    for name, place in _parts(recipe, folder):
+        adopt(shared / name, place)
     manifest = Trainer(recipe, folder, cache=cache, progress=progress).pack()
-    for part, sections in _SHARED.items():
-        adopt(folder / part, shared / f'{part}-{_signature(recipe, part, sections)}')
+    for name, place in _parts(recipe, folder):
+        adopt(place, shared / name)
     return manifest
+
+
+def _parts(recipe: Recipe, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name among what rows share, and the row's own place, of every artefact."""
+    for part, sections in _SHARED.items():
+        yield f'{part}-{_signature(recipe, part, sections)}', folder / part
+    if recipe.head.kind == 'fusion':
+        for kind, member in member_recipes(recipe).items():
+            name = f'fit-{_signature(member, "fit", _SHARED["fit"])}'
+            yield name, folder / 'members' / kind / 'fit'
 
 
 def _signature(recipe: Recipe, part: str, sections: Sequence[str]) -> str:

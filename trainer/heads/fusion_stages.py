@@ -31,6 +31,20 @@ RATES = (0.01, 0.02, 0.05)
 SHARED = ('finetune', 'classifier', 'segmenter')  # what members may have in common
 
 
+def member_recipes(recipe: Recipe) -> dict[str, Recipe]:
+    """Return the recipe of every member of a fusion by its kind; ConfigError where none is."""
+    if not recipe.fusion.members:
+        raise ConfigError('fusion.members is empty: name at least two kinds of heads')
+    return {
+        member.kind: replace(
+            recipe,
+            head=replace(recipe.head, kind=member.kind),
+            backbone=replace(recipe.backbone, layers=member.layers or recipe.backbone.layers),
+        )
+        for member in recipe.fusion.members
+    }
+
+
 class FusionStages(HeadStages):
     """The members that recipe.fusion names, combined."""
 
@@ -46,19 +60,11 @@ class FusionStages(HeadStages):
     @cached_property
     def members(self) -> dict[str, Trainer]:
         """A trainer per member, by kind."""
-        trainer, recipe = self.trainer, self.trainer.recipe
-        if not recipe.fusion.members:
-            raise ConfigError('fusion.members is empty: name at least two kinds of heads')
-        found = {}
-        for member in recipe.fusion.members:
-            changed = replace(
-                recipe,
-                head=replace(recipe.head, kind=member.kind),
-                backbone=replace(recipe.backbone, layers=member.layers or recipe.backbone.layers),
-            )
-            place = trainer.folder / 'members' / member.kind
-            found[member.kind] = replace(trainer, recipe=changed, folder=place, bundle=None)
-        return found
+        recipes, folder = member_recipes(self.trainer.recipe), self.trainer.folder / 'members'
+        return {
+            kind: replace(self.trainer, recipe=recipe, folder=folder / kind, bundle=None)
+            for kind, recipe in recipes.items()
+        }
 
     @property
     def layers(self) -> tuple[Layer, ...]:
