@@ -91,7 +91,7 @@ def _parts(config: LeaderboardConfig, document: dict[str, Any]) -> list[str]:
 def _introduction(config: LeaderboardConfig, document: dict[str, Any]) -> list[str]:
     """Return the title, the command, how to read the tables, and what is missing."""
     parts = [
-        '# All heads and baselines\n',
+        f'# {config.title}\n',
         f'Made by `python -m trainer leaderboard {config.source}`. What differs from the papers, '
         'head by head: [heads.md](heads.md). The columns: [metrics.md](metrics.md) and '
         '[report.md](report.md).\n',

@@ -43,8 +43,9 @@ class LeaderboardConfig:
     """
     A leaderboard.
 
-    folder: bundles and records. report: the Markdown file. sets: as `trainer evaluate --data`
-    knows them. reference: name of the row that others are compared with. source: the YAML file.
+    folder: bundles and records. report: the Markdown file, title: its own. sets: as
+    `trainer evaluate --data` knows them. reference: name of the row that others are compared with.
+    source: the YAML file.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class LeaderboardConfig:
     rows: tuple[LeaderboardRow, ...]
     reference: str
     source: Path = Path('leaderboard.yaml')
+    title: str = 'All heads and baselines'
 
 
 def load_leaderboard(path: Path) -> LeaderboardConfig:
@@ -74,7 +76,8 @@ def load_leaderboard(path: Path) -> LeaderboardConfig:
         raise ConfigError(f'{path}: rows need names of their own and a reference, has {names}')
     folder = Path(values['folder'])
     report = Path(values.get('report', folder / 'leaderboard.md'))
-    return LeaderboardConfig(folder, report, tuple(values['sets']), rows, reference, path)
+    title = str(values.get('title', LeaderboardConfig.title))
+    return LeaderboardConfig(folder, report, tuple(values['sets']), rows, reference, path, title)
 
 
 def _row(entry: Any, seeds: tuple[int, ...], path: Path) -> LeaderboardRow:
