@@ -303,22 +303,33 @@ def test_rows_of_one_seed_share_their_classifier(root):
 
 def test_seeds_are_averaged_within_each_draw_of_pictures(monkeypatch):
     """Two seeds that err on opposite pictures: their mean varies less than either."""
-    from trainer.experiments import leaderboard_entry
-
-    rng = np.random.default_rng(0)
-    common = rng.normal(size=1000)
-    drawn = iter([dict.fromkeys(leaderboard_entry.METRICS, 0.5 + common),
-                  dict.fromkeys(leaderboard_entry.METRICS, 0.7 - common)])  # fmt: skip
-    monkeypatch.setattr(leaderboard_entry, '_samples', lambda *_: next(drawn))
-    runs = [
-        SimpleNamespace(
-            summary={'regions': {'road': dict.fromkeys(leaderboard_entry.METRICS, v)}}, records=()
-        )
-        for v in (0.5, 0.7)
-    ]
-    value = Entry(runs, 'road').value('average_precision')
+    common = np.random.default_rng(0).normal(size=1000)
+    common -= common.mean()
+    value = entry(monkeypatch, {1: 0.5 + common, 2: 0.7 - common}).value('average_precision')
     assert value['mean'] == pytest.approx(0.6)
     np.testing.assert_allclose(value['interval'], [0.6, 0.6])
+
+
+def test_differences_are_over_the_seeds_that_both_rows_have(monkeypatch):
+    common = np.random.default_rng(0).normal(size=1000)
+    three = entry(monkeypatch, {1: common, 2: common + 5, 3: common + 7})
+    one, other = entry(monkeypatch, {2: common + 6}), entry(monkeypatch, {9: common + 6})
+    for row, expected in ((one, 1), (other, 2)):  # no seed in common: the means of all
+        interval = row.difference(three)
+        assert (interval.low, interval.high) == pytest.approx((expected, expected))
+
+
+def entry(monkeypatch, drawn):
+    """Return a row with these draws, float (1000,) per seed, in every metric."""
+    from trainer.experiments import leaderboard_entry as module
+
+    each = iter([dict.fromkeys(module.METRICS, values) for values in drawn.values()])
+    monkeypatch.setattr(module, '_samples', lambda *_: next(each))
+    found = {
+        seed: {'regions': {'road': dict.fromkeys(module.METRICS, float(np.round(v.mean(), 1)))}}
+        for seed, v in drawn.items()
+    }
+    return Entry({s: SimpleNamespace(summary=v, records=()) for s, v in found.items()}, 'road')
 
 
 def test_wrong_leaderboards_are_refused(root, capsys):

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,19 +42,25 @@ class Entry:
     """
     One row on one set and region: all its seeds, drawn together.
 
-    samples: metric -> float64 (R,), the mean over seeds in each draw of pictures.
+    seeds: seed -> its run. samples: metric -> float64 (R,), the mean over seeds in each draw of
+    pictures.
     """
 
-    def __init__(self, seeds: Sequence[SetRun], region: str) -> None:
-        records = [run.summary['regions'][region] for run in seeds]
+    def __init__(self, seeds: Mapping[int, SetRun], region: str) -> None:
+        records = [run.summary['regions'][region] for run in seeds.values()]
         self.values = {name: [_value(record, name) for record in records] for name in METRICS}
         # One seed's interval of component F1 is in its summary: no second pass over the labels,
         # which takes longer (7 s a row of 65 pictures) than all the rest.
         self.alone = records[0] if len(seeds) == 1 else None
-        drawn = [_samples(run, region, self.alone is None) for run in seeds]
-        self.samples: Samples = {
-            name: np.mean([one[name] for one in drawn], 0) for name in METRICS
+        self.drawn = {
+            seed: _samples(run, region, self.alone is None) for seed, run in seeds.items()
         }
+        self.samples: Samples = {name: self._mean(name, self.drawn) for name in METRICS}
+
+    def _mean(self, metric: str, seeds: Collection[int]) -> np.ndarray[Any, Any]:
+        """Return the mean over these seeds in each draw of pictures."""
+        mean: np.ndarray[Any, Any] = np.mean([self.drawn[seed][metric] for seed in seeds], 0)
+        return mean
 
     def value(self, metric: str) -> dict[str, Any]:
         """Return mean over seeds, interval over pictures, and each seed's value."""
@@ -67,8 +73,10 @@ class Entry:
         return {'mean': mean, 'interval': interval, 'seeds': values}
 
     def difference(self, other: Entry, metric: str = 'average_precision') -> Interval:
-        """Return the paired interval of this row minus another."""
-        return percentile_interval(self.samples[metric] - other.samples[metric])
+        """Return the paired interval of this row minus another, over the seeds of both."""
+        common = self.drawn.keys() & other.drawn.keys()
+        mine, theirs = common or self.drawn, common or other.drawn
+        return percentile_interval(self._mean(metric, mine) - other._mean(metric, theirs))
 
 
 def _value(record: dict[str, Any], metric: str) -> float | None:

@@ -49,11 +49,11 @@ def _set_record(
 ) -> dict[str, Any]:
     """Return region -> row -> metric -> values, and the paired differences."""
     seeds = {
-        row.name: [runs[name].sets[data] for name, _ in row.runs() if name in runs]
+        row.name: {seed: runs[name].sets[data] for name, seed in row.runs() if name in runs}
         for row in config.rows
     }
     seeds = {name: found for name, found in seeds.items() if found}
-    first = next(iter(seeds.values()))[0]
+    first = next(run for found in seeds.values() for run in found.values())
     record: dict[str, Any] = {'pictures': len(first.records), 'regions': {}}
     for region in first.summary['regions']:
         entries = {name: Entry(found, region) for name, found in seeds.items()}
@@ -97,7 +97,8 @@ def _introduction(config: LeaderboardConfig, document: dict[str, Any]) -> list[s
         '[report.md](report.md).\n',
         'Percent: the mean over seeds, with 95 % bootstrap intervals over pictures '
         f'({RESAMPLES} resamples). Differences in AP are paired, row minus '
-        f'{config.reference}; "-" where a column is not defined. The backbone runs in float32.\n',
+        f'{config.reference}, over the seeds that both have; "-" where a column is not defined. '
+        'The backbone runs in float32.\n',
     ]
     parts += _missing(config, document['missing'])
     if document['taken']:
