@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ood_perception.evaluation.results import write_json
+
 from ..datasets.anomaly import GROUND_ONLY, load_anomaly_set
 from .ablation_report import difference_table, set_table
-from .results import ResultFolder, write_json
+from .results import ResultFolder
 from .rows import Row
 from .scoring import Region, read_mask, write_ground_masks
 from .table_run import (

@@ -28,7 +28,6 @@ from ood_perception.evaluation.results import write_json
 
 from .rows import Row
 
-__all__ = ['ResultFolder', 'write_json']
 # of PictureHistograms; its weights of components are not kept
 _ARRAYS = ('edges', 'positives', 'negatives', 'missed')
 

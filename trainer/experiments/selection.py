@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.evaluation.reports import markdown_table, metric_cell
+from ood_perception.evaluation.results import write_json
 
 from ..datasets.pasted import read_ground, write_pasted_set
 from ..outliers import PasteSettings, load_cutouts
-from .results import ResultFolder, write_json
+from .results import ResultFolder
 from .rows import Row
 from .table_run import (
     EvaluationSet,

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from ood_perception.errors import ConfigError
+from ood_perception.evaluation.results import write_json
 
 from ..data import PictureList, content_sha256
-from .results import ResultFolder, write_json
+from .results import ResultFolder
 from .rows import Row, rows_from
 from .scoring import Region, latency_ms, picture_tokens, score_maps, score_of, scored_pictures
 from .workbench import BenchConfig, Workbench, bench_config, read_yaml, tokens_of
