@@ -163,7 +163,7 @@ def test_features_that_are_too_few_are_refused():
     with pytest.raises(DataError, match='every chosen class'):
         fit_mahalanobis([np.ones((3, 2)), np.ones((0, 2))], 0.1)
     with pytest.raises(DataError, match='5 features are too few for 20'):
-        fit_gmm(np.ones((5, 2)), BaselineConfig())
+        fit_gmm(np.ones((5, 2)), BaselineConfig(components=20))
 
 
 def test_the_distance_is_that_to_the_nearest_etalon_of_the_chosen_classes(model):

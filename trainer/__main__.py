@@ -39,6 +39,7 @@ EVALUATION = {
     'promise': 'observed against promised false-alarm rates, per class',
 }
 EXPERIMENTS = {
+    'density-choice': "size of the GMM baseline's mixture, each drive judged by the others",
     'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
     'ablation': 'the table of variants on the dev sets',
     'knn-table': 'cDNP on the dev sets: references, features, k; accuracy and time',

@@ -75,14 +75,15 @@ class BaselineConfig:
     shrinkage: of the covariance of 'mahalanobis' towards a multiple of the identity; the tokens'
         LayerNorm leaves it singular.
     components, reduced: of 'gmm': Gaussians with full covariance, on so many principal
-        components. samples: features that it is fitted on.
+        components; the size is trainer.experiments.density_choice's. samples: features that it is
+        fitted on.
     """
 
     source: str = 'classifier'
     temperature: float = 1000.0
     shrinkage: float = 1e-3
-    components: int = 20
-    reduced: int = 64
+    components: int = 10
+    reduced: int = 8
     samples: int = 50_000
     seed: int = 42
 
