@@ -67,12 +67,13 @@ TRAIN = [
     'scikit-learn>=1.4,<2',
 ]
 
+FAISS = ['faiss-cpu>=1.8,<2']
 SUBMISSION = ['h5py>=3.8,<4']
 # torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
 TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
-    'faiss-cpu>=1.8,<2',
+    *FAISS,
     'scikit-learn>=1.4,<2',
     'scipy>=1.11,<2',
     'torchmetrics>=1.4,<2',
@@ -108,6 +109,7 @@ setup(
         'ros-jazzy': ros_wheels('jazzy'),
         'ros-kilted': ros_wheels('kilted'),
         'onnxruntime': ['onnxruntime>=1.20,<2'],
+        'faiss': FAISS,
         'tensorrt': [CUDA],
         'tensorrt-rtx': TENSORRT_RTX,
         'bags': BAGS,

@@ -34,10 +34,10 @@ def offline(bundle, image):
         return Pipeline(loaded, engine, settings).run([Frame(image)])[0]
 
 
-def served(bundle, image, roi_mode='none'):
+def served(bundle, image, roi_mode='none', engine='openvino'):
     """Return what the node publishes of the picture, name -> array, all with its header."""
     isolate(os.environ)
-    parameters = {'engine': 'openvino', 'precision': 'f32', 'threads': 1, 'roi__mode': roi_mode}
+    parameters = {'engine': engine, 'precision': 'f32', 'threads': 1, 'roi__mode': roi_mode}
     with Rig(bundle=str(bundle), **parameters) as rig:
         rig.start()
         heard = {name: rig.listen(name, Image) for name in ('surprisal', 'labels', 'mask')}
@@ -48,17 +48,18 @@ def served(bundle, image, roi_mode='none'):
     return {name: array(message) for name, message in first.items()}
 
 
-def check_served(bundle, inside=None, roi_mode='none'):
+def check_served(bundle, inside=None, roi_mode='none', engine='openvino'):
     """
     Assert that the node publishes what the pipeline finds.
 
     inside: detection -> bool (gh, gw), the region that roi_mode scores; None = everywhere.
+    engine: the node's; the pipeline's is OpenVINO.
     """
     image = picture()
     expected = offline(bundle, image)
     at = expected.geometry
     region = inside(expected) if inside else np.ones(expected.labels.shape, bool)
-    found = served(bundle, image, roi_mode)
+    found = served(bundle, image, roi_mode, engine)
     np.testing.assert_array_equal(found['labels'], to_camera_nearest(expected.labels, at))
     mask = np.where(region, (expected.surprisal >= RATE_001).astype(np.uint8), 255)
     np.testing.assert_array_equal(found['mask'], to_camera_nearest(mask, at))

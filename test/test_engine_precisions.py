@@ -15,12 +15,13 @@ from quantized_bundles import precision_spec, write_quantized_bundle
 
 from ood_perception.bundle.manifest import PrecisionSpec
 from ood_perception.bundle.store import load_bundle
-from ood_perception.engines import CPU_ENGINES, create_checked_engine, create_engine
+from ood_perception.engines import create_checked_engine, create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.choose import choose_precisions, without_byte_products
 from ood_perception.errors import EngineError
 
 pytest.importorskip('onnxruntime')
+EVERY_HEAD = ('openvino', 'onnxruntime')  # engine faiss: test_engine_faiss.py
 PRECISIONS = [
     ('openvino', 'f32'),
     ('openvino', 'bf16'),
@@ -54,7 +55,7 @@ def noise(batch, seed=3):
     return np.random.default_rng(seed).integers(0, 256, (batch, 56, 84, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize('runtime', CPU_ENGINES, indirect=True)
+@pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 def test_int8_is_near_and_is_not_float32(bundle, runtime):
     engine, report = create_checked_engine(bundle, EngineOptions(runtime, 'int8', 1))
     with engine:
@@ -63,7 +64,7 @@ def test_int8_is_near_and_is_not_float32(bundle, runtime):
     assert report.distinct_share > 0.95
 
 
-@pytest.mark.parametrize('runtime', CPU_ENGINES, indirect=True)
+@pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 def test_int8_gives_the_same_bits_again(bundle, runtime):
     results = []
     for _ in range(2):
@@ -74,7 +75,7 @@ def test_int8_gives_the_same_bits_again(bundle, runtime):
         np.testing.assert_array_equal(result, results[0])
 
 
-@pytest.mark.parametrize('runtime', CPU_ENGINES, indirect=True)
+@pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 @pytest.mark.parametrize('pin_threads', [None, True, False])
 def test_side_by_side_gives_what_one_by_one_gives(bundle, runtime, pin_threads):
     images = noise(3)
@@ -157,7 +158,7 @@ def test_a_damaged_graph_is_refused_in_every_precision(tmp_path, runtime, precis
         create_engine(load_bundle(path), options)
 
 
-@pytest.mark.parametrize('runtime', CPU_ENGINES, indirect=True)
+@pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 def test_auto_takes_the_fastest_and_says_so(bundle, runtime, caplog, monkeypatch):
     monkeypatch.setattr('ood_perception.engines.openvino.cpu_flags', lambda: ALL)
     monkeypatch.setattr('ood_perception.engines.onnxruntime.cpu_flags', lambda: ALL)
@@ -170,7 +171,7 @@ def test_auto_takes_the_fastest_and_says_so(bundle, runtime, caplog, monkeypatch
 ALL = frozenset(['avx512_vnni'])
 
 
-@pytest.mark.parametrize('runtime', CPU_ENGINES, indirect=True)
+@pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 def test_auto_falls_to_float32_on_a_plain_cpu_and_says_why(bundle, runtime, monkeypatch):
     plain = {
         'int8': 'this CPU has no instructions for it (VNNI)',
@@ -195,7 +196,7 @@ def changed(tmp_path, **changes):
     return load_bundle(path)
 
 
-@pytest.mark.parametrize('runtime', CPU_ENGINES, indirect=True)
+@pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 def test_auto_passes_over_what_misses_the_golden_vectors(tmp_path, runtime, monkeypatch, caplog):
     monkeypatch.setattr('ood_perception.engines.openvino.cpu_flags', lambda: ALL)
     monkeypatch.setattr('ood_perception.engines.onnxruntime.cpu_flags', lambda: ALL)

@@ -21,7 +21,10 @@ from ood_perception.errors import DependencyError, EngineError
 HEIGHT, WIDTH = 56, 84
 
 
-@pytest.fixture(params=sorted(ENGINES))
+SEARCHING = {'faiss'}  # engines of heads that search references: test_engine_faiss.py
+
+
+@pytest.fixture(params=sorted(set(ENGINES) - SEARCHING))
 def runtime(request):
     pytest.importorskip(request.param)
     return request.param
@@ -179,7 +182,10 @@ def test_other_selections_and_factors_run(tmp_path, runtime, selection, upsampli
 @pytest.mark.parametrize(
     ('options', 'match'),
     [
-        (EngineOptions('tensorflow'), "engine 'tensorflow': use auto, onnxruntime, openvino"),
+        (
+            EngineOptions('tensorflow'),
+            "engine 'tensorflow': use auto, faiss, onnxruntime, openvino",
+        ),
         (
             EngineOptions(precision='fp16'),
             "'fp16': engine openvino computes f32, bf16, int8",

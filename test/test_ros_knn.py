@@ -27,3 +27,10 @@ def test_the_node_serves_the_bundle(kind, miniature):
     changes = [word for change in (*LARGER, *HEADS[kind]) for word in ('--set', change)]
     assert train(miniature, kind, *changes) == 0
     check_served(miniature / kind / 'bundle')
+
+
+def test_the_node_searches_by_an_index(miniature):
+    pytest.importorskip('faiss', reason='pip install faiss-cpu')
+    changes = [word for change in (*LARGER, *HEADS['knn']) for word in ('--set', change)]
+    assert train(miniature, 'knn', *changes) == 0  # found again where the test above made it
+    check_served(miniature / 'knn' / 'bundle', engine='faiss')

@@ -40,8 +40,9 @@ def bundle(request, miniature):
     return request.param, load_bundle(miniature / f'knn-{request.param}' / 'bundle')
 
 
-@pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime'])
-def test_both_cpu_engines_reproduce_torch(bundle, runtime):
+@pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime', 'faiss'])
+def test_every_cpu_engine_reproduces_torch(bundle, runtime):
+    pytest.importorskip(runtime)
     # creating an engine compares it with the golden vectors
     with create_engine(complete(bundle[1]), EngineOptions(runtime, 'f32', 1)) as engine:
         assert engine.compiled_classes == ('left', 'right')

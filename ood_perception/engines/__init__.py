@@ -30,9 +30,10 @@ CompiledEngine: TypeAlias = 'ChainEngine | TensorRtEngine'
 ENGINES = {
     'openvino': 'ood_perception.engines.openvino:OpenVinoEngine',
     'onnxruntime': 'ood_perception.engines.onnxruntime:OnnxRuntimeEngine',
+    'faiss': 'ood_perception.engines.faiss_index:FaissEngine',
     'tensorrt': 'ood_perception.engines.tensorrt:TensorRtEngine',
 }
-CPU_ENGINES = ('openvino', 'onnxruntime')
+CPU_ENGINES = ('openvino', 'onnxruntime', 'faiss')
 DEFAULT_RUNTIME = 'openvino'
 _LOG = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ class ChainEngine(Engine):
             self._precision = chosen.precisions[0]
         else:
             self._precision = options.precision
-        self._plan: Plan = plan_for(bundle, options)
+        self._plan: Plan = self._planned(plan_for(bundle, options))
         if self._precision == 'int8':
             self._plan = quantised_models(bundle, self._plan)
         self._compiled: list[Any] = []
@@ -71,6 +71,10 @@ class ChainEngine(Engine):
             raise EngineError(f'threads {options.threads}: give a number, 0 = all cores')
         if options.mode not in MODES:
             raise EngineError(f'mode {options.mode!r}: use {" or ".join(MODES)}')
+
+    def _planned(self, plan: Plan) -> Plan:
+        """Return what is compiled in the place of the plan, where an engine splits stages."""
+        return plan
 
     @classmethod
     def slow_precisions(cls) -> dict[str, str]:
