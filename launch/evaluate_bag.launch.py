@@ -42,7 +42,7 @@ ARGUMENTS = (
     ('player', 'own', 'own (takes every bag), or ros2 (ros2 bag play --clock)'),
     ('transport', 'raw', "The node's: raw (compressed recordings are decoded) or compressed"),
     ('bundle', '', 'Bundle: a directory or a .zip'),
-    ('engine', '', 'Runtime: auto, openvino, onnxruntime, tensorrt'),
+    ('engine', '', 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     ('precision', '', 'Precision of the backbone: auto, f32, bf16, int8, fp16 (tensorrt)'),
     ('params_file', str(PARAMETERS_FILE), "The node's parameter file"),
     ('dds_profile', 'large_images', "DDS profile: large_images or ''"),

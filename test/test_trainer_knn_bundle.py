@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
 from ood_perception.roi import RoiSettings  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
+from trainer.config import load_recipe  # noqa: E402
 
 __all__ = ['miniature']
+PAPER = Path(__file__).parent.parent / 'config' / 'train' / 'knn_paper.yaml'
 SIZE = tuple(word for change in LARGER for word in ('--set', change))
 KNN = ('--set', 'head.kind=knn', '--set', 'knn.references=300', *SIZE)
 WAYS = {
@@ -98,3 +101,48 @@ def test_the_classifier_is_the_one_that_pixood_trains(miniature):
     assert train(miniature, 'knn-keys2', *KNN, *WAYS['keys']) == 0
     places = [miniature / name / 'classifier' / 'key.json' for name in ('knn-pixood', 'knn-keys2')]
     assert places[0].read_text() == places[1].read_text()
+
+
+def test_the_paper_preset_trains_and_packs(miniature):
+    """Its tuned backbone, linear head, drawn pictures and float32 references, in miniature."""
+    shipped = load_recipe(PAPER)
+    changes = [
+        *('head.kind=knn', 'knn.feature=keys_2', 'knn.references=200', 'knn.pictures=3'),
+        *('backbone.layers=[2]', 'finetuning.epochs=2', 'finetuning.pixel_step=1'),
+        f'finetuning.learning_rate={shipped.finetuning.learning_rate:.7f}',
+        *(f'classifier.kind={shipped.classifier.kind}', 'classifier.schedule=cosine'),
+        *(f'knn.upsample={shipped.knn.upsample}', f'knn.k={shipped.knn.k}'),
+        *('head.half_weights=false', 'bundle.ship_weights=true'),
+    ]
+    options = [word for change in (*LARGER, *changes) for word in ('--set', change)]
+    assert train(miniature, 'knn-paper', *options) == 0
+    bundle = load_bundle(miniature / 'knn-paper' / 'bundle')
+    assert not bundle.missing_weights
+    assert bundle.manifest.provenance['recipe']['knn']['pictures'] == 3
+    assert 'finetuning' in bundle.manifest.provenance['recipe']
+    cells = 3 * 8 * 8  # 112 x 112 in patches of 14
+    assert bundle.manifest.provenance['knn']['features'] <= cells
+    with create_engine(bundle, EngineOptions('openvino', 'f32', 1)) as engine:
+        assert engine.compiled_classes == ('left', 'right')
+
+
+def test_the_shipped_paper_recipe_is_the_paper_s():
+    recipe = load_recipe(PAPER)
+    config = recipe.knn
+    assert (config.feature, config.head_split, config.k) == ('keys_11', False, 3)
+    assert (config.pictures, config.references, config.normaliser_features) == (
+        500,
+        100_000,
+        30_000,
+    )
+    assert (config.score, config.coreset, config.upsample) == ('combined', 'random', 'nearest')
+    assert (recipe.view.height // 14, recipe.view.width // 14) == (1024 // 16, 2048 // 16)
+    assert recipe.classifier.kind == 'linear'
+    assert recipe.finetuning.epochs > 0
+
+
+def test_all_pictures_leave_no_trace_in_the_recipe(miniature):
+    plain = load_recipe(PAPER, ['knn.pictures=0'])
+    assert 'pictures' not in plain.portable()['knn']
+    assert load_recipe(PAPER).portable()['knn']['pictures'] == 500
+    assert train(miniature, 'knn-wrong', *KNN, '--set', 'knn.pictures=-1') == 2

@@ -215,9 +215,10 @@ class Recipe:
         if not self.finetuning.epochs:
             del values['finetuning']
         # recipes from before there were such things say nothing of them
-        for option, plain in (('calibration_spacing', 0), ('calibration_blocks', 1)):
-            if values['data'][option] == plain:
-                del values['data'][option]
+        later = (('data', 'calibration_spacing', 0), ('data', 'calibration_blocks', 1))
+        for section, option, plain in (*later, ('knn', 'pictures', 0)):
+            if values.get(section, {}).get(option) == plain:
+                del values[section][option]
         weights = Path(self.backbone.weights)
         if weights.suffix in ('.safetensors', '.onnx'):
             values['backbone']['weights'] = weights.name

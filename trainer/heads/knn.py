@@ -42,6 +42,7 @@ class KnnConfig:
 
     feature: layer and kind, such as keys_11, values_8 or tokens_11. head_split: search every
         attention head's part of it apart and average the distances.
+    pictures: drawn of those that are fitted on, 0 = all; the paper draws 500.
     k: neighbours. references: how many are drawn, 0 = all. coreset: 'random' or 'condensation'
         (etalons of every class, as the recipe's condensation section says; `references` is not
         read then).
@@ -60,6 +61,7 @@ class KnnConfig:
     upsample: str = 'bilinear'
     normaliser_features: int = 30_000
     seed: int = 42
+    pictures: int = 0
 
     def __post_init__(self) -> None:
         parse_layer(self.feature)
@@ -68,11 +70,12 @@ class KnnConfig:
                 raise ConfigError(
                     f'knn {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
                 )
-        if self.k < 1 or self.references < 0 or self.normaliser_features <= self.k:
+        few = min(self.references, self.pictures) < 0
+        if self.k < 1 or few or self.normaliser_features <= self.k:
             raise ConfigError(
-                f'knn k {self.k}, references {self.references}, normaliser_features '
-                f'{self.normaliser_features}: give k of at least 1, references of 0 (all) or '
-                'more, and more normaliser_features than k'
+                f'knn k {self.k}, pictures {self.pictures}, references {self.references}, '
+                f'normaliser_features {self.normaliser_features}: give k of at least 1, pictures '
+                'and references of 0 (all) or more, and more normaliser_features than k'
             )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -51,7 +51,11 @@ class KnnStages(HeadStages):
         trainer = self.trainer
         train, select, _ = trainer.split
         features = trainer.features(trainer.recipe.data.train, self.layers)
-        return features.subset(sorted([*train, *select]))
+        fitted, count = sorted([*train, *select]), trainer.recipe.knn.pictures
+        if 0 < count < len(fitted):
+            drawn = np.random.default_rng(trainer.recipe.knn.seed).permutation(len(fitted))[:count]
+            fitted = [fitted[place] for place in sorted(drawn)]
+        return features.subset(fitted)
 
     def fit(self) -> KnnModel:
         """Draw (or find) references and normalisers."""
@@ -59,7 +63,7 @@ class KnnStages(HeadStages):
         recipe, folder, features = trainer.recipe, trainer.folder / 'fit', self._known
         head, served = recipe.head, asdict(recipe.head)
         parts = [features.key, key_of(trainer.folder / 'classifier')]
-        parts += [asdict(replace(recipe.knn, score='combined')), self._coreset_settings()]
+        parts += [{**recipe.portable()['knn'], 'score': 'combined'}, self._coreset_settings()]
         parts += [served[name] for name in ('upsampling', 'classes', 'logits', 'half_weights')]
 
         def make(target: Path) -> None:
