@@ -137,8 +137,9 @@ def bundle(request, miniature):
     return request.param, load_bundle(miniature / f'fusion-{request.param}' / 'bundle')
 
 
-@pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime'])
-def test_both_cpu_engines_reproduce_torch(bundle, runtime):
+@pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime', 'faiss'])
+def test_every_cpu_engine_reproduces_torch(bundle, runtime):
+    pytest.importorskip(runtime)
     for classes in ((), ('right',)):  # whole, and cut down to one class
         choice = EngineOptions(runtime, 'f32', 1, compiled_classes=classes)
         with create_engine(complete(bundle[1]), choice) as engine:
