@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ood_perception.bench import render
+from ood_perception.bench import render, tables
 from ood_perception.bench.cases import Case, cases, check, public_place, to_json
 from ood_perception.bench.flops import count_flops
 from ood_perception.bench.machine import EnergyMeter
@@ -184,6 +184,17 @@ def test_shares_and_ratios_put_times_in_proportion():
     other.rounds, other.error = [{'torch_backbone': [5.0]}], ''
     assert ratios(own, other)['torch_backbone']['median'] == 2.5
     assert ratios(own, None) == {}
+
+
+def test_a_search_by_an_index_has_a_time_and_no_share_of_the_peak():
+    case = Case('b', 'faiss', 'f32', 1, 1)
+    known = {'engine': {'precision': 'f32'}, 'operations': {'backbone': 1e9, 'head': 1e9}}
+    times = {'backbone': [20.0], 'search': [4.0], 'head': [1.0]}
+    rates = {case.cores: {'f32': 100.0}}
+    assert shares_of_peak(case, known, times, rates) == {'backbone': 0.5}
+    stages = {name: {'p50': values[0], 'p95': 2 * values[0]} for name, values in times.items()}
+    assert tables._head_time(stages) == '4.0 (8.0) + 1.0 (2.0)'
+    assert tables._head_time({'head': stages['head']}) == '1.0 (2.0)'
 
 
 def test_the_torch_process_gets_the_sizes_of_the_bundle():

@@ -21,7 +21,7 @@ from ood_perception.bundle.store import load_bundle  # noqa: E402
 from ood_perception.engines import create_engine  # noqa: E402
 from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.engines.faiss_index import NeighbourIndex  # noqa: E402
-from ood_perception.errors import BundleError, DependencyError, EngineError  # noqa: E402
+from ood_perception.errors import BundleError, DependencyError  # noqa: E402
 from trainer.export import store_half, to_onnx  # noqa: E402
 from trainer.heads import knn_search  # noqa: E402
 from trainer.heads.knn_search import NearestReferences  # noqa: E402
@@ -161,9 +161,11 @@ def test_lists_with_too_few_references_are_searched_on():
     assert (found >= oracle(search, queries) * (1 - 1e-4)).all()
 
 
-def test_a_head_that_searches_nothing_is_refused(tiny_bundle):
-    with pytest.raises(EngineError, match='searches no references; use openvino'):
-        create_engine(load_bundle(tiny_bundle), EngineOptions('faiss', 'f32', 1))
+@pytest.mark.parametrize('precision', ['f32', 'auto'])
+def test_a_head_that_searches_nothing_is_refused(tiny_bundle, precision, caplog):
+    with pytest.raises(BundleError, match='searches no references; use openvino'):
+        create_engine(load_bundle(tiny_bundle), EngineOptions('faiss', precision, 1))
+    assert 'is not used' not in caplog.text  # no precision is blamed for it
 
 
 def test_the_extra_is_named_where_faiss_is_missing(tiny_bundle, monkeypatch):

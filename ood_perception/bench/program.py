@@ -155,13 +155,16 @@ def shares_of_peak(
     Return per stage: rate of its matrix products over the best rate in its precision.
 
     Time that goes into other than products counts as lost. A head runs in float32; a backbone
-    in int8 is a mix, whose share refers to the int8 rate.
+    in int8 is a mix, whose share refers to the int8 rate. A head whose search an index makes has
+    no share: its products are not computed.
     """
     precision = str(known['engine']['precision'])
     names = {'int8': 'i8', 'bf16': 'bf16', 'bfloat16': 'bf16'}
     reduced = next((kind for name, kind in names.items() if precision.startswith(name)), 'f32')
-    shares = {}
+    shares, searched = {}, any(name.startswith('search') for name in times)
     for stage, operations in known['operations'].items():
+        if searched and stage == 'head':
+            continue
         kind = 'f32' if stage.startswith('head') else reduced
         peak = rates.get(case.cores, {}).get(kind)
         if peak and stage in times:

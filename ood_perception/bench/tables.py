@@ -33,8 +33,9 @@ def _row(result: JsonDict) -> Row:
         engine['precision'],
         str(case['threads'] or 'all'),
         f'{case["batch"]}{mode_suffix(case)}',
-        *(_time(stages.get(name)) for name in ('preprocess', 'backbone', 'head', 'postprocess')),
-        _time(stages['total']),
+        *(_time(stages.get(name)) for name in ('preprocess', 'backbone')),
+        _head_time(stages),
+        *(_time(stages.get(name)) for name in ('postprocess', 'total')),
         f'{result["frames_per_second"]:.2f}',
         f'{result["rss_mb"]:.0f}',
         f'{joules:.2f}' if isinstance(joules, float) else '-',
@@ -52,6 +53,12 @@ def mode_suffix(case: JsonDict) -> str:
 
 def _time(stage: dict[str, float] | None) -> str:
     return '-' if stage is None else f'{stage["p50"]:.1f} ({stage["p95"]:.1f})'
+
+
+def _head_time(stages: JsonDict) -> str:
+    """Return the head's time, behind that of the searches that an index makes for it."""
+    searches = sorted(name for name in stages if name.startswith('search'))
+    return ' + '.join(_time(stages.get(name)) for name in (*searches, 'head'))
 
 
 def _ratio(found: dict[str, float] | None) -> str:

@@ -18,7 +18,7 @@ from ood_perception.bundle.typed_graph import read_model, require_onnx
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.stages import Plan
-from ood_perception.errors import DependencyError, EngineError
+from ood_perception.errors import BundleError, DependencyError
 from ood_perception.types import Float32Array
 
 FEWEST = 4096  # references; fewer are searched one by one, as fast
@@ -85,7 +85,7 @@ class FaissEngine(OpenVinoEngine):
 
     Precision f32 searches exactly, as all of f32 keeps the tightest bounds on the golden vectors.
     In less, the index is inverted lists, faster and inexact, and the bounds of that precision hold
-    for the whole. EngineError for a head that searches nothing.
+    for the whole. BundleError for a head that searches nothing.
     """
 
     name: ClassVar[str] = 'faiss'
@@ -115,7 +115,7 @@ class FaissEngine(OpenVinoEngine):
         model = onnx.load_from_string(source) if isinstance(source, bytes) else read_model(source)
         searches = cut_searches(model)
         if not searches:
-            raise EngineError(
+            raise BundleError(  # no other precision would help, as after an EngineError
                 f'engine faiss: head {plan.head.name} searches no references; use openvino'
             )
         self._searches = {f'search_{i}' if i else 'search': s for i, s in enumerate(searches)}

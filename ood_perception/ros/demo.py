@@ -152,7 +152,7 @@ def arguments() -> argparse.ArgumentParser:
         'empty: road pictures where found (OOD_DATA), else rendered ones')  # fmt: skip
     add('--out', type=Path, default=Path('out/demo'), help='folder for the page')
     add('--bundle', default=str(default_bundle_path()), help='bundle folder or .zip')
-    add('--engine', default='auto', help='auto, openvino, onnxruntime')
+    add('--engine', default='auto', help='auto, openvino, onnxruntime, faiss')
     add('--precision', default='auto', help='auto, f32, bf16, int8')
     add('--false-alarm-rate', type=float, default=0.01, help='the promised rate')
     add('--frames', type=int, default=24, help='at most this many pictures')

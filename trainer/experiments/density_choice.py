@@ -36,6 +36,7 @@ from ..evaluation.promise_left_out import Rule, distance, left_out_rates
 from ..features import FeatureSet
 from ..heads.baseline_features import GmmDensity, fit_gmm
 from ..heads.baselines import BaselineConfig
+from ..layers import layer_name
 from ..patches import IGNORED, select_patches
 from ..stages import Trainer
 
@@ -108,7 +109,7 @@ def drives_of(trainer: Trainer) -> tuple[Drives, Drives]:
 
 
 def _drives(trainer: Trainer, features: FeatureSet, sequences: Sequence[str]) -> Drives:
-    layer = f'tokens_{trainer.recipe.backbone.layers[-1]}'
+    layer = layer_name(trainer.recipe.backbone.layers[-1])
     every = np.arange(len(features.names))
     labels = select_patches(features, trainer.class_names, trainer.recipe.patches).labels
     tokens = np.asarray(features.tokens[layer][every])
@@ -120,7 +121,8 @@ def choose(
 ) -> tuple[BaselineConfig, str]:
     """Judge every size; return the best and the table of all."""
     fit, held_out = drives_of(trainer)
-    normal = [trainer.class_names.index(name) for name in trainer.recipe.bundle.in_distribution]
+    chosen = trainer.recipe.bundle.in_distribution or trainer.class_names
+    normal = [trainer.class_names.index(name) for name in chosen]
     lines, judged = [], []
     for k, r in product(components, reduced):
         config = replace(trainer.recipe.baseline, components=k, reduced=r)
@@ -145,11 +147,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument('recipe', type=Path, help='YAML file, see config/train')
     parser.add_argument('--components', type=int, nargs='+', default=COMPONENTS, metavar='K')
     parser.add_argument('--reduced', type=int, nargs='+', default=REDUCED, metavar='R')
+    parser.add_argument('--data', help="the data set's folder, instead of the recipe's root")
     parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
     parser.add_argument('--report', type=Path, help='Markdown file to write')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE')
     options = parser.parse_args(arguments)
     changes = ['head.kind=baseline', 'head.score=gmm', *options.set]
+    changes += [f'data.root={options.data}'] if options.data else []
     recipe = load_recipe(options.recipe, changes)
     trainer = Trainer(recipe, Path('out') / 'train' / recipe.name, cache=options.cache)
     chosen, table = choose(trainer, options.components, options.reduced)

@@ -38,7 +38,8 @@ UPSAMPLES = ('bilinear', 'nearest')
 @dataclass(frozen=True)
 class KnnConfig:
     """
-    Which references, and which score of them (the paper's choices but for `references`, 100 000).
+    Which references, and which score of them (the paper's choices but for `pictures`,
+    `references`, 100 000 there, and `upsample`).
 
     feature: layer and kind, such as keys_11, values_8 or tokens_11. head_split: search every
         attention head's part of it apart and average the distances.
