@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -102,6 +102,14 @@ class Bag:
                 message = self._unpacked(item)
                 if message is not None:
                     yield message
+
+    def peek(self, topic: str) -> Iterator[Message]:
+        """Yield a topic's messages that can be read; nothing is counted or met."""
+        for _, storage in self._storages:
+            for name, kind, time, data in storage.messages([topic], lambda text: None):
+                with suppress(DataError):
+                    plain = unpack_message(data, self._limits.message) if is_zstd(data) else data
+                    yield Message(name, kind, time, plain)
 
     @property
     def lost(self) -> int:
