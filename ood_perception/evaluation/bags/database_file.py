@@ -32,6 +32,9 @@ class DatabaseFile:
             rows, damages = _rows(database)
             if _is_cut(path):
                 damages.append('it is shorter than its first page says')
+            unknown = sum(number not in self._keys for _, _, number in rows)
+            if unknown:
+                damages.append(f'{unknown} messages belong to topics that nothing defines')
             if damages:
                 self._lost = {row for _, row, _ in rows if _data(database, row) is None}
         self.damage = '; '.join(damages)
@@ -78,7 +81,10 @@ class DatabaseFile:
 def _topics(database: sqlite3.Connection) -> dict[int, tuple[str, str]]:
     try:
         rows = database.execute('SELECT id, name, type, serialization_format FROM topics')
-        return {number: (topic, message_type(kind, form)) for number, topic, kind, form in rows}
+        return {
+            number: (str(topic), message_type(str(kind), str(form)))
+            for number, topic, kind, form in rows
+        }
     except sqlite3.Error as error:
         raise DataError(f'it holds no table of topics that can be read: {error}') from error
 
@@ -95,8 +101,11 @@ def _rows(database: sqlite3.Connection) -> tuple[list[tuple[int, int, int]], lis
             ):
                 if gap:
                     damages.append(f'its messages up to number {row - 1} cannot be read')
-                found.append((time, row, number))
                 last, gap = row, False
+                if isinstance(number, int) and isinstance(time, int):
+                    found.append((time, row, number))
+                else:
+                    damages.append(f'its message {row} has no topic or time')
             return found, damages
         except sqlite3.Error as error:
             if not gap:
@@ -112,7 +121,7 @@ def _data(database: sqlite3.Connection, row: int) -> bytes | None:
         ((data,),) = database.execute('SELECT data FROM messages WHERE id = ?', (row,))
     except (sqlite3.Error, ValueError):
         return None
-    return bytes(data)
+    return data if isinstance(data, bytes) else None
 
 
 def _is_cut(path: Path) -> bool:
