@@ -79,6 +79,8 @@ LEFT_OUT = {
     'grey': raw('/camera/color/image_mono', 'mono8'),
     'colour': raw('/camera/color/image_color'),
     'rectified and compressed': packed('/camera/color/image_rect/compressed'),
+    'our own mask': raw('/road_anomaly/mask', 'mono8'),
+    'our own overlay': raw('/robot/road_anomaly/front/overlay'),
     'the most': raw('/camera/color/image_rect', count=5),
 }  # fmt: skip
 

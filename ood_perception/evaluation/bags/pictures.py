@@ -20,6 +20,8 @@ _DEPTH = 'compressedDepth'
 # image_transport's plugins by the ending of their topics, in the order of preference. '' is raw.
 TRANSPORTS = ('', 'compressed', 'ffmpeg', 'foxglove', 'zstd', 'theora', _DEPTH)
 _UNREAD = ('zstd', 'theora')
+# Our own node's name, unless it was renamed: its masks and overlays are no cameras.
+_NODE = 'road_anomaly'
 # What image_pipeline makes of one camera, all in the camera's namespace.
 _VARIANT = re.compile(r'image(_(raw|rect|rectified|color|colour|mono|gray|grey))*')
 
@@ -44,9 +46,13 @@ def is_unread(kind: str) -> bool:
     return _UNREAD_TYPES.fullmatch(kind) is not None
 
 
-def is_likely_depth(form: str) -> bool:
-    """Return whether a format names no encoding, and the picture is a grey PNG of 16 bits."""
-    return form.endswith(GREY_16) and ';' not in form
+def set_aside(topic: str, form: str) -> str:
+    """Return why a topic is taken only when it is named, '' where it is taken by default."""
+    if form.endswith(GREY_16) and ';' not in form:
+        return f'holds {form!r}, most likely distances: name it to take it as pictures'
+    if _NODE in topic.split('/')[:-1]:
+        return f'is an output of the node {_NODE}: name it to take it as pictures'
+    return ''
 
 
 # What first_forms adds to the format of such a PNG.

@@ -12,10 +12,10 @@ from ...errors import ConfigError, DataError
 from . import problems as kinds
 from .pictures import (
     TRANSPORTS,
-    is_likely_depth,
     is_unread,
     refusal,
     representatives,
+    set_aside,
     split_transport,
 )
 from .problems import Problem, Problems
@@ -137,9 +137,7 @@ def left_out(
     )
     for topic in sorted(counts.keys() - chosen - set(without)):
         form = forms.get(topic, '')
-        reason = refusal(topic, form)
-        if not reason and is_likely_depth(form):
-            reason = f'holds {form!r}, most likely distances: name it to take it as pictures'
+        reason = refusal(topic, form) or set_aside(topic, form)
         if not reason and topic in standing:
             reason = f'shows the same camera as {standing[topic]}: name it to take it instead'
         words.append(f'{topic} is left out: it {reason or "has no messages"}')
@@ -190,7 +188,7 @@ def _pictures(topics: Topics, without: Collection[str], forms: Mapping[str, str]
         for topic in counts
         if topic not in without
         and not refusal(topic, forms.get(topic, ''))
-        and not is_likely_depth(forms.get(topic, ''))
+        and not set_aside(topic, forms.get(topic, ''))
     ]
     return [topic for topic in pictures if counts[topic]] or pictures
 

@@ -82,7 +82,7 @@ def open_ground_truth(
     names = {camera.camera for camera in cameras}
     truth: dict[str, LabelFolder] = {}
     topics = label_topics(entries, bag)
-    frames = _frame_stamps(bag, cameras) if entries else {}
+    by_name = {camera.camera: camera for camera in cameras}
     for number, entry in enumerate(entries):
         name, place = _split(entry, topics)
         if place in topics:
@@ -90,7 +90,7 @@ def open_ground_truth(
             if not spooled and not problems:
                 raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
             for camera in _cameras_of(entry, name, names, scratch):
-                truth[camera] = _matched(spooled, {}, frames[camera], entry, problems)
+                truth[camera] = _matched(spooled, {}, bag, by_name[camera], entry, problems)
         elif Path(place).is_dir():
             folder = Path(place)
             for camera in _cameras_of(entry, name, names, folder):
@@ -98,7 +98,7 @@ def open_ground_truth(
                 labels = read_folder(inside)
                 by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
                 truth[camera] = _matched(
-                    by_stamp, labels.by_index, frames[camera], entry, problems
+                    by_stamp, labels.by_index, bag, by_name[camera], entry, problems
                 )
         else:
             raise ConfigError(
@@ -108,29 +108,26 @@ def open_ground_truth(
     return truth
 
 
-def _frame_stamps(bag: Bag, cameras: Sequence[CameraTopic]) -> dict[str, list[int]]:
-    """Return the stamps of each camera's messages; one that is cut before its stamp has -1."""
-    return {
-        camera.camera: [
-            leading_stamp(message.data)
-            for message in bag.peek(camera.topic)
-            if message.msgtype in IMAGES
-        ]
-        for camera in cameras
-    }
+def _frame_stamps(bag: Bag, topic: str) -> list[int]:
+    """Return the stamps of a topic's images; one that is cut before its stamp has -1."""
+    return [
+        leading_stamp(message.data) for message in bag.peek(topic) if message.msgtype in IMAGES
+    ]
 
 
 def _matched(
     by_stamp: Mapping[int, Sequence[Path]],
     by_index: Mapping[int, Path],
-    frames: Sequence[int],
+    bag: Bag,
+    camera: CameraTopic,
     entry: str,
     problems: Problems,
 ) -> LabelFolder:
     """Return the labels that belong to one frame each; meet what is wrong with the others."""
     place = f'--ground-truth {entry}'
+    frames = _frame_stamps(bag, camera.topic) if by_stamp else []
     matched, texts = match_stamps(by_stamp, frames, place)
-    for text in [*texts, *match_indices(by_index, len(frames), place)]:
+    for text in [*texts, *match_indices(by_index, camera.count, place)]:
         problems.meet(Problem(kinds.BAD_LABEL, entry, text))
     return LabelFolder(matched, by_index)
 

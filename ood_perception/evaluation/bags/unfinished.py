@@ -73,4 +73,6 @@ def _lost_frames(log: Path, applied: int) -> str:
 
 
 def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
+    """Return the file of this ending; SQLite writes it beside the file, not beside a link."""
+    real = path.resolve()
+    return real.with_name(real.name + ending)
