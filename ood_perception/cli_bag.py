@@ -138,6 +138,8 @@ def _summary(outcome: Outcome, out: Path) -> str:
             if value is not None
         )
         lines.append(f'{camera or "camera"}: {record["frames"]} labelled frames; {figures}')
+    lost = report['bag']['messages_lost']
+    lines += [f'lost: {lost} recorded messages cannot be read'] if lost else []
     lines += [f'skipped: {kind}: {n}' for kind, n in report['problems']['counts'].items()]
     lines += [f'  {problem["text"]}' for problem in report['problems']['first']]
     evaluated = sum(row['evaluated'] for row in report['cameras'])

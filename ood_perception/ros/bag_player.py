@@ -27,10 +27,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.evaluation.bags.cameras import open_cameras
 from ood_perception.evaluation.bags.messages import Cdr, stamp_ns
 from ood_perception.evaluation.bags.problems import SKIP, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits, Message
-from ood_perception.evaluation.bags.topics import COMPRESSED, CameraTopic, choose_cameras
+from ood_perception.evaluation.bags.topics import COMPRESSED, CameraTopic
 from ood_perception.ros.matching import wait_for_subscribers
 from ood_perception.ros.messages import NANOSECONDS
 
@@ -52,6 +53,7 @@ class BagPlayer(Node):  # type: ignore[misc]
         self._clock_publisher = self.create_publisher(Clock, '/clock', clock)
         self._cdr = Cdr()
         self._decoded: set[str] = set()
+        self._types = {camera.topic: camera.msgtype for camera in cameras}
         self._publishers_by_topic: dict[str, Any] = {}
         for camera in cameras:
             packed = camera.msgtype == COMPRESSED
@@ -90,7 +92,13 @@ class BagPlayer(Node):  # type: ignore[misc]
             publisher.wait_for_all_acked(Duration(seconds=5))
 
     def _content(self, message: Message) -> bytes | None:
-        """Return the CDR to publish; None for a picture that does not decode."""
+        """Return the CDR to publish; None for another type or a picture that does not decode."""
+        if message.msgtype != self._types[message.topic]:
+            self.get_logger().warning(
+                f'{message.topic} at {message.time_ns}: a {message.msgtype} on a topic of '
+                f'{self._types[message.topic]} is not played'
+            )
+            return None
         if message.topic not in self._decoded:
             return message.data
         try:
@@ -147,9 +155,10 @@ def _play(options: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory() as scratch,
         Bag(options.bag, problems, Limits(), Path(scratch)) as bag,
     ):
-        player = BagPlayer(
-            choose_cameras(bag.topics, options.topics, (), problems), options.transport
-        )
+        cameras = open_cameras(bag, Cdr(), problems, options.topics)
+        for note in bag.notes:
+            print(note)
+        player = BagPlayer(cameras, options.transport)
         player.wait(options.wait)
         count = player.play(bag, options.rate)
         player.flush()

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.bags.cameras import camera_messages, open_cameras
 from ood_perception.evaluation.bags.messages import Cdr
 from ood_perception.evaluation.bags.metadata import is_bag
 from ood_perception.evaluation.bags.problems import FAIL, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits
-from ood_perception.evaluation.bags.topics import choose_cameras
+from ood_perception.evaluation.bags.topics import CameraTopic
 from ood_perception.types import Frame
 
 from ..data import PictureList, list_pictures, read_image, read_label_ids
@@ -120,21 +121,22 @@ def _stamp(number: int, fps: float) -> int:
 
 
 def _bag(path: Path) -> CleanFrames:
-    """Read every image topic; a bag that is damaged is refused, its rates would mislead."""
+    """Read every camera; a bag that is damaged is refused, its rates would mislead."""
     problems, cdr = Problems(FAIL), Cdr()
     with (
         tempfile.TemporaryDirectory() as scratch,
         Bag(path, problems, Limits(), Path(scratch)) as bag,
     ):
-        cameras = choose_cameras(bag.topics, (), (), problems)
-        fps = _bag_fps(bag, cameras[0].topic)
+        cameras = open_cameras(bag, cdr, problems)
+        fps = _bag_fps(bag, cameras[0])
+        name = '; '.join([f'bag {path}', *bag.notes])
 
     def frames() -> Iterator[Item]:
         named = {camera.topic: camera.camera for camera in cameras}
         with (
             tempfile.TemporaryDirectory() as scratch,
             Bag(path, problems, Limits(), Path(scratch)) as bag,
-            closing(bag.messages(set(named))) as messages,
+            closing(camera_messages(bag, cameras)) as messages,
         ):
             for message in messages:
                 content = cdr.read(message.data, message.msgtype)
@@ -142,11 +144,11 @@ def _bag(path: Path) -> CleanFrames:
 
     count = sum(camera.count for camera in cameras)
     names = tuple(camera.camera for camera in cameras)
-    return CleanFrames(f'bag {path}', count, fps, False, frames, names)
+    return CleanFrames(name, count, fps, False, frames, names)
 
 
-def _bag_fps(bag: Bag, topic: str) -> float:
+def _bag_fps(bag: Bag, camera: CameraTopic) -> float:
     """Return the frames a second of one camera by the times of recording, 0 for under two."""
-    times = [message.time_ns for message in bag.messages({topic})]
+    times = [message.time_ns for message in camera_messages(bag, [camera])]
     span = (times[-1] - times[0]) / 1e9 if len(times) > 1 else 0.0
     return (len(times) - 1) / span if span > 0 else 0.0

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .topics import COMPRESSED, RAW
 
 NANOSECONDS = 1_000_000_000
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+_STAMP_END = 12  # behind the four bytes that say how CDR is encoded
 _LABEL_ENCODINGS = ('mono8', '8UC1')
 
 
@@ -136,6 +138,14 @@ def stamp_ns(message: Any) -> int:
     """Return the stamp of a message's header in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def leading_stamp(data: bytes) -> int:
+    """Return the stamp in nanoseconds with which a CDR message begins, -1 for too few bytes."""
+    if len(data) < _STAMP_END:
+        return -1
+    seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
+    return int(seconds) * NANOSECONDS + int(nanoseconds)
 
 
 def label_picture(message: Any) -> UInt8Array:

@@ -22,6 +22,7 @@ from ...tracking import Tracker
 from ...types import Detection, Frame, JsonDict
 from ..progress import Progress
 from . import problems as kinds
+from .cameras import camera_messages, open_cameras
 from .messages import Cdr
 from .model import Model
 from .problems import Problem, Problems
@@ -29,7 +30,7 @@ from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
 from .scores import LabelledFrames
 from .statistics import CameraStatistics, FrameTable, StrangestFrames
-from .topics import CameraTopic, choose_cameras
+from .topics import CameraTopic
 from .truth import LabelFolder, label_topics, open_ground_truth
 from .writing import DEFAULT_OUTPUTS, ResultBag
 
@@ -103,10 +104,12 @@ def _evaluate(
         Bag(options.bag, problems, options.limits, Path(scratch)) as bag,
     ):
         labels = label_topics(options.ground_truth, bag)
-        cameras = choose_cameras(bag.topics, options.topics, labels, problems)
+        cameras = open_cameras(bag, cdr, problems, options.topics, labels)
         truth = open_ground_truth(options.ground_truth, bag, cameras, cdr, problems, Path(scratch))
         for camera in cameras:
             tell(f'{camera.camera or "camera"}: {camera.topic}, {camera.count} messages')
+        for note in bag.notes:
+            tell(note)
         run = Replay(model, cdr, cameras, truth, problems)
         names = [camera.camera for camera in cameras]
         with (
@@ -163,7 +166,7 @@ class Replay:
         return seconds
 
     def _items(self, bag: Bag, progress: Progress) -> Iterator[_Item]:
-        for message in bag.messages(self._cameras.keys()):
+        for message in camera_messages(bag, list(self._cameras.values())):
             camera = self._cameras[message.topic]
             statistics = self.statistics[camera.camera]
             index, statistics.messages = statistics.messages, statistics.messages + 1
@@ -175,8 +178,6 @@ class Replay:
     def _decoded(self, message: Message, camera: CameraTopic) -> Frame | None:
         place = f'{message.topic} at {message.time_ns}'
         try:
-            if message.msgtype != camera.msgtype:
-                raise DataError(f'{message.msgtype} on a topic of {camera.msgtype}')
             content = self._cdr.read(message.data, message.msgtype)
             return self._cdr.frame(content, camera.camera)
         except (DataError, ImageError) as error:

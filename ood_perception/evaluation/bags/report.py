@@ -79,10 +79,12 @@ def _bag_facts(bag: JsonDict) -> dict[str, str]:
         'File compression': bag['file_compression'],
         'Message compression': bag['message_compression'],
         'Messages': f'{bag["messages_indexed"]} found'
-        + ('' if promised is None else f', {promised} promised by metadata.yaml'),
+        + ('' if promised is None else f', {promised} promised by metadata.yaml')
+        + (f', {bag["messages_lost"]} lost' if bag['messages_lost'] else ''),
         'Topics': ', '.join(
             f'{row["topic"]} ({row["type"]}, {row["messages"]})' for row in bag['topics']
         ),
+        **({'Notes': '; '.join(bag['notes'])} if bag['notes'] else {}),
     }
 
 

@@ -11,7 +11,7 @@ the order in which the two were recorded.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ import numpy as np
 from ...errors import ConfigError, DataError, ImageError
 from ...types import Frame, UInt8Array
 from . import problems as kinds
-from .messages import Cdr, label_picture, stamp_ns
+from .label_stamps import match_indices, match_stamps
+from .messages import Cdr, label_picture, leading_stamp, stamp_ns
 from .problems import Problem, Problems
 from .reading import Bag
 from .topics import IMAGES, CameraTopic, listing
@@ -60,7 +61,7 @@ class LabelFolder:
 def label_topics(entries: Sequence[str], bag: Bag) -> dict[str, str]:
     """Return {topic: camera name or ''} of those --ground-truth entries that are topics."""
     known = {topic for topic, _ in bag.topics}
-    pairs = (_split(entry) for entry in entries)
+    pairs = (_split(entry, known) for entry in entries)
     return {place: name for name, place in pairs if place in known}
 
 
@@ -81,48 +82,95 @@ def open_ground_truth(
     names = {camera.camera for camera in cameras}
     truth: dict[str, LabelFolder] = {}
     topics = label_topics(entries, bag)
+    by_name = {camera.camera: camera for camera in cameras}
     for number, entry in enumerate(entries):
-        name, place = _split(entry)
+        name, place = _split(entry, topics)
         if place in topics:
-            folder = scratch / f'labels_{number}'
-            _spool(bag, place, cdr, problems, folder)
+            spooled = _spool(bag, place, cdr, problems, scratch / f'labels_{number}')
+            if not spooled and not problems:
+                raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
+            for camera in _cameras_of(entry, name, names, scratch):
+                truth[camera] = _matched(spooled, {}, bag, by_name[camera], entry, problems)
         elif Path(place).is_dir():
             folder = Path(place)
+            for camera in _cameras_of(entry, name, names, folder):
+                inside = folder / camera if camera and (folder / camera).is_dir() else folder
+                labels = read_folder(inside)
+                by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
+                truth[camera] = _matched(
+                    by_stamp, labels.by_index, bag, by_name[camera], entry, problems
+                )
         else:
             raise ConfigError(
                 f'--ground-truth {entry!r} is neither a folder nor a topic of the bag, which '
                 f'holds {listing(bag.topics)}'
             )
-        for camera in _cameras_of(entry, name, names, folder):
-            inside = folder / camera if camera and (folder / camera).is_dir() else folder
-            truth[camera] = read_folder(inside)
     return truth
 
 
+def _frame_stamps(bag: Bag, topic: str) -> list[int]:
+    """Return the stamps of a topic's images; one that is cut before its stamp has -1."""
+    return [
+        leading_stamp(message.data) for message in bag.peek(topic) if message.msgtype in IMAGES
+    ]
+
+
+def _matched(
+    by_stamp: Mapping[int, Sequence[Path]],
+    by_index: Mapping[int, Path],
+    bag: Bag,
+    camera: CameraTopic,
+    entry: str,
+    problems: Problems,
+) -> LabelFolder:
+    """Return the labels that belong to one frame each; meet what is wrong with the others."""
+    place = f'--ground-truth {entry}'
+    frames = _frame_stamps(bag, camera.topic) if by_stamp else []
+    matched, texts = match_stamps(by_stamp, frames, place)
+    for text in [*texts, *match_indices(by_index, camera.count, place)]:
+        problems.meet(Problem(kinds.BAD_LABEL, entry, text))
+    return LabelFolder(matched, by_index)
+
+
 def read_folder(folder: Path) -> LabelFolder:
-    """Return a folder's label pictures; DataError for a file named by neither stamp nor index."""
+    """
+    Return a folder's label pictures.
+
+    Raises DataError for a file named by neither stamp nor index, for two of the same, and for a
+    folder without labels.
+    """
     by_stamp: dict[int, Path] = {}
     by_index: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in PICTURES:
+        if path.suffix.lower() not in PICTURES or path.name.startswith('.'):
             continue
         seconds = _SECONDS.match(path.stem)
         if seconds:
-            by_stamp[int(seconds[1]) * 1_000_000_000 + int(seconds[2])] = path
+            _add(by_stamp, int(seconds[1]) * 1_000_000_000 + int(seconds[2]), path)
         elif path.stem.isdigit():
-            (by_stamp if len(path.stem) >= _STAMP_DIGITS else by_index)[int(path.stem)] = path
+            _add(by_stamp if len(path.stem) >= _STAMP_DIGITS else by_index, int(path.stem), path)
         else:
             raise DataError(
                 f'label {path} is named by neither stamp nor index: name it like '
                 '1700000000123456789.png, 1700000000_123456789.png or 000042.png'
             )
+    if not by_stamp and not by_index:
+        raise DataError(f'{folder} holds no label: give a folder of {", ".join(PICTURES)}')
     return LabelFolder(by_stamp, by_index)
 
 
-def _split(entry: str) -> tuple[str, str]:
-    """Return (camera name or '', place)."""
+def _add(labels: dict[int, Path], key: int, path: Path) -> None:
+    if key in labels:
+        raise DataError(f'labels {labels[key]} and {path} are of the same frame: keep one')
+    labels[key] = path
+
+
+def _split(entry: str, topics: Collection[str]) -> tuple[str, str]:
+    """Return (camera name or '', place); a topic without its '/' is one where no folder is."""
     name, equals, place = entry.partition('=')
-    return (name, place) if equals else ('', entry)
+    name, place = (name, place) if equals else ('', entry)
+    rooted = f'/{place}'
+    return name, rooted if rooted in topics and not Path(place).exists() else place
 
 
 def _cameras_of(entry: str, name: str, names: set[str], folder: Path) -> list[str]:
@@ -141,16 +189,21 @@ def _cameras_of(entry: str, name: str, names: set[str], folder: Path) -> list[st
     return inside
 
 
-def _spool(bag: Bag, topic: str, cdr: Cdr, problems: Problems, folder: Path) -> None:
-    """Write a label topic's pictures into a folder by their stamps; a later one replaces."""
+def _spool(
+    bag: Bag, topic: str, cdr: Cdr, problems: Problems, folder: Path
+) -> dict[int, list[Path]]:
+    """Write a label topic's pictures into a folder; return the files by stamp."""
     folder.mkdir()
-    for message in bag.messages([topic]):
+    files: dict[int, list[Path]] = {}
+    for number, message in enumerate(bag.messages([topic])):
         place = f'{topic} at {message.time_ns}'
         try:
             if message.msgtype not in IMAGES:
                 raise DataError(f'{message.msgtype} is no label picture: use Image mono8')
             content = cdr.read(message.data, message.msgtype)
-            file = folder / f'{stamp_ns(content):0{_STAMP_DIGITS}d}.png'
+            file = folder / f'{number}.png'
             cv2.imwrite(str(file), label_picture(content))
+            files.setdefault(stamp_ns(content), []).append(file)
         except (DataError, ImageError) as error:
             problems.meet(Problem(kinds.BAD_LABEL, place, f'{place}: {error}'))
+    return files
