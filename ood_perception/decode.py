@@ -76,9 +76,9 @@ def decode_compressed(message: Any) -> UInt8Array:
     Raises ImageError for other formats, depth, damaged data, and above 200 megapixels.
     """
     place = f'CompressedImage {message.format!r}'
-    data = _bytes_of(message, place)
+    data = bytes_of(message, place)
     encoding, codec = split_format(message.format)
-    if is_depth(encoding, codec) or is_wide_grey_png(data, encoding):
+    if is_depth(encoding, codec) or (encoding and is_wide_grey_png(data, encoding)):
         raise ImageError(
             f'{place} is depth or another measurement, no picture: its format or its 16 bits in '
             "one channel say so; choose the camera's colour topic, or publish brightness as "
@@ -106,7 +106,7 @@ def check_size(width: int, height: int, what: str) -> None:
         )
 
 
-def _bytes_of(message: Any, place: str) -> UInt8Array:
+def bytes_of(message: Any, place: str) -> UInt8Array:
     """Return a message's data as uint8 (N,), a view; ImageError where it lies elsewhere."""
     try:
         return np.frombuffer(message.data, dtype=np.uint8)
@@ -155,7 +155,7 @@ def _rows(message: Any, encoding: Encoding) -> UInt8Array:
 def _grid(message: Any, row: int, rows: int) -> UInt8Array:
     """Return the data as uint8 (rows, row): `row` bytes of each `step`; ImageError."""
     place, step = f'Image {message.width}x{message.height} {message.encoding}', message.step
-    data = _bytes_of(message, place)
+    data = bytes_of(message, place)
     if step < row:
         raise ImageError(
             f'{place} has step {step}, a row takes at least {row} bytes: check the camera driver'

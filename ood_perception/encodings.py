@@ -87,6 +87,14 @@ SEMIPLANAR: dict[str, Semiplanar] = {
 }
 # One number per pixel that is no brightness: metres, millimetres, labels, temperatures.
 DEPTH = frozenset({'16UC1', '16SC1', '32SC1', '32FC1', '64FC1'})
+# Where a camera's pictures come from, by image_transport's names: 'raw' is the topic itself.
+TRANSPORTS = ('raw', 'compressed', 'ffmpeg', 'foxglove')
+# Message types that may hold a camera's pictures.
+RAW = 'sensor_msgs/msg/Image'
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
+FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
+IMAGE_TYPES = (RAW, COMPRESSED, COMPRESSED_VIDEO, FFMPEG_PACKET)
 _PICTURE_CODECS = ('', 'jpeg', 'jpg', 'png')
 _VIDEO_CODECS = {
     'h264': ('h264', '264', 'avc'),
@@ -127,6 +135,17 @@ def video_codec(name: str) -> str:
     return ''
 
 
+def _format_of(message: Any) -> str:
+    return str(getattr(message, 'format', ''))
+
+
+def message_codec(message: Any) -> str:
+    """Return the video codec of an image message of any type, '' for a picture by itself."""
+    if hasattr(message, 'step'):
+        return ''
+    return video_codec(message.encoding if hasattr(message, 'pts') else _format_of(message))
+
+
 def content_of(message: Any) -> Content:
     """
     Return what a message holds, by its encoding or format and a PNG's header; nothing is decoded.
@@ -136,10 +155,9 @@ def content_of(message: Any) -> Content:
     """
     if hasattr(message, 'step'):
         return _content_of_image(message.encoding)
-    name = message.encoding if hasattr(message, 'pts') else message.format
-    if video_codec(name):
+    if message_codec(message):
         return Content.VIDEO
-    encoding, codec = split_format(name)
+    encoding, codec = split_format(_format_of(message))
     if is_depth(encoding, codec) or is_wide_grey_png(message.data, encoding):
         return Content.DEPTH
     return Content.PICTURE if codec in _PICTURE_CODECS else Content.OTHER
@@ -161,7 +179,8 @@ def is_wide_grey_png(data: Any, encoding: str) -> bool:
     """
     Return whether data is a PNG of 16 bits in one channel that its format does not call a picture.
 
-    encoding: as split_format gives it; 'mono16' and the mosaics of 16 bits are pictures.
+    encoding: as split_format gives it; 'mono16' and the mosaics of 16 bits are pictures. Where the
+    format names no encoding it is most likely depth: not chosen by itself, read when chosen.
     """
     depth, colour = bytes(data[24:25]), bytes(data[25:26])
     wide_grey = bytes(data[:4]) == b'\x89PNG' and (depth, colour) == (b'\x10', b'\x00')

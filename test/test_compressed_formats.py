@@ -127,8 +127,6 @@ DEPTH = png(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64))
 DEPTHS = {
     '16UC1; png compressed ': DEPTH,
     '16UC1;png': DEPTH,
-    'png': DEPTH,
-    '': DEPTH,
     'mono8; png compressed ': DEPTH,
     '16UC1; compressedDepth png': bytes(12) + DEPTH,
     '16UC1; compressedDepth': bytes(12) + DEPTH,
@@ -143,6 +141,13 @@ def test_depth_is_refused_and_known_beforehand(name):
     with pytest.raises(ImageError, match=r'depth.*no picture.*mono16'):
         decode_compressed(message(DEPTHS[name], name))
     assert content_of(message(DEPTHS[name], name)) is Content.DEPTH
+
+
+@pytest.mark.parametrize('name', ['png', ''])
+def test_16_grey_bits_without_an_encoding_are_most_likely_depth_and_read_when_chosen(name):
+    assert content_of(message(DEPTH, name)) is Content.DEPTH
+    expected = np.arange(48 * 64).reshape(48, 64) >> 8
+    np.testing.assert_array_equal(decode_compressed(message(DEPTH, name))[..., 0], expected)
 
 
 @pytest.mark.parametrize(('name', 'data'), [('tiff', b'II*\0' + bytes(60)), ('webp', b'RIFF1234')])

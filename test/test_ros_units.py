@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.frames import FrameDecoder  # noqa: E402
 from ood_perception.polygons import parse_polygons  # noqa: E402
 from ood_perception.ros import dds, diagnostics, messages, parameters, qos  # noqa: E402
 from ood_perception.ros.cameras import Counters, Mailbox  # noqa: E402
@@ -96,7 +97,7 @@ def test_frame_carries_stamp_and_frame_id():
     message = Image(encoding='rgb8', height=1, width=2, step=6, data=bytes(range(6)))
     message.header.stamp.sec, message.header.stamp.nanosec = 12, 34
     message.header.frame_id = 'front_optical'
-    frame = messages.to_frame(message, 'front')
+    ((_, frame),) = FrameDecoder('front').decode(message, None)
     assert (frame.camera, frame.frame_id, frame.stamp_ns) == (
         'front', 'front_optical', 12_000_000_034)  # fmt: skip
     assert frame.image.tolist() == [[[0, 1, 2], [3, 4, 5]]]

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...encodings import COMPRESSED as COMPRESSED
+from ...encodings import IMAGE_TYPES
+from ...encodings import RAW as RAW
 from ...errors import ConfigError, DataError
 from . import problems as kinds
 from .problems import Problem, Problems
 
-RAW = 'sensor_msgs/msg/Image'
-COMPRESSED = 'sensor_msgs/msg/CompressedImage'
-IMAGES = (RAW, COMPRESSED)
+IMAGES = IMAGE_TYPES
 _COMPRESSED_ENDING = '/compressed'
 _DEPTH_ENDING = '/compressedDepth'
 Topics = Mapping[tuple[str, str], int]
@@ -25,7 +26,7 @@ class CameraTopic:
     A camera of the bag.
 
     camera: its name, '' for a single one, as the node's parameter `cameras`.
-    msgtype: sensor_msgs/msg/Image or CompressedImage. count: its messages by the bag's index.
+    msgtype: one of encodings.IMAGE_TYPES. count: its messages by the bag's index.
     """
 
     camera: str

@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 
 from ...errors import ConfigError, DataError, ImageError
+from ...frames import stamp_ns
 from ...types import Frame, UInt8Array
 from . import problems as kinds
-from .messages import Cdr, label_picture, stamp_ns
+from .messages import Cdr, label_picture
 from .problems import Problem, Problems
 from .reading import Bag
 from .topics import IMAGES, CameraTopic, listing
