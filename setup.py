@@ -46,6 +46,7 @@ BAGS = [
     'mcap>=1.1,<2',
     'backports.zstd>=1,<2; python_version<"3.14"',
 ]
+VIDEO = ['av>=12,<20']
 CUDA = 'cuda-bindings>=12.6,<14'
 # TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
 X86_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
@@ -74,6 +75,7 @@ TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
     *FAISS,
+    *VIDEO,
     'scikit-learn>=1.4,<2',
     'scipy>=1.11,<2',
     'torchmetrics>=1.4,<2',
@@ -100,6 +102,8 @@ setup(
     install_requires=[
         'numpy>=1.26,<3',
         'opencv-python-headless>=4.6,<6',
+        # libjpeg's warnings as errors: neither OpenCV nor Pillow tells of damaged data
+        'simplejpeg>=1.8,<2',
         'openvino>=2025.0,<2027',
         'onnx>=1.16,<2',
         'pyyaml>=5.4,<7',
@@ -113,6 +117,7 @@ setup(
         'tensorrt': [CUDA],
         'tensorrt-rtx': TENSORRT_RTX,
         'bags': BAGS,
+        'video': VIDEO,
         'train': TRAIN,
         'submission': SUBMISSION,
         'test': TEST,

@@ -397,7 +397,7 @@ def damaged(kind):
         ('bytes of nothing', 'corrupt message', '0 bytes'),
         ('encoding', 'frame does not decode', "'64FC9' is not known"),
         ('size lie', 'frame does not decode', 'height x step'),
-        ('truncated jpeg', 'frame does not decode', 'JPEG without its end'),
+        ('truncated jpeg', 'frame does not decode', 'damaged or truncated'),
     ],
 )
 def test_a_bad_frame_is_named_counted_and_told_by_the_status(run, tmp_path, kind, counted, words):

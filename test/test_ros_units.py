@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slots, messages, parameters, QoS and diagnostics, each without a graph."""
 
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,9 @@ from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.frames import FrameDecoder  # noqa: E402
 from ood_perception.polygons import parse_polygons  # noqa: E402
-from ood_perception.ros import dds, diagnostics, messages, parameters, qos  # noqa: E402
+from ood_perception.ros import dds, diagnostics, inputs, messages, parameters, qos  # noqa: E402
 from ood_perception.ros.cameras import Counters, Mailbox  # noqa: E402
 from ood_perception.ros.timing import STAGES, FrameTimes, TimingWindow  # noqa: E402
 from ood_perception.types import Obstacle  # noqa: E402
@@ -96,7 +98,7 @@ def test_frame_carries_stamp_and_frame_id():
     message = Image(encoding='rgb8', height=1, width=2, step=6, data=bytes(range(6)))
     message.header.stamp.sec, message.header.stamp.nanosec = 12, 34
     message.header.frame_id = 'front_optical'
-    frame = messages.to_frame(message, 'front')
+    ((_, frame),) = FrameDecoder('front').decode(message, None)
     assert (frame.camera, frame.frame_id, frame.stamp_ns) == (
         'front', 'front_optical', 12_000_000_034)  # fmt: skip
     assert frame.image.tolist() == [[[0, 1, 2], [3, 4, 5]]]
@@ -353,3 +355,35 @@ def test_other_parameter_files_hold_known_values_of_the_right_type(name):
         assert type(value) is type(known[parameter].default), parameter
     values = {**defaults(), **{n: tuple(v) if isinstance(v, list) else v for n, v in flat.items()}}
     parameters.check_values(values, known_classes=('obstacle', 'water', 'sky'))
+
+
+@pytest.mark.parametrize('transport', ['ffmpeg', 'foxglove'])
+def test_a_transport_whose_messages_are_missing_names_their_package(transport, monkeypatch):
+    for package in ('ffmpeg_image_transport_msgs', 'foxglove_msgs'):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=f'transport {transport} needs .*apt install'):
+        inputs.message_type(transport)
+
+
+def test_a_camera_listens_where_its_transport_publishes(monkeypatch):
+    class Video:
+        """Stands for foxglove_msgs' class."""
+
+    module = SimpleNamespace(CompressedVideo=Video)
+    monkeypatch.setitem(sys.modules, 'foxglove_msgs', SimpleNamespace(msg=module))
+    monkeypatch.setitem(sys.modules, 'foxglove_msgs.msg', module)
+    made, received = [], []
+    node = SimpleNamespace(
+        resolve_topic_name=lambda name: f'/robot/{name}',
+        get_publishers_info_by_topic=lambda topic: [],
+        create_subscription=lambda *arguments: made.append(arguments),
+    )
+    inputs.CameraInput(node, '', 'foxglove', 'auto', lambda *pair: received.append(pair))
+    kind, topic, callback, _ = made[0]
+    assert (kind, topic) == (Video, '/robot/image/foxglove')
+    stamp = Image().header.stamp
+    stamp.sec = 12
+    callback(SimpleNamespace(timestamp=stamp, frame_id='lens', format='h264', data=b'1'))
+    ((camera, message),) = received
+    assert (camera, message.header.stamp.sec, message.header.frame_id) == ('', 12, 'lens')
+    assert (message.format, message.data) == ('h264', b'1')

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.bags.cameras import camera_messages, open_cameras
-from ood_perception.evaluation.bags.messages import Cdr
+from ood_perception.evaluation.bags.messages import Cdr, frames_of
 from ood_perception.evaluation.bags.metadata import is_bag
 from ood_perception.evaluation.bags.problems import FAIL, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits
@@ -53,11 +54,10 @@ def bag(path: Path, limit: int) -> Iterator[UInt8Array]:
             cameras = open_cameras(opened, cdr, problems)
             fullest = max(cameras, key=lambda camera: camera.count)
             step = max(1, fullest.count // limit)
-            messages = enumerate(camera_messages(opened, [fullest]))
-            wanted = (message for number, message in messages if number % step == 0)
-            for _, message in zip(range(limit), wanted, strict=False):
-                content = cdr.read(message.data, message.msgtype)
-                yield cdr.frame(content, fullest.camera).image
+            messages = camera_messages(opened, [fullest])
+            names = {fullest.topic: fullest.camera}
+            for frame in islice(frames_of(messages, cdr, names, step), limit):
+                yield frame.image
 
 
 def _opened(name: str | int, what: str, remedy: str) -> Any:

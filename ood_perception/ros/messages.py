@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to frames, and arrays, obstacles and classes to messages."""
+"""Arrays, obstacles and classes to messages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from geometry_msgs.msg import Point
 from sensor_msgs.msg import CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
+from ood_perception.frames import NANOSECONDS
 from ood_perception.geometry import scaled_intrinsics
-from ood_perception.ros.decode import decode_compressed, decode_image
-from ood_perception.types import Frame, Obstacle
+from ood_perception.types import Obstacle
 
-NANOSECONDS = 1_000_000_000
 # Marker rectangles lie this far from the camera, in metres: a picture alone has no distance.
 MARKER_DEPTH = 1.0
 _LINE_WIDTH = 0.005
@@ -32,18 +31,6 @@ _CHANNELS = {'32FC1': (np.float32, 1), 'mono8': (np.uint8, 1), 'rgb8': (np.uint8
 def stamp_ns(header: Any) -> int:
     """Return a std_msgs/Header's stamp in nanoseconds."""
     return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
-
-
-def to_frame(message: Any, camera: str) -> Frame:
-    """Return an Image or CompressedImage as a Frame; ImageError if it is not what it claims."""
-    compressed = isinstance(message, CompressedImage)
-    image = decode_compressed(message) if compressed else decode_image(message)
-    return Frame(
-        image=image,
-        camera=camera,
-        stamp_ns=stamp_ns(message.header),
-        frame_id=message.header.frame_id,
-    )
 
 
 class ImageBuffer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ood_perception.encodings import TRANSPORTS
 from ood_perception.engines.base import MODES
 from ood_perception.errors import ConfigError
 from ood_perception.node_parameters import PINNING, persistence_from, strings
@@ -20,7 +21,6 @@ from ood_perception.ros.qos import RELIABILITIES
 from ood_perception.tracking import LONGEST_WINDOW
 
 MISSING_ENGINE = ('compile', 'error', 'fallback_cpu')
-TRANSPORTS = ('raw', 'compressed')
 
 
 def _open_rate(name: str, value: float) -> None:
@@ -76,7 +76,8 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('cameras', NO_STRINGS, 'Names of the cameras, one empty name: a single unnamed camera',
          check=_cameras),
     Spec('transport', 'raw', 'raw: subscribe to Image on <image>; compressed: to CompressedImage '
-         'on <image>/compressed', choices=TRANSPORTS),
+         'on <image>/compressed; ffmpeg and foxglove: to video packets on <image>/ffmpeg and '
+         '<image>/foxglove', choices=TRANSPORTS),
     Spec('image_reliability', 'auto', 'auto: reliable when every discovered publisher offers it, '
          'else best effort', choices=RELIABILITIES),
     Spec('frame_queue', 1, 'Frames that may wait for a camera. 1: the newest alone; more: every '

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.bags.cameras import camera_messages, open_cameras
-from ood_perception.evaluation.bags.messages import Cdr
+from ood_perception.evaluation.bags.messages import Cdr, frames_of
 from ood_perception.evaluation.bags.metadata import is_bag
 from ood_perception.evaluation.bags.problems import FAIL, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits
@@ -138,9 +138,8 @@ def _bag(path: Path) -> CleanFrames:
             Bag(path, problems, Limits(), Path(scratch)) as bag,
             closing(camera_messages(bag, cameras)) as messages,
         ):
-            for message in messages:
-                content = cdr.read(message.data, message.msgtype)
-                yield cdr.frame(content, named[message.topic]), None
+            for frame in frames_of(messages, cdr, named):
+                yield frame, None
 
     count = sum(camera.count for camera in cameras)
     names = tuple(camera.camera for camera in cameras)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...frames import stamp_ns
 from ...types import JsonDict
 from .. import page
-from .messages import Cdr, stamp_ns
+from .messages import Cdr
 from .problems import FAIL, Problems
 from .reading import Bag, Limits
 from .replay import RESULT

@@ -13,7 +13,7 @@ _MEASURED = re.compile(r'(8S|16S|32S|32F|64F)C\d*|16UC[12]?')
 # Types that carry pictures and are not read, also those of other encodings than CDR.
 _UNREAD_TYPES = re.compile(
     r'foxglove\w*[./].*(CompressedImage|RawImage|CompressedVideo)\b.*'
-    r'|theora_image_transport/msg/Packet|ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
+    r'|theora_image_transport/msg/Packet'
     r'|sensor_msgs/(msg/)?(Compressed)?Image \(.*'
 )
 _DEPTH = 'compressedDepth'

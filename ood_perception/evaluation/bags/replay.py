@@ -17,13 +17,14 @@ from pathlib import Path
 
 from ...bundle.cache import make_folder
 from ...errors import ConfigError, DataError, ImageError
+from ...frames import FrameDecoder
 from ...maps import OutputMaps
 from ...tracking import Tracker
 from ...types import Detection, Frame, JsonDict
 from ..progress import Progress
 from . import problems as kinds
 from .cameras import camera_messages, open_cameras
-from .messages import Cdr
+from .messages import Cdr, frame_decoder
 from .model import Model
 from .problems import Problem, Problems
 from .reading import Bag, Limits, Message
@@ -147,6 +148,7 @@ class Replay:
     ) -> None:
         self._model, self._cdr, self._problems = model, cdr, problems
         self._cameras = {camera.topic: camera for camera in cameras}
+        self._decoders = {camera.topic: frame_decoder(camera.camera) for camera in cameras}
         self._truth = truth
         self._tracker = Tracker(model.persistence)
         self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
@@ -170,20 +172,30 @@ class Replay:
             camera = self._cameras[message.topic]
             statistics = self.statistics[camera.camera]
             index, statistics.messages = statistics.messages, statistics.messages + 1
-            frame = self._decoded(message, camera)
+            yield from self._decoded(message, camera, index)
             progress.step()
-            if frame is not None:
-                yield _Item(frame, index, message.time_ns)
+        for topic, decoder in self._decoders.items():
+            yield from self._held_back(topic, decoder)
 
-    def _decoded(self, message: Message, camera: CameraTopic) -> Frame | None:
+    def _held_back(self, topic: str, decoder: FrameDecoder[tuple[int, int]]) -> Iterator[_Item]:
+        """Yield what a video's decoder still holds; packets that gave no picture are a problem."""
+        held, lost = decoder.finish()
+        yield from (_Item(frame, *ticket) for ticket, frame in held)
+        for _ in range(lost):
+            text = f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
+            self._problems.meet(Problem(kinds.BAD_FRAME, topic, text))
+
+    def _decoded(self, message: Message, camera: CameraTopic, index: int) -> list[_Item]:
         place = f'{message.topic} at {message.time_ns}'
         try:
             content = self._cdr.read(message.data, message.msgtype)
-            return self._cdr.frame(content, camera.camera)
+            ticket = (index, message.time_ns)
+            frames = self._decoders[message.topic].decode(content, ticket)
+            return [_Item(frame, *own) for own, frame in frames]
         except (DataError, ImageError) as error:
             kind = kinds.BAD_FRAME if isinstance(error, ImageError) else kinds.CORRUPT_MESSAGE
             self._problems.meet(Problem(kind, place, f'{place}: {error}'))
-            return None
+            return []
 
     def _keep(
         self, item: _Item, detection: Detection, result: ResultBag, table: FrameTable

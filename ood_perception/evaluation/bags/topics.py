@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...encodings import COMPRESSED as COMPRESSED
+from ...encodings import IMAGE_TYPES
+from ...encodings import RAW as RAW
 from ...errors import ConfigError, DataError
 from . import problems as kinds
 from .pictures import (
@@ -20,9 +23,7 @@ from .pictures import (
 )
 from .problems import Problem, Problems
 
-RAW = 'sensor_msgs/msg/Image'
-COMPRESSED = 'sensor_msgs/msg/CompressedImage'
-IMAGES = (RAW, COMPRESSED)
+IMAGES = IMAGE_TYPES
 _NOTHING: Mapping[str, str] = {}
 Topics = Mapping[tuple[str, str], int]
 
@@ -33,8 +34,8 @@ class CameraTopic:
     A camera of the bag.
 
     camera: its name, '' for a single one, as the node's parameter `cameras`.
-    msgtype: sensor_msgs/msg/Image or CompressedImage; where a topic has both, that of most of its
-    messages. count: its messages by the bag's index.
+    msgtype: one of encodings.IMAGE_TYPES; where a topic has several, that of most of its messages.
+    count: its messages by the bag's index.
     """
 
     camera: str

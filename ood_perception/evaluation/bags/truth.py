@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 
 from ...errors import ConfigError, DataError, ImageError
+from ...frames import stamp_ns
 from ...types import Frame, UInt8Array
 from . import problems as kinds
 from .label_stamps import match_indices, match_stamps
-from .messages import Cdr, label_picture, leading_stamp, stamp_ns
+from .messages import Cdr, label_picture, leading_stamp
 from .problems import Problem, Problems
 from .reading import Bag
 from .topics import IMAGES, CameraTopic, listing
