@@ -238,10 +238,9 @@ def _average_precision(curve: Curve) -> Float64Array:
 
 
 def _auroc(curve: Curve) -> Float64Array:
-    recall = curve.recall
-    heights = recall - 0.5 * _steps(recall)  # a tie counts half
-    area: Float64Array = np.sum(_steps(curve.false_positive_rate) * heights, axis=-1)
-    return area
+    heights = curve.found - 0.5 * _steps(curve.found)  # a tie counts half
+    area = np.sum(_steps(curve.alarms) * heights, axis=-1)
+    return _ratio(area, np.multiply(curve.positives, curve.negatives, dtype=np.float64))
 
 
 def component_precision(curve: Curve) -> Float64Array:

@@ -203,7 +203,7 @@ def summary_of(
     }
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
-        _second_pass(result, data, records, folder, extras)
+        _second_pass(result, data, records, extras)
         _add_open_set(result, pipeline, data, records, extras.seed)
         return result
     if measured.classes:
