@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip('torch')
 
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 from ood_perception.evaluation.reports import markdown_table, metric_cell, percent
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 from trainer.experiments.results import ResultFolder
 from trainer.experiments.rows import Row, rows_from
 
@@ -79,7 +79,7 @@ def test_results_are_kept_and_taken_up_again(tmp_path):
     pictures = make_pictures(1.0)
     saved = folder.save(row, 'roads', {'image': pictures})
     assert folder.load(row, 'roads') == json.loads(json.dumps(saved))
-    exact = pixel_metrics(pool(pictures))
+    exact = exact_metrics(pictures)
     assert saved['regions']['image']['average_precision'] == exact.average_precision
     assert saved['regions']['image']['pictures'] == 6
     assert ResultFolder(tmp_path, 'other data').load(row, 'roads') is None

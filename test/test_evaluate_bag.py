@@ -36,8 +36,8 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.cli_bag import FAILED, FINE, WITH_SKIPPED, evaluate_bag
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 from ood_perception.maps import OutputMaps
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 from ood_perception.pipeline import Pipeline
 from ood_perception.roi import RoiSettings
 from ood_perception.settings import Settings
@@ -277,8 +277,8 @@ def labelled(count=6):
 def check_metrics(report, bundle, pictures, labels):
     """Compare with the exact metrics of the pipeline's own surprisal."""
     maps = expected_maps(bundle, [Frame(image) for image in pictures])
-    exact = pixel_metrics(
-        pool([scored_picture(m.surprisal(), label) for m, label in zip(maps, labels, strict=True)])
+    exact = exact_metrics(
+        [scored_picture(m.surprisal(), label) for m, label in zip(maps, labels, strict=True)]
     )
     record = report['ground_truth']['']
     assert record['frames'] == len(labels)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.bootstrap import percentile_interval, resample_weights
 from ood_perception.evaluation.calibration import (
     CURVE_RATES,
     calibration_curves,
     count_alarm_curve,
 )
-from ood_perception.evaluation.promise import count_alarms
+from ood_perception.metrics.bootstrap import percentile_interval, resample_weights
+from ood_perception.metrics.false_alarm_rate import count_alarms
 
 NAMES = ('road', 'pavement', 'car')
 

@@ -16,7 +16,7 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.quantize_facts import Quantization, read_quantization
-from ood_perception.evaluation.bootstrap import Interval
+from ood_perception.metrics.bootstrap import Interval
 
 pytest.importorskip('torch')
 pytest.importorskip('onnxruntime')

@@ -21,7 +21,7 @@ from test_trainer_uem_bundle import RECIPE, write_objects  # noqa: E402
 from tiny_backbones import tiny_backbone  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
-from ood_perception.evaluation.bootstrap import Interval  # noqa: E402
+from ood_perception.metrics.bootstrap import Interval  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.experiments.seeded_entries import mean_interval, verdict  # noqa: E402
 from trainer.experiments.uem_rows import load_uem_table  # noqa: E402

@@ -35,9 +35,9 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.quantize import linear_nodes
 from ood_perception.engines.quantize_facts import INT8, quantization_path, read_quantization
 from ood_perception.errors import OodPerceptionError
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 from ood_perception.evaluation.results import write_json
 from ood_perception.geometry import to_camera, to_camera_nearest
+from ood_perception.metrics.pixel import pixel_metrics, pool, scored_picture
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 

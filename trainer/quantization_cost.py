@@ -25,15 +25,9 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.quantize_facts import Quantization, write_quantization
-from ood_perception.evaluation.bootstrap import Interval, paired_difference
-from ood_perception.evaluation.metrics import (
-    ScoredPicture,
-    picture_histograms,
-    pixel_metrics,
-    pool,
-    scored_picture,
-)
 from ood_perception.geometry import geometry_for, to_camera, to_network
+from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
+from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
 
 from .data import PictureList
 from .datasets.pasted import read_ground
@@ -134,13 +128,13 @@ class CostBench:
     @property
     def float_precision(self) -> float:
         """AP of float32 in points."""
-        return 100 * pixel_metrics(pool(self._float[1])).average_precision
+        return 100 * float(exact_metrics(self._float[1]).average_precision)
 
     def cost(self, outputs: Outputs) -> Cost:
         """Compare with float32 on the same pictures."""
         exact, exact_parts = self._float
         parts = self._scored(outputs)
-        precision = 100 * pixel_metrics(pool(parts)).average_precision
+        precision = 100 * float(exact_metrics(parts).average_precision)
         pair = [picture_histograms(part) for part in (exact_parts, parts)]
         interval: Interval = paired_difference(*pair)[CRITERION]
         low = exact.surprisal <= self.bundle.manifest.golden.surprisal_bound

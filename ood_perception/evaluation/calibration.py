@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
+from ood_perception.metrics.false_alarm_rate import POOLED, PictureAlarms
+from ood_perception.types import Float64Array
+
 from ..errors import ConfigError, DataError
 from ..types import Float32Array, UInt8Array
-from .bootstrap import RESAMPLES, resample_weights
-from .histograms import Float64Array
-from .promise import POOLED, PictureAlarms
 
 CURVE_RATES: tuple[float, ...] = tuple(float(rate) for rate in np.geomspace(1e-4, 0.5, 38))
 LEVEL = 0.95

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ood_perception.metrics.bootstrap import percentile_interval
+from ood_perception.types import Float64Array
+
 from ..types import JsonDict
-from .bootstrap import percentile_interval
-from .histograms import Float64Array
 from .reports import interval_record, plain
 
 

@@ -16,15 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..bundle.manifest import Manifest
-from ..errors import ConfigError
-from ..geometry import to_camera_nearest
-from ..settings import class_ids
-from ..types import Detection, JsonDict, UInt8Array
-from .bootstrap import RESAMPLES, resample_weights
-from .groups import group_record
-from .histograms import Float64Array
-from .lars import (
+from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
+from ood_perception.metrics.lars import (
     DYNAMIC_OBSTACLES,
     OBSTACLE,
     SKY,
@@ -35,6 +28,14 @@ from .lars import (
     lars_samples,
     with_obstacles,
 )
+from ood_perception.types import Float64Array
+
+from ..bundle.manifest import Manifest
+from ..errors import ConfigError
+from ..geometry import to_camera_nearest
+from ..settings import class_ids
+from ..types import Detection, JsonDict, UInt8Array
+from .groups import group_record
 from .record import Arrays, RecordSet
 
 _FIELDS = tuple(field.name for field in fields(LarsFrame))

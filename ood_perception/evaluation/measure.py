@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ood_perception.metrics.aupro import component_shares
+from ood_perception.metrics.binning import label_counts, share_sums
+
 from ..errors import DataError
 from ..geometry import camera_window, to_camera, to_camera_nearest
 from ..types import Detection, Float32Array, UInt8Array
-from .aupro import component_shares
-from .bins import label_counts, share_sums
 from .breakdown import alarms_of, objects_of, places_of
 from .inspection import inspection_counts
 from .maritime import Segments, maritime_counts

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.metrics.false_obstacles import false_components
+
 from ..geometry import labels_to_grid, to_network
 from ..postprocess import find_components, obstacle_order
 from ..tracking import Persistence, Tracker
 from ..types import BoolArray, Detection
-from .alarms import false_components
 
 # An object counts as seen in a frame when this share of its cells is in the mask.
 SEEN = 0.1

@@ -8,10 +8,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from ood_perception.metrics.bootstrap import Interval, PictureHistograms, metric_intervals
+from ood_perception.metrics.false_alarm_rate import PromiseRow
+from ood_perception.metrics.pixel import PixelMetrics
+
 from ..types import JsonDict
-from .bootstrap import Interval, metric_intervals
-from .metrics import PictureHistograms, PixelMetrics
-from .promise import PromiseRow
 
 TITLES = {
     'average_precision': 'AP',

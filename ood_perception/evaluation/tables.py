@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED
+from ood_perception.metrics.pixel import METRICS
+
 from ..types import JsonDict
-from .bootstrap import METRICS
 from .groups import GROUPS
-from .promise import EVERY_GROUP, POOLED
 from .reports import TITLES, markdown_table, percent
 
 REGION_TITLES = {'image': 'whole image', 'ground': 'predicted ground', 'road': 'road'}

@@ -30,10 +30,10 @@ from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.openset import class_iou, confusion
 from ood_perception.evaluation.reports import markdown_table
 from ood_perception.evaluation.results import write_json
 from ood_perception.geometry import to_camera_nearest
+from ood_perception.metrics.segmentation import class_iou, confusion
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.types import Detection, Frame

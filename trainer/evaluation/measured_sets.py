@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.components import size_limits
-from ood_perception.evaluation.exact import exact_metrics
 from ood_perception.evaluation.loading import PictureTask
 from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
 from ood_perception.evaluation.measure import (
@@ -27,10 +25,10 @@ from ood_perception.evaluation.measure import (
 )
 from ood_perception.evaluation.open_set_pass import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.reports import plain
 from ood_perception.evaluation.results import skipped_record
 from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
+from ood_perception.metrics.components import size_limits
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.settings import chosen_classes, class_ids
@@ -49,14 +47,13 @@ class Extras:
     """
     What is measured beside the usual.
 
-    limit: first pictures of each set only, 0 = all. exact: metrics without binning, too.
+    limit: first pictures of each set only, 0 = all.
     variants: of VARIANTS. seed: of the bootstrap. sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
     known_product: a product is scored by its own class of the bundle alone.
     """
 
     limit: int = 0
-    exact: bool = False
     variants: tuple[str, ...] = ()
     seed: int = 0
     sea: SeaClasses = field(default_factory=SeaClasses)
@@ -206,7 +203,7 @@ def summary_of(
     }
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
-        _second_pass(result, data, records, folder, extras)
+        _second_pass(result, data, records, extras)
         _add_open_set(result, pipeline, data, records, extras.seed)
         return result
     if measured.classes:
@@ -226,10 +223,9 @@ def _second_pass(
     summary: dict[str, Any],
     data: EvaluationSet,
     records: RecordSet,
-    folder: Path,
     extras: Extras,
 ) -> None:
-    """Add what needs the labels again: a track's components, variants, exact pixel metrics."""
+    """Add what needs the labels again: a track's components, variants."""
     regions, read = summary['regions'], label_reader(data)
     for region, record in regions.items() if data.track else ():
         threshold = record['best_f1_threshold']
@@ -239,13 +235,6 @@ def _second_pass(
             )
     if 'smiyc' in extras.variants and data.kind == ANOMALY:
         summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
-    for region, record in regions.items() if extras.exact else ():
-        values = exact_metrics(records, read, region, folder)
-        lost = record['positives'] / max(1, record['positives'] + record['missed'])
-        values['average_precision_missed'] = values['average_precision'] * lost
-        for name, value in values.items():
-            record[name] = plain(value)
-            record['bounds'][name] = [plain(value), plain(value)]
 
 
 def _add_open_set(

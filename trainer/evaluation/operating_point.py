@@ -22,10 +22,10 @@ from typing import Any
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.alarm_rates import AlarmRates, Wanted, alarm_rates
-from ood_perception.evaluation.alarms import PATCHES, RATES, AlarmCounter, normal_cells
 from ood_perception.evaluation.bags.model import Model, open_model
 from ood_perception.geometry import geometry_for
+from ood_perception.metrics.false_obstacles import PATCHES, RATES, AlarmCounter, normal_cells
+from ood_perception.metrics.operating_point import AlarmRates, Wanted, alarm_rates
 from ood_perception.node_parameters import read_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.roi import MODES, CameraPolygons, RoiSettings

@@ -24,14 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.calibration import HeldOutSample
-from ood_perception.evaluation.promise import (
+from ood_perception.evaluation.reports import markdown_table, promise_record
+from ood_perception.evaluation.results import write_json
+from ood_perception.metrics.false_alarm_rate import (
     EVERY_GROUP,
     PictureAlarms,
     PromiseRow,
     count_alarms,
 )
-from ood_perception.evaluation.reports import markdown_table, promise_record
-from ood_perception.evaluation.results import write_json
 
 from ..calibrate import score_maps
 from ..config import load_recipe

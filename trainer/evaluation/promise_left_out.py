@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.evaluation.promise import RATES
 from ood_perception.evaluation.reports import markdown_table
 from ood_perception.evaluation.results import write_json
+from ood_perception.metrics.false_alarm_rate import RATES
 
 from ..set_calibration import surprisal_maps
 from ..spacing import spaced_places

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ood_perception.evaluation.promise import PictureAlarms, PromiseRow, promise_rows
+from ood_perception.metrics.false_alarm_rate import PictureAlarms, PromiseRow, promise_rows
 
 NO_CLASS = 255
 

@@ -10,13 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.calibration import HeldOutSample
-from ood_perception.evaluation.promise import (
-    PictureAlarms,
-    PromiseRow,
-    count_alarms,
-)
 from ood_perception.evaluation.reports import markdown_table, promise_record
 from ood_perception.evaluation.results import write_json
+from ood_perception.metrics.false_alarm_rate import PictureAlarms, PromiseRow, count_alarms
 
 from ..datasets import load_pictures
 from ..features import FeatureSet

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ood_perception.bundle.cache import make_file
 from ood_perception.errors import ConfigError, DataError, DependencyError
-from ood_perception.evaluation.lars import coloured, from_coloured
+from ood_perception.metrics.lars import coloured, from_coloured
 
 from ..data import decoded
 

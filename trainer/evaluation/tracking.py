@@ -27,10 +27,10 @@ from ood_perception.demo.sources import spread
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.alarms import normal_cells
 from ood_perception.evaluation.persistence import PersistenceMeter, PersistenceResult
 from ood_perception.evaluation.reports import markdown_table
 from ood_perception.evaluation.results import write_json
+from ood_perception.metrics.false_obstacles import normal_cells
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.settings import chosen_classes
 

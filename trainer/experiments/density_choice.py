@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.promise import RATES
 from ood_perception.evaluation.reports import markdown_table
+from ood_perception.metrics.false_alarm_rate import RATES
 
 from ..config import load_recipe
 from ..evaluation.promise_left_out import Rule, distance, left_out_rates

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ood_perception.evaluation.bootstrap import RESAMPLES
 from ood_perception.evaluation.reports import interval_record, markdown_table, percent
+from ood_perception.metrics.bootstrap import RESAMPLES
 
 from ..artefacts import write_json
 from ..evaluation.evaluation_runs import RunResult

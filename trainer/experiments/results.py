@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.evaluation.bootstrap import RESAMPLES, paired_difference
-from ood_perception.evaluation.metrics import (
-    PictureHistograms,
-    ScoredPicture,
-    picture_histograms,
-    pixel_metrics,
-    pool,
-)
 from ood_perception.evaluation.reports import interval_record, metrics_record
 from ood_perception.evaluation.results import write_json
+from ood_perception.metrics.bootstrap import (
+    RESAMPLES,
+    PictureHistograms,
+    paired_difference,
+    picture_histograms,
+)
+from ood_perception.metrics.pixel import ScoredPicture, pixel_metrics, pool
 
 from .rows import Row
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.metrics import ScoredPicture, scored_picture
 from ood_perception.geometry import Geometry, geometry_for, to_camera, to_camera_nearest
+from ood_perception.metrics.pixel import ScoredPicture, scored_picture
 from ood_perception.roi import class_table, ground_hull
 
 from ..data import PictureList

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.evaluation.bootstrap import (
+from ood_perception.evaluation.reports import interval_record, markdown_table, percent, plain
+from ood_perception.metrics.bootstrap import (
     Interval,
     metric_samples,
     percentile_interval,
     resample_weights,
 )
-from ood_perception.evaluation.reports import interval_record, markdown_table, percent, plain
 
 from ..artefacts import REPORT_FILE
 from .seeded_table import ScoreRow, SeededTable

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ood_perception.evaluation.metrics import ScoredPicture, scored_picture
 from ood_perception.geometry import to_camera_nearest
+from ood_perception.metrics.pixel import ScoredPicture, scored_picture
 from ood_perception.roi import class_table, ground_hull
 
 from ..artefacts import key_of

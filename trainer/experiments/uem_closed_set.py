@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ood_perception.evaluation.openset import class_iou, confusion
 from ood_perception.geometry import labels_to_grid
+from ood_perception.metrics.segmentation import class_iou, confusion
 
 from ..artefacts import write_json
 from ..features import FeatureSet

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..types import BoolArray, Float32Array, UInt8Array
-from .histograms import Float64Array, Int64Array, curve_metrics
-from .pixels import scored_picture
+from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
+from .bounds import UNDEFINED, Bounded
+from .pixel import Curve, ScoredPicture, full_curve, pixel_metrics, scored_picture
 
 FPR_LIMIT = 0.3
 
@@ -130,6 +130,43 @@ def _area(fallout: Float64Array, height: Float64Array, limit: float) -> Float64A
     return areas
 
 
+def bounded_aupro(
+    shares: Float64Array, negatives: Int64Array, components: int, limit: float
+) -> Bounded:
+    """
+    Return AUPRO of one product's bins, from the lowest score up.
+
+    shares: float64 (M,), summed weights of the anomaly pixels. negatives: int64 (M,). components:
+    number of true components. limit: largest FPR, in (0, 1], else ConfigError. In each bin the
+    regions are found before the alarms, or after them.
+    """
+    _check_limit(limit)
+    total = int(negatives.sum())
+    if components == 0 or total == 0:
+        return UNDEFINED
+    rises = shares[::-1] / components
+    fallout = np.cumsum(negatives[::-1]) / total
+    start = np.concatenate([[0.0], fallout[:-1]])
+    width = np.minimum(fallout, limit) - np.minimum(start, limit)
+    after = np.cumsum(rises)
+    low, high = np.sum(width * (after - rises)) / limit, np.sum(width * after) / limit
+    part = np.divide(width, fallout - start, out=np.zeros_like(width), where=width > 0)
+    value = np.sum(width * (after - rises + 0.5 * part * rises)) / limit
+    return Bounded(float(value), float(low), float(high))
+
+
+def component_average_precision(pixels: RegionPicture) -> float:
+    """
+    Return the exact AP in which every true component weighs the same, whatever its size.
+
+    pixels: pooled pictures (region_picture, pool_regions). Definition: pixel.component_precision.
+    nan where no component counts.
+    """
+    scored = ScoredPicture(pixels.positives, pixels.negatives)
+    metrics = pixel_metrics(full_curve(scored, pixels.shares))
+    return float(metrics.component_average_precision)
+
+
 @dataclass(frozen=True)
 class RegionHistograms:
     """
@@ -215,4 +252,5 @@ def image_auroc(
     truth = anomalous[order] == 1
     found = np.add.reduceat(drawn * truth, starts, axis=1).cumsum(axis=1)
     alarms = np.add.reduceat(drawn * ~truth, starts, axis=1).cumsum(axis=1)
-    return curve_metrics(found, alarms, np.zeros(len(times))).auroc
+    curve = Curve(scores[order][starts], found, alarms, found[:, -1], alarms[:, -1])
+    return np.asarray(pixel_metrics(curve).auroc)

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
-from ..types import BoolArray, Float32Array, UInt8Array
-from .histograms import Float64Array, Int64Array
+from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 
 TAUS: Float64Array = np.linspace(0.25, 0.75, 11)
 

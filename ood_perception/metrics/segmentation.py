@@ -21,10 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from ..types import Float32Array, UInt8Array
-from .curves import full_curve, strict_threshold
-from .histograms import Float64Array, Int64Array
-from .pixels import ScoredPicture, pool
+from ..types import Float32Array, Float64Array, Int64Array, UInt8Array
+from .pixel import ScoredPicture, full_curve, pool, strict_threshold
 
 T = TypeVar('T', bound=np.generic)
 

@@ -18,8 +18,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError
-from ..types import BoolArray, UInt8Array
-from .histograms import Float64Array, Int64Array
+from ..types import BoolArray, Float64Array, Int64Array, UInt8Array
 
 OBSTACLE, WATER, SKY, IGNORED = 0, 1, 2, 255
 COLOURS = ((247, 195, 37), (41, 167, 224), (90, 75, 164))  # of OBSTACLE, WATER, SKY

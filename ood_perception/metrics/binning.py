@@ -6,8 +6,8 @@ Counts per score in bins that never change: constant memory, mergeable, with a b
 A bin holds the surprisals that agree in the leading bits of their float32: below 2^-10 all fall
 into bin 0, above that a bin is 1/4096 of its lower edge wide, up to 64. Bins keep the order of the
 scores, so pictures, processes and runs share them, and only the order inside a bin is lost: what
-that can change is returned with every metric (bounds.py). They are those bins of streaming.py that
-surprisal needs, few enough to be counted in one pass over a picture's pixels.
+that can change is returned with every metric (bounds.py). They are the leading bits of the float
+itself, few enough to be counted in one pass over a picture's pixels.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..types import BoolArray, Float32Array, UInt8Array
+from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 from .bounds import BinnedMetrics, bounded_metrics
-from .curves import Curve
-from .histograms import Float64Array, Int64Array, PictureHistograms
-from .streaming import bin_edges, score_bins
+from .pixel import Curve
 
 BINS = 1 << 16
-_BITS = 21  # of streaming's bins: 12 of the 23 bits of the mantissa
-_FIRST = int(score_bins(np.array([2.0**-10], np.float32), _BITS)[0])
+_SHIFT = 11  # sign, exponent and 12 of the 23 bits of the mantissa are kept
+_FIRST = int(np.float32(2.0**-10).view(np.int32)) >> _SHIFT
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -32,18 +30,18 @@ def bin_of(scores: Float32Array) -> Int32Array:
     """
     Return the bin of each score, int32 0..BINS-1, same shape.
 
-    scores: float32, C-contiguous, no NaN. The same bins as streaming.score_bins, from 2^-10 on;
-    its two passes that order negative scores are left out, since surprisal has none.
+    scores: float32, C-contiguous, no NaN. A negative score falls into bin 0, too.
     """
-    bins: Int32Array = scores.view(np.int32) >> (32 - _BITS)
-    bins -= _FIRST - (1 << (_BITS - 1))
+    bins: Int32Array = scores.view(np.int32) >> _SHIFT
+    bins -= _FIRST
     np.clip(bins, 0, BINS - 1, out=bins)
     return bins
 
 
 def lower_edges() -> Float32Array:
     """Return float32 (BINS,): a pixel is in bin j or above exactly when its score >= edges[j]."""
-    edges = bin_edges(np.arange(_FIRST, _FIRST + BINS), _BITS)
+    patterns = (np.arange(_FIRST, _FIRST + BINS) << _SHIFT).astype(np.int32)
+    edges = patterns.view(np.float32)
     edges[0] = -np.inf
     return edges
 
@@ -91,19 +89,26 @@ def binned_metrics(
     missed: anomaly pixels outside the region of interest. shares: float64 (BINS,), of share_sums,
     None = no component-averaged AP. nan without positives; AUROC and FPR95 without negatives, too.
     """
-    curve = binned_curve(positives, negatives)
-    if shares is None:
-        return bounded_metrics(curve, missed)
-    held = np.flatnonzero(positives + negatives)[::-1]
-    return bounded_metrics(curve, missed, np.cumsum(shares[held]))
+    return bounded_metrics(binned_curve(positives, negatives, missed, shares))
 
 
-def binned_curve(positives: Int64Array, negatives: Int64Array) -> Curve:
-    """Return the exact curve at the edges of the bins that hold pixels; counts int64 (BINS,)."""
+def binned_curve(
+    positives: Int64Array,
+    negatives: Int64Array,
+    missed: int = 0,
+    shares: Float64Array | None = None,
+) -> Curve:
+    """Return the exact curve at the edges of the bins that hold pixels; see binned_metrics."""
     held = np.flatnonzero(positives + negatives)[::-1]
-    found, alarms = np.cumsum(positives[held]), np.cumsum(negatives[held])
-    totals = int(positives.sum()), int(negatives.sum())
-    return Curve(lower_edges()[held], found, alarms, *totals)
+    return Curve(
+        lower_edges()[held],
+        np.cumsum(positives[held]),
+        np.cumsum(negatives[held]),
+        int(positives.sum()),
+        int(negatives.sum()),
+        missed,
+        None if shares is None else np.cumsum(shares[held]),
+    )
 
 
 def coarse_starts(positives: Int64Array, negatives: Int64Array, bins: int = 2048) -> Int64Array:
@@ -120,14 +125,3 @@ def coarse_starts(positives: Int64Array, negatives: Int64Array, bins: int = 2048
             ranks = np.linspace(1, int(total[-1]), bins // 2).astype(np.int64)
             starts.append(np.searchsorted(total, ranks))
     return np.unique(np.concatenate(starts))[:bins]
-
-
-def coarse_histograms(
-    positives: Int64Array,
-    negatives: Int64Array,
-    missed: Int64Array,
-    starts: Int64Array,
-    shares: Float64Array | None = None,
-) -> PictureHistograms:
-    """Return per-picture counts (n, M) of coarse bins with their edges, for the bootstrap."""
-    return PictureHistograms(lower_edges()[starts], positives, negatives, missed, shares)

@@ -5,7 +5,7 @@ The pixel metrics as the SegmentMeIfYouCan leaderboard computes them: an approxi
 
 Every frame is histogrammed with edges of its own (384 quantiles of its anomaly pixels and 384 of
 its normal ones), and the lower edges of all frames together are the thresholds. Exact values come
-from metrics.pixel_metrics; these are for comparison with the leaderboard since August 2023. They
+from pixel.py; these are for comparison with the leaderboard since August 2023. They
 differ most when frames hold no anomaly or few anomaly pixels, and when scores are saturated: if
 frames share their highest threshold, the first point of the curve holds the pixels of one frame
 only, which one depends on the (unstable) sort, and the value depends on the order of the frames.
@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .histograms import TRUE_POSITIVE_RATE, Float64Array, Int64Array
-from .pixels import ScoredPicture
+from ..types import Float64Array, Int64Array
+from .pixel import Curve, ScoredPicture, pixel_metrics
 
 QUANTILES = 384
 
@@ -164,22 +164,11 @@ def _metrics(merged: _Merged, weights: Float64Array) -> SmiycMetrics:
         [[0], np.flatnonzero(thresholds[:-1] != thresholds[1:]), [thresholds.size - 1]]
     )
     found, alarms, thresholds = found[kept], alarms[kept], thresholds[kept]
-    count, other = found[-1], alarms[-1]
+    totals = found[-1], alarms[-1]
     if found[0] != 0 or alarms[0] != 0:
         found, alarms = np.append(0.0, found), np.append(0.0, alarms)
         thresholds = np.append(thresholds.max() + 1, thresholds)
-    recall = found / count
-    flagged = found + alarms
-    precision = np.where(flagged > 0, found / np.maximum(flagged, 1), 1.0)
-    f1 = 2 * found / (flagged + count)
-    best = int(np.argmax(f1))
-    average = float(np.sum(np.diff(recall) * precision[1:]))
-    if other == 0:
-        nan = float('nan')
-        return SmiycMetrics(average, nan, nan, float(f1[best]), float(thresholds[best]))
-    fallout = alarms / other
-    area = float(np.sum(np.diff(fallout) * 0.5 * (recall[1:] + recall[:-1])))
-    at = int(np.searchsorted(recall, TRUE_POSITIVE_RATE))
-    return SmiycMetrics(
-        average, area, float(fallout[at]), float(f1[best]), float(thresholds[best])
+    metrics = pixel_metrics(
+        Curve(thresholds, found, alarms, positives=totals[0], negatives=totals[1])
     )
+    return SmiycMetrics(*(float(getattr(metrics, field.name)) for field in fields(SmiycMetrics)))

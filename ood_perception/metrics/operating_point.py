@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from .alarms import AlarmCounts
 from .bootstrap import RESAMPLES, resample_weights
+from .false_obstacles import AlarmCounts
 
 LEVEL = 0.95
 SECONDS = {'second': 1.0, 'minute': 60.0, 'hour': 3600.0, 'day': 86400.0}
