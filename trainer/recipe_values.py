@@ -10,9 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from ood_perception.errors import ConfigError
+from ood_perception.yaml_files import parse_yaml
 
 _NAMES = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}
 
@@ -25,10 +24,7 @@ def change_value(content: Any, change: str) -> None:
         content = content.setdefault(section, {}) if isinstance(content, dict) else None
     if not separator or not isinstance(content, dict):
         raise ConfigError(f'cannot set {change!r}: give section.key=value, such as seed=1')
-    try:
-        content[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f'cannot set {change!r}: the value is no YAML') from error
+    content[key] = parse_yaml(text, f'cannot set {change!r}: the value')
 
 
 def build(kind: Any, values: Any, place: str) -> Any:

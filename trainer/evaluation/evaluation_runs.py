@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle, shipped_bundles
 from ood_perception.engines import create_engine
@@ -21,6 +19,7 @@ from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.results import records_folder, run_key, save_index
 from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
+from ood_perception.yaml_files import read_yaml
 
 from ..datasets import EvaluationSet, expand_names, open_set
 from .engine_choice import EngineChoice
@@ -93,10 +92,7 @@ def listed_runs(path: Path, settings: Settings) -> list[RunSpec]:
     Bundles are relative to the file, or names of shipped ones. Raises ConfigError naming the file
     and the entry.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f'{path} cannot be read: {error}') from error
+    content = read_yaml(path, 'list of runs')
     entries = content.get('runs') if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f'{path}: expected a list "runs" of {", ".join(_RUN_KEYS)}')
