@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -63,6 +64,6 @@ def _value(kind: Any, value: Any, place: str) -> Any:
         return tuple(_value(arguments[0], item, place) for item in value)
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ConfigError(f'{place} is {value!r}, expected {_NAMES.get(kind, kind)}')
     return value

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from .measured_sets import (
 )
 from .shared_backbone import SharedBackbone
 
+LOG = logging.getLogger(__name__)
 _RUN_KEYS = ('name', 'bundle', 'in_distribution')
 
 
@@ -158,6 +160,8 @@ def _evaluate_run(
         if choice.shared:
             SharedBackbone(choice.shared).attach(engine, bundle)
         pipeline = Pipeline(bundle, engine, spec.settings)
+        if pipeline.doubt:
+            LOG.warning('%s: %s', spec.name, pipeline.doubt)
         facts = {
             'bundle': manifest.name,
             'bundle_sha256': bundle.sha256,
