@@ -6,16 +6,32 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.cache import make_file
 
 
-def json_text(values: Any, *, indent: int | None = 1, sort_keys: bool = False) -> str:
-    """Return strict JSON of plain values; numbers that are not finite become null."""
+def json_text(
+    values: Any,
+    *,
+    indent: int | None = 1,
+    sort_keys: bool = False,
+    default: Callable[[Any], Any] | None = None,
+) -> str:
+    """
+    Return strict JSON of plain values; numbers that are not finite become null.
+
+    default: makes plain values of others, such as paths; None = they are a TypeError.
+    """
     return json.dumps(
-        finite(values), indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False
+        finite(values),
+        indent=indent,
+        sort_keys=sort_keys,
+        default=default,
+        ensure_ascii=False,
+        allow_nan=False,
     )
 
 

@@ -51,7 +51,8 @@ def write_pasted_set(
             pasted = paste_objects(*pictures.read(index), cutouts, rng, settings)
             _write(folder, name, pasted)
         record.write_text(
-            json_text({'key': key, 'seed': seed, 'settings': asdict(settings)}, indent=None)
+            json_text({'key': key, 'seed': seed, 'settings': asdict(settings)}, indent=None),
+            encoding='utf-8',
         )
     return load_anomaly_set('pasted', folder)
 

@@ -14,7 +14,6 @@ stopped goes on where it was; files of another bundle or other settings are not 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -99,7 +98,7 @@ def write_submission(
 
 def _claim(record: Path, facts: dict[str, Any]) -> None:
     """Write down what the files depend on; ConfigError where other files are there already."""
-    text = json_text(json.loads(json.dumps(facts, default=str)), indent=2, sort_keys=True) + '\n'
+    text = json_text(facts, indent=2, sort_keys=True, default=str) + '\n'
     if record.is_file():
         if record.read_text(encoding='utf-8') != text:
             raise ConfigError(
