@@ -196,3 +196,8 @@ def test_bad_input_is_named():
         scored_picture(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
     with pytest.raises(DataError, match='1 of 4 scores are NaN'):
         scored_picture(np.array([[1, 2, np.nan, 3]], np.float32), np.zeros((1, 4), np.uint8))
+
+
+def test_histograms_of_no_pictures_are_an_error_that_says_so():
+    with pytest.raises(DataError, match='no pictures'):
+        picture_histograms([])

@@ -14,7 +14,6 @@ takes turns, so that what slows the machine down for a while slows all of it.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from ood_perception.bench.machine import machine
 from ood_perception.bench.statistics import ratio
 from ood_perception.bundle.cache import make_file
+from ood_perception.json_files import json_text
 from ood_perception.types import JsonDict
 
 from .bench_models import Distances, named_backbone, random_banks, random_pixood
@@ -200,7 +200,7 @@ def main() -> None:
     torch.set_num_threads(1)
     report = measure(options)
     if options.json:
-        text = json.dumps(report, indent=1) + '\n'
+        text = json_text(report) + '\n'
         make_file(options.json, lambda file: _write(file, text))
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from ood_perception.errors import DataError
+from ood_perception.yaml_files import read_yaml
 
 from .palette import palette_as_grey
 
@@ -71,10 +71,7 @@ def class_map_of(content: object, place: str) -> ClassMap:
 
 def load_class_map(path: Path) -> ClassMap:
     """Read a class map from a YAML file; see class_map_of."""
-    try:
-        return class_map_of(yaml.safe_load(path.read_text()), str(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f'class map {path} cannot be read: {error}') from error
+    return class_map_of(read_yaml(path, 'class map', DataError), str(path))
 
 
 def color_of(value: object, place: str) -> tuple[int, int, int]:

@@ -116,8 +116,7 @@ def _thresholds(
         labels = np.where(truth < known, 0, np.where(truth == known, 1, IGNORED)).astype(np.uint8)
         everywhere = np.ones(scores.shape, np.bool_)
         counts[fold] += label_counts(scores, halved(labels), everywhere)[1]
-    thresholds = [strict_threshold(binned_curve(found, normal)) for normal, found in counts]
-    return np.maximum(thresholds, 0.0)  # the lowest bin is open below, where no surprisal is
+    return np.array([strict_threshold(binned_curve(found, normal)) for normal, found in counts])
 
 
 def _confusions(

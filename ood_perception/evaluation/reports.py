@@ -41,8 +41,8 @@ def interval_record(interval: Interval) -> list[float | None]:
 
 
 def plain(value: float) -> float | None:
-    """Return a number that JSON knows: nan becomes None."""
-    return None if math.isnan(value) else value
+    """Return a number that JSON knows: nan and infinities become None."""
+    return value if math.isfinite(value) else None
 
 
 def percent(

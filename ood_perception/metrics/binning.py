@@ -39,10 +39,10 @@ def bin_of(scores: Float32Array) -> Int32Array:
 
 
 def lower_edges() -> Float32Array:
-    """Return float32 (BINS,): a pixel is in bin j or above exactly when its score >= edges[j]."""
+    """Return float32 (BINS,): a surprisal is in bin j or above exactly when it is >= edges[j]."""
     patterns = (np.arange(_FIRST, _FIRST + BINS) << _SHIFT).astype(np.int32)
     edges = patterns.view(np.float32)
-    edges[0] = -np.inf
+    edges[0] = 0.0  # no surprisal is below, and a threshold must be a number
     return edges
 
 

@@ -33,7 +33,7 @@ class PictureHistograms:
     between are left out. With 16384 bins of quantiles AP, AUROC and FPR95 differ from the exact
     values by less than 3e-4 (tested).
 
-    edges: float32 (M,), ascending, edges[0] = -inf.
+    edges: float32 (M,), ascending, edges[0] the least score that there can be.
     positives, negatives: int64 (n, M).
     missed: int64 (n,), anomaly pixels outside the region of interest.
     shares: float64 (n, M), summed weights of the anomaly pixels (aupro.component_shares); without
@@ -80,7 +80,13 @@ def from_above(counts: Float64Array) -> Float64Array:
 
 
 def picture_histograms(pictures: Sequence[ScoredPicture], bins: int = 16384) -> PictureHistograms:
-    """Bin pictures by the quantiles of their pooled positives (half) and negatives (half)."""
+    """
+    Bin pictures by the quantiles of their pooled positives (half) and negatives (half).
+
+    Raises DataError without pictures.
+    """
+    if not pictures:
+        raise DataError('no pictures: histograms need at least one')
     edges = _quantile_edges(pool(pictures), bins)
     return PictureHistograms(
         edges,

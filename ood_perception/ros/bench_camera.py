@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
 from ood_perception.errors import ConfigError
+from ood_perception.json_files import json_text
 from ood_perception.ros.messages import ImageBuffer
 from ood_perception.ros.qos import input_profile, output_profile
 from ood_perception.types import UInt8Array
@@ -177,7 +178,7 @@ def main() -> int:
             if key != 'bundle_path'
         },
     }
-    print(json.dumps(result))
+    print(json_text(result, indent=None))
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

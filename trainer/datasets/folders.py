@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from ood_perception.errors import DataError
+from ood_perception.yaml_files import read_yaml
 
 from ..data import ClassMap, PictureList, class_map_of, list_pictures, paired
 from ..label_colors import coloured, label_colors_of
@@ -48,20 +47,13 @@ def load(root: Path, split: str) -> PictureList:
     Where `root`/scenes.csv exists, it names the pictures of the split and their scenes.
     """
     path = root / 'classes.yaml'
-    content = _yaml(path)
+    content = read_yaml(path, 'class map', DataError)
     classes, colors = class_map_of(content, str(path)), label_colors_of(content, str(path))
     if (root / SCENES_FILE).is_file():
         found = _of_scenes(root, split, classes)
     else:
         found = load_folders(root / split / 'images', root / split / 'labels', classes)
     return coloured(found, colors) if colors else found
-
-
-def _yaml(path: Path) -> object:
-    try:
-        return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f'class map {path} cannot be read: {error}') from error
 
 
 def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:

@@ -84,9 +84,7 @@ def count_readings(
         maps = {'held-out': _own(held_out, places), 'paper': _own(paper, places)}
         for reading, chosen in sets.items():
             own = [names.index(name) for name in chosen] if len(held_out) > 1 else [0]
-            least = held_out[own].min(0)
-            table = tables[reading]
-            maps[reading] = table(least) if table else least
+            maps[reading] = tables[reading](held_out[own].min(0))
         for reading, surprisal in maps.items():
             counts[reading].append(count_alarms(surprisal, places, len(names), group=group))
     return counts

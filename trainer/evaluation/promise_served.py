@@ -48,8 +48,7 @@ def count_served(
     for (own, labels), group in zip(maps, groups, strict=True):
         for reading, chosen in sets.items():
             held = [names.index(name) for name in chosen] if len(own) > 1 else [0]
-            least, table = own[held].min(0), tables[reading]
-            served = table(least) if table else least
+            served = tables[reading](own[held].min(0))
             counts[reading].append(count_alarms(served, ids[labels], len(names), group=group))
     return counts
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import ConfigError
+from ood_perception.yaml_files import read_mapping
 
 from ..config import Recipe, load_recipe
 from ..heads.knn import KnnConfig
-from .workbench import read_yaml
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_knn_table(path: Path) -> KnnTableConfig:
 
     Raises ConfigError naming the file and the unknown or missing key.
     """
-    values = read_yaml(path)
+    values = read_mapping(path, 'table')
     known = {item.name for item in dataclasses.fields(KnnTableConfig)}
     wrong = sorted(set(values) - known)
     missing = sorted({'recipe', 'folder', 'sets', 'rows'} - set(values))

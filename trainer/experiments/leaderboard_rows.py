@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import ConfigError
+from ood_perception.yaml_files import read_mapping
 
 from .table_bundles import TableRow
-from .workbench import read_yaml
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def load_leaderboard(path: Path) -> LeaderboardConfig:
 
     Raises ConfigError naming the file and the unknown or missing key.
     """
-    values = read_yaml(path)
+    values = read_mapping(path, 'table')
     known = {item.name for item in fields(LeaderboardConfig)} - {'source'} | {'seeds'}
     wrong, missing = sorted(set(values) - known), sorted({'folder', 'sets', 'rows'} - set(values))
     if wrong or missing:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from ood_perception.errors import ConfigError
+from ood_perception.yaml_files import read_mapping
 
 from ..artefacts import key_of
 from ..config import Recipe, load_recipe
@@ -28,7 +29,6 @@ from ..data import content_sha256
 from ..heads.uem_stages import UemStages
 from .results import ResultFolder
 from .seeded_sets import DevSets
-from .workbench import read_yaml
 
 NEEDED = {'recipe', 'folder', 'sets', 'trainings'}
 
@@ -66,7 +66,7 @@ def read_seeded_table(path: Path, kind: type[SeededTableConfig], report: str) ->
 
     Raises ConfigError naming the file and the unknown or missing key.
     """
-    values = read_yaml(path)
+    values = read_mapping(path, 'table')
     known = {item.name for item in fields(kind)} | {'changes'}
     wrong, missing = sorted(set(values) - known), sorted(NEEDED - set(values))
     if wrong or missing:

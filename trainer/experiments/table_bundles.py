@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.results import write_text
+from ood_perception.yaml_files import dump_yaml, read_yaml
 
 from ..artefacts import adopt
 from ..config import Recipe, digest, load_recipe
@@ -76,10 +75,7 @@ class BundleTable:
 
 def load_bundle_table(path: Path) -> BundleTable:
     """Read the YAML; ConfigError names the file, the row and what is expected."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f'{path} cannot be read: {error}') from error
+    content = read_yaml(path, 'table')
     if not isinstance(content, dict) or set(content) != {'recipe', 'folder', 'rows'}:
         raise ConfigError(f'{path}: expected the keys recipe, folder and rows')
     rows = tuple(_row(entry, f'{path}: row {n}') for n, entry in enumerate(content['rows'], 1))
@@ -124,7 +120,7 @@ def build_bundles(
             manifest = load_bundle(default_bundle_path()).manifest
         runs.append(_run(row, manifest))
     path = table.folder / 'runs.yaml'
-    write_text(path, yaml.safe_dump({'runs': runs}, sort_keys=False, allow_unicode=True))
+    write_text(path, dump_yaml({'runs': runs}))
     return path
 
 

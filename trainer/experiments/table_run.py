@@ -19,12 +19,13 @@ import torch
 
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.results import write_json
+from ood_perception.yaml_files import read_mapping
 
 from ..data import PictureList, content_sha256
 from .results import ResultFolder
 from .rows import Row, rows_from
 from .scoring import Region, latency_ms, picture_tokens, score_maps, score_of, scored_pictures
-from .workbench import BenchConfig, Workbench, bench_config, read_yaml, tokens_of
+from .workbench import BenchConfig, Workbench, bench_config, tokens_of
 
 LOG = logging.getLogger(__name__)
 Records = dict[str, dict[str, Any]]
@@ -71,7 +72,7 @@ def table_path(command: str, text: str | None, arguments: Sequence[str]) -> Path
 
 def load_table(path: Path, other: Sequence[str]) -> TableConfig:
     """Read a table's YAML; `other` names the keys that belong to the caller."""
-    values = read_yaml(path)
+    values = read_mapping(path, 'table')
     extra = {key: values.pop(key) for key in other if key in values}
     base, declared = values.pop('base', {}), values.pop('rows', [])
     config = bench_config(values, str(path))

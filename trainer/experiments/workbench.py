@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from ood_perception.errors import ConfigError
 
@@ -63,17 +62,6 @@ class BenchConfig:
     repeats: int = 5
     threads: int = 1
     seed: int = 0
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; ConfigError says why it cannot be."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f'{path} cannot be read: {error}') from error
-    if not isinstance(content, dict):
-        raise ConfigError(f'{path} holds no mapping of options')
-    return content
 
 
 def bench_config(values: Mapping[str, Any], place: str) -> BenchConfig:
