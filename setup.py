@@ -102,6 +102,7 @@ setup(
         'opencv-python-headless>=4.6,<6',
         'openvino>=2025.0,<2027',
         'onnx>=1.16,<2',
+        'pillow>=9.0,<14',
         'pyyaml>=5.4,<7',
     ],
     extras_require={

@@ -14,11 +14,11 @@ from ood_perception.errors import ConfigError, DataError
 
 pytest.importorskip('torch')
 
+from trainer.class_map import class_map_of
 from trainer.data import (
     IGNORED,
     ClassMap,
     PictureList,
-    class_map_of,
     content_sha256,
     joined,
     split_contiguous,

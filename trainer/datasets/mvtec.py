@@ -22,12 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ood_perception.errors import DataError
+from ood_perception.picture_files import visible
 
-from ..data import ClassMap, PictureList, decoded
+from ..data import ClassMap, PictureList, read_image
 from .anomaly import ANOMALY, NORMAL, anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry, UInt8Array
 from .layout import nested_pictures, picture_list
@@ -46,7 +46,7 @@ class _Inspected(PictureList):
         """Return the mask's values, zeros for a flawless picture."""
         if self.labels[index] != self.images[index]:
             return super().file_ids(index)
-        shape = decoded(self.images[index], 'picture', cv2.IMREAD_COLOR).shape
+        shape = read_image(self.images[index]).shape
         return np.zeros(shape[:2], np.uint8)
 
 
@@ -56,14 +56,14 @@ class _Flawless(PictureList):
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the product's class everywhere."""
-        shape = decoded(self.images[index], 'picture', cv2.IMREAD_COLOR).shape
+        shape = read_image(self.images[index]).shape
         product = self.classes.names.index(self.sequences[index])
         return np.full(shape[:2], product, np.uint8)
 
 
 def products(root: Path) -> list[str]:
     """Return the names of the products that have flawless pictures, sorted."""
-    return sorted(path.parent.parent.name for path in root.glob('*/train/good'))
+    return [path.name for path in visible(root) if (path / 'train' / _GOOD).is_dir()]
 
 
 def load(root: Path, split: str) -> PictureList:

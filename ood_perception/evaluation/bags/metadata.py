@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ...errors import DataError
+from ...picture_files import visible
 from .storage import SUFFIXES
 
 METADATA = 'metadata.yaml'
@@ -95,7 +96,7 @@ def _by_metadata(folder: Path) -> BagFiles:
 
 
 def _storage_files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted((p for p in folder.iterdir() if _is_storage(p)), key=_in_order))
+    return tuple(sorted((p for p in visible(folder) if _is_storage(p)), key=_in_order))
 
 
 def _is_storage(path: Path) -> bool:

@@ -11,14 +11,15 @@ the order in which the two were recorded.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from ...errors import ConfigError, DataError, ImageError
+from ...label_images import label_files, need_anomaly, read_label
 from ...types import Frame, UInt8Array
 from . import problems as kinds
 from .messages import Cdr, label_picture, stamp_ns
@@ -26,7 +27,7 @@ from .problems import Problem, Problems
 from .reading import Bag
 from .topics import IMAGES, CameraTopic, listing
 
-PICTURES = ('.png', '.bmp', '.tif', '.tiff')
+ANOMALY = 1
 # Stems: nanoseconds; seconds and nanoseconds; or the frame's index. The stamps of a recording
 # have more digits than any index.
 _SECONDS = re.compile(r'^(\d+)[._](\d{9})$')
@@ -45,16 +46,13 @@ class LabelFolder:
         path = self.by_stamp.get(frame.stamp_ns) or self.by_index.get(index)
         if path is None:
             return None
-        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-            found = 'no picture' if labels is None else f'{labels.dtype} {labels.shape}'
-            raise DataError(f'label {path} is {found}: a label has one channel of 8 bits')
+        labels = read_label(path, 'label')
         if labels.shape != frame.image.shape[:2]:
             raise DataError(
                 f'label {path} is {labels.shape}, its frame {frame.image.shape[:2]}: labels have '
                 'the size of the frame'
             )
-        return np.asarray(labels, np.uint8)
+        return labels
 
 
 def label_topics(entries: Sequence[str], bag: Bag) -> dict[str, str]:
@@ -76,7 +74,8 @@ def open_ground_truth(
     Return the labels by camera; {} for no entries.
 
     entries: topics of the bag or folders, with 'camera=' before them where there are several. A
-    single folder may hold one folder per camera. Raises ConfigError for what is neither.
+    single folder may hold one folder per camera. Raises ConfigError for what is neither, DataError
+    for labels without a single anomaly pixel.
     """
     names = {camera.camera for camera in cameras}
     truth: dict[str, LabelFolder] = {}
@@ -96,16 +95,23 @@ def open_ground_truth(
         for camera in _cameras_of(entry, name, names, folder):
             inside = folder / camera if camera and (folder / camera).is_dir() else folder
             truth[camera] = read_folder(inside)
+    need_anomaly(_readable(truth.values()), (ANOMALY,), f'--ground-truth {" ".join(entries)}')
     return truth
+
+
+def _readable(folders: Iterable[LabelFolder]) -> Iterator[UInt8Array]:
+    """Yield the labels; broken ones are met when their frame is compared."""
+    for folder in folders:
+        for path in (*folder.by_stamp.values(), *folder.by_index.values()):
+            with suppress(DataError):
+                yield read_label(path)
 
 
 def read_folder(folder: Path) -> LabelFolder:
     """Return a folder's label pictures; DataError for a file named by neither stamp nor index."""
     by_stamp: dict[int, Path] = {}
     by_index: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in PICTURES:
-            continue
+    for path in label_files(folder).values():
         seconds = _SECONDS.match(path.stem)
         if seconds:
             by_stamp[int(seconds[1]) * 1_000_000_000 + int(seconds[2])] = path
