@@ -141,7 +141,7 @@ def _without_anomaly(values: list[int], anomaly: Sequence[int], count: int, what
     )
     if IGNORED in values:
         text += (
-            f'. {IGNORED} means ignored here: where it stands for anomaly, write the masks anew with '
-            f'{anomaly[0]} in its place (mask[mask == {IGNORED}] = {anomaly[0]})'
+            f'. {IGNORED} means ignored here: where it stands for anomaly, write the masks anew '
+            f'with {anomaly[0]} in its place (mask[mask == {IGNORED}] = {anomaly[0]})'
         )
     return text

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.picture_files import file_content, picture_tree
 
+from .coco import JSON_FILE, need_pictures, read_coco
 from .outliers import PARTS, Cutout, load_cutouts, part_of
 from .procedural_objects import draw_object
 
@@ -74,6 +75,24 @@ def load_outliers(config: OutlierConfig, part: str, data_root: Path) -> list[Cut
         order = np.random.default_rng(config.seed).permutation(len(kept))[: config.most]
         kept = [kept[i] for i in sorted(order)]
     return kept
+
+
+def check_outliers(config: OutlierConfig, data_root: Path) -> None:
+    """
+    Raise DataError for files of objects that cannot be read, before anything long is made.
+
+    Of COCO pictures the heads alone are looked at. Raises ConfigError as load_outliers does.
+    """
+    if config.source != 'coco':
+        for part in PARTS:
+            load_outliers(config, part, data_root)
+        return
+    folder = config.folder_at(data_root)
+    pictures = read_coco(folder)
+    need_pictures(pictures)
+    for part in PARTS:
+        if not any(part_of(picture.name) == part for picture in pictures):
+            raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
 
 
 def whole_pictures(cutouts: Sequence[Cutout], config: OutlierConfig) -> frozenset[str]:
