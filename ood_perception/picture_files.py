@@ -24,7 +24,7 @@ from ood_perception.types import UInt8Array
 LOG = logging.getLogger(__name__)
 JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
 NETPBM = ('.ppm', '.pgm', '.pbm', '.pnm')
-PICTURES = (*JPEG, '.png', '.bmp', '.dib', '.webp', '.tif', '.tiff', *NETPBM, '.gif')
+PICTURES = (*JPEG, '.png', '.bmp', '.webp', '.tif', '.tiff', *NETPBM, '.gif')
 # What desktops and network drives leave in folders, beside all names that begin with a dot.
 _LITTER = ('__macosx', 'thumbs.db', 'desktop.ini', '@eadir')
 _GIF = (b'GIF87a', b'GIF89a')
