@@ -158,3 +158,20 @@ def test_a_set_of_0_and_255_is_an_error_and_255_beside_1_is_ignored(tmp_path):
     np.testing.assert_array_equal(data.read(0)[1], mask * 255)
     with pytest.raises(DataError, match='the first 1 pictures'):
         checked_set(open_set(name, tmp_path), 1)
+
+
+@pytest.mark.parametrize('bits', [1, 8])
+def test_a_products_mask_may_have_one_bit(tmp_path, bits):
+    pytest.importorskip('torch')
+    from trainer.datasets import open_set
+
+    mask = ids_of(1)
+    pixels = encoded(np.zeros((*SHAPE, 3), np.uint8), '.png')
+    for name, content in (
+        ('train/good/0.png', pixels),
+        ('test/scratch/0.png', pixels),
+        ('ground_truth/scratch/0_mask.png', png_of(mask * (1 if bits == 1 else 255), bits)),
+    ):
+        (tmp_path / 'belt' / name).parent.mkdir(parents=True)
+        (tmp_path / 'belt' / name).write_bytes(content)
+    np.testing.assert_array_equal(open_set(f'mvtec/belt={tmp_path}', tmp_path).read(0)[1], mask)

@@ -22,6 +22,7 @@ import yaml
 
 from ood_perception.errors import DataError
 from ood_perception.label_images import label_files
+from ood_perception.picture_files import tell
 
 from ..class_map import ClassMap, class_map_of, label_colors_of
 from ..data import PictureList, list_pictures, paired
@@ -78,6 +79,9 @@ def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
         raise DataError(f'{root / SCENES_FILE} {what}; its splits are {", ".join(splits)}')
     scenes, images = [row.scene for row in chosen], [files[row.name] for row in chosen]
     found = label_files(root / 'labels')
+    unlisted = sorted(set(files) - {row.name for row in rows})
+    if unlisted:
+        tell(f'{root / SCENES_FILE} leaves {len(unlisted)} pictures out, such as {unlisted[0]}')
     labels = [found.get(row.name, root / 'labels' / f'{row.name}.png') for row in chosen]
     return paired(images, labels, scenes, classes)
 

@@ -7,7 +7,7 @@ mvtec_anomaly_detection/
   <product>/train/good/<number>.png
   <product>/test/good/<number>.png
   <product>/test/<defect>/<number>.png
-  <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 defect
+  <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 (or 1) defect
 
 'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless pictures, 'mvtec/*'
 the test parts of all products, each a set of its own. To train,
@@ -32,7 +32,7 @@ from .anomaly import ANOMALY, NORMAL, anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry, UInt8Array
 from .layout import nested_pictures, picture_list
 
-CLASSES = anomaly_classes({0: NORMAL, 255: ANOMALY})
+CLASSES = anomaly_classes({0: NORMAL, 1: ANOMALY, 255: ANOMALY})
 LICENCE = 'CC BY-NC-SA 4.0 (non-commercial)'
 SOURCE = 'https://www.mvtec.com/company/research/datasets/mvtec-ad'
 _GOOD = 'good'
