@@ -106,6 +106,7 @@ setup(
         'simplejpeg>=1.8,<2',
         'openvino>=2025.0,<2027',
         'onnx>=1.16,<2',
+        'pillow>=9.0,<14',
         'pyyaml>=5.4,<7',
     ],
     extras_require={

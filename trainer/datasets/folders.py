@@ -19,25 +19,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from ood_perception.errors import DataError
+from ood_perception.label_images import label_files
+from ood_perception.picture_files import tell
 from ood_perception.yaml_files import read_yaml
 
-from ..data import ClassMap, PictureList, class_map_of, list_pictures, paired
-from ..label_colors import coloured, label_colors_of
+from ..class_map import ClassMap, class_map_of, label_colors_of
+from ..data import PictureList, list_pictures, paired
+from ..label_colors import coloured
 from ..scenes import SCENES_FILE, read_scenes
 from .evaluation_set import EvaluationSet, SetEntry
+from .layout import labels_of
 
 
 def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
     """
-    Pair `images`/<name>.* with `labels`/<name>.png.
+    Pair `images`/<name>.* with `labels`/<name>.* (PNG, BMP, TIFF or GIF).
 
     The sequence of a picture is its name up to the last '_', or '' where there is none.
     Raises DataError for missing folders, no pictures or missing labels.
     """
     pictures = list_pictures(images)
-    files = [labels / f'{path.stem}.png' for path in pictures]
     sequences = [path.stem.rpartition('_')[0] for path in pictures]
-    return paired(pictures, files, sequences, classes)
+    return paired(pictures, labels_of(pictures, labels), sequences, classes)
 
 
 def load(root: Path, split: str) -> PictureList:
@@ -66,9 +69,13 @@ def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
         splits = sorted({row.split for row in rows})
         what = f'lists {missing[0]}, which images/ lacks' if missing else f'has no {split!r}'
         raise DataError(f'{root / SCENES_FILE} {what}; its splits are {", ".join(splits)}')
-    labels = [root / 'labels' / f'{row.name}.png' for row in chosen]
-    scenes = [row.scene for row in chosen]
-    return paired([files[row.name] for row in chosen], labels, scenes, classes)
+    scenes, images = [row.scene for row in chosen], [files[row.name] for row in chosen]
+    found = label_files(root / 'labels')
+    unlisted = sorted(set(files) - {row.name for row in rows})
+    if unlisted:
+        tell(f'{root / SCENES_FILE} leaves {len(unlisted)} pictures out, such as {unlisted[0]}')
+    labels = [found.get(row.name, root / 'labels' / f'{row.name}.png') for row in chosen]
+    return paired(images, labels, scenes, classes)
 
 
 def load_set(root: Path, split: str) -> EvaluationSet:

@@ -20,10 +20,12 @@ from ood_perception.evaluation.bags.metadata import is_bag
 from ood_perception.evaluation.bags.problems import FAIL, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits
 from ood_perception.evaluation.bags.topics import CameraTopic
+from ood_perception.label_images import read_label
 from ood_perception.types import Frame
 
-from ..data import PictureList, list_pictures, read_image, read_label_ids
+from ..data import PictureList, list_pictures, read_image
 from ..datasets import LAYOUTS, load_pictures
+from ..datasets.layout import labels_of
 
 UInt8Array = npt.NDArray[np.uint8]
 Item = tuple[Frame, UInt8Array | None]
@@ -101,11 +103,11 @@ def _folder(folder: Path, fps: float, labels: str | None) -> CleanFrames:
     if labels == '':
         raise ConfigError(f'{folder} is a plain folder: give --labels the folder of its labels')
     images = list_pictures(folder / 'images' if (folder / 'images').is_dir() else folder)
+    files = labels_of(images, Path(labels)) if labels else [None for _ in images]
 
     def frames() -> Iterator[Item]:
-        for number, path in enumerate(images):
-            image = read_image(path)
-            truth = read_label_ids(Path(labels) / f'{path.stem}.png') if labels else None
+        for number, (path, label) in enumerate(zip(images, files, strict=True)):
+            image, truth = read_image(path), read_label(label) if label else None
             if truth is not None and truth.shape != image.shape[:2]:
                 raise DataError(
                     f'labels of {path.name} are {truth.shape}, its picture {image.shape[:2]}'

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.results import skipped_record
 from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
+from ood_perception.label_images import need_anomaly
 from ood_perception.metrics.components import size_limits
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
@@ -62,10 +64,26 @@ class Extras:
 
 
 def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
-    """Return the set, cut to `limit` pictures; ConfigError for one without labels."""
+    """
+    Return the set, cut to `limit` pictures.
+
+    Raises ConfigError for a set without labels, DataError for anomalies of which there is none.
+    """
     if not data.labelled:
         raise ConfigError(f'{data.name} has no labels: it can be submitted, not evaluated')
-    return data.subset(range(min(limit, len(data)))) if limit else data
+    chosen = data.subset(range(min(limit, len(data)))) if limit else data
+    if data.kind == ANOMALY:
+        ids = [file_id for file_id, known in data.pictures.classes.ids.items() if known == 1]
+        part = f'the first {len(chosen)} pictures of {data.name}' if limit else data.name
+        need_anomaly(_labels_of(chosen), ids, part)
+    return chosen
+
+
+def _labels_of(data: EvaluationSet) -> Iterator[UInt8Array]:
+    """Yield the ids of the label files; broken ones are met when their picture is measured."""
+    for index in range(len(data)):
+        with suppress(DataError):
+            yield data.pictures.file_ids(index)
 
 
 def settings_of(

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...decode import decode_compressed, decode_image
+from ...decode import decode_image
 from ...encodings import message_codec
 from ...errors import DataError, DependencyError, ImageError
 from ...frames import NANOSECONDS, FrameDecoder
+from ...label_images import decode_label
 from ...maps import OutputMaps
 from ...tracking import Tracked
 from ...types import Frame, Obstacle, UInt8Array
@@ -166,23 +167,17 @@ def leading_stamp(data: bytes) -> int:
 
 def label_picture(message: Any) -> UInt8Array:
     """
-    Return a label message, Image mono8 or a losslessly compressed PNG, as uint8 (H, W).
+    Return a label message, Image mono8 or PNG (grey or palette), as uint8 (H, W) ids.
 
-    Raises ImageError for any other encoding: a colour picture or a JPEG is no label map.
+    Raises ImageError for any other encoding, DataError for a PNG in colour or broken.
     """
     if message.__msgtype__ == COMPRESSED:
         if bytes(message.data[:4]) != b'\x89PNG':
             raise ImageError(f'label picture {message.format!r} is no PNG: labels must be exact')
-        image = decode_compressed(message)
-    elif message.encoding in _LABEL_ENCODINGS:
-        image = decode_image(message)
-    else:
-        raise ImageError(
-            f'label picture has encoding {message.encoding!r}: publish labels as mono8'
-        )
-    if (image[..., :1] != image[..., 1:]).any():
-        raise ImageError('label picture is coloured: publish labels as mono8')
-    return np.ascontiguousarray(image[..., 0])
+        return decode_label(bytes(message.data), f'label picture {message.format!r}')
+    if message.encoding in _LABEL_ENCODINGS:
+        return np.ascontiguousarray(decode_image(message)[..., 0])
+    raise ImageError(f'label picture has encoding {message.encoding!r}: publish labels as mono8')
 
 
 def _by_ros(message: Any) -> UInt8Array:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ...errors import DataError
+from ...picture_files import visible
 from .ros1 import is_ros1_bag, ros1_recording
 from .storage import SUFFIXES
 
@@ -126,7 +127,7 @@ def _promised(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 def _storage_files(folder: Path) -> tuple[Path, ...]:
     """Return a folder's storage files; of a file and its packed form, the packed one."""
-    files = [path for path in folder.iterdir() if _is_storage(path)]
+    files = [path for path in visible(folder) if _is_storage(path)]
     packed = {path.stem for path in files if path.suffix == PACKED}
     return tuple(sorted((path for path in files if path.name not in packed), key=_in_order))
 

@@ -11,15 +11,16 @@ the order in which the two were recorded.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from ...errors import ConfigError, DataError, ImageError
 from ...frames import stamp_ns
+from ...label_images import LABELS, label_files, need_anomaly, read_label
 from ...types import Frame, UInt8Array
 from . import problems as kinds
 from .label_stamps import match_indices, match_stamps
@@ -28,7 +29,7 @@ from .problems import Problem, Problems
 from .reading import Bag
 from .topics import IMAGES, CameraTopic, listing
 
-PICTURES = ('.png', '.bmp', '.tif', '.tiff')
+ANOMALY = 1
 # Stems: nanoseconds; seconds and nanoseconds; or the frame's index. The stamps of a recording
 # have more digits than any index.
 _SECONDS = re.compile(r'^(\d+)[._](\d{9})$')
@@ -47,16 +48,13 @@ class LabelFolder:
         path = self.by_stamp.get(frame.stamp_ns) or self.by_index.get(index)
         if path is None:
             return None
-        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-            found = 'no picture' if labels is None else f'{labels.dtype} {labels.shape}'
-            raise DataError(f'label {path} is {found}: a label has one channel of 8 bits')
+        labels = read_label(path, 'label')
         if labels.shape != frame.image.shape[:2]:
             raise DataError(
                 f'label {path} is {labels.shape}, its frame {frame.image.shape[:2]}: labels have '
                 'the size of the frame'
             )
-        return np.asarray(labels, np.uint8)
+        return labels
 
 
 def label_topics(entries: Sequence[str], bag: Bag) -> dict[str, str]:
@@ -78,7 +76,8 @@ def open_ground_truth(
     Return the labels by camera; {} for no entries.
 
     entries: topics of the bag or folders, with 'camera=' before them where there are several. A
-    single folder may hold one folder per camera. Raises ConfigError for what is neither.
+    single folder may hold one folder per camera. Raises ConfigError for what is neither, DataError
+    for labels without a single anomaly pixel.
     """
     names = {camera.camera for camera in cameras}
     truth: dict[str, LabelFolder] = {}
@@ -106,6 +105,7 @@ def open_ground_truth(
                 f'--ground-truth {entry!r} is neither a folder nor a topic of the bag, which '
                 f'holds {listing(bag.topics)}'
             )
+    need_anomaly(_readable(truth.values()), (ANOMALY,), f'--ground-truth {" ".join(entries)}')
     return truth
 
 
@@ -133,6 +133,14 @@ def _matched(
     return LabelFolder(matched, by_index)
 
 
+def _readable(folders: Iterable[LabelFolder]) -> Iterator[UInt8Array]:
+    """Yield the labels; broken ones are met when their frame is compared."""
+    for folder in folders:
+        for path in (*folder.by_stamp.values(), *folder.by_index.values()):
+            with suppress(DataError):
+                yield read_label(path)
+
+
 def read_folder(folder: Path) -> LabelFolder:
     """
     Return a folder's label pictures.
@@ -142,9 +150,7 @@ def read_folder(folder: Path) -> LabelFolder:
     """
     by_stamp: dict[int, Path] = {}
     by_index: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in PICTURES or path.name.startswith('.'):
-            continue
+    for path in label_files(folder).values():
         seconds = _SECONDS.match(path.stem)
         if seconds:
             _add(by_stamp, int(seconds[1]) * 1_000_000_000 + int(seconds[2]), path)
@@ -156,7 +162,7 @@ def read_folder(folder: Path) -> LabelFolder:
                 '1700000000123456789.png, 1700000000_123456789.png or 000042.png'
             )
     if not by_stamp and not by_index:
-        raise DataError(f'{folder} holds no label: give a folder of {", ".join(PICTURES)}')
+        raise DataError(f'{folder} holds no label: give a folder of {", ".join(LABELS)}')
     return LabelFolder(by_stamp, by_index)
 
 
