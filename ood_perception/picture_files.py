@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import DataError
+from ood_perception.jpeg import START, read_jpeg
 from ood_perception.types import UInt8Array
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ PICTURES = (*JPEG, '.png', '.bmp', '.webp', '.tif', '.tiff', *NETPBM, '.gif')
 _LITTER = ('__macosx', 'thumbs.db', 'desktop.ini', '@eadir')
 _GIF = (b'GIF87a', b'GIF89a')
 _TIFF = (b'II*\0', b'MM\0*')
-_JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
 _ORIENTATION = 274  # the tag of EXIF and TIFF
 
 
@@ -97,10 +97,15 @@ def decode_picture(content: bytes, place: str) -> UInt8Array:
         return _decode_gif(content, place)
     if content[:4] in _TIFF:
         refuse_turned(content, place)
-    # OpenCV 4 fills what a cut JPEG lacks with grey and says nothing.
-    cut = content[:2] == _JPEG_START and content.rfind(_JPEG_END, -65536) < 0
+    data = np.frombuffer(content, np.uint8)
+    if content[:2] == START:
+        # OpenCV fills what a damaged JPEG lacks with grey and says nothing.
+        try:
+            return read_jpeg(data)
+        except ValueError as error:
+            raise broken(place, error) from error
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content and not cut else None
+    pixels = cv2.imdecode(data, flags) if content else None
     if pixels is None:
         raise broken(place)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)

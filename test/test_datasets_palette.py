@@ -52,6 +52,16 @@ def test_a_cut_picture_is_named(tmp_path, suffix, share):
         read_image(path)
 
 
+def test_a_jpeg_that_lost_a_packet_is_refused(tmp_path):
+    noise = np.random.default_rng(3).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = cv2.imencode('.jpg', noise)[1].tobytes()
+    lost = content[: len(content) // 2] + content[-2:]  # the end marker is there
+    (tmp_path / 'lost.jpg').write_bytes(lost)
+    with pytest.raises(DataError, match=r'lost\.jpg is broken'):
+        read_image(tmp_path / 'lost.jpg')
+
+
+
 def test_a_missing_or_coloured_label_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r'label file .*none\.png is missing'):
         read_label(tmp_path / 'none.png')
