@@ -11,10 +11,11 @@ command -v qemu-x86_64 >/dev/null || {
   exit 1
 }
 mkdir -p "$2/bin"
-cp "$venv/pyvenv.cfg" "$2"
-ln -sfn "$venv/lib" "$2/lib"
-cat > "$2/bin/python" <<END
+folder=$(cd "$2" && pwd)
+cp "$venv/pyvenv.cfg" "$folder"
+ln -sfn "$venv/lib" "$folder/lib"
+cat > "$folder/bin/python" <<END
 #!/bin/sh
-exec qemu-x86_64 -cpu $cpu -0 "\$0" "$(readlink -f "$venv/bin/python")" "\$@"
+exec qemu-x86_64 -cpu $cpu -0 "$folder/bin/python" "$(readlink -f "$venv/bin/python")" "\$@"
 END
-chmod +x "$2/bin/python"
+chmod +x "$folder/bin/python"

@@ -168,13 +168,14 @@ def test_a_bundle_gets_facts_manifest_and_card_and_serves(backbone):
     }  # fmt: skip
     spec = PrecisionSpec(0.12, (0.01, 0.23), 0.6, 0.9, 'quantization.json', measured)
     for _ in range(2):  # the second time replaces, it does not add
-        write_precisions(bundle, backbone, facts, {'int8': spec})
+        write_precisions(bundle, backbone, facts, {'int8': spec, 'int8_reduced_range': spec})
         bundle = load_bundle(backbone)
 
     card = (backbone / 'MODEL_CARD.md').read_text()
     assert card.count(CARD_TITLE) == 1
     assert '| int8 | 0.12 | 0.01 to 0.23 | 0.40 |' in card
-    assert bundle.manifest.precisions == {'int8': spec}
+    assert 'int8_reduced_range: int8 with weights of 7 bits, on CPUs without VNNI.' in card
+    assert bundle.manifest.precisions == {'int8': spec, 'int8_reduced_range': spec}
     assert read_quantization(bundle.path('quantization.json')) == facts
     engine, report = create_checked_engine(bundle, EngineOptions('onnxruntime', 'int8', 1))
     engine.close()

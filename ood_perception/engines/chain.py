@@ -89,7 +89,9 @@ class ChainEngine(Engine):
             return self.options.weight_bits
         products = self.int8_products()
         if products.refused:
-            raise EngineError(f'precision int8: {products.refused}; use f32 or auto')
+            raise EngineError(
+                f'precision int8: {products.refused}; use f32, auto or engine onnxruntime'
+            )
         return products.weight_bits
 
     @classmethod
