@@ -143,7 +143,8 @@ def dying(a, b):
 os.replace = dying
 print('ready'""",
     )
-    for steps in (0, 1, 2, 1, 2, 1, 2 * BLOBS):  # each finds what the ones before it finished
+    # two renames a blob; each process finds what the ones before it finished
+    for steps in (0, *[1, 2] * (BLOBS - 1), 1, 2 * BLOBS):
         process = start(code, path, tmp_path / 'dying.npy', PRECISION, steps)
         go(process)
         _, error = process.communicate(timeout=120)

@@ -211,7 +211,7 @@ def int8_specs(
     """
     Return the manifest's entries of int8, and of int8 with 7-bit weights for CPUs without VNNI.
 
-    On such a CPU both hold what 7 bits cost, the larger loss: 8 bits are not exact there.
+    On such a CPU both hold what 7 bits cost, and say so: 8 bits cannot be measured there.
     """
     specs = {}
     for name, bits in ((INT8, bench.weight_bits), (REDUCED_RANGE, REDUCED_BITS)):
