@@ -12,7 +12,7 @@ BUNDLE = ood_perception/bundles/road_default
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv check-python bundle water-bundle tables table-bundles bench bench-gpu clean test-ros
+.PHONY: help demo test test-old-cpu lint venv check-python bundle water-bundle tables table-bundles bench bench-gpu clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,15 @@ lint: $(VENV)/.all-$(DISTRO) ## ruff and mypy --strict
 
 test: lint ## Everything that runs without a GPU
 	OMP_NUM_THREADS=2 $(RUN) -m pytest
+
+# Files whose results depend on what the CPU has. OLD_CPU: another CPU of qemu, see test/old_cpu.sh.
+CPU_TESTS = $(addprefix test/,test_engine_cpu_kinds.py test_engine_precisions.py test_engine_cache.py \
+  test_engine_cache_processes.py test_engine_golden.py test_engine_sharing.py test_engine_faiss.py test_engines.py \
+  test_quantize.py test_quantize_trainer.py test_tensorrt_runtime.py test_bench_parts.py)
+
+test-old-cpu: $(VENV)/.all-$(DISTRO) ## int8, cache and engine tests on an emulated CPU with AVX2 alone (needs qemu-user)
+	test/old_cpu.sh $(VENV) $(OUT)/old-cpu $(OLD_CPU)
+	OMP_NUM_THREADS=1 $(OUT)/old-cpu/bin/python -m pytest -p no:cacheprovider $(CPU_TESTS)
 
 test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the other distribution)
 	$(PIP) install 'pytest>=8,<10' 'onnxruntime>=1.20,<2' 'onnx>=1.16,<2'

@@ -19,6 +19,7 @@ from ood_perception.bench.program import ratios, shares_of_peak
 from ood_perception.bench.protocol import Worker, take_turns
 from ood_perception.bench.references import PEAK, torch_task
 from ood_perception.bench.statistics import percentiles, ratio
+from ood_perception.bench.worker import options_of
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.engines.matmul_peak import best_rates, openvino_product, products
 from ood_perception.errors import ConfigError, EngineError
@@ -160,7 +161,7 @@ def test_the_products_are_products():
     """The 8-bit graph rounds its inputs to integers and the weights to 1/127, and multiplies."""
     pytest.importorskip('openvino')
     generator = np.random.default_rng(0)
-    weights = [generator.uniform(-1, 1, (32, 32)).astype(np.float32) for _ in range(4)]
+    weights = [generator.uniform(-0.5, 0.5, (32, 32)).astype(np.float32) for _ in range(4)]
     exact = coarse = generator.uniform(-1, 1, (32, 32)).astype(np.float32)
     for weight in weights:
         exact = exact @ weight.T
@@ -168,6 +169,14 @@ def test_the_products_are_products():
     for precision, expected in (('f32', exact), ('i8', coarse)):
         got = next(iter(openvino_product(precision, 32, 1)().values()))
         assert np.abs(got - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_the_bits_of_weights_can_be_named_for_a_measurement():
+    manifest = load_bundle(default_bundle_path()).manifest
+    options = [options_of(Case('b', precision=name), manifest) for name in ('int8', 'int8:7')]
+    assert [(o.precision, o.weight_bits) for o in options] == [('int8', 0), ('int8', 7)]
+    with pytest.raises(EngineError, match='int8:6: bits of the weights are int8:7 or int8:8'):
+        check(Case('b', precision='int8:6'))
 
 
 def test_shares_and_ratios_put_times_in_proportion():

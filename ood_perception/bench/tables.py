@@ -30,7 +30,7 @@ def _row(result: JsonDict) -> Row:
         bundle['name'],
         f'{bundle["height"]}x{bundle["width"]}',
         f'{engine["runtime"]} {engine["version"].split("-")[0]}',
-        engine['precision'],
+        ', '.join(engine[name] for name in ('precision', 'rounding') if name in engine),
         str(case['threads'] or 'all'),
         f'{case["batch"]}{mode_suffix(case)}',
         *(_time(stages.get(name)) for name in ('preprocess', 'backbone')),
