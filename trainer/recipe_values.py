@@ -8,13 +8,31 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ood_perception.errors import ConfigError
 
-_NAMES = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}
+_NAMES = {
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    bool: 'true or false',
+    Path: 'a path',
+}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; ConfigError says why it cannot be."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f'{path} cannot be read: {" ".join(str(error).split())}') from error
+    if not isinstance(content, dict):
+        raise ConfigError(f'{path} holds no mapping of keys to values')
+    return content
 
 
 def change_value(content: Any, change: str) -> None:
@@ -67,6 +85,8 @@ def _value(kind: Any, value: Any, place: str) -> Any:
         return tuple(_value(arguments[0], item, place) for item in value)
     if kind is float and type(value) is int:
         return float(value)
+    if kind is Path and type(value) is str:
+        return Path(value)
     if type(value) is not kind:
         raise ConfigError(f'{place} is {value!r}, expected {_NAMES.get(kind, kind)}')
     return value
