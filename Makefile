@@ -71,9 +71,7 @@ tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (ne
 
 bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into docs/benchmarks
 	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --threads 1 2 --json docs/benchmarks/bundle.json
-	$(RUN) -m trainer.bench_head --json docs/benchmarks/head.json
 	$(RUN) -m ood_perception.ros.bench_node --out docs/benchmarks/node.json
-	$(RUN) -m ood_perception.bench.render docs/benchmarks --plot
 
 bench-gpu: $(VENV)/.all-$(DISTRO) ## All that a GPU can show in 8 minutes, as JSON into docs/benchmarks (says so without one)
 	$(RUN) test/gpu/run_all.py --json docs/benchmarks/gpu.json
