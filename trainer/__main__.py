@@ -58,10 +58,6 @@ COMMANDS = {
         '.evaluation.tracking:main',
         'what m-of-n persistence saves and costs, on sequences',
     ),
-    'promise': (
-        '.evaluation.promise:main',
-        'observed against promised false-alarm rates, per class',
-    ),
     'study': (
         '.experiments.leaderboard:main',
         'trainings of recipes with changes on sets of '
