@@ -46,10 +46,6 @@ COMMANDS = {
         '.evaluation.image_threshold:main',
         'image score from which a part is defective, from flawless parts',
     ),
-    'class-iou': (
-        '.evaluation.class_iou:main',
-        'agreement of the most likely class, and of the final map, with labels',
-    ),
     'submission': (
         '.evaluation.submission:main',
         'write the files for benchmarks with hidden labels',
@@ -64,7 +60,12 @@ COMMANDS = {
         'anomalies, one table: every YAML file of rows in config/train',
     ),
 }
-ALIASES = {'leaderboard': 'study', 'baselines': 'study', 'table-bundles': 'study'}
+ALIASES = {
+    'leaderboard': 'study',
+    'baselines': 'study',
+    'table-bundles': 'study',
+    'class-iou': 'evaluate',
+}
 
 
 def parser() -> argparse.ArgumentParser:

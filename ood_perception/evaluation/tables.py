@@ -59,10 +59,11 @@ def group_table(document: JsonDict, data: str, name: str) -> tuple[list[str], li
     """Return header and rows of one group of a set: percent with 95 % intervals."""
     metrics = GROUPS[name].metrics
     groups = {run['name']: run['sets'][data]['groups'].get(name) for run in document['runs']}
-    held = {metric for group in groups.values() if group for metric in group['values']}
+    held = dict.fromkeys(m for group in groups.values() if group for m in group['values'])
     shown = [metric for metric in metrics if metric in held]
+    shown += [metric for metric in held if metric not in metrics and GROUPS[name].by_class]
     rows = [[run, *_group_cells(group, shown)] for run, group in groups.items() if group]
-    return ['run', *(metrics[metric] for metric in shown)], rows
+    return ['run', *(metrics.get(metric, metric) for metric in shown)], rows
 
 
 def _group_cells(group: JsonDict, metrics: Sequence[str]) -> list[str]:
