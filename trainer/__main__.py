@@ -50,10 +50,6 @@ COMMANDS = {
         '.evaluation.submission:main',
         'write the files for benchmarks with hidden labels',
     ),
-    'tracking': (
-        '.evaluation.tracking:main',
-        'what m-of-n persistence saves and costs, on sequences',
-    ),
     'study': (
         '.experiments.leaderboard:main',
         'trainings of recipes with changes on sets of '
