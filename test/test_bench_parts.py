@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ood_perception.bench import render, tables
+from ood_perception.bench import tables
 from ood_perception.bench.cases import Case, cases, check, public_place, to_json
 from ood_perception.bench.flops import count_flops
 from ood_perception.bench.machine import EnergyMeter
@@ -22,7 +22,7 @@ from ood_perception.bench.statistics import percentiles, ratio
 from ood_perception.bench.worker import options_of
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.engines.matmul_peak import best_rates, openvino_product, products
-from ood_perception.errors import ConfigError, EngineError
+from ood_perception.errors import EngineError
 
 
 def vit_operations(tokens, prefix, patch, dim, depth):
@@ -214,35 +214,6 @@ def test_the_torch_process_gets_the_sizes_of_the_bundle():
     assert task['etalons'] == [known['Road']['etalons'], known['Pavement']['etalons']]
     assert task['backbone'] == 'dinov2-s14'
     assert [f'tokens_{n}' for n in task['layers']] == list(manifest.stages[0].outputs)
-
-
-def test_tables_stand_between_their_marks(tmp_path):
-    pytest.importorskip('matplotlib')
-    page = tmp_path / 'README.md'
-    page.write_text('a\n<!-- share -->\nold\n<!-- /share -->\nz\n')
-    row = {
-        'grid': [2, 3], 'backbone': 'vit f32', 'backbone_ms': 10.0, 'classes': 2, 'etalons': 5,
-        'head_ms': 2.5, 'ratio': {'median': 0.25, 'least': 0.2, 'greatest': 0.3},
-    }  # fmt: skip
-    (tmp_path / 'head.json').write_text(json.dumps({'shares': [row], 'forms': []}))
-
-    assert render.main([str(tmp_path), '--plot']) == 0
-
-    text = page.read_text()
-    assert '| 2x3 | vit f32 | 10.0 | 2 x 5 | 2.5 | 25% | 20%, 30% |' in text
-    assert 'old' not in text
-    assert text.startswith('a\n')
-    assert text.endswith('z\n')
-    assert (tmp_path / 'latency.png').read_bytes().startswith(b'\x89PNG')
-
-
-def test_a_table_without_its_file_is_named(tmp_path, capsys):
-    (tmp_path / 'README.md').write_text('<!-- node -->\n<!-- /node -->\n')
-
-    assert render.main([str(tmp_path)]) == 1
-    assert 'node.json' in capsys.readouterr().err
-    with pytest.raises(ConfigError, match='/bundle'):
-        render.replaced('<!-- bundle -->', 'bundle', '')
 
 
 def test_latency_is_drawn_over_resolution(tmp_path):

@@ -306,6 +306,7 @@ def test_the_promise_is_counted_per_sequence_and_class(tmp_path):
     (line,) = [line for line in text.splitlines() if line.startswith('| bundle | all | Road |')]
     assert all(cell in line for cell in cells)
     assert line.count('*') == sum(not row['kept'] for row in road)
+    assert line.endswith(f'| {road[0]["pixels"]:,} | 3 |')
     assert '| bundle | a | pooled |' in text
     assert '| bundle | a | Road |' not in text  # one sequence's classes are in the CSV
 

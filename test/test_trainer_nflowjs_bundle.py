@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -158,7 +159,7 @@ def test_the_shipped_paper_recipe_is_the_paper_s():
 
 def test_the_shipped_table_varies_what_the_issue_asks_for():
     table = load_leaderboard(PRESETS / 'nflowjs_table.yaml')
-    recipes = {row.name: load_recipe(row.recipe, row.bundle_row(42).changes) for row in table.rows}
+    recipes = {row.name: load_recipe(Path(row.recipe), row.changes(42)) for row in table.rows}
     configs = [recipe.nflowjs for recipe in recipes.values()]
     assert {recipe.head.kind for recipe in recipes.values()} == {'nflowjs'}
     assert {c.temperature for c in configs} >= {1.0, 1.5, 2.0}
