@@ -96,6 +96,13 @@ def evaluated(tiny_bundle, roads, tmp_path_factory):
     return out, evaluate(tiny_bundle, roads, SETS, out)
 
 
+def test_a_log_gets_no_bar(tiny_bundle, roads, tmp_path, capsys):
+    """The bar is for terminals: what a test captures is none."""
+    words = [str(tiny_bundle), '--data', SETS[0], '--root', str(roads), '--out', str(tmp_path)]
+    assert main([*words, '--precision', 'f32', '--threads', '1']) == 0
+    assert 'picture' not in capsys.readouterr().err
+
+
 def detections(bundle, folder):
     """Yield every picture's detection and labels by a loop that shares nothing with run.py."""
     loaded = load_bundle(bundle)
@@ -146,24 +153,6 @@ def test_every_object_weighs_the_same_in_the_component_averaged_precision(
         assert low - 1e-12 <= exact <= high + 1e-12
         assert got['component_average_precision'] == pytest.approx(exact, abs=2e-3)
         assert len(got['intervals']['component_average_precision']) == 2
-
-
-@pytest.mark.parametrize('piece', [1 << 22, 500])
-def test_exact_means_exact(tiny_bundle, roads, tmp_path, monkeypatch, piece):
-    """In one piece of the score axis, and in dozens."""
-    monkeypatch.setattr('ood_perception.evaluation.exact.PIECE', piece)
-    got = evaluate(tiny_bundle, roads, SETS[1:], tmp_path, '--exact')
-    ground = []
-    for found, labels in detections(tiny_bundle, roads / SETS[1]):
-        inside = to_camera_nearest(found.scored, found.geometry)
-        surprisal = to_camera(found.surprisal, found.geometry)
-        ground.append(scored_picture(surprisal, labels, inside))
-    exact = pixel_metrics(pool(ground))
-    record = got['runs'][0]['sets'][SETS[1]]['regions']['ground']
-    for name in ('average_precision', 'average_precision_missed', 'auroc', 'fpr95'):
-        assert record[name] == pytest.approx(getattr(exact, name), abs=1e-12), name
-        assert record['bounds'][name] == [record[name]] * 2
-    assert not list(tmp_path.rglob('.exact*'))
 
 
 def test_a_track_gives_its_component_metrics(evaluated, tiny_bundle, roads):

@@ -98,7 +98,6 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
         help="also measure sets of anomalies as the SegmentMeIfYouCan leaderboard's own code does",
     )
     add('--on-error', default='fail', choices=ON_ERROR, help='a broken picture')
-    add('--exact', action='store_true', help='metrics without binning: one more pass')
     add('--worst', type=int, default=6, help='frames to show per set')
     add('--seed', type=int, default=0, help='of the bootstrap')
     add('--quiet', action='store_true', help='no progress bars')
@@ -127,7 +126,6 @@ def main(arguments: Sequence[str]) -> int:
 def _extras(options: argparse.Namespace) -> Extras:
     return Extras(
         limit=options.limit,
-        exact=options.exact,
         variants=tuple(options.variant),
         seed=options.seed,
         sea=SeaClasses(tuple(options.water), tuple(options.sky)),

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.class_labels import label_groups
 from ood_perception.evaluation.components import size_limits
-from ood_perception.evaluation.exact import exact_metrics
 from ood_perception.evaluation.loading import PictureTask
 from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
 from ood_perception.evaluation.measure import (
@@ -28,7 +26,6 @@ from ood_perception.evaluation.measure import (
 )
 from ood_perception.evaluation.open_set_pass import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.reports import plain
 from ood_perception.evaluation.results import skipped_record
 from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
@@ -50,15 +47,14 @@ class Extras:
     """
     What is measured beside the usual.
 
-    limit: first pictures of each set only, 0 = all. exact: metrics without binning, too.
-    variants: of VARIANTS. seed: of the bootstrap. sea: water and sky of the bundle.
+    limit: first pictures of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
+    sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
     known_product: a product is scored by its own class of the bundle alone. reject: class that
     flagged pixels become in the final map of sets with known classes, '' = none.
     """
 
     limit: int = 0
-    exact: bool = False
     variants: tuple[str, ...] = ()
     seed: int = 0
     sea: SeaClasses = field(default_factory=SeaClasses)
@@ -192,10 +188,9 @@ def summary_of(
     data: EvaluationSet,
     measured: Measured,
     records: RecordSet,
-    folder: Path,
     extras: Extras,
 ) -> dict[str, Any]:
-    """Return everything that is reported of a run on a set; folder: of its records."""
+    """Return everything that is reported of a run on a set."""
     manifest = pipeline.manifest
     result: dict[str, Any] = {
         'title': data.title,
@@ -216,7 +211,7 @@ def summary_of(
         result['notes'].append(note)
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
-        _second_pass(result, data, records, folder, extras)
+        _second_pass(result, data, records, extras)
         _add_open_set(result, pipeline, data, records, extras.seed)
         return result
     if measured.classes:
@@ -238,10 +233,9 @@ def _second_pass(
     summary: dict[str, Any],
     data: EvaluationSet,
     records: RecordSet,
-    folder: Path,
     extras: Extras,
 ) -> None:
-    """Add what needs the labels again: a track's components, variants, exact pixel metrics."""
+    """Add what needs the labels again: a track's components, variants."""
     regions, read = summary['regions'], label_reader(data)
     for region, record in regions.items() if data.track else ():
         threshold = record['best_f1_threshold']
@@ -251,13 +245,6 @@ def _second_pass(
             )
     if 'smiyc' in extras.variants and data.kind == ANOMALY:
         summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
-    for region, record in regions.items() if extras.exact else ():
-        values = exact_metrics(records, read, region, folder)
-        lost = record['positives'] / max(1, record['positives'] + record['missed'])
-        values['average_precision_missed'] = values['average_precision'] * lost
-        for name, value in values.items():
-            record[name] = plain(value)
-            record['bounds'][name] = [plain(value), plain(value)]
 
 
 def _add_open_set(
