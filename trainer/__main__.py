@@ -30,10 +30,6 @@ COMMANDS = {
     ),
     'scenes': ('.scenes:main', 'split pictures by scene: write scenes.csv'),
     'quantize': ('.quantization:main', 'give a bundle its int8 precision, with what it costs'),
-    'nflowjs-patches': (
-        '.nflowjs_patches:main',
-        'draw patches of an NFlowJS training into one picture',
-    ),
     'evaluate': (
         '.evaluation.evaluate:main',
         'measure bundles on labelled sets: numbers, tables, a page; compare results',

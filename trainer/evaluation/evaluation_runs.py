@@ -185,7 +185,7 @@ def _evaluate_run(
                 _variant(pipeline.settings, measured),
             )
             save_index(folder, records)
-            summary = summary_of(pipeline, data, measured, records, folder, extras)
+            summary = summary_of(pipeline, data, measured, records, extras)
             done[name] = SetRun(data, measured, records, summary)
     known = chosen or manifest.in_distribution
     return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,8 +49,8 @@ class Extras:
     """
     What is measured beside the usual.
 
-    limit: first pictures of each set only, 0 = all.
-    variants: of VARIANTS. seed: of the bootstrap. sea: water and sky of the bundle.
+    limit: first pictures of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
+    sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
     known_product: a product is scored by its own class of the bundle alone. reject: class that
     flagged pixels become in the final map of sets with known classes, '' = none.
@@ -207,10 +206,9 @@ def summary_of(
     data: EvaluationSet,
     measured: Measured,
     records: RecordSet,
-    folder: Path,
     extras: Extras,
 ) -> dict[str, Any]:
-    """Return everything that is reported of a run on a set; folder: of its records."""
+    """Return everything that is reported of a run on a set."""
     manifest = pipeline.manifest
     result: dict[str, Any] = {
         'title': data.title,
