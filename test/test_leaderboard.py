@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The table of cDNP and the leaderboard, from recipes to Markdown, on miniatures."""
+"""The leaderboard, from recipes to Markdown, on miniatures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
 from trainer.evaluation.engine_choice import EngineChoice  # noqa: E402
 from trainer.evaluation.evaluation_runs import RunSpec, evaluate_runs  # noqa: E402
-from trainer.experiments.knn_rows import load_knn_table  # noqa: E402
 from trainer.experiments.leaderboard_bundles import LeaderboardBundles  # noqa: E402
 from trainer.experiments.leaderboard_entry import Entry  # noqa: E402
 from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
@@ -72,25 +71,6 @@ def run(root, command, path, *options):
     assert main([command, str(path), *cache, *options]) == 0
 
 
-def knn_table(root, rows, **more):
-    values = {
-        'recipe': 'recipe.yaml', 'folder': str(root / 'knn_table'),
-        'sets': dict.fromkeys(SETS, 56), 'rows': rows, 'resamples': 20, **more,
-    }  # fmt: skip
-    return written(root, 'knn_table', values)
-
-
-ROWS = [
-    {'name': 'reference', 'feature': 'keys_2', 'references': 50},
-    {'name': 'few', 'varies': 'N', 'feature': 'keys_2', 'references': 10},
-    {'name': 'all', 'varies': 'N', 'feature': 'keys_2', 'references': 0, 'score': 'distance'},
-    {'name': 'lse', 'varies': 'score', 'feature': 'keys_2', 'score': 'logsumexp'},
-    {'name': 'left', 'varies': 'classes', 'feature': 'keys_2', 'classes': ['left']},
-    {'name': 'split', 'varies': 'feature', 'feature': 'values_1', 'head_split': True, 'k': 1},
-    {'name': 'coreset', 'varies': 'coreset', 'feature': 'keys_2', 'coreset': 'condensation'},
-]
-
-
 def test_a_prefix_of_the_references_is_searched_like_a_search_of_its_own():
     rng = np.random.default_rng(0)
     grid, references = rng.normal(size=(3, 4, 8)), rng.normal(size=(500, 8))
@@ -100,66 +80,6 @@ def test_a_prefix_of_the_references_is_searched_like_a_search_of_its_own():
         part = references[: count or None]
         expected = mean_distances(grid.reshape(-1, 8), part, k).reshape(3, 4)
         np.testing.assert_allclose(found[count, k], expected, rtol=1e-5)
-
-
-def test_the_knn_table_measures_every_row_and_goes_on(root, monkeypatch):
-    path = knn_table(root, ROWS)
-    run(root, 'knn-table', path, '--only', 'few')
-    text = (root / 'knn_table' / 'knn_table.md').read_text()
-    assert 'Not run yet (6 rows): reference; all; lse' in text
-    run(root, 'knn-table', path, '--only', 'reference', 'few')
-    text = (root / 'knn_table' / 'knn_table.md').read_text()
-    assert 'AP of reference minus' in text
-    saved = []
-    from trainer.experiments import results
-
-    save = results.ResultFolder.save
-    monkeypatch.setattr(
-        results.ResultFolder, 'save', lambda *a: (saved.append((a[1].name, a[2])), save(*a))[1]
-    )
-    run(root, 'knn-table', path)
-    assert len(saved) == (len(ROWS) - 2) * len(SETS), 'what was measured is kept'
-    document = json.loads((root / 'knn_table' / 'knn_table.json').read_text())
-    assert set(document['sets']['road_anomaly_dev']['few']['regions']) == {'image', 'ground'}
-    assert set(document['sets']['road_obstacle_dev']['few']['regions']) == {'road'}
-    assert set(document['differences']) == {row['name'] for row in ROWS[1:]}
-    text = (root / 'knn_table' / 'knn_table.md').read_text()
-    assert 'Not run yet' not in text
-    assert '| classes | left |' in text
-    assert 'head, ms' not in text
-    precision = document['sets']['road_obstacle_dev']['all']['regions']['road']
-    assert precision['average_precision'] > precision['positives'] / (
-        precision['positives'] + precision['negatives']
-    )
-
-
-def test_the_latency_of_the_search_is_shown_beside_the_references_size(root, monkeypatch, capsys):
-    from trainer.experiments import knn_latency
-
-    monkeypatch.setattr(knn_latency, 'SIZES', (300, 1000))
-    monkeypatch.setattr(knn_latency, 'LISTS', 4)
-    monkeypatch.setattr(knn_latency, 'PROBES', 2)
-    run(root, 'knn-table', knn_table(root, ROWS), '--only-latency', '--threads', '1')
-    text = capsys.readouterr().out
-    assert '| references | MB | OpenVINO, ms | torch, ms' in text
-    assert '| 1,000 | 0.8 |' in text
-    run(root, 'knn-table', knn_table(root, ROWS), '--only', 'few')
-    assert '| 1,000 | 0.8 |' in (root / 'knn_table' / 'knn_table.md').read_text()
-
-
-def test_wrong_keys_rows_and_sets_are_refused(root, capsys):
-    for more, words in (
-        ({'colour': 'red'}, r"unknown \['colour'\]"),
-        ({'reference': 'nobody'}, 'rows need names'),
-        ({'rows': [{'name': 'a', 'neighbours': 3}]}, 'known keys are'),
-        ({'rows': [{'name': 'a'}, {'name': 'a'}]}, 'names of their own'),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            load_knn_table(knn_table(root, ROWS, **more) if 'rows' not in more else
-                           knn_table(root, more['rows']))  # fmt: skip
-    path = knn_table(root, ROWS)
-    assert main(['knn-table', str(path), '--sets', 'cityscapes']) == 2
-    assert "--sets ['cityscapes'] is not in the table" in capsys.readouterr().err
 
 
 @pytest.fixture(scope='module')
@@ -345,10 +265,6 @@ def test_wrong_leaderboards_are_refused(root, capsys):
 
 
 def test_shipped_tables_and_recipes_can_be_read():
-    table = load_knn_table(CONFIG / 'knn_table.yaml')
-    assert table.reference in [row.name for row in table.rows]
-    assert table.rows[0].knn == load_recipe(CONFIG / 'knn_camvid.yaml').knn
-    assert {row.knn.references for row in table.rows} >= {1000, 3000, 10_000, 30_000, 100_000, 0}
     config = load_leaderboard(CONFIG / 'leaderboard.yaml')
     kinds = set()
     for row in config.rows:

@@ -1,16 +1,12 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sequences made of pictures, and what persistence does on them, by hand and by property."""
+"""What persistence does on sequences, by hand and by property."""
 
 from __future__ import annotations
 
-import json
-
-import cv2
 import numpy as np
 import pytest
 
-from ood_perception.errors import ConfigError
 from ood_perception.evaluation.persistence import PersistenceMeter, holds
 from ood_perception.geometry import geometry_for
 from ood_perception.postprocess import make_mask, obstacles_of
@@ -108,89 +104,3 @@ def test_an_object_is_held_from_a_tenth_of_its_cells_on(cells, expected):
     mask.flat[np.flatnonzero(thing)[:cells]] = True
     assert holds(mask, thing) is expected
     assert holds(mask, np.zeros(GRID, bool)) is False
-
-
-def load_sequences():
-    pytest.importorskip('torch')
-    from trainer.evaluation import sequences
-
-    return sequences
-
-
-def test_a_moved_picture_grows_about_the_horizon_and_its_ids_move_with_it():
-    sequences = load_sequences()
-    image = np.full((100, 200, 3), 90, np.uint8)
-    labels = np.full((100, 200), 3, np.uint8)
-    thing = np.zeros((100, 200), bool)
-    thing[60:80, 120:150] = True
-    image[thing] = (250, 0, 0)
-    motion = sequences.Motion(frames=8, growth=0.03, shake=0.0, noise=0.0)
-    steps = list(sequences.moved(image, labels, thing, 'x', motion))
-    assert [step.frame.stamp_ns for step in steps] == [(n + 1) * 10**8 for n in range(8)]
-    for number, step in enumerate(steps):
-        zoom = 1.03**number
-        rows, columns = np.flatnonzero(step.thing.any(1)), np.flatnonzero(step.thing.any(0))
-        assert rows[0] == pytest.approx(46 + (60 - 46) * zoom, abs=1)
-        assert columns[0] == pytest.approx(100 + (120 - 100) * zoom, abs=1)
-        assert len(columns) == pytest.approx(30 * zoom, abs=1.5)
-        inner = cv2.erode(step.thing.astype(np.uint8), np.ones((5, 5))) > 0
-        assert (step.frame.image[inner] == (250, 0, 0)).all(), 'the pixels move with their truth'
-        assert (step.labels == 3).all()
-    again = list(sequences.moved(image, labels, thing, 'x', motion))
-    np.testing.assert_array_equal(again[5].frame.image, steps[5].frame.image)
-
-
-def test_with_and_without_its_object_a_picture_moves_alike():
-    sequences = load_sequences()
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    labels, thing = np.zeros((60, 80), np.uint8), np.zeros((60, 80), bool)
-    motion = sequences.Motion(frames=4)
-    first = sequences.moved(image, labels, None, 'x', motion)
-    second = sequences.moved(image, labels, thing, 'x', motion)
-    for left, right in zip(first, second, strict=True):
-        np.testing.assert_array_equal(left.frame.image, right.frame.image)
-    other = next(sequences.moved(image, labels, None, 'y', motion))
-    assert (other.frame.image != left.frame.image).any()
-
-
-@pytest.mark.parametrize('values', [{'frames': 0}, {'fps': 0.0}, {'growth': -0.7}])
-def test_motion_without_sense_is_refused(values):
-    with pytest.raises(ConfigError, match='motion of'):
-        load_sequences().Motion(**values)
-
-
-def test_the_command_writes_its_tables(tiny_bundle, tmp_path, monkeypatch, capsys):
-    """A drive whose road shows an odd square in two single frames and in one lasting stretch."""
-    load_sequences()
-    from bundles import road_picture, write_tiny_bundle
-
-    from trainer.__main__ import main
-    from trainer.datasets import camvid
-    from trainer.evaluation import tracking
-
-    folder = tmp_path / 'camvid' / 'val'
-    for part in ('images', 'labels'):
-        (folder / part).mkdir(parents=True)
-    for number in range(24):
-        odd = number in (2, 8) or 14 <= number < 20
-        picture = road_picture(56, 84, (42, 28, 14, 14) if odd else None, seed=number)
-        cv2.imwrite(str(folder / 'images' / f'd_{number:03}.png'), picture[..., ::-1])
-        labels = np.full((56, 84), camvid.CLASSES.names.index('Road'), np.uint8)
-        cv2.imwrite(str(folder / 'labels' / f'd_{number:03}.png'), labels)
-    monkeypatch.setattr(tracking, 'still_sequences', lambda *_: iter(()))
-    bundle = write_tiny_bundle(
-        tmp_path / 'tiny', classes=camvid.CLASSES.names, compiled_classes=('Road', 'Pavement')
-    )
-    command = ['tracking', str(bundle), '--root', str(tmp_path), '--pairs', '1/1', '1/3']
-    more = ['2/3', '--engine', 'onnxruntime', '--out', str(tmp_path / 'out')]
-    assert main([*command, *more]) == 0
-    got = json.loads((tmp_path / 'out' / 'tracking.json').read_text())
-    rows = got['camvid/val as recorded']['rows']
-    assert [(row['shown'], row['announced']) for row in rows] == [(8, 8), (8, 3), (5, 1)]
-    text = capsys.readouterr().out
-    assert '| 2 of 3 | 0.208 | 38 (1 seen) | - | - | - | - |' in text
-    assert main([*command, 'often']) == 2
-    assert 'write m/n' in capsys.readouterr().err
-    assert main([command[0], str(tiny_bundle), *command[2:], *more]) == 2
-    assert 'knows Road, Pavement, Sky' in capsys.readouterr().err

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 
@@ -168,13 +167,3 @@ def test_the_shipped_table_varies_what_the_issue_asks_for():
     assert first == load_recipe(PRESETS / 'nflowjs_camvid.yaml')
     parameters = build_flow(first.flow).parameters()
     assert sum(p.numel() for p in parameters) == 257_064  # as docs/nflowjs.md says
-
-
-def test_a_picture_of_patches_is_drawn_by_one_command(places, bundle, tmp_path, capsys):
-    out = tmp_path / 'patches.png'
-    assert main(['nflowjs-patches', str(places / 'nflowjs'), '--out', str(out)]) == 0
-    assert str(out) in capsys.readouterr().out
-    picture = cv2.imread(str(out))
-    assert picture.std() > 10
-    assert main(['nflowjs-patches', str(tmp_path), '--out', str(out)]) == 2
-    assert 'holds no flow' in capsys.readouterr().err
