@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..types import JsonDict
 from .bootstrap import percentile_interval
 from .histograms import Float64Array
-from .reports import interval_record, plain
+from .results import interval_record, plain
 
 
 @dataclass(frozen=True)

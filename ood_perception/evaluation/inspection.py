@@ -22,7 +22,7 @@ from .bounds import Bounded, bounded_aupro
 from .groups import group_record
 from .histograms import Float64Array, Int64Array
 from .record import Arrays, RecordSet, unpack_counts, unpack_shares
-from .reports import plain
+from .results import plain
 
 
 def inspection_counts(detection: Detection, defective: bool) -> Arrays:

@@ -31,7 +31,7 @@ from .openset import (
 )
 from .pixels import scored_picture
 from .record import RecordSet
-from .reports import plain
+from .results import plain
 from .second_pass import ReadPicture, replay
 from .streaming import StreamedScores
 

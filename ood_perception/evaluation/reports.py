@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from ..types import JsonDict
-from .bootstrap import Interval, metric_intervals
+from .bootstrap import metric_intervals
 from .metrics import PictureHistograms, PixelMetrics
-from .promise import PromiseRow
+from .results import interval_record, plain
 
 TITLES = {
     'average_precision': 'AP',
@@ -32,16 +31,6 @@ def metrics_record(
     record['pictures'] = len(pictures.missed)
     record['intervals'] = {name: interval_record(value) for name, value in intervals.items()}
     return record
-
-
-def interval_record(interval: Interval) -> list[float | None]:
-    """Return [low, high]."""
-    return [plain(interval.low), plain(interval.high)]
-
-
-def plain(value: float) -> float | None:
-    """Return a number that JSON knows: nan becomes None."""
-    return None if math.isnan(value) else value
 
 
 def percent(
@@ -66,11 +55,3 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; every row has as many cells as the header."""
     lines = [header, ['---'] * len(header), *rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
-
-
-def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:
-    """Return the promise as JSON values."""
-    return [
-        {**asdict(row), 'interval': interval_record(row.interval), 'observed': plain(row.observed)}
-        for row in rows
-    ]

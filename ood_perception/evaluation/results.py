@@ -17,13 +17,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..bundle.cache import make_file
 from ..errors import DataError
 from ..types import JsonDict
+from .bootstrap import Interval
+from .promise import PromiseRow
 from .record import Kept, RecordSet, Skipped
 
 RESULTS, TIMES = 'results.json', 'times.json'
@@ -115,3 +119,21 @@ def _make(path: Path, fill: Any) -> None:
         raise DataError(
             f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
         ) from error
+
+
+def interval_record(interval: Interval) -> list[float | None]:
+    """Return [low, high]."""
+    return [plain(interval.low), plain(interval.high)]
+
+
+def plain(value: float) -> float | None:
+    """Return a number that JSON knows: nan becomes None."""
+    return None if math.isnan(value) else value
+
+
+def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:
+    """Return the promise as JSON values."""
+    return [
+        {**asdict(row), 'interval': interval_record(row.interval), 'observed': plain(row.observed)}
+        for row in rows
+    ]

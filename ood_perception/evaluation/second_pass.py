@@ -28,7 +28,7 @@ from .groups import group_record
 from .measure import IGNORED, seen_labels
 from .pixels import scored_picture
 from .record import RecordSet, unpack_detection
-from .reports import interval_record, plain
+from .results import interval_record, plain
 from .smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
 
 ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]

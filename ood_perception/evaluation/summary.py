@@ -21,7 +21,7 @@ from .metrics import PictureHistograms
 from .plot_data import curve_points, score_histogram
 from .promise import POOLED, RATES, PictureAlarms, promise_rows
 from .record import Arrays, RecordSet, unpack_counts, unpack_shares
-from .reports import interval_record, plain, promise_record
+from .results import interval_record, plain, promise_record
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]

@@ -27,8 +27,7 @@ from ood_perception.evaluation.measure import (
 )
 from ood_perception.evaluation.open_set_pass import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.reports import plain
-from ood_perception.evaluation.results import skipped_record
+from ood_perception.evaluation.results import plain, skipped_record
 from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
 from ood_perception.pipeline import Pipeline, Settings

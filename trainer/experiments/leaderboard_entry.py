@@ -19,7 +19,7 @@ from ood_perception.evaluation.bootstrap import (
 )
 from ood_perception.evaluation.components import component_samples
 from ood_perception.evaluation.record import RecordSet, unpack_counts
-from ood_perception.evaluation.reports import interval_record
+from ood_perception.evaluation.results import interval_record
 from ood_perception.evaluation.second_pass import component_frames
 from ood_perception.evaluation.summary import picture_counts, region_counts
 

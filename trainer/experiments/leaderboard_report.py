@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.evaluation.bootstrap import RESAMPLES
-from ood_perception.evaluation.reports import interval_record, markdown_table, percent
+from ood_perception.evaluation.reports import markdown_table, percent
+from ood_perception.evaluation.results import interval_record
 
 from ..artefacts import write_json
 from ..evaluation.evaluation_runs import RunResult

@@ -13,7 +13,7 @@ from ...types import JsonDict, UInt8Array
 from ..bins import BINS, binned_metrics, label_counts, lower_edges
 from ..bootstrap import RESAMPLES, metric_intervals
 from ..metrics import PictureHistograms
-from ..reports import interval_record, plain
+from ..results import interval_record, plain
 
 # Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.
 _COARSE = BINS // 64
