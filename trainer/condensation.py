@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ood_perception.errors import ConfigError, DataError
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .artefacts import load_checkpoint, save_checkpoint
 from .clustering import METHODS as SOFT_METHODS
 from .clustering import soft_loss
 from .etalons import BETA_LEAST, BETA_RANGE, Condensed, EtalonBank

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ import yaml
 
 from ood_perception.errors import ConfigError
 
+from .artefacts import digest
 from .classifier import ClassifierConfig
 from .condensation import CondensationSettings
 from .finetuning import FinetuningConfig
 from .flows import FlowConfig
-from .golden import RENDERED
 from .heads import head_stages
 from .heads.baselines import BaselineConfig
 from .heads.fusion import FusionConfig
@@ -37,6 +36,7 @@ from .recipe_values import build, change_value
 from .segmenter import SegmenterConfig
 from .views import ViewSettings
 
+RENDERED = ('rendered', 'rendered_sea')
 GOLDEN = (*RENDERED, 'pictures')
 DATA_ENV = 'OOD_DATA'
 
@@ -237,11 +237,6 @@ class Recipe:
             f'{", ".join(str(c) for c in candidates)}); give --data, or set {DATA_ENV} to the '
             'folder that holds it'
         )
-
-
-def digest(values: Any) -> str:
-    """Return the sha256 of JSON values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:

@@ -20,6 +20,8 @@ from ood_perception.errors import DataError
 from .palette import palette_as_grey
 
 IGNORED = 255
+NORMAL, ANOMALY = 0, 1
+"""What the labels of a set of anomalies say of a pixel."""
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 
 UInt8Array = npt.NDArray[np.uint8]

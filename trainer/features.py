@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ood_perception.bundle.cache import cache_root, locked, make_file
+from ood_perception.bundle.cache import cache_root, locked
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.geometry import geometry_for, to_network
 
+from .artefacts import digest, write_json
 from .backbones import Backbone
 from .data import PictureList, content_sha256
 from .layers import Layer, layer_name
@@ -57,7 +57,7 @@ class FeatureSet:
             names=tuple(self.names[i] for i in chosen),
             tokens={name: Rows([array], chosen) for name, array in self.tokens.items()},
             labels=np.asarray(self.labels[chosen]),
-            key=_sha256({'of': self.key, 'indices': chosen.tolist()}),
+            key=digest({'of': self.key, 'indices': chosen.tolist()}),
         )
 
 
@@ -114,7 +114,7 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
         names=tuple(name for s in sets for name in s.names),
         tokens=tokens,
         labels=np.concatenate([np.asarray(s.labels) for s in sets]),
-        key=_sha256({'joined': [s.key for s in sets]}),
+        key=digest({'joined': [s.key for s in sets]}),
     )
 
 
@@ -172,11 +172,11 @@ def extract(
         raise DataError('the picture list is empty: there is nothing to extract')
     baked = backbone.baked(*view.size, layers)
     description = _describe(pictures, backbone, view)
-    key = _sha256(description)
+    key = digest(description)
     folder = (cache or cache_root() / 'features') / key[:32]
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / 'features'):
-        _write_json(folder / 'description.json', description)
+        write_json(folder / 'description.json', description)
         store = _Store(folder, len(pictures), backbone, view)
         missing = [layer for layer in layers if store.done(layer) < len(pictures)]
         if missing:
@@ -189,7 +189,7 @@ def extract(
         height=view.size[0],
         width=view.size[1],
         patch=backbone.patch,
-        key=_sha256({'set': key, 'layers': list(layers)}),
+        key=digest({'set': key, 'layers': list(layers)}),
     )
 
 
@@ -230,7 +230,7 @@ class _Store:
 
     def record(self, layer: Layer, done: int) -> None:
         """Record that the first `done` pictures of a layer are complete."""
-        _write_json(self.folder / f'{layer_name(layer)}.json', {'done': done})
+        write_json(self.folder / f'{layer_name(layer)}.json', {'done': done})
 
 
 def _fill(
@@ -300,12 +300,3 @@ def _memory_map(path: Path, mode: str, dtype: Any, shape: tuple[int, ...]) -> An
         np.lib.format.open_memmap(partial, mode='w+', dtype=dtype, shape=shape).flush()
         os.replace(partial, path)
     return np.lib.format.open_memmap(path, mode=mode)
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Write a small file so that a kill leaves the old or the new one."""
-    make_file(path, lambda partial: partial.write_text(json.dumps(value, indent=1)) and None)

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
-from .data import IGNORED, read_image
-from .datasets.anomaly import ANOMALY, NORMAL
+from .data import ANOMALY, IGNORED, NORMAL, read_image
 
 BoolArray = npt.NDArray[np.bool_]
 UInt8Array = npt.NDArray[np.uint8]

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,10 +29,11 @@ from ood_perception.calibration import HeldOutSample, arrays_of
 from ood_perception.errors import BundleError
 from ood_perception.types import JsonDict
 
+from .artefacts import write_json, write_npz
 from .backbones import Backbone
 from .export import BACKBONE_DATA, ExportedStages, export_stages
-from .golden import golden_vectors, write_npz
-from .heads.base import HeadModule
+from .golden import golden_vectors
+from .head_module import HeadModule
 from .model_card import model_card
 from .weight_places import weights_map
 
@@ -162,7 +162,7 @@ def _without_weights(
     ]
     target = {'file': BACKBONE_DATA, **file_spec(data).__dict__}
     recorded = {key: value for key, value in origin.items() if key != 'description'}
-    _write_json(folder / WEIGHTS_MAP, {'origin': recorded, 'target': target, 'tensors': tensors})
+    write_json(folder / WEIGHTS_MAP, {'origin': recorded, 'target': target, 'tensors': tensors})
     data.unlink()
     return exported
 
@@ -220,7 +220,3 @@ def git_revision(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ''
     return f'{commit}-dirty' if changes else commit
-
-
-def _write_json(path: Path, values: JsonDict) -> None:
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,9 +33,9 @@ from ood_perception.evaluation.metrics import (
 )
 from ood_perception.geometry import geometry_for, to_camera, to_network
 
+from .artefacts import digest, write_npz
 from .data import PictureList
 from .datasets.pasted import read_ground
-from .golden import write_npz
 
 Array = npt.NDArray[Any]
 CRITERION = 'average_precision'
@@ -84,7 +82,7 @@ class CostBench:
         """Return what the bundle gives in a precision (int8: by the facts), kept or run now."""
         content = [precision, self.bundle.sha256, self.pictures.names]
         content.append(dataclasses.asdict(facts) if facts else None)
-        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        key = digest(content)[:16]
         path = self.folder / f'{precision}-{key}.npz'
         if not path.is_file():
             with _candidate(self.bundle, facts) as bundle:

@@ -23,17 +23,18 @@ from ood_perception.calibration import HeldOutSample, arrays_of, sample_of
 from ood_perception.errors import ConfigError
 from ood_perception.geometry import geometry_for, to_network
 
-from .artefacts import REPORT_FILE, artefact, key_of, write_json
+from .artefacts import REPORT_FILE, artefact, digest, key_of, write_json, write_npz
 from .backbones import Backbone, BackboneChoice, load_backbone
-from .config import Recipe, digest
+from .config import RENDERED, Recipe
 from .data import PictureList, content_sha256, split_contiguous
 from .datasets import load_pictures
 from .export import export_stages
 from .features import FeatureSet, View, extract, joined
 from .finetuning import finetune, load_tuned, save_tuned
-from .golden import RENDERED, rendered, write_npz
+from .golden import rendered
+from .head_module import HeadModule
 from .heads import head_stages
-from .heads.base import HeadModule, HeadStages
+from .heads.base import HeadStages
 from .layers import Layer
 from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
 from .set_calibration import sample_held_out

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 
+from .artefacts import digest
 from .data import IGNORED
 from .features import FeatureSet
 from .fpn import UPSAMPLING
@@ -87,7 +87,7 @@ def fit_uem(
     run = _Run(train, layer, config)
     parts = [run.features.key, select[0].key, select[0].names, layer, asdict(config)]
     parts.append('run 2')  # of checkpoints
-    key = hashlib.sha256(json.dumps([*parts, run.known_key()]).encode()).hexdigest()
+    key = digest([*parts, run.known_key()])
 
     def look() -> float:
         return average_precision(run.module, *select, layer)

@@ -26,8 +26,8 @@ from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.results import write_text
 
-from ..artefacts import adopt
-from ..config import Recipe, digest, load_recipe
+from ..artefacts import adopt, digest
+from ..config import Recipe, load_recipe
 from ..heads.fusion_stages import member_recipes
 from ..stages import Trainer
 

@@ -14,11 +14,10 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ..artefacts import REPORT_FILE, artefact, key_of
-from ..config import digest
+from ..artefacts import REPORT_FILE, artefact, digest, key_of, write_npz
 from ..features import FeatureSet
-from ..golden import write_npz
-from .base import HeadFacts, HeadStages
+from ..head_module import HeadFacts
+from .base import HeadStages
 from .baseline_fit import fit_statistics, score_module
 from .baselines import DISTANCE, SCORES, BaselineHead, EtalonDistance
 from .one_score import calibrate_one_score, calibration_note, classes_seen

@@ -12,7 +12,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from .base import HeadModule
+from ..head_module import HeadModule
 from .pixood_module import PixOODHead
 from .tables import MonotoneTable, TableModule
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from ood_perception.errors import ConfigError
 
-from ..artefacts import REPORT_FILE, adopt, artefact, key_of, write_json
+from ..artefacts import REPORT_FILE, adopt, artefact, digest, key_of, write_json
 from ..calibrate import HeldOutScores, collect_scores, fit_class_tables
-from ..config import Recipe, digest
+from ..config import Recipe
+from ..head_module import HeadFacts
 from ..layers import Layer
-from .base import HeadFacts, HeadStages
+from .base import HeadStages
 from .fusion import FusionHead
 from .one_score import calibration_note, classes_seen, load_table, save_table
 from .tables import MonotoneTable

@@ -23,8 +23,8 @@ from torch.nn import functional
 from ood_perception.errors import ConfigError
 
 from ..classifier import Classifier
+from ..head_module import HeadModule
 from ..layers import parse_layer
-from .base import HeadModule
 from .knn_search import NearestReferences
 from .patch_logits import PatchLogits
 from .tables import MonotoneTable, TableModule

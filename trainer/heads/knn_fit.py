@@ -16,9 +16,9 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.geometry import labels_to_grid
 
+from ..artefacts import write_npz
 from ..classifier import Classifier, load_classifier, save_classifier
 from ..features import FeatureSet
-from ..golden import write_npz
 from .knn import KnnConfig, KnnModel, parametric_score
 from .knn_search import mean_distances
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..artefacts import REPORT_FILE, artefact, key_of
+from ..artefacts import REPORT_FILE, artefact, digest, key_of
 from ..classifier import Classifier
 from ..condensation import condense
-from ..config import digest
 from ..features import FeatureSet
+from ..head_module import HeadFacts
 from ..layers import Layer, layer_name
 from ..patches import gather_tokens, select_patches
-from .base import HeadFacts, HeadStages
+from .base import HeadStages
 from .knn import KnnHead, KnnModel
 from .knn_fit import Float16Array, fit_knn, load_knn, save_knn
 from .one_score import calibrate_one_score, calibration_note, classes_seen

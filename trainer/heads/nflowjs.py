@@ -19,9 +19,9 @@ from torch.nn import functional
 from ood_perception.errors import ConfigError
 
 from ..data import IGNORED
+from ..head_module import HeadModule
 from ..pasting import OUTLIER
 from ..segmenter import Segmenter
-from .base import HeadModule
 from .tables import MonotoneTable, TableModule
 
 NEGATIVES = ('flow', 'objects', 'none')

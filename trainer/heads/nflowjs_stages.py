@@ -12,19 +12,18 @@ import numpy as np
 
 from ood_perception.errors import ConfigError
 
-from ..artefacts import REPORT_FILE, artefact, key_of, write_json
+from ..artefacts import REPORT_FILE, artefact, digest, key_of, write_json
 from ..backbones import BackboneChoice, load_backbone
-from ..config import digest
 from ..crops import Crops
 from ..finetuning import WEIGHTS_FILE, save_tuned
 from ..flow_training import fit_flow
 from ..flows import Flow, load_flow, save_flow
+from ..head_module import HeadFacts
 from ..mixes import grouped
 from ..nflowjs_training import Selection, Start, fit_nflowjs, trained_part
 from ..online import OnlineMix
 from ..segmenter import Segmenter, load_segmenter, save_segmenter
 from ..segmenter_training import confusion_iou
-from .base import HeadFacts
 from .nflowjs import NflowjsHead
 from .one_score import calibrate_one_score, one_score_facts
 from .segmenter_stages import SEGMENTER_FILE, SegmenterStages

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..artefacts import REPORT_FILE, artefact, write_json
+from ..artefacts import REPORT_FILE, artefact, write_json, write_npz
 from ..calibrate import FEWEST_PIXELS, collect_scores, fit_table
-from ..golden import write_npz
-from .base import HeadFacts, HeadModule
+from ..head_module import HeadFacts, HeadModule
 from .tables import MonotoneTable
 
 if TYPE_CHECKING:

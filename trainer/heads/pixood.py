@@ -29,8 +29,8 @@ from ..density import (
     similarity,
 )
 from ..features import FeatureSet
+from ..head_module import HeadModule
 from ..patches import PatchSelection, PatchSettings, gather_tokens, select_patches
-from .base import HeadModule
 from .tables import MonotoneTable
 
 LOG = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torch import nn
 from ood_perception.errors import ConfigError
 
 from ..density import Gaussian
-from .base import HeadModule
+from ..head_module import HeadModule
 from .pixood import GATED, MIN, UNIFIED, PixOODModel
 from .tables import MonotoneTable, TableModule
 from .upsampling import (

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..artefacts import REPORT_FILE, artefact, key_of, write_json
+from ..artefacts import REPORT_FILE, artefact, digest, key_of, write_json
 from ..classifier import Classifier, evaluate_classifier, load_classifier, save_classifier
 from ..classifier_training import fit_classifier
-from ..config import digest
-from .base import HeadFacts, HeadStages
+from ..head_module import HeadFacts
+from .base import HeadStages
 from .pixood import GATED, MIN, PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
 from .pixood_files import load_model, save_model
 from .pixood_module import PixOODHead

@@ -20,7 +20,7 @@ from torch.nn import functional
 from ood_perception.errors import ConfigError
 
 from ..aspp import BRANCHES
-from .base import HeadModule
+from ..head_module import HeadModule
 from .corocl import SAMPLES, TEMPERATURE
 from .rpl_block import ResidualBlock, to_feature_grid
 from .rpl_losses import ENERGY_WEIGHT, energy

@@ -13,13 +13,12 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ..artefacts import REPORT_FILE, artefact, key_of, write_json
-from ..config import digest
+from ..artefacts import REPORT_FILE, artefact, digest, key_of, write_json
 from ..context_pictures import load_context
 from ..features import FeatureSet
+from ..head_module import HeadFacts
 from ..online import OnlineFeatures
 from ..rpl_training import Frozen, fit_rpl, frozen_features
-from .base import HeadFacts
 from .one_score import calibrate_one_score, one_score_facts
 from .rpl import RplHead
 from .rpl_block import ResidualBlock, load_block, save_block

@@ -8,8 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artefacts import REPORT_FILE, artefact, write_json
-from ..config import digest
+from ..artefacts import REPORT_FILE, artefact, digest, write_json
 from ..data import PictureList
 from ..features import FeatureSet, View, extract, joined
 from ..mixes import MixedPictures, draw_mixes, grouped

@@ -23,8 +23,8 @@ from torch.nn import functional
 from ood_perception.errors import ConfigError, DataError
 
 from ..gmm import CONTRAST_WEIGHT, GmmHead, GmmSettings
+from ..head_module import HeadModule
 from ..segmenter import Segmenter
-from .base import HeadModule
 from .tables import MonotoneTable, TableModule
 
 FORMS = ('discriminative', 'generative')

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..artefacts import REPORT_FILE, artefact, key_of, write_json
-from ..config import digest
+from ..artefacts import REPORT_FILE, artefact, digest, key_of, write_json
 from ..features import FeatureSet, joined
+from ..head_module import HeadFacts
 from ..outlier_sources import OutlierConfig, whole_pictures
 from ..segmenter import Segmenter
 from ..uem_training import Known, OnlineOutliers, fit_uem, known_scores
-from .base import HeadFacts
 from .one_score import calibrate_one_score, one_score_facts
 from .segmenter_stages import SegmenterStages
 from .tables import MonotoneTable

@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..artefacts import artefact
-from ..config import digest
+from ..artefacts import artefact, digest
 from ..data import PictureList, content_sha256
 from ..features import FeatureSet, View, network_picture
 from .deeplab import FINE, TRUNK

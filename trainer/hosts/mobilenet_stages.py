@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..artefacts import REPORT_FILE, artefact, write_json
+from ..artefacts import REPORT_FILE, artefact, digest, write_json
 from ..aspp import scaled_dilations
-from ..config import digest
 from ..data import PictureList
 from ..features import FeatureSet, View
-from ..heads.rpl_block import ResidualBlock
+from ..heads.rpl_block import ResidualBlock, deeplab_block
 from ..heads.rpl_stages import RplStages
 from ..segmenter_training import fit_segmenter
 from .deeplab import DeepLabHost, DeepLabShape
@@ -116,7 +115,7 @@ class MobileNetStages(RplStages):
         return load_host(folder / HOST_FILE)
 
     def _start(self) -> ResidualBlock:
-        return self.host().block()
+        return deeplab_block(self.host())
 
 
 def save_host(path: Path, host: DeepLabHost) -> None:
