@@ -25,12 +25,12 @@ from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
 from ood_perception.roi import RoiSettings  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
+from trainer.heads import fusion_config  # noqa: E402
 from trainer.heads.fusion import (  # noqa: E402
     COMBINATIONS,
-    FusionConfig,
     FusionHead,
-    MemberConfig,
 )
+from trainer.heads.fusion_config import FusionConfig, MemberConfig  # noqa: E402
 from trainer.heads.knn import KnnHead, KnnModel  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 
@@ -126,6 +126,7 @@ def test_impossible_fusions_are_refused(members):
     for kinds in (['knn'], ['knn', 'knn'], ['knn', 'fusion']):
         with pytest.raises(ConfigError, match='at least two kinds'):
             FusionConfig(tuple(MemberConfig(kind) for kind in kinds))
+    assert tuple(COMBINATIONS) == fusion_config.COMBINATIONS
     with pytest.raises(ConfigError, match="combine 'vote': choose one of max"):
         FusionConfig((MemberConfig('knn'), MemberConfig('pixood')), 'vote')
 

@@ -17,8 +17,8 @@ from paths import need_data  # noqa: E402
 from ood_perception.errors import BundleError, ConfigError, DataError  # noqa: E402
 from trainer.data import read_image  # noqa: E402
 from trainer.features import FeatureSet  # noqa: E402
-from trainer.heads.rpl import RplConfig  # noqa: E402
 from trainer.heads.rpl_block import deeplab_block  # noqa: E402
+from trainer.heads.rpl_config import RplConfig  # noqa: E402
 from trainer.hosts.deeplab import DeepLabHost, DeepLabShape  # noqa: E402
 from trainer.hosts.mobilenet import MobileNetV2, load_mobilenet  # noqa: E402
 from trainer.hosts.published import PublishedHost  # noqa: E402

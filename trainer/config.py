@@ -18,16 +18,16 @@ from ood_perception.errors import ConfigError
 
 from .artefacts import digest
 from .classifier import ClassifierConfig
-from .condensation import CondensationSettings
 from .finetuning import FinetuningConfig
 from .flows import FlowConfig
 from .heads import head_stages
-from .heads.baselines import BaselineConfig
-from .heads.fusion import FusionConfig
-from .heads.knn import KnnConfig
-from .heads.nflowjs import NflowjsConfig
-from .heads.rpl import RplConfig
-from .heads.uem import UemConfig
+from .heads.baseline_config import BaselineConfig
+from .heads.fusion_config import FusionConfig
+from .heads.knn_config import KnnConfig
+from .heads.nflowjs_config import NflowjsConfig
+from .heads.pixood_config import CondensationSettings
+from .heads.rpl_config import RplConfig
+from .heads.uem_config import UemConfig
 from .online import OnlineSettings
 from .outlier_sources import OutlierConfig
 from .pasting import MixSettings

@@ -29,7 +29,8 @@ from .features import FeatureSet, View, network_picture
 from .flow_training import seeded_torch
 from .flows import Flow
 from .fpn import UPSAMPLING
-from .heads.nflowjs import NflowjsConfig, anomaly_score, nflowjs_loss
+from .heads.nflowjs import anomaly_score, nflowjs_loss
+from .heads.nflowjs_config import NflowjsConfig
 from .label_maps import MapUpsampler, tokens_of
 from .layers import parse_layer
 from .negatives import cut, draw_places, paste, patch_sides

@@ -23,8 +23,9 @@ from .aspp import scaled_dilations
 from .data import IGNORED
 from .features import FeatureSet
 from .heads.corocl import contrastive_loss, draw_pools
-from .heads.rpl import RplConfig, Smoothing
+from .heads.rpl import Smoothing
 from .heads.rpl_block import Host, ResidualBlock, to_feature_grid
+from .heads.rpl_config import RplConfig
 from .heads.rpl_losses import energy, rpl_loss
 from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .online import OnlineFeatures, device_of, drawn

@@ -22,7 +22,8 @@ from .data import IGNORED
 from .features import FeatureSet
 from .fpn import UPSAMPLING
 from .gmm import GmmHead
-from .heads.uem import Uem, UemConfig, contrast_loss, log_likelihood_ratio, uem_loss
+from .heads.uem import Uem, contrast_loss, log_likelihood_ratio, uem_loss
+from .heads.uem_config import UemConfig
 from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .online import OnlineFeatures, device_of, drawn, token_width
 from .pasting import OUTLIER

@@ -13,7 +13,7 @@ from typing import Any
 
 from ood_perception.errors import ConfigError
 
-from ..condensation import METHODS
+from ..heads.pixood_config import METHODS
 from ..heads.pixood_module import CALIBRATIONS, SELECTIONS
 
 SCORES = ('pixood', 'distance', 'max_logit', 'max_softmax')

@@ -18,7 +18,8 @@ from ..classifier import Classifier, evaluate_classifier, load_classifier, save_
 from ..classifier_training import fit_classifier
 from ..head_module import HeadFacts
 from .base import HeadStages
-from .pixood import GATED, MIN, PixOODConfig, PixOODModel, calibrate_pixood, fit_pixood
+from .pixood import GATED, MIN, PixOODModel, calibrate_pixood, fit_pixood
+from .pixood_config import PixOODConfig
 from .pixood_files import load_model, save_model
 from .pixood_module import PixOODHead
 
