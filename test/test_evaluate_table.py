@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -24,30 +21,22 @@ SHIPPED = ROOT / 'config' / 'train' / 'table_bundles.yaml'
 
 
 class Builder:
-    """In place of Trainer: makes the artefacts' folders and tells which were there already."""
+    """In place of Workflow: tells what was to be built where, and which store it was given."""
 
     built: tuple = ()
 
-    def __init__(self, recipe, folder, cache=None, progress=True):
-        self.recipe, self.folder = recipe, Path(folder)
+    def __init__(self, recipe, folder, store=None, cache=None, progress=True):
+        self.folder, self.store = folder, store
 
     def pack(self):
-        made = []
-        for part in ('classifier', 'fit'):
-            target = self.folder / part
-            if not (target / 'key.json').is_file():
-                target.mkdir(parents=True)
-                (target / 'weights').write_text(part)
-                (target / 'key.json').write_text(json.dumps({'key': part}))
-                made.append(part)
-        Builder.built = (*Builder.built, (self.folder.name, tuple(made)))
+        Builder.built = (*Builder.built, (self.folder.name, self.store))
         return load_bundle(default_bundle_path(), verify=False).manifest
 
 
 @pytest.fixture
 def builder(monkeypatch):
     Builder.built = ()
-    monkeypatch.setattr(table_bundles, 'Trainer', Builder)
+    monkeypatch.setattr(table_bundles, 'Workflow', Builder)
     return Builder
 
 
@@ -68,23 +57,17 @@ def test_every_row_of_the_shipped_table_is_a_recipe():
     assert {'single mean', 'condensation K 50', 'f 1', 'gated'} <= {row.name for row in table.rows}
 
 
-def test_rows_take_over_what_their_recipes_share(tmp_path, builder):
+def test_rows_are_built_in_one_store(tmp_path, builder):
     rows = [
         {'name': 'K 50', 'set': ['condensation.etalons=50']},
-        {'name': 'K 50, f 1', 'set': ['condensation.etalons=50', 'head.upsampling=1']},
-        {'name': 'K 100', 'set': ['condensation.etalons=100']},
-        {'name': 'linear', 'set': ['classifier.kind=linear']},
-        {'name': 'block 5', 'set': ['backbone.layers=[8, 11, 5]']},
+        {'name': '_store', 'set': ['condensation.etalons=100']},
     ]
     build_bundles(written(tmp_path, rows))
-    both = ('classifier', 'fit')
-    assert builder.built == (
-        *(('k-50', both), ('k-50-f-1', ()), ('k-100', ('fit',))),
-        *(('linear', both), ('block-5', both)),
-    )
+    store = tmp_path / 'out' / '_store'
+    assert builder.built == (('k-50', store), ('store', store))
     builder.built = ()
-    build_bundles(written(tmp_path, rows), only=['K 100'])
-    assert builder.built == (('k-100', ()),)
+    build_bundles(written(tmp_path, rows), only=['K 50'])
+    assert builder.built == (('k-50', store),)
 
 
 def test_the_list_names_bundles_and_classes(tmp_path, builder):

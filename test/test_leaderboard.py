@@ -16,6 +16,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 from paths import ROOT  # noqa: E402
+from stores import kept, only  # noqa: E402
 from test_trainer_cli import LARGER, miniature  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
@@ -28,7 +29,12 @@ from trainer.evaluation.evaluation_runs import RunSpec, evaluate_runs  # noqa: E
 from trainer.experiments.leaderboard_bundles import LeaderboardBundles  # noqa: E402
 from trainer.experiments.leaderboard_entry import Entry  # noqa: E402
 from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
-from trainer.experiments.table_bundles import BundleTable, TableRow, build_bundles  # noqa: E402
+from trainer.experiments.table_bundles import (  # noqa: E402
+    STORE,
+    BundleTable,
+    TableRow,
+    build_bundles,
+)
 from trainer.heads.baselines import SCORES  # noqa: E402
 from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
 
@@ -114,11 +120,8 @@ def test_a_fusion_takes_over_the_fits_of_its_members_rows(root):
     folder = root / 'fusion_board'
     table = tuple(TableRow(name, (*LARGER, 'seed=1', *changes)) for name, changes in rows.items())
     build_bundles(BundleTable(root / 'recipe.yaml', folder, table), (), False, root / 'cache')
-    for row, member in (('pixood', 'pixood'), ('knn', 'knn')):
-        files = sorted((folder / row / 'fit').iterdir())
-        taken = folder / 'both' / 'members' / member / 'fit'
-        assert files
-        assert all(file.samefile(taken / file.name) for file in files)
+    for kind in ('classifier', 'fit-pixood', 'fit-knn', 'fit-fusion'):
+        assert only(folder / STORE, kind), 'it is made once'
 
 
 def board(root, **more):
@@ -213,12 +216,7 @@ def test_a_finished_bundle_takes_the_place_of_a_training(root, monkeypatch, caps
 
 
 def test_rows_of_one_seed_share_their_classifier(root):
-    bundles = root / 'board' / 'bundles'
-    names = ('pixood-seed-1', 'knn-seed-1', 'energy-seed-1')
-    inodes = {(bundles / n / 'classifier' / 'classifier.safetensors').stat().st_ino for n in names}
-    assert len(inodes) == 1
-    other = bundles / 'pixood-seed-2' / 'classifier' / 'classifier.safetensors'
-    assert other.stat().st_ino not in inodes
+    assert len(kept(root / 'board' / 'bundles' / STORE, 'classifier')) == 2  # of two seeds
 
 
 def test_seeds_are_averaged_within_each_draw_of_pictures(monkeypatch):

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -15,6 +13,7 @@ pytest.importorskip('transformers')
 from feature_sets import make_feature_set  # noqa: E402
 from pixood_models import a_table, some_model  # noqa: E402
 from scipy.stats import combine_pvalues  # noqa: E402
+from stores import kept, only, report  # noqa: E402
 from test_trainer_cli import miniature, train  # noqa: E402
 
 from ood_perception.bundle.completion import complete  # noqa: E402
@@ -162,15 +161,10 @@ def test_the_bundle_says_what_it_is_made_of_and_what_it_would_flag_uncalibrated(
 
 
 def test_members_share_one_classifier(miniature, bundle):
-    folder = miniature / f'fusion-{bundle[0]}' / 'members'
-    keys = [
-        json.loads((folder / kind / 'classifier' / 'key.json').read_text())
-        for kind in ('pixood', 'knn')
-    ]
-    assert keys[0] == keys[1]
-    inodes = {(folder / k / 'classifier' / 'classifier.safetensors').stat().st_ino
-              for k in ('pixood', 'knn')}  # fmt: skip
-    assert len(inodes) == 1, 'it is trained once'
+    store = miniature / f'fusion-{bundle[0]}'
+    assert len(kept(store, 'classifier')) == 1, 'it is trained once'
+    members = report(store, 'fit-fusion')['members']
+    assert members == {kind: only(store, f'calibrate-{kind}').name for kind in ('pixood', 'knn')}
 
 
 def test_the_class_choice_reaches_the_fusion(bundle):

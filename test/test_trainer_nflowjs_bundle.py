@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 from paths import ROOT  # noqa: E402
+from stores import only, report  # noqa: E402
 from test_trainer_uem_bundle import RECIPE as UEM  # noqa: E402
 from test_trainer_uem_bundle import places  # noqa: E402
 
@@ -87,18 +86,17 @@ def test_the_class_choice_changes_the_meaning_and_not_the_ranks(bundle):
 
 
 def test_another_temperature_keeps_the_training(places, bundle):
-    keys = {part: (places / 'nflowjs' / part / 'key.json').read_text() for part in ('flow', 'fit')}
     other = train(places, 'nflowjs', 'nflowjs.temperature=1', 'nflowjs.score=kl')
-    for part, key in keys.items():
-        assert (places / 'nflowjs' / part / 'key.json').read_text() == key
+    assert only(places / 'nflowjs', 'flow')
+    assert only(places / 'nflowjs', 'fit-nflowjs')
     assert not np.allclose(surprisal_of(other), surprisal_of(train(places, 'nflowjs')))
 
 
 @pytest.mark.parametrize('negatives', ['objects', 'none'])
 def test_the_ablations_train(places, negatives):
     bundle = train(places, negatives, f'nflowjs.negatives={negatives}', 'nflowjs.loss=kl')
-    report = json.loads((places / negatives / 'fit' / 'report.json').read_text())
-    assert [look[0] for look in report['history']] == [3, 6]
+    history = report(places / negatives, 'fit-nflowjs')['history']
+    assert [look[0] for look in history] == [3, 6]
     assert bundle.manifest.provenance['recipe']['nflowjs']['negatives'] == negatives
 
 
@@ -134,11 +132,10 @@ def test_the_paper_preset_trains_and_packs(places):
         f'flow.dequantisation={shipped.flow.dequantisation}',
     ]
     train(places, 'paper', *changes)
-    flow = load_flow(places / 'paper' / 'fit' / 'flow.safetensors')
+    flow = load_flow(only(places / 'paper', 'fit-nflowjs') / 'flow.safetensors')
     assert len(flow.scales[0].crossings) == 3
-    for part, steps in (('segmenter', [2, 4]), ('flow', [3, 6]), ('fit', [3, 6])):
-        report = json.loads((places / 'paper' / part / 'report.json').read_text())
-        assert [look[0] for look in report['history']] == steps
+    for part, steps in (('segmenter', [2, 4]), ('flow', [3, 6]), ('fit-nflowjs', [3, 6])):
+        assert [look[0] for look in report(places / 'paper', part)['history']] == steps
 
 
 def test_the_shipped_paper_recipe_is_the_paper_s():

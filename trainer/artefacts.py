@@ -1,10 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the trainer keeps: folders that are made once, state to go on from, and files by content.
-
-Every artefact holds the key of what it came from, every checkpoint that of its inputs.
-"""
+"""What the trainer keeps: folders that are made once, state to go on from, files by content."""
 
 from __future__ import annotations
 
@@ -12,9 +8,9 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,45 +28,53 @@ REPORT_FILE = 'report.json'
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
 
 
-def artefact(folder: Path, key: str, make: Callable[[Path], None]) -> None:
-    """Make a folder with its key, or keep it where it has that key already."""
-    with locked(folder):
-        if key_of(folder) == key:
-            LOG.info('%s is up to date', folder)
-            return
-
-        def fill(target: Path) -> None:
-            make(target)
-            write_json(target / KEY_FILE, {'key': key})
-
-        make_folder(folder, fill)
-
-
-def key_of(folder: Path) -> str:
-    """Return an artefact's key, '' where there is none."""
-    path = folder / KEY_FILE
-    return str(json.loads(path.read_text())['key']) if path.is_file() else ''
-
-
-def adopt(source: Path, target: Path) -> None:
+@dataclass(frozen=True)
+class Artifact:
     """
-    Let `target` hold the same files as another artefact, unless it is an artefact already.
+    A folder whose name says what it came from: <store>/<kind>-<first 16 digits of the key>.
 
-    A wrong guess costs time, never truth: the key comes along, and where it does not fit the
-    folder is made again.
+    The key is the address: runs that agree on all that an artifact depends on, and share a store,
+    find each other's. kind: such as 'classifier'. key: sha256 of what it depends on, see digest.
     """
-    if not key_of(source) or key_of(target):
-        return
 
-    def fill(folder: Path) -> None:
-        for file in source.iterdir():
-            try:
-                os.link(file, folder / file.name)
-            except OSError:  # another file system
-                shutil.copyfile(file, folder / file.name)
+    store: Path
+    kind: str
+    key: str
 
-    with locked(target):
-        make_folder(target, fill)
+    @property
+    def folder(self) -> Path:
+        """Where it is, or will be."""
+        return self.store / f'{self.kind}-{self.key[:16]}'
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where what makes it may keep the state that it goes on from after a kill."""
+        return self.folder.with_name(f'{self.folder.name}.ckpt')
+
+    def make(self, fill: Callable[[Path], None]) -> Artifact:
+        """Fill the folder, whole or not at all, unless it is there; return the artifact."""
+        with locked(self.folder):
+            if self._there():
+                LOG.info('%s is up to date', self.folder)
+                return self
+
+            def whole(target: Path) -> None:
+                fill(target)
+                write_json(target / KEY_FILE, {'key': self.key})
+
+            make_folder(self.folder, whole)
+            self.checkpoint.unlink(missing_ok=True)
+        return self
+
+    def _there(self) -> bool:
+        """Return whether the folder holds this very key, not only its first digits."""
+        path = self.folder / KEY_FILE
+        return path.is_file() and json.loads(path.read_text())['key'] == self.key
+
+    def report(self) -> dict[str, Any]:
+        """Return what was recorded of it, JSON values."""
+        values: dict[str, Any] = json.loads((self.folder / REPORT_FILE).read_text())
+        return values
 
 
 def digest(values: Any) -> str:

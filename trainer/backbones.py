@@ -66,6 +66,11 @@ class Backbone(nn.Module):
         self.requires_grad_(False).eval()
 
     @property
+    def normalisation(self) -> list[list[float]]:
+        """What pictures are normalised by, 0 to 255: the means and deviations of R, G, B."""
+        return [self.mean.tolist(), self.std.tolist()]
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """The transformer's blocks, where transformers keeps them."""
         for path in ('encoder.layer', 'layers', 'model.layer', 'layer'):

@@ -44,8 +44,9 @@ class Crops:
         """A hash of everything that is drawn."""
         mix = self.mix
         objects = [marks_of(group) for group in mix.groups] if mix else []
-        parts = [content_sha256(self.pictures), self.size, asdict(self.view), asdict(self.views)]
-        parts += [objects, asdict(mix.settings) if mix else {}]
+        network = (self.view.size, self.view.policy)
+        parts = [content_sha256(self.pictures), self.size, network, asdict(self.views), objects]
+        parts += [asdict(mix.settings), mix.settings.ground(self.pictures)] if mix else []
         return digest(parts)
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:

@@ -282,7 +282,7 @@ def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str
         'format': FORMAT,
         'backbone': backbone.name,
         'weights_sha256': backbone.provenance.get('weights_sha256', ''),
-        'normalisation': [backbone.mean.tolist(), backbone.std.tolist()],
+        'normalisation': backbone.normalisation,
         'height': view.size[0],
         'width': view.size[1],
         'policy': view.policy,

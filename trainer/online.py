@@ -121,8 +121,14 @@ class OnlineFeatures:
         parts = [
             content_sha256(self.pictures),
             self.backbone.provenance.get('weights_sha256', ''),
-            *(list(self.blocks), asdict(self.view), asdict(self.views), self.settings.crop),
-            *(objects, asdict(mix.settings) if mix else {}),
+            self.backbone.normalisation,
+            list(self.blocks),
+            asdict(self.view),
+            asdict(self.views),
+            self.settings.crop,
+            objects,
+            asdict(mix.settings) if mix else {},
+            mix.settings.ground(self.pictures) if mix else [],
         ]
         return digest(parts)
 

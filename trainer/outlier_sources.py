@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,25 +72,6 @@ def load_outliers(config: OutlierConfig, part: str, data_root: Path) -> list[Cut
         order = np.random.default_rng(config.seed).permutation(len(kept))[: config.most]
         kept = [kept[i] for i in sorted(order)]
     return kept
-
-
-def whole_pictures(cutouts: Sequence[Cutout], config: OutlierConfig) -> frozenset[str]:
-    """
-    Return the everyday pictures whose objects a training may see, by their names.
-
-    A mix takes all objects of one picture: a picture with an object of config.exclude is left out
-    as a whole; of the others pictures are drawn by seed that hold at most config.most objects.
-    """
-    counts = Counter(cutout.picture for cutout in cutouts)
-    excluded = {cutout.picture for cutout in cutouts if cutout.category in config.exclude}
-    names = sorted(set(counts) - excluded)
-    if not config.most:
-        return frozenset(names)
-    chosen: list[str] = []
-    for place in np.random.default_rng(config.seed).permutation(len(names)):
-        if sum(counts[name] for name in chosen) + counts[names[place]] <= config.most:
-            chosen.append(names[place])
-    return frozenset(chosen)
 
 
 def load_cutout_files(folder: Path, part: str) -> list[Cutout]:

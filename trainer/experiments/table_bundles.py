@@ -5,8 +5,8 @@ Build the bundles of a table of variants, each a recipe with a few values change
 
     trainer table-bundles config/train/table_bundles.yaml [--only ROW ...]
 
-Rows share the feature cache, and take over each other's classifier and fit where the recipes
-agree on all that these depend on. What is up to date is kept: a build that was stopped goes on.
+Rows share the feature cache and one store: what two recipes agree on, such as a classifier, is
+made once. What is there is found again: a build that was stopped goes on.
 At the end FOLDER/runs.yaml lists the runs for `trainer evaluate --runs`.
 """
 
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,13 @@ from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.results import write_text
 
-from ..artefacts import adopt, digest
-from ..config import Recipe, load_recipe
-from ..heads.fusion_stages import member_recipes
-from ..stages import Trainer
+from ..config import load_recipe
+from ..workflow import Workflow
 
 LOG = logging.getLogger(__name__)
 ALL = 'all'
+STORE = '_store'  # no row's folder begins so
 _ROW_KEYS = ('name', 'set', 'in_distribution')
-# What an artefact depends on: sections of the recipe. A wrong guess costs time, never truth: every
-# artefact carries the key of what it came from, and is made again where that does not fit.
-_SHARED = {
-    'classifier': ('backbone', 'data', 'view', 'classifier', 'seed'),
-    'fit': ('backbone', 'data', 'view', 'classifier', 'seed', 'patches', 'condensation'),
-    'segmenter': ('backbone', 'data', 'view', 'views', 'segmenter', 'seed'),
-    'flow': ('data', 'view', 'views', 'flow', 'seed'),
-}
-# kinds of heads whose folder 'fit' holds PixOOD's
-_PIXOOD_FITS = ('pixood', 'baseline')
 
 
 @dataclass(frozen=True)
@@ -119,48 +108,16 @@ def build_bundles(
     for number, row in enumerate(chosen, 1):
         LOG.info('row %d of %d: %s', number, len(chosen), row.name)
         if row.changes:
-            manifest = _build(table, row, recipes[row.name], progress, cache)
+            folder, store = table.folder / row.folder, table.folder / STORE
+            recipe = recipes[row.name]
+            workflow = Workflow(recipe, folder, store=store, cache=cache, progress=progress)
+            manifest = workflow.pack()
         else:
             manifest = load_bundle(default_bundle_path()).manifest
         runs.append(_run(row, manifest))
     path = table.folder / 'runs.yaml'
     write_text(path, yaml.safe_dump({'runs': runs}, sort_keys=False, allow_unicode=True))
     return path
-
-
-def _build(
-    table: BundleTable, row: TableRow, recipe: Recipe, progress: bool, cache: Path | None
-) -> Manifest:
-    """Train one row, after taking over what other rows have made already."""
-    folder = table.folder / row.folder
-    shared = table.folder / 'shared'
-    for name, place in _parts(recipe, folder):
-        adopt(shared / name, place)
-    manifest = Trainer(recipe, folder, cache=cache, progress=progress).pack()
-    for name, place in _parts(recipe, folder):
-        adopt(place, shared / name)
-    return manifest
-
-
-def _parts(recipe: Recipe, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the name among what rows share, and the row's own place, of every artefact."""
-    for part, sections in _SHARED.items():
-        yield f'{part}-{_signature(recipe, part, sections)}', folder / part
-    if recipe.head.kind == 'fusion':
-        for kind, member in member_recipes(recipe).items():
-            name = f'fit-{_signature(member, "fit", _SHARED["fit"])}'
-            yield name, folder / 'members' / kind / 'fit'
-
-
-def _signature(recipe: Recipe, part: str, sections: Sequence[str]) -> str:
-    """Hash the sections of a recipe that an artefact depends on."""
-    values, kind = asdict(recipe), recipe.head.kind
-    used = {name: dict(values[name]) if name == 'data' else values[name] for name in sections}
-    for text in ('description', 'licence'):  # recipes that differ in words alone share
-        used.get('data', {}).pop(text, None)
-    if part == 'fit' and kind not in _PIXOOD_FITS:
-        used['kind'] = kind
-    return digest(used)[:16]
 
 
 def _run(row: TableRow, manifest: Manifest) -> dict[str, Any]:

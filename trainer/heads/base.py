@@ -1,51 +1,101 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a kind of head is fitted and calibrated."""
+"""How a kind of head is fitted and calibrated, and the recipe's section `head` that all read."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
+from ..artefacts import Artifact, digest
+from ..features import FeatureSet
 from ..head_module import HeadFacts, HeadModule
-
-if TYPE_CHECKING:
-    from ..config import Recipe
-    from ..layers import Layer
-    from ..stages import Trainer
+from ..layers import Layer
+from ..training_data import TrainingData
 
 
-class HeadStages(ABC):
+@dataclass(frozen=True)
+class HeadConfig:
     """
-    A kind of head: how the trainer fits and calibrates it (one row of heads.HEADS).
+    The served head; the options but `kind` are those of heads.pixood_module.PixOODHead.
 
-    sections: the sections of the recipe that belong to this kind of head alone.
-    Every stage makes or finds a folder of trainer.folder; `calibrate` is the one that the bundle's
-    key follows from.
+    kind: a row of heads.HEADS. score: of kind 'baseline', one of heads.baselines.SCORES.
+    classes: those whose score the head holds, empty = all that have a model.
     """
 
-    sections: tuple[str, ...] = ()
+    kind: str = 'pixood'
+    score: str = 'max_logit'
+    upsampling: int = 7
+    selection: str = 'min'
+    calibration: str = 'held-out'
+    classes: tuple[str, ...] = ()
+    logits: str = 'patch'
+    half_weights: bool = True
+    gate: str = 'paper'
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
 
-    @classmethod
-    def used_sections(cls, recipe: Recipe) -> tuple[str, ...]:
-        """Return the sections that a recipe of this kind is read by."""
-        return cls.sections
+class HeadFit(ABC):
+    """
+    A kind of head, fitted to data (one row of heads.HEADS).
+
+    kind: the row's name. tunes_backbone: the fit changes the backbone's weights.
+    """
+
+    kind: ClassVar[str]
+    tunes_backbone: bool = False
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """
+        Take what is fitted on, and how.
+
+        sections: of the recipe, by name: those of the kind's row, and `head`. store: the folder of
+        all artifacts. seed: of the trainings; views and mixes keep their sections'.
+        """
+        self.data, self.sections, self.store, self.seed = data, sections, store, seed
+        self.config: HeadConfig = sections['head']
+
+    def artifact(self, kind: str, *inputs: Any) -> Artifact:
+        """Return where something is kept; inputs: all that it depends on, JSON values."""
+        return Artifact(self.store, kind, digest(inputs))
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """What the head reads of the backbone: the recipe's blocks, unless it names more."""
-        return self.trainer.recipe.backbone.layers
+        return self.data.blocks
+
+    @property
+    def served(self) -> TrainingData:
+        """The data as the served graph sees them: by another backbone where the fit tunes it."""
+        return self.data
+
+    @cached_property
+    def calibration_features(self) -> FeatureSet:
+        """What no fitting has seen, as the served head reads it."""
+        return self.served.calibration_features(self.layers)
+
+    @cached_property
+    def fitted(self) -> Artifact:
+        """What fit() gave, asked once."""
+        return self.fit()
+
+    @cached_property
+    def calibrated(self) -> Artifact:
+        """What calibrate() gave, asked once."""
+        return self.calibrate()
 
     @abstractmethod
-    def fit(self) -> Any:
+    def fit(self) -> Artifact:
         """Fit (or find) all that is learned."""
 
     @abstractmethod
-    def calibrate(self) -> Any:
-        """Fit (or find) the tables, in the folder trainer.folder / 'calibrate'."""
+    def calibrate(self) -> Artifact:
+        """Fit (or find) the tables; the key holds all that the served head depends on."""
 
     @abstractmethod
     def head(self) -> HeadModule:
