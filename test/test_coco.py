@@ -254,16 +254,16 @@ def test_a_recipe_is_refused_before_features_and_segmenter(tmp_path):
     from pathlib import Path
 
     from trainer.config import load_recipe
-    from trainer.stages import Trainer
+    from trainer.workflow import Workflow
 
     write(tmp_path, one([SQUARE[:-1]]))
     (tmp_path / 'camvid').mkdir()
     changes = [f'data.root={tmp_path / "camvid"}', f'outliers.folder={tmp_path}']
     for name in ('uem_camvid', 'rpl_camvid', 'nflowjs_camvid'):
         recipe = load_recipe(Path(__file__).parents[1] / f'config/train/{name}.yaml', changes)
-        trainer = Trainer(recipe, tmp_path / 'out', progress=False)
+        workflow = Workflow(recipe, tmp_path / 'out', progress=False)
         with pytest.raises(DataError, match='annotation 77 '):
-            trainer.pack()
+            workflow.pack()
         assert not (tmp_path / 'out').exists()
 
 

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -15,7 +12,7 @@ from paths import ROOT
 
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from trainer.evaluation.evaluation_runs import Settings, listed_runs
-from trainer.experiments import table_bundles
+from trainer.experiments import leaderboard_bundles
 from trainer.experiments.leaderboard_bundles import LeaderboardBundles
 from trainer.experiments.leaderboard_rows import load_leaderboard
 
@@ -23,32 +20,24 @@ RECIPE = str(ROOT / 'config' / 'train' / 'pixood_camvid.yaml')
 
 
 class Builder:
-    """In place of Trainer: makes the artefacts' folders and tells which were there already."""
+    """In place of Workflow: tells what was to be built where, and which store it was given."""
 
     built: tuple = ()
 
-    def __init__(self, recipe, folder, cache=None, progress=True):
-        self.recipe, self.folder = recipe, Path(folder)
+    def __init__(self, recipe, folder, store=None, cache=None, progress=True):
+        self.folder, self.store = folder, store
 
     def pack(self):
-        made = []
-        for part in ('classifier', 'fit'):
-            target = self.folder / part
-            if not (target / 'key.json').is_file():
-                target.mkdir(parents=True)
-                (target / 'weights').write_text(part)
-                (target / 'key.json').write_text(json.dumps({'key': part}))
-                made.append(part)
-        (self.folder / 'bundle').mkdir(exist_ok=True)
+        (self.folder / 'bundle').mkdir(parents=True, exist_ok=True)
         (self.folder / 'bundle' / 'manifest.json').touch()
-        Builder.built = (*Builder.built, (self.folder.name, tuple(made)))
+        Builder.built = (*Builder.built, (self.folder.name, self.store))
         return load_bundle(default_bundle_path(), verify=False).manifest
 
 
 @pytest.fixture
 def builder(monkeypatch):
     Builder.built = ()
-    monkeypatch.setattr(table_bundles, 'Trainer', Builder)
+    monkeypatch.setattr(leaderboard_bundles, 'Workflow', Builder)
     return Builder
 
 
@@ -63,23 +52,17 @@ def row(name, *changes):
     return {'name': name, 'recipe': RECIPE, 'set': list(changes)}
 
 
-def test_rows_take_over_what_their_recipes_share(tmp_path, builder):
+def test_rows_are_built_in_one_store(tmp_path, builder):
     rows = [
         row('K 50', 'condensation.etalons=50'),
-        row('K 50, f 1', 'condensation.etalons=50', 'head.upsampling=1'),
-        row('K 100', 'condensation.etalons=100'),
-        row('linear', 'classifier.kind=linear'),
-        row('block 5', 'backbone.layers=[8, 11, 5]'),
+        row('_store', 'condensation.etalons=100'),
     ]
     assert bundles(tmp_path, rows).build() == {}
-    both, seed = ('classifier', 'fit'), 'seed-42'
-    assert builder.built == (
-        *((f'k-50-{seed}', both), (f'k-50-f-1-{seed}', ()), (f'k-100-{seed}', ('fit',))),
-        *((f'linear-{seed}', both), (f'block-5-{seed}', both)),
-    )
+    store, seed = tmp_path / 'out' / 'bundles' / '_store', 'seed-42'
+    assert builder.built == ((f'k-50-{seed}', store), (f'store-{seed}', store))
     builder.built = ()
-    bundles(tmp_path, rows, only=['K 100']).build()
-    assert builder.built == ((f'k-100-{seed}', ()),)
+    bundles(tmp_path, rows, only=['K 50']).build()
+    assert builder.built == ((f'k-50-{seed}', store),)
 
 
 def test_the_list_names_every_bundle_that_there_is(tmp_path, builder):

@@ -17,6 +17,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 from paths import ROOT  # noqa: E402
+from stores import kept, only  # noqa: E402
 from test_trainer_cli import LARGER, miniature  # noqa: E402
 from test_trainer_uem_bundle import write_objects  # noqa: E402
 
@@ -27,12 +28,11 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
 from trainer.evaluation.engine_choice import EngineChoice  # noqa: E402
 from trainer.evaluation.evaluation_runs import RunSpec, evaluate_runs  # noqa: E402
-from trainer.experiments.leaderboard_bundles import LeaderboardBundles  # noqa: E402
+from trainer.experiments.leaderboard_bundles import STORE, LeaderboardBundles  # noqa: E402
 from trainer.experiments.leaderboard_entry import Entry  # noqa: E402
 from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
-from trainer.experiments.table_bundles import build_bundle  # noqa: E402
 from trainer.heads.baselines import SCORES  # noqa: E402
-from trainer.stages import Trainer  # noqa: E402
+from trainer.workflow import Workflow  # noqa: E402
 
 __all__ = ['miniature']
 CONFIG = ROOT / 'config' / 'train'
@@ -104,12 +104,10 @@ def test_a_fusion_takes_over_the_fits_of_its_members_rows(root):
     folder = root / 'fusion_board'
     for name, changes in (('pixood', ()), ('knn', heads), ('both', members)):
         recipe = load_recipe(root / 'recipe.yaml', (*LARGER, 'seed=1', *changes))
-        build_bundle(recipe, folder / name, folder / 'shared', False, root / 'cache')
-    for row, member in (('pixood', 'pixood'), ('knn', 'knn')):
-        files = sorted((folder / row / 'fit').iterdir())
-        taken = folder / 'both' / 'members' / member / 'fit'
-        assert files
-        assert all(file.samefile(taken / file.name) for file in files)
+        store = folder / '_store'
+        Workflow(recipe, folder / name, store=store, cache=root / 'cache', progress=False).pack()
+    for kind in ('classifier', 'fit-pixood', 'fit-knn', 'fit-fusion'):
+        assert only(store, kind), 'it is made once'
 
 
 def board(root, **more):
@@ -208,12 +206,7 @@ def test_a_finished_bundle_takes_the_place_of_a_training(root, monkeypatch, caps
 
 
 def test_rows_of_one_seed_share_their_classifier(root):
-    bundles = root / 'board' / 'bundles'
-    names = ('pixood-seed-1', 'knn-seed-1', 'energy-seed-1')
-    inodes = {(bundles / n / 'classifier' / 'classifier.safetensors').stat().st_ino for n in names}
-    assert len(inodes) == 1
-    other = bundles / 'pixood-seed-2' / 'classifier' / 'classifier.safetensors'
-    assert other.stat().st_ino not in inodes
+    assert len(kept(root / 'board' / 'bundles' / STORE, 'classifier')) == 2  # of two seeds
 
 
 def test_seeds_are_averaged_within_each_draw_of_pictures(monkeypatch):
@@ -298,8 +291,8 @@ def test_a_choice_is_made_on_pasted_objects(root):
     path = board(root, folder=str(root / 'choice'), sets=['pasted'], rows=rows, seeds=[1])
     run(root, 'study', path, '--quiet')
     recipe = load_recipe(root / 'recipe.yaml')
-    trainer = Trainer(recipe, root / 'unused')
-    chosen = [trainer.train_pictures.names[i] for i in trainer.split[1]]
+    data = Workflow(recipe, root / 'unused').data
+    chosen = [data.pictures.names[i] for i in data.split[1]]
     made = sorted(file.stem for file in (root / 'choice' / 'pasted' / 'images').iterdir())
     assert made == sorted(chosen)
     labels = cv2.imread(str(root / 'choice' / 'pasted' / 'labels' / f'{made[0]}.png'), -1)

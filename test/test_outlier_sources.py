@@ -16,9 +16,8 @@ from trainer.outlier_sources import (
     load_cutout_files,
     load_outliers,
     procedural_cutouts,
-    whole_pictures,
 )
-from trainer.outliers import PARTS, Cutout, part_of
+from trainer.outliers import PARTS, part_of
 
 
 @pytest.fixture
@@ -108,19 +107,3 @@ def test_wrong_options_are_refused():
         OutlierConfig('web')
     with pytest.raises(ConfigError, match='at least 0 and 2'):
         OutlierConfig(most=-1)
-
-
-def test_a_training_sees_whole_pictures_with_at_most_so_many_objects():
-    rgba = np.zeros((2, 2, 4), np.uint8)
-    kinds = {'a': ['cup', 'dog'], 'b': ['cup'] * 3, 'c': ['chair'] * 4, 'd': ['vase']}
-    cutouts = [Cutout(rgba, name, kind) for name, all_of in kinds.items() for kind in all_of]
-    assert whole_pictures(cutouts, OutlierConfig()) == set(kinds)
-    assert whole_pictures(cutouts, OutlierConfig(exclude=('dog',))) == {'b', 'c', 'd'}
-    for seed in range(5):
-        few = OutlierConfig(exclude=('dog',), most=5, seed=seed)
-        chosen = whole_pictures(cutouts, few)
-        assert chosen == whole_pictures(cutouts, few)
-        total = sum(len(kinds[name]) for name in chosen)
-        # no further picture would fit
-        assert total <= 5
-        assert all(total + len(kinds[n]) > 5 for n in {'b', 'c', 'd'} - chosen)

@@ -18,6 +18,7 @@ from test_trainer_pixood import LAYERS, classifier, head_of, make_feature_set, m
 from test_trainer_pixood import train as train_set  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
+from trainer.heads.baseline_config import BaselineConfig  # noqa: E402
 from trainer.heads.baseline_features import (  # noqa: E402
     GmmDensity,
     Mahalanobis,
@@ -27,7 +28,6 @@ from trainer.heads.baseline_features import (  # noqa: E402
 from trainer.heads.baseline_fit import logit_statistics  # noqa: E402
 from trainer.heads.baselines import (  # noqa: E402
     LOGIT_SCORES,
-    BaselineConfig,
     EtalonDistance,
     ScaledSoftmax,
     StandardisedMaxLogit,

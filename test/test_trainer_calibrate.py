@@ -18,7 +18,7 @@ from trainer.calibrate import (  # noqa: E402
     fit_class_tables,
     fit_table,
 )
-from trainer.heads.base import HeadModule  # noqa: E402
+from trainer.head_module import HeadModule  # noqa: E402
 
 SHAPES = {
     'normal': lambda rng, n: rng.normal(-3, 2, n),

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import importlib
 from pathlib import Path
 
 import cv2
@@ -17,14 +17,16 @@ pytest.importorskip('transformers')
 pytest.importorskip('onnx')
 
 from safetensors.torch import save_file  # noqa: E402
+from stores import only, report  # noqa: E402
 from tiny_backbones import tiny_backbone  # noqa: E402
 
 from ood_perception.bundle.reading import read_manifest  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
-from trainer import stages  # noqa: E402
+from trainer import workflow  # noqa: E402
 from trainer.__main__ import STAGES, main  # noqa: E402
 from trainer.config import Recipe, load_recipe  # noqa: E402
-from trainer.heads import pixood_stages  # noqa: E402
+from trainer.heads import HEADS, pixood_stages  # noqa: E402
+from trainer.heads.base import HeadFit  # noqa: E402
 
 SHIPPED = Path(__file__).resolve().parent.parent / 'config' / 'train' / 'pixood_camvid.yaml'
 MINIATURE = """
@@ -53,7 +55,7 @@ STEPS = ('fit_classifier', 'fit_pixood', 'calibrate_pixood', 'sample_held_out', 
 
 def _home(step):
     """Return the module that calls a step."""
-    return pixood_stages if hasattr(pixood_stages, step) else stages
+    return pixood_stages if hasattr(pixood_stages, step) else workflow
 
 
 def write_data(root: Path) -> None:
@@ -132,15 +134,14 @@ def test_a_change_recomputes_what_depends_on_it(miniature, monkeypatch):
 def test_export_writes_the_stages(miniature):
     places = ['--out', str(miniature / 'first'), '--cache', str(miniature / 'cache'), '--quiet']
     assert main(['export', str(miniature / 'recipe.yaml'), *places]) == 0
-    names = {path.name for path in (miniature / 'first' / 'export').iterdir()}
+    names = {path.name for path in only(miniature / 'first', 'export').iterdir()}
     assert {'backbone.onnx', 'backbone.data', 'head.onnx'} <= names
 
 
 def test_the_quality_of_the_classifier_is_recorded(miniature):
     assert train(miniature, 'first') == 0
-    report = json.loads((miniature / 'first' / 'classifier' / 'report.json').read_text())
-    assert report['val']['patch_accuracy'] > 0.9
-    assert len(report['history']) == 4
+    assert report(miniature / 'first', 'quality')['patch_accuracy'] > 0.9
+    assert len(report(miniature / 'first', 'classifier')['history']) == 4
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,15 @@ def test_the_boats_recipe_splits_by_scene_and_leaves_the_backbone_alone():
     assert tuned.portable()['finetuning']['learning_rate'] == 1e-6
 
 
+@pytest.mark.parametrize('kind', HEADS)
+def test_every_kind_of_head_names_its_fit_and_sections_of_the_recipe(kind):
+    row = HEADS[kind]
+    made = getattr(importlib.import_module(f'trainer.heads.{row.module}'), row.fit)
+    assert issubclass(made, HeadFit)
+    assert made.kind == kind
+    assert set(row.sections) <= {field.name for field in dataclasses.fields(Recipe)}
+
+
 def test_the_shipped_recipe_is_whole():
     recipe = load_recipe(SHIPPED)
     assert recipe.view.height % 14 == recipe.view.width % 14 == 0
@@ -212,10 +222,10 @@ def test_the_data_root_is_found_in_the_environment(tmp_path, monkeypatch):
     recipe = load_recipe(SHIPPED, ['data.root=some_folder'])
     monkeypatch.delenv('OOD_DATA', raising=False)
     with pytest.raises(ConfigError, match='set OOD_DATA'):
-        recipe.data_root()
+        recipe.data.folder()
     (tmp_path / 'some_folder').mkdir()
     monkeypatch.setenv('OOD_DATA', str(tmp_path))
-    assert recipe.data_root() == tmp_path / 'some_folder'
+    assert recipe.data.folder() == tmp_path / 'some_folder'
 
 
 def test_help_lists_every_stage(capsys):

@@ -11,7 +11,8 @@ torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
 from trainer import condensation  # noqa: E402
-from trainer.condensation import METHODS, CondensationSettings, condense  # noqa: E402
+from trainer.condensation import condense, starting_bank  # noqa: E402
+from trainer.heads.pixood_config import METHODS, CondensationSettings  # noqa: E402
 from trainer.patches import ClassTokens, PatchSettings, gather_tokens, select_patches  # noqa: E402
 
 
@@ -23,7 +24,7 @@ def some_classes(pictures=24, **options):
 
 def a_run(classes=None, **options):
     settings = CondensationSettings(**{'etalons': 6, 'epochs': 10} | options)
-    return settings.bank(classes or some_classes())
+    return starting_bank(classes or some_classes(), settings)
 
 
 def test_temperature_and_moves_follow_the_published_schedule():

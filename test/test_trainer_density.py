@@ -9,6 +9,7 @@ from ood_perception.errors import DataError
 
 pytest.importorskip('torch')
 stats = pytest.importorskip('scipy.stats')
+from trainer.curve_fit import table_from_curve  # noqa: E402
 from trainer.density import (  # noqa: E402
     Gaussian,
     background_gaussian,
@@ -17,7 +18,6 @@ from trainer.density import (  # noqa: E402
     neyman_pearson_table,
     pooled_variances,
     similarity,
-    table_from_curve,
 )
 
 KNOWN = Gaussian(np.array([6.0, 0.12]), np.array([[2.0, 0.006], [0.006, 1e-4]]))

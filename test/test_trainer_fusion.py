@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -15,6 +13,7 @@ pytest.importorskip('transformers')
 from feature_sets import make_feature_set  # noqa: E402
 from pixood_models import a_table, some_model  # noqa: E402
 from scipy.stats import combine_pvalues  # noqa: E402
+from stores import kept, only, report  # noqa: E402
 from test_trainer_cli import miniature, train  # noqa: E402
 
 from ood_perception.bundle.completion import complete  # noqa: E402
@@ -25,12 +24,12 @@ from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
 from ood_perception.roi import RoiSettings  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
+from trainer.heads import fusion_config  # noqa: E402
 from trainer.heads.fusion import (  # noqa: E402
     COMBINATIONS,
-    FusionConfig,
     FusionHead,
-    MemberConfig,
 )
+from trainer.heads.fusion_config import FusionConfig, MemberConfig  # noqa: E402
 from trainer.heads.knn import KnnHead, KnnModel  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 
@@ -126,6 +125,7 @@ def test_impossible_fusions_are_refused(members):
     for kinds in (['knn'], ['knn', 'knn'], ['knn', 'fusion']):
         with pytest.raises(ConfigError, match='at least two kinds'):
             FusionConfig(tuple(MemberConfig(kind) for kind in kinds))
+    assert tuple(COMBINATIONS) == fusion_config.COMBINATIONS
     with pytest.raises(ConfigError, match="combine 'vote': choose one of max"):
         FusionConfig((MemberConfig('knn'), MemberConfig('pixood')), 'vote')
 
@@ -161,15 +161,10 @@ def test_the_bundle_says_what_it_is_made_of_and_what_it_would_flag_uncalibrated(
 
 
 def test_members_share_one_classifier(miniature, bundle):
-    folder = miniature / f'fusion-{bundle[0]}' / 'members'
-    keys = [
-        json.loads((folder / kind / 'classifier' / 'key.json').read_text())
-        for kind in ('pixood', 'knn')
-    ]
-    assert keys[0] == keys[1]
-    inodes = {(folder / k / 'classifier' / 'classifier.safetensors').stat().st_ino
-              for k in ('pixood', 'knn')}  # fmt: skip
-    assert len(inodes) == 1, 'it is trained once'
+    store = miniature / f'fusion-{bundle[0]}'
+    assert len(kept(store, 'classifier')) == 1, 'it is trained once'
+    members = report(store, 'fit-fusion')['members']
+    assert members == {kind: only(store, f'calibrate-{kind}').name for kind in ('pixood', 'knn')}
 
 
 def test_the_class_choice_reaches_the_fusion(bundle):

@@ -17,7 +17,8 @@ from paths import need_data  # noqa: E402
 from ood_perception.errors import BundleError, ConfigError, DataError  # noqa: E402
 from trainer.data import read_image  # noqa: E402
 from trainer.features import FeatureSet  # noqa: E402
-from trainer.heads.rpl import RplConfig  # noqa: E402
+from trainer.heads.rpl_block import deeplab_block  # noqa: E402
+from trainer.heads.rpl_config import RplConfig  # noqa: E402
 from trainer.hosts.deeplab import DeepLabHost, DeepLabShape  # noqa: E402
 from trainer.hosts.mobilenet import MobileNetV2, load_mobilenet  # noqa: E402
 from trainer.hosts.published import PublishedHost  # noqa: E402
@@ -83,7 +84,7 @@ def test_the_full_network_has_the_published_tensors_and_trains_30_89_million():
     shapes = published_shapes()
     with torch.device('meta'):
         network = PublishedHost()
-        block, projector = network.host.block(), torch.nn.Conv2d(256, 304, 1)
+        block, projector = deeplab_block(network.host), torch.nn.Conv2d(256, 304, 1)
         network.load_published({name: torch.empty(shape) for name, shape in shapes.items()})
     trained = sum(p.numel() for part in (block, projector) for p in part.parameters())
     assert round(trained / 1e6, 2) == 30.89
@@ -169,7 +170,7 @@ def test_one_training_step_on_the_published_shape_starts_from_its_aspp(narrow):
         return network.trunk(images.float().permute(0, 3, 1, 2) / 128 - 1)
 
     train = mapped(trunk)
-    block, start = network.host.block(), network.host.block()
+    block, start = deeplab_block(network.host), deeplab_block(network.host)
     torch.testing.assert_close(block.aspp.state_dict(), network.host.aspp.state_dict())
     config = replace(RPL, width=8)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -246,7 +247,7 @@ def test_a_host_is_trained_closed_set_and_carries_a_block():
     assert np.isfinite(done.history).all()
     result = fit_rpl(
         host, (train, None), train, replace(RPL, width=8, contrast=False), progress=False,
-        block=host.block(),
+        block=deeplab_block(host),
     )  # fmt: skip
     assert np.isfinite(result.history[0][1:]).all()
 

@@ -20,7 +20,8 @@ from sklearn.neighbors import NearestNeighbors  # noqa: E402
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from trainer.classifier import Classifier  # noqa: E402
 from trainer.heads import knn_search  # noqa: E402
-from trainer.heads.knn import KnnConfig, KnnHead, upsampled_distance  # noqa: E402
+from trainer.heads.knn import KnnHead, upsampled_distance  # noqa: E402
+from trainer.heads.knn_config import KnnConfig  # noqa: E402
 from trainer.heads.knn_fit import LabelledFeatures, fit_knn, load_knn, save_knn  # noqa: E402
 from trainer.heads.knn_search import (  # noqa: E402
     NearestReferences,

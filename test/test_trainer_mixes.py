@@ -114,26 +114,3 @@ def test_the_least_size_holds_where_a_picture_is_padded(tmp_path):
 def test_wrong_blending_is_refused():
     with pytest.raises(ConfigError, match='feather 1 with border 0'):
         MixSettings(border=0, feather=1.0)
-
-
-def test_a_mix_says_whose_objects_it_takes(tmp_path):
-    write_data(tmp_path)
-    pictures = load_pictures('folders', tmp_path, 'train')
-    colours = {'first': (0, 255, 0), 'second': (255, 255, 255)}
-    objects = []
-    for name, colour in colours.items():
-        rgba = np.full((40, 40, 4), 255, np.uint8)
-        rgba[..., :3] = colour
-        objects.append(Cutout(rgba, name, 'thing'))
-    still = ViewSettings(scale=(1.0, 1.0), flip=0.0, brightness=0, contrast=0, saturation=0, hue=0)
-    mixes = draw_mixes(pictures, objects, MixSettings(24, 0.5), still, (56, 56))
-    seen = set()
-    for index in range(len(mixes)):
-        image, labels = mixes.read(index)
-        source = mixes.source(index)
-        seen.add(source)
-        assert bool(source) == bool((labels == OUTLIER).any())
-        if source:
-            found = image[labels == OUTLIER].astype(int) - colours[source]
-            assert np.abs(found).max() <= 2
-    assert seen == {'', *colours}

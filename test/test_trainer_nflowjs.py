@@ -27,14 +27,15 @@ from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View, extract  # noqa: E402
 from trainer.flow_training import fit_flow  # noqa: E402
 from trainer.flows import FlowConfig, build_flow  # noqa: E402
+from trainer.heads import nflowjs, nflowjs_config  # noqa: E402
 from trainer.heads.nflowjs import (  # noqa: E402
-    NflowjsConfig,
     NflowjsHead,
     anomaly_score,
     js_bound,
     js_to_uniform,
     nflowjs_loss,
 )
+from trainer.heads.nflowjs_config import NflowjsConfig  # noqa: E402
 from trainer.negatives import cut, draw_places, paste, patch_sides  # noqa: E402
 from trainer.nflowjs_training import (  # noqa: E402
     JointRun,
@@ -310,6 +311,11 @@ def test_what_is_only_served_does_not_change_the_training():
     config = NflowjsConfig(score='kl', temperature=1.0)
     assert trained_part(config) == NflowjsConfig()
     assert trained_part(replace(config, loss='kl')) != NflowjsConfig()
+
+
+def test_a_recipe_may_name_every_formula_that_there_is():
+    assert tuple(nflowjs.DIVERGENCES) == nflowjs_config.LOSSES
+    assert tuple(nflowjs.SCORES) == nflowjs_config.SCORES
 
 
 def test_wrong_options_are_refused_by_name():

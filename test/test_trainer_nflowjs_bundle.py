@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
@@ -15,6 +14,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 from paths import ROOT  # noqa: E402
+from stores import only, report  # noqa: E402
 from test_trainer_uem_bundle import RECIPE as UEM  # noqa: E402
 from test_trainer_uem_bundle import places  # noqa: E402
 
@@ -90,18 +90,17 @@ def test_the_class_choice_changes_the_meaning_and_not_the_ranks(bundle):
 
 
 def test_another_temperature_keeps_the_training(places, bundle):
-    keys = {part: (places / 'nflowjs' / part / 'key.json').read_text() for part in ('flow', 'fit')}
     other = train(places, 'nflowjs', 'nflowjs.temperature=1', 'nflowjs.score=kl')
-    for part, key in keys.items():
-        assert (places / 'nflowjs' / part / 'key.json').read_text() == key
+    assert only(places / 'nflowjs', 'flow')
+    assert only(places / 'nflowjs', 'fit-nflowjs')
     assert not np.allclose(surprisal_of(other), surprisal_of(train(places, 'nflowjs')))
 
 
 @pytest.mark.parametrize('negatives', ['objects', 'none'])
 def test_the_ablations_train(places, negatives):
     bundle = train(places, negatives, f'nflowjs.negatives={negatives}', 'nflowjs.loss=kl')
-    report = json.loads((places / negatives / 'fit' / 'report.json').read_text())
-    assert [look[0] for look in report['history']] == [3, 6]
+    history = report(places / negatives, 'fit-nflowjs')['history']
+    assert [look[0] for look in history] == [3, 6]
     assert bundle.manifest.provenance['recipe']['nflowjs']['negatives'] == negatives
 
 
@@ -137,11 +136,10 @@ def test_the_paper_preset_trains_and_packs(places):
         f'flow.dequantisation={shipped.flow.dequantisation}',
     ]
     train(places, 'paper', *changes)
-    flow = load_flow(places / 'paper' / 'fit' / 'flow.safetensors')
+    flow = load_flow(only(places / 'paper', 'fit-nflowjs') / 'flow.safetensors')
     assert len(flow.scales[0].crossings) == 3
-    for part, steps in (('segmenter', [2, 4]), ('flow', [3, 6]), ('fit', [3, 6])):
-        report = json.loads((places / 'paper' / part / 'report.json').read_text())
-        assert [look[0] for look in report['history']] == steps
+    for part, steps in (('segmenter', [2, 4]), ('flow', [3, 6]), ('fit-nflowjs', [3, 6])):
+        assert [look[0] for look in report(places / 'paper', part)['history']] == steps
 
 
 def test_the_shipped_paper_recipe_is_the_paper_s():
@@ -173,10 +171,9 @@ def test_the_shipped_table_varies_what_the_issue_asks_for():
 
 
 def test_the_fit_leaves_a_picture_of_what_the_flow_makes(places, bundle):
-    before, after = (
-        cv2.imread(str(places / 'nflowjs' / part / 'patches.png')) for part in ('flow', 'fit')
-    )
+    folders = [only(places / 'nflowjs', part) for part in ('flow', 'fit-nflowjs')]
+    before, after = (cv2.imread(str(folder / 'patches.png')) for folder in folders)
     assert before.shape == after.shape == (104 + 4, 4 * (16 + 24 + 40 + 72 + 104 + 5 * 4), 3)
     assert before.std() > 10
-    drawn = patch_row(load_flow(places / 'nflowjs' / 'fit' / 'flow.safetensors'))
+    drawn = patch_row(load_flow(folders[1] / 'flow.safetensors'))
     np.testing.assert_array_equal(after[..., ::-1], drawn)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 from paths import ROOT  # noqa: E402
+from stores import report  # noqa: E402
 from test_trainer_uem_bundle import RECIPE, places, train  # noqa: E402
 from tiny_backbones import tiny_backbone  # noqa: E402
 
@@ -28,8 +28,8 @@ from trainer.outliers import load_cutouts  # noqa: E402
 from trainer.pasting import OUTLIER, MixSettings  # noqa: E402
 from trainer.segmenter import SegmenterConfig  # noqa: E402
 from trainer.segmenter_training import fit_segmenter  # noqa: E402
-from trainer.stages import Trainer  # noqa: E402
 from trainer.views import ViewSettings  # noqa: E402
+from trainer.workflow import Workflow  # noqa: E402
 
 __all__ = ['places']
 PLAIN = ViewSettings(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, flip=0.0)
@@ -147,16 +147,16 @@ def test_the_paper_preset_trains_and_packs(places, form):
     options = [word for change in changes for word in ('--set', change)]
     bundle = train(places, form, f'paper-{form}', *options)
     assert bundle.manifest.provenance['recipe']['online']['crop'] == [50, 50]
-    for part in ('segmenter', 'fit'):
-        report = json.loads((places / f'paper-{form}' / part / 'report.json').read_text())
-        assert [look[0] for look in report['history']] == [2, 4]
+    for part in ('segmenter', 'fit-uem'):
+        history = report(places / f'paper-{form}', part)['history']
+        assert [look[0] for look in history] == [2, 4]
 
 
 def test_without_a_held_out_part_other_splits_alone_calibrate(places, tmp_path):
     changes = ['data.calibration=[train]', 'data.calibration_fraction=0', 'segmenter.online=true']
     recipe = load_recipe(places / 'discriminative.yaml', changes)
-    trainer = Trainer(recipe, tmp_path, cache=places / 'cache', progress=False)
-    assert trainer.calibration_features.names == trainer.train_pictures.names
+    flow = Workflow(recipe, tmp_path, cache=places / 'cache', progress=False)
+    assert flow.head_fit.calibration_features.names == flow.data.pictures.names
 
 
 def test_the_shipped_paper_recipe_is_the_papers():
@@ -193,9 +193,9 @@ def test_pictures_of_one_moment_calibrate_once(places, tmp_path):
     assert not {'calibration_spacing', 'calibration_blocks'} & set(plain.portable()['data'])
     recipe = load_recipe(path, [*changes, 'data.calibration_spacing=3'])
     assert recipe.sha256() != plain.sha256()
-    trainer = Trainer(recipe, tmp_path, cache=places / 'cache', progress=False)
-    every = Trainer(plain, tmp_path, cache=places / 'cache', progress=False)
-    features, whole = trainer.calibration_features, every.calibration_features
+    spaced = Workflow(recipe, tmp_path, cache=places / 'cache', progress=False)
+    every = Workflow(plain, tmp_path, cache=places / 'cache', progress=False)
+    features, whole = (one.data.calibration_features() for one in (spaced, every))
     assert features.names == whole.names[::3]
     assert features.key != whole.key
     np.testing.assert_array_equal(features.tokens['tokens_3'][1], whole.tokens['tokens_3'][3])

@@ -20,8 +20,9 @@ safetensors = pytest.importorskip('safetensors.torch')
 from pixood_models import CLASSES, some_model  # noqa: E402
 
 from trainer.architectures import Architecture  # noqa: E402
+from trainer.artefacts import write_npz  # noqa: E402
 from trainer.backbones import BackboneChoice, build, load_backbone  # noqa: E402
-from trainer.golden import golden_vectors, write_npz  # noqa: E402
+from trainer.golden import golden_vectors  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 from trainer.pack import BundleText, pack_bundle  # noqa: E402
 

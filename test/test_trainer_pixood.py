@@ -14,8 +14,8 @@ from feature_sets import make_feature_set  # noqa: E402
 
 from trainer.classifier import ClassifierConfig  # noqa: E402
 from trainer.classifier_training import fit_classifier  # noqa: E402
-from trainer.condensation import CondensationSettings  # noqa: E402
-from trainer.heads.pixood import PixOODConfig, calibrate_pixood, fit_pixood  # noqa: E402
+from trainer.heads.pixood import calibrate_pixood, fit_pixood  # noqa: E402
+from trainer.heads.pixood_config import CondensationSettings, PixOODConfig  # noqa: E402
 from trainer.heads.pixood_files import VALUES, load_model, save_model  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
 from trainer.patches import PatchSettings  # noqa: E402

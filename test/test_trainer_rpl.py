@@ -20,13 +20,14 @@ from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from trainer.aspp import Aspp, scaled_dilations  # noqa: E402
 from trainer.data import IGNORED  # noqa: E402
 from trainer.heads.corocl import Pools, contrastive_loss, draw_pools  # noqa: E402
-from trainer.heads.rpl import RplConfig, RplHead, Smoothing  # noqa: E402
+from trainer.heads.rpl import RplHead, Smoothing  # noqa: E402
 from trainer.heads.rpl_block import (  # noqa: E402
     ResidualBlock,
     load_block,
     save_block,
     to_feature_grid,
 )
+from trainer.heads.rpl_config import RplConfig  # noqa: E402
 from trainer.heads.rpl_losses import (  # noqa: E402
     dissimilarity,
     energy,

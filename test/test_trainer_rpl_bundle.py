@@ -15,6 +15,7 @@ pytest.importorskip('transformers')
 
 import onnx  # noqa: E402
 from paths import ROOT  # noqa: E402
+from stores import kept, only, report  # noqa: E402
 from test_trainer_uem_bundle import RECIPE, places  # noqa: E402
 
 from ood_perception.bundle.completion import complete  # noqa: E402
@@ -29,13 +30,13 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
 from trainer.context_pictures import KNOWN, load_context  # noqa: E402
 from trainer.data import ClassMap, content_sha256  # noqa: E402
-from trainer.heads.rpl_stages import RplStages  # noqa: E402
+from trainer.heads.rpl_block import load_block  # noqa: E402
 from trainer.hosts import mobilenet_stages  # noqa: E402
 from trainer.hosts.mobilenet import MobileNetV2  # noqa: E402
-from trainer.hosts.mobilenet_stages import MobileNetConfig, MobileNetStages  # noqa: E402
+from trainer.hosts.mobilenet_stages import MobileNetConfig, MobileNetFit  # noqa: E402
 from trainer.outliers import PARTS, part_of  # noqa: E402
 from trainer.pasting import OUTLIER  # noqa: E402
-from trainer.stages import Trainer  # noqa: E402
+from trainer.workflow import Workflow  # noqa: E402
 
 __all__ = ['places']
 CLASSES = ClassMap(('left', 'right'), ((0, 0, 0), (9, 9, 9)), {0: 0, 1: 1})
@@ -106,8 +107,7 @@ def test_the_paper_preset_trains_on_fresh_mixes_and_everyday_pictures(places):
         *('segmenter.select_every=2', 'rpl.steps=4', 'rpl.select_every=2', 'rpl.context_batch=3'),
     ]
     train(places, 'paper', *changes)
-    report = json.loads((places / 'paper' / 'fit' / 'report.json').read_text())
-    assert [look[0] for look in report['history']] == [2, 4]
+    assert [look[0] for look in report(places / 'paper', 'fit-rpl')['history']] == [2, 4]
 
 
 def test_the_shipped_paper_recipe_is_the_papers():
@@ -152,30 +152,29 @@ def test_an_excluded_category_is_known_and_crowds_are_not_marked(tmp_path):
 
 def test_a_source_without_everyday_pictures_says_what_to_do(places):
     recipe = load_recipe(recipe_of(places), ['outliers.source=procedural'])
-    stages = RplStages(Trainer(recipe, places / 'none', cache=places / 'cache', progress=False))
+    flow = Workflow(recipe, places / 'none', cache=places / 'cache', progress=False)
     with pytest.raises(ConfigError, match=r"'procedural' has not: set rpl.context to false"):
-        stages._everyday()
+        flow.head_fit.everyday()
 
 
-def test_a_block_starts_from_the_aspp_of_a_mobilenet_host(places, tmp_path, monkeypatch):
-    monkeypatch.setattr(mobilenet_stages, 'load_mobilenet', MobileNetV2)  # random weights
-    recipe = load_recipe(recipe_of(places), ['mixes.probability=1.0', 'rpl.context=false'])
-    config = MobileNetConfig(size=(64, 64), width=8, fine_width=4, steps=6)
-
-    def fitted(folder):
-        trainer = Trainer(recipe, tmp_path / folder, cache=places / 'cache', progress=False)
-        return MobileNetStages(trainer, config, tmp_path / 'host', seed=1)
-
+def test_a_deeplab_on_mobilenet_is_fitted_once_and_blocks_start_from_its_aspp(
+    places, tmp_path, monkeypatch
+):
     torch.manual_seed(0)
-    stages = fitted('one')
-    host, block = stages.host(), stages.fit()
-    start = {name: value for name, value in host.block().state_dict().items() if 'aspp' in name}
-    trained = block.state_dict()
-    assert start
-    assert any(not torch.equal(value, trained[name]) for name, value in start.items())
-    assert sum(p.requires_grad for p in host.parameters()) == 0
-    report = json.loads((tmp_path / 'one' / 'fit' / 'report.json').read_text())
-    assert [look[0] for look in report['history']] == [6, 12]
-    monkeypatch.setattr(mobilenet_stages, 'fit_segmenter', None)  # found again, not trained
-    again = fitted('two').host().state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in host.state_dict().items())
+    trunk = MobileNetV2(16)
+    monkeypatch.setattr(mobilenet_stages, 'load_mobilenet', lambda stride: trunk)
+    changes = ['mixes.probability=1.0', 'rpl.contrast=false', 'segmenter.matmul=f32']
+    fits = []
+    for steps in (2, 4):
+        more = [f'rpl.steps={steps}', 'rpl.select_every=2']
+        recipe = load_recipe(recipe_of(places), [*changes, *more])
+        data = Workflow(recipe, tmp_path, cache=tmp_path / 'cache', progress=False).data
+        sizes = MobileNetConfig((64, 64), width=8, fine_width=6, steps=2)
+        fits.append(MobileNetFit(data, recipe.head_sections(), tmp_path, recipe.seed, sizes))
+    blocks = [load_block(fit.fitted.folder / 'rpl.safetensors') for fit in fits]
+    assert only(tmp_path, 'host')
+    assert len(kept(tmp_path, 'fit-rpl')) == 2
+    host = fits[0].host()
+    assert torch.equal(fits[0].start().reduce.weight, host.reduce.weight)
+    assert not torch.equal(blocks[0].reduce.weight, host.reduce.weight)
+    assert fits[0].build().layers == ('fine', 'trunk')

@@ -19,13 +19,13 @@ from trainer.fpn import Decoder  # noqa: E402
 from trainer.gmm import GmmSettings  # noqa: E402
 from trainer.heads.uem import (  # noqa: E402
     Uem,
-    UemConfig,
     UemHead,
     load_uem,
     log_likelihood_ratio,
     save_uem,
     uem_loss,
 )
+from trainer.heads.uem_config import UemConfig  # noqa: E402
 from trainer.pasting import OUTLIER  # noqa: E402
 from trainer.segmenter import (  # noqa: E402
     Segmenter,

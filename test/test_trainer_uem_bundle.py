@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -27,9 +26,8 @@ from ood_perception.roi import RoiSettings  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
-from trainer.heads.uem_stages import UemStages  # noqa: E402
-from trainer.stages import Trainer  # noqa: E402
 from trainer.uem_training import known_scores  # noqa: E402
+from trainer.workflow import Workflow  # noqa: E402
 
 RECIPE = """
 name: miniature_uem
@@ -134,16 +132,12 @@ def test_the_inlier_labels_are_bit_for_bit_those_of_another_module(places):
     assert decoders[0] == decoders[1]
 
 
-@pytest.mark.parametrize('most', [0, 2])
-def test_views_join_the_mixes_with_their_own_known_scores(places, bundle, most):
+def test_views_join_the_mixes_with_their_own_known_scores(places, bundle):
     recipe = load_recipe(places / 'discriminative.yaml', ['uem.with_views=true'])
-    trainer = Trainer(recipe, places / 'discriminative', cache=places / 'cache', progress=False)
-    fewer = replace(recipe.outliers, most=most) if most else None
-    stages = UemStages(trainer, outliers=fewer)
-    segmenter = stages.segmenter()
-    features, known = stages._training_set(segmenter)
-    mixes, bank = stages._mixes('training'), stages._bank()
-    assert set(bank.names) <= set(features.names)
-    kept = len(features.names) - len(bank.names)
-    assert kept < len(mixes.names) if most else kept == len(mixes.names)
+    folder, cache = places / 'discriminative', places / 'cache'
+    fit = Workflow(recipe, folder, cache=cache, progress=False).head_fit
+    segmenter = fit.closed_set.load()
+    features, known = fit.training_set(segmenter)
+    mixes, bank = fit.mixed('training'), fit.closed_set.bank()
+    assert features.names == (*mixes.names, *bank.names)
     np.testing.assert_array_equal(known, known_scores(segmenter, features, progress=False))

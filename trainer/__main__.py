@@ -93,7 +93,7 @@ def run_stage(options: argparse.Namespace) -> None:
     import torch
 
     from .config import load_recipe
-    from .stages import Trainer
+    from .workflow import Workflow
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -102,16 +102,17 @@ def run_stage(options: argparse.Namespace) -> None:
         changes.append(f'data.root={options.data}')
     recipe = load_recipe(options.recipe, changes)
     folder = options.out or Path('out') / 'train' / recipe.name
-    trainer = Trainer(recipe, folder, options.bundle, options.cache, not options.quiet)
+    workflow = Workflow(
+        recipe, folder, options.bundle, cache=options.cache, progress=not options.quiet
+    )
     if options.stage == 'features':
         for split in (recipe.data.train, *recipe.data.calibration):
-            trainer.features(split)
+            workflow.data.features(split)
     elif options.stage in ('pack', 'train'):
-        trainer.pack()
-        print(f'bundle: {trainer.bundle or folder / "bundle"}')
+        workflow.pack()
+        print(f'bundle: {workflow.bundle_folder}')
     else:
-        getattr(trainer, options.stage)()
-        print(f'{options.stage}: {folder / options.stage}')
+        print(f'{options.stage}: {getattr(workflow, options.stage)().folder}')
 
 
 def _command(name: str) -> Callable[[Sequence[str]], int | None] | None:

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.geometry import labels_to_grid
 
-from .density import KNOTS, table_from_curve
+from .curve_fit import KNOTS, table_from_curve
 from .features import FeatureSet
-from .heads.base import HeadModule
+from .head_module import HeadModule
 from .heads.tables import MonotoneTable
 
 LOG = logging.getLogger(__name__)

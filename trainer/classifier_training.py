@@ -9,8 +9,6 @@ AdamW, best epoch by validation.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ from torch.nn import functional
 
 from ood_perception.errors import ConfigError, DataError
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .artefacts import digest, load_checkpoint, save_checkpoint
 from .classifier import (
     IGNORED,
     Classifier,
@@ -203,4 +201,4 @@ def _run_key(
     free = ('epochs',) if config.schedule == 'constant' else ()
     settings = {k: v for k, v in asdict(config).items() if k not in free}
     parts = [train.key, train.names, val.key, val.names, list(layers), list(classes), settings]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return digest(parts)

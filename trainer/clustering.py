@@ -10,7 +10,6 @@ import torch
 
 from ood_perception.errors import ConfigError
 
-METHODS = ('condensation', 'soft_kmeans', 'soft_kmedians')
 FAR = 1e12
 _NEAREST = 1e-4
 

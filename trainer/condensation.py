@@ -8,77 +8,22 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import DataError
 
-from .checkpoint import load_checkpoint, save_checkpoint
-from .clustering import METHODS as SOFT_METHODS
+from .artefacts import load_checkpoint, save_checkpoint
 from .clustering import soft_loss
 from .etalons import BETA_LEAST, BETA_RANGE, Condensed, EtalonBank
+from .heads.pixood_config import CondensationSettings
 from .patches import ClassTokens
 
 LOG = logging.getLogger(__name__)
-METHODS = (*SOFT_METHODS, 'kmeans', 'single_mean')
 _PRECISIONS = {'f32': 'highest', 'bf16': 'medium'}
-
-
-@dataclass(frozen=True)
-class CondensationSettings:
-    """
-    How etalons are found.
-
-    method: 'condensation' (Eq. 8-10), its ablations 'soft_kmeans' and 'soft_kmedians' (same
-        weights, loss w d^2 and w d), 'kmeans' (Lloyd), 'single_mean' (one etalon, the mean).
-    etalons: K, the budget of each class; at most its patches / patches_per_etalon.
-    epochs: length of the schedule: the first epoch warms up, the last tenth cools down, between
-        them unsupported etalons are moved (when reinitialise).
-    pictures: pictures a batch. learning_rate: AdamW's, cosine to 0 over the epochs.
-    matmul: 'f32', or 'bf16' for products of factors rounded to bfloat16 (sums stay float32); on a
-        CPU it hardly pays: batches differ in size, and each new size costs a new kernel.
-    """
-
-    method: str = 'condensation'
-    etalons: int = 1000
-    patches_per_etalon: int = 20
-    epochs: int = 100
-    pictures: int = 4
-    learning_rate: float = 0.1
-    reinitialise: bool = True
-    matmul: str = 'f32'
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f'condensation method {self.method!r} is not one of {METHODS}')
-        if self.matmul not in _PRECISIONS:
-            raise ConfigError(f'matmul {self.matmul!r} is not one of {tuple(_PRECISIONS)}')
-        for name in ('etalons', 'patches_per_etalon', 'epochs', 'pictures'):
-            if getattr(self, name) < 1:
-                raise ConfigError(f'{name} is {getattr(self, name)}: give 1 or more')
-
-    def budget(self, patches: int) -> int:
-        """Return K for a class with this many patches: 0 without patches, else 1 or more."""
-        if patches == 0 or self.method == 'single_mean':
-            return min(patches, 1)
-        return max(1, min(self.etalons, patches // self.patches_per_etalon))
-
-    def bank(self, classes: Sequence[ClassTokens]) -> EtalonBank:
-        """Return the etalons to start from."""
-        sizes = [self.budget(len(tokens)) for tokens in classes]
-        return EtalonBank(classes, sizes, self.pictures, self.seed)
-
-    def inverse_temperature(self, epoch: int) -> float:
-        """Return T = 1 / tau of an epoch: from 0.5 to 2 along a half cosine."""
-        return 0.5 + 0.75 * (1 - math.cos(math.pi * epoch / self.epochs))
-
-    def moves_etalons(self, epoch: int) -> bool:
-        """Return whether unsupported etalons are re-initialised in this epoch."""
-        return self.reinitialise and 1 <= epoch < 0.9 * self.epochs
 
 
 def condense(
@@ -100,7 +45,7 @@ def condense(
     if not any(len(tokens) for tokens in classes):
         raise DataError('no class has a patch to condense: check labels, class map and purity')
     with _precision(settings.matmul):
-        bank = settings.bank(classes)
+        bank = starting_bank(classes, settings)
         if settings.method == 'single_mean':
             means = [bank.class_patches(c).mean(0) for c in bank.present]
             bank.etalons.copy_(torch.stack(means))
@@ -109,6 +54,12 @@ def condense(
         else:
             _optimise(bank, settings, checkpoint, checkpoint_every, key, progress)
         return bank.finish()
+
+
+def starting_bank(classes: Sequence[ClassTokens], settings: CondensationSettings) -> EtalonBank:
+    """Return the etalons to start from."""
+    sizes = [settings.budget(len(tokens)) for tokens in classes]
+    return EtalonBank(classes, sizes, settings.pictures, settings.seed)
 
 
 def _optimise(

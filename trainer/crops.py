@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -14,6 +12,7 @@ import numpy.typing as npt
 
 from ood_perception.geometry import geometry_for
 
+from .artefacts import digest
 from .data import PictureList, content_sha256
 from .features import View
 from .mixes import marks_of
@@ -45,9 +44,10 @@ class Crops:
         """A hash of everything that is drawn."""
         mix = self.mix
         objects = [marks_of(group) for group in mix.groups] if mix else []
-        parts = [content_sha256(self.pictures), self.size, asdict(self.view), asdict(self.views)]
-        parts += [objects, asdict(mix.settings) if mix else {}]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        network = (self.view.size, self.view.policy)
+        parts = [content_sha256(self.pictures), self.size, network, asdict(self.views), objects]
+        parts += [asdict(mix.settings), mix.settings.ground(self.pictures)] if mix else []
+        return digest(parts)
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
         """

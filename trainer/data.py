@@ -19,6 +19,9 @@ from ood_perception.picture_files import PICTURES
 
 from .class_map import ClassMap
 
+NORMAL, ANOMALY = 0, 1
+"""What the labels of a set of anomalies say of a pixel."""
+
 UInt8Array = npt.NDArray[np.uint8]
 
 

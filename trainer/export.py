@@ -19,7 +19,7 @@ from torch import nn
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.errors import ConfigError, DependencyError
 
-from .heads.base import HeadModule
+from .head_module import HeadModule
 
 OPSET = 18
 ALIGNMENT = 64

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from ood_perception.errors import ConfigError, DataError
 from ood_perception.geometry import geometry_for, to_network
 from ood_perception.json_files import write_json
 
+from .artefacts import digest
 from .backbones import Backbone
 from .data import PictureList, content_sha256
 from .layers import Layer, layer_name
@@ -58,7 +58,7 @@ class FeatureSet:
             names=tuple(self.names[i] for i in chosen),
             tokens={name: Rows([array], chosen) for name, array in self.tokens.items()},
             labels=np.asarray(self.labels[chosen]),
-            key=_sha256({'of': self.key, 'indices': chosen.tolist()}),
+            key=digest({'of': self.key, 'indices': chosen.tolist()}),
         )
 
 
@@ -115,7 +115,7 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
         names=tuple(name for s in sets for name in s.names),
         tokens=tokens,
         labels=np.concatenate([np.asarray(s.labels) for s in sets]),
-        key=_sha256({'joined': [s.key for s in sets]}),
+        key=digest({'joined': [s.key for s in sets]}),
     )
 
 
@@ -161,7 +161,7 @@ def extract(
         raise DataError('the picture list is empty: there is nothing to extract')
     baked = backbone.baked(*view.size, layers)
     description = _describe(pictures, backbone, view)
-    key = _sha256(description)
+    key = digest(description)
     folder = (cache or cache_root() / 'features') / key[:32]
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / 'features'):
@@ -178,7 +178,7 @@ def extract(
         height=view.size[0],
         width=view.size[1],
         patch=backbone.patch,
-        key=_sha256({'set': key, 'layers': list(layers)}),
+        key=digest({'set': key, 'layers': list(layers)}),
     )
 
 
@@ -271,7 +271,7 @@ def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str
         'format': FORMAT,
         'backbone': backbone.name,
         'weights_sha256': backbone.provenance.get('weights_sha256', ''),
-        'normalisation': [backbone.mean.tolist(), backbone.std.tolist()],
+        'normalisation': backbone.normalisation,
         'height': view.size[0],
         'width': view.size[1],
         'policy': view.policy,
@@ -289,7 +289,3 @@ def _memory_map(path: Path, mode: str, dtype: Any, shape: tuple[int, ...]) -> An
         np.lib.format.open_memmap(partial, mode='w+', dtype=dtype, shape=shape).flush()
         os.replace(partial, path)
     return np.lib.format.open_memmap(path, mode=mode)
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -26,9 +26,8 @@ from tqdm import tqdm
 
 from ood_perception.errors import ConfigError
 
-from .artefacts import REPORT_FILE
+from .artefacts import REPORT_FILE, load_checkpoint, part_of, save_checkpoint
 from .backbones import Backbone, BackboneChoice, load_backbone
-from .checkpoint import load_checkpoint, part_of, save_checkpoint
 from .classifier import Classifier, Upsampler
 from .data import IGNORED, PictureList
 from .features import View, network_picture

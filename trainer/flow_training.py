@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .artefacts import digest
 from .crops import Crops
 from .flows import Flow, FlowConfig, build_flow
 from .training_run import TrainingRun
@@ -55,7 +54,7 @@ def fit_flow(
         return -held_out_bits(run.flow, held_out, config.seed)
 
     parts = [train.key, select.key, asdict(config)]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    key = digest(parts)
     best_step = run.fit('flow', look, checkpoint, key, progress)
     return FlowTraining(run.flow.eval(), best_step, tuple(run.history))
 

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,9 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from .heads.base import HeadModule
+from .head_module import HeadModule
 
 Array = npt.NDArray[Any]
-RENDERED = ('rendered', 'rendered_sea')
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
 
 
 def golden_vectors(
@@ -57,7 +53,7 @@ def golden_vectors(
 
 
 def rendered(kind: str) -> list[Array]:
-    """Return two pictures that no licence binds, uint8 (H, W, 3) RGB; kind: one of RENDERED."""
+    """Return two pictures that no licence binds, uint8 (H, W, 3) RGB; of config.RENDERED."""
     if kind == 'rendered_sea':
         from ood_perception.demo.sea import SEA_SCENES, render_sea
 
@@ -65,14 +61,3 @@ def rendered(kind: str) -> list[Array]:
     from ood_perception.demo.scene import SCENES, Street
 
     return [Street(scene).render(0).image for scene in (SCENES[0], SCENES[-1])]
-
-
-def write_npz(path: Path, arrays: dict[str, Array]) -> None:
-    """Write a compressed .npz whose bytes depend on the arrays alone."""
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, values in arrays.items():
-            entry = zipfile.ZipInfo(f'{name}.npy', _EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            with archive.open(entry, 'w') as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)

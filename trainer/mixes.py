@@ -45,25 +45,18 @@ class MixedPictures(PictureList):
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """Return a mix and its labels, see PictureList.read."""
         image, labels = super().read(index)
-        group, rng = self._drawn(index)
-        if group:
+        rng = random_of(self.names[index])
+        if rng.random() < self.mix.probability:
+            group = self.groups[int(rng.integers(len(self.groups)))]
             size = (labels.shape[0], labels.shape[1])
             scale = geometry_for(size, self.network, self.policy).scale_x
             ground = self.mix.ground(self)
             image, labels = mix_objects(image, labels, group, rng, self.mix, scale, ground)
         return draw_view(image, labels, self.view, rng)
 
-    def source(self, index: int) -> str:
-        """Return the everyday picture whose objects a mix takes, '' where it takes none."""
-        group, _ = self._drawn(index)
-        return group[0].picture if group else ''
-
-    def _drawn(self, index: int) -> tuple[tuple[Cutout, ...], np.random.Generator]:
-        """Return the objects of a mix, () for none, and the generator for all that follows."""
-        rng = random_of(self.names[index])
-        if rng.random() < self.mix.probability:
-            return self.groups[int(rng.integers(len(self.groups)))], rng
-        return (), rng
+    def encoding(self) -> bytes:
+        """Return what the labels' meaning depends on, and where objects stand."""
+        return super().encoding() + bytes(self.mix.ground(self))
 
 
 def draw_mixes(

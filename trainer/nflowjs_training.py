@@ -10,8 +10,6 @@ gradient passes through it to the pasted pixels and so to the flow.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +21,7 @@ from torch import nn
 
 from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
+from .artefacts import digest
 from .backbones import Backbone
 from .crops import Crops
 from .data import IGNORED, PictureList
@@ -30,7 +29,8 @@ from .features import FeatureSet, View, network_picture
 from .flow_training import seeded_torch
 from .flows import Flow
 from .fpn import UPSAMPLING
-from .heads.nflowjs import NflowjsConfig, anomaly_score, nflowjs_loss
+from .heads.nflowjs import anomaly_score, nflowjs_loss
+from .heads.nflowjs_config import NflowjsConfig
 from .label_maps import MapUpsampler, tokens_of
 from .layers import parse_layer
 from .negatives import cut, draw_places, paste, patch_sides
@@ -89,7 +89,7 @@ def fit_nflowjs(
     """
     run = JointRun(start, train, config)
     parts = [key, train.key, select.features.key, asdict(config)]
-    mark = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    mark = digest(parts)
     best_step = run.fit('nflowjs', lambda: run.look(select), checkpoint, mark, progress)
     run.finish()
     return JointTraining(best_step, tuple(run.history))

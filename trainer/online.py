@@ -10,8 +10,6 @@ sees what an unbroken one sees.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,6 +22,7 @@ import torch
 
 from ood_perception.errors import ConfigError
 
+from .artefacts import digest
 from .backbones import Backbone
 from .data import IGNORED, PictureList, content_sha256
 from .features import FeatureSet, View, forward_tokens
@@ -122,10 +121,16 @@ class OnlineFeatures:
         parts = [
             content_sha256(self.pictures),
             self.backbone.provenance.get('weights_sha256', ''),
-            *(list(self.blocks), asdict(self.view), asdict(self.views), self.settings.crop),
-            *(objects, asdict(mix.settings) if mix else {}),
+            self.backbone.normalisation,
+            list(self.blocks),
+            asdict(self.view),
+            asdict(self.views),
+            self.settings.crop,
+            objects,
+            asdict(mix.settings) if mix else {},
+            mix.settings.ground(self.pictures) if mix else [],
         ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return digest(parts)
 
     @cached_property
     def _baked(self) -> torch.nn.Module:

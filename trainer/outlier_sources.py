@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,25 +92,6 @@ def check_outliers(config: OutlierConfig, data_root: Path) -> None:
     for part in PARTS:
         if not any(part_of(picture.name) == part for picture in pictures):
             raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
-
-
-def whole_pictures(cutouts: Sequence[Cutout], config: OutlierConfig) -> frozenset[str]:
-    """
-    Return the everyday pictures whose objects a training may see, by their names.
-
-    A mix takes all objects of one picture: a picture with an object of config.exclude is left out
-    as a whole; of the others pictures are drawn by seed that hold at most config.most objects.
-    """
-    counts = Counter(cutout.picture for cutout in cutouts)
-    excluded = {cutout.picture for cutout in cutouts if cutout.category in config.exclude}
-    names = sorted(set(counts) - excluded)
-    if not config.most:
-        return frozenset(names)
-    chosen: list[str] = []
-    for place in np.random.default_rng(config.seed).permutation(len(names)):
-        if sum(counts[name] for name in chosen) + counts[names[place]] <= config.most:
-            chosen.append(names[place])
-    return frozenset(chosen)
 
 
 def load_cutout_files(folder: Path, part: str) -> list[Cutout]:

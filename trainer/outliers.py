@@ -17,8 +17,7 @@ from ood_perception.errors import DataError
 
 from .coco import JSON_FILE, read_coco
 from .coco_masks import Mask
-from .data import IGNORED, read_image
-from .datasets.anomaly import ANOMALY, NORMAL
+from .data import ANOMALY, IGNORED, NORMAL, read_image
 
 BoolArray = npt.NDArray[np.bool_]
 UInt8Array = npt.NDArray[np.uint8]

@@ -30,10 +30,11 @@ from ood_perception.errors import BundleError
 from ood_perception.json_files import write_json
 from ood_perception.types import JsonDict
 
+from .artefacts import write_npz
 from .backbones import Backbone
 from .export import BACKBONE_DATA, ExportedStages, export_stages
-from .golden import golden_vectors, write_npz
-from .heads.base import HeadModule
+from .golden import golden_vectors
+from .head_module import HeadModule
 from .model_card import model_card
 from .weight_places import weights_map
 

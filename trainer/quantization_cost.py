@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +27,9 @@ from ood_perception.geometry import geometry_for, to_camera, to_network
 from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
 from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
 
+from .artefacts import digest, write_npz
 from .data import PictureList
 from .datasets.pasted import read_ground
-from .golden import write_npz
 
 Array = npt.NDArray[Any]
 CRITERION = 'average_precision'
@@ -92,7 +90,7 @@ class CostBench:
         bits = weight_bits or self.weight_bits
         content = [precision, self.bundle.sha256, self.pictures.names]
         content += [dataclasses.asdict(facts), bits] if facts else []
-        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        key = digest(content)[:16]
         path = self.folder / f'{precision}-{key}.npz'
         if not path.is_file():
             with _candidate(self.bundle, facts) as bundle:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +18,14 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
+from .artefacts import digest
 from .aspp import scaled_dilations
 from .data import IGNORED
 from .features import FeatureSet
 from .heads.corocl import contrastive_loss, draw_pools
-from .heads.rpl import RplConfig, Smoothing
+from .heads.rpl import Smoothing
 from .heads.rpl_block import Host, ResidualBlock, to_feature_grid
+from .heads.rpl_config import RplConfig
 from .heads.rpl_losses import energy, rpl_loss
 from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .online import OnlineFeatures, device_of, drawn
@@ -72,7 +73,7 @@ def fit_rpl(
     run = _Run(host, train, config, block, seen)
     parts = [*(f.key if f is not None else '' for f in train), select.key, select.names]
     parts += [_weights_digest(host), asdict(config), frozen is not None]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    key = digest(parts)
 
     def look() -> float:
         return average_precision(host, run.block, select, judged)
@@ -246,7 +247,7 @@ def new_block(host: Host, features: Features, config: RplConfig) -> ResidualBloc
 
 
 def _weights_digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
+    weights = hashlib.sha256()
     for value in module.state_dict().values():
-        digest.update(value.cpu().numpy().tobytes())
-    return digest.hexdigest()
+        weights.update(value.cpu().numpy().tobytes())
+    return weights.hexdigest()

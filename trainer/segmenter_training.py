@@ -8,8 +8,6 @@ On cached tokens of pre-drawn views (the `cpu` preset) or on views drawn in ever
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch.nn import functional
 
 from ood_perception.metrics.segmentation import class_iou, confusion
 
+from .artefacts import digest
 from .data import IGNORED
 from .features import FeatureSet
 from .gmm import CONTRAST_WEIGHT, GmmHead
@@ -147,4 +146,4 @@ def _run_key(
     config: SegmenterConfig,
 ) -> str:
     parts = [train.key, train.names, select.key, select.names, list(layers), classes]
-    return hashlib.sha256(json.dumps([*parts, asdict(config)]).encode()).hexdigest()
+    return digest([*parts, asdict(config)])

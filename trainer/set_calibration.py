@@ -16,7 +16,7 @@ from ood_perception.errors import DataError
 from ood_perception.geometry import labels_to_grid
 
 from .features import FeatureSet
-from .heads.base import HeadModule
+from .head_module import HeadModule
 
 Maps = npt.NDArray[np.float32]
 Stratum = tuple[int, int, int]  # class, level of the own surprisal, level of the least

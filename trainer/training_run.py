@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .checkpoint import load_checkpoint, part_of, save_checkpoint
+from .artefacts import load_checkpoint, part_of, save_checkpoint
 from .gmm import GmmHead
 
 LOG = logging.getLogger(__name__)

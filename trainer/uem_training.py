@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
+from .artefacts import digest
 from .data import IGNORED
 from .features import FeatureSet
 from .fpn import UPSAMPLING
 from .gmm import GmmHead
-from .heads.uem import Uem, UemConfig, contrast_loss, log_likelihood_ratio, uem_loss
+from .heads.uem import Uem, contrast_loss, log_likelihood_ratio, uem_loss
+from .heads.uem_config import UemConfig
 from .label_maps import MapUpsampler, cell_labels, tokens_of
 from .online import OnlineFeatures, device_of, drawn, token_width
 from .pasting import OUTLIER
@@ -87,7 +88,7 @@ def fit_uem(
     run = _Run(train, layer, config)
     parts = [run.features.key, select[0].key, select[0].names, layer, asdict(config)]
     parts.append('run 2')  # of checkpoints
-    key = hashlib.sha256(json.dumps([*parts, run.known_key()]).encode()).hexdigest()
+    key = digest([*parts, run.known_key()])
 
     def look() -> float:
         return average_precision(run.module, *select, layer)

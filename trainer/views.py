@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .artefacts import digest
 from .data import IGNORED, PictureList
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -124,10 +124,10 @@ def recoloured(image: UInt8Array, settings: ViewSettings, rng: np.random.Generat
 
 def random_of(name: str) -> np.random.Generator:
     """Return the generator that belongs to a name."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], 'big'))
+    mark = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng(int.from_bytes(mark[:8], 'big'))
 
 
 def hash_of(values: Mapping[str, Any]) -> str:
     """Return a short hash of JSON values, to mark names with."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return digest(values)[:8]

@@ -23,7 +23,7 @@ from .groups import GROUPS
 from .inspection import inspection_samples, inspection_values
 from .maritime import maritime_samples, maritime_values
 from .record import RecordSet, unpack_counts
-from .reports import interval_record, plain
+from .results import interval_record, plain
 from .summary import picture_counts, region_counts, region_shares
 
 LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in group.less_is_better)}

@@ -17,7 +17,7 @@ from ood_perception.metrics.bootstrap import percentile_interval
 from ood_perception.types import Float64Array
 
 from ..types import JsonDict
-from .reports import interval_record, plain
+from .results import interval_record, plain
 
 
 @dataclass(frozen=True)

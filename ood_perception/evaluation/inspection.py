@@ -23,7 +23,7 @@ from ..inspection import image_surprisal
 from ..types import Detection, JsonDict, UInt8Array
 from .groups import group_record
 from .record import Arrays, RecordSet, unpack_counts, unpack_shares
-from .reports import plain
+from .results import plain
 
 
 def inspection_counts(detection: Detection, defective: bool) -> Arrays:

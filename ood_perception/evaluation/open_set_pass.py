@@ -32,7 +32,7 @@ from ..geometry import to_camera, to_camera_nearest
 from ..types import JsonDict, UInt8Array
 from .groups import group_record
 from .record import RecordSet
-from .reports import plain
+from .results import plain
 from .second_pass import ReadPicture, replay
 
 IGNORED = 255

@@ -4,14 +4,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
-
-from ood_perception.metrics.bootstrap import Interval
-from ood_perception.metrics.false_alarm_rate import PromiseRow
-
-from ..types import JsonDict
 
 TITLES = {
     'average_precision': 'AP',
@@ -21,16 +14,6 @@ TITLES = {
     'auroc': 'AUROC',
     'best_f1': 'best F1',
 }
-
-
-def interval_record(interval: Interval) -> list[float | None]:
-    """Return [low, high]."""
-    return [plain(interval.low), plain(interval.high)]
-
-
-def plain(value: float) -> float | None:
-    """Return a number that JSON knows: nan and infinities become None."""
-    return value if math.isfinite(value) else None
 
 
 def percent(
@@ -49,11 +32,3 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; every row has as many cells as the header."""
     lines = [header, ['---'] * len(header), *rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
-
-
-def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:
-    """Return the promise as JSON values."""
-    return [
-        {**asdict(row), 'interval': interval_record(row.interval), 'observed': plain(row.observed)}
-        for row in rows
-    ]

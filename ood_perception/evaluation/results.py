@@ -17,9 +17,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from ood_perception.metrics.bootstrap import Interval
+from ood_perception.metrics.false_alarm_rate import PromiseRow
 
 from ..bundle.cache import make_file
 from ..errors import DataError
@@ -116,3 +121,21 @@ def _make(path: Path, fill: Any) -> None:
         raise DataError(
             f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
         ) from error
+
+
+def interval_record(interval: Interval) -> list[float | None]:
+    """Return [low, high]."""
+    return [plain(interval.low), plain(interval.high)]
+
+
+def plain(value: float) -> float | None:
+    """Return a number that JSON knows: nan and infinities become None."""
+    return value if math.isfinite(value) else None
+
+
+def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:
+    """Return the promise as JSON values."""
+    return [
+        {**asdict(row), 'interval': interval_record(row.interval), 'observed': plain(row.observed)}
+        for row in rows
+    ]

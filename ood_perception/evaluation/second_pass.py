@@ -30,7 +30,7 @@ from ..types import Detection, Float32Array, Frame, JsonDict, UInt8Array
 from .groups import group_record
 from .measure import IGNORED, seen_labels
 from .record import RecordSet, unpack_detection
-from .reports import interval_record, plain
+from .results import interval_record, plain
 
 ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]
 TRACKS = {

@@ -27,7 +27,7 @@ from .inspection import inspection_group
 from .measure import CLOSED_SET, INSPECTION, Measured
 from .plot_data import curve_points, score_histogram
 from .record import Arrays, RecordSet, unpack_counts, unpack_shares
-from .reports import interval_record, plain, promise_record
+from .results import interval_record, plain, promise_record
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]

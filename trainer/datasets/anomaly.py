@@ -16,11 +16,10 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError
 
-from ..data import IGNORED, ClassMap, PictureList
+from ..data import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
 from .evaluation_set import EvaluationSet, SetEntry
 from .folders import load_folders
 
-NORMAL, ANOMALY = 0, 1
 _NAMES = ('normal', 'anomaly')
 _COLORS = ((0, 0, 0), (255, 102, 0))
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data import IGNORED, ClassMap, PictureList, list_pictures
+from ..data import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList, list_pictures
 from . import cityscapes
-from .anomaly import ANOMALY, NORMAL, anomaly_classes
+from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, nested_pictures, picture_list
 

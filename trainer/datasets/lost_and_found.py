@@ -17,8 +17,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import IGNORED
-from .anomaly import ANOMALY, NORMAL, anomaly_classes
+from ..data import ANOMALY, IGNORED, NORMAL
+from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, nested_pictures, picture_list
 

@@ -27,8 +27,8 @@ import numpy as np
 from ood_perception.errors import DataError
 from ood_perception.picture_files import visible
 
-from ..data import ClassMap, PictureList, read_image
-from .anomaly import ANOMALY, NORMAL, anomaly_classes
+from ..data import ANOMALY, NORMAL, ClassMap, PictureList, read_image
+from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry, UInt8Array
 from .layout import nested_pictures, picture_list
 

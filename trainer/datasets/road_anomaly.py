@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data import IGNORED, list_pictures
-from .anomaly import ANOMALY, NORMAL, anomaly_classes
+from ..data import ANOMALY, IGNORED, NORMAL, list_pictures
+from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, need_folder, picture_list
 

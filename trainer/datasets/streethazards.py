@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data import IGNORED, ClassMap, PictureList
-from .anomaly import ANOMALY, NORMAL, anomaly_classes
+from ..data import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
+from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import nested_pictures, picture_list
 

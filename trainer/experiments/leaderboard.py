@@ -35,9 +35,9 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.run import RunOptions
+from ood_perception.json_files import write_json
 from ood_perception.pipeline import Settings
 
-from ..artefacts import write_json
 from ..config import load_recipe
 from ..datasets import open_set
 from ..evaluation.engine_choice import EngineChoice

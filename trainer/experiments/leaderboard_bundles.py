@@ -13,22 +13,23 @@ from ood_perception.bundle.cache import make_folder
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.evaluation.results import write_text
+from ood_perception.json_files import write_json
 from ood_perception.yaml_files import dump_yaml
 
-from ..artefacts import write_json
 from ..config import load_recipe
+from ..workflow import Workflow
 from .leaderboard_rows import LeaderboardConfig, LeaderboardRow
-from .table_bundles import build_bundle
 
 LOG = logging.getLogger(__name__)
 MANIFEST = 'manifest.json'
 TAKEN = 'taken.json'
 RUNS = 'runs.yaml'
+STORE = '_store'  # what the trainings of a study share; no row's folder begins so
 
 
 class LeaderboardBundles:
     """
-    The bundles of a study, each in a folder of its own.
+    The bundles of a study, each in a folder of its own; what two trainings agree on is made once.
 
     only, seeds: names of rows and seeds that are to be built, () = all. cache: of weights and
     tokens. Raises ConfigError for a name that no row has.
@@ -114,8 +115,9 @@ class LeaderboardBundles:
     def _build(self, name: str, row: LeaderboardRow, seed: int, progress: bool) -> None:
         LOG.info('training %s', name)
         recipe = load_recipe(Path(row.recipe), row.changes(seed))
-        folder = self.config.folder / 'bundles'
-        build_bundle(recipe, folder / row.folder(seed), folder / 'shared', progress, self.cache)
+        bundles = self.config.folder / 'bundles'
+        folder, store = bundles / row.folder(seed), bundles / STORE
+        Workflow(recipe, folder, store=store, cache=self.cache, progress=progress).pack()
 
     def _list(self) -> None:
         """Write the runs that there are for `trainer evaluate --runs`, relative to the folder."""

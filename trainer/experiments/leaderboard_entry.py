@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.evaluation.record import RecordSet, unpack_counts
-from ood_perception.evaluation.reports import interval_record
+from ood_perception.evaluation.results import interval_record
 from ood_perception.evaluation.second_pass import component_frames
 from ood_perception.evaluation.summary import picture_counts, region_counts
 from ood_perception.metrics.binning import BINS, coarse_starts

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ood_perception.evaluation.reports import interval_record, markdown_table, percent
+from ood_perception.evaluation.reports import markdown_table, percent
+from ood_perception.evaluation.results import interval_record
 from ood_perception.evaluation.tables import REGION_TITLES
+from ood_perception.json_files import write_json
 from ood_perception.metrics.bootstrap import RESAMPLES
 
-from ..artefacts import write_json
 from ..evaluation.evaluation_runs import RunResult
 from .leaderboard_entry import METRICS, Entry
 from .leaderboard_rows import LeaderboardConfig

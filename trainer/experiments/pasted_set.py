@@ -16,7 +16,7 @@ from ..data import IGNORED
 from ..datasets.pasted import read_ground, write_pasted_set
 from ..outlier_sources import load_outliers
 from ..outliers import PasteSettings
-from ..stages import Trainer
+from ..workflow import Workflow
 
 PASTED = 'pasted'
 
@@ -29,10 +29,10 @@ def pasted_set(recipe: Recipe, folder: Path) -> str:
     objects the half of the recipe's outliers that no training sees; they stand on the bundle's
     ground classes. These alone, by their true labels, are scored, with what stands on them.
     """
-    trainer = Trainer(recipe, folder)
-    pictures = trainer.train_pictures.subset(trainer.split[1])
+    data = Workflow(recipe, folder).data
+    pictures = data.pictures.subset(data.split[1])
     objects = load_outliers(recipe.outliers, 'selection', recipe.data_root())
-    ground = [trainer.class_names.index(name) for name in recipe.bundle.ground_classes]
+    ground = [data.class_names.index(name) for name in recipe.bundle.ground_classes]
     place = folder / PASTED
     settings = PasteSettings(ground=tuple(ground))
     for path in write_pasted_set(pictures, objects, place, settings, recipe.seed).labels:

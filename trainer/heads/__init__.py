@@ -1,32 +1,64 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One file per head; the table of the kinds that a recipe can name (head.kind)."""
+"""The heads, and the table of the kinds that a recipe can name (head.kind)."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ood_perception.errors import ConfigError
 
 if TYPE_CHECKING:
-    from .base import HeadStages
+    from ..training_data import TrainingData
+    from .base import HeadFit
 
+
+class HeadKind(NamedTuple):
+    """
+    A row of the table.
+
+    module: of this package, and fit: the HeadFit in it. sections: of the recipe that the head is
+    read from, beside `head`; of a fusion its members' come on top.
+    """
+
+    module: str
+    fit: str
+    sections: tuple[str, ...]
+
+
+_PATCHES = ('classifier', 'patches', 'condensation')
+_SEGMENTER = ('views', 'segmenter', 'online')
+_MIXES = ('outliers', 'mixes')
 HEADS = {
-    'pixood': ('pixood_stages', 'PixOODStages'),
-    'uem': ('uem_stages', 'UemStages'),
-    'rpl': ('rpl_stages', 'RplStages'),
-    'baseline': ('baseline_stages', 'BaselineStages'),
-    'knn': ('knn_stages', 'KnnStages'),
-    'nflowjs': ('nflowjs_stages', 'NflowjsStages'),
-    'fusion': ('fusion_stages', 'FusionStages'),
+    'pixood': HeadKind('pixood_stages', 'PixOODFit', _PATCHES),
+    'uem': HeadKind('uem_stages', 'UemFit', (*_SEGMENTER, *_MIXES, 'uem')),
+    'rpl': HeadKind('rpl_stages', 'RplFit', (*_SEGMENTER, *_MIXES, 'rpl')),
+    'baseline': HeadKind('baseline_stages', 'BaselineFit', (*_PATCHES, *_SEGMENTER, 'baseline')),
+    'knn': HeadKind('knn_stages', 'KnnFit', (*_PATCHES, 'knn')),
+    'nflowjs': HeadKind('nflowjs_stages', 'NflowjsFit', (*_SEGMENTER, *_MIXES, 'flow', 'nflowjs')),
+    'fusion': HeadKind('fusion_stages', 'FusionFit', ('fusion',)),
 }
 
 
-def head_stages(kind: str) -> type[HeadStages]:
-    """Return the stages of a kind of head; ConfigError for an unknown one."""
+def head_kind(kind: str) -> HeadKind:
+    """Return the row of a kind of head; ConfigError for an unknown one."""
     if kind not in HEADS:
         raise ConfigError(f'head kind {kind!r}: choose one of {", ".join(HEADS)}')
-    module, name = HEADS[kind]
-    stages: type[HeadStages] = getattr(importlib.import_module(f'.{module}', __name__), name)
-    return stages
+    return HEADS[kind]
+
+
+def head_fit(
+    kind: str, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+) -> HeadFit:
+    """
+    Return how a kind of head is fitted to data.
+
+    sections: of the recipe, by name: at least those of the kind's row, and `head`. store: where
+    what is fitted is kept. seed: of the trainings. ConfigError for what cannot be.
+    """
+    row = head_kind(kind)
+    made: type[HeadFit] = getattr(importlib.import_module(f'.{row.module}', __name__), row.fit)
+    return made(data, sections, store, seed)

@@ -1,119 +1,68 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a head must offer to be fitted, calibrated, exported and served like every other."""
+"""How a kind of head is fitted and calibrated, and the recipe's section `head` that all read."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
-import torch
-from torch import nn
-
-if TYPE_CHECKING:
-    from ..config import Recipe
-    from ..layers import Layer
-    from ..stages import Trainer
-
-
-class HeadModule(nn.Module, ABC):
-    """
-    The head's graph, from tokens to surprisal, in float32 and export-safe.
-
-    name: of the head in the bundle. notices: lines for the bundle's licences.
-    selection: 'min' for one score a class, 'gated' or 'unified' for one score in all.
-    calibration: 'held-out' or 'paper', as in the bundle's HeadSpec.
-    layers: names of the token inputs, in the order of forward's arguments.
-    decoder: a stage of its own between backbone and head, None = the head reads the tokens.
-        It maps the tokens of `layers` to the tensor that head_inputs[0] names; the other
-        head_inputs are layers. `top` is the head behind it.
-    compiled_classes: the classes of the in_distribution input.
-    raw_scores: the uncalibrated scores that the calibration tables are fitted on.
-    """
-
-    name: str
-    notices: tuple[str, ...] = ()
-    selection: str = 'unified'
-    calibration: str = 'held-out'
-    layers: tuple[str, ...]
-    decoder: nn.Module | None
-    head_inputs: tuple[str, ...] = ()
-    compiled_classes: tuple[str, ...]
-    upsampling: int
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decoder = None
-
-    @abstractmethod
-    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Return (scores, labels) before calibration on the full output map.
-
-        tokens: float (B, gh, gw, D) per layer.
-        scores: float32 (B, S, gh*f, gw*f), higher = stranger; S = one per compiled class for a
-            per-class selection, else 1.
-        labels: uint8 (B, gh*f, gw*f).
-        """
-
-    @abstractmethod
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Return (surprisal, labels).
-
-        inputs: the tokens of `layers` in order, then in_distribution float32 (C,).
-        surprisal: float32 (B, gh*f, gw*f) >= 0. labels: uint8, same shape.
-        """
-
-    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """
-        Return what `outputs` returns, of the tensors of head_inputs and in_distribution.
-
-        Heads without a decoder read the tokens themselves.
-        """
-        return self.outputs(*inputs)
-
-    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """
-        Return (surprisal, labels) and, for a per-class head, the surprisal of each compiled class.
-
-        inputs: as for forward. The surprisal of each class: float32 (B, gh*f, gw*f).
-        """
-        return tuple(self(*inputs))
+from ..artefacts import Artifact, digest
+from ..features import FeatureSet
+from ..head_module import HeadFacts, HeadModule
+from ..layers import Layer
+from ..training_data import TrainingData
 
 
 @dataclass(frozen=True)
-class HeadFacts:
+class HeadConfig:
     """
-    What a bundle says of a fitted head.
+    The served head; the options but `kind` are those of heads.pixood_module.PixOODHead.
 
-    modelled: classes with a model of their own. calibration, provenance: for the manifest.
-    """
-
-    modelled: tuple[str, ...]
-    calibration: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
-class HeadStages(ABC):
-    """
-    A kind of head: how the trainer fits and calibrates it (one row of heads.HEADS).
-
-    sections: the sections of the recipe that belong to this kind of head alone.
-    Every stage makes or finds a folder of trainer.folder; `calibrate` is the one that the bundle's
-    key follows from.
+    kind: a row of heads.HEADS. score: of kind 'baseline', one of heads.baselines.SCORES.
+    classes: those whose score the head holds, empty = all that have a model.
     """
 
-    sections: tuple[str, ...] = ()
+    kind: str = 'pixood'
+    score: str = 'max_logit'
+    upsampling: int = 7
+    selection: str = 'min'
+    calibration: str = 'held-out'
+    classes: tuple[str, ...] = ()
+    logits: str = 'patch'
+    half_weights: bool = True
+    gate: str = 'paper'
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
 
-    @classmethod
-    def used_sections(cls, recipe: Recipe) -> tuple[str, ...]:
-        """Return the sections that a recipe of this kind is read by."""
-        return cls.sections
+class HeadFit(ABC):
+    """
+    A kind of head, fitted to data (one row of heads.HEADS).
+
+    kind: the row's name. tunes_backbone: the fit changes the backbone's weights.
+    """
+
+    kind: ClassVar[str]
+    tunes_backbone: bool = False
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """
+        Take what is fitted on, and how.
+
+        sections: of the recipe, by name: those of the kind's row, and `head`. store: the folder of
+        all artifacts. seed: of the trainings; views and mixes keep their sections'.
+        """
+        self.data, self.sections, self.store, self.seed = data, sections, store, seed
+        self.config: HeadConfig = sections['head']
+
+    def artifact(self, kind: str, *inputs: Any) -> Artifact:
+        """Return where something is kept; inputs: all that it depends on, JSON values."""
+        return Artifact(self.store, kind, digest(inputs))
 
     def check(self) -> None:
         """Raise OodPerceptionError for files beside the data set that cannot be used, early."""
@@ -122,15 +71,35 @@ class HeadStages(ABC):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """What the head reads of the backbone: the recipe's blocks, unless it names more."""
-        return self.trainer.recipe.backbone.layers
+        return self.data.blocks
+
+    @property
+    def served(self) -> TrainingData:
+        """The data as the served graph sees them: by another backbone where the fit tunes it."""
+        return self.data
+
+    @cached_property
+    def calibration_features(self) -> FeatureSet:
+        """What no fitting has seen, as the served head reads it."""
+        return self.served.calibration_features(self.layers)
+
+    @cached_property
+    def fitted(self) -> Artifact:
+        """What fit() gave, asked once."""
+        return self.fit()
+
+    @cached_property
+    def calibrated(self) -> Artifact:
+        """What calibrate() gave, asked once."""
+        return self.calibrate()
 
     @abstractmethod
-    def fit(self) -> Any:
+    def fit(self) -> Artifact:
         """Fit (or find) all that is learned."""
 
     @abstractmethod
-    def calibrate(self) -> Any:
-        """Fit (or find) the tables, in the folder trainer.folder / 'calibrate'."""
+    def calibrate(self) -> Artifact:
+        """Fit (or find) the tables; the key holds all that the served head depends on."""
 
     @abstractmethod
     def head(self) -> HeadModule:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ood_perception.errors import DataError, DependencyError
 
-from .baselines import BaselineConfig
+from .baseline_config import BaselineConfig
 from .upsampling import half_rounded, upsample
 
 Array = npt.NDArray[np.float64]

@@ -19,6 +19,7 @@ from ood_perception.geometry import labels_to_grid
 
 from ..features import FeatureSet
 from ..patches import PatchSettings, gather_tokens, select_patches
+from .baseline_config import BaselineConfig
 from .baseline_features import (
     GmmDensity,
     GmmFit,
@@ -32,7 +33,6 @@ from .baselines import (
     MAHALANOBIS,
     ODIN,
     STANDARDISED,
-    BaselineConfig,
     LogitScore,
     ScaledSoftmax,
     StandardisedMaxLogit,

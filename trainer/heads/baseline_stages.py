@@ -1,12 +1,13 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A baseline's stages: a closed-set network, what the score learns, a held-out table."""
+"""How a baseline is fitted: a closed-set network, what the score learns, a held-out table."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,113 +15,119 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ..artefacts import REPORT_FILE, artefact, key_of
-from ..config import digest
-from ..features import FeatureSet
-from ..golden import write_npz
-from .base import HeadFacts, HeadStages
+from ..artefacts import Artifact, write_npz
+from ..classifier import load_classifier
+from ..training_data import TrainingData
+from .baseline_config import BaselineConfig
 from .baseline_fit import fit_statistics, score_module
 from .baselines import DISTANCE, SCORES, BaselineHead, EtalonDistance
-from .one_score import calibrate_one_score, calibration_note, classes_seen
+from .one_score import OneScoreFit, without
 from .patch_logits import PatchLogits
+from .pixood import MIN
+from .pixood_files import load_model
 from .pixood_module import PixOODHead
-from .pixood_stages import PixOODStages
+from .pixood_stages import CLASSIFIER_FILE, PixOODFit
+from .segmenter_stages import ClosedSet
 from .tables import MonotoneTable
-from .uem_stages import UemStages
 
 STATISTICS_FILE = 'statistics.npz'
 
 
-class BaselineStages(HeadStages):
-    """recipe.head.score over recipe.head.classes, of the network that recipe.baseline names."""
+class BaselineFit(OneScoreFit):
+    """One score, over the classes that the section head names, of a closed-set network."""
 
-    sections = ('classifier', 'patches', 'condensation', 'views', 'segmenter', 'baseline')
+    kind = 'baseline'
 
-    @property
-    def _score(self) -> str:
-        score = self.trainer.recipe.head.score
-        if score not in SCORES:
-            raise ConfigError(f'head score {score!r}: choose one of {", ".join(SCORES)}')
-        if score == DISTANCE and self._decoder:
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what HeadFit takes; ConfigError for a score that is none of the network's."""
+        super().__init__(data, sections, store, seed)
+        self.baseline: BaselineConfig = replace(sections['baseline'], seed=seed)
+        self.decoder = self.baseline.source == 'segmenter'
+        self.score = self.config.score
+        if self.score not in SCORES:
+            raise ConfigError(f'head score {self.score!r}: choose one of {", ".join(SCORES)}')
+        if self.score == DISTANCE and self.decoder:
             raise ConfigError("head score 'distance' is PixOOD's: use baseline.source=classifier")
-        return score
+        self.pixood = PixOODFit(data, sections, store, seed)
+        segmenter = replace(sections['segmenter'], seed=seed)
+        self.closed_set = ClosedSet(data, sections['views'], segmenter, sections['online'], store)
 
     @property
-    def _decoder(self) -> bool:
-        return self.trainer.recipe.baseline.source == 'segmenter'
-
-    @property
-    def _chosen(self) -> tuple[str, ...]:
-        return self.trainer.recipe.head.classes or self.trainer.class_names
-
-    @property
-    def _network(self) -> str:
-        return 'segmenter' if self._decoder else 'classifier'
+    def chosen(self) -> tuple[str, ...]:
+        """The classes whose score is taken."""
+        return self.config.classes or self.data.class_names
 
     @cached_property
-    def _logits(self) -> nn.Module:
-        """The closed-set network as a module from tokens to logits on the output grid."""
-        head = self.trainer.recipe.head
-        if self._decoder:
-            return UemStages(self.trainer).segmenter()
-        classifier = PixOODStages(self.trainer).classifier()
+    def network(self) -> Artifact:
+        """The closed-set network, trained or found."""
+        return self.closed_set.fitted if self.decoder else self.pixood.classifier
+
+    @cached_property
+    def logits(self) -> nn.Module:
+        """The network as a module from tokens to logits on the output grid."""
+        if self.decoder:
+            return self.closed_set.load()
+        classifier, head = load_classifier(self.network.folder / CLASSIFIER_FILE), self.config
         return PatchLogits(classifier, head.logits, head.upsampling, head.half_weights)
 
-    def _features(self) -> FeatureSet:
-        train, select, _ = self.trainer.split
-        return self.trainer.train_features.subset(sorted([*train, *select]))
+    def fit(self) -> Artifact:
+        """Fit (or find) the network and what the score learns."""
+        data, head = self.data, self.config
+        train, select, _ = data.split
+        features = data.train_features.subset(sorted([*train, *select]))
+        etalons = self.pixood.fitted.key if self.score == DISTANCE else ''
+        settings = [asdict(self.baseline), asdict(self.pixood.patches)]
+        served = [self.score, self.chosen, head.upsampling, head.logits, head.half_weights]
+        inputs = (features.key, self.network.key, etalons, data.class_names, *settings, *served)
+        artifact = self.artifact('fit-baseline', *inputs)
 
-    def fit(self) -> dict[str, Any]:
-        """Fit (or find) the network and what the score learns; the latter as arrays."""
-        score, trainer = self._score, self.trainer
-        recipe, folder, features = trainer.recipe, trainer.folder / 'statistics', self._features()
-        if score == DISTANCE:
-            PixOODStages(trainer).fit()
-        logits = self._logits
-        settings = [asdict(recipe.baseline), asdict(recipe.patches), asdict(recipe.head)]
-        parts = [features.key, key_of(trainer.folder / self._network), *settings]
-
-        def make(target: Any) -> None:
+        def fill(target: Path) -> None:
             arrays = fit_statistics(
-                *(score, features, logits, trainer.class_names, self._chosen),
-                *(recipe.baseline, recipe.patches, trainer.progress),
+                self.score,
+                features,
+                self.logits,
+                data.class_names,
+                self.chosen,
+                self.baseline,
+                self.pixood.patches,
+                data.progress,
             )
             write_npz(target / STATISTICS_FILE, arrays)
 
-        artefact(folder, digest(parts), make)
-        with np.load(folder / STATISTICS_FILE, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return artifact.make(fill)
 
-    def _head(self, arrays: dict[str, Any], table: MonotoneTable | None = None) -> BaselineHead:
-        trainer, score, logits = self.trainer, self._score, self._logits
-        head, config = trainer.recipe.head, trainer.recipe.baseline
-        factor = int(logits.upsampling) if self._decoder else head.upsampling  # type: ignore[arg-type]
-        places = [trainer.class_names.index(name) for name in self._chosen]
-        if score == DISTANCE:
-            options = (factor, 'min', 'held-out', self._chosen, head.logits, head.half_weights)
-            module: nn.Module = EtalonDistance(PixOODHead(PixOODStages(trainer).fit(), *options))
-        else:
-            module = score_module(score, arrays, places, config, factor, head.half_weights)
-        return BaselineHead(score, logits, module, self._chosen, factor, self._decoder, table)
-
-    def calibrate(self) -> MonotoneTable:
-        """Fit (or find) the held-out table of the one score."""
-        arrays, trainer = self.fit(), self.trainer
-        parts = [key_of(trainer.folder / name) for name in ('statistics', 'fit')]
-        key = digest([*parts, trainer.calibration_features.key])
-        return calibrate_one_score(trainer, key, lambda: self._head(arrays))
-
-    def head(self) -> BaselineHead:
-        """Return the calibrated head."""
-        return self._head(self.fit(), self.calibrate())
-
-    def facts(self) -> HeadFacts:
-        """Return what the bundle says of the fit."""
-        note = calibration_note(self.trainer)
-        report = json.loads((self.trainer.folder / self._network / REPORT_FILE).read_text())
-        quality = report.get('val', {k: v for k, v in report.items() if k != 'history'})
-        return HeadFacts(
-            modelled=tuple(classes_seen(note)),
-            calibration=note,
-            provenance={self._network: {k: v for k, v in quality.items() if k != 'iou'}},
+    def build(self, table: MonotoneTable | None = None) -> BaselineHead:
+        """Return the fitted head, see OneScoreFit."""
+        factor = int(self.logits.upsampling) if self.decoder else self.config.upsampling  # type: ignore[arg-type]
+        module = self._distance() if self.score == DISTANCE else self._module(factor)
+        return BaselineHead(
+            self.score,
+            self.logits,
+            module,
+            self.chosen,
+            factor,
+            self.decoder,
+            table,
         )
+
+    def _distance(self) -> nn.Module:
+        """Return the module of PixOOD's distances alone."""
+        model, head = load_model(self.pixood.fitted.folder), self.config
+        options = (head.upsampling, MIN, 'held-out', self.chosen, head.logits, head.half_weights)
+        return EtalonDistance(PixOODHead(model, *options))
+
+    def _module(self, factor: int) -> nn.Module:
+        """Return the module of a score with what it learned."""
+        with np.load(self.fitted.folder / STATISTICS_FILE, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        places = [self.data.class_names.index(name) for name in self.chosen]
+        half = self.config.half_weights
+        return score_module(self.score, found, places, self.baseline, factor, half)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+        if self.decoder:
+            return {'segmenter': without(self.network.report(), 'history')}
+        return {'classifier': without(self.pixood.quality.report(), 'iou')}

@@ -5,19 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from .base import HeadModule
+from ..head_module import HeadModule
 from .pixood_module import PixOODHead
 from .tables import MonotoneTable, TableModule
 
 Score = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
-SOURCES = ('classifier', 'segmenter')
 
 
 def max_logit(logits: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
@@ -61,44 +59,6 @@ LOGIT_SCORES: dict[str, Score] = {
 STANDARDISED, ODIN = 'standardised_max_logit', 'odin'
 MAHALANOBIS, GMM, DISTANCE = 'mahalanobis', 'gmm', 'distance'
 SCORES = (*LOGIT_SCORES, STANDARDISED, ODIN, MAHALANOBIS, GMM, DISTANCE)
-
-
-@dataclass(frozen=True)
-class BaselineConfig:
-    """
-    What the baselines read, and the options of single ones.
-
-    source: of the logits, 'classifier' (PixOOD's on patches) or 'segmenter' (UEM's decoder).
-        Features are the last tokens that it reads.
-    temperature: of 'odin'. ODIN's second part, a step on the picture along the gradient, is left
-        out: a served graph has no gradient.
-    shrinkage: of the covariance of 'mahalanobis' towards a multiple of the identity; the tokens'
-        LayerNorm leaves it singular.
-    components, reduced: of 'gmm': Gaussians with full covariance, on so many principal
-        components; the size was chosen on drives left out (docs/heads.md). samples: features that
-        it is fitted on.
-    """
-
-    source: str = 'classifier'
-    temperature: float = 1000.0
-    shrinkage: float = 1e-3
-    components: int = 10
-    reduced: int = 8
-    samples: int = 50_000
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ConfigError(
-                f'baseline source {self.source!r}: choose one of {", ".join(SOURCES)}'
-            )
-        if self.temperature <= 0 or not 0 < self.shrinkage < 1:
-            raise ConfigError(
-                f'baseline temperature {self.temperature}, shrinkage {self.shrinkage}: give a '
-                'temperature above 0 and a shrinkage between 0 and 1'
-            )
-        if min(self.components, self.reduced, self.samples) < 1:
-            raise ConfigError('baseline components, reduced and samples must be at least 1')
 
 
 class LogitScore(nn.Module):

@@ -18,9 +18,8 @@ from torch.nn import functional
 
 from ..data import IGNORED
 from ..pasting import OUTLIER
+from .rpl_config import SAMPLES, TEMPERATURE
 
-TEMPERATURE = 0.1
-SAMPLES = 512
 FEWEST_PICTURES = 2
 Labels = npt.NDArray[np.uint8]
 Places = tuple[npt.NDArray[np.int64], ...]

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from .base import HeadModule
+from ..head_module import HeadModule
 from .pixood_module import least_surprisal
 from .tables import MonotoneTable, TableModule
 
@@ -55,37 +54,6 @@ COMBINATIONS: dict[str, Callable[[Maps], torch.Tensor]] = {
     'mean': mean,
     'fisher': fisher,
 }
-
-
-@dataclass(frozen=True)
-class MemberConfig:
-    """
-    One head of a fusion.
-
-    kind: a row of heads.HEADS. layers: the backbone's blocks that it reads, () = the recipe's.
-    Everything else is what the recipe's sections say of that kind.
-    """
-
-    kind: str
-    layers: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class FusionConfig:
-    """members: at least two, each of a kind of its own. combine: a key of COMBINATIONS."""
-
-    members: tuple[MemberConfig, ...] = ()
-    combine: str = 'mean'
-
-    def __post_init__(self) -> None:
-        if self.combine not in COMBINATIONS:
-            known = ', '.join(COMBINATIONS)
-            raise ConfigError(f'fusion combine {self.combine!r}: choose one of {known}')
-        kinds = [member.kind for member in self.members]
-        if len(set(kinds)) != len(kinds) or len(kinds) == 1 or 'fusion' in kinds:
-            raise ConfigError(
-                f'fusion members {kinds}: name at least two kinds of heads, each once, no fusion'
-            )
 
 
 class FusionHead(HeadModule):

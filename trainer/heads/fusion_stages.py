@@ -1,127 +1,115 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A fusion's stages: every member's own, each in its folder, then tables of the combination."""
+"""How a fusion is fitted: its members, each in its own way, then tables of the combination."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ood_perception.errors import ConfigError
+from ood_perception.json_files import write_json
 
-from ..artefacts import REPORT_FILE, adopt, artefact, key_of, write_json
+from ..artefacts import REPORT_FILE, Artifact
 from ..calibrate import HeldOutScores, collect_scores, fit_class_tables
-from ..config import Recipe, digest
+from ..head_module import HeadFacts
 from ..layers import Layer
-from .base import HeadFacts, HeadStages
+from . import head_fit
+from .base import HeadFit
 from .fusion import FusionHead
-from .one_score import calibration_note, classes_seen, load_table, save_table
+from .fusion_config import FusionConfig, MemberConfig
+from .one_score import classes_seen, load_table, save_table
 from .tables import MonotoneTable
 
-if TYPE_CHECKING:
-    from ..stages import Trainer
-
 RATES = (0.01, 0.02, 0.05)
-SHARED = ('finetune', 'classifier', 'segmenter')  # what members may have in common
 
 
-def member_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """Return the recipe of every member of a fusion by its kind; ConfigError where none is."""
-    if not recipe.fusion.members:
-        raise ConfigError('fusion.members is empty: name at least two kinds of heads')
-    return {
-        member.kind: replace(
-            recipe,
-            head=replace(recipe.head, kind=member.kind),
-            backbone=replace(recipe.backbone, layers=member.layers or recipe.backbone.layers),
-        )
-        for member in recipe.fusion.members
-    }
+class FusionFit(HeadFit):
+    """The members that the section fusion names, combined."""
 
-
-class FusionStages(HeadStages):
-    """The members that recipe.fusion names, combined."""
-
-    @classmethod
-    def used_sections(cls, recipe: Recipe) -> tuple[str, ...]:
-        """Return the members' sections and the fusion's own."""
-        from . import head_stages
-
-        kinds = [head_stages(member.kind) for member in recipe.fusion.members]
-        sections = [name for kind in kinds for name in kind.used_sections(recipe)]
-        return (*dict.fromkeys(sections), 'fusion')
+    kind = 'fusion'
 
     @cached_property
-    def members(self) -> dict[str, Trainer]:
-        """A trainer per member, by kind."""
-        recipes, folder = member_recipes(self.trainer.recipe), self.trainer.folder / 'members'
-        return {
-            kind: replace(self.trainer, recipe=recipe, folder=folder / kind, bundle=None)
-            for kind, recipe in recipes.items()
-        }
+    def fusion(self) -> FusionConfig:
+        """The section; ConfigError where it names no member."""
+        config: FusionConfig = self.sections['fusion']
+        if not config.members:
+            raise ConfigError('fusion.members is empty: name at least two kinds of heads')
+        return config
+
+    @cached_property
+    def members(self) -> dict[str, HeadFit]:
+        """The members by kind; what they agree on they find in the one store."""
+        members = {member.kind: self._member(member) for member in self.fusion.members}
+        tuning = [kind for kind, member in members.items() if member.tunes_backbone]
+        if tuning:
+            raise ConfigError(
+                f'fusion members {tuning} tune the backbone, which all members share: set '
+                'nflowjs.backbone_rate to 0'
+            )
+        return members
+
+    def _member(self, member: MemberConfig) -> HeadFit:
+        data = self.data.reading(member.layers) if member.layers else self.data
+        sections = {**self.sections, 'head': replace(self.config, kind=member.kind)}
+        return head_fit(member.kind, data, sections, self.store, self.seed)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """All that any member reads."""
         members = self.members.values()
-        return tuple(dict.fromkeys(layer for m in members for layer in m.stages.layers))
+        return tuple(dict.fromkeys(layer for member in members for layer in member.layers))
 
-    def fit(self) -> None:
-        """Fit and calibrate (or find) every member; what they share is made once."""
-        done = [self.trainer.folder]
-        for kind, member in self.members.items():
-            for folder in done:
-                for part in SHARED:
-                    adopt(folder / part, member.folder / part)
-            if kind == 'pixood':  # laid there by a table whose rows share it
-                adopt(self.trainer.folder / 'fit', member.folder / 'fit')
-            member.calibrate()
-            done.append(member.folder)
+    def fit(self) -> Artifact:
+        """Fit and calibrate (or find) every member; what is kept says which they are."""
+        found = {kind: member.calibrated for kind, member in self.members.items()}
+        artifact = self.artifact('fit-fusion', *((kind, one.key) for kind, one in found.items()))
+        names = {kind: one.folder.name for kind, one in found.items()}
+        return artifact.make(lambda target: write_json(target / REPORT_FILE, {'members': names}))
 
-    def _head(self, tables: list[MonotoneTable] | None = None) -> FusionHead:
+    def build(self, tables: list[MonotoneTable] | None = None) -> FusionHead:
+        """Return the combined members; tables: None before calibration."""
         heads = [member.head() for member in self.members.values()]
-        return FusionHead(heads, self.trainer.recipe.fusion.combine, tables)
+        return FusionHead(heads, self.fusion.combine, tables)
 
-    def calibrate(self) -> list[MonotoneTable]:
+    def calibrate(self) -> Artifact:
         """Fit (or find) the tables of the combination."""
-        self.fit()
-        trainer, features = self.trainer, self.trainer.calibration_features
-        parts = [key_of(member.folder / 'calibrate') for member in self.members.values()]
-        folder = trainer.folder / 'calibrate'
+        fitted, features, data = self.fitted, self.calibration_features, self.data
+        inputs = (fitted.key, features.key, data.class_names, self.fusion.combine)
+        artifact = self.artifact('calibrate-fusion', *inputs)
 
-        def make(target: Path) -> None:
-            head = self._head()
-            scores = collect_scores(head, features, trainer.class_names, progress=trainer.progress)
-            fitted = fit_class_tables(scores)
+        def fill(target: Path) -> None:
+            head = self.build()
+            scores = collect_scores(head, features, data.class_names, progress=data.progress)
+            tables = fit_class_tables(scores)
             per_class = head.selection == 'min'
             names = head.compiled_classes if per_class else ('',)
             for i, name in enumerate(names):
-                table = fitted.tables[name] if per_class else fitted.pooled
+                table = tables.tables[name] if per_class else tables.pooled
                 save_table(target / f'table_{i}.npz', table)
             note = {'pictures': len(features.names), 'features': features.key}
-            note |= {'pixels': dict(fitted.pixels), 'tables': len(names)}
+            note |= {'pixels': dict(tables.pixels), 'tables': len(names)}
             write_json(target / REPORT_FILE, {**note, 'uncalibrated': uncalibrated_rates(scores)})
 
-        artefact(folder, digest([*parts, features.key, trainer.recipe.fusion.combine]), make)
-        count = json.loads((folder / REPORT_FILE).read_text())['tables']
-        return [load_table(folder / f'table_{i}.npz') for i in range(count)]
+        return artifact.make(fill)
 
     def head(self) -> FusionHead:
         """Return the calibrated head."""
-        return self._head(self.calibrate())
+        kept = self.calibrated
+        count = kept.report()['tables']
+        return self.build([load_table(kept.folder / f'table_{i}.npz') for i in range(count)])
 
     def facts(self) -> HeadFacts:
         """Return what the bundle says of the fit."""
-        facts = {kind: member.stages.facts() for kind, member in self.members.items()}
+        facts = {kind: member.facts() for kind, member in self.members.items()}
         modelled = [one.modelled for one in facts.values()]
         common = [name for name in modelled[0] if all(name in names for names in modelled)]
-        note = calibration_note(self.trainer)
+        note = self.calibrated.report()
         of_members = {kind: one.calibration for kind, one in facts.items()}
         return HeadFacts(
             modelled=tuple(name for name in common if name in classes_seen(note)),

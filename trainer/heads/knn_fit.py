@@ -16,10 +16,11 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.geometry import labels_to_grid
 
+from ..artefacts import write_npz
 from ..classifier import Classifier, load_classifier, save_classifier
 from ..features import FeatureSet
-from ..golden import write_npz
-from .knn import KnnConfig, KnnModel, parametric_score
+from .knn import KnnModel, parametric_score
+from .knn_config import KnnConfig
 from .knn_search import mean_distances
 
 CLASSIFIER_FILE, MODEL_FILE = 'classifier.safetensors', 'knn.npz'

@@ -1,172 +1,163 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""NFlowJS's own stages: segmenter, flow, both trained together, held-out table."""
+"""How NFlowJS is fitted: segmenter, flow, both trained together, held-out table."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ood_perception.errors import ConfigError
+from ood_perception.json_files import write_json
 
-from ..artefacts import REPORT_FILE, artefact, key_of, write_json
-from ..backbones import BackboneChoice, load_backbone
-from ..config import digest
+from ..artefacts import REPORT_FILE, Artifact, digest
+from ..backbones import Backbone, load_backbone
 from ..crops import Crops
 from ..finetuning import WEIGHTS_FILE, save_tuned
 from ..flow_training import fit_flow, write_patches
-from ..flows import Flow, load_flow, save_flow
-from ..mixes import grouped
+from ..flows import FlowConfig, load_flow, save_flow
 from ..nflowjs_training import Selection, Start, fit_nflowjs, trained_part
-from ..online import OnlineMix
 from ..segmenter import Segmenter, load_segmenter, save_segmenter
 from ..segmenter_training import confusion_iou
-from .base import HeadFacts
+from ..training_data import TrainingData
 from .nflowjs import NflowjsHead
-from .one_score import calibrate_one_score, one_score_facts
-from .segmenter_stages import SEGMENTER_FILE, SegmenterStages
+from .nflowjs_config import NflowjsConfig
+from .one_score import without
+from .segmenter_stages import SEGMENTER_FILE, SegmenterFit
 from .tables import MonotoneTable
-
-if TYPE_CHECKING:
-    from ..stages import Trainer
 
 FLOW_FILE, PATCHES_FILE = 'flow.safetensors', 'patches.png'
 
 
-class NflowjsStages(SegmenterStages):
+class NflowjsFit(SegmenterFit):
     """NFlowJS from pictures to a calibrated head; cut-outs only choose, or are the ablation."""
 
-    sections = ('views', 'segmenter', 'outliers', 'mixes', 'flow', 'nflowjs', 'online')
+    kind = 'nflowjs'
 
     def __init__(
-        self, trainer: Trainer, segmenter_folder: Path | None = None, seed: int | None = None
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
     ) -> None:
-        """Take what SegmenterStages takes; ConfigError for a recipe that cannot be."""
-        super().__init__(trainer, segmenter_folder, seed)
-        recipe = trainer.recipe
-        self.config = replace(recipe.nflowjs, seed=self.seed)
-        self.flow_config = replace(recipe.flow, seed=self.seed)
-        if recipe.segmenter.head != 'linear':
+        """Take what SegmenterFit takes, and the sections flow and nflowjs; ConfigError."""
+        super().__init__(data, sections, store, seed)
+        self.nflowjs: NflowjsConfig = replace(sections['nflowjs'], seed=seed)
+        self.flow_config: FlowConfig = replace(sections['flow'], seed=seed)
+        self.tunes_backbone = bool(self.nflowjs.backbone_rate)
+        if self.closed_set.config.head != 'linear':
             raise ConfigError(
                 'NFlowJS trains a linear classifier on: set segmenter.head to linear'
             )
-        if self.config.backbone_rate and not recipe.bundle.ship_weights:
-            raise ConfigError(
-                'nflowjs.backbone_rate tunes the backbone, whose weights can then be had nowhere '
-                'else: set bundle.ship_weights to true'
-            )
-        self._tuned = False
 
-    def flow(self) -> Flow:
-        """Pre-train (or find) the flow on crops of the training pictures."""
-        config, folder = self.flow_config, self.trainer.folder / 'flow'
-        train, select = self._crops(0, (config.side,) * 2), self._crops(1, (config.side,) * 2)
+    @cached_property
+    def flow(self) -> Artifact:
+        """The flow, trained on crops of the training pictures, or found."""
+        config = self.flow_config
+        train, select = self.crops(0, (config.side,) * 2), self.crops(1, (config.side,) * 2)
+        artifact = self.artifact('flow', train.key, select.key, asdict(config))
 
-        def make(target: Path) -> None:
+        def fill(target: Path) -> None:
             training = fit_flow(
-                *(train, select, config),
-                checkpoint=self.trainer.folder / 'flow.ckpt',
-                progress=self.trainer.progress,
+                train,
+                select,
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=self.data.progress,
             )
             save_flow(target / FLOW_FILE, training.flow, config)
             write_patches(target / PATCHES_FILE, training.flow)
             report = {'best_step': training.best_step, 'history': training.history}
             write_json(target / REPORT_FILE, report)
 
-        artefact(folder, digest([train.key, select.key, asdict(config)]), make)
-        return load_flow(folder / FLOW_FILE)
+        return artifact.make(fill)
 
-    def _crops(self, part: int, size: tuple[int, int]) -> Crops:
+    def crops(self, part: int, size: tuple[int, int]) -> Crops:
         """Return crops of the pictures that are fitted on (0), or that choose (1)."""
-        trainer = self.trainer
-        views = replace(trainer.recipe.views, scale=self.config.scale)
-        pictures = trainer.train_pictures.subset(trainer.split[part])
-        return Crops(pictures, size, self._view, views)
+        pictures = self.data.pictures.subset(self.data.split[part])
+        return Crops(pictures, size, self.view, replace(self.views, scale=self.nflowjs.scale))
 
     def _training(self) -> Crops:
         """Return the crops of the joint run, for the ablation with objects pasted in."""
-        crops = self._crops(0, self.config.crop)
-        if self.config.negatives != 'objects':
+        crops = self.crops(0, self.nflowjs.crop)
+        if self.nflowjs.negatives != 'objects':
             return crops
-        objects = grouped(self._cutouts('training'))
-        return replace(crops, mix=OnlineMix(objects, self.trainer.recipe.mixes))
+        return replace(crops, mix=self.training_objects())
 
-    def fit(self) -> Segmenter:
-        """Train (or find) segmenter and flow, then both together; return the segmenter."""
-        trainer, config = self.trainer, trained_part(self.config)
-        folder = trainer.folder / 'fit'
-        if self._tuned:  # nothing before the joint run may read a tuned backbone
-            return load_segmenter(folder / SEGMENTER_FILE)
-        segmenter, flow = self.segmenter(), self.flow()
-        mixes = self._drawn_mixes('selection')
-        select, train = Selection(self._features(mixes), mixes, self._view), self._training()
-        keys = [key_of(self.segmenter_folder), key_of(trainer.folder / 'flow')]
-        key = digest([*keys, train.key, select.features.key, asdict(config)])
+    def fit(self) -> Artifact:
+        """Train (or find) segmenter and flow, then both together."""
+        config, mixes = trained_part(self.nflowjs), self.drawn_mixes('selection')
+        before = [self.closed_set.fitted.key, self.flow.key]
+        select, train = Selection(self.extract(mixes), mixes, self.view), self._training()
+        inputs = (*before, train.key, select.features.key, asdict(config))
+        artifact = self.artifact('fit-nflowjs', *inputs)
 
-        def make(target: Path) -> None:
-            start = Start(segmenter, flow, trainer.backbone)
+        def fill(target: Path) -> None:
+            start = self._start()
             training = fit_nflowjs(
-                *(start, train, select, config),
-                checkpoint=trainer.folder / 'nflowjs.ckpt',
-                key=digest(keys),
-                progress=trainer.progress,
+                start,
+                train,
+                select,
+                config,
+                checkpoint=artifact.checkpoint,
+                key=digest(before),
+                progress=self.data.progress,
             )
-            save_segmenter(target / SEGMENTER_FILE, segmenter)
-            save_flow(target / FLOW_FILE, flow, self.flow_config)
-            write_patches(target / PATCHES_FILE, flow)
+            save_segmenter(target / SEGMENTER_FILE, start.segmenter)
+            save_flow(target / FLOW_FILE, start.flow, self.flow_config)
+            write_patches(target / PATCHES_FILE, start.flow)
             report = {'best_step': training.best_step, 'history': training.history}
-            if config.backbone_rate:
-                save_tuned(target, trainer.backbone)
+            if self.tunes_backbone:
+                save_tuned(target, start.backbone)
             else:
-                report['selection_mean_iou'] = self._mean_iou(segmenter)
+                report['selection_mean_iou'] = self._mean_iou(start.segmenter)
             write_json(target / REPORT_FILE, report)
 
-        artefact(folder, key, make)
-        if config.backbone_rate:
-            self._take_tuned(folder)
-        return load_segmenter(folder / SEGMENTER_FILE)
+        return artifact.make(fill)
+
+    def _start(self) -> Start:
+        """Return what the joint run trains on; a backbone that it tunes is a copy."""
+        backbone, flow = self.data.backbone, load_flow(self.flow.folder / FLOW_FILE)
+        if self.tunes_backbone:
+            backbone = copy.deepcopy(backbone)
+        return Start(self.closed_set.load(), flow, backbone)
 
     def _mean_iou(self, segmenter: Segmenter) -> float:
         """Return the mean IoU on the selection pictures, as stage 1 was chosen by."""
-        return float(np.nanmean(confusion_iou(segmenter, self._chosen(), step=2)))
+        return float(np.nanmean(confusion_iou(segmenter, self.closed_set.chosen(), step=2)))
 
-    def _take_tuned(self, folder: Path) -> None:
-        """Put the tuned backbone in the place of the trainer's, for all that comes after."""
-        trainer, config = self.trainer, self.trainer.recipe.backbone
-        origin, path = trainer.backbone, str(folder / WEIGHTS_FILE)
-        choice = BackboneChoice(path, config.mean, config.std)  # type: ignore[arg-type]
-        tuned = load_backbone(choice, trainer.cache)
+    @cached_property
+    def served(self) -> TrainingData:
+        """The data, seen by the tuned backbone where it is tuned."""
+        return self.data.served_by(self._tuned()) if self.tunes_backbone else self.data
+
+    def _tuned(self) -> Backbone:
+        """Return the backbone that the joint run tuned."""
+        origin, path = self.data.backbone, self.fitted.folder / WEIGHTS_FILE
+        choice = replace(self.data.source, weights=str(path)).choice
+        tuned = load_backbone(choice, self.data.cache)
         tuned.licence = origin.licence
-        kept = {k: v for k, v in origin.provenance.items() if k != 'path'}
+        kept = without(origin.provenance, 'path')
         tuned.provenance |= {
             'origin': {},
             'description': f'{kept.get("description", tuned.name)}, tuned together with NFlowJS',
-            'finetuned': {'backbone_rate': self.config.backbone_rate, 'from': kept},
+            'finetuned': {'backbone_rate': self.nflowjs.backbone_rate, 'from': kept},
         }
-        trainer.backbone, self._tuned = tuned, True
+        return tuned
 
-    def calibrate(self) -> MonotoneTable:
-        """Fit (or find) the held-out table of the one score, all classes together."""
-        segmenter, trainer, config = self.fit(), self.trainer, self.config
-        features = trainer.calibration_features
-        key = digest(
-            [key_of(trainer.folder / 'fit'), features.key, config.score, config.temperature]
-        )
-        return calibrate_one_score(
-            trainer, key, lambda: NflowjsHead(segmenter, config, trainer.class_names)
-        )
+    def build(self, table: MonotoneTable | None = None) -> NflowjsHead:
+        """Return the fitted head, see OneScoreFit."""
+        segmenter = load_segmenter(self.fitted.folder / SEGMENTER_FILE)
+        return NflowjsHead(segmenter, self.nflowjs, self.data.class_names, table)
 
-    def head(self) -> NflowjsHead:
-        """Return the calibrated head."""
-        table = self.calibrate()
-        segmenter = load_segmenter(self.trainer.folder / 'fit' / SEGMENTER_FILE)
-        return NflowjsHead(segmenter, self.config, self.trainer.class_names, table)
+    def served_options(self) -> Sequence[Any]:
+        """Return score and temperature."""
+        return self.nflowjs.score, self.nflowjs.temperature
 
-    def facts(self) -> HeadFacts:
-        """Return what the bundle says of the fit."""
-        folder = self.trainer.folder
-        places = {'segmenter': self.segmenter_folder, 'flow': folder / 'flow'}
-        return one_score_facts(self.trainer, places | {'nflowjs': folder / 'fit'})
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+        parts = {'segmenter': self.closed_set.fitted, 'flow': self.flow, 'nflowjs': self.fitted}
+        return {name: without(part.report(), 'history') for name, part in parts.items()}

@@ -1,73 +1,77 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The held-out table of a head with one score for all classes, kept in the calibrate folder."""
+"""Heads with one score for all classes: fitted in their own ways, calibrated alike."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..artefacts import REPORT_FILE, artefact, write_json
-from ..calibrate import FEWEST_PIXELS, collect_scores, fit_table
-from ..golden import write_npz
-from .base import HeadFacts, HeadModule
-from .tables import MonotoneTable
+from ood_perception.json_files import write_json
 
-if TYPE_CHECKING:
-    from ..stages import Trainer
+from ..artefacts import REPORT_FILE, Artifact, write_npz
+from ..calibrate import FEWEST_PIXELS, collect_scores, fit_table
+from ..head_module import HeadFacts, HeadModule
+from .base import HeadFit
+from .tables import MonotoneTable
 
 TABLE_FILE = 'table.npz'
 
 
-def calibrate_one_score(
-    trainer: Trainer, key: str, uncalibrated: Callable[[], HeadModule]
-) -> MonotoneTable:
-    """Fit (or find) the table of the one score on the pixels of all compiled classes together."""
-    features, folder = trainer.calibration_features, trainer.folder / 'calibrate'
+class OneScoreFit(HeadFit):
+    """A head whose one score has one table, of the pixels of all compiled classes together."""
 
-    def make(target: Path) -> None:
-        head = uncalibrated()
-        scores = collect_scores(head, features, trainer.class_names, progress=trainer.progress)
-        save_table(target / TABLE_FILE, fit_table(scores.pooled))
-        pixels = {name: sample.count for name, sample in scores.classes.items()}
-        note = {'pictures': len(features.names), 'features': features.key, 'pixels': pixels}
-        write_json(target / REPORT_FILE, note)
+    @abstractmethod
+    def build(self, table: MonotoneTable | None = None) -> HeadModule:
+        """Return the fitted head; table: None before calibration."""
 
-    artefact(folder, key, make)
-    return load_table(folder / TABLE_FILE)
+    def served_options(self) -> Sequence[Any]:
+        """Return the options that change what is served of a fit, and not the fit: JSON values."""
+        return ()
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+
+    def calibrate(self) -> Artifact:
+        """Fit (or find) the table of the one score."""
+        fitted, names, bar = self.fitted, self.data.class_names, self.data.progress
+        features = self.calibration_features
+        inputs = (fitted.key, features.key, names, *self.served_options())
+        artifact = self.artifact(f'calibrate-{self.kind}', *inputs)
+
+        def fill(target: Path) -> None:
+            scores = collect_scores(self.build(), features, names, progress=bar)
+            save_table(target / TABLE_FILE, fit_table(scores.pooled))
+            pixels = {name: sample.count for name, sample in scores.classes.items()}
+            note = {'pictures': len(features.names), 'features': features.key, 'pixels': pixels}
+            write_json(target / REPORT_FILE, note)
+
+        return artifact.make(fill)
+
+    def head(self) -> HeadModule:
+        """Return the calibrated head."""
+        return self.build(load_table(self.calibrated.folder / TABLE_FILE))
+
+    def facts(self) -> HeadFacts:
+        """Return what the bundle says of the fit."""
+        note = self.calibrated.report()
+        return HeadFacts(tuple(classes_seen(note)), note, self.provenance())
 
 
-def calibration_note(trainer: Trainer) -> dict[str, Any]:
-    """Return what calibrate_one_score recorded: pictures, features, pixels of every class."""
-    path = trainer.folder / 'calibrate' / REPORT_FILE
-    note: dict[str, Any] = json.loads(path.read_text())
-    return note
-
-
-def classes_seen(note: dict[str, Any]) -> Sequence[str]:
+def classes_seen(note: Mapping[str, Any]) -> Sequence[str]:
     """Return the classes with enough held-out pixels for a table of their own."""
     return [name for name, count in note['pixels'].items() if count >= FEWEST_PIXELS]
 
 
-def one_score_facts(trainer: Trainer, places: Mapping[str, Path]) -> HeadFacts:
-    """Return what a bundle says of its fit; places: part -> folder of its artefact."""
-    note = calibration_note(trainer)
-    reports = {
-        part: json.loads((place / REPORT_FILE).read_text()) for part, place in places.items()
-    }
-    return HeadFacts(
-        modelled=tuple(classes_seen(note)),
-        calibration=note,
-        provenance={
-            part: {k: v for k, v in report.items() if k != 'history'}
-            for part, report in reports.items()
-        },
-    )
+def without(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a report but for one entry that is too long for a manifest."""
+    return {key: value for key, value in report.items() if key != name}
 
 
 def save_table(path: Path, table: MonotoneTable) -> None:

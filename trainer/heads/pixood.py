@@ -19,7 +19,7 @@ from ood_perception.errors import ConfigError, DataError
 from ..calibrate import ClassTables, collect_scores, fit_class_tables
 from ..classifier import Classifier, batch_tokens
 from ..clustering import distances
-from ..condensation import CondensationSettings, Condensed, condense
+from ..condensation import Condensed, condense
 from ..density import (
     Gaussian,
     background_gaussian,
@@ -29,22 +29,15 @@ from ..density import (
     similarity,
 )
 from ..features import FeatureSet
-from ..patches import PatchSelection, PatchSettings, gather_tokens, select_patches
-from .base import HeadModule
+from ..head_module import HeadModule
+from ..patches import PatchSelection, gather_tokens, select_patches
+from .pixood_config import PixOODConfig
 from .tables import MonotoneTable
 
 LOG = logging.getLogger(__name__)
 UNIFIED, GATED, MIN = 'unified', 'gated', 'min'
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class PixOODConfig:
-    """How a PixOOD model is fitted; the defaults are the paper's, K and purity fallbacks ours."""
-
-    patches: PatchSettings = field(default_factory=PatchSettings)
-    condensation: CondensationSettings = field(default_factory=CondensationSettings)
 
 
 @dataclass(frozen=True, eq=False)

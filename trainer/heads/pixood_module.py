@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,13 +13,12 @@ from torch import nn
 from ood_perception.errors import ConfigError
 
 from ..density import Gaussian
-from .base import HeadModule
+from ..head_module import HeadModule
+from .patch_logits import served_classifier
 from .pixood import GATED, MIN, UNIFIED, PixOODModel
 from .tables import MonotoneTable, TableModule
 from .upsampling import (
-    InterpolatedLinear,
     SquaredDistances,
-    half_rounded,
     naive_squared_distances,
     upsample,
 )
@@ -239,22 +237,3 @@ def _tables(fitted: Mapping[str, MonotoneTable], names: Sequence[str]) -> nn.Mod
     if any(name not in fitted for name in names):
         return nn.ModuleList()
     return nn.ModuleList([TableModule(fitted[name]) for name in names])
-
-
-def served_classifier(source: nn.Module, logits: str, factor: int, half: bool) -> nn.Module:
-    """Return a copy with weights as stored; for 'features' it upsamples after its first layer."""
-    classifier = copy.deepcopy(source).float()
-    with torch.no_grad():
-        for values in classifier.parameters() if half else ():
-            values.copy_(half_rounded(values))
-    if logits == 'patch':
-        return classifier
-    linear = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear)]
-    rest = nn.Identity() if len(linear) == 1 else nn.Sequential(nn.GELU(), linear[-1])
-    tokens = torch.linspace(-2.0, 2.0, 3 * linear[0].in_features).reshape(1, 1, 3, -1)
-    with torch.no_grad():
-        if len(linear) > 2 or not torch.allclose(classifier(tokens), rest(linear[0](tokens))):
-            raise ConfigError(
-                "logits 'features' needs a linear or two-layer GELU classifier: use logits 'patch'"
-            )
-    return InterpolatedLinear(linear[0], rest, factor)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from ood_perception.errors import DataError
 
 from ..aspp import BRANCHES, Aspp
+from ..hosts.deeplab import DeepLabHost
 
 
 class Host(Protocol):
@@ -70,6 +71,14 @@ class ResidualBlock(nn.Module):
         """Start from the host's own ASPP and 1x1, as the paper does where there is one."""
         self.aspp.load_state_dict(aspp.state_dict())
         self.reduce.load_state_dict(reduce.state_dict())
+
+
+def deeplab_block(host: DeepLabHost) -> ResidualBlock:
+    """Return the block for a DeepLabV3+, which starts from its ASPP and 1x1."""
+    shape = host.shape
+    block = ResidualBlock(shape.trunk, shape.width, host.feature_width, shape.dilations)
+    block.copy_aspp(host.aspp, host.reduce)
+    return block
 
 
 def to_feature_grid(host: Host, maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

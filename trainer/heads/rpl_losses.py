@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from ..data import IGNORED
 from ..pasting import OUTLIER
+from .rpl_config import ENERGY_WEIGHT
 
-ENERGY_WEIGHT = 0.05
 LEAST_SHARE = 1e-7
 """Probabilities below it count as this much in the entropy."""
 

@@ -1,120 +1,115 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""RPL's own stages: segmenter, mixes and everyday pictures, block, held-out table."""
+"""How RPL is fitted: segmenter, mixes and everyday pictures, block, held-out table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from ood_perception.errors import ConfigError
+from ood_perception.json_files import write_json
 
-from ..artefacts import REPORT_FILE, artefact, key_of, write_json
-from ..config import digest
+from ..artefacts import REPORT_FILE, Artifact
 from ..context_pictures import load_context
 from ..features import FeatureSet
 from ..online import OnlineFeatures
 from ..rpl_training import Frozen, fit_rpl, frozen_features
-from .base import HeadFacts
-from .one_score import calibrate_one_score, one_score_facts
+from ..training_data import TrainingData
+from .one_score import without
 from .rpl import RplHead
 from .rpl_block import ResidualBlock, load_block, save_block
-from .segmenter_stages import SegmenterStages
+from .rpl_config import RplConfig
+from .segmenter_stages import SegmenterFit
 from .tables import MonotoneTable
-
-if TYPE_CHECKING:
-    from ..stages import Trainer
 
 BLOCK_FILE, FEATURE_FILE = 'rpl.safetensors', 'feature.npy'
 
 
-class RplStages(SegmenterStages):
+class RplFit(SegmenterFit):
     """RPL from pictures, cut-outs and everyday pictures to a calibrated head."""
 
-    sections = ('views', 'segmenter', 'outliers', 'mixes', 'rpl', 'online')
+    kind = 'rpl'
 
     def __init__(
-        self, trainer: Trainer, segmenter_folder: Path | None = None, seed: int | None = None
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
     ) -> None:
-        """Take what SegmenterStages takes."""
-        super().__init__(trainer, segmenter_folder, seed)
-        self.config = replace(trainer.recipe.rpl, seed=self.seed)
+        """Take what SegmenterFit takes, and the section rpl."""
+        super().__init__(data, sections, store, seed)
+        self.rpl: RplConfig = replace(sections['rpl'], seed=seed)
+
+    @cached_property
+    def fitted_host(self) -> Artifact:
+        """The frozen network that the block sits on, trained or found."""
+        return self.closed_set.fitted
 
     def host(self) -> nn.Module:
-        """Train (or find) the frozen network that the block sits on."""
-        return self.segmenter()
+        """Return the fitted network."""
+        return self.closed_set.load()
 
-    def fit(self) -> ResidualBlock:
+    def fit(self) -> Artifact:
         """Train (or find) host and block."""
-        host, trainer, config = self.host(), self.trainer, self.config
-        train = self._online_mixes() if config.online else self._mixes('training')
-        select, context = self._mixes('selection'), self._everyday()
-        folder = trainer.folder / 'fit'
+        fitted, host, config = self.fitted_host, self.host(), self.rpl
+        train = self.fresh_mixes() if config.online else self.mixed('training')
+        select, context = self.mixed('selection'), self.everyday()
         keys = [train.key, select.key, context.key if context is not None else '']
+        artifact = self.artifact('fit-rpl', *keys, fitted.key, asdict(config))
 
-        def make(target: Path) -> None:
+        def fill(target: Path) -> None:
             training = fit_rpl(
-                *(host, (train, context), select, config),
-                checkpoint=trainer.folder / 'rpl.ckpt',
-                progress=trainer.progress,
-                block=self._start(),
+                host,
+                (train, context),
+                select,
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=self.data.progress,
+                block=self.start(),
                 frozen=None if config.online else (self._frozen(train), self._frozen(select)),
             )
             save_block(target / BLOCK_FILE, training.block)
             report = {'best_step': training.best_step, 'history': training.history}
             write_json(target / REPORT_FILE, report)
 
-        artefact(folder, digest([*keys, key_of(self.segmenter_folder), asdict(config)]), make)
-        return load_block(folder / BLOCK_FILE)
+        return artifact.make(fill)
 
     def _frozen(self, features: FeatureSet) -> Frozen:
         """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
-        place = self.segmenter_folder.with_name(f'{self.segmenter_folder.name}-features')
-        folder = place / features.key[:16]
-        host, bar = self.host(), self.trainer.progress
-        key = digest([key_of(self.segmenter_folder), features.key])
-        artefact(folder, key, lambda at: frozen_features(host, features, at / FEATURE_FILE, bar))
-        kept: Frozen = np.load(folder / FEATURE_FILE, mmap_mode='r')
+        artifact = self.artifact('frozen', self.fitted_host.key, features.key)
+        host, bar = self.host(), self.data.progress
+        artifact.make(lambda at: frozen_features(host, features, at / FEATURE_FILE, bar))
+        kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
         return kept
 
-    def _start(self) -> ResidualBlock | None:
+    def start(self) -> ResidualBlock | None:
         """Return the block to start from; None = a new one, for a host without an ASPP."""
         return None
 
-    def _everyday(self) -> FeatureSet | OnlineFeatures | None:
+    def everyday(self) -> FeatureSet | OnlineFeatures | None:
         """Return whole everyday pictures, those that the training's objects come from."""
-        recipe, config = self.trainer.recipe, self.config
+        config, outliers = self.rpl, self.outliers
         if not (config.contrast and config.context):
             return None
-        if recipe.outliers.source != 'coco':
+        if outliers.source != 'coco':
             raise ConfigError(
                 f'rpl.context shows whole everyday pictures, which outliers.source '
-                f'{recipe.outliers.source!r} has not: set rpl.context to false, or use coco'
+                f'{outliers.source!r} has not: set rpl.context to false, or use coco'
             )
-        folder = recipe.outliers.folder_at(recipe.data_root())
-        classes = self.trainer.train_pictures.classes
-        pictures = load_context(folder, 'training', classes, recipe.outliers.exclude)
-        return self._online(pictures) if config.online else self._features(pictures)
+        folder, classes = outliers.folder_at(self.data.root), self.data.pictures.classes
+        pictures = load_context(folder, 'training', classes, outliers.exclude)
+        return self.closed_set.fresh(pictures) if config.online else self.extract(pictures)
 
-    def _head(self, table: MonotoneTable | None = None) -> RplHead:
-        return RplHead(self.host(), self.fit(), self.trainer.class_names, table)
+    def build(self, table: MonotoneTable | None = None) -> RplHead:
+        """Return the fitted head, see OneScoreFit."""
+        block = load_block(self.fitted.folder / BLOCK_FILE)
+        return RplHead(self.host(), block, self.data.class_names, table)
 
-    def calibrate(self) -> MonotoneTable:
-        """Fit (or find) the held-out table of the one score, all classes together."""
-        self.fit()
-        trainer = self.trainer
-        key = digest([key_of(trainer.folder / 'fit'), trainer.calibration_features.key])
-        return calibrate_one_score(trainer, key, self._head)
-
-    def head(self) -> RplHead:
-        """Return the calibrated head."""
-        return self._head(self.calibrate())
-
-    def facts(self) -> HeadFacts:
-        """Return what the bundle says of the fit."""
-        places = {'segmenter': self.segmenter_folder, 'rpl': self.trainer.folder / 'fit'}
-        return one_score_facts(self.trainer, places)
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+        parts = {'segmenter': self.fitted_host, 'rpl': self.fitted}
+        return {name: without(part.report(), 'history') for name, part in parts.items()}

@@ -1,141 +1,166 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the stages of heads on the closed-set segmenter share: views, segmenter, mixes."""
+"""The closed-set segmenter, and what the fits of heads on it share: tokens of views and mixes."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..artefacts import REPORT_FILE, artefact, write_json
-from ..config import digest
+from ood_perception.json_files import write_json
+
+from ..artefacts import REPORT_FILE, Artifact, digest
 from ..data import PictureList
-from ..features import FeatureSet, View, extract, joined
+from ..features import FeatureSet, View, joined
 from ..mixes import MixedPictures, draw_mixes, grouped
-from ..online import OnlineFeatures, OnlineMix
-from ..outlier_sources import check_outliers, load_outliers
+from ..online import OnlineFeatures, OnlineMix, OnlineSettings
+from ..outlier_sources import OutlierConfig, check_outliers, load_outliers
 from ..outliers import Cutout
-from ..segmenter import Segmenter, load_segmenter, save_segmenter
+from ..pasting import MixSettings
+from ..segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from ..segmenter_training import fit_segmenter
-from ..views import draw_views
-from .base import HeadStages
-
-if TYPE_CHECKING:
-    from ..stages import Trainer
+from ..training_data import TrainingData
+from ..views import ViewSettings, draw_views
+from .one_score import OneScoreFit
 
 SEGMENTER_FILE = 'segmenter.safetensors'
 
 
-class SegmenterStages(HeadStages):
-    """A head on the segmenter: bank of views, segmenter, mixes to train with and to choose by."""
+@dataclass
+class ClosedSet:
+    """
+    The closed-set segmenter of some data.
 
-    def __init__(
-        self, trainer: Trainer, segmenter_folder: Path | None = None, seed: int | None = None
-    ) -> None:
-        """
-        Take a trainer.
+    views, config, online: the recipe's sections views, segmenter and online. store: of artifacts.
+    """
 
-        segmenter_folder: shared with other modules (default: the trainer's own).
-        seed: of both trainings; views and mixes keep the recipe's, so that their tokens do.
-        """
-        super().__init__(trainer)
-        self.segmenter_folder = segmenter_folder or trainer.folder / 'segmenter'
-        recipe = trainer.recipe
-        self.seed = recipe.seed if seed is None else seed
-        self.segmenter_config = replace(recipe.segmenter, seed=self.seed)
-
-    def check(self) -> None:
-        """Check the files of objects; see HeadStages.check."""
-        check_outliers(self.trainer.recipe.outliers, self.trainer.recipe.data_root())
+    data: TrainingData
+    views: ViewSettings
+    config: SegmenterConfig
+    online: OnlineSettings
+    store: Path
 
     @property
-    def _layers(self) -> list[str]:
-        return [f'tokens_{layer}' for layer in sorted(self.trainer.recipe.backbone.layers)]
+    def layers(self) -> list[str]:
+        """The names of the tokens that the segmenter reads."""
+        return [f'tokens_{block}' for block in sorted(self.data.blocks)]
 
-    @property
-    def _view(self) -> View:
-        view = self.trainer.recipe.view
-        return View((view.height, view.width), view.policy, view.anchors, view.precision)
-
-    def _features(self, pictures: PictureList) -> FeatureSet:
-        """Extract (or find) the tokens of a list of pictures."""
-        trainer = self.trainer
-        layers, folder = trainer.recipe.backbone.layers, trainer.features_folder
-        bar = trainer.progress
-        return extract(pictures, trainer.backbone, layers, self._view, folder, progress=bar)
-
-    def _online(self, pictures: PictureList, mix: OnlineMix | None = None) -> OnlineFeatures:
-        """Return fresh views of pictures; mix: with objects pasted in."""
-        trainer, recipe = self.trainer, self.trainer.recipe
-        layers = tuple(sorted(recipe.backbone.layers))
-        return OnlineFeatures(
-            *(pictures, trainer.backbone, layers, self._view, recipe.views, recipe.online, mix)
-        )
-
-    def segmenter(self) -> Segmenter:
-        """Train (or find) the closed-set segmenter on the bank of views, or on fresh ones."""
-        trainer, config = self.trainer, self.segmenter_config
+    @cached_property
+    def fitted(self) -> Artifact:
+        """The segmenter, trained on the bank of views or on fresh ones, or found."""
+        data, config = self.data, self.config
         features: FeatureSet | OnlineFeatures
         if config.online:
-            features = self._online(trainer.train_pictures.subset(trainer.split[0]))
+            features = self.fresh(data.pictures.subset(data.split[0]))
         else:
-            features = self._bank()
-        chosen = self._chosen()
-        key = digest([features.key, chosen.key, self._layers, asdict(config)])
-        folder = self.segmenter_folder
+            features = self.bank()
+        chosen, classes = self.chosen(), len(data.class_names)
+        inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
+        artifact = Artifact(self.store, 'segmenter', digest(inputs))
 
-        def make(target: Path) -> None:
+        def fill(target: Path) -> None:
             training = fit_segmenter(
-                *(features, chosen, self._layers, len(trainer.class_names), config),
-                checkpoint=folder.with_suffix('.ckpt'),
-                progress=trainer.progress,
+                features,
+                chosen,
+                self.layers,
+                classes,
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=data.progress,
             )
             save_segmenter(target / SEGMENTER_FILE, training.segmenter)
             best = max(look[2] for look in training.history)
             report = {'best_step': training.best_step, 'history': training.history}
-            report |= {'selection_mean_iou': best}
-            write_json(target / REPORT_FILE, report)
+            write_json(target / REPORT_FILE, {**report, 'selection_mean_iou': best})
 
-        artefact(folder, key, make)
-        return load_segmenter(folder / SEGMENTER_FILE)
+        return artifact.make(fill)
 
-    def _chosen(self) -> FeatureSet:
+    def load(self) -> Segmenter:
+        """Train (or find) the segmenter and return it."""
+        return load_segmenter(self.fitted.folder / SEGMENTER_FILE)
+
+    def chosen(self) -> FeatureSet:
         """Return the tokens of the pictures that choose the segmenter's state."""
-        trainer, select = self.trainer, self.trainer.split[1]
-        if self.segmenter_config.online:  # the tokens of all training pictures are never needed
-            return self._features(trainer.train_pictures.subset(select))
-        return trainer.train_features.subset(select)
+        data, select = self.data, self.data.split[1]
+        if self.config.online:  # the tokens of all training pictures are never needed
+            return data.extract(data.pictures.subset(select))
+        return data.train_features.subset(select)
 
-    def _bank(self) -> FeatureSet:
+    def bank(self) -> FeatureSet:
         """Return the tokens of the training pictures and of the further views of each."""
-        trainer = self.trainer
-        train = trainer.split[0]
-        pictures = trainer.train_features.subset(train)
-        drawn = draw_views(trainer.train_pictures.subset(train), trainer.recipe.views, first=1)
-        return joined([pictures, self._features(drawn)]) if len(drawn) else pictures
+        data, train = self.data, self.data.split[0]
+        pictures = data.train_features.subset(train)
+        drawn = draw_views(data.pictures.subset(train), self.views, first=1)
+        return joined([pictures, data.extract(drawn)]) if len(drawn) else pictures
 
-    def _mixes(self, part: str) -> FeatureSet:
+    def fresh(self, pictures: PictureList, mix: OnlineMix | None = None) -> OnlineFeatures:
+        """Return fresh views of pictures; mix: with objects pasted in."""
+        data, blocks = self.data, tuple(sorted(self.data.blocks))
+        return OnlineFeatures(
+            pictures,
+            data.backbone,
+            blocks,
+            data.view,
+            self.views,
+            self.online,
+            mix,
+        )
+
+
+class SegmenterFit(OneScoreFit):
+    """A head on the segmenter: the segmenter, mixes to train with and to choose by."""
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what HeadFit takes; the sections of views, segmenter, online, outliers, mixes."""
+        super().__init__(data, sections, store, seed)
+        config = replace(sections['segmenter'], seed=seed)
+        self.views: ViewSettings = sections['views']
+        self.mixes: MixSettings = sections['mixes']
+        self.outliers: OutlierConfig = sections['outliers']
+        self.closed_set = ClosedSet(data, self.views, config, sections['online'], store)
+
+    def check(self) -> None:
+        """Check the files of objects; see HeadFit.check."""
+        check_outliers(self.outliers, self.data.root)
+
+    def extract(self, pictures: PictureList) -> FeatureSet:
+        """Extract (or find) what the head reads of a list of pictures."""
+        return self.data.extract(pictures)
+
+    def mixed(self, part: str) -> FeatureSet:
         """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""
-        return self._features(self._drawn_mixes(part))
+        return self.extract(self.drawn_mixes(part))
 
-    def _drawn_mixes(self, part: str) -> MixedPictures:
-        """Return the mixes themselves."""
-        trainer, recipe = self.trainer, self.trainer.recipe
-        train, select, _ = trainer.split
-        pictures = trainer.train_pictures.subset(train if part == 'training' else select)
-        mixes, view = recipe.mixes, recipe.views
+    def drawn_mixes(self, part: str) -> MixedPictures:
+        """Return the mixes themselves; part: 'training' or 'selection'."""
+        train, select, _ = self.data.split
+        pictures = self.data.pictures.subset(train if part == 'training' else select)
+        mixes, views = self.mixes, self.views
         if part == 'selection':  # whole pictures, each with objects
             mixes = replace(mixes, count=len(select), probability=1.0)
-            view = replace(view, scale=(1.0, 1.0), flip=0.0, seed=view.seed + 1)
-        objects, place = self._cutouts(part), self._view
-        return draw_mixes(pictures, objects, mixes, view, place.size, place.policy)
+            views = replace(views, scale=(1.0, 1.0), flip=0.0, seed=views.seed + 1)
+        size, policy = self.view.size, self.view.policy
+        return draw_mixes(pictures, self.cutouts(part), mixes, views, size, policy)
 
-    def _online_mixes(self) -> OnlineFeatures:
-        pictures = self.trainer.train_pictures.subset(self.trainer.split[0])
-        objects = grouped(self._cutouts('training'))
-        return self._online(pictures, OnlineMix(objects, self.trainer.recipe.mixes))
+    @property
+    def view(self) -> View:
+        """How pictures are brought to the network."""
+        return self.data.view
 
-    def _cutouts(self, part: str) -> list[Cutout]:
-        recipe = self.trainer.recipe
-        return load_outliers(recipe.outliers, part, recipe.data_root())
+    def fresh_mixes(self) -> OnlineFeatures:
+        """Return mixes that are drawn in every step."""
+        pictures = self.data.pictures.subset(self.data.split[0])
+        return self.closed_set.fresh(pictures, self.training_objects())
+
+    def training_objects(self) -> OnlineMix:
+        """Return the objects to paste into pictures that are drawn fresh."""
+        return OnlineMix(grouped(self.cutouts('training')), self.mixes)
+
+    def cutouts(self, part: str) -> list[Cutout]:
+        """Return the objects of a part."""
+        return load_outliers(self.outliers, part, self.data.root)

@@ -18,7 +18,6 @@ from torch.nn import functional
 from ood_perception.errors import ConfigError
 
 from ..aspp import BRANCHES, DILATIONS, Aspp
-from ..heads.rpl_block import ResidualBlock
 
 FINE, TRUNK = 'fine', 'trunk'
 
@@ -104,10 +103,3 @@ class DeepLabHost(nn.Module):
         """Return the closed-set logits (B, H, W, K)."""
         logits: torch.Tensor = self.classifier(self.feature(*maps).float())
         return logits
-
-    def block(self) -> ResidualBlock:
-        """Return RPL's block for this host, which starts from its ASPP and 1x1."""
-        shape = self.shape
-        block = ResidualBlock(shape.trunk, shape.width, self.feature_width, shape.dilations)
-        block.copy_aspp(self.aspp, self.reduce)
-        return block

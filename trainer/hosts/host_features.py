@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..artefacts import artefact
-from ..config import digest
+from ..artefacts import Artifact, digest
 from ..data import PictureList, content_sha256
 from ..features import FeatureSet, View, network_picture
 from .deeplab import FINE, TRUNK
@@ -39,8 +38,8 @@ def host_features(
         raise DataError('the picture list is empty: there is nothing to extract')
     settings = [list(view.size), view.policy, list(view.anchors), view.precision, stride]
     key = digest([content_sha256(pictures), ORIGIN['sha256'], *settings])
-    place = folder / key[:32]
-    artefact(place, key, lambda target: _write(target, pictures, trunk, view, progress))
+    artifact = Artifact(folder, 'maps', key)
+    place = artifact.make(lambda at: _write(at, pictures, trunk, view, progress)).folder
     arrays = {
         name: np.load(place / f'{name}.npy', mmap_mode='r') for name in (FINE, TRUNK, LABELS)
     }

@@ -5,28 +5,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..artefacts import REPORT_FILE, artefact, write_json
+from ood_perception.json_files import write_json
+
+from ..artefacts import REPORT_FILE, Artifact
 from ..aspp import scaled_dilations
-from ..config import digest
 from ..data import PictureList
 from ..features import FeatureSet, View
-from ..heads.rpl_block import ResidualBlock
-from ..heads.rpl_stages import RplStages
+from ..heads.rpl_block import ResidualBlock, deeplab_block
+from ..heads.rpl_stages import RplFit
 from ..segmenter_training import fit_segmenter
+from ..training_data import TrainingData
 from .deeplab import DeepLabHost, DeepLabShape
 from .host_features import host_features
 from .mobilenet import FINE, TRUNK, MobileNetV2, load_mobilenet
-
-if TYPE_CHECKING:
-    from ..stages import Trainer
 
 HOST_FILE = 'host.safetensors'
 
@@ -51,11 +51,17 @@ class MobileNetConfig:
         dilations = scaled_dilations(self.size[0] // self.output_stride)
         upsampling = self.output_stride // 4
         return DeepLabShape(
-            *(TRUNK, FINE, upsampling, classes, self.width, self.fine_width), dilations
+            TRUNK,
+            FINE,
+            upsampling,
+            classes,
+            self.width,
+            self.fine_width,
+            dilations,
         )
 
 
-class MobileNetStages(RplStages):
+class MobileNetFit(RplFit):
     """
     Host and block on cached maps of the frozen trunk; the recipe's splits, mixes and schedules.
 
@@ -63,11 +69,16 @@ class MobileNetStages(RplStages):
     """
 
     def __init__(
-        self, trainer: Trainer, config: MobileNetConfig, folder: Path, seed: int | None = None
+        self,
+        data: TrainingData,
+        sections: Mapping[str, Any],
+        store: Path,
+        seed: int,
+        mobilenet: MobileNetConfig | None = None,
     ) -> None:
-        """Take a trainer; folder: of the host, which blocks of one seed share."""
-        super().__init__(trainer, folder, seed)
-        self.mobilenet = config
+        """Take what RplFit takes, and the host's sizes."""
+        super().__init__(data, sections, store, seed)
+        self.mobilenet = mobilenet or MobileNetConfig()
 
     @cached_property
     def trunk(self) -> MobileNetV2:
@@ -75,36 +86,36 @@ class MobileNetStages(RplStages):
         return load_mobilenet(self.mobilenet.output_stride)
 
     @property
-    def _view(self) -> View:
-        return replace(super()._view, size=self.mobilenet.size)
+    def view(self) -> View:
+        """How pictures are brought to the trunk."""
+        return replace(self.data.view, size=self.mobilenet.size)
 
-    def maps(self, pictures: PictureList, view: View) -> FeatureSet:
+    def extract(self, pictures: PictureList) -> FeatureSet:
         """Compute (or find) the trunk's maps of a list of pictures."""
-        folder = self.trainer.features_folder.with_name('hosts')
-        return host_features(pictures, self.trunk, view, folder, self.trainer.progress)
+        folder = self.data.features_folder.with_name('hosts')
+        return host_features(pictures, self.trunk, self.view, folder, self.data.progress)
 
-    def _features(self, pictures: PictureList) -> FeatureSet:
-        return self.maps(pictures, self._view)
+    @cached_property
+    def fitted_host(self) -> Artifact:
+        """The closed-set network, trained on the training pictures or found."""
+        data, config = self.data, replace(self.closed_set.config, steps=self.mobilenet.steps)
+        train, select, _ = data.split
+        known, chosen = (self.extract(data.pictures.subset(part)) for part in (train, select))
+        shape = self.mobilenet.shape(len(data.class_names))
+        artifact = self.artifact('host', known.key, chosen.key, asdict(shape), asdict(config))
 
-    def host(self) -> DeepLabHost:
-        """Train (or find) the closed-set network on the training pictures."""
-        trainer, folder = self.trainer, self.segmenter_folder
-        config = replace(self.segmenter_config, steps=self.mobilenet.steps)
-        train, select, _ = trainer.split
-        known, chosen = (
-            self._features(trainer.train_pictures.subset(part)) for part in (train, select)
-        )
-        shape = self.mobilenet.shape(len(trainer.class_names))
-        key = digest([known.key, chosen.key, asdict(shape), asdict(config)])
-
-        def make(target: Path) -> None:
+        def fill(target: Path) -> None:
             with torch.random.fork_rng():
                 torch.manual_seed(config.seed)
                 model = DeepLabHost(shape)
             training = fit_segmenter(
-                *(known, chosen, model.layers, shape.classes, config),
-                checkpoint=folder.with_suffix('.ckpt'),
-                progress=trainer.progress,
+                known,
+                chosen,
+                model.layers,
+                shape.classes,
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=data.progress,
                 model=model,
             )
             save_host(target / HOST_FILE, training.segmenter)
@@ -112,11 +123,15 @@ class MobileNetStages(RplStages):
             report = {'best_step': training.best_step, 'history': training.history}
             write_json(target / REPORT_FILE, {**report, 'selection_mean_iou': best})
 
-        artefact(folder, key, make)
-        return load_host(folder / HOST_FILE)
+        return artifact.make(fill)
 
-    def _start(self) -> ResidualBlock:
-        return self.host().block()
+    def host(self) -> DeepLabHost:
+        """Return the fitted network."""
+        return load_host(self.fitted_host.folder / HOST_FILE)
+
+    def start(self) -> ResidualBlock:
+        """Return a block that starts from the host's ASPP."""
+        return deeplab_block(self.host())
 
 
 def save_host(path: Path, host: DeepLabHost) -> None:

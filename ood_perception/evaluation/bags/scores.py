@@ -13,7 +13,7 @@ from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, metri
 from ...geometry import camera_window
 from ...maps import OutputMaps
 from ...types import JsonDict, UInt8Array
-from ..reports import interval_record, plain
+from ..results import interval_record, plain
 
 # Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.
 _COARSE = BINS // 64

@@ -1,0 +1,48 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe's section `baseline`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ood_perception.errors import ConfigError
+
+SOURCES = ('classifier', 'segmenter')
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """
+    What the baselines read, and the options of single ones.
+
+    source: of the logits, 'classifier' (PixOOD's on patches) or 'segmenter' (UEM's decoder).
+        Features are the last tokens that it reads.
+    temperature: of 'odin'. ODIN's second part, a step on the picture along the gradient, is left
+        out: a served graph has no gradient.
+    shrinkage: of the covariance of 'mahalanobis' towards a multiple of the identity; the tokens'
+        LayerNorm leaves it singular.
+    components, reduced: of 'gmm': Gaussians with full covariance, on so many principal
+        components, a size chosen on training pictures. samples: features that it is fitted on.
+    """
+
+    source: str = 'classifier'
+    temperature: float = 1000.0
+    shrinkage: float = 1e-3
+    components: int = 10
+    reduced: int = 8
+    samples: int = 50_000
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ConfigError(
+                f'baseline source {self.source!r}: choose one of {", ".join(SOURCES)}'
+            )
+        if self.temperature <= 0 or not 0 < self.shrinkage < 1:
+            raise ConfigError(
+                f'baseline temperature {self.temperature}, shrinkage {self.shrinkage}: give a '
+                'temperature above 0 and a shrinkage between 0 and 1'
+            )
+        if min(self.components, self.reduced, self.samples) < 1:
+            raise ConfigError('baseline components, reduced and samples must be at least 1')

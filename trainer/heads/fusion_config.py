@@ -1,0 +1,42 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe's section `fusion`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ood_perception.errors import ConfigError
+
+COMBINATIONS = ('max', 'mean', 'fisher')
+
+
+@dataclass(frozen=True)
+class MemberConfig:
+    """
+    One head of a fusion.
+
+    kind: a row of heads.HEADS. layers: the backbone's blocks that it reads, () = the recipe's.
+    Everything else is what the recipe's sections say of that kind.
+    """
+
+    kind: str
+    layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """members: at least two, each of a kind of its own. combine: one of COMBINATIONS."""
+
+    members: tuple[MemberConfig, ...] = ()
+    combine: str = 'mean'
+
+    def __post_init__(self) -> None:
+        if self.combine not in COMBINATIONS:
+            known = ', '.join(COMBINATIONS)
+            raise ConfigError(f'fusion combine {self.combine!r}: choose one of {known}')
+        kinds = [member.kind for member in self.members]
+        if len(set(kinds)) != len(kinds) or len(kinds) == 1 or 'fusion' in kinds:
+            raise ConfigError(
+                f'fusion members {kinds}: name at least two kinds of heads, each once, no fusion'
+            )

