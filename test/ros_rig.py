@@ -3,7 +3,6 @@
 """A node under test in a real DDS graph, beside a peer that publishes, listens and asks."""
 
 import array
-import os
 import threading
 import time
 from typing import ClassVar
@@ -11,6 +10,8 @@ from typing import ClassVar
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from domains import isolate
+from limits import WAIT
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -21,14 +22,7 @@ from ood_perception.ros import model
 from ood_perception.ros.qos import input_profile, latched_profile, output_profile
 from ood_perception.types import EngineOutput
 
-WAIT = 60.0
 FRAME_ID = 'front_optical'
-
-
-def isolate(environ):
-    """Keep this test run's graph apart from every other one on the machine."""
-    environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 50)
-    environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
 class FakeEngine(Engine):
@@ -106,8 +100,12 @@ class Rig:
         overrides = [Parameter(k.replace('__', '.'), value=v) for k, v in values.items()]
         arguments = ['--ros-args', *(word for rule in remaps for word in ('-r', rule))]
         rclpy.init(args=[])
+        try:
+            self.node = RoadAnomalyNode(parameter_overrides=overrides, cli_args=arguments)
+        except BaseException:
+            rclpy.try_shutdown()  # the next test has a graph of its own
+            raise
         self.peer = Node('peer')
-        self.node = RoadAnomalyNode(parameter_overrides=overrides, cli_args=arguments)
         self.heard = {}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)

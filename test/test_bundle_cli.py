@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from bundles import donor_of, write_tiny_bundle
+from limits import HANGS
 
 from ood_perception.cli import bench_bundle, compile_bundle, inspect_bundle
 
@@ -132,7 +133,7 @@ def test_help_needs_no_runtime(program):
         f'{program}(["--help"])\n'
     )
     done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=HANGS, check=False
     )
     assert done.returncode == 0, done.stderr
     text = ' '.join(done.stdout.split())
