@@ -49,7 +49,7 @@ BAGS = [
 CUDA = 'cuda-bindings>=12.6,<14'
 # TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
 X86_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
-RTX_WHEELS = f"{X86_LINUX} and python_version < '3.14'"
+RTX_WHEELS = f"{X86_LINUX} and python_version < '3.15'"
 TENSORRT_RTX = [
     CUDA,
     f'tensorrt-rtx-cu13-libs>=1.7,<2{RTX_WHEELS}',
@@ -73,6 +73,7 @@ SUBMISSION = ['h5py>=3.8,<4']
 TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
+    'pytest-xdist>=3.6,<4',
     *FAISS,
     'scikit-learn>=1.4,<2',
     'scipy>=1.11,<2',

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of all tests; math libraries use one thread, so that results do not depend on load."""
 
+import functools
 import os
+import sys
 
 import pytest
 from domains import isolate
@@ -21,6 +23,20 @@ def pytest_collection_modifyitems(items):
 def own_graph():
     """No test process hears another one's nodes, nor those of this or another machine."""
     isolate(os.environ)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def coarse_grids():
+    """
+    Models that tests train get the paper's tables from a grid of 400 x 400 cells, not 2000 x 2000.
+
+    Those tables took a quarter of the whole run; what they are worth is told by the tests of
+    trainer.density, at full size.
+    """
+    if 'trainer' in sys.modules:
+        from trainer.heads import pixood
+
+        pixood.neyman_pearson_table = functools.partial(pixood.neyman_pearson_table, grid=400)
 
 
 @pytest.fixture(scope='session')
