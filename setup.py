@@ -109,6 +109,7 @@ setup(
         'ros': ros_wheels('jazzy'),
         'ros-jazzy': ros_wheels('jazzy'),
         'ros-kilted': ros_wheels('kilted'),
+        'ros-lyrical': ros_wheels('lyrical'),  # none yet: CONTRIBUTING.md, Versions
         'onnxruntime': ['onnxruntime>=1.20,<2'],
         'faiss': FAISS,
         'tensorrt': [CUDA],
