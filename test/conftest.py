@@ -33,7 +33,7 @@ def coarse_grids():
     Those tables took a quarter of the whole run; what they are worth is told by the tests of
     trainer.density, at full size.
     """
-    if 'trainer' in sys.modules:
+    if {'trainer', 'torch'} <= sys.modules.keys():
         from trainer.heads import pixood
 
         pixood.neyman_pearson_table = functools.partial(pixood.neyman_pearson_table, grid=400)
