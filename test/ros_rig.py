@@ -19,7 +19,12 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from ood_perception.engines.base import Engine
 from ood_perception.ros import model
-from ood_perception.ros.qos import input_profile, latched_profile, output_profile
+from ood_perception.ros.qos import (
+    chosen_reliability,
+    input_profile,
+    latched_profile,
+    output_profile,
+)
 from ood_perception.types import EngineOutput
 
 FRAME_ID = 'front_optical'
@@ -88,6 +93,21 @@ def stamped(message, stamp):
     message.header.frame_id = FRAME_ID
     message.header.stamp.sec, message.header.stamp.nanosec = stamp
     return message
+
+
+def settled(reader, publisher):
+    """
+    Tell whether exactly one subscription of the node hears the publisher, and will do so.
+
+    While the node changes to another reliability, a frame may be lost, or come twice.
+    """
+    subscription = reader._images
+    wanted = chosen_reliability(reader._setting, reader.publishers())
+    return (
+        subscription.qos_profile.reliability.name.lower() == wanted
+        and subscription.get_publisher_count() > 0
+        and publisher.get_subscription_count() == 1
+    )
 
 
 class Rig:
@@ -164,7 +184,9 @@ class Rig:
     def camera(self, topic='image', kind=Image, reliability='best_effort'):
         """Return a publisher that the node listens to, in agreement with its reliability."""
         publisher = self.peer.create_publisher(kind, topic, input_profile(reliability))
-        self.wait(publisher.get_subscription_count, f'subscription to {topic}')
+        inputs = self.node.session._inputs.values()
+        (reader,) = (one for one in inputs if one.topic == publisher.topic_name)
+        self.wait(lambda: settled(reader, publisher), f'subscription to {topic}')
         return publisher
 
     def send(self, publisher, pixels=None, message=None, encoding='rgb8'):
