@@ -46,6 +46,7 @@ BAGS = [
     'mcap>=1.1,<2',
     'backports.zstd>=1,<2; python_version<"3.14"',
 ]
+VIDEO = ['av>=12,<20']
 CUDA = 'cuda-bindings>=12.6,<14'
 # TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
 X86_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
@@ -61,7 +62,6 @@ TRAIN = [
     'safetensors>=0.4,<1',
     'onnxscript>=0.5,<1',
     'onnxruntime>=1.20,<2',
-    'tqdm>=4.60,<5',
     'matplotlib>=3.8,<4',
     'scipy>=1.11,<2',
     'scikit-learn>=1.4,<2',
@@ -75,6 +75,7 @@ TEST = [
     'pytest>=8,<10',
     'pytest-xdist>=3.6,<4',
     *FAISS,
+    *VIDEO,
     'scikit-learn>=1.4,<2',
     'scipy>=1.11,<2',
     'torchmetrics>=1.4,<2',
@@ -101,9 +102,13 @@ setup(
     install_requires=[
         'numpy>=1.26,<3',
         'opencv-python-headless>=4.6,<6',
+        # libjpeg's warnings as errors: neither OpenCV nor Pillow tells of damaged data
+        'simplejpeg>=1.8,<2',
         'openvino>=2025.0,<2027',
         'onnx>=1.16,<2',
+        'pillow>=9.0,<14',
         'pyyaml>=5.4,<7',
+        'tqdm>=4.60,<5',
     ],
     extras_require={
         'ros': ros_wheels('jazzy'),
@@ -115,6 +120,7 @@ setup(
         'tensorrt': [CUDA],
         'tensorrt-rtx': TENSORRT_RTX,
         'bags': BAGS,
+        'video': VIDEO,
         'train': TRAIN,
         'submission': SUBMISSION,
         'test': TEST,

@@ -45,7 +45,7 @@ ARGUMENTS = (
         "'x,y,z roll,pitch,yaw' in the base frame; several: 'name: ...; name: ...'",
     ),
     ('base_frame', '', 'Frame of points and scan, the one that camera_poses refers to'),
-    ('transport', '', 'raw or compressed; image topics are given without /compressed'),
+    ('transport', '', 'raw, compressed, ffmpeg or foxglove; image topics are given without it'),
     ('namespace', '', 'Namespace of the node'),
     ('name', 'road_anomaly', 'Name of the node'),
     ('params_file', str(PARAMETERS_FILE), 'Parameter file'),

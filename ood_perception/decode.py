@@ -10,108 +10,89 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ood_perception.errors import ImageError
-from ood_perception.types import UInt8Array
+from . import jpeg
+from .encodings import (
+    DEPTH,
+    ENCODINGS,
+    SEMIPLANAR,
+    Encoding,
+    Semiplanar,
+    is_depth,
+    is_wide_grey_png,
+    known_encodings,
+    mosaic_conversion,
+    split_format,
+    video_codec,
+)
+from .errors import ImageError
+from .types import UInt8Array
 
 MAX_PIXELS = 200_000_000
-_JPEG_START = b'\xff\xd8'
-_JPEG_END = b'\xff\xd9'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
-# Drivers pad JPEG buffers to a block size, so the end marker is looked for near the end.
-_JPEG_PADDING = 4096
-# Start-of-frame markers carry the size; C4, C8 and CC in the same range mean something else.
-_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """
-    How one encoding becomes RGB.
-
-    channels: bytes per pixel.
-    conversion: OpenCV colour conversion code, None for RGB itself.
-    even_width: whether pixels come in pairs along a row.
-    """
-
-    channels: int
-    conversion: int | None
-    even_width: bool = False
-
-
-# OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row.
-ENCODINGS: dict[str, Encoding] = {
-    'rgb8': Encoding(3, None),
-    'bgr8': Encoding(3, cv2.COLOR_BGR2RGB),
-    'rgba8': Encoding(4, cv2.COLOR_RGBA2RGB),
-    'bgra8': Encoding(4, cv2.COLOR_BGRA2RGB),
-    'mono8': Encoding(1, cv2.COLOR_GRAY2RGB),
-    '8UC1': Encoding(1, cv2.COLOR_GRAY2RGB),
-    'bayer_rggb8': Encoding(1, cv2.COLOR_BayerBG2RGB),
-    'bayer_bggr8': Encoding(1, cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg8': Encoding(1, cv2.COLOR_BayerGR2RGB),
-    'bayer_grbg8': Encoding(1, cv2.COLOR_BayerGB2RGB),
-    'yuv422': Encoding(2, cv2.COLOR_YUV2RGB_UYVY, even_width=True),
-    'uyvy': Encoding(2, cv2.COLOR_YUV2RGB_UYVY, even_width=True),
-    'yuv422_yuy2': Encoding(2, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
-    'yuyv': Encoding(2, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
-}
+_PNG_GREY = 0
 
 
 def decode_image(message: Any, otherwise: Callable[[Any], UInt8Array] | None = None) -> UInt8Array:
     """
     Return a sensor_msgs/Image as uint8 (H, W, 3) RGB, C-contiguous.
 
-    otherwise: decodes the encodings that the table lacks, None where nothing does.
-    The result of 'rgb8' without row padding is a view of the message's own buffer.
+    otherwise: decodes the encodings that the tables lack, None where nothing does.
+    Values of 16 bits give their upper eight (value / 256). The result of 'rgb8' without row
+    padding is a view of the message's own buffer.
 
-    Raises ImageError when size, step, data and encoding do not agree, for an encoding that
-    neither the table nor `otherwise` knows, and above 200 megapixels.
+    Raises ImageError when size, step, data and encoding do not agree, for depth, for an encoding
+    that neither the tables nor `otherwise` know, and above 200 megapixels.
     """
     check_size(message.width, message.height, 'Image')
-    encoding = ENCODINGS.get(message.encoding)
-    if encoding is None and otherwise is not None:
-        return otherwise(message)
-    if encoding is None:
+    name = message.encoding
+    if name in DEPTH:
         raise ImageError(
-            f'Image encoding {message.encoding!r} is not known: it has to be one of '
-            f'{", ".join(ENCODINGS)}'
+            f'Image encoding {name!r} is depth or another measurement, no picture: choose the '
+            "camera's colour topic, or publish brightness as mono16"
         )
-    pixels = _rows(message, encoding)
-    if encoding.conversion is None:
-        return np.ascontiguousarray(pixels)
-    try:
-        return np.asarray(cv2.cvtColor(pixels, encoding.conversion), dtype=np.uint8)
-    except cv2.error as error:
-        raise ImageError(
-            f'Image {message.width}x{message.height} {message.encoding} cannot be converted to '
-            f'RGB ({first_line(error)}): check the camera driver'
-        ) from error
+    if name in SEMIPLANAR:
+        return _from_semiplanar(message, SEMIPLANAR[name])
+    if name in ENCODINGS:
+        return _from_packed(message, ENCODINGS[name])
+    if otherwise is not None:
+        return otherwise(message)
+    raise ImageError(
+        f'Image encoding {name!r} is not known: it has to be one of {known_encodings()}'
+    )
 
 
 def decode_compressed(message: Any) -> UInt8Array:
     """
     Return a sensor_msgs/CompressedImage (JPEG or PNG) as uint8 (H, W, 3) RGB, C-contiguous.
 
-    EXIF rotation is ignored: camera_info and the boxes that we publish mean the stored pixels.
+    A picture of one channel whose format names a Bayer pattern is demosaiced. EXIF rotation is
+    ignored: camera_info and the boxes that we publish mean the stored pixels.
 
-    Raises ImageError for other formats, truncated or undecodable data, and above 200 megapixels.
+    Raises ImageError for other formats, depth, damaged data, and above 200 megapixels.
     """
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    width, height = _compressed_size(data, message.format)
-    check_size(width, height, f'CompressedImage {message.format!r}')
+    place = f'CompressedImage {message.format!r}'
+    data = bytes_of(message, place)
+    encoding, codec = split_format(message.format)
+    if is_depth(encoding, codec) or (encoding and is_wide_grey_png(data, encoding)):
+        raise ImageError(
+            f'{place} is depth or another measurement, no picture: its format or its 16 bits in '
+            "one channel say so; choose the camera's colour topic, or publish brightness as "
+            "'mono16; png compressed'"
+        )
+    if video_codec(message.format):
+        raise ImageError(f'{place} is one packet of a video, which is no picture by itself')
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise _undecodable(message, first_line(error)) from error
-    if picture is None:
-        raise _undecodable(message, 'the decoder found no picture in it')
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        return _unpacked(data, place, mosaic_conversion(encoding))
+    except (cv2.error, ValueError) as error:
+        raise ImageError(
+            f'{place} of {data.size} bytes cannot be decoded ({first_line(error)}): it is damaged '
+            'or truncated, check the camera driver and the network'
+        ) from error
 
 
 def check_size(width: int, height: int, what: str) -> None:
@@ -125,72 +106,123 @@ def check_size(width: int, height: int, what: str) -> None:
         )
 
 
+def bytes_of(message: Any, place: str) -> UInt8Array:
+    """Return a message's data as uint8 (N,), a view; ImageError where it lies elsewhere."""
+    try:
+        return np.frombuffer(message.data, dtype=np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise ImageError(
+            f'{place}: its data is a {type(message.data).__name__}, not bytes in the memory of '
+            'this process (a device buffer?): have the publisher send CPU memory'
+        ) from error
+
+
+def _from_packed(message: Any, encoding: Encoding) -> UInt8Array:
+    pixels = _rows(message, encoding)
+    if encoding.conversion is None:
+        return np.ascontiguousarray(pixels)
+    return _converted(pixels, encoding.conversion, message)
+
+
+def _converted(pixels: UInt8Array, conversion: int, message: Any) -> UInt8Array:
+    try:
+        return np.asarray(cv2.cvtColor(pixels, conversion), dtype=np.uint8)
+    except cv2.error as error:
+        raise ImageError(
+            f'Image {message.width}x{message.height} {message.encoding} cannot be converted to '
+            f'RGB ({first_line(error)}): check the camera driver'
+        ) from error
+
+
 def _rows(message: Any, encoding: Encoding) -> UInt8Array:
     """Return the pixels as uint8 (H, W) or (H, W, C) without row padding, a view if possible."""
-    width, height, step = message.width, message.height, message.step
-    place = f'Image {width}x{height} {message.encoding}'
-    row = width * encoding.channels
+    width, height = message.width, message.height
     if encoding.even_width and width % 2:
-        raise ImageError(f'{place} has an odd width, its pixels come in pairs: check the driver')
-    if step < row:
         raise ImageError(
-            f'{place} has step {step}, a row takes at least {row} bytes: check the camera driver'
+            f'Image {width}x{height} {message.encoding} has an odd width, its pixels come in '
+            'pairs: check the driver'
         )
-    if len(message.data) != height * step:
-        raise ImageError(
-            f'{place} has {len(message.data)} bytes of data, height x step = {height * step}: '
-            'the message is truncated or lies about its size, check the camera driver'
-        )
-    grid = np.frombuffer(message.data, dtype=np.uint8).reshape(height, step)[:, :row]
+    values = width * encoding.channels
+    grid = _grid(message, row=values * (2 if encoding.wide else 1), rows=height)
+    if encoding.wide:
+        # The upper byte is the value / 256: 255 for 65535.
+        grid = np.ascontiguousarray(grid[:, 0 if message.is_bigendian else 1 :: 2])
     shape = (height, width) if encoding.channels == 1 else (height, width, encoding.channels)
     # Unpadded rows reshape without a copy; padded ones are copied here, once.
     return grid.reshape(shape)
 
 
-def _compressed_size(data: UInt8Array, name: str) -> tuple[int, int]:
-    """Return (width, height) as the file header says, before anything is allocated for it."""
-    head = data[:8].tobytes()
-    if head.startswith(_JPEG_START):
-        if _JPEG_END not in data[-_JPEG_PADDING:].tobytes():
-            raise ImageError(
-                f'CompressedImage {name!r} of {data.size} bytes is a JPEG without its end: it '
-                'was truncated, check the camera driver and the network'
-            )
-        return _jpeg_size(data, name)
-    if head == _PNG_START and data.size >= 24:
+def _grid(message: Any, row: int, rows: int) -> UInt8Array:
+    """Return the data as uint8 (rows, row): `row` bytes of each `step`; ImageError."""
+    place, step = f'Image {message.width}x{message.height} {message.encoding}', message.step
+    data = bytes_of(message, place)
+    if step < row:
+        raise ImageError(
+            f'{place} has step {step}, a row takes at least {row} bytes: check the camera driver'
+        )
+    if data.size != rows * step:
+        times = 'height' if rows == message.height else f'{rows} rows'
+        raise ImageError(
+            f'{place} has {data.size} bytes of data, {times} x step = {rows * step}: '
+            'the message is truncated or lies about its size, check the camera driver'
+        )
+    return data.reshape(rows, step)[:, :row]
+
+
+def _from_semiplanar(message: Any, encoding: Semiplanar) -> UInt8Array:
+    width, height = message.width, message.height
+    if encoding.conversion is None:
+        return _from_full_chroma(message)
+    if width % 2 or height % 2:
+        raise ImageError(
+            f'Image {width}x{height} {message.encoding} has an odd width or height, its chroma '
+            'is shared by 2 x 2 pixels: check the camera driver'
+        )
+    grid = _grid(message, row=width, rows=height + height // 2)
+    return _converted(np.ascontiguousarray(grid), encoding.conversion, message)
+
+
+def _from_full_chroma(message: Any) -> UInt8Array:
+    """Return an nv24 picture: a chroma pair for every pixel, in rows of two steps."""
+    width, height = message.width, message.height
+    step = max(message.step, width)
+    data = _grid(message, row=step, rows=3 * height)
+    luma = data[:height, :width, None]
+    chroma = data[height:].reshape(height, 2 * step)[:, : 2 * width].reshape(height, width, 2)
+    # OpenCV knows no such layout: each pixel becomes a pair of equal ones of YUYV, one is kept.
+    pairs = np.empty((height, width, 2, 2), np.uint8)
+    pairs[..., 0], pairs[..., 1] = luma, chroma
+    doubled = pairs.reshape(height, 2 * width, 2)
+    return np.ascontiguousarray(_converted(doubled, cv2.COLOR_YUV2RGB_YUYV, message)[:, ::2])
+
+
+def _unpacked(data: UInt8Array, place: str, mosaic: int | None) -> UInt8Array:
+    """Return a JPEG's or a PNG's pixels as RGB; ImageError, ValueError or cv2.error."""
+    if data[:2].tobytes() == jpeg.START:
+        width, height, grey = jpeg.jpeg_header(data)
+        check_size(width, height, place)
+        if not (grey and mosaic):
+            return jpeg.read_jpeg(data)
+        pixels = jpeg.read_jpeg(data, 'GRAY')
+        return np.asarray(cv2.cvtColor(pixels, mosaic), np.uint8)
+    if data[:8].tobytes() == _PNG_START and data.size > 25:
         width, height = struct.unpack('>II', data[16:24].tobytes())
-        return width, height
+        check_size(width, height, place)
+        return _read_png(data, mosaic if data[25] == _PNG_GREY else None)
+    head = data[:8].tobytes().hex(' ') or 'nothing'
     raise ImageError(
-        f'CompressedImage {name!r} of {data.size} bytes is neither JPEG nor PNG (it begins with '
-        f'{head.hex(" ") or "nothing"}): publish jpeg or png, or use transport: raw'
+        f'{place} of {data.size} bytes is neither JPEG nor PNG (it begins with {head}): publish '
+        'jpeg or png, or use transport: raw'
     )
 
 
-def _jpeg_size(data: UInt8Array, name: str) -> tuple[int, int]:
-    """Walk the JPEG's segments to the frame header."""
-    place = 2
-    while place + 9 <= data.size:
-        if data[place] != 0xFF:
-            break
-        marker = int(data[place + 1])
-        if marker in _JPEG_FRAME_MARKERS:
-            height, width = struct.unpack('>HH', data[place + 5 : place + 9].tobytes())
-            return width, height
-        if marker == 0xFF:  # a fill byte
-            place += 1
-            continue
-        place += 2 + int.from_bytes(data[place + 2 : place + 4].tobytes(), 'big')
-    raise ImageError(
-        f'CompressedImage {name!r} of {data.size} bytes is a JPEG without a frame header: the '
-        'data is damaged, check the camera driver'
-    )
-
-
-def _undecodable(message: Any, reason: str) -> ImageError:
-    return ImageError(
-        f'CompressedImage {message.format!r} of {len(message.data)} bytes cannot be decoded '
-        f'({reason}): the data is damaged, check the camera driver and the network'
-    )
+def _read_png(data: UInt8Array, mosaic: int | None) -> UInt8Array:
+    """Return a PNG's pixels as RGB, of 16 bits the upper eight; ValueError for a damaged one."""
+    flags = cv2.IMREAD_COLOR if mosaic is None else cv2.IMREAD_GRAYSCALE
+    pixels = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise ValueError('the decoder found no picture in it')
+    return np.asarray(cv2.cvtColor(pixels, mosaic or cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,17 +4,15 @@
 The node's parameters as values by name: what pipeline and tracker make of them, without ROS.
 
 The node declares and checks them (ros/parameters.py). Who reads a parameter file without a node
-(evaluate_bag, trainer operating-point) starts at read_parameters.
+(evaluate_bag, trainer operating-point) starts at parameter_files.read_parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ood_perception.engines.base import MODES
-from ood_perception.errors import ConfigError
 from ood_perception.polygons import parse_polygons
 from ood_perception.roi import RoiSettings
 from ood_perception.roi_mask import load_masks
@@ -51,8 +49,6 @@ DEFAULTS: dict[str, Any] = {
     'persistence.longest_gap': 2.0,
     'output_scale': 1.0,
 }
-_NODE = 'road_anomaly'
-_LEVELS = ('/**', '/*', _NODE, f'/{_NODE}')
 
 
 def strings(value: Any) -> tuple[str, ...]:
@@ -89,48 +85,3 @@ def persistence_from(values: Values) -> Persistence:
         mask=values['persistence.mask'],
         longest_gap=values['persistence.longest_gap'],
     )
-
-
-def read_parameters(path: Path) -> dict[str, Any]:
-    """
-    Return the values of DEFAULTS that a ROS parameter file sets; others in it do not matter here.
-
-    Sections '/**' and 'road_anomaly' are read. Raises ConfigError for a file that is none.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-        sections = [content[level]['ros__parameters'] for level in _LEVELS if level in content]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f'--params {path} is no ROS parameter file ({type(error).__name__} {error}): take '
-            'config/road_anomaly.yaml as the pattern'
-        ) from error
-    values: dict[str, Any] = {}
-    for section in sections:
-        values.update(_flat(section))
-    return {name: _like(name, values[name], path) for name in DEFAULTS if name in values}
-
-
-def _flat(section: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Return nested parameters by dotted names."""
-    values: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, dict):
-            values.update(_flat(value, f'{prefix}{name}.'))
-        else:
-            values[f'{prefix}{name}'] = value
-    return values
-
-
-def _like(name: str, value: Any, path: Path) -> Any:
-    """Return a value of the default's type; ConfigError otherwise."""
-    default = DEFAULTS[name]
-    if isinstance(default, tuple) and isinstance(value, list):
-        return strings(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise ConfigError(f'--params {path}: {name} is {value!r}, expected a {type(default)}')
-    return value

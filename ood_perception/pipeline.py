@@ -64,6 +64,7 @@ class _State:
     roi_classes: BoolArray
     obstacle_classes: BoolArray | None
     table: SetTable | None
+    doubt: str
     views: dict[tuple[str, Size], _View] = field(default_factory=dict)
 
 
@@ -77,7 +78,7 @@ class Pipeline:
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings | None = None) -> None:
-        """Raise ConfigError where the settings name classes that bundle or engine lack."""
+        """Raise ConfigError where bundle or engine lack what the settings ask for."""
         self.manifest = bundle.manifest
         self._samples = read_samples(bundle)
         self._writing = threading.Lock()
@@ -91,6 +92,20 @@ class Pipeline:
     @settings.setter
     def settings(self, settings: Settings) -> None:
         self.update(settings=settings)
+
+    @property
+    def doubt(self) -> str:
+        """What is to be said of the calibration of the chosen classes, '' = nothing."""
+        return self._state.doubt
+
+    def check(self, settings: Settings) -> None:
+        """Raise ConfigError for a rate that the held-out pixels of the classes cannot bound."""
+        self._doubt(self._state.engine, settings)
+
+    def _doubt(self, engine: Engine, settings: Settings) -> str:
+        sample = self._samples.get(head_of(self.manifest, engine).name)
+        chosen = chosen_classes(self.manifest, settings)
+        return sample.doubt(chosen, settings.false_alarm_rate) if sample else ''
 
     @property
     def engine(self) -> Engine:
@@ -159,7 +174,8 @@ class Pipeline:
         table = sample.table(chosen_classes(manifest, settings)) if sample else None
         obstacles = class_ids(manifest, settings.obstacle_classes, 'obstacle_classes')
         named = class_table(obstacles) if obstacles else None
-        return _State(settings, engine, vector, class_table(ids), named, table)
+        doubt = self._doubt(engine, settings)
+        return _State(settings, engine, vector, class_table(ids), named, table, doubt)
 
     def _view(self, state: _State, frame: Frame) -> _View:
         """Return the frame's view, kept per camera and picture size."""

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from ood_perception.errors import ConfigError, ImageError
+from ood_perception.errors import ConfigError, DataError, ImageError
 from ood_perception.geometry import Size, grid_to_camera
+from ood_perception.label_images import read_label
 from ood_perception.types import BoolArray, Geometry
 
 EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"
@@ -34,20 +34,15 @@ CameraMasks = Mapping[str, RegionMask]
 
 
 def load_mask(path: Path) -> RegionMask:
-    """Read a mask, one 8-bit channel; ConfigError naming the file and what is wrong with it."""
+    """
+    Read a mask, pixels as they are stored: grey or palette, index 0 is not scored.
+
+    Raises ConfigError naming the file and what is wrong with it.
+    """
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise ConfigError(f'roi mask {path} cannot be read: {error.strerror}') from error
-    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
-    if pixels is None:
-        raise ConfigError(f'roi mask {path} is no picture that can be decoded: save it as PNG')
-    if pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise ConfigError(
-            f'roi mask {path} is {pixels.dtype} with shape {pixels.shape}: save it as one grey '
-            'channel of 8 bits, 0 = not scored, any other value = scored'
-        )
-    scored = pixels > 0
+        scored = read_label(path, 'roi mask') > 0
+    except DataError as error:
+        raise ConfigError(f'{error} (0 = not scored, any other value = scored)') from error
     if not scored.any():
         raise ConfigError(f'roi mask {path} is all zero: nothing would be scored')
     return RegionMask(str(path), scored)

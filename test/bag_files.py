@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from bundles import road_picture
 
+from ood_perception.evaluation.bags.definitions import VIDEO_MSGS
+
 RAW = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 FRONT, LEFT = '/front/image_raw', '/left/image_raw/compressed'
@@ -30,9 +32,11 @@ class Maker:
     """Makes messages as CDR."""
 
     def __init__(self):
-        from rosbags.typesys import Stores, get_typestore
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
         self.store = get_typestore(Stores.ROS2_JAZZY)
+        for name, text in VIDEO_MSGS.items():
+            self.store.register(get_types_from_msg(text, name))
 
     def header(self, stamp, frame_id):
         time = self.store.types['builtin_interfaces/msg/Time']
@@ -62,6 +66,20 @@ class Maker:
             header=self.header(stamp, frame_id), format=extension[1:], data=data
         )
         return bytes(self.store.serialize_cdr(message, COMPRESSED))
+
+    def video(self, kind, data, codec, stamp, frame_id='lens'):
+        """Return a packet in one of the three message types that carry videos."""
+        header, name = self.header(stamp, frame_id), kind.rpartition('/')[2]
+        data = np.frombuffer(data, np.uint8)
+        fields = {
+            'CompressedImage': {'header': header, 'format': codec},
+            'CompressedVideo': {'timestamp': header.stamp, 'frame_id': frame_id, 'format': codec},
+            'FFMPEGPacket': {
+                'header': header, 'width': 128, 'height': 96, 'encoding': codec, 'pts': 0,
+                'flags': 0, 'is_bigendian': False,
+            },
+        }[name]  # fmt: skip
+        return bytes(self.store.serialize_cdr(self.store.types[kind](**fields, data=data), kind))
 
     def text(self, words='hello'):
         message = self.store.types['std_msgs/msg/String'](data=words)

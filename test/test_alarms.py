@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.alarm_rates import (
+from ood_perception.geometry import geometry_for
+from ood_perception.metrics.false_obstacles import (
+    RATES,
+    AlarmCounter,
+    AlarmCounts,
+    false_components,
+    normal_cells,
+)
+from ood_perception.metrics.operating_point import (
     AlarmRates,
     Wanted,
     alarm_rates,
@@ -17,14 +25,6 @@ from ood_perception.evaluation.alarm_rates import (
     poisson_upper,
     recommended,
 )
-from ood_perception.evaluation.alarms import (
-    RATES,
-    AlarmCounter,
-    AlarmCounts,
-    false_components,
-    normal_cells,
-)
-from ood_perception.geometry import geometry_for
 from ood_perception.postprocess import find_components, make_mask, obstacles_of
 from ood_perception.tracking import Persistence
 from ood_perception.types import Detection, Frame

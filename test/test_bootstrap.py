@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.bootstrap import (
+from ood_perception.metrics.bootstrap import (
     metric_intervals,
     paired_difference,
     percentile_interval,
+    picture_histograms,
     resample_weights,
 )
-from ood_perception.evaluation.metrics import (
-    picture_histograms,
-    pixel_metrics,
-    pool,
-    scored_picture,
-)
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
 
 def make_rows(pictures=12, gain=0.4, seed=0):
@@ -49,9 +45,7 @@ def test_interval_is_that_of_really_drawn_pictures():
     got = metric_intervals(picture_histograms(pictures), resamples=200, seed=1)
     weights = resample_weights(len(pictures), 200, seed=1).astype(int)
     samples = [
-        pixel_metrics(
-            pool([p for p, times in zip(pictures, row, strict=True) for _ in range(times)])
-        )
+        exact_metrics([p for p, times in zip(pictures, row, strict=True) for _ in range(times)])
         for row in weights
     ]
     wanted = percentile_interval(np.array([s.average_precision for s in samples]))
@@ -64,7 +58,7 @@ def test_interval_holds_the_estimate_and_repeats():
     binned = picture_histograms(pictures)
     first, second = (metric_intervals(binned, seed=5) for _ in range(2))
     np.testing.assert_equal(*({n: astuple(i) for n, i in r.items()} for r in (first, second)))
-    value = pixel_metrics(pool(pictures)).auroc
+    value = exact_metrics(pictures).auroc
     assert first['auroc'].low < value < first['auroc'].high
 
 

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from bundles import donor_of, write_tiny_bundle
 from limits import HANGS
 
+from ood_perception.calibration import HeldOutSample
 from ood_perception.cli import bench_bundle, compile_bundle, inspect_bundle
 
 
@@ -32,6 +34,24 @@ def test_inspect_shows_what_a_user_must_know(incomplete, capsys):
         'Apache-2.0: made by the tests', 'licences and notices', 'head.onnx',
     ):  # fmt: skip
         assert part in text, text
+
+
+def test_inspect_names_the_classes_with_too_few_held_out_pixels(tiny_bundle, capsys, monkeypatch):
+    truth = np.repeat([0, 1], [2000, 150]).astype(np.uint8)
+    sample = HeldOutSample(
+        ('road', 'pole', 'tram'), np.zeros((2150, 1)), truth, np.ones(2150, np.float32)
+    )
+    monkeypatch.setattr('ood_perception.bundle.summary.read_samples', lambda _: {'one': sample})
+    assert inspect_bundle([str(tiny_bundle)]) == 0
+    text = capsys.readouterr().out
+    assert (
+        'one: pole alone has 150 held-out pixels, which bound a false alarm rate of 0.02' in text
+    )
+    assert 'one: tram has no held-out pixels' in text
+    assert 'road alone' not in text
+    assert inspect_bundle([str(tiny_bundle), '--json']) == 0
+    found = json.loads(capsys.readouterr().out)['held_out_pixels']
+    assert found == {'one': {'road': 2000, 'pole': 150, 'tram': 0}}
 
 
 def test_inspect_takes_the_named_default(tiny_bundle, capsys, monkeypatch):

@@ -18,20 +18,11 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.aupro import pool_regions, region_picture
-from ood_perception.evaluation.components import (
-    SizeLimits,
-    component_metrics,
-    frame_components,
-)
-from ood_perception.evaluation.metrics import (
-    component_average_precision,
-    pixel_metrics,
-    pool,
-    scored_picture,
-)
-from ood_perception.evaluation.promise import count_alarms
 from ood_perception.geometry import to_camera, to_camera_nearest
+from ood_perception.metrics.aupro import component_average_precision, pool_regions, region_picture
+from ood_perception.metrics.components import SizeLimits, component_metrics, frame_components
+from ood_perception.metrics.false_alarm_rate import count_alarms
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 from trainer.__main__ import main as trainer
@@ -96,6 +87,13 @@ def evaluated(tiny_bundle, roads, tmp_path_factory):
     return out, evaluate(tiny_bundle, roads, SETS, out)
 
 
+def test_a_log_gets_no_bar(tiny_bundle, roads, tmp_path, capsys):
+    """The bar is for terminals: what a test captures is none."""
+    words = [str(tiny_bundle), '--data', SETS[0], '--root', str(roads), '--out', str(tmp_path)]
+    assert main([*words, '--precision', 'f32', '--threads', '1']) == 0
+    assert 'picture' not in capsys.readouterr().err
+
+
 def detections(bundle, folder):
     """Yield every picture's detection and labels by a loop that shares nothing with run.py."""
     loaded = load_bundle(bundle)
@@ -119,7 +117,7 @@ def test_the_numbers_are_those_of_the_exact_metrics(tiny_bundle, roads, evaluate
     expected = {'image': whole, 'ground': ground} if len(regions) == 2 else {'road': whole}
     assert set(regions) == set(expected)
     for region, pictures in expected.items():
-        exact, got = pixel_metrics(pool(pictures)), regions[region]
+        exact, got = exact_metrics(pictures), regions[region]
         for name in ('average_precision', 'average_precision_missed', 'fpr95', 'auroc'):
             low, high = got['bounds'][name]
             assert low - 1e-12 <= getattr(exact, name) <= high + 1e-12
@@ -146,24 +144,6 @@ def test_every_object_weighs_the_same_in_the_component_averaged_precision(
         assert low - 1e-12 <= exact <= high + 1e-12
         assert got['component_average_precision'] == pytest.approx(exact, abs=2e-3)
         assert len(got['intervals']['component_average_precision']) == 2
-
-
-@pytest.mark.parametrize('piece', [1 << 22, 500])
-def test_exact_means_exact(tiny_bundle, roads, tmp_path, monkeypatch, piece):
-    """In one piece of the score axis, and in dozens."""
-    monkeypatch.setattr('ood_perception.evaluation.exact.PIECE', piece)
-    got = evaluate(tiny_bundle, roads, SETS[1:], tmp_path, '--exact')
-    ground = []
-    for found, labels in detections(tiny_bundle, roads / SETS[1]):
-        inside = to_camera_nearest(found.scored, found.geometry)
-        surprisal = to_camera(found.surprisal, found.geometry)
-        ground.append(scored_picture(surprisal, labels, inside))
-    exact = pixel_metrics(pool(ground))
-    record = got['runs'][0]['sets'][SETS[1]]['regions']['ground']
-    for name in ('average_precision', 'average_precision_missed', 'auroc', 'fpr95'):
-        assert record[name] == pytest.approx(getattr(exact, name), abs=1e-12), name
-        assert record['bounds'][name] == [record[name]] * 2
-    assert not list(tmp_path.rglob('.exact*'))
 
 
 def test_a_track_gives_its_component_metrics(evaluated, tiny_bundle, roads):
@@ -333,6 +313,7 @@ def test_the_promise_is_counted_per_sequence_and_class(tmp_path):
     (line,) = [line for line in text.splitlines() if line.startswith('| bundle | all | Road |')]
     assert all(cell in line for cell in cells)
     assert line.count('*') == sum(not row['kept'] for row in road)
+    assert line.endswith(f'| {road[0]["pixels"]:,} | 3 |')
     assert '| bundle | a | pooled |' in text
     assert '| bundle | a | Road |' not in text  # one sequence's classes are in the CSV
 

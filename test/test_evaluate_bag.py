@@ -30,14 +30,15 @@ from bag_files import (
     write_bag,
 )
 from bundles import road_picture, write_tiny_bundle
+from label_files import png_of
 from paths import ROOT, need_data
 
 from ood_perception.bundle.store import load_bundle
 from ood_perception.cli_bag import FAILED, FINE, WITH_SKIPPED, evaluate_bag
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
 from ood_perception.maps import OutputMaps
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 from ood_perception.pipeline import Pipeline
 from ood_perception.roi import RoiSettings
 from ood_perception.settings import Settings
@@ -277,8 +278,8 @@ def labelled(count=6):
 def check_metrics(report, bundle, pictures, labels):
     """Compare with the exact metrics of the pipeline's own surprisal."""
     maps = expected_maps(bundle, [Frame(image) for image in pictures])
-    exact = pixel_metrics(
-        pool([scored_picture(m.surprisal(), label) for m, label in zip(maps, labels, strict=True)])
+    exact = exact_metrics(
+        [scored_picture(m.surprisal(), label) for m, label in zip(maps, labels, strict=True)]
     )
     record = report['ground_truth']['']
     assert record['frames'] == len(labels)
@@ -292,14 +293,15 @@ def check_metrics(report, bundle, pictures, labels):
     assert exact.average_precision > 0.5, 'the case should not be trivial'
 
 
-@pytest.mark.parametrize('kind', ['raw', 'png'])
+@pytest.mark.parametrize('kind', ['raw', 'png', 'palette'])
 def test_a_label_topic_gives_the_metrics(run, bundle, tmp_path, kind):
     messages, pictures, labels = labelled()
-    if kind == 'png':
-        maker = Maker()
+    if kind != 'raw':
+        maker, palette = Maker(), kind == 'palette'
         messages = [
             (topic, COMPRESSED, time, maker.compressed(
-                labels[(time - START) % 10], '.png', START + (time - START) % 10 * 10**8))
+                png_of(labels[(time - START) % 10], palette=palette), '.png',
+                START + (time - START) % 10 * 10**8))
             if topic == '/labels' else (topic, kind_, time, data)
             for topic, kind_, time, data in messages
         ]  # fmt: skip
@@ -326,6 +328,43 @@ def test_a_label_folder_gives_the_metrics(run, bundle, tmp_path, named_by):
     bag = write_bag(tmp_path / 'bag', [m for m in messages if m[0] == FRONT])
     _, folder, _ = run(bag, '--ground-truth', tmp_path / 'labels')
     check_metrics(report_of(folder), bundle, pictures, labels)
+
+
+@pytest.mark.parametrize(('bits', 'palette'), [(1, False), (4, True), (2, False)])
+def test_labels_of_few_bits_are_ids(run, tmp_path, bits, palette):
+    messages, _, labels = labelled()
+    labels = [(label == 1).astype(np.uint8) for label in labels]
+    (tmp_path / 'labels').mkdir()
+    for number, label in enumerate(labels):
+        (tmp_path / f'labels/{number:06d}.PNG').write_bytes(png_of(label, bits, palette))
+    (tmp_path / 'labels/._000000.PNG').write_bytes(b'hidden')
+    bag = write_bag(tmp_path / 'bag', [m for m in messages if m[0] == FRONT])
+    status, folder, _ = run(bag, '--ground-truth', tmp_path / 'labels')
+    assert status == FINE
+    record = report_of(folder)['ground_truth']['']
+    assert record['frames'] == len(labels)
+    assert record['anomaly_pixels'] == sum(int(label.sum()) for label in labels) > 0
+
+
+@pytest.mark.parametrize('anomaly', [0, 255])
+@pytest.mark.parametrize('place', ['folder', 'topic'])
+def test_labels_without_an_anomaly_are_refused_before_the_replay(run, tmp_path, anomaly, place):
+    messages, _, labels = labelled()
+    frames, maker = [m for m in messages if m[0] == FRONT], Maker()
+    (tmp_path / 'labels').mkdir()
+    for number, label in enumerate(labels):
+        mask = (label == 1).astype(np.uint8) * anomaly
+        (tmp_path / f'labels/{number}.png').write_bytes(png_of(mask))
+        stamp = START + number * 10**8
+        labels[number] = ('/labels', RAW, stamp, maker.raw(mask, 'mono8', stamp))
+    recorded = [*frames, *labels] if place == 'topic' else frames
+    bag = write_bag(tmp_path / 'bag', recorded)
+    truth = tmp_path / 'labels' if place == 'folder' else '/labels'
+    status, folder, printed = run(bag, '--ground-truth', truth)
+    assert status == FAILED
+    assert 'none of 6 label pictures has a pixel of anomaly (1)' in printed
+    assert ('255 means ignored' in printed) == (anomaly == 255)
+    assert not folder.exists()
 
 
 def test_labels_that_do_not_fit_are_counted(run, tmp_path):
@@ -397,7 +436,7 @@ def damaged(kind):
         ('bytes of nothing', 'corrupt message', '0 bytes'),
         ('encoding', 'frame does not decode', "'64FC9' is not known"),
         ('size lie', 'frame does not decode', 'height x step'),
-        ('truncated jpeg', 'frame does not decode', 'JPEG without its end'),
+        ('truncated jpeg', 'frame does not decode', 'damaged or truncated'),
     ],
 )
 def test_a_bad_frame_is_named_counted_and_told_by_the_status(run, tmp_path, kind, counted, words):

@@ -5,14 +5,13 @@
 import numpy as np
 import pytest
 
-from ood_perception.evaluation import bins
-from ood_perception.evaluation.bootstrap import metric_intervals
-from ood_perception.evaluation.metrics import (
+from ood_perception.metrics import binning as bins
+from ood_perception.metrics.bootstrap import (
+    PictureHistograms,
+    metric_intervals,
     picture_histograms,
-    pixel_metrics,
-    pool,
-    scored_picture,
 )
+from ood_perception.metrics.pixel import exact_metrics, pool, scored_picture
 
 METRICS = ('average_precision', 'average_precision_missed', 'auroc', 'fpr95')
 
@@ -62,7 +61,7 @@ def test_bins_keep_the_order_and_hold_what_their_edges_say():
 )
 def test_the_exact_value_lies_inside_the_bounds(seed, options):
     scores, labels, inside = picture(seed, **options)
-    exact = pixel_metrics(scored_picture(scores, labels, inside))
+    exact = exact_metrics([scored_picture(scores, labels, inside)])
     got = bins.binned_metrics(*counts(scores, labels, inside))
     assert (got.positives, got.negatives) == (exact.positives, exact.negatives)
     assert got.missed == exact.missed
@@ -105,11 +104,11 @@ def test_coarse_bins_give_the_intervals_of_the_exact_pictures():
     starts = bins.coarse_starts(positives.sum(0), negatives.sum(0))
     assert starts[0] == 0
     assert len(starts) <= 2048
-    coarse = bins.coarse_histograms(
+    coarse = PictureHistograms(
+        bins.lower_edges()[starts],
         np.add.reduceat(positives, starts, axis=1),
         np.add.reduceat(negatives, starts, axis=1),
         np.array([c[2] for c in counted]),
-        starts,
     )
     got = metric_intervals(coarse, resamples=300)
     for name in METRICS:

@@ -215,6 +215,23 @@ def test_two_bundles_at_sea_are_compared(sea_bundle, sailed, tmp_path):
     assert 'Obstacles on water' in (both / 'comparison.md').read_text()
 
 
+def test_more_obstacles_than_a_byte_or_two_can_number():
+    """A grid of specks: 300 are numbered one by one, more than 65 535 are refused."""
+    semantic = np.full((21, 61), 1, np.uint8)
+    semantic[1::2, 1::2] = 0
+    got = plain_segments(semantic)
+    numbers, sizes = np.unique(got.panoptic.astype(int) @ [1, 256, 65536], return_counts=True)
+    assert set(numbers) - {0} == set(got.categories)
+    assert len(got.categories) == 300
+    assert (sizes[1:] == 1).all()
+    semantic = np.full((521, 521), 1, np.uint8)
+    semantic[1::2, 1::2] = 0
+    with pytest.raises(DataError, match='67600 single obstacles'):
+        plain_segments(semantic)
+    semantic[::2] = 2  # specks at the sky are shore, which is not numbered
+    assert plain_segments(semantic).categories == {}
+
+
 def test_single_obstacles_of_plain_labels():
     """Afloat: dynamic. Touching the sky, as shore and horizon do: static."""
     _, semantic, panoptic = sea_scene()

@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip('torch')
 
-from ood_perception.evaluation.lars import lars_frame, lars_metrics
+from ood_perception.metrics.lars import lars_frame, lars_metrics
 from trainer.datasets import open_set
 from trainer.evaluation.submission_files import read_lars, target_of, write_lars
 

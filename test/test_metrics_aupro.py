@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.aupro import (
+from ood_perception.metrics.aupro import (
     aupro,
     image_auroc,
     mean_aupro,

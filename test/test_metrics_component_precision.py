@@ -5,15 +5,15 @@
 import numpy as np
 import pytest
 
-from ood_perception.evaluation import bins
-from ood_perception.evaluation.aupro import component_shares, pool_regions, region_picture
-from ood_perception.evaluation.bootstrap import metric_samples, resample_weights
-from ood_perception.evaluation.metrics import (
+from ood_perception.metrics import binning as bins
+from ood_perception.metrics.aupro import (
     component_average_precision,
-    pixel_metrics,
-    pool,
-    scored_picture,
+    component_shares,
+    pool_regions,
+    region_picture,
 )
+from ood_perception.metrics.bootstrap import PictureHistograms, metric_samples, resample_weights
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
 ndimage = pytest.importorskip('scipy.ndimage')
 EIGHT = np.ones((3, 3), int)
@@ -97,7 +97,7 @@ def test_objects_of_one_size_give_the_plain_average_precision():
     for x in range(1, 40, 6):
         labels[5:9, x : x + 3] = 1
     scores = rng.random(labels.shape).astype(np.float32)
-    expected = pixel_metrics(scored_picture(scores, labels)).average_precision
+    expected = exact_metrics([scored_picture(scores, labels)]).average_precision
     assert component_average_precision(region_picture(scores, labels)) == pytest.approx(expected)
 
 
@@ -151,11 +151,11 @@ def test_every_draw_of_pictures_is_the_value_of_those_pictures():
     counted = [binned(one, 1) for one in pictures]
     positives, negatives, shares = (np.stack(part) for part in zip(*counted, strict=True))
     starts = bins.coarse_starts(positives.sum(0), negatives.sum(0))
-    coarse = bins.coarse_histograms(
+    coarse = PictureHistograms(
+        bins.lower_edges()[starts],
         np.add.reduceat(positives, starts, axis=1),
         np.add.reduceat(negatives, starts, axis=1),
         np.zeros(8, np.int64),
-        starts,
         np.add.reduceat(shares, starts, axis=1),
     )
     weights = resample_weights(8, 20)
@@ -171,5 +171,5 @@ def test_without_weights_only_this_metric_is_undefined():
     got = bins.binned_metrics(positives, negatives)
     assert np.isnan(got.component_average_precision.value)
     assert got.average_precision.value == pytest.approx(
-        pixel_metrics(pool([scored_picture(scores, labels, roi)])).average_precision, abs=1e-3
+        exact_metrics([scored_picture(scores, labels, roi)]).average_precision, abs=1e-3
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.lars import (
+from ood_perception.metrics.lars import (
     coloured,
     from_coloured,
     lars_frame,

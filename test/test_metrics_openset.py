@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.metrics import scored_picture
-from ood_perception.evaluation.openset import (
+from ood_perception.metrics.pixel import scored_picture
+from ood_perception.metrics.segmentation import (
     class_iou,
     confusion,
     fold_threshold,

@@ -4,22 +4,20 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.curves import (
+from ood_perception.metrics.bootstrap import picture_histograms
+from ood_perception.metrics.pixel import (
     FPR95_VARIANTS,
+    exact_metrics,
     fpr95,
     fpr95_variants,
     full_curve,
-    precision_recall_line,
-    roc_line,
-)
-from ood_perception.evaluation.metrics import (
-    picture_histograms,
     pixel_metrics,
-    pool,
     scored_picture,
 )
 
@@ -69,7 +67,7 @@ def test_all_metrics_equal_scikit_learn_on_random_pictures(block):
         scores, labels = random_case(seed)
         truth, values = flat(scores, labels)
         pixels = scored_picture(scores, labels)
-        got, curve = pixel_metrics(pixels), full_curve(pixels)
+        got, curve = exact_metrics([pixels]), full_curve(pixels)
         fallout, recall, at = sklearn.roc_curve(truth, values, drop_intermediate=False)
         cut, cut_recall, _ = sklearn.roc_curve(truth, values)
         wanted = {
@@ -89,7 +87,7 @@ def test_all_metrics_equal_scikit_learn_on_random_pictures(block):
         assert got.best_f1 == pytest.approx(max(f1), **TOLERANCE)
         assert got.best_f1_threshold == at[1:][np.argmax(np.round(f1, 12))]
         np.testing.assert_allclose(curve.recall, recall[1:], atol=1e-12)
-        np.testing.assert_allclose(curve.fallout, fallout[1:], atol=1e-12)
+        np.testing.assert_allclose(curve.false_positive_rate, fallout[1:], atol=1e-12)
 
 
 @pytest.fixture
@@ -111,7 +109,7 @@ def test_metrics_equal_torchmetrics(torch64):
             np.ptp(values) + 1
         )  # a probability: nothing is squashed
         values = values.astype(np.float32)
-        got = pixel_metrics(scored_picture(values[None], truth[None].astype(np.uint8)))
+        got = exact_metrics([scored_picture(values[None], truth[None].astype(np.uint8))])
         pair = torch64.from_numpy(values), torch64.from_numpy(truth)
         precision, _, _ = torchmetrics.binary_precision_recall_curve(*pair)
         assert got.average_precision == pytest.approx(
@@ -139,7 +137,7 @@ def test_the_four_definitions_differ_as_by_hand():
 
 def test_best_f1_by_hand():
     scores = np.array([[4, 3, 2, 1]], np.float32)
-    got = pixel_metrics(scored_picture(scores, np.array([[1, 0, 1, 0]], np.uint8)))
+    got = exact_metrics([scored_picture(scores, np.array([[1, 0, 1, 0]], np.uint8))])
     assert got.best_f1 == pytest.approx(0.8)  # at 2: TP 2, FP 1, FN 0
     assert got.best_f1_threshold == 2
 
@@ -147,7 +145,7 @@ def test_best_f1_by_hand():
 def test_of_equal_best_f1_the_highest_threshold_is_taken():
     scores = np.array([[4, 3, 2, 1]], np.float32)
     labels = np.array([[1, 0, 0, 1]], np.uint8)  # at 4: 2/3; at 1: 2*2/(4+2) = 2/3
-    assert pixel_metrics(scored_picture(scores, labels)).best_f1_threshold == 4
+    assert exact_metrics([scored_picture(scores, labels)]).best_f1_threshold == 4
 
 
 @pytest.mark.parametrize(
@@ -165,7 +163,7 @@ def test_of_equal_best_f1_the_highest_threshold_is_taken():
 def test_edge_cases_give_what_the_documentation_says(labels, wanted):
     labels = np.array(labels, np.uint8)
     pixels = scored_picture(np.ones(labels.shape, np.float32), labels)
-    got = pixel_metrics(pixels)
+    got = exact_metrics([pixels])
     values = (got.average_precision, got.auroc, got.fpr95, got.best_f1)
     assert values == pytest.approx(wanted, nan_ok=True)
     for variant in FPR95_VARIANTS:
@@ -176,61 +174,30 @@ def test_frames_without_anomalies_and_all_ignored_frames_add_only_their_pixels()
     scores, labels = random_case(8)
     quiet = np.zeros_like(labels)
     void = np.full_like(labels, 255)
-    together = pixel_metrics(pool([scored_picture(scores, y) for y in (labels, quiet, void)]))
-    stacked = pixel_metrics(
-        scored_picture(np.concatenate([scores, scores]), np.concatenate([labels, quiet]))
+    together = exact_metrics([scored_picture(scores, y) for y in (labels, quiet, void)])
+    stacked = exact_metrics(
+        [scored_picture(np.concatenate([scores, scores]), np.concatenate([labels, quiet]))]
     )
-    assert together == stacked
+    np.testing.assert_equal(astuple(together), astuple(stacked))
 
 
 def test_resamples_give_the_best_f1_of_the_drawn_pictures():
     pictures = [scored_picture(*random_case(seed)) for seed in (4, 8, 12)]
-    samples = picture_histograms(pictures).metrics(np.array([[2.0, 0.0, 1.0]]))
-    exact = pixel_metrics(pool([pictures[0], pictures[0], pictures[2]]))
+    samples = pixel_metrics(picture_histograms(pictures).curve(np.array([[2.0, 0.0, 1.0]])))
+    exact = exact_metrics([pictures[0], pictures[0], pictures[2]])
     assert samples.best_f1[0] == pytest.approx(exact.best_f1, **TOLERANCE)
-
-
-@pytest.mark.parametrize('error', [0.5, 0.05, 1e-3])
-@pytest.mark.parametrize('make', [roc_line, precision_recall_line])
-def test_thinned_lines_stay_within_the_stated_error(make, error):
-    rng = np.random.default_rng(1)
-    labels = (rng.random((200, 200)) < 0.1).astype(np.uint8)
-    scores = rng.normal(size=labels.shape) + labels
-    curve = full_curve(scored_picture(scores.astype(np.float32), labels))
-    full, thin = make(curve, 1e-9), make(curve, error)
-    assert thin.x.size <= min(4 * (1 / error + 1), full.x.size - 1)
-    assert np.all(np.diff(thin.x) >= 0)
-    assert (thin.x[0], thin.x[-1]) == (full.x[0], full.x[-1])
-    for line, other in ((full, thin), (thin, full)):
-        for x, y in zip(line.x[::37], line.y[::37], strict=True):
-            near = np.abs(other.x - x) <= error + 1e-12
-            beside = np.interp([x - error, x + error], other.x, other.y)
-            heights = np.concatenate([other.y[near], beside])
-            assert heights.min() - 1e-9 <= y <= heights.max() + 1e-9
-
-
-def test_thinned_points_are_points_of_the_curve():
-    scores, labels = random_case(5)
-    curve = full_curve(scored_picture(scores, labels))
-    line = precision_recall_line(curve)
-    for x, y, threshold in zip(line.x, line.y, line.thresholds, strict=True):
-        flagged = (scores >= threshold) & (labels < 2)
-        assert x == np.sum(flagged & (labels == 1)) / np.sum(labels == 1)
-        assert y == np.sum(flagged & (labels == 1)) / flagged.sum()
-
-
-def test_lines_of_undefined_curves_are_empty():
-    nothing = full_curve(scored_picture(np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8)))
-    assert roc_line(nothing).x.size == precision_recall_line(nothing).x.size == 0
 
 
 def test_bad_input_is_named():
     curve = full_curve(scored_picture(*random_case(0)))
     with pytest.raises(ConfigError, match="unknown variant 'fpr'"):
         fpr95(curve, 'fpr')
-    with pytest.raises(ConfigError, match='thinned'):
-        roc_line(curve, 0.0)
     with pytest.raises(DataError, match='differ in size'):
         scored_picture(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
     with pytest.raises(DataError, match='1 of 4 scores are NaN'):
         scored_picture(np.array([[1, 2, np.nan, 3]], np.float32), np.zeros((1, 4), np.uint8))
+
+
+def test_histograms_of_no_pictures_are_an_error_that_says_so():
+    with pytest.raises(DataError, match='no pictures'):
+        picture_histograms([])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
-from ood_perception.evaluation.smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
 
 NAMES = ('average_precision', 'auroc', 'fpr95', 'best_f1', 'best_f1_threshold')
 
@@ -135,7 +135,7 @@ def test_saturated_scores_make_the_order_of_frames_matter():
     """Equal highest thresholds: the first point holds one frame's pixels only."""
     frames = [smiyc_frame(scored_picture(*f)) for f in official_case('saturated')]
     values = {smiyc_metrics(frames[k:] + frames[:k]).average_precision for k in range(4)}
-    exact = pixel_metrics(pool([scored_picture(*f) for f in official_case('saturated')]))
+    exact = exact_metrics([scored_picture(*f) for f in official_case('saturated')])
     assert len(values) > 1
     assert all(abs(value - exact.average_precision) > 1e-4 for value in values)
 
@@ -145,7 +145,7 @@ def test_without_ties_it_approaches_the_exact_metrics():
     labels = (rng.random((4, 200, 200)) < 0.1).astype(np.uint8)
     scores = (rng.normal(size=labels.shape) + 1.5 * labels).astype(np.float32)
     pictures = [scored_picture(s, y) for s, y in zip(scores, labels, strict=True)]
-    got, exact = smiyc_metrics([smiyc_frame(p) for p in pictures]), pixel_metrics(pool(pictures))
+    got, exact = smiyc_metrics([smiyc_frame(p) for p in pictures]), exact_metrics(pictures)
     for name in NAMES[:4]:
         assert getattr(got, name) == pytest.approx(getattr(exact, name), abs=3e-3)
 
@@ -154,7 +154,7 @@ def test_a_frame_without_anomaly_coarsens_the_curve():
     """768 bins for one frame with few anomalies: the quiet frame's bins hide where they rank."""
     pictures = [scored_picture(*f) for f in official_case('quiet_frame')]
     got = smiyc_metrics([smiyc_frame(p) for p in pictures]).average_precision
-    assert abs(got - pixel_metrics(pool(pictures)).average_precision) > 1e-3
+    assert abs(got - exact_metrics(pictures).average_precision) > 1e-3
 
 
 def test_samples_are_the_metrics_of_the_drawn_frames():

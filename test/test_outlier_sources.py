@@ -53,7 +53,7 @@ def test_the_parts_share_no_file(files):
 def test_a_file_without_alpha_is_refused_by_name(files):
     cv2.imwrite(str(files / 'flat.png'), np.zeros((5, 5, 3), np.uint8))
     part = part_of('flat.png')
-    with pytest.raises(DataError, match=r'flat\.png is no PNG of 8 bits with alpha'):
+    with pytest.raises(DataError, match=r'flat\.png is no picture of 8 bits with alpha'):
         load_cutout_files(files, part)
 
 
@@ -62,7 +62,7 @@ def test_an_empty_file_and_an_empty_folder_are_refused(files, tmp_path):
     part = part_of('empty.png')
     with pytest.raises(DataError, match=r'empty\.png has no opaque pixel'):
         load_cutout_files(files, part)
-    with pytest.raises(DataError, match='holds no PNG file'):
+    with pytest.raises(DataError, match='holds no picture'):
         load_cutout_files(tmp_path / 'nothing', 'training')
 
 

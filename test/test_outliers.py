@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
+from trainer.coco_masks import mask_of
 from trainer.data import ClassMap, PictureList
 from trainer.datasets.anomaly import load_anomaly_set
 from trainer.datasets.pasted import read_ground, write_pasted_set
@@ -125,10 +126,10 @@ def test_same_seed_same_picture_other_seed_other():
 
 def test_small_and_cut_off_objects_are_left_out():
     image = np.zeros((50, 60, 3), np.uint8)
-    square = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    square = mask_of([[10, 10, 30, 10, 30, 30, 10, 30]], 'x')
     assert cut_out(image, square, 100).shape == (21, 21, 4)
     assert cut_out(image, square, 1000) is None
-    assert cut_out(image, [[0, 10, 30, 10, 30, 30, 0, 30]], 100) is None
+    assert cut_out(image, mask_of([[0, 10, 30, 10, 30, 30, 0, 30]], 'x'), 100) is None
 
 
 def write_coco(folder, pictures=8):

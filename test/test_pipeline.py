@@ -370,3 +370,27 @@ def test_the_served_surprisal_is_that_of_the_chosen_set(tmp_path):
     pipeline.settings = replace(WHOLE, in_distribution=('road', 'pavement'))
     both = pipeline.run([Frame(picture(red=250))])[0].surprisal  # the engine says 0.5
     np.testing.assert_allclose(both, 2, atol=0.15)
+
+
+def test_few_held_out_pixels_are_told_and_a_rate_beyond_them_is_refused(tmp_path):
+    own = np.random.default_rng(0).random((400, 2))
+    truth = np.repeat([0, 1], [350, 50])
+    sample = HeldOutSample(('road', 'pavement'), own, truth, np.ones(400))
+    np.savez(tmp_path / 'calibration.npz', **arrays_of(sample))
+    manifest = manifest_of()
+    manifest = replace(
+        manifest, heads=(replace(manifest.heads[0], set_calibration='calibration.npz'),)
+    )
+    bundle = SimpleNamespace(manifest=manifest, path=lambda file: tmp_path / file)
+    road = replace(WHOLE, in_distribution=('road',), false_alarm_rate=0.01)
+    pavement = replace(road, in_distribution=('pavement',))
+    pipeline = Pipeline(bundle, KnownEngine(manifest), road)
+    assert '350 held-out pixels' in pipeline.doubt
+    for attempt in (pipeline.check, pipeline.update):
+        with pytest.raises(ConfigError, match=r'pavement: 50 held-out pixels.*0\.01'):
+            attempt(pavement)
+    assert pipeline.settings == road
+    pipeline.update(replace(pavement, false_alarm_rate=0.1))
+    assert '50 held-out pixels' in pipeline.doubt
+    with pytest.raises(ConfigError, match='pavement: 50 held-out pixels'):
+        Pipeline(bundle, KnownEngine(manifest), pavement)

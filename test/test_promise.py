@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.promise import EVERY_GROUP, POOLED, count_alarms, promise_rows
+from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED, count_alarms, promise_rows
 
 NAMES = ('road', 'pavement', 'sky')
 

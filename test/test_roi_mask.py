@@ -89,7 +89,7 @@ def test_files_that_are_no_mask_are_refused_with_the_reason(tmp_path):
         (tmp_path / 'none.png', 'cannot be read'),
         (text, 'decoded'),
         (write(tmp_path / 'rgb.png', np.ones((4, 4, 3), np.uint8)), 'one grey channel'),
-        (write(tmp_path / 'deep.png', np.ones((4, 4), np.uint16)), 'uint16'),
+        (write(tmp_path / 'deep.png', np.full((4, 4), 300, np.uint16)), 'uint16'),
         (write(tmp_path / 'zero.png', np.zeros((4, 4), np.uint8)), 'nothing would be scored'),
     ]
     for path, words in cases:

@@ -27,6 +27,7 @@ from std_msgs.msg import Float64  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
+from ood_perception.calibration import HeldOutSample  # noqa: E402
 from ood_perception.errors import EngineError  # noqa: E402
 from ood_perception.ros.diagnostics import ERROR, OK, WARN  # noqa: E402
 
@@ -261,6 +262,24 @@ def test_parameters_change_the_next_mask_and_wrong_ones_are_refused(rig):
     assert 'lava' in rig.set(in_distribution=['lava']).reason
     assert 'cannot change' in rig.set(bundle='/elsewhere').reason
     assert rig.node.get_parameter('false_alarm_rate').value == 0.01
+
+
+def test_few_held_out_pixels_are_told_and_bound_the_rates_that_may_be_set(rig, monkeypatch):
+    own = np.random.default_rng(0).random((400, 2))
+    truth = np.repeat([0, 1], [350, 50])
+    sample = HeldOutSample(('Road', 'Pavement'), own, truth, np.ones(400))
+    monkeypatch.setattr(
+        'ood_perception.pipeline.read_samples', lambda b: {b.manifest.heads[0].name: sample}
+    )
+    rig = rig(in_distribution=['Road'])
+    _, told, values = rig.status('engine', lambda s: s[0] == WARN and 'pixels' in s[1])
+    assert '350 held-out pixels' in told
+    assert values['state'] == 'ready'
+    refused = rig.set(false_alarm_rate=0.001)
+    assert not refused.successful
+    assert '350 held-out pixels cannot bound a false alarm rate of 0.001' in refused.reason
+    assert rig.node.get_parameter('false_alarm_rate').value == 0.01
+    assert rig.set(false_alarm_rate=0.02).successful
 
 
 def modelled_but_not_compiled(rig):

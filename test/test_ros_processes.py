@@ -82,6 +82,20 @@ def test_a_missing_parameter_file_is_named(tmp_path):
     assert missing in ended.stderr
 
 
+def test_a_parameter_that_the_node_does_not_have_is_told_with_the_nearest(tmp_path):
+    file = tmp_path / 'node.yaml'
+    file.write_text(
+        'road_anomaly:\n  ros__parameters:\n    bundle: /nowhere\n    roi: {mod: none}\n'
+        '    use_sim_time: false\n'
+    )
+    command = [*NODE, '--params-file', str(file), '-p', 'false_alarm_rat:=0.2']
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = ended.stdout + ended.stderr
+    assert 'false_alarm_rat (did you mean false_alarm_rate?)' in said
+    assert 'roi.mod (did you mean roi.mode?)' in said
+    assert 'use_sim_time' not in said
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_node_cleanly(bundle, number):
     node = subprocess.Popen(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slots, messages, parameters, QoS and diagnostics, each without a graph."""
 
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +17,12 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
+from ood_perception.camera_model import camera_model  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.frames import FrameDecoder  # noqa: E402
 from ood_perception.polygons import parse_polygons  # noqa: E402
-from ood_perception.ros import dds, diagnostics, messages, parameters, qos  # noqa: E402
+from ood_perception.ros import dds, diagnostics, inputs, messages, parameters, qos  # noqa: E402
+from ood_perception.ros.camera_infos import calibration_of  # noqa: E402
 from ood_perception.ros.cameras import Counters, Mailbox  # noqa: E402
 from ood_perception.ros.timing import STAGES, FrameTimes, TimingWindow  # noqa: E402
 from ood_perception.types import Obstacle  # noqa: E402
@@ -96,7 +100,7 @@ def test_frame_carries_stamp_and_frame_id():
     message = Image(encoding='rgb8', height=1, width=2, step=6, data=bytes(range(6)))
     message.header.stamp.sec, message.header.stamp.nanosec = 12, 34
     message.header.frame_id = 'front_optical'
-    frame = messages.to_frame(message, 'front')
+    ((_, frame),) = FrameDecoder('front').decode(message, None)
     assert (frame.camera, frame.frame_id, frame.stamp_ns) == (
         'front', 'front_optical', 12_000_000_034)  # fmt: skip
     assert frame.image.tolist() == [[[0, 1, 2], [3, 4, 5]]]
@@ -106,7 +110,6 @@ def camera_info():
     info = CameraInfo(width=640, height=480)
     info.k = [500.0, 0, 319.5, 0, 510, 239.5, 0, 0, 1]
     info.p = [500.0, 0, 319.5, -25, 0, 510, 239.5, 0, 0, 0, 1, 0]
-    info.roi.width, info.roi.x_offset = 100, 40
     return info
 
 
@@ -117,9 +120,101 @@ def test_camera_info_is_scaled_about_pixel_centres():
     assert (half.width, half.height, half.header.frame_id) == (320, 240, 'new')
     np.testing.assert_allclose(half.k, [250, 0, 159.5, 0, 255, 119.5, 0, 0, 1])
     np.testing.assert_allclose(half.p[:4], [250, 0, 159.5, -12.5])
-    assert (half.roi.width, half.roi.x_offset) == (50, 20)
     assert info.width == 640, 'the original was changed'
     assert not any(messages.scaled_camera_info(CameraInfo(), 2, 2, header).k)
+
+
+# binning (0 means 1), region (left, top, width, height; 0 = whole), rectify
+VIEWS = [
+    ((0, 0), (0, 0, 0, 0)),
+    ((1, 1), (0, 0, 0, 0)),
+    ((2, 2), (0, 0, 0, 0)),
+    ((4, 2), (0, 0, 0, 0)),
+    ((2, 0), (0, 0, 640, 480)),
+    ((0, 0), (41, 60, 401, 301)),
+    ((2, 2), (100, 60, 400, 300)),
+    ((3, 2), (101, 61, 301, 203)),
+]
+
+
+def seen_by_a_consumer(info, matrix):
+    """image_geometry's reading of K or P: fx, fy, cx, cy, Tx and the picture's (height, width)."""
+    bins = max(1, info.binning_x), max(1, info.binning_y)
+    rows = np.array(matrix).reshape(3, -1)
+    fx, fy = rows[0, 0] / bins[0], rows[1, 1] / bins[1]
+    cx = (rows[0, 2] - info.roi.x_offset) / bins[0]
+    cy = (rows[1, 2] - info.roi.y_offset) / bins[1]
+    shift = rows[0, 3] / bins[0] / fx if rows.shape[1] > 3 else 0.0
+    width, height = info.roi.width or info.width, info.roi.height or info.height
+    return fx, fy, cx, cy, shift, (height // bins[1], width // bins[0])
+
+
+def consumer_ray(seen, x, y):
+    fx, fy, cx, cy, *_ = seen
+    return (x - cx) / fx, (y - cy) / fy
+
+
+def viewed(binning, roi):
+    info = camera_info()
+    info.d = [0.1, -0.05, 0.001, 0.002, 0.0]
+    info.binning_x, info.binning_y = binning
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = roi
+    info.roi.do_rectify = any(roi)
+    return info
+
+
+@pytest.mark.parametrize(('binning', 'roi'), VIEWS)
+@pytest.mark.parametrize('scale', [1.0, 0.5, 0.3])
+def test_a_pixel_and_its_scaled_counterpart_have_the_same_ray(binning, roi, scale):
+    info = viewed(binning, roi)
+    for matrix in ('k', 'p'):
+        before = seen_by_a_consumer(info, getattr(info, matrix))
+        height, width = before[-1]
+        size = round(height * scale), round(width * scale)
+        scaled = messages.scaled_camera_info(info, *size, Header())
+        after = seen_by_a_consumer(scaled, getattr(scaled, matrix))
+        assert after[-1] == size
+        assert (scaled.height, scaled.width) == size, 'for consumers that heed no region'
+        assert scaled.d == info.d
+        assert after[4] == pytest.approx(before[4]), 'the baseline is metres'
+        y, x = size[0] / height, size[1] / width
+        for place in ((0.0, 0.0), (37.25, 80.0), (width - 1.0, height - 1.0)):
+            there = (place[0] + 0.5) * x - 0.5, (place[1] + 0.5) * y - 0.5
+            np.testing.assert_allclose(
+                consumer_ray(after, *there), consumer_ray(before, *place), atol=1e-9
+            )
+
+
+@pytest.mark.parametrize(('binning', 'roi'), VIEWS)
+def test_markers_of_a_binned_or_cut_picture_lie_on_the_boxs_rays(binning, roi):
+    info = viewed(binning, roi)
+    seen = seen_by_a_consumer(info, info.k)
+    box = Obstacle(x=10, y=20, width=40, height=30, area=1200, surprisal=3.0)
+    array = messages.obstacle_markers([box], seen[-1], info, Header())
+    rectangle = array.markers[1]
+    assert rectangle.ns == 'obstacles'
+    for point, place in zip(rectangle.points, [(9.5, 19.5), (49.5, 19.5)], strict=False):
+        np.testing.assert_allclose((point.x, point.y), consumer_ray(seen, *place), atol=1e-9)
+
+
+@pytest.mark.parametrize(('binning', 'roi'), VIEWS)
+def test_bearings_of_a_binned_or_cut_picture_are_the_consumers(binning, roi):
+    """Up to the half pixel that a consumer's K / binning leaves out."""
+    info = viewed(binning, roi)
+    info.d = [0.0] * 5
+    seen = seen_by_a_consumer(info, info.k)
+    model = camera_model(calibration_of(info), seen[-1])
+    ray = model.rays([[60.5, 70.5]])[0]
+    np.testing.assert_allclose(ray[:2] / ray[2], consumer_ray(seen, 60, 70), atol=0.5 * 4 / 500)
+
+
+def test_a_camera_info_without_a_size_or_calibration_stays_and_markers_say_so():
+    info = camera_info()
+    info.width = 0
+    assert messages.scaled_camera_info(info, 2, 2, Header()).k.tolist() == info.k.tolist()
+    box = Obstacle(x=1, y=2, width=4, height=3, area=12, surprisal=3.0)
+    markers = messages.obstacle_markers([box], (480, 640), info, Header()).markers
+    assert 'without_camera_info' in markers[1].ns
 
 
 def test_markers_project_back_onto_the_box():
@@ -353,3 +448,35 @@ def test_other_parameter_files_hold_known_values_of_the_right_type(name):
         assert type(value) is type(known[parameter].default), parameter
     values = {**defaults(), **{n: tuple(v) if isinstance(v, list) else v for n, v in flat.items()}}
     parameters.check_values(values, known_classes=('obstacle', 'water', 'sky'))
+
+
+@pytest.mark.parametrize('transport', ['ffmpeg', 'foxglove'])
+def test_a_transport_whose_messages_are_missing_names_their_package(transport, monkeypatch):
+    for package in ('ffmpeg_image_transport_msgs', 'foxglove_msgs'):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=f'transport {transport} needs .*apt install'):
+        inputs.message_type(transport)
+
+
+def test_a_camera_listens_where_its_transport_publishes(monkeypatch):
+    class Video:
+        """Stands for foxglove_msgs' class."""
+
+    module = SimpleNamespace(CompressedVideo=Video)
+    monkeypatch.setitem(sys.modules, 'foxglove_msgs', SimpleNamespace(msg=module))
+    monkeypatch.setitem(sys.modules, 'foxglove_msgs.msg', module)
+    made, received = [], []
+    node = SimpleNamespace(
+        resolve_topic_name=lambda name: f'/robot/{name}',
+        get_publishers_info_by_topic=lambda topic: [],
+        create_subscription=lambda *arguments: made.append(arguments),
+    )
+    inputs.CameraInput(node, '', 'foxglove', 'auto', lambda *pair: received.append(pair))
+    kind, topic, callback, _ = made[0]
+    assert (kind, topic) == (Video, '/robot/image/foxglove')
+    stamp = Image().header.stamp
+    stamp.sec = 12
+    callback(SimpleNamespace(timestamp=stamp, frame_id='lens', format='h264', data=b'1'))
+    ((camera, message),) = received
+    assert (camera, message.header.stamp.sec, message.header.frame_id) == ('', 12, 'lens')
+    assert (message.format, message.data) == ('h264', b'1')

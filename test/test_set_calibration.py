@@ -88,7 +88,65 @@ def test_arrays_that_do_not_fit_are_refused():
         sample_of({**arrays, 'truth': arrays['truth'][:5]})
 
 
-def test_too_few_pixels_give_no_table_and_unknown_classes_an_error():
-    assert whole(500).table(['road']) is None
+def test_an_unknown_class_and_a_set_without_pixels_are_errors():
     with pytest.raises(ConfigError, match=r"'rod'.*was not.*choose among road, pavement, sky"):
         whole(10).table(['rod'])
+    surprisal, _ = pixels(50)
+    road_alone = HeldOutSample(CLASSES, surprisal, np.zeros(50, np.uint8), np.ones(50))
+    with pytest.raises(ConfigError, match=r'sky: 0 held-out pixels.*choose more classes'):
+        road_alone.table(['sky'])
+    with pytest.raises(ConfigError, match='sky: 0 held-out pixels'):
+        road_alone.doubt(['sky'], 0.5)
+
+
+def rare(count, seed):
+    """A rare class that its head finds five times as strange as it should."""
+    rng = np.random.default_rng(seed)
+    own = -np.log10(rng.random((count, 1)) / 5)
+    return HeldOutSample(('pole',), own, np.zeros(count, np.uint8), np.ones(count))
+
+
+@pytest.mark.parametrize(('count', 'rate'), [(350, 0.01), (900, 0.01), (999, 0.005), (40, 0.1)])
+def test_few_pixels_flag_no_more_than_the_rate_in_95_of_100_draws(count, rate):
+    """The head alone flags five times the rate; flagged: -log10(u / 5) >= x is u <= 5 10^-x."""
+    shares = []
+    for seed in range(300):
+        table = rare(count, seed).table(['pole'])
+        x = np.linspace(0, 8, 20_001, dtype=np.float32)
+        threshold = x[np.argmax(table(x) >= -np.log10(rate))]
+        shares.append(5 * 10.0**-threshold)
+    assert np.mean(np.array(shares) <= rate) >= 0.93
+    assert np.mean(shares) > rate / 10, 'so careful that nothing is flagged'
+
+
+def test_few_pixels_are_counted_at_the_upper_end_of_their_interval():
+    chi2 = pytest.importorskip('scipy.stats').chi2
+    sample = rare(500, 1)
+    table, x = sample.table(['pole']), np.sort(sample.surprisal[:, 0])
+    for above in (1, 2, 5, 20, 100):
+        place = np.float32(x[-above])
+        limit = chi2.ppf(0.95, 2 * (above + 1)) / 2 / 500
+        served = 10.0 ** -float(table(np.array([place]))[0])
+        assert limit <= served <= 1.03 * limit
+
+
+def test_a_rate_that_few_pixels_cannot_bound_is_refused_and_others_are_told():
+    sample = rare(200, 0)
+    with pytest.raises(ConfigError, match=r'pole: 200 held-out pixels.*0\.01.*takes 300.*0\.015'):
+        sample.doubt(['pole'], 0.01)
+    assert sample.least_rate(['pole']) == pytest.approx(-np.log(0.05) / 200, rel=0.01)
+    assert '200 held-out pixels' in sample.doubt(['pole'], 0.02)
+    assert rare(1000, 0).doubt(['pole'], 0.001) == ''
+    assert rare(1000, 0).least_rate(['pole']) == 0.0
+
+
+@pytest.mark.parametrize('count', [20, 5000])
+def test_a_head_that_finds_nothing_strange_gives_a_table_without_nan(count):
+    zero = HeldOutSample(
+        ('road',), np.zeros((count, 1)), np.zeros(count, np.uint8), np.ones(count)
+    )
+    x = np.array([0, 0, 0.5, 2, 40], np.float32)
+    mapped = zero.table(['road'])(x)
+    assert mapped[0] == 0
+    assert (np.diff(mapped) >= 0).all(), 'NaN, or not in order'
+    assert (np.diff(mapped[1:]) > 0).all()

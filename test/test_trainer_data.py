@@ -14,11 +14,11 @@ from ood_perception.errors import ConfigError, DataError
 
 pytest.importorskip('torch')
 
+from trainer.class_map import class_map_of
 from trainer.data import (
     IGNORED,
     ClassMap,
     PictureList,
-    class_map_of,
     content_sha256,
     joined,
     split_contiguous,
@@ -84,6 +84,26 @@ def test_cityscapes_maps_label_ids_to_train_ids(tmp_path):
     assert pictures.read(0)[1].tolist() == [[0, 1, IGNORED], [18, IGNORED, 13]]
     assert len(cityscapes.CLASSES.names) == 19
     assert cityscapes.CLASSES.names[13] == 'car'
+
+
+@pytest.mark.parametrize('name', ['cityscapes', 'issu'])
+def test_train_ids_and_label_ids_are_not_mistaken(tmp_path, name):
+    base = tmp_path if name == 'cityscapes' else tmp_path / 'ISSU-Train'
+    folder, mark = {
+        'cityscapes': ('gtFine', '_gtFine_labelIds'), 'issu': ('gtFine_csT', '_gtFine_csT'),
+    }[name]  # fmt: skip
+    train_ids, label_ids = [[0, 1, 2], [18, 255, 13]], [[7, 8, 11], [33, 0, 26]]
+    wrong, right = (train_ids, label_ids) if name == 'cityscapes' else (label_ids, train_ids)
+    for number in range(2):
+        image = base / f'leftImg8bit/val/ulm/ulm_{number}_leftImg8bit.png'
+        label = base / f'{folder}/val/ulm/ulm_{number}{mark}.png'
+        write_pair(image, label, np.array(wrong, np.uint8))
+    with pytest.raises(DataError, match=r'train ids under the name of|label ids \[26, 33\]'):
+        load_pictures(name, tmp_path, 'val').read(0)
+    write_pair(image, label, np.array(right, np.uint8))
+    assert load_pictures(name, tmp_path, 'val').read(1)[1].tolist() == [
+        [0, 1, 2], [18, IGNORED, 13],
+    ]  # fmt: skip
 
 
 def test_cityscapes_names_the_missing_label_file(tmp_path):

@@ -109,5 +109,7 @@ def test_a_finer_grid_changes_nothing_that_matters():
 
 
 def test_equal_scores_give_no_curve():
-    with pytest.raises(DataError, match='distinct'):
+    with pytest.raises(DataError, match='1 distinct'):
         table_from_curve(np.array([1.0]), np.array([0.5]), deepest=1e-3, shallowest=0.999)
+    with pytest.raises(DataError, match='2 distinct'):  # the lower one has e = 1
+        table_from_curve(np.array([1.0, 2]), np.array([1, 0.5]), deepest=1e-3, shallowest=0.999)

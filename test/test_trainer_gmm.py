@@ -63,6 +63,26 @@ def test_the_estimates_are_mean_direction_and_variance_of_the_queue():
     assert (head.variances[0] == 1).all()  # a class that is not present
 
 
+def test_the_variances_are_those_of_the_queue_around_the_mean_in_use():
+    """After momentum the mean lags behind the queue: its likeliest variances are around it."""
+    head = GmmHead(4, 1, GmmSettings(2, 50, momentum=0.9, floor=0.0)).double()
+    head.queue[:] = functional.normalize(head.queue + 2.0, dim=-1)
+    head._update(torch.tensor([0]))
+    fitted = head.variances.clone()
+
+    def likelihood(variances):
+        head.variances[:] = variances
+        each = head.log_densities(head.queue[0].reshape(-1, 4))[:, 0].reshape(2, 50, 2)
+        return float(each[0, :, 0].sum() + each[1, :, 1].sum())
+
+    best = likelihood(fitted)
+    for factor in (0.9, 1.1):
+        assert likelihood(fitted * factor) < best
+    direction = functional.normalize(head.queue[0].mean(1), dim=-1)
+    newest = ((head.queue[0] - direction[:, None]) ** 2).mean(1)
+    assert likelihood(newest[None]) < best
+
+
 def test_the_norm_over_two_classes_makes_their_difference_nearly_a_sign():
     head = GmmHead(4, 2, GmmSettings(queue=10))
     head.variances.uniform_(0.2, 2.0)

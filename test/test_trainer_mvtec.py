@@ -24,9 +24,9 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import DataError
-from ood_perception.evaluation.aupro import aupro, image_auroc, pool_regions, region_picture
 from ood_perception.inspection import image_surprisal, image_threshold
 from ood_perception.maps import OutputMaps
+from ood_perception.metrics.aupro import aupro, image_auroc, pool_regions, region_picture
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.types import Frame

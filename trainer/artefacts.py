@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ood_perception.bundle.cache import locked, make_file, make_folder
+from ood_perception.bundle.cache import locked, make_folder
+from ood_perception.json_files import write_json
 
 LOG = logging.getLogger(__name__)
 KEY_FILE = 'key.json'
@@ -57,9 +58,3 @@ def adopt(source: Path, target: Path) -> None:
 
     with locked(target):
         make_folder(target, fill)
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write JSON values, whole or not at all."""
-    text = json.dumps(values, indent=1) + '\n'
-    make_file(path, lambda partial: partial.write_text(text) and None)

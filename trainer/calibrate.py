@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from .features import FeatureSet
 from .heads.base import HeadModule
 from .heads.tables import MonotoneTable
 
+LOG = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float64]
 FEWEST_PIXELS = 1000
 _SHALLOWEST = 0.999
@@ -175,6 +177,11 @@ def fit_class_tables(scores: HeldOutScores, knots: int = KNOTS) -> ClassTables:
     pooled = fit_table(scores.pooled, knots)
     pixels = {name: sample.count for name, sample in scores.classes.items()}
     borrowed = tuple(name for name, count in pixels.items() if count < FEWEST_PIXELS)
+    if borrowed:
+        LOG.warning(
+            'fewer than %d held-out pixels of %s: the table of all classes stands in',
+            *(FEWEST_PIXELS, ', '.join(borrowed)),
+        )
     tables = {
         name: pooled if name in borrowed else fit_table(sample, knots)
         for name, sample in scores.classes.items()

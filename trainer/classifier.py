@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.openset import class_iou, confusion
+from ood_perception.metrics.segmentation import class_iou, confusion
 
 from .features import FeatureSet
 from .patches import patch_labels

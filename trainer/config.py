@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ood_perception.errors import ConfigError
+from ood_perception.yaml_files import read_yaml
 
 from .classifier import ClassifierConfig
 from .condensation import CondensationSettings
@@ -251,12 +250,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     changes: 'section.key=value' overrides, values in YAML.
     Raises ConfigError naming the file, the key and the known keys or the expected type.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f'recipe {path} cannot be read: {error}') from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f'recipe {path} is no YAML: {" ".join(str(error).split())}') from error
+    content = read_yaml(path, 'recipe')
     for change in changes:
         change_value(content, change)
     recipe: Recipe = build(Recipe, content, str(path))

@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
+from .coco import JSON_FILE, need_pictures, read_coco
+from .coco_masks import Mask
 from .data import ClassMap, PictureList, read_image
 from .outliers import part_of
 from .pasting import OUTLIER
@@ -24,22 +23,20 @@ from .views import hash_of
 UInt8Array = npt.NDArray[np.uint8]
 KNOWN = 0
 """What every pixel outside the objects is labelled: some known thing, no matter which."""
-Polygon = Sequence[float]
 
 
 @dataclass(frozen=True)
 class ContextPictures(PictureList):
-    """Everyday pictures; labels are drawn from polygons x0, y0, x1, y1, ... of each picture."""
+    """Everyday pictures; labels are drawn from the masks of each picture's objects."""
 
-    polygons: tuple[tuple[Polygon, ...], ...] = ()
+    masks: tuple[tuple[Mask, ...], ...] = ()
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """Return uint8 (H, W, 3) RGB and uint8 (H, W), OUTLIER on objects and KNOWN elsewhere."""
         image = read_image(self.images[index])
         labels = np.full(image.shape[:2], KNOWN, np.uint8)
-        for polygon in self.polygons[index]:
-            points = np.round(np.asarray(polygon, np.float64).reshape(-1, 1, 2)).astype(np.int32)
-            cv2.fillPoly(labels, [points], OUTLIER)
+        for mask in self.masks[index]:
+            mask.draw(labels, OUTLIER)
         return image, labels
 
 
@@ -51,31 +48,24 @@ def load_context(
 
     folder: images/ and instances.json in COCO's format. classes: of the road pictures, for the
     list alone. exclude: categories that are known, not outliers. Crowds are not marked.
-    Raises DataError for a missing file or a part without objects.
+    Raises DataError for a missing or wrong file (the annotation is named), a picture that is
+    missing or of another size, and a part without objects.
     """
-    source = folder / 'instances.json'
-    if not source.is_file():
-        raise DataError(f'{source} is missing; give the folder with COCO polygons and images')
-    coco = json.loads(source.read_text(encoding='utf-8'))
-    marked = _polygons(coco, exclude)
-    shown = sorted(
-        (entry['file_name'], tuple(marked[entry['id']]))
-        for entry in coco['images']
-        if part_of(entry['file_name']) == part and entry['id'] in marked
-    )
+    shown = [
+        (picture, tuple(one.mask for one in picture.objects if one.category not in exclude))
+        for picture in read_coco(folder)
+        if part_of(picture.name) == part
+    ]
+    shown = [(picture, masks) for picture, masks in shown if masks]
     if not shown:
+        source = folder / JSON_FILE
         raise DataError(f'{source} has no picture with objects for the part {part!r}')
-    names = tuple(f'{name}@{hash_of({"polygons": polygons})}' for name, polygons in shown)
-    images = tuple(folder / 'images' / name for name, _ in shown)
-    polygons = tuple(polygons for _, polygons in shown)
-    return ContextPictures(names, images, (), names, classes, polygons)
+    need_pictures(picture for picture, _ in shown)
+    names = tuple(f'{picture.name}@{_mark(masks)}' for picture, masks in shown)
+    images = tuple(picture.path for picture, _ in shown)
+    return ContextPictures(names, images, (), names, classes, tuple(masks for _, masks in shown))
 
 
-def _polygons(coco: dict[str, Any], exclude: Sequence[str]) -> dict[int, list[Polygon]]:
-    """Return image id -> polygons of its objects."""
-    categories = {entry['id']: entry['name'] for entry in coco['categories']}
-    marked: dict[int, list[Polygon]] = {}
-    for entry in coco['annotations']:
-        if not entry.get('iscrowd') and categories[entry['category_id']] not in exclude:
-            marked.setdefault(entry['image_id'], []).extend(entry['segmentation'])
-    return marked
+def _mark(masks: Sequence[Mask]) -> str:
+    """Return a short hash of what is marked: it tells pictures apart, and seeds their views."""
+    return hash_of({'polygons': [part for mask in masks for part in mask.mark()]})

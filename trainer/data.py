@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of labelled pictures, their class map, and splits by contiguous blocks."""
+"""Lists of labelled pictures, and splits by contiguous blocks."""
 
 from __future__ import annotations
 
@@ -8,89 +8,18 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-import yaml
 
+from ood_perception import picture_files
 from ood_perception.errors import DataError
+from ood_perception.label_images import IGNORED, read_label
+from ood_perception.picture_files import PICTURES
 
-from .palette import palette_as_grey
-
-IGNORED = 255
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+from .class_map import ClassMap
 
 UInt8Array = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ClassMap:
-    """
-    The known classes and how label files write them.
-
-    names: of the classes 0 .. C-1. colors: RGB of each, 0..255.
-    ids: id in the label files -> class 0 .. C-1, or IGNORED.
-    """
-
-    names: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
-    ids: dict[int, int]
-
-    def table(self) -> npt.NDArray[np.int16]:
-        """Return int16 (256,): file id -> class, IGNORED, or -1 for an id that is not mapped."""
-        table = np.full(256, -1, np.int16)
-        for file_id, known in self.ids.items():
-            table[file_id] = known
-        return table
-
-
-def class_map_of(content: object, place: str) -> ClassMap:
-    """
-    Read a class map: ``classes`` (list of {name, color, ids}) and ``ignored`` (list of ids).
-
-    content: what YAML gave. place: named in errors. Raises DataError for anything else.
-    """
-    if not isinstance(content, dict) or not isinstance(content.get('classes'), list):
-        raise DataError(f'{place}: expected a list "classes" of name, color and ids')
-    names, colors, ids = [], [], {}
-    for index, entry in enumerate(content['classes']):
-        if not isinstance(entry, dict) or 'name' not in entry:
-            raise DataError(f'{place}: class {index} has no name')
-        names.append(str(entry['name']))
-        colors.append(color_of(entry.get('color', (0, 0, 0)), f'{place}: class {names[-1]}'))
-        for file_id in entry.get('ids', [index]):
-            _add_id(ids, file_id, index, place)
-    for file_id in content.get('ignored', [IGNORED]):
-        _add_id(ids, file_id, IGNORED, place)
-    if not names or len(set(names)) != len(names) or len(names) > 254:
-        raise DataError(f'{place}: needs 1 to 254 classes of different names, has {names}')
-    return ClassMap(tuple(names), tuple(colors), ids)
-
-
-def load_class_map(path: Path) -> ClassMap:
-    """Read a class map from a YAML file; see class_map_of."""
-    try:
-        return class_map_of(yaml.safe_load(path.read_text()), str(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f'class map {path} cannot be read: {error}') from error
-
-
-def color_of(value: object, place: str) -> tuple[int, int, int]:
-    """Return an RGB colour that YAML gave; DataError naming the place for anything else."""
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise DataError(f'{place}: color {value!r} is not three numbers 0..255')
-    red, green, blue = (int(v) for v in value)
-    return red, green, blue
-
-
-def _add_id(ids: dict[int, int], file_id: object, known: int, place: str) -> None:
-    if not isinstance(file_id, int) or not 0 <= file_id <= 255:
-        raise DataError(f'{place}: label id {file_id!r} is not a whole number from 0 to 255')
-    if ids.get(file_id, known) != known:
-        raise DataError(f'{place}: label id {file_id} belongs to two classes')
-    ids[file_id] = known
 
 
 @dataclass(frozen=True)
@@ -159,57 +88,25 @@ class PictureList:
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the label file's own ids, uint8 (H, W); other encodings override this."""
-        return read_label_ids(self.labels[index])
+        return read_label(self.labels[index])
 
 
-def read_image(path: Path) -> UInt8Array:
+def read_image(path: Path, what: str = 'picture') -> UInt8Array:
     """Return a picture as uint8 (H, W, 3) RGB; DataError where it is missing or broken."""
-    image = decoded(path, 'picture', cv2.IMREAD_COLOR)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-def read_label_ids(path: Path) -> UInt8Array:
-    """
-    Return a label file's ids as uint8 (H, W): grey values, or the indices of a palette PNG.
-
-    Raises DataError where it is missing, broken or not one 8-bit channel.
-    """
-    labels = decoded(path, 'label file', cv2.IMREAD_UNCHANGED)
-    if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise DataError(
-            f'label file {path} is {labels.dtype} with shape {labels.shape}; '
-            'expected one channel of 8-bit class ids'
-        )
-    return labels
-
-
-def decoded(path: Path, what: str, flags: int) -> npt.NDArray[Any]:
-    """
-    Decode a picture file as OpenCV does (BGR); a palette PNG gives its indices unless in colour.
-
-    what: how an error calls the file. Raises DataError where it is missing, cut off or broken.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f'{what} {path} is missing or cannot be read: {error.strerror}') from error
-    if flags == cv2.IMREAD_UNCHANGED:
-        content = palette_as_grey(content)
-    # OpenCV 4 fills what a cut JPEG lacks with grey and says nothing.
-    cut = content[:2] == b'\xff\xd8' and content.rfind(b'\xff\xd9', -65536) < 0
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content and not cut else None
-    if image is None:
-        raise DataError(f'{what} {path} is broken: it cannot be decoded; fetch it again')
-    return np.asarray(image)
+    return picture_files.read_picture(path, what)
 
 
 def list_pictures(folder: Path) -> list[Path]:
     """Return the picture files in a folder by name; DataError where there are none."""
     if not folder.is_dir():
         raise DataError(f'picture folder {folder} does not exist')
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = picture_files.list_pictures(folder)
     if not found:
-        raise DataError(f'picture folder {folder} holds no pictures ({", ".join(IMAGE_SUFFIXES)})')
+        others = picture_files.sorted_out(folder)[1]
+        there = f'; it holds {len(others)} other files, such as {others[0].name}' if others else ''
+        raise DataError(
+            f'picture folder {folder} holds no pictures ({", ".join(PICTURES)}){there}'
+        )
     return found
 
 
@@ -221,9 +118,15 @@ def paired(
     if missing:
         raise DataError(f'{len(missing)} label files are missing, the first is {missing[0]}')
     names = tuple(path.stem for path in images)
-    if not names or len(set(names)) != len(names):
-        raise DataError('a picture list is empty or holds one picture name twice')
+    twice = [name for name in names if names.count(name) > 1] if _repeats(names) else []
+    if twice or not names:
+        same = ' and '.join(str(path) for path in images if path.stem in twice[:1])
+        raise DataError(f'a picture list is empty or holds one picture name twice: {same or "-"}')
     return PictureList(names, tuple(images), tuple(labels), tuple(sequences), classes)
+
+
+def _repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) != len(names)
 
 
 def joined(lists: Sequence[PictureList]) -> PictureList:

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ood_perception.bundle.cache import cache_root, locked, make_file
+from ood_perception.bundle.cache import cache_root, locked
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.geometry import geometry_for, to_network
+from ood_perception.json_files import write_json
 
 from .backbones import Backbone
 from .data import PictureList, content_sha256
@@ -135,18 +136,6 @@ class View:
     precision: str = 'f32'
 
 
-def size_for(picture_size: tuple[int, int], longest: int, patch: int) -> tuple[int, int]:
-    """
-    Return the network size (h, w) for pictures of one size, aspect kept to within a patch.
-
-    picture_size: (H, W). longest: wanted longest side in pixels; both sides are rounded down to
-    multiples of the patch, as PixOOD does, at least one patch. Use policy 'stretch' with it.
-    """
-    largest = max(picture_size)
-    height, width = (max(1, side * longest // largest // patch) * patch for side in picture_size)
-    return height, width
-
-
 def extract(
     pictures: PictureList,
     backbone: Backbone,
@@ -176,7 +165,7 @@ def extract(
     folder = (cache or cache_root() / 'features') / key[:32]
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / 'features'):
-        _write_json(folder / 'description.json', description)
+        write_json(folder / 'description.json', description)
         store = _Store(folder, len(pictures), backbone, view)
         missing = [layer for layer in layers if store.done(layer) < len(pictures)]
         if missing:
@@ -230,7 +219,7 @@ class _Store:
 
     def record(self, layer: Layer, done: int) -> None:
         """Record that the first `done` pictures of a layer are complete."""
-        _write_json(self.folder / f'{layer_name(layer)}.json', {'done': done})
+        write_json(self.folder / f'{layer_name(layer)}.json', {'done': done})
 
 
 def _fill(
@@ -304,8 +293,3 @@ def _memory_map(path: Path, mode: str, dtype: Any, shape: tuple[int, ...]) -> An
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Write a small file so that a kill leaves the old or the new one."""
-    make_file(path, lambda partial: partial.write_text(json.dumps(value, indent=1)) and None)

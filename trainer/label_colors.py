@@ -7,16 +7,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
-from .data import IGNORED, PictureList, color_of, decoded
+from .class_map import Color
+from .data import PictureList, read_image
 
 UInt8Array = npt.NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ColouredPictures(PictureList):
     def known(self, index: int) -> npt.NDArray[np.int16]:
         """Return classes int16 (H, W) of a label file; DataError for a colour without a class."""
         path = self.labels[index]
-        codes = _codes(decoded(path, 'label file', cv2.IMREAD_COLOR)[:, :, ::-1])
+        codes = _codes(read_image(path, 'label file'))
         found, places = np.unique(codes, return_inverse=True)
         table = {int(_codes(np.array(color))): known for color, known in self.label_colors}
         unknown = [_color(code) for code in found.tolist() if code not in table]
@@ -53,31 +52,6 @@ def coloured(pictures: PictureList, colors: Sequence[tuple[Color, int]]) -> Colo
     """Return a list whose label files are read as colours."""
     values = {field.name: getattr(pictures, field.name) for field in fields(PictureList)}
     return ColouredPictures(**values, label_colors=tuple(colors))
-
-
-def label_colors_of(content: object, place: str) -> tuple[tuple[Color, int], ...]:
-    """
-    Read the colours of a class map: `colors` of each class and `ignored_colors`, lists of RGB.
-
-    content: what YAML gave, checked by class_map_of. place: named in errors. Returns () where no
-    class has any: the label files hold ids. Raises DataError for colours that are not three
-    numbers, belong to two classes or are lacking for a class.
-    """
-    if not isinstance(content, dict):
-        return ()
-    lists = [(entry.get('colors', []), c) for c, entry in enumerate(content['classes'])]
-    if not any(colors for colors, _ in lists):
-        return ()
-    lacking = [str(content['classes'][c]['name']) for colors, c in lists if not colors]
-    if lacking:
-        raise DataError(f'{place}: classes {lacking} have no "colors" while others have some')
-    pairs: dict[Color, int] = {}
-    for colors, known in [*lists, (content.get('ignored_colors', []), IGNORED)]:
-        for value in colors:
-            color = color_of(value, place)
-            if pairs.setdefault(color, known) != known:
-                raise DataError(f'{place}: label colour {list(color)} belongs to two classes')
-    return tuple(pairs.items())
 
 
 def _codes(colors: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

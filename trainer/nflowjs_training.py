@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
 from .backbones import Backbone
 from .crops import Crops
@@ -218,7 +218,7 @@ def average_precision(
         labels = np.asarray(features.labels[index])[::3, ::3]
         truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
         pictures.append(scored_picture(pixels.astype(np.float32), truth.astype(np.uint8)))
-    return pixel_metrics(pool(pictures)).average_precision
+    return float(exact_metrics(pictures).average_precision)
 
 
 def trained_part(config: NflowjsConfig) -> NflowjsConfig:

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.picture_files import file_content, picture_tree
 
+from .coco import JSON_FILE, need_pictures, read_coco
 from .outliers import PARTS, Cutout, load_cutouts, part_of
 from .procedural_objects import draw_object
 
@@ -75,6 +77,24 @@ def load_outliers(config: OutlierConfig, part: str, data_root: Path) -> list[Cut
     return kept
 
 
+def check_outliers(config: OutlierConfig, data_root: Path) -> None:
+    """
+    Raise DataError for files of objects that cannot be read, before anything long is made.
+
+    Of COCO pictures the heads alone are looked at. Raises ConfigError as load_outliers does.
+    """
+    if config.source != 'coco':
+        for part in PARTS:
+            load_outliers(config, part, data_root)
+        return
+    folder = config.folder_at(data_root)
+    pictures = read_coco(folder)
+    need_pictures(pictures)
+    for part in PARTS:
+        if not any(part_of(picture.name) == part for picture in pictures):
+            raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
+
+
 def whole_pictures(cutouts: Sequence[Cutout], config: OutlierConfig) -> frozenset[str]:
     """
     Return the everyday pictures whose objects a training may see, by their names.
@@ -96,16 +116,16 @@ def whole_pictures(cutouts: Sequence[Cutout], config: OutlierConfig) -> frozense
 
 def load_cutout_files(folder: Path, part: str) -> list[Cutout]:
     """
-    Return the objects of one part of a folder of PNG files with alpha (more than half = object).
+    Return the objects of one part of a folder of pictures with alpha (more than half = object).
 
     Raises DataError for a missing folder, a file without alpha or without an opaque pixel, and a
     part without objects.
     """
     if part not in PARTS:
         raise DataError(f'unknown part {part!r} of the objects; known are {PARTS}')
-    files = sorted(folder.rglob('*.png')) if folder.is_dir() else []
+    files = sorted(picture_tree(folder)) if folder.is_dir() else []
     if not files:
-        raise DataError(f'{folder} holds no PNG file: give a folder of cut-outs with alpha')
+        raise DataError(f'{folder} holds no picture file: give a folder of cut-outs with alpha')
     names = [path.relative_to(folder) for path in files]
     cutouts = [
         Cutout(_read_rgba(path), str(name), str(name.parent) if name.parent.name else '')
@@ -119,9 +139,10 @@ def load_cutout_files(folder: Path, part: str) -> list[Cutout]:
 
 def _read_rgba(path: Path) -> UInt8Array:
     """Read uint8 (h, w, 4) RGB with a 0/255 mask, cropped to the object."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    content = np.frombuffer(file_content(path, 'cut-out'), np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
-        raise DataError(f'{path} is no PNG of 8 bits with alpha: save it as RGBA')
+        raise DataError(f'{path} is no picture of 8 bits with alpha: save it as PNG, RGBA')
     solid = pixels[..., 3] > 127
     if not solid.any():
         raise DataError(f'{path} has no opaque pixel: it shows no object')

@@ -1,11 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Objects cut out of everyday pictures (COCO polygons), pasted on roads with exact masks."""
+"""Objects cut out of everyday pictures (COCO masks), pasted on roads with exact masks."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
+from .coco import JSON_FILE, read_coco
+from .coco_masks import Mask
 from .data import IGNORED, read_image
 from .datasets.anomaly import ANOMALY, NORMAL
 
@@ -87,47 +88,37 @@ def load_cutouts(folder: Path, part: str, smallest_area: int = 1024) -> list[Cut
     Cut the objects of one part out of `folder`/images by `folder`/instances.json.
 
     Crowds, objects under smallest_area pixels and objects cut by the picture's border are left
-    out. Raises DataError for an unknown part, a missing file or a part without objects.
+    out. Raises DataError for an unknown part, a missing or wrong file (the annotation is named) or
+    a part without objects.
     """
     if part not in PARTS:
         raise DataError(f'unknown part {part!r} of the objects; known are {PARTS}')
-    source = folder / 'instances.json'
-    if not source.is_file():
-        raise DataError(f'{source} is missing; give the folder with COCO polygons and images')
-    coco = json.loads(source.read_text(encoding='utf-8'))
-    files = {entry['id']: entry['file_name'] for entry in coco['images']}
-    categories = {entry['id']: entry['name'] for entry in coco['categories']}
     cutouts: list[Cutout] = []
-    for picture_id, name in sorted(files.items(), key=lambda item: item[1]):
-        if part_of(name) != part:
-            continue
-        image = read_image(folder / 'images' / name)
-        for entry in coco['annotations']:
-            if entry['image_id'] == picture_id and not entry.get('iscrowd'):
-                rgba = cut_out(image, entry['segmentation'], smallest_area)
+    for picture in read_coco(folder):
+        if part_of(picture.name) == part:
+            image = read_image(picture.path)
+            picture.check_size(*image.shape[:2])
+            for one in picture.objects:
+                rgba = cut_out(image, one.mask, smallest_area)
                 if rgba is not None:
-                    cutouts.append(Cutout(rgba, name, categories[entry['category_id']]))
+                    cutouts.append(Cutout(rgba, picture.name, one.category))
     if not cutouts:
-        raise DataError(f'{source} has no object for the part {part!r}')
+        raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
     return cutouts
 
 
-def cut_out(
-    image: UInt8Array, polygons: Sequence[Sequence[float]], smallest_area: int
-) -> UInt8Array | None:
+def cut_out(image: UInt8Array, mask: Mask, smallest_area: int) -> UInt8Array | None:
     """Crop one object (h, w, 4); None when it is too small or touches the picture's border."""
-    mask = np.zeros(image.shape[:2], np.uint8)
-    for polygon in polygons:
-        points = np.round(np.asarray(polygon, np.float64).reshape(-1, 2)).astype(np.int32)
-        cv2.fillPoly(mask, [points.reshape(-1, 1, 2)], 255)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if np.count_nonzero(mask) < smallest_area:
+    drawn = np.zeros(image.shape[:2], np.uint8)
+    mask.draw(drawn, 255)
+    if cv2.countNonZero(drawn) < max(1, smallest_area):
         return None
-    height, width = mask.shape
-    if rows[0] < 2 or columns[0] < 2 or rows[-1] > height - 3 or columns[-1] > width - 3:
+    left, top, width, height = cv2.boundingRect(drawn)
+    bottom, right = top + height, left + width
+    if top < 2 or left < 2 or bottom > image.shape[0] - 2 or right > image.shape[1] - 2:
         return None
-    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return np.dstack([image[part], mask[part]])
+    part = (slice(top, bottom), slice(left, right))
+    return np.dstack([image[part], drawn[part]])
 
 
 def paste_objects(

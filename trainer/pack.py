@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from ood_perception.bundle.reading import read_manifest
 from ood_perception.bundle.store import file_spec, write_manifest
 from ood_perception.calibration import HeldOutSample, arrays_of
 from ood_perception.errors import BundleError
+from ood_perception.json_files import write_json
 from ood_perception.types import JsonDict
 
 from .backbones import Backbone
@@ -162,7 +162,7 @@ def _without_weights(
     ]
     target = {'file': BACKBONE_DATA, **file_spec(data).__dict__}
     recorded = {key: value for key, value in origin.items() if key != 'description'}
-    _write_json(folder / WEIGHTS_MAP, {'origin': recorded, 'target': target, 'tensors': tensors})
+    write_json(folder / WEIGHTS_MAP, {'origin': recorded, 'target': target, 'tensors': tensors})
     data.unlink()
     return exported
 
@@ -220,7 +220,3 @@ def git_revision(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ''
     return f'{commit}-dirty' if changes else commit
-
-
-def _write_json(path: Path, values: JsonDict) -> None:
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')

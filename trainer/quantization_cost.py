@@ -25,15 +25,9 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.quantize_facts import Quantization, write_quantization
-from ood_perception.evaluation.bootstrap import Interval, paired_difference
-from ood_perception.evaluation.metrics import (
-    ScoredPicture,
-    picture_histograms,
-    pixel_metrics,
-    pool,
-    scored_picture,
-)
 from ood_perception.geometry import geometry_for, to_camera, to_network
+from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
+from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
 
 from .data import PictureList
 from .datasets.pasted import read_ground
@@ -74,31 +68,47 @@ class Cost:
 class CostBench:
     """Runs candidates on one list of pictures; what was run is kept in a folder."""
 
-    def __init__(self, bundle: Bundle, pictures: PictureList, folder: Path, threads: int) -> None:
-        """bundle: completed. pictures: an anomaly set 'pasted' (datasets.pasted)."""
+    def __init__(
+        self, bundle: Bundle, pictures: PictureList, folder: Path, threads: int, weight_bits: int
+    ) -> None:
+        """
+        Bundle: completed. pictures: an anomaly set 'pasted' (datasets.pasted).
+
+        weight_bits: of int8, where nothing else is asked for.
+        """
         self.bundle, self.pictures, self.folder = bundle, pictures, folder
+        self.weight_bits = weight_bits
         self.threads = threads
         folder.mkdir(parents=True, exist_ok=True)
 
-    def outputs(self, precision: str, facts: Quantization | None = None) -> Outputs:
-        """Return what the bundle gives in a precision (int8: by the facts), kept or run now."""
+    def outputs(
+        self, precision: str, facts: Quantization | None = None, weight_bits: int = 0
+    ) -> Outputs:
+        """
+        Return what the bundle gives in a precision (int8: by the facts), kept or run now.
+
+        weight_bits: of int8, 0 = the bench's.
+        """
+        bits = weight_bits or self.weight_bits
         content = [precision, self.bundle.sha256, self.pictures.names]
-        content.append(dataclasses.asdict(facts) if facts else None)
+        content += [dataclasses.asdict(facts), bits] if facts else []
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f'{precision}-{key}.npz'
         if not path.is_file():
             with _candidate(self.bundle, facts) as bundle:
-                made = self._run(bundle, precision)
+                made = self._run(bundle, precision, bits)
             make_file(path, lambda file: write_npz(file, dataclasses.asdict(made)))
         with np.load(path) as arrays:
             return Outputs(**{name: arrays[name] for name in arrays.files})
 
-    def _run(self, bundle: Bundle, precision: str) -> Outputs:
+    def _run(self, bundle: Bundle, precision: str, weight_bits: int) -> Outputs:
         from tqdm import tqdm
 
         manifest = bundle.manifest
         options = EngineOptions(
-            'openvino', precision, self.threads, compiled_classes=manifest.in_distribution
+            *('openvino', precision, self.threads),
+            compiled_classes=manifest.in_distribution,
+            weight_bits=weight_bits,
         )
         rows: list[tuple[Array, Array, float]] = []
         with OpenVinoEngine(bundle, options) as engine:
@@ -134,13 +144,13 @@ class CostBench:
     @property
     def float_precision(self) -> float:
         """AP of float32 in points."""
-        return 100 * pixel_metrics(pool(self._float[1])).average_precision
+        return 100 * float(exact_metrics(self._float[1]).average_precision)
 
     def cost(self, outputs: Outputs) -> Cost:
         """Compare with float32 on the same pictures."""
         exact, exact_parts = self._float
         parts = self._scored(outputs)
-        precision = 100 * pixel_metrics(pool(parts)).average_precision
+        precision = 100 * float(exact_metrics(parts).average_precision)
         pair = [picture_histograms(part) for part in (exact_parts, parts)]
         interval: Interval = paired_difference(*pair)[CRITERION]
         low = exact.surprisal <= self.bundle.manifest.golden.surprisal_bound

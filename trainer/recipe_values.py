@@ -5,16 +5,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ood_perception.errors import ConfigError
+from ood_perception.yaml_files import parse_yaml
 
-_NAMES = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}
+_NAMES = {
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    bool: 'true or false',
+    Path: 'a path',
+}
 
 
 def change_value(content: Any, change: str) -> None:
@@ -25,10 +32,7 @@ def change_value(content: Any, change: str) -> None:
         content = content.setdefault(section, {}) if isinstance(content, dict) else None
     if not separator or not isinstance(content, dict):
         raise ConfigError(f'cannot set {change!r}: give section.key=value, such as seed=1')
-    try:
-        content[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f'cannot set {change!r}: the value is no YAML') from error
+    content[key] = parse_yaml(text, f'cannot set {change!r}: the value')
 
 
 def build(kind: Any, values: Any, place: str) -> Any:
@@ -67,6 +71,8 @@ def _value(kind: Any, value: Any, place: str) -> Any:
         return tuple(_value(arguments[0], item, place) for item in value)
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:
+    if kind is Path and type(value) is str:
+        return Path(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ConfigError(f'{place} is {value!r}, expected {_NAMES.get(kind, kind)}')
     return value

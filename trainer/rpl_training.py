@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
 from .aspp import scaled_dilations
 from .data import IGNORED
@@ -114,7 +114,7 @@ def average_precision(
         labels = np.asarray(features.labels[i])[::3, ::3]
         truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
         pictures.append(scored_picture(pixels.astype(np.float32), truth.astype(np.uint8)))
-    return pixel_metrics(pool(pictures)).average_precision
+    return float(exact_metrics(pictures).average_precision)
 
 
 def _feature(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from ood_perception.evaluation.openset import class_iou, confusion
+from ood_perception.metrics.segmentation import class_iou, confusion
 
 from .data import IGNORED
 from .features import FeatureSet

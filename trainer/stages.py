@@ -162,8 +162,10 @@ class Trainer:
 
     @cached_property
     def stages(self) -> HeadStages:
-        """The stages of the recipe's kind of head."""
-        return head_stages(self.recipe.head.kind)(self)
+        """The stages of the recipe's kind of head, its files beside the data set checked."""
+        stages = head_stages(self.recipe.head.kind)(self)
+        stages.check()
+        return stages
 
     def fit(self) -> Any:
         """Fit (or find) all that the head learns."""

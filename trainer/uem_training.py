@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.metrics import pixel_metrics, pool, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
 from .data import IGNORED
 from .features import FeatureSet
@@ -109,7 +109,7 @@ def average_precision(module: Uem, features: FeatureSet, known: Known, layer: st
         labels = np.asarray(features.labels[i])[::3, ::3]
         truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
         pictures.append(scored_picture(ratio.astype(np.float32), truth.astype(np.uint8)))
-    return pixel_metrics(pool(pictures)).average_precision
+    return float(exact_metrics(pictures).average_precision)
 
 
 class _Run(TrainingRun):

@@ -21,6 +21,7 @@ from typing import IO
 
 from ood_perception.bench.machine import EnergyMeter
 from ood_perception.errors import OodPerceptionError
+from ood_perception.json_files import json_text
 from ood_perception.types import JsonDict
 
 Times = dict[str, list[float]]
@@ -45,7 +46,7 @@ def serve(prepare: Prepare) -> int:
 
 
 def _say(stream: IO[str], message: JsonDict | Times) -> None:
-    stream.write(json.dumps(message) + '\n')
+    stream.write(json_text(message, indent=None) + '\n')
     stream.flush()
 
 

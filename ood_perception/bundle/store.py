@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import zipfile
@@ -16,6 +15,7 @@ from ood_perception.bundle.cache import cache_root, locked, make_file, make_fold
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest, StageSpec
 from ood_perception.bundle.reading import read_manifest
 from ood_perception.errors import BundleError
+from ood_perception.json_files import json_text
 
 BUNDLE_ENV = 'OOD_PERCEPTION_BUNDLE'
 SHIPPED_BUNDLES = Path(__file__).resolve().parents[1] / 'bundles'
@@ -109,7 +109,7 @@ def file_spec(path: Path) -> FileSpec:
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write manifest.json into a bundle's folder, whole or not at all; same input, same bytes."""
-    text = json.dumps(manifest.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + '\n'
+    text = json_text(manifest.to_json(), indent=2, sort_keys=True) + '\n'
     make_file(root / MANIFEST_NAME, lambda file: _write(file, text.encode()))
 
 

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import json
-
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights_map import MAP_NAME, read_map
+from ood_perception.calibration import read_samples
+from ood_perception.json_files import json_text
 from ood_perception.types import JsonDict
 
 
@@ -19,6 +19,10 @@ def summarise(bundle: Bundle) -> JsonDict:
         'sha256': bundle.sha256,
         'bytes': sum(spec.size for spec in bundle.manifest.files.values()),
         'weights': _weights(bundle),
+        'held_out_pixels': {
+            head: {name: sample.pixels([name]) for name in sample.classes}
+            for head, sample in read_samples(bundle).items()
+        },
         'manifest': bundle.manifest.to_json(),
     }
 
@@ -49,6 +53,7 @@ def as_text(bundle: Bundle) -> str:
         _section('heads', [_head_line(head, bundle) for head in manifest.heads]),
         _section('precisions', _precision_lines(bundle)),
         _section('calibration', _value_lines(manifest.calibration)),
+        *_held_out_sections(bundle),
         _section('provenance', _value_lines(manifest.provenance)),
         _section('files', [_file_line(bundle, name) for name in sorted(manifest.files)]),
         _section('licences and notices', list(manifest.licences) or ['none stated']),
@@ -114,6 +119,20 @@ def _precision_lines(bundle: Bundle) -> list[str]:
     return lines or ['bf16 and int8 not measured: auto takes bf16 where the CPU has it, else f32']
 
 
+def _held_out_sections(bundle: Bundle) -> list[list[str]]:
+    """Return what is to be said of classes with too few held-out pixels, head by head."""
+    lines = []
+    for head, sample in read_samples(bundle).items():
+        for name in sample.classes:
+            count, least = sample.pixels([name]), sample.least_rate([name])
+            if count and least:
+                lines.append(f'{head}: {name} alone has {count} held-out pixels, which bound a '
+                             f'false alarm rate of {least:.2g} or more')  # fmt: skip
+            elif least:
+                lines.append(f'{head}: {name} has no held-out pixels and is not calibrated')
+    return [_section('held-out pixels', lines)] if lines else []
+
+
 def _file_line(bundle: Bundle, name: str) -> str:
     spec = bundle.manifest.files[name]
     return f'{name}  {spec.size} bytes  sha256 {spec.sha256}'
@@ -121,7 +140,7 @@ def _file_line(bundle: Bundle, name: str) -> str:
 
 def _value_lines(values: JsonDict) -> list[str]:
     lines = [
-        f'{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}'
+        f'{key}: {value if isinstance(value, str) else json_text(value, indent=None)}'
         for key, value in values.items()
     ]
     return lines or ['none stated']

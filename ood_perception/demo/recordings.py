@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.bags.messages import Cdr
+from ood_perception.evaluation.bags.cameras import camera_messages, open_cameras
+from ood_perception.evaluation.bags.messages import Cdr, frames_of
 from ood_perception.evaluation.bags.metadata import is_bag
 from ood_perception.evaluation.bags.problems import FAIL, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits
-from ood_perception.evaluation.bags.topics import choose_cameras
 from ood_perception.types import UInt8Array
 
 __all__ = ['bag', 'camera', 'is_bag', 'video']
@@ -42,21 +43,21 @@ def camera(device: str, limit: int) -> Iterator[UInt8Array]:
 
 def bag(path: Path, limit: int) -> Iterator[UInt8Array]:
     """
-    Yield at most `limit` pictures, uint8 (H, W, 3) RGB, spread over a bag's first image topic.
+    Yield at most `limit` pictures, uint8 (H, W, 3) RGB, spread over a bag's fullest camera.
 
     Raises DependencyError without rosbags, DataError for a bag that cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch:
         problems = Problems(FAIL)
         with Bag(path, problems, Limits(), Path(scratch)) as opened:
-            cameras = choose_cameras(opened.topics, (), (), problems)
+            cdr = Cdr()
+            cameras = open_cameras(opened, cdr, problems)
             fullest = max(cameras, key=lambda camera: camera.count)
-            step, cdr = max(1, fullest.count // limit), Cdr()
-            messages = enumerate(opened.messages([fullest.topic]))
-            wanted = (message for number, message in messages if number % step == 0)
-            for _, message in zip(range(limit), wanted, strict=False):
-                content = cdr.read(message.data, message.msgtype)
-                yield cdr.frame(content, fullest.camera).image
+            step = max(1, fullest.count // limit)
+            messages = camera_messages(opened, [fullest])
+            names = {fullest.topic: fullest.camera}
+            for frame in islice(frames_of(messages, cdr, names, step), limit):
+                yield frame.image
 
 
 def _opened(name: str | int, what: str, remedy: str) -> Any:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ood_perception.demo import recordings
@@ -17,9 +16,10 @@ from ood_perception.demo.composed import compose
 from ood_perception.demo.scene import render_all
 from ood_perception.demo.truth import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.label_images import label_files, read_label
+from ood_perception.picture_files import PICTURES, list_pictures, read_picture, tell
 from ood_perception.types import UInt8Array
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')
 DATA_VARIABLE = 'OOD_DATA'
 # CamVid's test pictures, and the id of road in its labels.
@@ -109,23 +109,6 @@ def road_folder() -> Path | None:
     return folder if (folder / 'images').is_dir() else None
 
 
-def read_picture(path: Path) -> UInt8Array:
-    """Return a picture file as uint8 (H, W, 3) RGB; DataError if it cannot be decoded."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise DataError(f'{path} cannot be decoded as a picture: remove or replace it')
-    return np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
-
-
-def read_labels(path: Path) -> UInt8Array:
-    """Return a label picture, uint8 (H, W); DataError if there is none or it has colours."""
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2:
-        found = 'missing or undecodable' if labels is None else f'of shape {labels.shape}'
-        raise DataError(f'{path} is {found}: a label picture has one channel of class ids')
-    return np.asarray(labels, dtype=np.uint8)
-
-
 def spread(count: int, limit: int) -> list[int]:
     """Return at most `limit` indices of `count` things, evenly spread and ascending."""
     if count <= limit:
@@ -145,14 +128,14 @@ def _rendered(limit: int) -> Source:
 
 def _composed(folder: Path, limit: int) -> Source:
     """Return labelled road pictures with an object drawn onto the free road of each."""
-    files = sorted((folder / 'images').iterdir())
+    files = list_pictures(folder / 'images')
 
     def pictures() -> Iterator[Picture]:
         # Not every picture has room, so twice as many are tried.
         count = 0
         for number, index in enumerate(spread(len(files), 2 * limit)):
             path = files[index]
-            labels = read_labels(folder / 'labels' / f'{path.stem}.png')
+            labels = read_label(folder / 'labels' / f'{path.stem}.png')
             made = compose(read_picture(path), labels == _ROAD, number)
             if made is not None and count < limit:
                 count += 1
@@ -172,21 +155,22 @@ def _recorded(description: str, images: Iterator[UInt8Array]) -> Source:
 def _folder(folder: Path, limit: int) -> Source:
     """Return a folder of pictures; with images/ and labels/ inside, labelled ones."""
     images = folder / 'images' if (folder / 'images').is_dir() else folder
-    labels = folder / 'labels' if images != folder else None
-    files = sorted(
-        (path for path in images.iterdir() if path.suffix.lower() in PICTURES), key=_in_order
-    )
+    labels = label_files(folder / 'labels') if images != folder else {}
+    files = sorted(list_pictures(images), key=_in_order)
     if not files:
         raise ConfigError(
             f'DEMO_INPUT {str(folder)!r} holds no picture ({", ".join(PICTURES)}): give the '
             'folder that holds them'
         )
     chosen = [files[index] for index in spread(len(files), limit)]
+    bare = [path for path in files if labels and path.stem not in labels]
+    if bare:
+        tell(f'{folder}: {len(bare)} pictures have no label, such as {bare[0].name}: unchecked')
 
     def pictures() -> Iterator[Picture]:
         for path in chosen:
             image = read_picture(path)
-            label = labels / f'{path.stem}.png' if labels else None
+            label = labels.get(path.stem)
             yield Picture(path.name, image, _truth(label, image) if label else None)
 
     return Source(f'pictures of {folder}', '', pictures)
@@ -199,14 +183,13 @@ def _in_order(path: Path) -> tuple[int, str]:
 
 
 def _truth(path: Path, image: UInt8Array) -> GroundTruth | None:
-    """Return what a label picture says (0 road, 1 obstacle), None where there is no file."""
-    if not path.is_file():
-        return None
-    labels = read_labels(path)
+    """Return what a label picture says (0 road, 1 obstacle), None for other ids."""
+    labels = read_label(path)
     if labels.shape != image.shape[:2]:
         raise DataError(f'{path} is {labels.shape}, expected {image.shape[:2]} like its picture')
     unknown = set(np.unique(labels).tolist()) - {0, 1, 255}
     if unknown:
         # Another data set's ids: without their meaning nothing can be checked.
+        tell(f'{path.parent} holds ids beside 0, 1 and 255: its pictures are shown unchecked')
         return None
     return from_labels(labels)

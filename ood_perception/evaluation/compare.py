@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import DataError
-from ..types import JsonDict
-from .bins import BINS, binned_metrics, coarse_starts
-from .bootstrap import (
-    METRICS,
+from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts
+from ood_perception.metrics.bootstrap import (
     RESAMPLES,
     Interval,
     paired_difference,
     percentile_interval,
     resample_weights,
 )
+from ood_perception.metrics.pixel import METRICS
+from ood_perception.types import Float64Array, Int64Array
+
+from ..errors import DataError
+from ..types import JsonDict
 from .groups import GROUPS
-from .histograms import Float64Array, Int64Array
 from .inspection import inspection_samples, inspection_values
 from .maritime import maritime_samples, maritime_values
 from .record import RecordSet, unpack_counts

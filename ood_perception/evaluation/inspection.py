@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ood_perception.metrics.aupro import FPR_LIMIT, RegionHistograms, bounded_aupro, image_auroc
+from ood_perception.metrics.binning import BINS, coarse_starts, lower_edges
+from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
+from ood_perception.metrics.bounds import Bounded
+from ood_perception.types import Float64Array, Int64Array
+
 from ..inspection import image_surprisal
 from ..types import Detection, JsonDict, UInt8Array
-from .aupro import FPR_LIMIT, RegionHistograms, image_auroc
-from .bins import BINS, coarse_starts, lower_edges
-from .bootstrap import RESAMPLES, resample_weights
-from .bounds import Bounded, bounded_aupro
 from .groups import group_record
-from .histograms import Float64Array, Int64Array
 from .record import Arrays, RecordSet, unpack_counts, unpack_shares
 from .reports import plain
 

@@ -16,15 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..bundle.manifest import Manifest
-from ..errors import ConfigError
-from ..geometry import to_camera_nearest
-from ..settings import class_ids
-from ..types import Detection, JsonDict, UInt8Array
-from .bootstrap import RESAMPLES, resample_weights
-from .groups import group_record
-from .histograms import Float64Array
-from .lars import (
+from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
+from ood_perception.metrics.lars import (
     DYNAMIC_OBSTACLES,
     OBSTACLE,
     SKY,
@@ -35,10 +28,19 @@ from .lars import (
     lars_samples,
     with_obstacles,
 )
+from ood_perception.types import Float64Array
+
+from ..bundle.manifest import Manifest
+from ..errors import ConfigError, DataError
+from ..geometry import to_camera_nearest
+from ..settings import class_ids
+from ..types import Detection, JsonDict, UInt8Array
+from .groups import group_record
 from .record import Arrays, RecordSet
 
 _FIELDS = tuple(field.name for field in fields(LarsFrame))
 _PER_CLASS = ('intersections', 'unions')
+_MOST_SEGMENTS = 0xFFFF
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def plain_segments(semantic: UInt8Array) -> Segments:
 
     semantic: uint8 (H, W), OBSTACLE, WATER, SKY, IGNORED. An 8-connected piece of obstacle that
     touches nothing but water (or ignored pixels) is a dynamic obstacle; one that touches the sky
-    is a static one, as the shore is: a ship on the horizon, too.
+    is a static one, as the shore is: a ship on the horizon, too. Raises DataError for more
+    single obstacles (65 535) than numbers can tell apart.
     """
     obstacle = (semantic == OBSTACLE).astype(np.uint8)
     count, pieces = cv2.connectedComponents(obstacle, connectivity=8)
@@ -100,11 +103,20 @@ def plain_segments(semantic: UInt8Array) -> Segments:
     panoptic[(obstacle > 0) & static[pieces], 0] = STATIC_OBSTACLE
     single = (obstacle > 0) & ~static[pieces]
     category = DYNAMIC_OBSTACLES[0]
+    # Only single obstacles are numbered: a number has two bytes, R is the category.
+    places = np.flatnonzero(~static[1:]) + 1
+    if len(places) > _MOST_SEGMENTS:
+        raise DataError(
+            f'the labels have {len(places)} single obstacles, segments can tell '
+            f'{_MOST_SEGMENTS} apart: labels so full of specks are noise, clean or resize them'
+        )
+    order = np.zeros(count, np.int32)
+    order[places] = np.arange(1, len(places) + 1)
     panoptic[single, 0] = category
-    panoptic[single, 1] = pieces[single] & 255
-    panoptic[single, 2] = pieces[single] >> 8
-    numbers = [category + 256 * n for n in range(1, count) if not static[n]]
-    return Segments(panoptic, dict.fromkeys(numbers, category))
+    panoptic[single, 1] = order[pieces[single]] & 255
+    panoptic[single, 2] = order[pieces[single]] >> 8
+    numbers = category + 256 * np.arange(1, len(places) + 1)
+    return Segments(panoptic, dict.fromkeys(numbers.tolist(), category))
 
 
 def maritime_counts(

@@ -13,13 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..geometry import to_camera, to_camera_nearest
-from ..types import JsonDict, UInt8Array
-from .bootstrap import RESAMPLES, resample_weights
-from .curves import strict_threshold
-from .groups import group_record
-from .histograms import Float64Array, Int64Array
-from .openset import (
+from ood_perception.metrics.binning import BINS, binned_curve, label_counts
+from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
+from ood_perception.metrics.pixel import strict_threshold
+from ood_perception.metrics.segmentation import (
     class_iou,
     confusion,
     halved,
@@ -29,11 +26,14 @@ from .openset import (
     two_fold_open_iou,
     two_fold_samples,
 )
-from .pixels import scored_picture
+from ood_perception.types import Float64Array, Int64Array
+
+from ..geometry import to_camera, to_camera_nearest
+from ..types import JsonDict, UInt8Array
+from .groups import group_record
 from .record import RecordSet
 from .reports import plain
 from .second_pass import ReadPicture, replay
-from .streaming import StreamedScores
 
 IGNORED = 255
 
@@ -108,14 +108,15 @@ def _thresholds(
     """
     Return the threshold that each fold's own pixels give, float64 (2,), nan without anomalies.
 
-    Scores are counted in bins 1/2048 of their value wide; the threshold is its bin's lower edge.
+    Scores are counted in the bins of binning.py; the threshold is its bin's lower edge.
     """
-    counts = [StreamedScores(), StreamedScores()]
+    counts = np.zeros((2, 2, BINS), np.int64)
     for fold, (detection, truth) in zip(folds, replay(records, read), strict=True):
-        scores = to_camera(detection.surprisal, detection.geometry)
+        scores = halved(to_camera(detection.surprisal, detection.geometry))
         labels = np.where(truth < known, 0, np.where(truth == known, 1, IGNORED)).astype(np.uint8)
-        counts[fold].add(scored_picture(halved(scores), halved(labels)))
-    return np.array([strict_threshold(scores.curve()) for scores in counts])
+        everywhere = np.ones(scores.shape, np.bool_)
+        counts[fold] += label_counts(scores, halved(labels), everywhere)[1]
+    return np.array([strict_threshold(binned_curve(found, normal)) for normal, found in counts])
 
 
 def _confusions(

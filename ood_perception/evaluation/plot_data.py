@@ -7,8 +7,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.metrics.binning import lower_edges
+
 from ..types import JsonDict
-from .bins import lower_edges
 
 CURVE_POINTS = 160
 _HISTOGRAM = np.concatenate([np.arange(0, 6.01, 0.1), [np.inf]])

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.metrics.binning import BINS
+
 from ..errors import DataError
 from ..types import (
     BoolArray,
@@ -29,7 +31,6 @@ from ..types import (
     StageTimes,
     UInt8Array,
 )
-from .bins import BINS
 
 Arrays = dict[str, npt.NDArray[Any]]
 Int64Array = npt.NDArray[np.int64]

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from ood_perception.metrics.bootstrap import Interval
+from ood_perception.metrics.false_alarm_rate import PromiseRow
+
 from ..types import JsonDict
-from .bootstrap import Interval, metric_intervals
-from .metrics import PictureHistograms, PixelMetrics
-from .promise import PromiseRow
 
 TITLES = {
     'average_precision': 'AP',
@@ -23,25 +23,14 @@ TITLES = {
 }
 
 
-def metrics_record(
-    exact: PixelMetrics, pictures: PictureHistograms, resamples: int, seed: int
-) -> JsonDict:
-    """Return metrics with their 95 % intervals as JSON values (nan becomes None)."""
-    intervals = metric_intervals(pictures, resamples, seed)
-    record: JsonDict = {name: plain(value) for name, value in asdict(exact).items()}
-    record['pictures'] = len(pictures.missed)
-    record['intervals'] = {name: interval_record(value) for name, value in intervals.items()}
-    return record
-
-
 def interval_record(interval: Interval) -> list[float | None]:
     """Return [low, high]."""
     return [plain(interval.low), plain(interval.high)]
 
 
 def plain(value: float) -> float | None:
-    """Return a number that JSON knows: nan becomes None."""
-    return None if math.isnan(value) else value
+    """Return a number that JSON knows: nan and infinities become None."""
+    return value if math.isfinite(value) else None
 
 
 def percent(
@@ -54,12 +43,6 @@ def percent(
     if interval is None or interval[0] is None or interval[1] is None:
         return text
     return f'{text} [{100 * interval[0]:.{places}f}, {100 * interval[1]:.{places}f}]'
-
-
-def metric_cell(record: Mapping[str, JsonDict], metric: str) -> str:
-    """Write one metric of a metrics_record with its interval."""
-    value: float | None = record.get(metric)  # type: ignore[assignment]
-    return percent(value, record['intervals'][metric])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

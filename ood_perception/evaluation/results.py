@@ -23,6 +23,7 @@ from typing import Any
 
 from ..bundle.cache import make_file
 from ..errors import DataError
+from ..json_files import json_text
 from ..types import JsonDict
 from .record import Kept, RecordSet, Skipped
 
@@ -83,8 +84,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON, whole or not at all; same values, same bytes."""
-    write_text(path, json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + '\n')
+    """Write strict JSON, whole or not at all; same values, same bytes; nan becomes null."""
+    write_text(path, json_text(values, sort_keys=True) + '\n')
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

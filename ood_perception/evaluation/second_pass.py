@@ -4,7 +4,7 @@
 What needs the labels once more, after the thresholds of the whole set are known.
 
 The engine does not run again: detections come from the records, labels from their files. In memory
-is one picture at a time. Exact pixel metrics: exact.py.
+is one picture at a time.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..geometry import to_camera, to_camera_nearest
-from ..types import Detection, Float32Array, Frame, JsonDict, UInt8Array
-from .bootstrap import RESAMPLES, percentile_interval, resample_weights
-from .components import (
+from ood_perception.metrics.bootstrap import RESAMPLES, percentile_interval, resample_weights
+from ood_perception.metrics.components import (
     FrameComponents,
     component_metrics,
     component_samples,
@@ -24,12 +22,15 @@ from .components import (
     predicted_mask,
     size_limits,
 )
+from ood_perception.metrics.pixel import scored_picture
+from ood_perception.metrics.smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
+
+from ..geometry import to_camera, to_camera_nearest
+from ..types import Detection, Float32Array, Frame, JsonDict, UInt8Array
 from .groups import group_record
 from .measure import IGNORED, seen_labels
-from .pixels import scored_picture
 from .record import RecordSet, unpack_detection
 from .reports import interval_record, plain
-from .smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
 
 ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]
 TRACKS = {

@@ -10,16 +10,22 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts, lower_edges
+from ood_perception.metrics.bootstrap import (
+    RESAMPLES,
+    PictureHistograms,
+    metric_intervals,
+    percentile_interval,
+    resample_weights,
+)
+from ood_perception.metrics.bounds import BinnedMetrics
+from ood_perception.metrics.false_alarm_rate import POOLED, RATES, PictureAlarms, promise_rows
+
 from ..types import JsonDict
-from .bins import BINS, binned_metrics, coarse_histograms, coarse_starts
-from .bootstrap import RESAMPLES, metric_intervals, percentile_interval, resample_weights
-from .bounds import BinnedMetrics
 from .breakdown import CURVE_RATES, object_table, place_table
 from .inspection import inspection_group
 from .measure import CLOSED_SET, INSPECTION, Measured
-from .metrics import PictureHistograms
 from .plot_data import curve_points, score_histogram
-from .promise import POOLED, RATES, PictureAlarms, promise_rows
 from .record import Arrays, RecordSet, unpack_counts, unpack_shares
 from .reports import interval_record, plain, promise_record
 
@@ -129,7 +135,7 @@ def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> Pictu
         positives[index] = np.add.reduceat(found, starts)
         negatives[index] = np.add.reduceat(alarms, starts)
         missed[index] = lost
-    return coarse_histograms(positives, negatives, missed, starts, shares)
+    return PictureHistograms(lower_edges()[starts], positives, negatives, missed, shares)
 
 
 def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: int = 0) -> JsonDict:

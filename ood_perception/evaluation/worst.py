@@ -12,9 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ood_perception.metrics.lars import OBSTACLE, coloured
+
 from ..overlay import OverlayOptions, draw_overlay
 from ..types import BoolArray, Frame, JsonDict, UInt8Array
-from .lars import OBSTACLE, coloured
 from .maritime import sea_labels
 from .measure import INSPECTION, Measured
 from .page import save_jpeg

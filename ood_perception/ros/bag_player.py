@@ -27,15 +27,17 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from ood_perception.errors import ConfigError, OodPerceptionError
-from ood_perception.evaluation.bags.messages import Cdr, stamp_ns
+from ood_perception.evaluation.bags.cameras import open_cameras
+from ood_perception.evaluation.bags.messages import Cdr, frame_decoder
 from ood_perception.evaluation.bags.problems import SKIP, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits, Message
-from ood_perception.evaluation.bags.topics import COMPRESSED, CameraTopic, choose_cameras
+from ood_perception.evaluation.bags.topics import COMPRESSED, RAW, CameraTopic
+from ood_perception.frames import NANOSECONDS, FrameDecoder
 from ood_perception.ros.matching import wait_for_subscribers
-from ood_perception.ros.messages import NANOSECONDS
 
 TRANSPORTS = ('raw', 'compressed')
-_ENDING = '/compressed'
+# What image_transport puts behind a camera's topic
+_ENDINGS = ('/compressed', '/ffmpeg', '/foxglove')
 # Deep enough that a burst of pictures does not overwrite one that is still on its way.
 _DEPTH = 10
 _CLOCK_PERIOD = 0.02
@@ -51,17 +53,19 @@ class BagPlayer(Node):  # type: ignore[misc]
         clock = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._clock_publisher = self.create_publisher(Clock, '/clock', clock)
         self._cdr = Cdr()
-        self._decoded: set[str] = set()
+        self._decoders: dict[str, FrameDecoder[None]] = {}
+        self._types = {camera.topic: camera.msgtype for camera in cameras}
         self._publishers_by_topic: dict[str, Any] = {}
         for camera in cameras:
-            packed = camera.msgtype == COMPRESSED
-            if transport == 'compressed' and not packed:
-                raise ConfigError(f'{camera.topic} is recorded raw: use transport raw')
-            decode = packed and transport == 'raw'
-            topic = camera.topic.removesuffix(_ENDING) if decode else camera.topic
-            kind = CompressedImage if packed and not decode else Image
+            if transport == 'compressed' and camera.msgtype != COMPRESSED:
+                raise ConfigError(
+                    f'{camera.topic} is recorded as {camera.msgtype}: use transport raw'
+                )
+            decode = camera.msgtype != RAW and transport == 'raw'
+            topic = _base(camera.topic) if decode else camera.topic
+            kind = Image if transport == 'raw' else CompressedImage
             if decode:
-                self._decoded.add(camera.topic)
+                self._decoders[camera.topic] = frame_decoder('')
             self._publishers_by_topic[camera.topic] = self.create_publisher(kind, topic, quality)
 
     def wait(self, seconds: float) -> None:
@@ -72,14 +76,12 @@ class BagPlayer(Node):  # type: ignore[misc]
         """Publish every message at its time, `rate` times as fast; return how many."""
         count, begin, first = 0, 0.0, 0
         for message in bag.messages(self._publishers_by_topic):
-            content = self._content(message)
-            if content is None:
-                continue
-            if not count:
-                begin, first = time.monotonic(), message.time_ns
-            self._wait_until(begin, first, message.time_ns, rate)
-            self._publishers_by_topic[message.topic].publish(content)
-            count += 1
+            for content in self._contents(message):
+                if not count:
+                    begin, first = time.monotonic(), message.time_ns
+                self._wait_until(begin, first, message.time_ns, rate)
+                self._publishers_by_topic[message.topic].publish(content)
+                count += 1
         return count
 
     def flush(self) -> None:
@@ -89,19 +91,26 @@ class BagPlayer(Node):  # type: ignore[misc]
         for publisher in self._publishers_by_topic.values():
             publisher.wait_for_all_acked(Duration(seconds=5))
 
-    def _content(self, message: Message) -> bytes | None:
-        """Return the CDR to publish; None for a picture that does not decode."""
-        if message.topic not in self._decoded:
-            return message.data
+    def _contents(self, message: Message) -> list[bytes]:
+        """Return the CDR to publish: of a packet any number, of what does not decode nothing."""
+        if message.msgtype != self._types[message.topic]:
+            self.get_logger().warning(
+                f'{message.topic} at {message.time_ns}: a {message.msgtype} on a topic of '
+                f'{self._types[message.topic]} is not played'
+            )
+            return []
+        decoder = self._decoders.get(message.topic)
+        if decoder is None:
+            return [message.data]
         try:
-            packed = self._cdr.read(message.data, message.msgtype)
-            frame = self._cdr.frame(packed, '')
+            frames = decoder.decode(self._cdr.read(message.data, message.msgtype), None)
         except OodPerceptionError as error:
             self.get_logger().warning(f'{message.topic} at {message.time_ns}: {error}')
-            return None
-        return bytes(
-            self._cdr.image(frame.image, 'rgb8', stamp_ns(packed), packed.header.frame_id)
-        )
+            return []
+        return [
+            bytes(self._cdr.image(frame.image, 'rgb8', frame.stamp_ns, frame.frame_id))
+            for _, frame in frames
+        ]
 
     def _wait_until(self, begin: float, first: int, time_ns: int, rate: float) -> None:
         """Sleep until a message is due; /clock goes on meanwhile and ends at its log time."""
@@ -115,6 +124,12 @@ class BagPlayer(Node):  # type: ignore[misc]
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(nanoseconds, NANOSECONDS)
         self._clock_publisher.publish(message)
+
+
+def _base(topic: str) -> str:
+    """Return a topic without what its transport put behind it."""
+    ending = f'/{topic.rpartition("/")[2]}'
+    return topic.removesuffix(ending) if ending in _ENDINGS else topic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,9 +162,10 @@ def _play(options: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory() as scratch,
         Bag(options.bag, problems, Limits(), Path(scratch)) as bag,
     ):
-        player = BagPlayer(
-            choose_cameras(bag.topics, options.topics, (), problems), options.transport
-        )
+        cameras = open_cameras(bag, Cdr(), problems, options.topics)
+        for note in bag.notes:
+            print(note)
+        player = BagPlayer(cameras, options.transport)
         player.wait(options.wait)
         count = player.play(bag, options.rate)
         player.flush()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.json_files import json_text
+from ood_perception.picture_files import read_picture
 from ood_perception.ros.messages import ImageBuffer
 from ood_perception.ros.qos import input_profile, output_profile
 from ood_perception.types import UInt8Array
@@ -118,11 +121,9 @@ def made_picture(case: dict[str, Any]) -> UInt8Array:
 
     height, width = case['height'], case['width']
     if case['picture']:
-        picture = cv2.imread(case['picture'], cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ConfigError(f'--picture {case["picture"]}: no picture there, give a JPEG or PNG')
+        picture = read_picture(Path(case['picture']), '--picture')
         resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        return np.asarray(resized, dtype=np.uint8)
     y, x = np.mgrid[0:height, 0:width]
     image = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], axis=-1)
     image[height // 2 : height // 2 + height // 10, width // 2 : width // 2 + width // 10] = 255
@@ -160,7 +161,7 @@ def main() -> int:
         spin_until(node, lambda: False, _SETTLE_SECONDS)
         send_frames(node, case['frames'], case['rate'])
         drained = spin_until(node, node.drained, _DRAIN_SECONDS)
-    except ConfigError as error:
+    except OodPerceptionError as error:
         print(f'bench_camera: {error}', file=sys.stderr)
         return 1
     result = {
@@ -177,7 +178,7 @@ def main() -> int:
             if key != 'bundle_path'
         },
     }
-    print(json.dumps(result))
+    print(json_text(result, indent=None))
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

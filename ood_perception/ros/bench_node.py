@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import OodPerceptionError
+from ood_perception.json_files import write_json
 from ood_perception.ros import dds
 
 OUTPUT_SETS = (('mask',), ('mask', 'score', 'confidence', 'obstacle_markers'))
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'bench_node: {error}', file=sys.stderr)
         return 1
     if options.out:
-        options.out.write_text(json.dumps({'cases': results}, indent=2) + '\n', encoding='utf-8')
+        write_json(options.out, {'cases': results}, indent=2)
         print(f'written: {options.out}')
     return 0 if all(all(r['verdict'].values()) for r in results) else 1
 

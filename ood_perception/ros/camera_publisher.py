@@ -22,8 +22,8 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from ood_perception.demo.sources import read_picture
 from ood_perception.errors import OodPerceptionError
+from ood_perception.picture_files import list_pictures, read_picture
 from ood_perception.ros.matching import wait_for_subscribers
 from ood_perception.ros.messages import image_message, stamp_ns
 from ood_perception.ros.qos import RELIABLE, input_profile
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         camera = CameraPublisher()
         camera.wait_for_subscriber(options.wait)
-        publish_all(camera, sorted(options.folder.iterdir()), options.rate)
+        publish_all(camera, list_pictures(options.folder), options.rate)
     except OodPerceptionError as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ood_perception.encodings import message_codec
+
 _RATE_WINDOW = 32
+# Packets of a video kept for a frame that waits: ten seconds at 30 Hz. A decoder tells lost ones.
+_MOST_EARLIER = 300
 
 
 @dataclass
@@ -35,11 +39,16 @@ class Counters:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A message taken from a queue; arrived: time.monotonic() of its callback, in seconds."""
+    """
+    A message taken from a queue; arrived: time.monotonic() of its callback, in seconds.
+
+    earlier: packets of a video before it that were dropped as frames: its decoder needs them.
+    """
 
     camera: str
     message: Any
     arrived: float
+    earlier: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -119,10 +128,9 @@ class Mailbox:
             if not (wanted and self._open):
                 camera.counters.skipped += 1
                 return
-            if len(camera.queue) == self.capacity:
-                camera.queue.popleft()
-                camera.counters.dropped += 1
             camera.queue.append(Waiting(name, message, now))
+            if len(camera.queue) > self.capacity:
+                _drop_first(camera)
             self._changed.notify_all()
 
     def take(self, timeout: float) -> list[Waiting]:
@@ -187,6 +195,15 @@ class Mailbox:
         self._in_work -= 1
         if self._in_work == 0:
             self._changed.notify_all()
+
+
+def _drop_first(camera: CameraState) -> None:
+    """Drop the oldest frame; a packet of a video goes along with the next, to be decoded."""
+    dropped = camera.queue.popleft()
+    camera.counters.dropped += 1
+    if message_codec(dropped.message):
+        earlier = (*dropped.earlier, dropped.message)[-_MOST_EARLIER:]
+        camera.queue[0] = replace(camera.queue[0], earlier=earlier)
 
 
 def _rate(times: Sequence[float], now: float) -> float:

@@ -10,29 +10,30 @@ from typing import Any
 import numpy as np
 
 from ood_perception import decode
-from ood_perception.decode import ENCODINGS, MAX_PIXELS, decode_compressed, first_line
+from ood_perception.decode import decode_compressed, first_line
+from ood_perception.encodings import known_encodings
 from ood_perception.errors import ImageError
 from ood_perception.types import UInt8Array
 
-__all__ = ['ENCODINGS', 'MAX_PIXELS', 'decode_compressed', 'decode_image']
+__all__ = ['decode_compressed', 'decode_image']
 
 
 def decode_image(message: Any) -> UInt8Array:
     """
     Return a sensor_msgs/Image as uint8 (H, W, 3) RGB, C-contiguous, as decode.decode_image does.
 
-    An encoding that the table lacks goes to cv_bridge, where it is installed; else ImageError.
+    An encoding that the tables lack goes to cv_bridge, where it is installed; else ImageError.
     """
-    return decode.decode_image(message, otherwise=_decode_by_cv_bridge)
+    return decode.decode_image(message, otherwise=decode_by_cv_bridge)
 
 
-def _decode_by_cv_bridge(message: Any) -> UInt8Array:
-    """Let cv_bridge decode what our table does not know, where it is installed."""
+def decode_by_cv_bridge(message: Any) -> UInt8Array:
+    """Let cv_bridge decode what our tables do not know, where it is installed; ImageError."""
     try:
         from cv_bridge import CvBridge
     except ImportError:
         raise ImageError(
-            f'Image encoding {message.encoding!r} is not known ({", ".join(ENCODINGS)}) and '
+            f'Image encoding {message.encoding!r} is not known ({known_encodings()}) and '
             'cv_bridge is not installed: set the encoding of the camera driver to one of these'
         ) from None
     convert: Callable[..., Any] = CvBridge().imgmsg_to_cv2
@@ -41,5 +42,5 @@ def _decode_by_cv_bridge(message: Any) -> UInt8Array:
     except Exception as error:  # cv_bridge raises its own and OpenCV's errors, and TypeError
         raise ImageError(
             f'Image encoding {message.encoding!r}: cv_bridge cannot convert it to rgb8 '
-            f'({first_line(error)}): set the camera driver to one of {", ".join(ENCODINGS)}'
+            f'({first_line(error)}): set the camera driver to one of {known_encodings()}'
         ) from error

@@ -5,21 +5,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
+from ood_perception.errors import ConfigError
 from ood_perception.ros import qos
 
-COMPRESSED = 'compressed'
+
+@dataclass(frozen=True)
+class StampedVideo:
+    """A foxglove_msgs/CompressedVideo with the header that every other image message has."""
+
+    header: Any
+    format: str
+    data: Any
+
+
+def message_type(transport: str) -> Any:
+    """Return the message class of a transport; ConfigError where its package is not installed."""
+    if transport in ('raw', 'compressed'):
+        return Image if transport == 'raw' else CompressedImage
+    try:
+        if transport == 'ffmpeg':
+            from ffmpeg_image_transport_msgs.msg import FFMPEGPacket as Video
+        else:
+            from foxglove_msgs.msg import CompressedVideo as Video
+    except ImportError as error:
+        package = {'ffmpeg': 'ffmpeg-image-transport-msgs', 'foxglove': 'foxglove-msgs'}
+        raise ConfigError(
+            f'transport {transport} needs a package that is not installed ({error}): apt install '
+            f'ros-$ROS_DISTRO-{package[transport]}'
+        ) from error
+    return Video
 
 
 class CameraInput:
     """
     Subscribes to `image` and `camera_info`, for a named camera `<camera>/image` and so on.
 
-    transport: 'raw' or 'compressed'. The compressed topic is the *resolved* image topic with
-    '/compressed' behind it, so that one remap of `image` serves both transports.
+    transport: one of encodings.TRANSPORTS. But for 'raw' the topic is the *resolved* image topic
+    with the transport's name behind it, so that one remap of `image` serves all transports.
     depth: pictures that DDS keeps for us.
     on_image: called with (camera, message) on the executor's thread.
     """
@@ -38,9 +66,9 @@ class CameraInput:
         self._node, self._setting, self._on_image = node, reliability, on_image
         prefix = f'{camera}/' if camera else ''
         self.topic: str = node.resolve_topic_name(f'{prefix}image')
-        self._kind: Any = Image
-        if transport == COMPRESSED:
-            self.topic, self._kind = f'{self.topic}/compressed', CompressedImage
+        self._kind: Any = message_type(transport)
+        if transport != 'raw':
+            self.topic = f'{self.topic}/{transport}'
         self.reliability = qos.chosen_reliability(reliability, self.publishers())
         self._images = self._subscribe()
         self._infos = node.create_subscription(
@@ -79,6 +107,9 @@ class CameraInput:
         )
 
     def _receive(self, message: Any) -> None:
+        if not hasattr(message, 'header'):
+            header = Header(stamp=message.timestamp, frame_id=message.frame_id)
+            message = StampedVideo(header, message.format, message.data)
         self._on_image(self.camera, message)
 
     def _keep_info(self, message: Any) -> None:

@@ -39,6 +39,9 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         self.start_error = ''
         self._enabled = True
         parameters.declare(self)
+        unknown = parameters.undeclared(self)
+        if unknown:
+            self.get_logger().warning(unknown)
         self._applied = parameters.values_of(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         # Humble lacks the second callback; there the timer applies what has changed.

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to frames, and arrays, obstacles and classes to messages."""
+"""Arrays, obstacles and classes to messages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from geometry_msgs.msg import Point
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from visualization_msgs.msg import Marker, MarkerArray
 
-from ood_perception.geometry import scaled_intrinsics
-from ood_perception.ros.decode import decode_compressed, decode_image
-from ood_perception.types import Frame, Obstacle
+from ood_perception.frames import NANOSECONDS
+from ood_perception.ros.camera_infos import calibration_of
+from ood_perception.types import Obstacle
 
-NANOSECONDS = 1_000_000_000
 # Marker rectangles lie this far from the camera, in metres: a picture alone has no distance.
 MARKER_DEPTH = 1.0
 _LINE_WIDTH = 0.005
@@ -32,18 +31,6 @@ _CHANNELS = {'32FC1': (np.float32, 1), 'mono8': (np.uint8, 1), 'rgb8': (np.uint8
 def stamp_ns(header: Any) -> int:
     """Return a std_msgs/Header's stamp in nanoseconds."""
     return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
-
-
-def to_frame(message: Any, camera: str) -> Frame:
-    """Return an Image or CompressedImage as a Frame; ImageError if it is not what it claims."""
-    compressed = isinstance(message, CompressedImage)
-    image = decode_compressed(message) if compressed else decode_image(message)
-    return Frame(
-        image=image,
-        camera=camera,
-        stamp_ns=stamp_ns(message.header),
-        frame_id=message.header.frame_id,
-    )
 
 
 class ImageBuffer:
@@ -90,26 +77,23 @@ def compressed_message(jpeg: npt.NDArray[np.uint8], header: Any) -> Any:
 
 
 def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:
-    """Return a copy of a CameraInfo for a picture of another size; K, P and the ROI are scaled."""
-    scaled = copy.deepcopy(info)
+    """
+    Return the CameraInfo of a camera's picture resized to (height, width).
+
+    Binning and region of interest are worked into K, P and the size, and are none in the result:
+    consumers that heed them and those that do not (RViz) then see the same camera. A CameraInfo
+    without a size stays as it is.
+    """
+    scaled, values = copy.deepcopy(info), calibration_of(info)
     scaled.header = header
-    if not info.width or not info.height:
+    if not all(values.picture_size):
         return scaled
-    x, y = width / info.width, height / info.height
     scaled.width, scaled.height = width, height
-    scaled.k = _scaled(info.k, x, y)
-    scaled.p = _scaled(info.p, x, y)
-    scaled.roi.x_offset, scaled.roi.width = round(info.roi.x_offset * x), round(info.roi.width * x)
-    scaled.roi.y_offset = round(info.roi.y_offset * y)
-    scaled.roi.height = round(info.roi.height * y)
+    scaled.k = values.resized(values.k, (height, width))
+    scaled.p = values.resized(values.p, (height, width))
+    scaled.binning_x, scaled.binning_y = min(1, info.binning_x), min(1, info.binning_y)
+    scaled.roi = RegionOfInterest()
     return scaled
-
-
-def _scaled(matrix: Sequence[float], x: float, y: float) -> list[float]:
-    """Return K or P for a picture of another size; an uncalibrated one (zeros) stays as it is."""
-    if not any(matrix):
-        return [float(value) for value in matrix]
-    return [float(value) for value in scaled_intrinsics(np.array(matrix), x, y)]
 
 
 def obstacle_markers(
@@ -128,7 +112,7 @@ def obstacle_markers(
     obstacle (2 t and 2 t + 1), and the caption begins with '#t'.
     """
     rays = _pinhole(size, info)
-    space = 'obstacles' if info is not None and info.k[0] > 0 else 'obstacles_without_camera_info'
+    space = 'obstacles' if _calibrated(info) else 'obstacles_without_camera_info'
     markers = [Marker(header=header, ns=space, action=Marker.DELETEALL)]
     for number, obstacle in zip(_numbers(obstacles, tracks), obstacles, strict=True):
         name = f'#{number} ' if tracks else ''
@@ -149,10 +133,15 @@ Pinhole = tuple[float, float, float, float]
 def _pinhole(size: tuple[int, int], info: Any | None) -> Pinhole:
     """Return fx, fy, cx, cy in pixels of the picture."""
     height, width = size
-    if info is None or info.k[0] <= 0 or not info.width or not info.height:
+    if not _calibrated(info):
         return float(width), float(width), (width - 1) / 2, (height - 1) / 2
-    k = _scaled(info.k, width / info.width, height / info.height)
+    values = calibration_of(info)
+    k = values.resized(values.k, size)
     return k[0], k[4], k[2], k[5]
+
+
+def _calibrated(info: Any | None) -> bool:
+    return info is not None and info.k[0] > 0 and all(calibration_of(info).picture_size)
 
 
 def _point(x: float, y: float, rays: Pinhole) -> Any:

@@ -65,6 +65,7 @@ class Model:
         except OodPerceptionError:
             self._engine.close()
             raise
+        self._say_doubt('')
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -88,7 +89,9 @@ class Model:
 
     def check(self, values: Values) -> None:
         """Raise ConfigError if `apply` could not take these values; nothing is changed."""
-        self._chosen(settings_from(values))
+        settings = settings_from(values)
+        self._chosen(settings)
+        self._pipeline.check(settings)
 
     def apply(self, values: Values) -> None:
         """
@@ -99,9 +102,10 @@ class Model:
         """
         with self._lock:
             self._wanted = settings_from(values)
-            self._message = ''
+            self._message, doubt = '', self._pipeline.doubt
             if not self._classes_to_compile(self._wanted, self._engine.compiled_classes):
                 self._pipeline.update(settings=self._wanted)
+                self._say_doubt(doubt)
                 return
             old = self._pipeline.settings.in_distribution
             self._pipeline.update(settings=dataclasses.replace(self._wanted, in_distribution=old))
@@ -110,6 +114,11 @@ class Model:
                     target=self._compile, name='compile', daemon=True
                 )
                 self._compiler.start()
+
+    def _say_doubt(self, before: str) -> None:
+        """Log what is to be said of the calibration of the classes, once."""
+        if self._pipeline.doubt and self._pipeline.doubt != before:
+            self._log('warning', self._pipeline.doubt)
 
     def situation(self) -> EngineSituation:
         """Return the state for diagnostics."""
@@ -125,7 +134,7 @@ class Model:
             'in_distribution': ', '.join(chosen),
             'false_alarm_rate': f'{settings.false_alarm_rate:g}',
         }
-        message = '; '.join(filter(None, (self._degraded, message)))
+        message = '; '.join(filter(None, (self._degraded, message, self._pipeline.doubt)))
         if compiler is not None:
             wanted = ', '.join(chosen_classes(self.manifest, self._wanted))
             return EngineSituation('compiling', f'the head for {wanted}', values)
@@ -204,6 +213,7 @@ class Model:
                 # Wanted changed meanwhile: serve what was compiled, the loop compiles again.
                 settings = dataclasses.replace(settings, in_distribution=classes)
             self._pipeline.update(settings=settings, engine=engine)
+            self._say_doubt('')
             old, self._engine = self._engine, engine
         with self._running:
             old.close()

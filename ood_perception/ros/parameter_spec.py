@@ -1,6 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a parameter of the node is: type, default, range, meaning, dynamic or not."""
+"""
+What a parameter of the node is: type, default, range, meaning, dynamic or not.
+
+Who reads a parameter file without ROS needs these, too: only `descriptor` imports ROS.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
 
@@ -40,6 +41,8 @@ class Spec:
 
     def descriptor(self) -> Any:
         """Return the ParameterDescriptor for this parameter."""
+        from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
         kind = 'dynamic' if self.dynamic else 'fixed while configured'
         descriptor = ParameterDescriptor(name=self.name, type=_type_of(self.default))
         descriptor.description = f'{self.description} ({kind})'
@@ -61,6 +64,8 @@ def positive(name: str, value: float) -> None:
 
 
 def _type_of(default: Value) -> int:
+    from rclpy.parameter import Parameter
+
     kinds: dict[type, Any] = {
         bool: Parameter.Type.BOOL,
         int: Parameter.Type.INTEGER,

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ood_perception.encodings import TRANSPORTS
 from ood_perception.engines.base import MODES
 from ood_perception.errors import ConfigError
 from ood_perception.node_parameters import PINNING, persistence_from, strings
@@ -16,11 +18,10 @@ from ood_perception.roi import MODES as ROI_MODES
 from ood_perception.roi_mask import mask_files
 from ood_perception.ros.parameter_spec import NO_STRINGS, Spec, Value, positive
 from ood_perception.ros.place_parameters import PLACE_PARAMETERS, check_places
-from ood_perception.ros.qos import RELIABILITIES
 from ood_perception.tracking import LONGEST_WINDOW
 
 MISSING_ENGINE = ('compile', 'error', 'fallback_cpu')
-TRANSPORTS = ('raw', 'compressed')
+RELIABILITIES = ('auto', 'reliable', 'best_effort')
 
 
 def _open_rate(name: str, value: float) -> None:
@@ -76,7 +77,8 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('cameras', NO_STRINGS, 'Names of the cameras, one empty name: a single unnamed camera',
          check=_cameras),
     Spec('transport', 'raw', 'raw: subscribe to Image on <image>; compressed: to CompressedImage '
-         'on <image>/compressed', choices=TRANSPORTS),
+         'on <image>/compressed; ffmpeg and foxglove: to video packets on <image>/ffmpeg and '
+         '<image>/foxglove', choices=TRANSPORTS),
     Spec('image_reliability', 'auto', 'auto: reliable when every discovered publisher offers it, '
          'else best effort', choices=RELIABILITIES),
     Spec('frame_queue', 1, 'Frames that may wait for a camera. 1: the newest alone; more: every '
@@ -146,6 +148,31 @@ PARAMETERS: tuple[Spec, ...] = (
 BY_NAME: dict[str, Spec] = {spec.name: spec for spec in PARAMETERS}
 
 
+# What rclpy and the launch files of ROS set on every node
+_OF_ROS = ('use_sim_time', 'start_type_description_service')
+_OF_ROS_PREFIX = 'qos_overrides.'
+
+
+def unknown_names(names: Iterable[str]) -> list[str]:
+    """Return the names that no parameter of the node has, each with the nearest that there is."""
+    unknown = []
+    for name in names:
+        if name in BY_NAME or name in _OF_ROS or name.startswith(_OF_ROS_PREFIX):
+            continue
+        near = difflib.get_close_matches(name, BY_NAME, 1) or [
+            known for known in BY_NAME if known.rpartition('.')[2] == name.rpartition('.')[2]
+        ]
+        unknown.append(f'{name} (did you mean {near[0]}?)' if near else name)
+    return unknown
+
+
+def undeclared(node: Any) -> str:
+    """Return what is to be said of overrides (params file or -p) that the node has no use for."""
+    # rclpy keeps them here and offers no list of its own
+    names = unknown_names(getattr(node, '_parameter_overrides', {}))
+    return f'no such parameters, ignored: {", ".join(names)}' if names else ''
+
+
 def declare(node: Any) -> None:
     """Declare every parameter on an rclpy node; ConfigError for an unusable override."""
     for spec in PARAMETERS:
@@ -196,14 +223,20 @@ def check_change(
 def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -> None:
     """Raise ConfigError for the first value that cannot be used, naming it and the remedy."""
     for name, value in values.items():
-        spec = BY_NAME[name]
-        if spec.choices and value not in spec.choices:
-            raise ConfigError(f'{name} is {value!r}, use one of {", ".join(spec.choices)}')
-        if spec.check is not None:
-            spec.check(name, value)
+        check_value(BY_NAME[name], value)
     _check_together(values)
     for name in ('in_distribution', 'obstacle_classes', 'roi.classes'):
         _check_classes(name, strings(values[name]), known_classes)
+
+
+def check_value(spec: Spec, value: Any) -> None:
+    """Raise ConfigError for a value of the right type that the parameter cannot have."""
+    if spec.choices and value not in spec.choices:
+        raise ConfigError(f'{spec.name} is {value!r}, use one of {", ".join(spec.choices)}')
+    if spec.check is not None:
+        spec.check(spec.name, value)
+    if spec.low is not None and spec.high is not None and not spec.low <= value <= spec.high:
+        raise ConfigError(f'{spec.name} is {value:g}, give {spec.low:g} to {spec.high:g}')
 
 
 _POLYGONS = ('roi.polygons', 'roi.ignore_polygons')

@@ -15,8 +15,9 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-AUTO, RELIABLE, BEST_EFFORT = 'auto', 'reliable', 'best_effort'
-RELIABILITIES = (AUTO, RELIABLE, BEST_EFFORT)
+from ood_perception.ros.parameters import RELIABILITIES
+
+AUTO, RELIABLE, BEST_EFFORT = RELIABILITIES
 _UNKNOWN = '_NODE_NAME_UNKNOWN_'
 
 

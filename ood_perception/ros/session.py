@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ood_perception.errors import OodPerceptionError
+from ood_perception.frames import NANOSECONDS
 from ood_perception.node_parameters import persistence_from
 from ood_perception.overlay import OverlayOptions
 from ood_perception.ros import dds
@@ -15,7 +16,7 @@ from ood_perception.ros.cameras import Mailbox, Waiting
 from ood_perception.ros.clouds import PLACES
 from ood_perception.ros.diagnostics import InputSituation
 from ood_perception.ros.inputs import CameraInput
-from ood_perception.ros.messages import NANOSECONDS, stamp_ns
+from ood_perception.ros.messages import stamp_ns
 from ood_perception.ros.model import Model
 from ood_perception.ros.output_messages import OutputOptions
 from ood_perception.ros.outputs import INFOS, CameraOutputs, vision_messages

@@ -8,11 +8,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ood_perception.errors import ImageError, OodPerceptionError
+from ood_perception.frames import FrameDecoder
 from ood_perception.ros.cameras import Mailbox, Waiting
-from ood_perception.ros.messages import to_frame
+from ood_perception.ros.decode import decode_by_cv_bridge
 from ood_perception.ros.timing import FrameTimes, Stopwatch, TimingWindow
 from ood_perception.types import Detection, Frame
 
@@ -21,7 +24,7 @@ _POLL = 0.5
 
 @dataclass
 class Job:
-    """One frame on its way; arrived as a message, then decoded."""
+    """One frame on its way; waiting: with the message that the frame is of."""
 
     waiting: Waiting
     frame: Frame
@@ -49,6 +52,7 @@ class Worker:
     ) -> None:
         self._mailbox, self._run, self._publish = mailbox, run, publish
         self._log, self._window = log, window
+        self._decoders: dict[str, FrameDecoder[Any]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name='inference', daemon=True)
 
@@ -74,14 +78,27 @@ class Worker:
         times = FrameTimes(wait_ms=(time.monotonic() - waiting.arrived) * 1e3)
         try:
             with Stopwatch(times, 'decode_ms'):
-                frame = to_frame(waiting.message, waiting.camera)
+                message, frame = self._newest(waiting)
         except ImageError as error:
             self._reject(waiting, error)
             return None
         except Exception as error:
             self._fail(waiting, error)
             return None
-        return Job(waiting, frame, times)
+        return Job(replace(waiting, message=message, earlier=()), frame, times)
+
+    def _newest(self, waiting: Waiting) -> tuple[Any, Frame]:
+        """Return the last frame that a message completes, and the message it is of; ImageError."""
+        name = waiting.camera
+        decoder = self._decoders.setdefault(name, FrameDecoder(name, decode_by_cv_bridge))
+        for message in waiting.earlier:
+            # Counted as dropped already; a stream that it has spoiled says so below, too.
+            with suppress(ImageError):
+                decoder.decode(message, message)
+        done = decoder.decode(waiting.message, waiting.message)
+        if not done:
+            raise ImageError('no picture yet: the video has B frames, its pictures come later')
+        return done[-1]
 
     def _process(self, jobs: list[Job]) -> None:
         try:

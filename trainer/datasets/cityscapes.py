@@ -10,9 +10,13 @@ cityscapes/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ood_perception.errors import DataError
+from ood_perception.label_images import read_label
+from ood_perception.picture_files import visible
 
 from ..data import IGNORED, ClassMap, PictureList, list_pictures, paired
 from .evaluation_set import EvaluationSet, SetEntry
@@ -47,20 +51,44 @@ CLASSES = ClassMap(
 LICENCE = 'Cityscapes licence (non-commercial research)'
 SOURCE = 'https://www.cityscapes-dataset.com (leftImg8bit_trainvaltest, gtFine_trainvaltest)'
 _IMAGE, _LABEL = '_leftImg8bit', '_gtFine_labelIds'
+_LAST_TRAIN_ID, _LOOKED = 18, 20
 
 
 def load(root: Path, split: str) -> PictureList:
     """
     Load one split (train, val, test) of the labelIds files; a city is a sequence.
 
-    Raises DataError for a missing folder, no pictures, or a picture without its label file.
+    Raises DataError for a missing folder, no pictures, a picture without its label file, or train
+    ids in the place of label ids.
     """
     base = root / 'leftImg8bit' / split
     if not base.is_dir():
         raise DataError(f'Cityscapes pictures are expected in {base}, which does not exist')
-    images = [p for city in sorted(base.iterdir()) if city.is_dir() for p in list_pictures(city)]
+    images = [p for city in visible(base) if city.is_dir() for p in list_pictures(city)]
     labels = [_label_of(root, split, path) for path in images]
-    return paired(images, labels, [path.parent.name for path in images], CLASSES)
+    pictures = paired(images, labels, [path.parent.name for path in images], CLASSES)
+    _need_label_ids(labels)
+    return pictures
+
+
+def _need_label_ids(labels: Sequence[Path]) -> None:
+    """
+    Raise DataError for labelIds files that hold the 19 train ids, 0..18 and 255.
+
+    Few files are read: vegetation, sky and car, of which hardly a street lacks all, are 21 to 26.
+    """
+    looked = labels[:: max(1, len(labels) // _LOOKED)]
+    for path in looked:
+        with suppress(DataError):  # a broken file is met when its picture is used
+            ids = read_label(path)
+            if ((ids > _LAST_TRAIN_ID) & (ids != IGNORED)).any():
+                return
+    raise DataError(
+        f'{len(looked)} of {len(labels)} files such as {looked[0]} hold ids up to '
+        f'{_LAST_TRAIN_ID} and {IGNORED} alone: these are train ids under the name of label ids. '
+        'Take the labelIds files of gtFine_trainvaltest anew, or the layout "folders" with the '
+        'ids 0 to 18'
+    )
 
 
 def _label_of(root: Path, split: str, image: Path) -> Path:

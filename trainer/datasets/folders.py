@@ -18,27 +18,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from ood_perception.errors import DataError
+from ood_perception.label_images import label_files
+from ood_perception.picture_files import tell
+from ood_perception.yaml_files import read_yaml
 
-from ..data import ClassMap, PictureList, class_map_of, list_pictures, paired
-from ..label_colors import coloured, label_colors_of
+from ..class_map import ClassMap, class_map_of, label_colors_of
+from ..data import PictureList, list_pictures, paired
+from ..label_colors import coloured
 from ..scenes import SCENES_FILE, read_scenes
 from .evaluation_set import EvaluationSet, SetEntry
+from .layout import labels_of
 
 
 def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
     """
-    Pair `images`/<name>.* with `labels`/<name>.png.
+    Pair `images`/<name>.* with `labels`/<name>.* (PNG, BMP, TIFF or GIF).
 
     The sequence of a picture is its name up to the last '_', or '' where there is none.
     Raises DataError for missing folders, no pictures or missing labels.
     """
     pictures = list_pictures(images)
-    files = [labels / f'{path.stem}.png' for path in pictures]
     sequences = [path.stem.rpartition('_')[0] for path in pictures]
-    return paired(pictures, files, sequences, classes)
+    return paired(pictures, labels_of(pictures, labels), sequences, classes)
 
 
 def load(root: Path, split: str) -> PictureList:
@@ -48,20 +50,13 @@ def load(root: Path, split: str) -> PictureList:
     Where `root`/scenes.csv exists, it names the pictures of the split and their scenes.
     """
     path = root / 'classes.yaml'
-    content = _yaml(path)
+    content = read_yaml(path, 'class map', DataError)
     classes, colors = class_map_of(content, str(path)), label_colors_of(content, str(path))
     if (root / SCENES_FILE).is_file():
         found = _of_scenes(root, split, classes)
     else:
         found = load_folders(root / split / 'images', root / split / 'labels', classes)
     return coloured(found, colors) if colors else found
-
-
-def _yaml(path: Path) -> object:
-    try:
-        return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f'class map {path} cannot be read: {error}') from error
 
 
 def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
@@ -74,9 +69,13 @@ def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
         splits = sorted({row.split for row in rows})
         what = f'lists {missing[0]}, which images/ lacks' if missing else f'has no {split!r}'
         raise DataError(f'{root / SCENES_FILE} {what}; its splits are {", ".join(splits)}')
-    labels = [root / 'labels' / f'{row.name}.png' for row in chosen]
-    scenes = [row.scene for row in chosen]
-    return paired([files[row.name] for row in chosen], labels, scenes, classes)
+    scenes, images = [row.scene for row in chosen], [files[row.name] for row in chosen]
+    found = label_files(root / 'labels')
+    unlisted = sorted(set(files) - {row.name for row in rows})
+    if unlisted:
+        tell(f'{root / SCENES_FILE} leaves {len(unlisted)} pictures out, such as {unlisted[0]}')
+    labels = [found.get(row.name, root / 'labels' / f'{row.name}.png') for row in chosen]
+    return paired(images, labels, scenes, classes)
 
 
 def load_set(root: Path, split: str) -> EvaluationSet:

@@ -28,8 +28,9 @@ import numpy.typing as npt
 
 from ood_perception.bundle.cache import make_folder
 from ood_perception.errors import DataError, OodPerceptionError
+from ood_perception.label_images import read_label
 
-from ..data import list_pictures, read_image, read_label_ids
+from ..data import list_pictures, read_image
 
 PRODUCT, FREE, UNMARKED = 'tile', 'free', 'left out: no defect is marked'
 _NAME = re.compile(r'(?P<kind>[a-z]+)_exp\d+_num_(?P<number>\d+)')
@@ -104,7 +105,7 @@ def _mask(tile: Tile) -> UInt8Array:
     """Return 255 where a defect is marked, 0 elsewhere; one zero for a flawless tile."""
     if tile.kind == FREE:
         return np.zeros((1, 1), np.uint8)
-    return np.where(read_label_ids(tile.label) > 0, 255, 0).astype(np.uint8)
+    return np.where(read_label(tile.label) > 0, 255, 0).astype(np.uint8)
 
 
 def _folder_of(tile: Tile, test: set[int]) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.evaluation.lars import COLOURS
+from ood_perception.metrics.lars import COLOURS
 
 from ..data import IGNORED, ClassMap, PictureList
 from .evaluation_set import EvaluationSet, SetEntry

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ood_perception.errors import DataError
+from ood_perception.label_images import label_files
+from ood_perception.picture_files import PICTURES, sorted_out, tell, visible
 
 from ..data import ClassMap, PictureList, list_pictures
 
@@ -30,11 +32,40 @@ def need_count(images: Sequence[Path], count: int, what: str, place: Path) -> No
 
 def nested_pictures(folder: Path, remedy: str) -> list[Path]:
     """Return the pictures in all folders of a folder, folder by folder; DataError for none."""
-    inner = sorted(path for path in need_folder(folder, remedy).iterdir() if path.is_dir())
+    inner = [path for path in visible(need_folder(folder, remedy)) if path.is_dir()]
     found = [picture for path in inner for picture in list_pictures(path)]
     if not found:
         raise DataError(f'{folder} holds no folders with pictures; {remedy}')
     return found
+
+
+def labels_of(images: Sequence[Path], folder: Path) -> list[Path]:
+    """
+    Return the label file of every picture: of its name, in any format that labels are read in.
+
+    Labels without a picture are told of; DataError where their picture lies there in a format that
+    is not read, and naming the first picture without a label.
+    """
+    files = label_files(folder)
+    labels = [files.get(path.stem, folder / f'{path.stem}.png') for path in images]
+    missing = [path for path in labels if not path.is_file()]
+    if missing:
+        raise DataError(f'{len(missing)} label files are missing, the first is {missing[0]}')
+    alone = sorted(set(files) - {path.stem for path in images})
+    if alone:
+        _of_unread_pictures(images[0].parent, set(alone), files)
+        tell(f'{folder}: {len(alone)} labels have no picture, such as {files[alone[0]].name}')
+    return labels
+
+
+def _of_unread_pictures(folder: Path, alone: set[str], files: Mapping[str, Path]) -> None:
+    """Raise DataError where one of the stems belongs to a file that is read as no picture."""
+    for path in sorted_out(folder)[1]:
+        if path.stem in alone:
+            raise DataError(
+                f'{path} has the label {files[path.stem]}, but is not read: save it as one of '
+                f'{", ".join(PICTURES)}'
+            )
 
 
 def picture_list(

@@ -7,7 +7,7 @@ mvtec_anomaly_detection/
   <product>/train/good/<number>.png
   <product>/test/good/<number>.png
   <product>/test/<defect>/<number>.png
-  <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 defect
+  <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 (or 1) defect
 
 'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless pictures, 'mvtec/*'
 the test parts of all products, each a set of its own. To train,
@@ -22,17 +22,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ood_perception.errors import DataError
+from ood_perception.picture_files import visible
 
-from ..data import ClassMap, PictureList, decoded
+from ..data import ClassMap, PictureList, read_image
 from .anomaly import ANOMALY, NORMAL, anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry, UInt8Array
 from .layout import nested_pictures, picture_list
 
-CLASSES = anomaly_classes({0: NORMAL, 255: ANOMALY})
+CLASSES = anomaly_classes({0: NORMAL, 1: ANOMALY, 255: ANOMALY})
 LICENCE = 'CC BY-NC-SA 4.0 (non-commercial)'
 SOURCE = 'https://www.mvtec.com/company/research/datasets/mvtec-ad'
 _GOOD = 'good'
@@ -46,7 +46,7 @@ class _Inspected(PictureList):
         """Return the mask's values, zeros for a flawless picture."""
         if self.labels[index] != self.images[index]:
             return super().file_ids(index)
-        shape = decoded(self.images[index], 'picture', cv2.IMREAD_COLOR).shape
+        shape = read_image(self.images[index]).shape
         return np.zeros(shape[:2], np.uint8)
 
 
@@ -56,14 +56,14 @@ class _Flawless(PictureList):
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the product's class everywhere."""
-        shape = decoded(self.images[index], 'picture', cv2.IMREAD_COLOR).shape
+        shape = read_image(self.images[index]).shape
         product = self.classes.names.index(self.sequences[index])
         return np.full(shape[:2], product, np.uint8)
 
 
 def products(root: Path) -> list[str]:
     """Return the names of the products that have flawless pictures, sorted."""
-    return sorted(path.parent.parent.name for path in root.glob('*/train/good'))
+    return [path.name for path in visible(root) if (path / 'train' / _GOOD).is_dir()]
 
 
 def load(root: Path, split: str) -> PictureList:

@@ -10,12 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ood_perception.errors import DataError
 
-from ..data import IGNORED, decoded
+from ..data import IGNORED, read_image
 from .evaluation_set import Segments
 
 
@@ -34,8 +33,8 @@ class PanopticLabels:
         """Return one picture's segments; DataError naming the file that is missing or wrong."""
         name = self._names[index]
         (path,) = self.files(index)
-        blue_green_red = decoded(path, 'panoptic mask', cv2.IMREAD_COLOR).astype(np.int32)
-        ids = blue_green_red @ np.array([65536, 256, 1], np.int32)
+        colors = read_image(path, 'panoptic mask').astype(np.int32)
+        ids = colors @ np.array([1, 256, 65536], np.int32)
         segments, names = self._annotations
         if name not in segments:
             raise DataError(f'{self._json} has no annotation of {name}.png')

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
+from ood_perception.json_files import json_text
 
 from ..data import PictureList, content_sha256
 from ..outliers import Cutout, Pasted, PasteSettings, paste_objects
@@ -49,7 +50,10 @@ def write_pasted_set(
             rng = np.random.default_rng([seed, own])
             pasted = paste_objects(*pictures.read(index), cutouts, rng, settings)
             _write(folder, name, pasted)
-        record.write_text(json.dumps({'key': key, 'seed': seed, 'settings': asdict(settings)}))
+        record.write_text(
+            json_text({'key': key, 'seed': seed, 'settings': asdict(settings)}, indent=None),
+            encoding='utf-8',
+        )
     return load_anomaly_set('pasted', folder)
 
 

@@ -14,15 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.bags.messages import Cdr
+from ood_perception.evaluation.bags.cameras import camera_messages, open_cameras
+from ood_perception.evaluation.bags.messages import Cdr, frames_of
 from ood_perception.evaluation.bags.metadata import is_bag
 from ood_perception.evaluation.bags.problems import FAIL, Problems
 from ood_perception.evaluation.bags.reading import Bag, Limits
-from ood_perception.evaluation.bags.topics import choose_cameras
+from ood_perception.evaluation.bags.topics import CameraTopic
+from ood_perception.label_images import read_label
 from ood_perception.types import Frame
 
-from ..data import PictureList, list_pictures, read_image, read_label_ids
+from ..data import PictureList, list_pictures, read_image
 from ..datasets import LAYOUTS, load_pictures
+from ..datasets.layout import labels_of
 
 UInt8Array = npt.NDArray[np.uint8]
 Item = tuple[Frame, UInt8Array | None]
@@ -100,11 +103,11 @@ def _folder(folder: Path, fps: float, labels: str | None) -> CleanFrames:
     if labels == '':
         raise ConfigError(f'{folder} is a plain folder: give --labels the folder of its labels')
     images = list_pictures(folder / 'images' if (folder / 'images').is_dir() else folder)
+    files = labels_of(images, Path(labels)) if labels else [None for _ in images]
 
     def frames() -> Iterator[Item]:
-        for number, path in enumerate(images):
-            image = read_image(path)
-            truth = read_label_ids(Path(labels) / f'{path.stem}.png') if labels else None
+        for number, (path, label) in enumerate(zip(images, files, strict=True)):
+            image, truth = read_image(path), read_label(label) if label else None
             if truth is not None and truth.shape != image.shape[:2]:
                 raise DataError(
                     f'labels of {path.name} are {truth.shape}, its picture {image.shape[:2]}'
@@ -120,33 +123,33 @@ def _stamp(number: int, fps: float) -> int:
 
 
 def _bag(path: Path) -> CleanFrames:
-    """Read every image topic; a bag that is damaged is refused, its rates would mislead."""
+    """Read every camera; a bag that is damaged is refused, its rates would mislead."""
     problems, cdr = Problems(FAIL), Cdr()
     with (
         tempfile.TemporaryDirectory() as scratch,
         Bag(path, problems, Limits(), Path(scratch)) as bag,
     ):
-        cameras = choose_cameras(bag.topics, (), (), problems)
-        fps = _bag_fps(bag, cameras[0].topic)
+        cameras = open_cameras(bag, cdr, problems)
+        fps = _bag_fps(bag, cameras[0])
+        name = '; '.join([f'bag {path}', *bag.notes])
 
     def frames() -> Iterator[Item]:
         named = {camera.topic: camera.camera for camera in cameras}
         with (
             tempfile.TemporaryDirectory() as scratch,
             Bag(path, problems, Limits(), Path(scratch)) as bag,
-            closing(bag.messages(set(named))) as messages,
+            closing(camera_messages(bag, cameras)) as messages,
         ):
-            for message in messages:
-                content = cdr.read(message.data, message.msgtype)
-                yield cdr.frame(content, named[message.topic]), None
+            for frame in frames_of(messages, cdr, named):
+                yield frame, None
 
     count = sum(camera.count for camera in cameras)
     names = tuple(camera.camera for camera in cameras)
-    return CleanFrames(f'bag {path}', count, fps, False, frames, names)
+    return CleanFrames(name, count, fps, False, frames, names)
 
 
-def _bag_fps(bag: Bag, topic: str) -> float:
+def _bag_fps(bag: Bag, camera: CameraTopic) -> float:
     """Return the frames a second of one camera by the times of recording, 0 for under two."""
-    times = [message.time_ns for message in bag.messages({topic})]
+    times = [message.time_ns for message in camera_messages(bag, [camera])]
     span = (times[-1] - times[0]) / 1e9 if len(times) > 1 else 0.0
     return (len(times) - 1) / span if span > 0 else 0.0

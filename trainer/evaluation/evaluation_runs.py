@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle, shipped_bundles
@@ -21,6 +20,7 @@ from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.results import records_folder, run_key, save_index
 from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
+from ood_perception.yaml_files import read_yaml
 
 from ..datasets import EvaluationSet, expand_names, open_set
 from .engine_choice import EngineChoice
@@ -34,6 +34,7 @@ from .measured_sets import (
 )
 from .shared_backbone import SharedBackbone
 
+LOG = logging.getLogger(__name__)
 _RUN_KEYS = ('name', 'bundle', 'in_distribution')
 
 
@@ -93,10 +94,7 @@ def listed_runs(path: Path, settings: Settings) -> list[RunSpec]:
     Bundles are relative to the file, or names of shipped ones. Raises ConfigError naming the file
     and the entry.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f'{path} cannot be read: {error}') from error
+    content = read_yaml(path, 'list of runs')
     entries = content.get('runs') if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f'{path}: expected a list "runs" of {", ".join(_RUN_KEYS)}')
@@ -162,6 +160,8 @@ def _evaluate_run(
         if choice.shared:
             SharedBackbone(choice.shared).attach(engine, bundle)
         pipeline = Pipeline(bundle, engine, spec.settings)
+        if pipeline.doubt:
+            LOG.warning('%s: %s', spec.name, pipeline.doubt)
         facts = {
             'bundle': manifest.name,
             'bundle_sha256': bundle.sha256,
@@ -173,7 +173,7 @@ def _evaluate_run(
         done: dict[str, SetRun] = {}
         for name, data in sets.items():
             pipeline.settings = settings_of(data, manifest, spec.settings, extras)
-            measured = measured_set(data, pipeline, extras.sea)
+            measured = measured_set(data, pipeline, extras)
             folder = records_folder(out, key, name)
             records = run_tasks(
                 pipeline,
@@ -185,7 +185,7 @@ def _evaluate_run(
                 _variant(pipeline.settings, measured),
             )
             save_index(folder, records)
-            summary = summary_of(pipeline, data, measured, records, folder, extras)
+            summary = summary_of(pipeline, data, measured, records, extras)
             done[name] = SetRun(data, measured, records, summary)
     known = chosen or manifest.in_distribution
     return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
@@ -200,6 +200,8 @@ def _variant(settings: Settings, measured: Measured) -> str:
         'smallest': measured.smallest,
         'sea': [] if measured.sea is None else measured.sea.tolist(),
     }
+    if measured.classes:
+        facts |= {'labels': 'confusion', 'reject': measured.reject}
     return run_key(facts)[:8]
 
 

@@ -25,7 +25,7 @@ from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.bags.model import open_model
 from ood_perception.inspection import check_top_share, image_surprisal, image_threshold
-from ood_perception.node_parameters import read_parameters
+from ood_perception.parameter_files import given_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add('--rate', type=float, default=0.02, help='share of flawless parts that may be rejected')
     add('--top-share', type=float, default=0.0, help='image_score.top_share of the node')
     add('--params', type=Path, help="the node's parameter file; default: the whole picture")
+    add('--node', default='', help='whose section of --params, such as /robot1/nav')
     add('--in-distribution', nargs='+', help='the product; default: as --params, or all')
     add('--engine', choices=('auto', *ENGINES))
     add('--precision', help='auto, f32, bf16, int8')
@@ -76,9 +77,7 @@ def scores_of(pipeline: Pipeline, pictures: Sequence[Path], top_share: float) ->
 
 def _values(options: argparse.Namespace) -> dict[str, Any]:
     """Return the node's parameters that the command line asks for."""
-    values: dict[str, Any] = {'roi.mode': 'none'}
-    if options.params:
-        values |= read_parameters(options.params)
+    values = {'roi.mode': 'none', **given_parameters(options.params, _tell, options.node)}
     for name in _PARAMETERS:
         given = getattr(options, name)
         if given is not None:
@@ -86,12 +85,16 @@ def _values(options: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the threshold, and what it was taken from."""
     options = parser().parse_args(arguments)
     check_top_share(options.top_share)
     pictures = good_pictures(options.good, options.last)
-    model = open_model(_values(options), lambda text: print(text, file=sys.stderr))
+    model = open_model(_values(options), _tell)
     with model.engine:
         scores = scores_of(model.pipeline, pictures, options.top_share)
     threshold = image_threshold(scores, options.rate)

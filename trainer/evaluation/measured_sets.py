@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.components import size_limits
-from ood_perception.evaluation.exact import exact_metrics
+from ood_perception.evaluation.class_labels import label_groups
 from ood_perception.evaluation.loading import PictureTask
 from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
 from ood_perception.evaluation.measure import (
@@ -27,10 +26,11 @@ from ood_perception.evaluation.measure import (
 )
 from ood_perception.evaluation.open_set_pass import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.reports import plain
 from ood_perception.evaluation.results import skipped_record
 from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
+from ood_perception.label_images import need_anomaly
+from ood_perception.metrics.components import size_limits
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.settings import chosen_classes, class_ids
@@ -49,26 +49,43 @@ class Extras:
     """
     What is measured beside the usual.
 
-    limit: first pictures of each set only, 0 = all. exact: metrics without binning, too.
-    variants: of VARIANTS. seed: of the bootstrap. sea: water and sky of the bundle.
+    limit: first pictures of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
+    sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
-    known_product: a product is scored by its own class of the bundle alone.
+    known_product: a product is scored by its own class of the bundle alone. reject: class that
+    flagged pixels become in the final map of sets with known classes, '' = none.
     """
 
     limit: int = 0
-    exact: bool = False
     variants: tuple[str, ...] = ()
     seed: int = 0
     sea: SeaClasses = field(default_factory=SeaClasses)
     roi_given: bool = False
     known_product: bool = False
+    reject: str = ''
 
 
 def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
-    """Return the set, cut to `limit` pictures; ConfigError for one without labels."""
+    """
+    Return the set, cut to `limit` pictures.
+
+    Raises ConfigError for a set without labels, DataError for anomalies of which there is none.
+    """
     if not data.labelled:
         raise ConfigError(f'{data.name} has no labels: it can be submitted, not evaluated')
-    return data.subset(range(min(limit, len(data)))) if limit else data
+    chosen = data.subset(range(min(limit, len(data)))) if limit else data
+    if data.kind == ANOMALY:
+        ids = [file_id for file_id, known in data.pictures.classes.ids.items() if known == 1]
+        part = f'the first {len(chosen)} pictures of {data.name}' if limit else data.name
+        need_anomaly(_labels_of(chosen), ids, part)
+    return chosen
+
+
+def _labels_of(data: EvaluationSet) -> Iterator[UInt8Array]:
+    """Yield the ids of the label files; broken ones are met when their picture is measured."""
+    for index in range(len(data)):
+        with suppress(DataError):
+            yield data.pictures.file_ids(index)
 
 
 def settings_of(
@@ -88,7 +105,7 @@ def settings_of(
     return settings
 
 
-def measured_set(data: EvaluationSet, pipeline: Pipeline, sea: SeaClasses) -> Measured:
+def measured_set(data: EvaluationSet, pipeline: Pipeline, extras: Extras) -> Measured:
     """Return how a set is measured; ConfigError where the bundle does not know its classes."""
     if data.kind in ANOMALY_KINDS:
         smallest = size_limits(TRACKS[data.track]).true if data.track else 1
@@ -96,14 +113,16 @@ def measured_set(data: EvaluationSet, pipeline: Pipeline, sea: SeaClasses) -> Me
     manifest = pipeline.manifest
     names = tuple(spec.name for spec in manifest.classes)
     same = names == data.pictures.classes.names
+    reject = class_ids(manifest, [extras.reject], '--reject')[0] if extras.reject else None
     if data.kind == MARITIME:
-        return Measured(MARITIME, classes=len(names) if same else 0, sea=sea.table(manifest))
+        sea, classes = extras.sea.table(manifest), len(names) if same else 0
+        return Measured(MARITIME, classes=classes, reject=reject, sea=sea)
     if not same:
         raise ConfigError(
             f'bundle {manifest.name} knows {list(names)}, the pictures are labelled with '
             f'{list(data.pictures.classes.names)}: the promise needs the same classes'
         )
-    return Measured(CLOSED_SET, classes=len(names))
+    return Measured(CLOSED_SET, classes=len(names), reject=reject)
 
 
 def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
@@ -187,10 +206,9 @@ def summary_of(
     data: EvaluationSet,
     measured: Measured,
     records: RecordSet,
-    folder: Path,
     extras: Extras,
 ) -> dict[str, Any]:
-    """Return everything that is reported of a run on a set; folder: of its records."""
+    """Return everything that is reported of a run on a set."""
     manifest = pipeline.manifest
     result: dict[str, Any] = {
         'title': data.title,
@@ -204,9 +222,14 @@ def summary_of(
         'groups': {},
         'notes': [],
     }
+    if extras.reject and not measured.classes:
+        note = (
+            f"--reject {extras.reject} is left out: the set does not label the bundle's classes."
+        )
+        result['notes'].append(note)
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
-        _second_pass(result, data, records, folder, extras)
+        _second_pass(result, data, records, extras)
         _add_open_set(result, pipeline, data, records, extras.seed)
         return result
     if measured.classes:
@@ -219,6 +242,8 @@ def summary_of(
             'water': list(extras.sea.water),
             'sky': list(extras.sea.sky),
         }
+    if measured.classes:
+        result['groups'] |= label_groups(records, names, measured.reject, extras.seed)
     return result
 
 
@@ -226,10 +251,9 @@ def _second_pass(
     summary: dict[str, Any],
     data: EvaluationSet,
     records: RecordSet,
-    folder: Path,
     extras: Extras,
 ) -> None:
-    """Add what needs the labels again: a track's components, variants, exact pixel metrics."""
+    """Add what needs the labels again: a track's components, variants."""
     regions, read = summary['regions'], label_reader(data)
     for region, record in regions.items() if data.track else ():
         threshold = record['best_f1_threshold']
@@ -239,13 +263,6 @@ def _second_pass(
             )
     if 'smiyc' in extras.variants and data.kind == ANOMALY:
         summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
-    for region, record in regions.items() if extras.exact else ():
-        values = exact_metrics(records, read, region, folder)
-        lost = record['positives'] / max(1, record['positives'] + record['missed'])
-        values['average_precision_missed'] = values['average_precision'] * lost
-        for name, value in values.items():
-            record[name] = plain(value)
-            record['bounds'][name] = [plain(value), plain(value)]
 
 
 def _add_open_set(

@@ -22,11 +22,11 @@ from typing import Any
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.alarm_rates import AlarmRates, Wanted, alarm_rates
-from ood_perception.evaluation.alarms import PATCHES, RATES, AlarmCounter, normal_cells
 from ood_perception.evaluation.bags.model import Model, open_model
 from ood_perception.geometry import geometry_for
-from ood_perception.node_parameters import read_parameters
+from ood_perception.metrics.false_obstacles import PATCHES, RATES, AlarmCounter, normal_cells
+from ood_perception.metrics.operating_point import AlarmRates, Wanted, alarm_rates
+from ood_perception.parameter_files import given_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.roi import MODES, CameraPolygons, RoiSettings
 from ood_perception.settings import chosen_classes
@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
         f'default: {", ".join(f"{p:g}" for p in PATCHES)} patches')  # fmt: skip
     add('--params', type=Path, metavar='YAML', help="the node's parameter file: bundle, classes, "
         'region with its polygons, hysteresis, persistence; options here come first')  # fmt: skip
+    add('--node', default='', help='whose section of --params, such as /robot1/nav')
     add('--camera', default='', help='of --params: the camera that took the pictures')
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     add('--roi', choices=[m for m in MODES if m not in _DRAWN], help='default: ground')
@@ -116,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parameter_values(options: argparse.Namespace) -> dict[str, Any]:
     """Return the node's parameters: those of --params, what the command line says before them."""
-    values = read_parameters(options.params) if options.params else {}
+    values = given_parameters(options.params, _tell, options.node)
     given = {
         'bundle': options.bundle,
         'weights': options.weights,
@@ -167,11 +168,15 @@ def run(options: argparse.Namespace) -> Answer:
         persistence = Persistence(options.persistence[1], options.persistence[0])
     if options.fps < 0:
         raise ConfigError(f'--fps {options.fps:g}: give frames a second above 0')
-    model = open_model(parameter_values(options), lambda text: print(text, file=sys.stderr))
+    model = open_model(parameter_values(options), _tell)
     with model.engine:
         if persistence is None and model.persistence.active:
             persistence = model.persistence
         return _answer(options, model, wanted, persistence)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _answer(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ood_perception.evaluation.alarm_rates import (
+from ood_perception.metrics.operating_point import (
     SECONDS,
     AlarmRates,
     Choice,

@@ -14,7 +14,6 @@ stopped goes on where it was; files of another bundle or other settings are not 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
 from ood_perception.evaluation.results import write_text
 from ood_perception.geometry import camera_window, to_camera, to_camera_nearest
+from ood_perception.json_files import json_text
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.roi import RoiSettings
 from ood_perception.types import Detection, Frame
@@ -98,7 +98,7 @@ def write_submission(
 
 def _claim(record: Path, facts: dict[str, Any]) -> None:
     """Write down what the files depend on; ConfigError where other files are there already."""
-    text = json.dumps(facts, indent=2, sort_keys=True, default=str) + '\n'
+    text = json_text(facts, indent=2, sort_keys=True, default=str) + '\n'
     if record.is_file():
         if record.read_text(encoding='utf-8') != text:
             raise ConfigError(

@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from ood_perception.bundle.cache import make_file
 from ood_perception.errors import ConfigError, DataError, DependencyError
-from ood_perception.evaluation.lars import coloured, from_coloured
+from ood_perception.metrics.lars import coloured, from_coloured
 
-from ..data import decoded
+from ..data import read_image
 
 Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]
@@ -124,7 +124,7 @@ def write_lars(path: Path, labels: UInt8Array) -> None:
 
 def read_lars(path: Path) -> UInt8Array:
     """Return uint8 (H, W) of 0 obstacle, 1 water, 2 sky; 255 for any other colour."""
-    return from_coloured(decoded(path, 'prediction', cv2.IMREAD_COLOR)[:, :, ::-1])
+    return from_coloured(read_image(path, 'prediction'))
 
 
 def _save_npy(path: Path, values: Float16Array) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One row of the leaderboard on one set and region: mean over seeds, draws over pictures."""
+"""One row of a study on one set and region: mean over seeds, draws over pictures."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.evaluation.bins import BINS, coarse_starts
-from ood_perception.evaluation.bootstrap import (
+from ood_perception.evaluation.record import RecordSet, unpack_counts
+from ood_perception.evaluation.reports import interval_record
+from ood_perception.evaluation.second_pass import component_frames
+from ood_perception.evaluation.summary import picture_counts, region_counts
+from ood_perception.metrics.binning import BINS, coarse_starts
+from ood_perception.metrics.bootstrap import (
     RESAMPLES,
     Interval,
     metric_samples,
     percentile_interval,
     resample_weights,
 )
-from ood_perception.evaluation.components import component_samples
-from ood_perception.evaluation.record import RecordSet, unpack_counts
-from ood_perception.evaluation.reports import interval_record
-from ood_perception.evaluation.second_pass import component_frames
-from ood_perception.evaluation.summary import picture_counts, region_counts
+from ood_perception.metrics.components import component_samples
 
 from ..evaluation.evaluation_runs import SetRun
 from ..evaluation.measured_sets import label_reader

@@ -115,6 +115,10 @@ class HeadStages(ABC):
         """Return the sections that a recipe of this kind is read by."""
         return cls.sections
 
+    def check(self) -> None:
+        """Raise OodPerceptionError for files beside the data set that cannot be used, early."""
+        return
+
     @property
     def layers(self) -> tuple[Layer, ...]:
         """What the head reads of the backbone: the recipe's blocks, unless it names more."""

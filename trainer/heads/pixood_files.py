@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ood_perception.errors import DataError
+from ood_perception.json_files import json_text
 
 from ..classifier import Classifier
 from ..density import Gaussian
@@ -53,14 +54,14 @@ def save_model(model: PixOODModel, folder: Path) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
     os.replace(partial, folder / TENSORS)
     partial = folder / (VALUES + '.partial')
-    partial.write_text(json.dumps(values, indent=1) + '\n')
+    partial.write_text(json_text(values) + '\n', encoding='utf-8')
     os.replace(partial, folder / VALUES)
 
 
 def load_model(folder: Path) -> PixOODModel:
     """Read a model; DataError says what is missing, altered or of another format."""
     try:
-        values = json.loads((folder / VALUES).read_text())
+        values = json.loads((folder / VALUES).read_text(encoding='utf-8'))
         if values['format'] != FORMAT:
             raise DataError(
                 f'{folder / VALUES} has format {values["format"]}, this trainer reads {FORMAT}: '

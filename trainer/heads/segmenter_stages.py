@@ -14,7 +14,7 @@ from ..data import PictureList
 from ..features import FeatureSet, View, extract, joined
 from ..mixes import MixedPictures, draw_mixes, grouped
 from ..online import OnlineFeatures, OnlineMix
-from ..outlier_sources import load_outliers
+from ..outlier_sources import check_outliers, load_outliers
 from ..outliers import Cutout
 from ..segmenter import Segmenter, load_segmenter, save_segmenter
 from ..segmenter_training import fit_segmenter
@@ -44,6 +44,10 @@ class SegmenterStages(HeadStages):
         recipe = trainer.recipe
         self.seed = recipe.seed if seed is None else seed
         self.segmenter_config = replace(recipe.segmenter, seed=self.seed)
+
+    def check(self) -> None:
+        """Check the files of objects; see HeadStages.check."""
+        check_outliers(self.trainer.recipe.outliers, self.trainer.recipe.data_root())
 
     @property
     def _layers(self) -> list[str]:

@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ood_perception.json_files import write_json
+
 from ...errors import DataError
+from ...frames import stamp_ns
 from ...types import JsonDict
 from .. import page
-from .messages import Cdr, stamp_ns
+from .messages import Cdr
 from .problems import FAIL, Problems
 from .reading import Bag, Limits
 from .replay import RESULT
@@ -134,7 +137,7 @@ def write_comparison(
         'node': {name: dict(values) for name, values in counters.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'live.json').write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+    write_json(folder / 'live.json', record, indent=2)
     page.write_page(folder / 'live.html', 'A bag, live against offline', _parts(rows, record))
 
 

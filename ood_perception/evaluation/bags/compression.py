@@ -36,7 +36,7 @@ def unpack_message(data: bytes, limit: int = MAX_MESSAGE_BYTES) -> bytes:
     Raises SizeCapError when they are more than `limit` (they are not unpacked further then),
     DataError when the frame is damaged or cut off, DependencyError without a Zstandard library.
     """
-    zstd = _zstd()
+    zstd = zstd_library()
     unpacker = zstd.ZstdDecompressor()
     try:
         plain = bytes(unpacker.decompress(data, max_length=limit + 1))
@@ -60,7 +60,7 @@ def unpack_file(source: Path, target: Path, limit: int = MAX_FILE_BYTES) -> str:
 
     What came before the damage is in `target` then. Raises SizeCapError above `limit` bytes.
     """
-    zstd, written = _zstd(), 0
+    zstd, written = zstd_library(), 0
     with source.open('rb') as packed, target.open('wb') as plain:
         reader = zstd.open(packed, 'rb')
         while True:
@@ -79,7 +79,7 @@ def unpack_file(source: Path, target: Path, limit: int = MAX_FILE_BYTES) -> str:
             plain.write(block)
 
 
-def _zstd() -> Any:
+def zstd_library() -> Any:
     """Return Python 3.14's own module, or its backport."""
     for name in ('compression.zstd', 'backports.zstd'):
         with suppress(ImportError):

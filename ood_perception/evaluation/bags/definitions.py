@@ -1,9 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The vision_msgs definitions that results need, so that bags carry them without the package.
+Message definitions that rosbags does not bring: of vision_msgs for results, of video packets.
 
-These are the message definitions of vision_msgs 4 (Humble to Rolling) without their comments.
+Without their comments; vision_msgs 4 (Humble to Rolling), foxglove_msgs 3,
+ffmpeg_image_transport_msgs 3.
 """
 
 from __future__ import annotations
@@ -24,5 +25,15 @@ VISION_MSGS: dict[str, str] = {
     ),
     'vision_msgs/msg/Detection2DArray': (
         'std_msgs/Header header\nvision_msgs/Detection2D[] detections\n'
+    ),
+}
+
+VIDEO_MSGS: dict[str, str] = {
+    'foxglove_msgs/msg/CompressedVideo': (
+        'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n'
+    ),
+    'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': (
+        'std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\n'
+        'uint8 flags\nbool is_bigendian\nuint8[] data\n'
     ),
 }

@@ -4,21 +4,27 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...decode import decode_compressed, decode_image
+from ...decode import decode_image
+from ...encodings import message_codec
 from ...errors import DataError, DependencyError, ImageError
+from ...frames import NANOSECONDS, FrameDecoder
+from ...label_images import decode_label
 from ...maps import OutputMaps
 from ...tracking import Tracked
 from ...types import Frame, Obstacle, UInt8Array
-from .definitions import VISION_MSGS
+from .definitions import VIDEO_MSGS, VISION_MSGS
+from .reading import Message
 from .topics import COMPRESSED, RAW
 
-NANOSECONDS = 1_000_000_000
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+_STAMP_END = 12  # behind the four bytes that say how CDR is encoded
 _LABEL_ENCODINGS = ('mono8', '8UC1')
 
 
@@ -34,7 +40,7 @@ class Cdr:
                 "reading a bag needs rosbags: pip install 'ood_perception[bags]'"
             ) from error
         self.store: Any = get_typestore(Stores.ROS2_JAZZY)
-        for name, text in VISION_MSGS.items():
+        for name, text in {**VISION_MSGS, **VIDEO_MSGS}.items():
             self.store.register(get_types_from_msg(text, name))
 
     def read(self, data: bytes, msgtype: str) -> Any:
@@ -46,12 +52,6 @@ class Cdr:
             raise DataError(
                 f'{len(data)} bytes are no {msgtype} ({reason}): the message is damaged'
             ) from error
-
-    def frame(self, message: Any, camera: str) -> Frame:
-        """Return a message of an image type as a Frame; ImageError where it does not decode."""
-        compressed = message.__msgtype__ == COMPRESSED
-        image = decode_compressed(message) if compressed else decode_image(message, _by_ros)
-        return Frame(image, camera, stamp_ns(message), message.header.frame_id)
 
     def image(
         self, pixels: npt.NDArray[Any], encoding: str, stamp: int, frame_id: str
@@ -132,35 +132,56 @@ class Cdr:
         )
 
 
-def stamp_ns(message: Any) -> int:
-    """Return the stamp of a message's header in nanoseconds."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+def frames_of(
+    messages: Iterable[Message], cdr: Cdr, cameras: Mapping[str, str], step: int = 1
+) -> Iterator[Frame]:
+    """
+    Yield the frames of every `step`-th message of all, from the first on.
+
+    cameras: the cameras' names by topic. Pictures between them are not decoded, packets of a
+    video are. Raises DataError and ImageError as reading and decoding do.
+    """
+    decoders = {topic: frame_decoder(camera) for topic, camera in cameras.items()}
+    for number, message in enumerate(messages):
+        wanted = number % step == 0
+        content = cdr.read(message.data, message.msgtype)
+        if wanted or message_codec(content):
+            done = decoders[message.topic].decode(content, wanted)
+            yield from (frame for chosen, frame in done if chosen)
+    for decoder in decoders.values():
+        yield from (frame for chosen, frame in decoder.finish()[0] if chosen)
+
+
+def frame_decoder(camera: str) -> FrameDecoder[Any]:
+    """Return a decoder of a camera's messages, which knows what the node's knows."""
+    return FrameDecoder(camera, _by_ros)
+
+
+def leading_stamp(data: bytes) -> int:
+    """Return the stamp in nanoseconds with which a CDR message begins, -1 for too few bytes."""
+    if len(data) < _STAMP_END:
+        return -1
+    seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
+    return int(seconds) * NANOSECONDS + int(nanoseconds)
 
 
 def label_picture(message: Any) -> UInt8Array:
     """
-    Return a label message, Image mono8 or a losslessly compressed PNG, as uint8 (H, W).
+    Return a label message, Image mono8 or PNG (grey or palette), as uint8 (H, W) ids.
 
-    Raises ImageError for any other encoding: a colour picture or a JPEG is no label map.
+    Raises ImageError for any other encoding, DataError for a PNG in colour or broken.
     """
     if message.__msgtype__ == COMPRESSED:
         if bytes(message.data[:4]) != b'\x89PNG':
             raise ImageError(f'label picture {message.format!r} is no PNG: labels must be exact')
-        image = decode_compressed(message)
-    elif message.encoding in _LABEL_ENCODINGS:
-        image = decode_image(message)
-    else:
-        raise ImageError(
-            f'label picture has encoding {message.encoding!r}: publish labels as mono8'
-        )
-    if (image[..., :1] != image[..., 1:]).any():
-        raise ImageError('label picture is coloured: publish labels as mono8')
-    return np.ascontiguousarray(image[..., 0])
+        return decode_label(bytes(message.data), f'label picture {message.format!r}')
+    if message.encoding in _LABEL_ENCODINGS:
+        return np.ascontiguousarray(decode_image(message)[..., 0])
+    raise ImageError(f'label picture has encoding {message.encoding!r}: publish labels as mono8')
 
 
 def _by_ros(message: Any) -> UInt8Array:
-    """Decode what the table lacks as the node does: by cv_bridge, where it is installed."""
-    from ood_perception.ros.decode import decode_image as decode_as_the_node
+    """Decode what the tables lack as the node does: by cv_bridge, where it is installed."""
+    from ood_perception.ros.decode import decode_by_cv_bridge
 
-    return decode_as_the_node(message)
+    return decode_by_cv_bridge(message)

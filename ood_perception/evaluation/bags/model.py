@@ -83,7 +83,10 @@ def open_model(given: Mapping[str, Any], tell: Callable[[str], None], max_batch:
     )
     engine = create_engine(bundle, options)
     try:
-        return Model(bundle, engine, Pipeline(bundle, engine, settings), values, persistence)
+        pipeline = Pipeline(bundle, engine, settings)
+        if pipeline.doubt:
+            tell(pipeline.doubt)
+        return Model(bundle, engine, pipeline, values, persistence)
     except BaseException:
         engine.close()
         raise

@@ -15,12 +15,14 @@ ON_ERROR = (SKIP, FAIL)
 # Kinds of problems, as reports and tests name them.
 DAMAGED_FILE = 'damaged file'
 MISSING_FILE = 'missing file'
+UNNAMED_FILE = 'file that metadata.yaml does not name'
+FEWER_MESSAGES = 'fewer messages than promised'
 MESSAGE_TYPE = 'unknown message type'
 CORRUPT_MESSAGE = 'corrupt message'
 SIZE_CAP = 'size cap exceeded'
 BAD_FRAME = 'frame does not decode'
 BAD_LABEL = 'ground truth does not fit'
-_OF_THE_WHOLE_BAG = (DAMAGED_FILE, MISSING_FILE, MESSAGE_TYPE)
+_OF_THE_WHOLE_BAG = (DAMAGED_FILE, MISSING_FILE, UNNAMED_FILE, FEWER_MESSAGES, MESSAGE_TYPE)
 _TOLD = 20
 
 

@@ -10,8 +10,9 @@ first bytes do; what was found is kept for the report.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,10 +28,12 @@ from .compression import (
     unpack_file,
     unpack_message,
 )
-from .metadata import find_files
+from .metadata import PACKED, BagFiles, find_files
 from .problems import Problem, Problems
-from .salvage import salvage
-from .storage import SUFFIXES, IndexedFile, StorageFile, Stored
+from .promises import fewer_in_the_bag, fewer_in_the_file
+from .ros1 import Ros1RecordingError
+from .storage import Counts, StorageFile, Stored, open_storage
+from .unfinished import finished_copy, is_unfinished
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Bag:
     An open bag. Use as a context manager.
 
     files: what was found on disk. topics: number of messages by (topic, message type).
+    notes: what the report should say although nothing went wrong.
     message_compression: in words, how the messages read so far were stored.
     """
 
@@ -76,29 +80,41 @@ class Bag:
         self._stack = ExitStack()
         self._packed = self._plain = 0
         self._storages: list[tuple[Path, StorageFile]] = []
+        self.notes: list[str] = []
         try:
             self.files = find_files(path)
-            for file in self.files.missing:
-                problems.meet(_missing(path, file))
+            for problem in _other_files(path, self.files):
+                problems.meet(problem)
             for file in self.files.files:
                 self._open(file, scratch)
             if not self._storages:
                 raise DataError(f'bag {path} has no readable storage file: {_tell(problems)}')
+            self.topics = _sum(storage.topics for _, storage in self._storages)
+            self._missing = self._check_promise()
         except BaseException:
             self._stack.close()
             raise
-        self.topics: dict[tuple[str, str], int] = {}
-        for _, storage in self._storages:
-            for key, count in storage.topics.items():
-                self.topics[key] = self.topics.get(key, 0) + count
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Yield the topics' messages in recorded order; problems are met on the way."""
         for file, storage in self._storages:
-            for item in self._guarded(file, storage.messages(topics)):
+            for item in self._guarded(file, storage, topics):
                 message = self._unpacked(item)
                 if message is not None:
                     yield message
+
+    def peek(self, topic: str) -> Iterator[Message]:
+        """Yield a topic's messages that can be read; nothing is counted or met."""
+        for _, storage in self._storages:
+            for name, kind, time, data in storage.messages([topic], lambda text: None):
+                with suppress(DataError):
+                    plain = unpack_message(data, self._limits.message) if is_zstd(data) else data
+                    yield Message(name, kind, time, plain)
+
+    @property
+    def lost(self) -> int:
+        """Return how many recorded messages cannot be read, as far as anything counts them."""
+        return self._missing + sum(storage.lost for _, storage in self._storages)
 
     @property
     def message_compression(self) -> str:
@@ -124,24 +140,41 @@ class Bag:
             'message_compression': self.message_compression,
             'messages_promised': files.messages,
             'messages_indexed': sum(self.topics.values()),
+            'messages_lost': self.lost,
+            'notes': self.notes,
             'topics': [
                 {'topic': topic, 'type': kind, 'messages': count}
                 for (topic, kind), count in sorted(self.topics.items())
             ],
         }
 
-    def _guarded(self, file: Path, items: Iterator[Stored]) -> Iterator[Stored]:
-        """Yield until the storage library fails, and name the file then."""
-        while True:
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            except Exception as error:  # rosbags raises classes of its storage libraries
-                text = f'{file} is damaged, its messages end before the index does ({error})'
-                self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), text))
-                return
-            yield item
+    def _guarded(
+        self, file: Path, storage: StorageFile, topics: Collection[str]
+    ) -> Iterator[Stored]:
+        """Yield a file's messages; meet what is damaged, and a disk that fails."""
+
+        def tell(text: str) -> None:
+            problem = Problem(kinds.DAMAGED_FILE, str(file), f'{file} is damaged: {text}')
+            self._problems.meet(problem)
+
+        try:
+            yield from storage.messages(topics, tell)
+        except OSError as error:
+            tell(f'it cannot be read to its end ({error})')
+
+    def _check_promise(self) -> int:
+        """Return how many messages are missing beside those known as lost; meet a shortage."""
+        found, lost = sum(self.topics.values()), 0
+        promised = 0
+        for _, storage in self._storages:
+            there = sum(storage.topics.values())
+            promised += max(there, sum(storage.promised.values()))
+            lost += storage.lost
+        fewer = fewer_in_the_bag(self.files, self.topics)
+        if fewer and not self._problems:
+            text = f'bag {self.path}: {fewer}'
+            self._problems.meet(Problem(kinds.FEWER_MESSAGES, str(self.path), text))
+        return max(0, max(promised, self.files.messages or 0) - found - lost)
 
     def _unpacked(self, item: Stored) -> Message | None:
         topic, kind, time, data = item
@@ -164,31 +197,42 @@ class Bag:
             return None
 
     def _open(self, file: Path, scratch: Path) -> None:
-        """Open one file, unpacked first where it is packed, by its index or from its start."""
-        readable = file
+        """Open one file, unpacked first where it is packed, and meet what is wrong with it."""
         try:
-            if file.suffix not in SUFFIXES:
-                readable = self._unpacked_file(file, scratch)
-            storage: StorageFile = IndexedFile(readable)
-        except (DependencyError, SizeCapError):
+            readable = self._unpacked_file(file, scratch) if file.suffix == PACKED else file
+            if readable.suffix.lower() == '.db3' and is_unfinished(readable):
+                readable = self._finished(readable, scratch)
+            storage = open_storage(readable)
+        except (DependencyError, SizeCapError, Ros1RecordingError):
             raise
-        except Exception as error:  # rosbags raises classes of its storage libraries
-            reason = str(error) or type(error).__name__
-            cut = salvage(readable)
-            found = sum(cut.topics.values()) if cut else 0
-            text = f'{file} is damaged or cut off ({reason}); {found} messages can be read'
+        except (DataError, OSError) as error:
+            text = f'{file} is damaged or cut off ({error}); 0 messages can be read'
             self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), text))
-            if cut is None:
-                return
-            storage = cut
+            return
         self._stack.callback(storage.close)
         self._storages.append((file, storage))
+        fewer = fewer_in_the_file(storage)
+        if storage.damage:
+            found = sum(storage.topics.values())
+            text = f'{file} is damaged or cut off ({storage.damage}); {found} messages can be read'
+            self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), text))
+        elif fewer:
+            self._problems.meet(Problem(kinds.FEWER_MESSAGES, str(file), f'{file}: {fewer}'))
+
+    def _finished(self, file: Path, scratch: Path) -> Path:
+        """Return a copy of an unfinished .db3 with all that its log holds, and say so."""
+        copy, lost = finished_copy(file, self._folder(scratch))
+        self.notes.append(f'{file.name} was not closed by its recorder: its log was read, too')
+        if lost:
+            self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), f'{file}: {lost}'))
+        return copy
+
+    def _folder(self, scratch: Path) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix='.bag.', dir=scratch)
+        return Path(self._stack.enter_context(folder))
 
     def _unpacked_file(self, file: Path, scratch: Path) -> Path:
-        folder = self._stack.enter_context(
-            tempfile.TemporaryDirectory(prefix='.bag.', dir=scratch)
-        )
-        target = Path(folder) / file.stem  # bag_0.mcap.zstd -> bag_0.mcap
+        target = self._folder(scratch) / file.stem  # bag_0.mcap.zstd -> bag_0.mcap
         damage = unpack_file(file, target, self._limits.file)
         if damage:
             self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), damage))
@@ -206,9 +250,23 @@ class Bag:
         self._stack.close()
 
 
-def _missing(path: Path, file: Path) -> Problem:
-    text = f'bag {path}: metadata.yaml names {file.name}, which is not there: copy the whole bag'
-    return Problem(kinds.MISSING_FILE, str(file), text)
+def _other_files(path: Path, files: BagFiles) -> Iterator[Problem]:
+    for file in files.missing:
+        text = f'metadata.yaml names {file.name}, which is not there: copy the whole bag'
+        yield Problem(kinds.MISSING_FILE, str(file), f'bag {path}: {text}')
+    for file in files.unnamed:
+        text = (
+            f'metadata.yaml does not name {file.name}, which is not read: make '
+            'metadata.yaml again with ros2 bag reindex, or give the file itself'
+        )
+        yield Problem(kinds.UNNAMED_FILE, str(file), f'bag {path}: {text}')
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    total: Counter[tuple[str, str]] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
 
 
 def _tell(problems: Problems) -> str:

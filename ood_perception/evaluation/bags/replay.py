@@ -11,25 +11,29 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ...bundle.cache import make_folder
 from ...errors import ConfigError, DataError, ImageError
+from ...frames import FrameDecoder
 from ...maps import OutputMaps
 from ...tracking import Tracker
 from ...types import Detection, Frame, JsonDict
-from ..progress import Progress
 from . import problems as kinds
-from .messages import Cdr
+from .cameras import camera_messages, open_cameras
+from .messages import Cdr, frame_decoder
 from .model import Model
 from .problems import Problem, Problems
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
 from .scores import LabelledFrames
 from .statistics import CameraStatistics, FrameTable, StrangestFrames
-from .topics import CameraTopic, choose_cameras
+from .topics import CameraTopic
 from .truth import LabelFolder, label_topics, open_ground_truth
 from .writing import DEFAULT_OUTPUTS, ResultBag
 
@@ -103,10 +107,12 @@ def _evaluate(
         Bag(options.bag, problems, options.limits, Path(scratch)) as bag,
     ):
         labels = label_topics(options.ground_truth, bag)
-        cameras = choose_cameras(bag.topics, options.topics, labels, problems)
+        cameras = open_cameras(bag, cdr, problems, options.topics, labels)
         truth = open_ground_truth(options.ground_truth, bag, cameras, cdr, problems, Path(scratch))
         for camera in cameras:
             tell(f'{camera.camera or "camera"}: {camera.topic}, {camera.count} messages')
+        for note in bag.notes:
+            tell(note)
         run = Replay(model, cdr, cameras, truth, problems)
         names = [camera.camera for camera in cameras]
         with (
@@ -144,6 +150,7 @@ class Replay:
     ) -> None:
         self._model, self._cdr, self._problems = model, cdr, problems
         self._cameras = {camera.topic: camera for camera in cameras}
+        self._decoders = {camera.topic: frame_decoder(camera.camera) for camera in cameras}
         self._truth = truth
         self._tracker = Tracker(model.persistence)
         self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
@@ -152,37 +159,44 @@ class Replay:
 
     def run(self, bag: Bag, result: ResultBag, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
-        progress = Progress(sum(camera.count for camera in self._cameras.values()))
-        try:
-            for items in _batches(self._items(bag, progress), batch):
+        count, start = sum(camera.count for camera in self._cameras.values()), time.monotonic()
+        # disable=None: shown on a terminal alone
+        with tqdm(total=count, unit='frame', leave=False, disable=None) as bar:
+            for items in _batches(self._items(bag, bar), batch):
                 detections = self._model.pipeline.run([item.frame for item in items])
                 for item, detection in zip(items, detections, strict=True):
                     self._keep(item, detection, result, table)
-        finally:
-            seconds = progress.end()
-        return seconds
+        return time.monotonic() - start
 
-    def _items(self, bag: Bag, progress: Progress) -> Iterator[_Item]:
-        for message in bag.messages(self._cameras.keys()):
+    def _items(self, bag: Bag, bar: tqdm) -> Iterator[_Item]:
+        for message in camera_messages(bag, list(self._cameras.values())):
             camera = self._cameras[message.topic]
             statistics = self.statistics[camera.camera]
             index, statistics.messages = statistics.messages, statistics.messages + 1
-            frame = self._decoded(message, camera)
-            progress.step()
-            if frame is not None:
-                yield _Item(frame, index, message.time_ns)
+            yield from self._decoded(message, camera, index)
+            bar.update()
+        for topic, decoder in self._decoders.items():
+            yield from self._held_back(topic, decoder)
 
-    def _decoded(self, message: Message, camera: CameraTopic) -> Frame | None:
+    def _held_back(self, topic: str, decoder: FrameDecoder[tuple[int, int]]) -> Iterator[_Item]:
+        """Yield what a video's decoder still holds; packets that gave no picture are a problem."""
+        held, lost = decoder.finish()
+        yield from (_Item(frame, *ticket) for ticket, frame in held)
+        for _ in range(lost):
+            text = f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
+            self._problems.meet(Problem(kinds.BAD_FRAME, topic, text))
+
+    def _decoded(self, message: Message, camera: CameraTopic, index: int) -> list[_Item]:
         place = f'{message.topic} at {message.time_ns}'
         try:
-            if message.msgtype != camera.msgtype:
-                raise DataError(f'{message.msgtype} on a topic of {camera.msgtype}')
             content = self._cdr.read(message.data, message.msgtype)
-            return self._cdr.frame(content, camera.camera)
+            ticket = (index, message.time_ns)
+            frames = self._decoders[message.topic].decode(content, ticket)
+            return [_Item(frame, *own) for own, frame in frames]
         except (DataError, ImageError) as error:
             kind = kinds.BAD_FRAME if isinstance(error, ImageError) else kinds.CORRUPT_MESSAGE
             self._problems.meet(Problem(kind, place, f'{place}: {error}'))
-            return None
+            return []
 
     def _keep(
         self, item: _Item, detection: Detection, result: ResultBag, table: FrameTable

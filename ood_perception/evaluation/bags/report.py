@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from ood_perception.json_files import json_text
 
 from ...types import JsonDict
 from .. import page
@@ -19,7 +20,7 @@ PROGRAM = 'evaluate_bag'
 
 def write_reports(folder: Path, report: JsonDict, shown: Sequence[Shown]) -> None:
     """Write both files; shown: frames with their overlays."""
-    text = json.dumps(report, indent=2, ensure_ascii=False) + '\n'
+    text = json_text(report, indent=2) + '\n'
     (folder / 'report.json').write_text(text, encoding='utf-8')
     page.write_page(
         folder / 'index.html', f'{PROGRAM}: {report["bag"]["path"]}', _parts(report, shown)
@@ -79,10 +80,12 @@ def _bag_facts(bag: JsonDict) -> dict[str, str]:
         'File compression': bag['file_compression'],
         'Message compression': bag['message_compression'],
         'Messages': f'{bag["messages_indexed"]} found'
-        + ('' if promised is None else f', {promised} promised by metadata.yaml'),
+        + ('' if promised is None else f', {promised} promised by metadata.yaml')
+        + (f', {bag["messages_lost"]} lost' if bag['messages_lost'] else ''),
         'Topics': ', '.join(
             f'{row["topic"]} ({row["type"]}, {row["messages"]})' for row in bag['topics']
         ),
+        **({'Notes': '; '.join(bag['notes'])} if bag['notes'] else {}),
     }
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.metrics.binning import BINS, binned_metrics, label_counts, lower_edges
+from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, metric_intervals
+
 from ...geometry import camera_window
 from ...maps import OutputMaps
 from ...types import JsonDict, UInt8Array
-from ..bins import BINS, binned_metrics, label_counts, lower_edges
-from ..bootstrap import RESAMPLES, metric_intervals
-from ..metrics import PictureHistograms
 from ..reports import interval_record, plain
 
 # Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.

@@ -4,68 +4,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, Protocol
-
-from ...errors import DependencyError
+from typing import Protocol
 
 SUFFIXES = ('.mcap', '.db3')
 # topic, message type, log time in nanoseconds, bytes as stored
 Stored = tuple[str, str, int, bytes]
+# number of messages by (topic, message type)
+Counts = dict[tuple[str, str], int]
+# Some writers leave the encoding of CDR out; rosbag2 says cdr.
+_CDR = ('cdr', '')
 
 
 class StorageFile(Protocol):
-    """A storage file that is open."""
+    """
+    A storage file that is open.
 
-    topics: dict[tuple[str, str], int]
+    topics: messages that are there. promised: those that the file's own statistics promise, {}
+    without any. damage: what is wrong with the file as far as opening it showed, '' for nothing.
+    lost: number of messages found unreadable since.
+    """
 
-    def messages(self, topics: Collection[str]) -> Iterator[Stored]:
-        """Yield the topics' messages in the order of their log times."""
+    topics: Counts
+    promised: Counts
+    damage: str
+
+    @property
+    def lost(self) -> int: ...
+
+    def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
+        """Yield the topics' messages by log time; tell: called with what turns out damaged."""
 
     def close(self) -> None:
         """Close the file."""
 
 
-class IndexedFile:
+def open_storage(path: Path) -> StorageFile:
+    """Return an .mcap or .db3 file, whole or not; DataError when nothing in it can be read."""
+    from .database_file import DatabaseFile
+    from .mcap_file import McapFile
+
+    return McapFile(path) if path.suffix.lower() == '.mcap' else DatabaseFile(path)
+
+
+def message_type(name: str, encoding: str = 'cdr') -> str:
     """
-    A whole file, read by its index.
+    Return 'package/msg/Name', also for the short form 'package/Name' that some writers use.
 
-    topics: number of messages by (topic, message type).
-    Raises whatever rosbags raises for a file that is not whole.
+    What is not CDR is no ROS 2 message, whatever its schema is called: 'Name (json)'.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._reader = _rosbags().Reader(path)
-        self._reader.open()
-        self.topics: dict[tuple[str, str], int] = {}
-        for connection in self._reader.connections:
-            key = connection.topic, message_type(connection.msgtype)
-            self.topics[key] = self.topics.get(key, 0) + connection.msgcount
-
-    def messages(self, topics: Collection[str]) -> Iterator[Stored]:
-        """Yield the topics' messages in the order of their log times."""
-        chosen = [c for c in self._reader.connections if c.topic in topics]
-        if chosen:
-            for connection, time, data in self._reader.messages(chosen):
-                yield connection.topic, message_type(connection.msgtype), time, bytes(data)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-
-
-def message_type(name: str) -> str:
-    """Return 'package/msg/Name' for the short form 'package/Name' that some writers use."""
     package, _, rest = name.partition('/')
-    return name if '/' in rest or not rest else f'{package}/msg/{rest}'
+    full = name if '/' in rest or not rest else f'{package}/msg/{rest}'
+    return full if encoding in _CDR and full else f'{full or "no schema"} ({encoding or "cdr"})'
 
 
-def _rosbags() -> Any:
-    try:
-        from rosbags import rosbag2
-    except ImportError as error:
-        raise DependencyError(
-            "reading a bag needs rosbags: pip install 'ood_perception[bags]'"
-        ) from error
-    return rosbag2
+def in_words(counts: Counts) -> str:
+    """Return '/front/image_raw 2, /imu 1'."""
+    return ', '.join(f'{topic} {count}' for (topic, _), count in sorted(counts.items()) if count)

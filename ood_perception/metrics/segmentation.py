@@ -1,0 +1,139 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Mean IoU of the known classes: closed-set, and open-set by the two-fold protocol of DenseHybrid.
+
+Open-set: pixels above a threshold are predicted as "anomaly"; an anomaly taken for a known class
+is a false positive of that class, a known pixel taken for an anomaly a false negative. The mean is
+over the known classes. The threshold for each half of the set is found on the other half: the
+first with a recall above 0.95 (strictly).
+
+Source: Grcic et al., DenseHybrid, ECCV 2022. On StreetHazards: 12 known classes, label 12 anomaly,
+13 void, folds t5 and t6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from ..types import Float32Array, Float64Array, Int64Array, UInt8Array
+from .pixel import ScoredPicture, full_curve, pool, strict_threshold
+
+T = TypeVar('T', bound=np.generic)
+
+
+def confusion(prediction: UInt8Array, truth: UInt8Array, classes: int) -> Int64Array:
+    """
+    Count int64 (classes, classes): [true class, predicted class].
+
+    truth: uint8 (H, W); ids >= classes are ignored. prediction: uint8 (H, W), ids < classes where
+    truth counts. Raises DataError for unequal shapes or a predicted id out of range.
+    """
+    if prediction.shape != truth.shape:
+        raise DataError(f'prediction {prediction.shape} and truth {truth.shape} differ in size')
+    valid = truth < classes
+    predicted = prediction[valid]
+    if predicted.size and int(predicted.max()) >= classes:
+        raise DataError(
+            f'predicted class {int(predicted.max())} is not one of {classes}; '
+            'map the predictions to the classes of the truth first'
+        )
+    places = truth[valid].astype(np.int64) * classes + predicted
+    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+
+
+def open_prediction(
+    labels: UInt8Array, scores: Float32Array, threshold: float, known: int
+) -> UInt8Array:
+    """
+    Return the labels with every pixel of score > threshold made `known` (the anomaly's id).
+
+    labels: uint8 (H, W), ids < known. scores: float32 (H, W), no NaN.
+    """
+    if labels.shape != scores.shape or np.isnan(scores).any():
+        raise DataError(
+            f'labels {labels.shape} and scores {scores.shape} '
+            f'(NaN: {int(np.isnan(scores).sum())}) do not match'
+        )
+    return np.where(scores > threshold, known, labels).astype(np.uint8)
+
+
+def class_iou(matrix: Int64Array | Float64Array) -> Float64Array:
+    """
+    Return the IoU of each class, float64 (..., C), of confusion matrices (..., C, C).
+
+    nan for a class that is neither labelled nor predicted.
+    """
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    union = matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits
+    with np.errstate(invalid='ignore'):
+        iou: Float64Array = hits / union
+    return iou
+
+
+def mean_iou(matrix: Int64Array | Float64Array, known: int | None = None) -> Float64Array:
+    """
+    Return the mean IoU (...) of the first `known` classes (default: all) that occur.
+
+    Open-set: hand in the matrix with the anomaly as last class and `known` = number of the others.
+    nan where no class occurs. The closed-set value is that of torchmetrics' macro Jaccard index.
+    """
+    iou = class_iou(matrix)[..., :known]
+    occurs = ~np.isnan(iou)
+    with np.errstate(invalid='ignore'):
+        mean: Float64Array = np.where(occurs, iou, 0.0).sum(axis=-1) / occurs.sum(axis=-1)
+    return mean
+
+
+def mean_iou_samples(
+    matrices: Int64Array, weights: Float64Array, known: int | None = None
+) -> Float64Array:
+    """
+    Return the mean IoU (R,) of R multisets of frames.
+
+    matrices: (n, C, C), one confusion matrix a frame. weights: float64 (R, n).
+    """
+    return mean_iou(np.tensordot(weights, matrices, axes=1), known)
+
+
+def halved(picture: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Return every second pixel of every second row: what the threshold is calibrated on."""
+    return picture[::2, ::2]
+
+
+def fold_threshold(pictures: Sequence[ScoredPicture]) -> float:
+    """
+    Return the threshold that one half of the set gives the other.
+
+    pictures: of halved scores and labels (1 anomaly, 0 known, others ignored). nan without
+    anomalies, which flags nothing.
+    """
+    return strict_threshold(full_curve(pool(pictures)))
+
+
+def two_fold_open_iou(folds: Sequence[Int64Array], known: int) -> float:
+    """
+    Return the open-set mean IoU: that of each fold, averaged with the numbers of pictures.
+
+    folds: per fold (n, known + 1, known + 1), the confusion matrices of its pictures predicted at
+    the other fold's threshold. nan if a fold is empty.
+    """
+    values = [float(mean_iou(matrices.sum(axis=0), known)) for matrices in folds]
+    return float(np.average(values, weights=[len(matrices) for matrices in folds]))
+
+
+def two_fold_samples(
+    folds: Sequence[Int64Array], weights: Sequence[Float64Array], known: int
+) -> Float64Array:
+    """
+    Return two_fold_open_iou (R,) of R draws of each fold at fixed thresholds.
+
+    weights: per fold float64 (R, n), so that every fold keeps its number of pictures.
+    """
+    values = [mean_iou_samples(m, w, known) for m, w in zip(folds, weights, strict=True)]
+    return np.average(np.stack(values), axis=0, weights=[len(matrices) for matrices in folds])

@@ -1,0 +1,78 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""YAML words mean one thing everywhere; what cannot be meant is an error with its place."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ood_perception.errors import ConfigError, DataError
+from ood_perception.yaml_files import dump_yaml, parse_yaml, read_mapping, read_yaml
+
+WORDS = [
+    ('1e-3', 0.001), ('1e3', 1000.0), ('1.5E3', 1500.0), ('-.5e+2', -50.0), ('.5', 0.5),
+    ('5.', 5.0), ('1.0e-3', 0.001), ('+1', 1), ('-7', -7), ('0', 0), ('0x10', 16),
+    ('-0x1F', -31), ('010', 8), ('08', 8.0), ('1_000', '1_000'), ('12:30', '12:30'),
+    ('2026-01-31', '2026-01-31'), ('1e', '1e'), ('1.2.3', '1.2.3'), ('0b11', '0b11'),
+    ('yes', True), ('Off', False), ('on', True), ('NO', False), ('true', True), ('y', 'y'),
+    ('"1e-3"', '1e-3'), ("'no'", 'no'), ('!!str 5', '5'), ('!!float 5', 5.0),
+    ('!!int "7"', 7), ('.inf', math.inf), ('-.INF', -math.inf), ('~', None), ('none', 'none'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('word', 'value'), WORDS)
+def test_a_word_is_what_a_reader_of_parameters_takes_it_for(word, value):
+    found = parse_yaml(f'a: {word}', 'file')['a']
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_nan_is_a_number():
+    assert math.isnan(parse_yaml('.nan', 'file'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('a: 1\nb: 2\na: 3\n', ["'a'", 'line 3', 'line 1']),
+        ('x:\n  a: 1\n  a: 1\n', ["'a'", 'line 3', 'line 2']),
+        ('a: [1, 2\nb: 3\n', ['line 2']),
+        ('a: b: c\n', ['line 1, column 5']),
+        ('a:\n\tb: 1\n', ['line 2', 'spaces']),
+        ('a: !!python/name:os.system x\n', ['line 1', 'os.system']),
+        ('a: !!int five\n', ["'five' is not a whole number", 'line 1']),
+        ('a: *nowhere\n', ['nowhere']),
+        ('[' * 5000, ['nested']),
+    ],
+)
+def test_what_is_no_yaml_is_said_in_one_line_with_its_place(tmp_path, text, words):
+    path = tmp_path / 'recipe.yaml'
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        read_yaml(path, 'recipe')
+    for word in (str(path), *words):
+        assert word in str(raised.value)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_of_the_callers_kind(tmp_path):
+    with pytest.raises(DataError, match=r'class map .*nowhere'):
+        read_yaml(tmp_path / 'nowhere', 'class map', DataError)
+    (tmp_path / 'latin').write_bytes('a: Straße'.encode('latin-1'))
+    with pytest.raises(DataError, match='UTF-8'):
+        read_yaml(tmp_path / 'latin', 'class map', DataError)
+    (tmp_path / 'list').write_text('- a')
+    with pytest.raises(ConfigError, match='keys and values'):
+        read_mapping(tmp_path / 'list', 'table')
+
+
+def test_an_alias_may_be_merged_and_overridden():
+    found = parse_yaml('x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  a: 3\n', 'file')
+    assert found['y'] == {'a': 3, 'b': 2}
+
+
+def test_what_is_written_is_read_again():
+    values = {'texts': ['1e3', 'no', '0x10', 'ümlaut', '', '~'], 'numbers': [1e-7, 3, True, None]}
+    assert parse_yaml(dump_yaml(values), 'file') == values
