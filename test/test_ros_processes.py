@@ -89,7 +89,7 @@ def test_a_parameter_that_the_node_does_not_have_is_told_with_the_nearest(tmp_pa
         '    use_sim_time: false\n'
     )
     command = [*NODE, '--params-file', str(file), '-p', 'false_alarm_rat:=0.2']
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     said = ended.stdout + ended.stderr
     assert 'false_alarm_rat (did you mean false_alarm_rate?)' in said
     assert 'roi.mod (did you mean roi.mode?)' in said
