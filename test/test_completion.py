@@ -9,11 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import pytest
 from bundles import DONOR_FILE, backbone_weights, donor_of, write_manifest, write_tiny_bundle
+from limits import HANGS
 
 from ood_perception.bundle import origins
 from ood_perception.bundle.completion import complete, locate_origin
@@ -288,20 +288,18 @@ def test_a_killed_completion_leaves_no_weights_and_no_lock(bundle, tmp_path):
     process = start(bundle, 'slow')
     assert process.stdout.readline() == 'half\n'
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=HANGS)
     assert completed(tmp_path) == []
 
-    begin = time.perf_counter()
-    done = complete(bundle, donor_of(bundle.root))
+    done = complete(bundle, donor_of(bundle.root))  # waits for ever if the dead one held its lock
 
-    assert time.perf_counter() - begin < 20  # the dead process holds nothing up
     assert weights_of(done) == expected_bytes()
     assert leftovers(tmp_path / 'cache') == []
 
 
 def test_processes_that_complete_at_once_agree(bundle):
     processes = [start(bundle, 'fast') for _ in range(3)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=HANGS) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert len({out for out, _ in outputs}) == 1

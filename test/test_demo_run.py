@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from bundles import road_picture
+from limits import HANGS
 from paths import ROOT
 
 pytest.importorskip('rclpy')
@@ -36,11 +37,9 @@ def labelled(tmp_path_factory):
 
 def demo(*words, **variables):
     environment = {key: value for key, value in os.environ.items() if key != 'OOD_DATA'}
-    # Far from the domains of the other tests, which may run at the same time.
-    environment['ROS_DOMAIN_ID'] = str(52 + os.getpid() % 45)
     return subprocess.run(
         [sys.executable, '-m', 'ood_perception.ros.demo', *map(str, words)],
-        cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True, timeout=150,
+        cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True, timeout=HANGS,
     )  # fmt: skip
 
 
