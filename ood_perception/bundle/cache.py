@@ -80,6 +80,8 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
             if file.is_file():
                 _sync(file)
         os.chmod(temporary, 0o755)
+        if path.is_symlink() or path.is_file():
+            path.unlink()
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
         _sync(path.parent)
