@@ -5,7 +5,7 @@ What evaluating costs beside the engine, and how its memory grows with the pictu
 
     python -m trainer.bench_evaluate [--pictures 50x3 200x3 500] [--threads 2] --json evaluate.json
 
-Rendered streets of 1280 x 720 with labelled boxes; every measurement in a process of its own.
+The demo's frames at 1280 x 720 with labelled boxes; every measurement in a process of its own.
 `overhead` is the time of a whole `trainer evaluate`, report included, over that of the engine
 alone on as many prepared inputs; the time to build the engine is left out of both. Processor
 seconds are given, too: they hold on a machine that does other things. Quote wall times of a quiet
@@ -32,11 +32,12 @@ import numpy as np
 from ood_perception.bench.machine import machine
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.demo.scene import SCENES, Street
+from ood_perception.demo.sources import ROAD
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.evaluation.results import write_json
 from ood_perception.evaluation.run import RunOptions
+from ood_perception.picture_files import list_pictures, read_picture
 from ood_perception.pipeline import Settings
 
 from .evaluation.engine_choice import EngineChoice
@@ -62,9 +63,9 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 def _picture(number: int) -> tuple[Any, Any]:
-    """Return a rendered street with a box of odd colours on it, and its labels."""
-    street = Street(SCENES[number % len(SCENES)]).render(number).image
-    picture = cv2.resize(street, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    """Return a frame of the demo with a box of odd colours on it, and its labels."""
+    frame = read_picture(list_pictures(ROAD / 'images')[number])
+    picture = cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[: HEIGHT // 3] = 255
     x, y, side = 300 + 80 * number, 480, 40 + 6 * number

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import MANIFEST_NAME
 from ood_perception.bundle.store import Bundle, load_bundle
-from ood_perception.demo.scene import SCENES, Street
 from ood_perception.engines.quantize_facts import (
     INT8,
     Quantization,
@@ -23,6 +22,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.geometry import geometry_for, to_network
 
 from .backbones import BackboneChoice, load_backbone
+from .golden import demo_pictures
 from .heads.pixood_files import load_model
 from .heads.pixood_module import PixOODHead
 from .pack import BundleText, pack_bundle
@@ -93,11 +93,10 @@ def _write(path: Path, size: Size, source: Bundle, fit: Path) -> None:
 
 
 def _golden_pictures(size: Size) -> npt.NDArray[np.uint8]:
-    """Return uint8 (2, h, w, 3): rendered streets, as `bundle.golden: rendered` takes."""
-    pictures = [Street(scene).render(0).image for scene in (SCENES[0], SCENES[-1])]
+    """Return uint8 (2, h, w, 3): what `bundle.golden: demo_road` takes."""
     return np.stack(
         [
             to_network(one, geometry_for((one.shape[0], one.shape[1]), size, 'fit'))
-            for one in pictures
+            for one in demo_pictures('demo_road')
         ]
     )
