@@ -12,7 +12,7 @@ BUNDLE = ood_perception/bundles/road_default
 OUT ?= out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv check-python bundle water-bundle tables table-bundles bench bench-gpu clean test-ros
+.PHONY: help demo test test-old-cpu lint venv check-python bundle water-bundle tables bench bench-gpu clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,15 @@ lint: $(VENV)/.all-$(DISTRO) ## ruff and mypy --strict
 test: lint ## Everything that runs without a GPU
 	OMP_NUM_THREADS=2 $(RUN) -m pytest
 
+# Files whose results depend on what the CPU has. OLD_CPU: another CPU of qemu, see test/old_cpu.sh.
+CPU_TESTS = $(addprefix test/,test_engine_cpu_kinds.py test_engine_precisions.py test_engine_cache.py \
+  test_engine_cache_processes.py test_engine_golden.py test_engine_sharing.py test_engine_faiss.py test_engines.py \
+  test_quantize.py test_quantize_trainer.py test_tensorrt_runtime.py test_bench_parts.py)
+
+test-old-cpu: $(VENV)/.all-$(DISTRO) ## int8, cache and engine tests on an emulated CPU with AVX2 alone (needs qemu-user)
+	test/old_cpu.sh $(VENV) $(OUT)/old-cpu $(OLD_CPU)
+	OMP_NUM_THREADS=1 $(OUT)/old-cpu/bin/python -m pytest -p no:cacheprovider $(CPU_TESTS)
+
 test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the other distribution)
 	$(PIP) install 'pytest>=8,<10' 'onnxruntime>=1.20,<2' 'onnx>=1.16,<2'
 	$(RUN) -m pytest -m ros
@@ -65,18 +74,13 @@ bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (needs the CamV
 water-bundle: $(VENV)/.all-$(DISTRO) ## Train the boat's bundle again (needs the sea pictures: OOD_DATA=folder)
 	$(RUN) -m trainer train config/train/pixood_maritime.yaml --bundle ood_perception/bundles/water_default --threads 1
 
-tables: $(VENV)/.all-$(DISTRO) ## Selection and ablation tables again (needs the pictures: OOD_DATA=folder)
-	$(RUN) -m trainer selection config/train/selection_camvid.yaml
-	$(RUN) -m trainer ablation config/train/ablation_camvid.yaml
-
-table-bundles: $(VENV)/.all-$(DISTRO) ## The bundles of the table of variants, then: trainer evaluate --runs out/table_bundles/runs.yaml
-	$(RUN) -m trainer table-bundles config/train/table_bundles.yaml
+tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (needs the pictures: OOD_DATA=folder)
+	$(RUN) -m trainer study config/train/selection_camvid.yaml
+	$(RUN) -m trainer study config/train/ablation_camvid.yaml
 
 bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into docs/benchmarks
 	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --threads 1 2 --json docs/benchmarks/bundle.json
-	$(RUN) -m trainer.bench_head --json docs/benchmarks/head.json
 	$(RUN) -m ood_perception.ros.bench_node --out docs/benchmarks/node.json
-	$(RUN) -m ood_perception.bench.render docs/benchmarks --plot
 
 bench-gpu: $(VENV)/.all-$(DISTRO) ## All that a GPU can show in 8 minutes, as JSON into docs/benchmarks (says so without one)
 	$(RUN) test/gpu/run_all.py --json docs/benchmarks/gpu.json

@@ -62,7 +62,6 @@ TRAIN = [
     'safetensors>=0.4,<1',
     'onnxscript>=0.5,<1',
     'onnxruntime>=1.20,<2',
-    'tqdm>=4.60,<5',
     'matplotlib>=3.8,<4',
     'scipy>=1.11,<2',
     'scikit-learn>=1.4,<2',
@@ -108,6 +107,7 @@ setup(
         'onnx>=1.16,<2',
         'pillow>=9.0,<14',
         'pyyaml>=5.4,<7',
+        'tqdm>=4.60,<5',
     ],
     extras_require={
         'ros': ros_wheels('jazzy'),

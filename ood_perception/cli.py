@@ -54,7 +54,12 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
         'bundle', nargs='*', default=[''], help='folders, .zip or shipped names; default: the road'
     )
     parser.add_argument('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
-    parser.add_argument('--precision', nargs='+', default=['auto'], help=PRECISIONS)
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        default=['auto'],
+        help=f'{PRECISIONS}; int8:8 and int8:7 name the bits of the weights',
+    )
     parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
     parser.add_argument('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
     parser.add_argument(

@@ -37,7 +37,7 @@ def write_quantized_bundle(path, *, smoothing=True, kept=(), change=None, **opti
     images = np.load(path / 'golden.npz')['image']
     facts = measured_facts(backbone, images, smoothing, kept)
     write_quantization(path / 'quantization.json', facts)
-    manifest['precisions'] = {'int8': precision_spec()}
+    manifest['precisions'] = {'int8': precision_spec(), 'int8_reduced_range': precision_spec()}
     if change is not None:
         change(backbone)
         onnx.save(backbone, path / 'backbone.onnx')

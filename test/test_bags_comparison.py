@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counting what equals, differs, was dropped or is foreign; and the small parts of a replay."""
 
-import io
 import json
 from types import SimpleNamespace
 
@@ -27,7 +26,6 @@ from ood_perception.evaluation.bags.problems import (
     Problems,
 )
 from ood_perception.evaluation.bags.truth import read_folder
-from ood_perception.evaluation.progress import Progress, describe
 
 OFFLINE = [(1, b'a'), (2, b'b'), (3, b'a'), (4, b'c')]
 
@@ -107,50 +105,6 @@ def test_problems_are_refused_or_counted_once_for_the_whole_bag():
     assert len(problems.told) < 30, 'a report holds the first texts, memory stays flat'
     with pytest.raises(ConfigError, match="'ignore'"):
         Problems('ignore')
-
-
-@pytest.mark.parametrize(
-    ('done', 'total', 'seconds', 'words'),
-    [
-        (100, 400, 50.0, ['100 of 400', '2.0/s', '2:30 left']),
-        (400, 400, 50.0, ['400 of 400', '0:00 left']),
-        (401, 400, 50.0, ['401 frames', '8.0/s']),
-        (3, 0, 0.0, ['3 frames']),
-    ],
-)
-def test_progress_says_how_long(done, total, seconds, words):
-    text = describe(done, total, seconds)
-    for word in words:
-        assert word in text
-
-
-def test_a_log_is_not_flooded_with_progress():
-    stream = io.StringIO()
-    progress = Progress(1000, stream)
-    for _ in range(1000):
-        progress.step()
-    assert progress.end() >= 0
-    assert stream.getvalue() == ''
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize('shown', [True, False])
-def test_progress_on_a_terminal_says_what_of_how_many_or_nothing(monkeypatch, shown):
-    times = iter(range(100))
-    monkeypatch.setattr('ood_perception.evaluation.progress.time.monotonic', lambda: next(times))
-    stream = Terminal()
-    progress = Progress(8, stream, 'mine, camvid', 'pictures', shown)
-    progress.to(4)
-    progress.end()
-    assert ('mine, camvid: [' in stream.getvalue()) == shown
-    assert ('4 of 8 pictures' in stream.getvalue()) == shown
-    assert (stream.getvalue() == '') != shown
 
 
 def test_labels_are_named_by_stamp_or_index(tmp_path):

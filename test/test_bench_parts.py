@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ood_perception.bench import render, tables
+from ood_perception.bench import tables
 from ood_perception.bench.cases import Case, cases, check, public_place, to_json
 from ood_perception.bench.flops import count_flops
 from ood_perception.bench.machine import EnergyMeter
@@ -19,9 +19,10 @@ from ood_perception.bench.program import ratios, shares_of_peak
 from ood_perception.bench.protocol import Worker, take_turns
 from ood_perception.bench.references import PEAK, torch_task
 from ood_perception.bench.statistics import percentiles, ratio
+from ood_perception.bench.worker import options_of
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.engines.matmul_peak import best_rates, openvino_product, products
-from ood_perception.errors import ConfigError, EngineError
+from ood_perception.errors import EngineError
 
 
 def vit_operations(tokens, prefix, patch, dim, depth):
@@ -160,7 +161,7 @@ def test_the_products_are_products():
     """The 8-bit graph rounds its inputs to integers and the weights to 1/127, and multiplies."""
     pytest.importorskip('openvino')
     generator = np.random.default_rng(0)
-    weights = [generator.uniform(-1, 1, (32, 32)).astype(np.float32) for _ in range(4)]
+    weights = [generator.uniform(-0.5, 0.5, (32, 32)).astype(np.float32) for _ in range(4)]
     exact = coarse = generator.uniform(-1, 1, (32, 32)).astype(np.float32)
     for weight in weights:
         exact = exact @ weight.T
@@ -168,6 +169,14 @@ def test_the_products_are_products():
     for precision, expected in (('f32', exact), ('i8', coarse)):
         got = next(iter(openvino_product(precision, 32, 1)().values()))
         assert np.abs(got - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_the_bits_of_weights_can_be_named_for_a_measurement():
+    manifest = load_bundle(default_bundle_path()).manifest
+    options = [options_of(Case('b', precision=name), manifest) for name in ('int8', 'int8:7')]
+    assert [(o.precision, o.weight_bits) for o in options] == [('int8', 0), ('int8', 7)]
+    with pytest.raises(EngineError, match='int8:6: bits of the weights are int8:7 or int8:8'):
+        check(Case('b', precision='int8:6'))
 
 
 def test_shares_and_ratios_put_times_in_proportion():
@@ -205,35 +214,6 @@ def test_the_torch_process_gets_the_sizes_of_the_bundle():
     assert task['etalons'] == [known['Road']['etalons'], known['Pavement']['etalons']]
     assert task['backbone'] == 'dinov2-s14'
     assert [f'tokens_{n}' for n in task['layers']] == list(manifest.stages[0].outputs)
-
-
-def test_tables_stand_between_their_marks(tmp_path):
-    pytest.importorskip('matplotlib')
-    page = tmp_path / 'README.md'
-    page.write_text('a\n<!-- share -->\nold\n<!-- /share -->\nz\n')
-    row = {
-        'grid': [2, 3], 'backbone': 'vit f32', 'backbone_ms': 10.0, 'classes': 2, 'etalons': 5,
-        'head_ms': 2.5, 'ratio': {'median': 0.25, 'least': 0.2, 'greatest': 0.3},
-    }  # fmt: skip
-    (tmp_path / 'head.json').write_text(json.dumps({'shares': [row], 'forms': []}))
-
-    assert render.main([str(tmp_path), '--plot']) == 0
-
-    text = page.read_text()
-    assert '| 2x3 | vit f32 | 10.0 | 2 x 5 | 2.5 | 25% | 20%, 30% |' in text
-    assert 'old' not in text
-    assert text.startswith('a\n')
-    assert text.endswith('z\n')
-    assert (tmp_path / 'latency.png').read_bytes().startswith(b'\x89PNG')
-
-
-def test_a_table_without_its_file_is_named(tmp_path, capsys):
-    (tmp_path / 'README.md').write_text('<!-- node -->\n<!-- /node -->\n')
-
-    assert render.main([str(tmp_path)]) == 1
-    assert 'node.json' in capsys.readouterr().err
-    with pytest.raises(ConfigError, match='/bundle'):
-        render.replaced('<!-- bundle -->', 'bundle', '')
 
 
 def test_latency_is_drawn_over_resolution(tmp_path):

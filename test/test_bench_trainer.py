@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The head's benchmark and the torch process that bundles are compared with, on tiny sizes."""
 
-import argparse
-import json
-
 import pytest
 
 torch = pytest.importorskip('torch')
@@ -12,41 +9,14 @@ pytest.importorskip('transformers')
 pytest.importorskip('openvino')
 pytest.importorskip('onnxruntime')
 
+from gpu.bench_models import random_pixood  # noqa: E402
+
 from ood_perception.bench.protocol import Worker, take_turns  # noqa: E402
 from ood_perception.bench.references import trainer_module  # noqa: E402
-from ood_perception.bench.tables import form_markdown, share_markdown  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
-from trainer.bench_head import measure, time_forms  # noqa: E402
-from trainer.bench_models import named_backbone, random_pixood  # noqa: E402
-from trainer.bench_runtimes import openvino_run  # noqa: E402
+from trainer.bench_reference import named_backbone, openvino_run  # noqa: E402
 from trainer.export import head_to_onnx  # noqa: E402
 from trainer.heads.pixood_module import PixOODHead  # noqa: E402
-
-
-def test_both_forms_are_the_distances_and_ours_errs_less():
-    rows = time_forms((3, 4), classes=2, etalons=20, factor=3, dim=32, rounds=2)
-
-    assert [row['runtime'] for row in rows] == ['torch', 'onnxruntime', 'openvino']
-    for row in rows:
-        assert row['fast_error'] < 1e-5
-        assert row['naive_error'] < 1e-4
-        least, greatest = row['ratio']['least'], row['ratio']['greatest']
-        assert least <= row['ratio']['median'] <= greatest
-    assert form_markdown({'forms': rows}).count('\n') == 4
-
-
-def test_heads_are_put_in_proportion_to_every_backbone():
-    options = argparse.Namespace(
-        grid=[(2, 3)], bank=[(1, 8), (3, 8)], backbone='dinov2-s14', factor=2, rounds=2,
-        no_forms=True,
-    )  # fmt: skip
-    report = json.loads(json.dumps(measure(options)))
-
-    assert {(row['backbone'], row['classes']) for row in report['shares']} == {
-        (f'dinov2-s14 {kind}', count) for kind in ('bf16', 'f32') for count in (1, 3)
-    }
-    assert all(row['head_ms'] > 0 and row['backbone_ms'] > 0 for row in report['shares'])
-    assert '| 2x3 | dinov2-s14 f32 |' in share_markdown(report)
 
 
 def test_the_naive_head_of_the_benchmark_is_the_head():

@@ -61,7 +61,6 @@ def test_a_jpeg_that_lost_a_packet_is_refused(tmp_path):
         read_image(tmp_path / 'lost.jpg')
 
 
-
 def test_a_missing_or_coloured_label_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r'label file .*none\.png is missing'):
         read_label(tmp_path / 'none.png')

@@ -32,6 +32,7 @@ class Made:
         self.surprisal, self.labels = surprisal, labels
         self.description = {'runtime': 'made', 'precision': precision}
         self.manifest = SimpleNamespace(name='tiny')
+        self.measured_as = precision
 
     def class_vector(self, names):
         return np.ones(len(names), np.float32)

@@ -15,9 +15,9 @@ from quantized_bundles import precision_spec, write_quantized_bundle
 
 from ood_perception.bundle.manifest import PrecisionSpec
 from ood_perception.bundle.store import load_bundle
-from ood_perception.engines import create_checked_engine, create_engine
+from ood_perception.engines import _engine_class, create_checked_engine, create_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.choose import choose_precisions, without_byte_products
+from ood_perception.engines.choose import choose_precisions
 from ood_perception.errors import EngineError
 
 pytest.importorskip('onnxruntime')
@@ -31,13 +31,17 @@ PRECISIONS = [
 ]
 
 
-def need(runtime, precision):
+def engine_class(runtime):
     pytest.importorskip(runtime)
-    if precision == 'bf16':
-        import openvino
+    return _engine_class(runtime)
 
-        if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-            pytest.skip('this CPU has no bf16')
+
+def need(runtime, precision):
+    kind = engine_class(runtime)
+    if precision == 'bf16' and 'bf16' in kind.slow_precisions():
+        pytest.skip(kind.slow_precisions()['bf16'])
+    if precision == 'int8' and kind.int8_products().refused:
+        pytest.skip(kind.int8_products().refused)
 
 
 @pytest.fixture(scope='module')
@@ -57,6 +61,7 @@ def noise(batch, seed=3):
 
 @pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 def test_int8_is_near_and_is_not_float32(bundle, runtime):
+    need(runtime, 'int8')
     engine, report = create_checked_engine(bundle, EngineOptions(runtime, 'int8', 1))
     with engine:
         assert engine.description['precision'] == 'int8'
@@ -66,6 +71,7 @@ def test_int8_is_near_and_is_not_float32(bundle, runtime):
 
 @pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
 def test_int8_gives_the_same_bits_again(bundle, runtime):
+    need(runtime, 'int8')
     results = []
     for _ in range(2):
         with create_engine(bundle, EngineOptions(runtime, 'int8', 1)) as engine:
@@ -159,16 +165,17 @@ def test_a_damaged_graph_is_refused_in_every_precision(tmp_path, runtime, precis
 
 
 @pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
-def test_auto_takes_the_fastest_and_says_so(bundle, runtime, caplog, monkeypatch):
-    monkeypatch.setattr('ood_perception.engines.openvino.cpu_flags', lambda: ALL)
-    monkeypatch.setattr('ood_perception.engines.onnxruntime.cpu_flags', lambda: ALL)
+def test_auto_takes_the_fastest_and_says_so(bundle, runtime, caplog):
+    products = engine_class(runtime).int8_products()
     with caplog.at_level(logging.INFO), create_engine(bundle, EngineOptions(runtime)) as engine:
-        assert engine.description['precision'] == 'int8'
-        assert engine.choice.startswith('int8 is the fastest that serves')
+        if products.slower:
+            assert engine.description['precision'] in ('bf16', 'f32')
+            assert f'not int8: {products.slower}' in engine.choice
+        elif products.weight_bits == 8:
+            assert engine.choice.startswith('int8 is the fastest that serves')
+        else:
+            assert engine.choice.startswith('int8 with 7-bit weights (this CPU adds products')
     assert engine.choice in caplog.text
-
-
-ALL = frozenset(['avx512_vnni'])
 
 
 @pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
@@ -191,15 +198,15 @@ def changed(tmp_path, **changes):
     """Return a bundle whose int8 entry was changed."""
     path = write_quantized_bundle(tmp_path / 'changed')
     manifest = json.loads((path / 'manifest.json').read_text())
-    manifest['precisions'] = {'int8': precision_spec(**changes)}
+    entry = precision_spec(**changes)
+    manifest['precisions'] = {'int8': entry, 'int8_reduced_range': entry}
     write_manifest(path, manifest)
     return load_bundle(path)
 
 
 @pytest.mark.parametrize('runtime', EVERY_HEAD, indirect=True)
-def test_auto_passes_over_what_misses_the_golden_vectors(tmp_path, runtime, monkeypatch, caplog):
-    monkeypatch.setattr('ood_perception.engines.openvino.cpu_flags', lambda: ALL)
-    monkeypatch.setattr('ood_perception.engines.onnxruntime.cpu_flags', lambda: ALL)
+def test_auto_passes_over_what_misses_the_golden_vectors(tmp_path, runtime, caplog):
+    need(runtime, 'int8')
     strict = changed(tmp_path, surprisal_tolerance=1e-5)
     with create_engine(strict, EngineOptions(runtime)) as engine:
         assert engine.description['precision'] != 'int8'
@@ -236,12 +243,18 @@ def test_bundles_of_old_are_served_as_before(bundle):
     assert choose_precisions(manifest_with(bundle), ('f32', 'int8'), {}).precisions == ('f32',)
 
 
-@pytest.mark.parametrize(
-    ('flags', 'pays'),
-    [(['avx2'], False), (['avx2', 'avx_vnni'], True), (['avx512_vnni'], True), ([], False)],
-)
-def test_int8_pays_where_bytes_are_multiplied(flags, pays):
-    assert (without_byte_products(frozenset(flags)) == '') is pays
+def test_with_7_bit_weights_the_loss_of_7_bits_decides(bundle):
+    both = ('f32', 'int8')
+    cheap, dear = spec(0.1, 'q.json'), spec(0.6, 'q.json')
+    for eight, seven, taken in ((cheap, dear, False), (dear, cheap, True), (cheap, None, False)):
+        precisions = {'int8': eight} | ({'int8_reduced_range': seven} if seven else {})
+        choice = choose_precisions(manifest_with(bundle, **precisions), both, {}, weight_bits=7)
+        assert ('int8' in choice.precisions) is taken
+        if seven is None:
+            assert (
+                'needs 7-bit weights, whose loss the bundle does not hold'
+                in (choice.passed_over['int8'])
+            )
 
 
 def test_a_bundle_without_quantisation_still_serves(tmp_path):

@@ -87,6 +87,13 @@ def evaluated(tiny_bundle, roads, tmp_path_factory):
     return out, evaluate(tiny_bundle, roads, SETS, out)
 
 
+def test_a_log_gets_no_bar(tiny_bundle, roads, tmp_path, capsys):
+    """The bar is for terminals: what a test captures is none."""
+    words = [str(tiny_bundle), '--data', SETS[0], '--root', str(roads), '--out', str(tmp_path)]
+    assert main([*words, '--precision', 'f32', '--threads', '1']) == 0
+    assert 'picture' not in capsys.readouterr().err
+
+
 def detections(bundle, folder):
     """Yield every picture's detection and labels by a loop that shares nothing with run.py."""
     loaded = load_bundle(bundle)
@@ -306,6 +313,7 @@ def test_the_promise_is_counted_per_sequence_and_class(tmp_path):
     (line,) = [line for line in text.splitlines() if line.startswith('| bundle | all | Road |')]
     assert all(cell in line for cell in cells)
     assert line.count('*') == sum(not row['kept'] for row in road)
+    assert line.endswith(f'| {road[0]["pixels"]:,} | 3 |')
     assert '| bundle | a | pooled |' in text
     assert '| bundle | a | Road |' not in text  # one sequence's classes are in the CSV
 

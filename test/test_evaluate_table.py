@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The bundles of a table: which are built, what they share, and the list that evaluate reads."""
+"""The bundles of a study: what they share, and the list that evaluate reads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ pytest.importorskip('torch')
 from paths import ROOT
 
 from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.errors import ConfigError
-from trainer.config import load_recipe
 from trainer.evaluation.evaluation_runs import Settings, listed_runs
 from trainer.experiments import table_bundles
-from trainer.experiments.table_bundles import build_bundles, load_bundle_table
+from trainer.experiments.leaderboard_bundles import LeaderboardBundles
+from trainer.experiments.leaderboard_rows import load_leaderboard
 
-SHIPPED = ROOT / 'config' / 'train' / 'table_bundles.yaml'
+RECIPE = str(ROOT / 'config' / 'train' / 'pixood_camvid.yaml')
 
 
 class Builder:
@@ -40,6 +39,8 @@ class Builder:
                 (target / 'weights').write_text(part)
                 (target / 'key.json').write_text(json.dumps({'key': part}))
                 made.append(part)
+        (self.folder / 'bundle').mkdir(exist_ok=True)
+        (self.folder / 'bundle' / 'manifest.json').touch()
         Builder.built = (*Builder.built, (self.folder.name, tuple(made)))
         return load_bundle(default_bundle_path(), verify=False).manifest
 
@@ -51,56 +52,42 @@ def builder(monkeypatch):
     return Builder
 
 
-def written(tmp_path, rows):
-    path = tmp_path / 'table.yaml'
-    recipe = str(ROOT / 'config' / 'train' / 'pixood_camvid.yaml')
-    content = {'recipe': recipe, 'folder': str(tmp_path / 'out'), 'rows': rows}
+def bundles(tmp_path, rows, only=()):
+    path = tmp_path / 'study.yaml'
+    content = {'folder': str(tmp_path / 'out'), 'sets': ['pasted'], 'rows': rows}
     path.write_text(yaml.safe_dump(content))
-    return load_bundle_table(path)
+    return LeaderboardBundles(load_leaderboard(path), only)
 
 
-def test_every_row_of_the_shipped_table_is_a_recipe():
-    table = load_bundle_table(SHIPPED)
-    keys = {load_recipe(table.recipe, row.changes).sha256() for row in table.rows}
-    same = [row for row in table.rows if not row.changes]
-    assert [row.name for row in same] == ['condensation K 200', '[road] min', 'all min']
-    assert len(keys) == len(table.rows) - len(same) + 1
-    assert {'single mean', 'condensation K 50', 'f 1', 'gated'} <= {row.name for row in table.rows}
+def row(name, *changes):
+    return {'name': name, 'recipe': RECIPE, 'set': list(changes)}
 
 
 def test_rows_take_over_what_their_recipes_share(tmp_path, builder):
     rows = [
-        {'name': 'K 50', 'set': ['condensation.etalons=50']},
-        {'name': 'K 50, f 1', 'set': ['condensation.etalons=50', 'head.upsampling=1']},
-        {'name': 'K 100', 'set': ['condensation.etalons=100']},
-        {'name': 'linear', 'set': ['classifier.kind=linear']},
-        {'name': 'block 5', 'set': ['backbone.layers=[8, 11, 5]']},
+        row('K 50', 'condensation.etalons=50'),
+        row('K 50, f 1', 'condensation.etalons=50', 'head.upsampling=1'),
+        row('K 100', 'condensation.etalons=100'),
+        row('linear', 'classifier.kind=linear'),
+        row('block 5', 'backbone.layers=[8, 11, 5]'),
     ]
-    build_bundles(written(tmp_path, rows))
-    both = ('classifier', 'fit')
+    assert bundles(tmp_path, rows).build() == {}
+    both, seed = ('classifier', 'fit'), 'seed-42'
     assert builder.built == (
-        *(('k-50', both), ('k-50-f-1', ()), ('k-100', ('fit',))),
-        *(('linear', both), ('block-5', both)),
+        *((f'k-50-{seed}', both), (f'k-50-f-1-{seed}', ()), (f'k-100-{seed}', ('fit',))),
+        *((f'linear-{seed}', both), (f'block-5-{seed}', both)),
     )
     builder.built = ()
-    build_bundles(written(tmp_path, rows), only=['K 100'])
-    assert builder.built == (('k-100', ()),)
+    bundles(tmp_path, rows, only=['K 100']).build()
+    assert builder.built == ((f'k-100-{seed}', ()),)
 
 
-def test_the_list_names_bundles_and_classes(tmp_path, builder):
-    rows = [
-        {'name': 'shipped'},
-        {'name': 'K 50', 'set': ['condensation.etalons=50']},
-        {'name': 'all', 'in_distribution': 'all'},
-        {'name': 'road', 'in_distribution': ['Road']},
-    ]
-    path = build_bundles(written(tmp_path, rows))
-    shipped, fifty, everything, road = listed_runs(path, Settings())
-    assert shipped.bundle == everything.bundle == road.bundle == ''
-    assert fifty.bundle == str(tmp_path / 'out' / 'k-50' / 'bundle')
-    modelled = [c.name for c in load_bundle(default_bundle_path()).manifest.classes if c.modelled]
-    assert list(everything.settings.in_distribution) == modelled
-    assert road.settings.in_distribution == ('Road',)
+def test_the_list_names_every_bundle_that_there_is(tmp_path, builder):
+    rows = [{'name': 'shipped'}, row('K 50', 'condensation.etalons=50'), row('wrong', 'a.b=1')]
+    assert list(bundles(tmp_path, rows).build()) == ['wrong, seed 42']
+    shipped, fifty = listed_runs(tmp_path / 'out' / 'runs.yaml', Settings())
+    assert (shipped.name, shipped.bundle) == ('shipped, seed 42', '')
+    assert fifty.bundle == str(tmp_path / 'out' / 'bundles' / 'k-50-seed-42' / 'bundle')
 
 
 def test_a_listed_bundle_may_be_a_shipped_one_by_name(tmp_path):
@@ -112,22 +99,3 @@ def test_a_listed_bundle_may_be_a_shipped_one_by_name(tmp_path):
     (tmp_path / 'water_default').mkdir()
     nearer, _ = listed_runs(tmp_path / 'runs.yaml', Settings())
     assert nearer.bundle == str(tmp_path / 'water_default')
-
-
-@pytest.mark.parametrize(
-    ('rows', 'message'),
-    [
-        ([{'name': 'a', 'colour': 'red'}], 'row 1'),
-        ([{'name': 'a b'}, {'name': 'a, b'}], 'same name'),
-        ([{'name': 'a', 'set': ['condensation.etalon=5']}], 'etalon'),
-    ],
-)
-def test_mistakes_are_named_before_anything_is_built(tmp_path, builder, rows, message):
-    with pytest.raises(ConfigError, match=message):
-        build_bundles(written(tmp_path, rows))
-    assert builder.built == ()
-
-
-def test_an_unknown_row_is_named(tmp_path, builder):
-    with pytest.raises(ConfigError, match="no rows \\['b'\\]; rows are \\['a'\\]"):
-        build_bundles(written(tmp_path, [{'name': 'a'}]), only=['b'])

@@ -1,10 +1,11 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The table of cDNP and the leaderboard, from recipes to Markdown, on miniatures."""
+"""Studies, from their YAML to bundles and Markdown, on miniatures."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -17,6 +18,7 @@ pytest.importorskip('transformers')
 
 from paths import ROOT  # noqa: E402
 from test_trainer_cli import LARGER, miniature  # noqa: E402
+from test_trainer_uem_bundle import write_objects  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.evaluation.run import RunOptions  # noqa: E402
@@ -25,13 +27,12 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
 from trainer.evaluation.engine_choice import EngineChoice  # noqa: E402
 from trainer.evaluation.evaluation_runs import RunSpec, evaluate_runs  # noqa: E402
-from trainer.experiments.knn_rows import load_knn_table  # noqa: E402
 from trainer.experiments.leaderboard_bundles import LeaderboardBundles  # noqa: E402
 from trainer.experiments.leaderboard_entry import Entry  # noqa: E402
 from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
-from trainer.experiments.table_bundles import BundleTable, TableRow, build_bundles  # noqa: E402
+from trainer.experiments.table_bundles import build_bundle  # noqa: E402
 from trainer.heads.baselines import SCORES  # noqa: E402
-from trainer.heads.knn_search import mean_distances, running_distances  # noqa: E402
+from trainer.stages import Trainer  # noqa: E402
 
 __all__ = ['miniature']
 CONFIG = ROOT / 'config' / 'train'
@@ -72,102 +73,12 @@ def run(root, command, path, *options):
     assert main([command, str(path), *cache, *options]) == 0
 
 
-def knn_table(root, rows, **more):
-    values = {
-        'recipe': 'recipe.yaml', 'folder': str(root / 'knn_table'),
-        'sets': dict.fromkeys(SETS, 56), 'rows': rows, 'resamples': 20, **more,
-    }  # fmt: skip
-    return written(root, 'knn_table', values)
-
-
-ROWS = [
-    {'name': 'reference', 'feature': 'keys_2', 'references': 50},
-    {'name': 'few', 'varies': 'N', 'feature': 'keys_2', 'references': 10},
-    {'name': 'all', 'varies': 'N', 'feature': 'keys_2', 'references': 0, 'score': 'distance'},
-    {'name': 'lse', 'varies': 'score', 'feature': 'keys_2', 'score': 'logsumexp'},
-    {'name': 'left', 'varies': 'classes', 'feature': 'keys_2', 'classes': ['left']},
-    {'name': 'split', 'varies': 'feature', 'feature': 'values_1', 'head_split': True, 'k': 1},
-    {'name': 'coreset', 'varies': 'coreset', 'feature': 'keys_2', 'coreset': 'condensation'},
-]
-
-
-def test_a_prefix_of_the_references_is_searched_like_a_search_of_its_own():
-    rng = np.random.default_rng(0)
-    grid, references = rng.normal(size=(3, 4, 8)), rng.normal(size=(500, 8))
-    wanted = [(10, 1), (10, 3), (0, 3), (600, 2)]
-    found = running_distances(torch.from_numpy(grid).float(), references, wanted)
-    for count, k in wanted:
-        part = references[: count or None]
-        expected = mean_distances(grid.reshape(-1, 8), part, k).reshape(3, 4)
-        np.testing.assert_allclose(found[count, k], expected, rtol=1e-5)
-
-
-def test_the_knn_table_measures_every_row_and_goes_on(root, monkeypatch):
-    path = knn_table(root, ROWS)
-    run(root, 'knn-table', path, '--only', 'few')
-    text = (root / 'knn_table' / 'knn_table.md').read_text()
-    assert 'Not run yet (6 rows): reference; all; lse' in text
-    run(root, 'knn-table', path, '--only', 'reference', 'few')
-    text = (root / 'knn_table' / 'knn_table.md').read_text()
-    assert 'AP of reference minus' in text
-    saved = []
-    from trainer.experiments import results
-
-    save = results.ResultFolder.save
-    monkeypatch.setattr(
-        results.ResultFolder, 'save', lambda *a: (saved.append((a[1].name, a[2])), save(*a))[1]
-    )
-    run(root, 'knn-table', path)
-    assert len(saved) == (len(ROWS) - 2) * len(SETS), 'what was measured is kept'
-    document = json.loads((root / 'knn_table' / 'knn_table.json').read_text())
-    assert set(document['sets']['road_anomaly_dev']['few']['regions']) == {'image', 'ground'}
-    assert set(document['sets']['road_obstacle_dev']['few']['regions']) == {'road'}
-    assert set(document['differences']) == {row['name'] for row in ROWS[1:]}
-    text = (root / 'knn_table' / 'knn_table.md').read_text()
-    assert 'Not run yet' not in text
-    assert '| classes | left |' in text
-    assert 'head, ms' not in text
-    precision = document['sets']['road_obstacle_dev']['all']['regions']['road']
-    assert precision['average_precision'] > precision['positives'] / (
-        precision['positives'] + precision['negatives']
-    )
-
-
-def test_the_latency_of_the_search_is_shown_beside_the_references_size(root, monkeypatch, capsys):
-    from trainer.experiments import knn_latency
-
-    monkeypatch.setattr(knn_latency, 'SIZES', (300, 1000))
-    monkeypatch.setattr(knn_latency, 'LISTS', 4)
-    monkeypatch.setattr(knn_latency, 'PROBES', 2)
-    run(root, 'knn-table', knn_table(root, ROWS), '--only-latency', '--threads', '1')
-    text = capsys.readouterr().out
-    assert '| references | MB | OpenVINO, ms | torch, ms' in text
-    assert '| 1,000 | 0.8 |' in text
-    run(root, 'knn-table', knn_table(root, ROWS), '--only', 'few')
-    assert '| 1,000 | 0.8 |' in (root / 'knn_table' / 'knn_table.md').read_text()
-
-
-def test_wrong_keys_rows_and_sets_are_refused(root, capsys):
-    for more, words in (
-        ({'colour': 'red'}, r"unknown \['colour'\]"),
-        ({'reference': 'nobody'}, 'rows need names'),
-        ({'rows': [{'name': 'a', 'neighbours': 3}]}, 'known keys are'),
-        ({'rows': [{'name': 'a'}, {'name': 'a'}]}, 'names of their own'),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            load_knn_table(knn_table(root, ROWS, **more) if 'rows' not in more else
-                           knn_table(root, more['rows']))  # fmt: skip
-    path = knn_table(root, ROWS)
-    assert main(['knn-table', str(path), '--sets', 'cityscapes']) == 2
-    assert "--sets ['cityscapes'] is not in the table" in capsys.readouterr().err
-
-
 @pytest.fixture(scope='module')
 def two_bundles(root):
     """Return a table with bundles of two heads on one backbone, built and not scored."""
     path = board(root, folder=str(root / 'shared_board'))
     only = ('--only', 'PixOOD', 'energy', '--seeds', '1')
-    run(root, 'leaderboard', path, *only, '--quiet', '--build-only')
+    run(root, 'study', path, *only, '--quiet', '--build-only')
     return dict(LeaderboardBundles(load_leaderboard(path)).there())
 
 
@@ -190,10 +101,10 @@ def test_bundles_of_one_backbone_share_its_outputs_to_the_bit(root, two_bundles,
 def test_a_fusion_takes_over_the_fits_of_its_members_rows(root):
     heads = ('head.kind=knn', 'knn.feature=keys_2', 'knn.references=50')
     members = ('head.kind=fusion', 'fusion.members=[{kind: pixood}, {kind: knn}]', *heads[1:])
-    rows = {'PixOOD': (), 'knn': heads, 'both': members}
     folder = root / 'fusion_board'
-    table = tuple(TableRow(name, (*LARGER, 'seed=1', *changes)) for name, changes in rows.items())
-    build_bundles(BundleTable(root / 'recipe.yaml', folder, table), (), False, root / 'cache')
+    for name, changes in (('pixood', ()), ('knn', heads), ('both', members)):
+        recipe = load_recipe(root / 'recipe.yaml', (*LARGER, 'seed=1', *changes))
+        build_bundle(recipe, folder / name, folder / 'shared', False, root / 'cache')
     for row, member in (('pixood', 'pixood'), ('knn', 'knn')):
         files = sorted((folder / row / 'fit').iterdir())
         taken = folder / 'both' / 'members' / member / 'fit'
@@ -209,7 +120,7 @@ def board(root, **more):
             {'name': 'knn', 'recipe': 'recipe.yaml',
              'set': [*LARGER, 'head.kind=knn', 'knn.feature=keys_2', 'knn.references=50']},
             {'name': 'energy', 'recipe': 'recipe.yaml', 'seeds': [1],
-             'set': [*LARGER, 'head.kind=baseline', 'head.score=energy']},
+             'set': [*LARGER, 'head.kind=baseline', 'head.score=energy'], 'against': ['knn']},
         ],
         **more,
     }  # fmt: skip
@@ -218,11 +129,11 @@ def board(root, **more):
 
 def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
     path = board(root)
-    run(root, 'leaderboard', path, '--only', 'PixOOD', '--seeds', '1', '--quiet')
+    run(root, 'study', path, '--only', 'PixOOD', '--seeds', '1', '--quiet')
     text = (root / 'board' / 'leaderboard.md').read_text()
     assert 'Not run yet: knn; energy.' in text
     assert 'Seeds 2 not run yet: PixOOD.' in text
-    run(root, 'leaderboard', path, '--latency', '--quiet', '--threads', '1')
+    run(root, 'study', path, '--latency', '--quiet', '--threads', '1')
     document = json.loads((root / 'board' / 'leaderboard.json').read_text())
     assert document['missing'] == {}
     rows = document['sets']['road_obstacle_dev']['regions']['road']
@@ -233,6 +144,8 @@ def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
         assert value['mean'] == pytest.approx(np.mean(value['seeds']))
     assert rows['PixOOD']['difference'] is None
     assert len(rows['knn']['difference']) == 2
+    named = document['sets']['road_obstacle_dev']['against']['road']
+    assert [(one['row'], one['other']) for one in named] == [('energy', 'knn')]
     for column in ('component_average_precision', 'component_f1'):
         for name in ('PixOOD', 'energy'):  # two seeds, and one
             value = rows[name][column]
@@ -241,7 +154,9 @@ def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
     assert document['costs']['energy']['head_ms'] > 0
     text = (root / 'board' / 'leaderboard.md').read_text()
     assert 'not run yet' not in text.lower()
-    assert text.count('| energy |') == 4  # three regions and the costs
+    # three regions, each with the row that it names to be compared with, and the costs
+    assert text.count('| energy |') == 7
+    assert text.count('| energy | knn | [') == 3
     assert 'component-averaged AP | component F1' in text
 
 
@@ -262,7 +177,7 @@ def test_a_head_that_cannot_be_built_is_named_and_keeps_none_from_the_table(root
          'seeds': [1]},
     ]  # fmt: skip
     path = board(root, rows=rows)
-    arguments = ['leaderboard', str(path), '--cache', str(root / 'cache'), '--quiet']
+    arguments = ['study', str(path), '--cache', str(root / 'cache'), '--quiet']
     assert main(arguments) == 3
     text = (root / 'board' / 'leaderboard.md').read_text()
     assert 'Not run yet: tomorrow (' in text
@@ -279,9 +194,9 @@ def test_a_finished_bundle_takes_the_place_of_a_training(root, monkeypatch, caps
     ]
     path = board(root, rows=rows)
     for wrong in ('nobody=' + str(finished), 'trained elsewhere'):
-        assert main(['leaderboard', str(path), '--use', wrong]) == 2
+        assert main(['study', str(path), '--use', wrong]) == 2
         assert 'give ROW=FOLDER' in capsys.readouterr().err
-    run(root, 'leaderboard', path, '--seeds', '7', '--use', f'trained elsewhere={finished}',
+    run(root, 'study', path, '--seeds', '7', '--use', f'trained elsewhere={finished}',
         '--quiet', '--only', 'trained elsewhere')  # fmt: skip
     text = (root / 'board' / 'leaderboard.md').read_text()
     assert 'Bundles trained by their own commands: trained elsewhere, seed 7.' in text
@@ -332,27 +247,103 @@ def entry(monkeypatch, drawn):
     return Entry({s: SimpleNamespace(summary=v, records=()) for s, v in found.items()}, 'road')
 
 
-def test_wrong_leaderboards_are_refused(root, capsys):
+def test_wrong_studies_are_refused(root, capsys):
+    one = {'name': 'a b', 'recipe': 'recipe.yaml'}
     for more, words in (
         ({'colour': 'red'}, r"unknown \['colour'\]"),
-        ({'reference': 'nobody'}, 'a reference'),
+        ({'reference': 'nobody'}, r"name \['nobody'\]: no row"),
+        ({'rows': [{**one, 'against': ['somebody']}]}, r"name \['somebody'\]: no row"),
         ({'rows': [{'name': 'a', 'recipee': 'x'}]}, 'known keys are'),
+        ({'rows': [{**one, 'set': 'seed=1'}]}, 'expected a list'),
+        ({'rows': [one, {'name': 'a, b'}]}, 'names of their own'),
+        ({'rows': []}, 'names of their own'),
     ):
         with pytest.raises(ConfigError, match=words):
             load_leaderboard(board(root, **more))
-    assert main(['leaderboard', str(board(root)), '--only', 'UEM']) == 2
+    assert main(['study', str(board(root)), '--only', 'UEM']) == 2
+    assert "--only ['UEM']: rows are" in capsys.readouterr().err
+    assert main(['study', str(root / 'recipe.yaml')]) == 2, 'a recipe is no study'
+    assert 'known keys are folder, sets, rows' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['leaderboard', 'baselines', 'table-bundles'])
+def test_earlier_names_of_the_command_are_aliases(root, name, capsys):
+    assert main([name, str(board(root)), '--only', 'UEM']) == 2
     assert "--only ['UEM']: rows are" in capsys.readouterr().err
 
 
-def test_shipped_tables_and_recipes_can_be_read():
-    table = load_knn_table(CONFIG / 'knn_table.yaml')
-    assert table.reference in [row.name for row in table.rows]
-    assert table.rows[0].knn == load_recipe(CONFIG / 'knn_camvid.yaml').knn
-    assert {row.knn.references for row in table.rows} >= {1000, 3000, 10_000, 30_000, 100_000, 0}
-    config = load_leaderboard(CONFIG / 'leaderboard.yaml')
-    kinds = set()
-    for row in config.rows:
-        recipe = load_recipe(row.recipe, row.bundle_row(42).changes)
-        kinds.add((recipe.head.kind, recipe.head.score if recipe.head.kind == 'baseline' else ''))
-    assert {kind for kind, _ in kinds} >= {'pixood', 'knn', 'fusion', 'uem', 'baseline'}
-    assert {score for kind, score in kinds if kind == 'baseline'} == set(SCORES)
+def test_a_set_without_anomalies_is_refused_before_it_is_scored(root, two_bundles, capsys):
+    path = board(root, folder=str(root / 'shared_board'), sets=[f'folders/train={root / "data"}'])
+    assert main(['study', str(path), '--report-only']) == 2
+    assert 'trainer evaluate --runs' in capsys.readouterr().err
+
+
+def test_changes_of_the_study_come_before_the_rows_own(root):
+    rows = [{'name': 'a', 'recipe': 'recipe.yaml', 'set': ['view.height=28']}, {'name': 'shipped'}]
+    config = load_leaderboard(board(root, set=['view.height=42', 'head.upsampling=2'], rows=rows))
+    row, shipped = config.rows
+    recipe = load_recipe(Path(row.recipe), row.changes(7))
+    assert (recipe.view.height, recipe.head.upsampling, recipe.seed) == (28, 2, 7)
+    assert shipped.runs() == [('shipped, seed 1', 1)]
+    assert config.reference == 'a'
+
+
+def test_a_choice_is_made_on_pasted_objects(root):
+    """The set is made of pictures that only choose, with objects that no training sees."""
+    write_objects(root / 'outlier_objects')
+    rows = [
+        {'name': name, 'recipe': 'recipe.yaml', 'set': [*LARGER, f'head.upsampling={factor}']}
+        for name, factor in (('a', 3), ('b', 2))
+    ]
+    path = board(root, folder=str(root / 'choice'), sets=['pasted'], rows=rows, seeds=[1])
+    run(root, 'study', path, '--quiet')
+    recipe = load_recipe(root / 'recipe.yaml')
+    trainer = Trainer(recipe, root / 'unused')
+    chosen = [trainer.train_pictures.names[i] for i in trainer.split[1]]
+    made = sorted(file.stem for file in (root / 'choice' / 'pasted' / 'images').iterdir())
+    assert made == sorted(chosen)
+    labels = cv2.imread(str(root / 'choice' / 'pasted' / 'labels' / f'{made[0]}.png'), -1)
+    assert (labels == 1).any()
+    ground = cv2.imread(str(root / 'choice' / 'pasted' / 'ground' / f'{made[0]}.png'), -1) > 0
+    assert 0 < ground.sum() < ground.size
+    assert (labels[~ground] == 255).all()
+    assert (labels == 0).any()
+    document = json.loads((root / 'choice' / 'leaderboard.json').read_text())
+    assert set(document['sets']['pasted']['regions']) == {'image', 'ground'}
+    assert '### pasted (' in (root / 'choice' / 'leaderboard.md').read_text()
+
+
+def test_pasted_objects_need_the_pictures_of_a_recipe(root, two_bundles, capsys):
+    path = board(root, sets=['pasted'], rows=[{'name': 'shipped'}])
+    assert main(['study', str(path), '--report-only']) == 2
+    assert "'shipped' has none" in capsys.readouterr().err
+
+
+def studies():
+    files = sorted(CONFIG.glob('*.yaml'))
+    return [path for path in files if 'rows' in yaml.safe_load(path.read_text())]
+
+
+@pytest.mark.parametrize('path', studies(), ids=lambda path: path.stem)
+def test_every_row_of_a_shipped_study_is_a_recipe_of_its_own(path):
+    config = load_leaderboard(path)
+    trained = [row for row in config.rows if row.recipe]
+    keys = {load_recipe(Path(row.recipe), row.changes(42)).sha256() for row in trained}
+    assert len(keys) == len(trained) > 3
+
+
+def test_the_leaderboard_has_every_head_and_every_baseline():
+    recipes = {
+        name: [load_recipe(Path(row.recipe), row.changes(42)) for row in config.rows]
+        for name in ('leaderboard', 'baselines')
+        if (config := load_leaderboard(CONFIG / f'{name}.yaml'))
+    }
+    kinds = {recipe.head.kind for recipe in recipes['leaderboard']}
+    assert kinds >= {'pixood', 'knn', 'fusion', 'uem', 'rpl', 'nflowjs', 'baseline'}
+    for several in recipes.values():
+        assert {r.head.score for r in several if r.head.kind == 'baseline'} == set(SCORES)
+    references = {
+        load_recipe(Path(row.recipe), row.changes(42)).knn.references
+        for row in load_leaderboard(CONFIG / 'knn_table.yaml').rows
+    }
+    assert references >= {1000, 3000, 10_000, 30_000, 100_000, 0}

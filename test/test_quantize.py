@@ -19,6 +19,7 @@ from quantized_bundles import (
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines.quantize import (
     FORMS,
+    LARGEST_CODE,
     linear_nodes,
     quantised,
     scale_and_zero,
@@ -176,15 +177,46 @@ def test_it_is_deterministic_and_leaves_its_input_alone(backbone, facts, form):
     assert len(first) != len(before)
 
 
-def test_weight_codes_round_to_half_a_step():
+@pytest.mark.parametrize(('bits', 'largest'), [(8, 127), (7, 64)])
+def test_weight_codes_round_to_half_a_step(bits, largest):
     weights = np.random.default_rng(0).normal(0, 1, (40, 7)).astype(np.float32)
     weights[:, 3] = 0
-    codes, scales = weight_codes(weights)
+    codes, scales = weight_codes(weights, bits)
 
     assert codes.dtype == np.int8
-    assert (np.abs(codes).max(0)[[0, 1, 2, 4, 5, 6]] == 127).all()
+    assert (np.abs(codes).max(0)[[0, 1, 2, 4, 5, 6]] == largest).all()
     assert (np.abs(codes * scales - weights) <= scales / 2 * 1.0001).all()
     assert not codes[:, 3].any()
+
+
+def in_saturating_pairs(values, codes):
+    """Return uint8 (m, K) times int8 (K, n) as x86 without VNNI does: pairs added in int16."""
+    products = values.astype(np.int64)[:, :, None] * codes.astype(np.int64)[None]
+    pairs = np.clip(products[:, 0::2] + products[:, 1::2], -(2**15), 2**15 - 1)
+    return pairs.sum(axis=1)
+
+
+def test_pairs_of_products_with_7_bits_never_leave_int16():
+    rng = np.random.default_rng(1)
+    values = rng.choice(np.array([0, 1, 128, 254, 255], np.uint8), (50, 32))
+    values[0] = 255
+    weights = rng.choice(np.array([-1, -0.9, 0.9, 1], np.float32), (32, 20))
+    weights[:, 0], weights[:, 1] = 1, -1
+    right = {}
+    for bits in LARGEST_CODE:
+        codes, _ = weight_codes(weights, bits)
+        exact = values.astype(np.int64) @ codes.astype(np.int64)
+        right[bits] = np.array_equal(in_saturating_pairs(values, codes), exact)
+    assert right == {8: False, 7: True}
+
+
+def test_7_bits_cost_more_than_8_and_little(backbone, facts, images):
+    exact = tokens(backbone, images)
+    errors = [
+        np.abs(tokens(quantised(backbone, facts, 'u8', bits), images) - exact).mean()
+        for bits in (8, 7)
+    ]
+    assert errors[0] < errors[1] < 4 * errors[0]
 
 
 @pytest.mark.parametrize(('low', 'high'), [(-0.17, 12.0), (-3.0, 4.0), (1.0, 2.0), (-2.0, -1.0)])

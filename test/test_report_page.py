@@ -10,6 +10,7 @@ import pytest
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation import page
+from ood_perception.evaluation.reports import markdown_table, percent
 
 VOID = {'meta', 'img', 'br'}
 
@@ -89,3 +90,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match=r'file/index\.html cannot be written'):
         page.write_page(tmp_path / 'file' / 'index.html', 'x', [])
+
+
+def test_shares_are_written_in_percent_and_undefined_ones_as_a_dash():
+    assert percent(0.8312, (0.7, 0.9)) == '83.1 [70.0, 90.0]'
+    assert percent(0.8312, (None, None)) == '83.1'
+    assert percent(None, (0.7, 0.9)) == '-'
+
+
+def test_tables_read_as_markdown():
+    got = markdown_table(['a', 'b'], [['1', '2']])
+    assert got == '| a | b |\n| --- | --- |\n| 1 | 2 |\n'

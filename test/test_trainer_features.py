@@ -23,7 +23,7 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from ood_perception.geometry import geometry_for, to_network  # noqa: E402
 from trainer.datasets import load_pictures  # noqa: E402
-from trainer.features import View, extract, network_picture, size_for  # noqa: E402
+from trainer.features import View, extract, network_picture  # noqa: E402
 
 VIEW = View((28, 70), 'fit', (0.0, 0.5, 1.0))
 
@@ -141,19 +141,6 @@ def test_what_cannot_be_extracted_is_refused(pictures, tmp_path):
         run(pictures, tmp_path / 'cache', view=View((28, 70), precision='f16'))
     with pytest.raises(DataError, match='empty'):
         run(pictures.subset([]), tmp_path / 'cache')
-
-
-@pytest.mark.parametrize(
-    ('picture', 'longest', 'patch', 'expected'),
-    [
-        ((1024, 2048), 1792, 14, (896, 1792)),
-        ((720, 1280), 1280, 14, (714, 1274)),
-        ((360, 480), 504, 14, (378, 504)),
-        ((10, 1000), 140, 14, (14, 140)),
-    ],
-)
-def test_size_for_keeps_the_aspect_to_a_patch(picture, longest, patch, expected):
-    assert size_for(picture, longest, patch) == expected
 
 
 WORKER = """

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from ood_perception.types import Frame  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.config import load_recipe  # noqa: E402
 from trainer.experiments.leaderboard_rows import load_leaderboard  # noqa: E402
+from trainer.flow_training import patch_row  # noqa: E402
 from trainer.flows import build_flow, load_flow  # noqa: E402
 from trainer.negatives import patch_sides  # noqa: E402
 
@@ -158,7 +160,7 @@ def test_the_shipped_paper_recipe_is_the_paper_s():
 
 def test_the_shipped_table_varies_what_the_issue_asks_for():
     table = load_leaderboard(PRESETS / 'nflowjs_table.yaml')
-    recipes = {row.name: load_recipe(row.recipe, row.bundle_row(42).changes) for row in table.rows}
+    recipes = {row.name: load_recipe(Path(row.recipe), row.changes(42)) for row in table.rows}
     configs = [recipe.nflowjs for recipe in recipes.values()]
     assert {recipe.head.kind for recipe in recipes.values()} == {'nflowjs'}
     assert {c.temperature for c in configs} >= {1.0, 1.5, 2.0}
@@ -170,11 +172,11 @@ def test_the_shipped_table_varies_what_the_issue_asks_for():
     assert sum(p.numel() for p in parameters) == 257_064  # as docs/nflowjs.md says
 
 
-def test_a_picture_of_patches_is_drawn_by_one_command(places, bundle, tmp_path, capsys):
-    out = tmp_path / 'patches.png'
-    assert main(['nflowjs-patches', str(places / 'nflowjs'), '--out', str(out)]) == 0
-    assert str(out) in capsys.readouterr().out
-    picture = cv2.imread(str(out))
-    assert picture.std() > 10
-    assert main(['nflowjs-patches', str(tmp_path), '--out', str(out)]) == 2
-    assert 'holds no flow' in capsys.readouterr().err
+def test_the_fit_leaves_a_picture_of_what_the_flow_makes(places, bundle):
+    before, after = (
+        cv2.imread(str(places / 'nflowjs' / part / 'patches.png')) for part in ('flow', 'fit')
+    )
+    assert before.shape == after.shape == (104 + 4, 4 * (16 + 24 + 40 + 72 + 104 + 5 * 4), 3)
+    assert before.std() > 10
+    drawn = patch_row(load_flow(places / 'nflowjs' / 'fit' / 'flow.safetensors'))
+    np.testing.assert_array_equal(after[..., ::-1], drawn)

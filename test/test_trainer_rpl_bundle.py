@@ -30,6 +30,9 @@ from trainer.config import load_recipe  # noqa: E402
 from trainer.context_pictures import KNOWN, load_context  # noqa: E402
 from trainer.data import ClassMap, content_sha256  # noqa: E402
 from trainer.heads.rpl_stages import RplStages  # noqa: E402
+from trainer.hosts import mobilenet_stages  # noqa: E402
+from trainer.hosts.mobilenet import MobileNetV2  # noqa: E402
+from trainer.hosts.mobilenet_stages import MobileNetConfig, MobileNetStages  # noqa: E402
 from trainer.outliers import PARTS, part_of  # noqa: E402
 from trainer.pasting import OUTLIER  # noqa: E402
 from trainer.stages import Trainer  # noqa: E402
@@ -152,3 +155,27 @@ def test_a_source_without_everyday_pictures_says_what_to_do(places):
     stages = RplStages(Trainer(recipe, places / 'none', cache=places / 'cache', progress=False))
     with pytest.raises(ConfigError, match=r"'procedural' has not: set rpl.context to false"):
         stages._everyday()
+
+
+def test_a_block_starts_from_the_aspp_of_a_mobilenet_host(places, tmp_path, monkeypatch):
+    monkeypatch.setattr(mobilenet_stages, 'load_mobilenet', MobileNetV2)  # random weights
+    recipe = load_recipe(recipe_of(places), ['mixes.probability=1.0', 'rpl.context=false'])
+    config = MobileNetConfig(size=(64, 64), width=8, fine_width=4, steps=6)
+
+    def fitted(folder):
+        trainer = Trainer(recipe, tmp_path / folder, cache=places / 'cache', progress=False)
+        return MobileNetStages(trainer, config, tmp_path / 'host', seed=1)
+
+    torch.manual_seed(0)
+    stages = fitted('one')
+    host, block = stages.host(), stages.fit()
+    start = {name: value for name, value in host.block().state_dict().items() if 'aspp' in name}
+    trained = block.state_dict()
+    assert start
+    assert any(not torch.equal(value, trained[name]) for name, value in start.items())
+    assert sum(p.requires_grad for p in host.parameters()) == 0
+    report = json.loads((tmp_path / 'one' / 'fit' / 'report.json').read_text())
+    assert [look[0] for look in report['history']] == [6, 12]
+    monkeypatch.setattr(mobilenet_stages, 'fit_segmenter', None)  # found again, not trained
+    again = fitted('two').host().state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in host.state_dict().items())

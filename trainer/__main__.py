@@ -8,7 +8,7 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ood_perception.errors import OodPerceptionError
@@ -22,34 +22,42 @@ STAGES = {
     'pack': 'write the bundle',
     'train': 'all of it: pack and everything before',
 }
-OTHERS = {
-    'build': 'build the engine of a bundle, here or ahead of time for named GPUs',
-    'scenes': 'split pictures by scene: write scenes.csv',
-    'quantize': 'give a bundle its int8 precision, with what it costs',
-    'baselines': 'bundles of all classical scores of one network',
-    'nflowjs-patches': 'draw patches of an NFlowJS training into one picture',
+# command: its function, in this package or with a whole name elsewhere, and what it does
+COMMANDS = {
+    'build': (
+        'ood_perception.cli:compile_bundle',
+        'build the engine of a bundle, here or ahead of time for named GPUs',
+    ),
+    'scenes': ('.scenes:main', 'split pictures by scene: write scenes.csv'),
+    'quantize': ('.quantization:main', 'give a bundle its int8 precision, with what it costs'),
+    'evaluate': (
+        '.evaluation.evaluate:main',
+        'measure bundles on labelled sets: numbers, tables, a page; compare results',
+    ),
+    'operating-point': (
+        '.evaluation.operating_point:main',
+        'choose rate and minimum area from clean frames',
+    ),
+    'image-threshold': (
+        '.evaluation.image_threshold:main',
+        'image score from which a part is defective, from flawless parts',
+    ),
+    'submission': (
+        '.evaluation.submission:main',
+        'write the files for benchmarks with hidden labels',
+    ),
+    'study': (
+        '.experiments.leaderboard:main',
+        'trainings of recipes with changes on sets of '
+        'anomalies, one table: every YAML file of rows in config/train',
+    ),
 }
-EVALUATION = {
-    'evaluate': 'measure bundles on labelled sets: numbers, tables, a page; compare results',
-    'operating-point': 'choose rate and minimum area from clean frames',
-    'image-threshold': 'image score from which a part is defective, from flawless parts',
-    'class-iou': 'agreement of the most likely class, and of the final map, with labels',
-    'submission': 'write the files for benchmarks with hidden labels',
-    'tracking': 'what m-of-n persistence saves and costs, on sequences',
-    'promise': 'observed against promised false-alarm rates, per class',
+ALIASES = {
+    'leaderboard': 'study',
+    'baselines': 'study',
+    'table-bundles': 'study',
+    'class-iou': 'evaluate',
 }
-EXPERIMENTS = {
-    'density-choice': "size of the GMM baseline's mixture, each drive judged by the others",
-    'selection': 'choose layers, K, f and resolution on held-out pictures with pasted objects',
-    'ablation': 'the table of variants on the dev sets',
-    'knn-table': 'cDNP on the dev sets: references, features, k; accuracy and time',
-    'leaderboard': 'all heads and baselines on the dev sets, one table',
-    'uem-table': 'forms, scores and outliers of UEM on the dev sets',
-    'rpl-table': 'losses and hosts of RPL on the dev sets',
-    'table-bundles': 'build the bundles of a table of variants, for evaluate --runs',
-}
-COMMANDS = OTHERS | EVALUATION | EXPERIMENTS
-MODULES = {'quantize': 'quantization'}  # commands are verbs where their module is a noun
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         'trainer',
         description=__doc__,
         epilog='other commands, each with its own --help: '
-        + '; '.join(f'{name}: {text}' for name, text in COMMANDS.items()),
+        + '; '.join(f'{name}: {text}' for name, (_, text) in COMMANDS.items()),
     )
     commands = result.add_subparsers(dest='stage', required=True, metavar='stage')
     for name, text in STAGES.items():
@@ -106,12 +114,15 @@ def run_stage(options: argparse.Namespace) -> None:
         print(f'{options.stage}: {folder / options.stage}')
 
 
-def _module(command: str) -> str:
-    """Return the module of a command, relative to this package."""
-    name = MODULES.get(command, command.replace('-', '_'))
-    folders = {'evaluation': EVALUATION, 'experiments': EXPERIMENTS}
-    places = [f'.{folder}' for folder, names in folders.items() if command in names]
-    return f'{"".join(places)}.{name}'
+def _command(name: str) -> Callable[[Sequence[str]], int | None] | None:
+    """Return the function of a command; None for a stage or an unknown name."""
+    name = ALIASES.get(name, name)
+    if name not in COMMANDS:
+        return None
+    module, _, function = COMMANDS[name][0].partition(':')
+    found: Callable[[Sequence[str]], int | None]
+    found = getattr(importlib.import_module(module, __package__), function)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,9 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
-        if arguments and arguments[0] in COMMANDS:
-            module = importlib.import_module(_module(arguments[0]), __package__)
-            return int(module.main(arguments[1:]) or 0)
+        if arguments and (command := _command(arguments[0])):
+            return command(arguments[1:]) or 0
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:
         print(

@@ -136,18 +136,6 @@ class View:
     precision: str = 'f32'
 
 
-def size_for(picture_size: tuple[int, int], longest: int, patch: int) -> tuple[int, int]:
-    """
-    Return the network size (h, w) for pictures of one size, aspect kept to within a patch.
-
-    picture_size: (H, W). longest: wanted longest side in pixels; both sides are rounded down to
-    multiples of the patch, as PixOOD does, at least one patch. Use policy 'stretch' with it.
-    """
-    largest = max(picture_size)
-    height, width = (max(1, side * longest // largest // patch) * patch for side in picture_size)
-    return height, width
-
-
 def extract(
     pictures: PictureList,
     backbone: Backbone,

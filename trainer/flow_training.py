@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from .crops import Crops
@@ -19,6 +21,7 @@ from .flows import Flow, FlowConfig, build_flow
 from .training_run import TrainingRun
 
 LOOK_CROPS = 64
+PATCH_SIDES, PATCH_GAP = (16, 24, 40, 72, 104), 4  # of the picture of patches
 
 
 @dataclass(frozen=True)
@@ -104,3 +107,21 @@ class _Run(TrainingRun):
         drawn = [self.crops.draw(i, rng)[0] for i in indices for _ in range(self.config.crops)]
         with seeded_torch(self.config.seed, self.step):
             return self.flow.bits_per_dimension(planes(np.stack(drawn))).mean()
+
+
+@torch.no_grad()
+def patch_row(flow: Flow, seed: int = 0, repeats: int = 4) -> npt.NDArray[np.uint8]:
+    """Return one row of square patches, `repeats` of each side, uint8 (h, w, 3) RGB on white."""
+    parts = []
+    with seeded_torch(seed):
+        for side in PATCH_SIDES:
+            for patch in flow.sample(repeats, side, side):
+                picture = patch.permute(1, 2, 0).round().numpy().astype(np.uint8)
+                below = (0, PATCH_SIDES[-1] - side + PATCH_GAP), (0, PATCH_GAP), (0, 0)
+                parts.append(np.pad(picture, below, constant_values=255))
+    return np.concatenate(parts, axis=1)
+
+
+def write_patches(path: Path, flow: Flow) -> None:
+    """Write a row of patches as PNG, to look at what a flow makes; the same noise every time."""
+    path.write_bytes(cv2.imencode('.png', patch_row(flow)[..., ::-1])[1].tobytes())

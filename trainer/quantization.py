@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.bundle.completion import complete
+from ood_perception.bundle.manifest import PrecisionSpec
 from ood_perception.bundle.store import (
     Bundle,
     bundle_path,
@@ -35,9 +36,12 @@ from ood_perception.bundle.typed_graph import read_model
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.choose import LARGEST_LOSS
+from ood_perception.engines.cpu import REDUCED_BITS, openvino_int8
 from ood_perception.engines.quantize import linear_nodes
 from ood_perception.engines.quantize_facts import (
+    INT8,
     QUANTIZATION_NAME,
+    REDUCED_RANGE,
     Quantization,
 )
 from ood_perception.errors import BundleError, ConfigError
@@ -177,7 +181,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     ground = data.ground or bundle.manifest.ground_classes
     pictures = validation_pictures(data, ground, folder, options.pictures)
-    bench = CostBench(bundle, pictures, folder / 'outputs', options.threads)
+    bits = openvino_int8().weight_bits  # without VNNI all of this is measured with 7
+    bench = CostBench(bundle, pictures, folder / 'outputs', options.threads, bits)
     stage = next(one for one in bundle.manifest.stages if one.reduced_precision)
     backbone = bundle.stage_path(stage)
     LOG.info('ranges of the activations on %d frames', options.frames)
@@ -192,13 +197,27 @@ def main(arguments: Sequence[str]) -> None:
     else:
         found = Search(chosen=dataclasses.replace(facts, kept=tuple(options.kept)))
     assert found.chosen is not None
-    cost = bench.cost(bench.outputs('int8', found.chosen))
     what = {'kept_in_bf16': list(found.chosen.kept), 'calibration_frames': options.frames}
-    precisions['int8'] = precision_spec(cost, bench, QUANTIZATION_NAME, what)
+    precisions |= int8_specs(bench, found.chosen, what)
     trials = {name: asdict(value) for name, value in found.trials.items()}
     write_json(folder / 'search.json', {'trials': trials, 'kept': found.chosen.kept})
     write_precisions(bundle, options.to or source, found.chosen, precisions)
     _report(options.to or source, options)
+
+
+def int8_specs(
+    bench: CostBench, facts: Quantization, what: dict[str, Any]
+) -> dict[str, PrecisionSpec]:
+    """
+    Return the manifest's entries of int8, and of int8 with 7-bit weights for CPUs without VNNI.
+
+    On such a CPU both hold what 7 bits cost, and say so: 8 bits cannot be measured there.
+    """
+    specs = {}
+    for name, bits in ((INT8, bench.weight_bits), (REDUCED_RANGE, REDUCED_BITS)):
+        cost = bench.cost(bench.outputs(INT8, facts, bits))
+        specs[name] = precision_spec(cost, bench, QUANTIZATION_NAME, {**what, 'weight_bits': bits})
+    return specs
 
 
 def bench_lacks() -> dict[str, str]:

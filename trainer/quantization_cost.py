@@ -68,31 +68,47 @@ class Cost:
 class CostBench:
     """Runs candidates on one list of pictures; what was run is kept in a folder."""
 
-    def __init__(self, bundle: Bundle, pictures: PictureList, folder: Path, threads: int) -> None:
-        """bundle: completed. pictures: an anomaly set 'pasted' (datasets.pasted)."""
+    def __init__(
+        self, bundle: Bundle, pictures: PictureList, folder: Path, threads: int, weight_bits: int
+    ) -> None:
+        """
+        Bundle: completed. pictures: an anomaly set 'pasted' (datasets.pasted).
+
+        weight_bits: of int8, where nothing else is asked for.
+        """
         self.bundle, self.pictures, self.folder = bundle, pictures, folder
+        self.weight_bits = weight_bits
         self.threads = threads
         folder.mkdir(parents=True, exist_ok=True)
 
-    def outputs(self, precision: str, facts: Quantization | None = None) -> Outputs:
-        """Return what the bundle gives in a precision (int8: by the facts), kept or run now."""
+    def outputs(
+        self, precision: str, facts: Quantization | None = None, weight_bits: int = 0
+    ) -> Outputs:
+        """
+        Return what the bundle gives in a precision (int8: by the facts), kept or run now.
+
+        weight_bits: of int8, 0 = the bench's.
+        """
+        bits = weight_bits or self.weight_bits
         content = [precision, self.bundle.sha256, self.pictures.names]
-        content.append(dataclasses.asdict(facts) if facts else None)
+        content += [dataclasses.asdict(facts), bits] if facts else []
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f'{precision}-{key}.npz'
         if not path.is_file():
             with _candidate(self.bundle, facts) as bundle:
-                made = self._run(bundle, precision)
+                made = self._run(bundle, precision, bits)
             make_file(path, lambda file: write_npz(file, dataclasses.asdict(made)))
         with np.load(path) as arrays:
             return Outputs(**{name: arrays[name] for name in arrays.files})
 
-    def _run(self, bundle: Bundle, precision: str) -> Outputs:
+    def _run(self, bundle: Bundle, precision: str, weight_bits: int) -> Outputs:
         from tqdm import tqdm
 
         manifest = bundle.manifest
         options = EngineOptions(
-            'openvino', precision, self.threads, compiled_classes=manifest.in_distribution
+            *('openvino', precision, self.threads),
+            compiled_classes=manifest.in_distribution,
+            weight_bits=weight_bits,
         )
         rows: list[tuple[Array, Array, float]] = []
         with OpenVinoEngine(bundle, options) as engine:

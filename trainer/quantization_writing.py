@@ -15,6 +15,7 @@ from ood_perception.bundle.store import Bundle, file_spec, write_manifest
 from ood_perception.engines.choose import LARGEST_LOSS
 from ood_perception.engines.quantize_facts import (
     QUANTIZATION_NAME,
+    REDUCED_RANGE,
     Quantization,
     write_quantization,
 )
@@ -80,6 +81,11 @@ def card_section(precisions: dict[str, PrecisionSpec], facts: Quantization) -> s
         )
     data = next(iter(precisions.values())).measured
     kept = ', '.join(facts.kept) or 'none'
+    reduced = (
+        f'{REDUCED_RANGE}: int8 with weights of 7 bits, on CPUs without VNNI. '
+        if REDUCED_RANGE in precisions
+        else ''
+    )
     return '\n'.join(
         [
             *lines,
@@ -87,7 +93,7 @@ def card_section(precisions: dict[str, PrecisionSpec], facts: Quantization) -> s
             f'Measured on {data["pictures"]} pictures ({data["data"]}; AP of float32 '
             f'{data["float32_average_precision"]:.2f}), with OpenVINO. `precision: auto` takes '
             f'the fastest that loses less than {LARGEST_LOSS:g} points and keeps the golden '
-            f'vectors. Products that stay in bf16 under int8: {kept}.',
+            f'vectors. {reduced}Products that stay in bf16 under int8: {kept}.',
             '',
         ]
     )

@@ -9,12 +9,19 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import ConfigError
 from ood_perception.yaml_files import parse_yaml
 
-_NAMES = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}
+_NAMES = {
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    bool: 'true or false',
+    Path: 'a path',
+}
 
 
 def change_value(content: Any, change: str) -> None:
@@ -64,6 +71,8 @@ def _value(kind: Any, value: Any, place: str) -> Any:
         return tuple(_value(arguments[0], item, place) for item in value)
     if kind is float and type(value) is int:
         return float(value)
+    if kind is Path and type(value) is str:
+        return Path(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ConfigError(f'{place} is {value!r}, expected {_NAMES.get(kind, kind)}')
     return value

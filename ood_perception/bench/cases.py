@@ -19,10 +19,11 @@ class Case:
     """
     One measurement.
 
-    bundle: folder or .zip. weights: where missing weights come from, '' = see completion.
-    classes: compiled classes, () = the bundle's. batch: cameras, whose frames run as one batch.
-    mode: 'latency' or 'throughput', see EngineOptions. runs: timed runs, after `warmup` untimed
-    ones. camera: height and width of the pictures.
+    bundle: folder or .zip. precision: as in EngineOptions; 'int8:8' and 'int8:7' are int8 with
+    weights of so many bits, whatever this CPU needs. weights: where missing weights come from,
+    '' = see completion. classes: compiled classes, () = the bundle's. batch: cameras, whose frames
+    run as one batch. mode: 'latency' or 'throughput', see EngineOptions. runs: timed runs, after
+    `warmup` untimed ones. camera: height and width of the pictures.
     """
 
     bundle: str
@@ -75,6 +76,8 @@ def check(case: Case) -> None:
             f'runs {case.runs}, warmup {case.warmup}, batch {case.batch}, threads {case.threads}: '
             'give at least 1 run, 0 warm-ups, a batch of 1 and 0 threads (all cores)'
         )
+    if ':' in case.precision and case.precision not in ('int8:7', 'int8:8'):
+        raise EngineError(f'precision {case.precision}: bits of the weights are int8:7 or int8:8')
     if min(case.camera) < 1:
         raise EngineError(f'camera {case.camera}: give a height and a width of at least 1 pixel')
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's figures as text: for the terminal, and in Markdown for the documentation."""
+"""The benchmark's figures as text for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ood_perception.types import JsonDict
 
@@ -30,7 +30,7 @@ def _row(result: JsonDict) -> Row:
         bundle['name'],
         f'{bundle["height"]}x{bundle["width"]}',
         f'{engine["runtime"]} {engine["version"].split("-")[0]}',
-        engine['precision'],
+        ', '.join(engine[name] for name in ('precision', 'rounding') if name in engine),
         str(case['threads'] or 'all'),
         f'{case["batch"]}{mode_suffix(case)}',
         *(_time(stages.get(name)) for name in ('preprocess', 'backbone')),
@@ -81,92 +81,3 @@ def bundle_text(report: JsonDict) -> str:
             shown = ' '.join(str(case[k]) for k in ('bundle', 'runtime', 'precision', 'threads'))
             lines.append(f'{shown}: {result["error"]}')
     return '\n'.join(lines)
-
-
-def markdown(header: Row, rows: Sequence[Row]) -> str:
-    """Return a Markdown table."""
-    lines = [header, tuple('---' for _ in header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
-def bundle_markdown(report: JsonDict) -> str:
-    """Return the table of bundle.json."""
-    peaks = '; '.join(
-        f'{threads} threads: ' + ', '.join(f'{k} {rate:.0f}' for k, rate in rates.items())
-        for threads, rates in report['peak_gflops'].items()
-    )
-    machine = report['machine']
-    facts = f'{machine["processor"]}, {machine["cores"]} cores, load {machine["load_average"]}'
-    note = f'Machine: {facts}. Peak in GFLOP/s: {peaks}. Energy: {report["energy"]}.'
-    return f'{note}\n\n{markdown(HEADER, bundle_rows(report["results"]))}'
-
-
-def share_markdown(report: JsonDict) -> str:
-    """Return the table of head.json: the head against the backbone of the same size."""
-    header = ('patches', 'backbone', 'ms', 'head', 'ms', 'head / backbone', 'least, greatest')
-    rows = [
-        (
-            'x'.join(map(str, row['grid'])),
-            row['backbone'],
-            f'{row["backbone_ms"]:.1f}',
-            f'{row["classes"]} x {row["etalons"]}',
-            f'{row["head_ms"]:.1f}',
-            f'{row["ratio"]["median"]:.0%}',
-            f'{row["ratio"]["least"]:.0%}, {row["ratio"]["greatest"]:.0%}',
-        )
-        for row in report['shares']
-    ]
-    return markdown(header, rows)
-
-
-def form_markdown(report: JsonDict) -> str:
-    """Return the table of head.json: distances on the patch grid against upsampled features."""
-    header = ('patches', 'etalons', 'runtime', 'naive, ms', 'ours, ms', 'ratio', 'error of each')
-    rows = []
-    for row in report['forms']:
-        rows.append(
-            (
-                'x'.join(map(str, row['grid'])),
-                f'{row["classes"]} x {row["etalons"]}',
-                row['runtime'],
-                f'{row["naive_ms"]:.1f}',
-                f'{row["fast_ms"]:.1f}',
-                f'{row["ratio"]["median"]:.1f}',
-                f'{row["naive_error"]:.1e} / {row["fast_error"]:.1e}',
-            )
-        )
-    return markdown(header, rows)
-
-
-def node_markdown(report: JsonDict) -> str:
-    """Return the table of node.json."""
-    header = (
-        'publisher',
-        'outputs',
-        'sent',
-        'processed',
-        'dropped',
-        'own, median ms',
-        'engine, ms',
-    )
-    rows = [
-        (
-            case['reliability'].replace('_', ' '),
-            ', '.join(case['outputs']),
-            str(case['sent']),
-            str(case['counters']['processed']),
-            str(case['counters']['dropped']),
-            f'{case["times_ms"]["own_ms"]["median"]:.1f}',
-            f'{case["times_ms"]["inference_ms"]["median"]:.0f}',
-        )
-        for case in report['cases']
-    ]
-    return markdown(header, rows)
-
-
-SECTIONS: dict[str, tuple[str, Callable[[JsonDict], str]]] = {
-    'bundle': ('bundle.json', bundle_markdown),
-    'share': ('head.json', share_markdown),
-    'forms': ('head.json', form_markdown),
-    'node': ('node.json', node_markdown),
-}

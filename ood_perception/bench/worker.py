@@ -58,8 +58,11 @@ def options_of(case: Case, manifest: Manifest) -> EngineOptions:
     classes = () if case.classes == ALL else case.classes
     if not case.classes and head.selection == 'min':
         classes = tuple(name for name in head.compiled_classes if name in manifest.in_distribution)
+    precision, _, bits = case.precision.partition(':')
     return EngineOptions(
-        case.runtime, case.precision, case.threads, case.head, classes, mode=case.mode
+        *(case.runtime, precision, case.threads, case.head, classes),
+        mode=case.mode,
+        weight_bits=int(bits or 0),
     )
 
 

@@ -145,7 +145,8 @@ class Manifest:
     provenance: backbone, its weights' sha256 and origin, licence, tool version, revision, command.
     calibration: data list, pixel counts per class, rates achieved.
     licences: one line per licence or notice that the user must know.
-    precisions: reduced precisions ('bf16', 'int8') whose cost was measured.
+    precisions: reduced precisions ('bf16', 'int8', 'int8_reduced_range': int8 with weights of 7
+        bits) whose cost was measured.
     """
 
     name: str

@@ -7,12 +7,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.chain import ChainEngine
-from ood_perception.engines.choose import choose_precisions
 from ood_perception.engines.golden import (
     GoldenReport,
     GoldenVectors,
@@ -35,6 +34,7 @@ ENGINES = {
 }
 CPU_ENGINES = ('openvino', 'onnxruntime', 'faiss')
 DEFAULT_RUNTIME = 'openvino'
+_Kind = TypeVar('_Kind', bound='CompiledEngine')
 _LOG = logging.getLogger(__name__)
 
 
@@ -70,8 +70,8 @@ def create_checked_engine(
 
 
 def _checked(
-    kind: type[CompiledEngine], bundle: Bundle, options: EngineOptions
-) -> tuple[CompiledEngine, GoldenReport]:
+    kind: type[_Kind], bundle: Bundle, options: EngineOptions
+) -> tuple[_Kind, GoldenReport]:
     engine = kind(bundle, options)
     try:
         report = check_golden(engine, bundle, _golden_for(engine, bundle))
@@ -85,7 +85,7 @@ def _fastest(
     kind: type[ChainEngine], bundle: Bundle, options: EngineOptions
 ) -> tuple[CompiledEngine, GoldenReport]:
     """Return the engine of the fastest precision that keeps the golden vectors; say why."""
-    choice = choose_precisions(bundle.manifest, kind.precisions, kind.slow_precisions())
+    choice = kind.choice_for(bundle.manifest)
     refused: dict[str, str] = {}
     for precision in choice.precisions:
         try:
@@ -98,7 +98,8 @@ def _fastest(
             _LOG.warning('precision %s is not used: %s', precision, error)
             refused[precision] = 'it missed the golden vectors on this machine'
             continue
-        engine.choice = choice.because(precision, refused)
+        taken = ' with '.join(engine.precision_facts.values())
+        engine.choice = choice.because(taken, refused)
         _LOG.info('precision auto: %s', engine.choice)
         break
     return engine, report

@@ -34,6 +34,8 @@ class EngineOptions:
     mode: 'latency' (all threads on one picture; a batch is one run) or 'throughput' (one thread
         per picture, the pictures of a batch side by side: more frames a second, each later).
     pin_threads: whether threads stay on their cores, None = as the runtime does.
+    weight_bits: of int8 on a CPU: 0 = those that it multiplies exactly (engines.cpu); 8 or 7, to
+        measure them, are built on every CPU.
     """
 
     runtime: str = 'auto'
@@ -45,6 +47,7 @@ class EngineOptions:
     build: bool = True
     mode: str = 'latency'
     pin_threads: bool | None = None
+    weight_bits: int = 0
 
 
 class Engine(ABC):
@@ -69,6 +72,11 @@ class Engine(ABC):
     @abstractmethod
     def description(self) -> dict[str, str]:
         """Runtime, version, device and precision, for diagnostics and benchmarks."""
+
+    @property
+    def measured_as(self) -> str:
+        """Under which name the manifest's `precisions` hold this engine's cost and bounds."""
+        return self.description['precision']
 
     def run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
         """

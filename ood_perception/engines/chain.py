@@ -12,10 +12,13 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from ood_perception.bundle.manifest import HeadSpec, StageSpec
+from ood_perception.bundle.manifest import HeadSpec, Manifest, StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import MODES, Engine, EngineOptions
-from ood_perception.engines.choose import choose_precisions
+from ood_perception.engines.choose import Choice, choose_precisions
+from ood_perception.engines.cpu import EXACT_BITS, SATURATES, Int8Products
+from ood_perception.engines.quantize import LARGEST_CODE
+from ood_perception.engines.quantize_facts import INT8, measured_as
 from ood_perception.engines.stages import Plan, plan_for, quantised_models
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
@@ -41,13 +44,14 @@ class ChainEngine(Engine):
         super().__init__(bundle.manifest, options)
         self._check_options(options)
         if options.precision == 'auto':
-            chosen = choose_precisions(bundle.manifest, self.precisions, self.slow_precisions())
-            self._precision = chosen.precisions[0]
+            self._precision = self.choice_for(bundle.manifest).precisions[0]
         else:
             self._precision = options.precision
         self._plan: Plan = self._planned(plan_for(bundle, options))
-        if self._precision == 'int8':
-            self._plan = quantised_models(bundle, self._plan)
+        self._weight_bits = EXACT_BITS
+        if self._precision == INT8:
+            self._weight_bits = self._bits_of_weights()
+            self._plan = quantised_models(bundle, self._plan, self._weight_bits)
         self._compiled: list[Any] = []
         for stage, model in zip(self._plan.stages, self._plan.models, strict=True):
             try:
@@ -71,15 +75,58 @@ class ChainEngine(Engine):
             raise EngineError(f'threads {options.threads}: give a number, 0 = all cores')
         if options.mode not in MODES:
             raise EngineError(f'mode {options.mode!r}: use {" or ".join(MODES)}')
+        if options.weight_bits not in (0, *LARGEST_CODE):
+            bits = ', '.join(map(str, sorted(LARGEST_CODE)))
+            raise EngineError(f'weight_bits {options.weight_bits}: use {bits} or 0 = as the CPU')
 
     def _planned(self, plan: Plan) -> Plan:
         """Return what is compiled in the place of the plan, where an engine splits stages."""
         return plan
 
+    def _bits_of_weights(self) -> int:
+        """Return the bits of int8 weights; EngineError where int8 would only cost."""
+        if self.options.weight_bits:
+            return self.options.weight_bits
+        products = self.int8_products()
+        if products.refused:
+            raise EngineError(
+                f'precision int8: {products.refused}; use f32, auto or engine onnxruntime'
+            )
+        return products.weight_bits
+
+    @classmethod
+    @abstractmethod
+    def int8_products(cls) -> Int8Products:
+        """Return how this runtime multiplies bytes on this CPU."""
+
     @classmethod
     def slow_precisions(cls) -> dict[str, str]:
         """Return the precisions that do not pay on this machine, and why."""
-        return {}
+        slower = cls.int8_products().slower
+        return {INT8: slower} if slower else {}
+
+    @classmethod
+    def choice_for(cls, manifest: Manifest) -> Choice:
+        """Return what `auto` tries with a bundle on this machine."""
+        bits = cls.int8_products().weight_bits
+        return choose_precisions(manifest, cls.precisions, cls.slow_precisions(), bits)
+
+    @property
+    def measured_as(self) -> str:
+        """Under which name the manifest's `precisions` hold this engine's cost and bounds."""
+        name = measured_as(self._precision, self._weight_bits)
+        return name if name in self.manifest.precisions else self._precision
+
+    @property
+    def precision_facts(self) -> dict[str, str]:
+        """Precision and, where weights are rounded more than int8 asks for, how and why."""
+        if self._weight_bits == EXACT_BITS:
+            return {'precision': self._precision}
+        why = '' if self.options.weight_bits else f' ({SATURATES})'
+        return {
+            'precision': self._precision,
+            'rounding': f'{self._weight_bits}-bit weights{why}',
+        }
 
     @property
     def head(self) -> HeadSpec:

@@ -100,7 +100,7 @@ def check_golden(engine: Engine, bundle: Bundle, golden: GoldenVectors) -> Golde
     """
     output = _run_singly(engine, golden.image, golden.classes)
     precision = engine.description['precision']
-    reduced, spec = precision != 'f32', bounds_of(bundle.manifest, precision)
+    reduced, spec = precision != 'f32', bounds_of(bundle.manifest, engine.measured_as)
     if output.surprisal.shape != golden.surprisal.shape:
         raise _refusal(engine, 'shape of surprisal', str(output.surprisal.shape), '')
     if not np.isfinite(output.surprisal).all():

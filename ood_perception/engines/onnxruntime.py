@@ -16,7 +16,7 @@ from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine
-from ood_perception.engines.choose import cpu_flags, without_byte_products
+from ood_perception.engines.cpu import Int8Products, onnxruntime_int8
 from ood_perception.errors import DependencyError
 
 
@@ -28,13 +28,7 @@ class OnnxRuntimeEngine(ChainEngine):
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile; DependencyError without ONNX Runtime, else as ChainEngine."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise DependencyError(
-                "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
-            ) from error
-        self._runtime: Any = onnxruntime
+        self._runtime = _onnxruntime()
         self._threads = options.threads or len(os.sched_getaffinity(0))
         self._pool: ThreadPoolExecutor | None = None
         if options.mode == 'throughput':
@@ -42,10 +36,10 @@ class OnnxRuntimeEngine(ChainEngine):
         super().__init__(bundle, options)
 
     @classmethod
-    def slow_precisions(cls) -> dict[str, str]:
-        """Return the precisions that do not pay on this CPU, and why."""
-        reason = without_byte_products(cpu_flags())
-        return {'int8': reason} if reason else {}
+    def int8_products(cls) -> Int8Products:
+        """Return how ONNX Runtime multiplies bytes on this CPU."""
+        _onnxruntime()
+        return onnxruntime_int8()
 
     @property
     def description(self) -> dict[str, str]:
@@ -54,7 +48,7 @@ class OnnxRuntimeEngine(ChainEngine):
             'runtime': 'onnxruntime',
             'version': str(self._runtime.__version__),
             'device': 'CPU',
-            'precision': self._precision,
+            **self.precision_facts,
         }
 
     def _compile(self, stage: StageSpec, model: Any) -> Any:
@@ -101,3 +95,13 @@ class OnnxRuntimeEngine(ChainEngine):
         super().close()
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError(
+            "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
+        ) from error
+    return onnxruntime

@@ -15,7 +15,7 @@ from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine
-from ood_perception.engines.choose import cpu_flags, without_byte_products
+from ood_perception.engines.cpu import Int8Products, openvino_int8
 from ood_perception.engines.openvino_stage import StageByBatch
 from ood_perception.engines.sharing import identity
 from ood_perception.errors import DependencyError, EngineError
@@ -44,13 +44,19 @@ class OpenVinoEngine(ChainEngine):
         super().__init__(bundle, options)
 
     @classmethod
+    def int8_products(cls) -> Int8Products:
+        """Return how OpenVINO multiplies bytes on this CPU."""
+        _openvino()
+        return openvino_int8()
+
+    @classmethod
     def slow_precisions(cls) -> dict[str, str]:
         """Return the precisions that do not pay on this CPU, and why."""
+        told = super().slow_precisions()
         capabilities = _capabilities(_openvino().Core())
-        told = {'int8': without_byte_products(cpu_flags())}
         if 'BF16' not in capabilities:
             told['bf16'] = f'this CPU computes {", ".join(capabilities)}'
-        return {name: reason for name, reason in told.items() if reason}
+        return told
 
     @property
     def description(self) -> dict[str, str]:
@@ -60,7 +66,7 @@ class OpenVinoEngine(ChainEngine):
             'runtime': 'openvino',
             'version': self._version,
             'device': str(device),
-            'precision': self._precision,
+            **self.precision_facts,
         }
 
     def _compile(self, stage: StageSpec, model: Any) -> Any:
@@ -69,6 +75,7 @@ class OpenVinoEngine(ChainEngine):
             'graph': _graph(stage, model),
             'runtime': f'openvino {self._version}',
             'device': f'{self.description["device"]} {" ".join(self._capabilities)}',
+            'int8': openvino_int8().kernel,  # tells CPUs of one name apart, as clouds have them
             **{name: str(value) for name, value in config.items()},
         }
         # Backbones import no faster than they compile (measured), and would fill the disk; but

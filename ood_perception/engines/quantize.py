@@ -3,8 +3,8 @@
 """
 A float32 ONNX graph to one with int8 Q/DQ pairs around its products with constant weights.
 
-Weights: int8, symmetric, one scale per output channel. Biases, norms, softmax and the products of
-attention stay as they are: the runtime chooses bf16 or float32 for them.
+Weights: int8 of 8 or 7 bits, symmetric, one scale per output channel. Biases, norms, softmax and
+the products of attention stay as they are: the runtime chooses bf16 or float32 for them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ VERSION = '1'  # of the derivation: part of the cache's key
 # 'u8': asymmetric uint8, a bit more than symmetric where values have one sign (GELU); OpenVINO and
 # ONNX Runtime. 'symmetric': int8 with zero point 0, the only form that TensorRT takes.
 FORMS = ('u8', 'symmetric')
+# Weights' bits -> largest |code|. 7 (reduced range): a pair of products with uint8 stays below
+# 2 * 255 * 64 = 32640, so that it can be summed in int16.
+LARGEST_CODE = {8: 127, 7: 64}
 Array = NDArray[Any]
 
 
@@ -37,11 +40,12 @@ def linear_nodes(model: Any) -> list[Any]:
     ]
 
 
-def quantised(model: Any, facts: Quantization, form: str = 'u8') -> Any:
+def quantised(model: Any, facts: Quantization, form: str = 'u8', weight_bits: int = 8) -> Any:
     """
     Return a copy of a float32 ModelProto (weights inside) with Q/DQ pairs; deterministic.
 
-    form: one of FORMS. Raises BundleError for facts of another graph.
+    form: one of FORMS. weight_bits: a key of LARGEST_CODE. Raises BundleError for facts of another
+    graph.
     """
     if form not in FORMS:
         raise ValueError(f'form {form!r}: choose one of {", ".join(FORMS)}')
@@ -58,7 +62,7 @@ def quantised(model: Any, facts: Quantization, form: str = 'u8') -> Any:
     for node in result.graph.node:
         if node.output[0] in places:
             nodes += _activation(onnx, tensors, node, facts, form, made)
-            nodes += _weights(onnx, tensors, node, made)
+            nodes += _weights(onnx, tensors, node, weight_bits, made)
         nodes.append(node)
     tensors.write()
     copies = [_copied(onnx, node) for node in nodes]
@@ -82,11 +86,16 @@ def scale_and_zero(low: float, high: float, form: str) -> tuple[np.float32, Arra
     return scale, np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)
 
 
-def weight_codes(weights: Array) -> tuple[Array, Array]:
-    """Return int8 codes (K, N) and float32 scales (N,) of a weight matrix (K, N), symmetric."""
-    scales = (np.abs(weights).max(axis=0) / 127).astype(np.float32)
+def weight_codes(weights: Array, bits: int = 8) -> tuple[Array, Array]:
+    """
+    Return int8 codes (K, N) and float32 scales (N,) of a weight matrix (K, N), symmetric.
+
+    bits: a key of LARGEST_CODE.
+    """
+    largest = LARGEST_CODE[bits]
+    scales = (np.abs(weights).max(axis=0) / largest).astype(np.float32)
     scales[scales == 0] = 1
-    return np.clip(np.rint(weights / scales), -127, 127).astype(np.int8), scales
+    return np.clip(np.rint(weights / scales), -largest, largest).astype(np.int8), scales
 
 
 def _check(model: Any, facts: Quantization) -> None:
@@ -125,14 +134,14 @@ def _activation(
     ]
 
 
-def _weights(onnx: Any, tensors: Tensors, node: Any, made: set[str]) -> list[Any]:
+def _weights(onnx: Any, tensors: Tensors, node: Any, bits: int, made: set[str]) -> list[Any]:
     """Let the node read its weights as int8 codes; return the nodes that are new."""
     name = node.input[1]
     node.input[1] = f'{name}/dequantised'
     if name in made:
         return []
     made.add(name)
-    codes, scales = weight_codes(tensors[name])
+    codes, scales = weight_codes(tensors[name], bits)
     zero = np.zeros(scales.shape, np.int8)
     sides: Sequence[str] = [f'{name}/scale', f'{name}/zero']
     tensors[f'{name}/codes'], tensors[sides[0]], tensors[sides[1]] = codes, scales, zero

@@ -11,10 +11,12 @@ from pathlib import Path
 from ood_perception.bundle.cache import make_file
 from ood_perception.bundle.reading import build
 from ood_perception.bundle.store import Bundle
+from ood_perception.engines.cpu import REDUCED_BITS
 from ood_perception.errors import BundleError, EngineError
 
 QUANTIZATION_NAME = 'quantization.json'
 INT8 = 'int8'
+REDUCED_RANGE = 'int8_reduced_range'  # int8 with weights of 7 bits: its entry in a manifest
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Quantization:
     ranges: dict[str, tuple[float, float]]
     smoothing: dict[str, tuple[int, ...]] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
+
+
+def measured_as(precision: str, weight_bits: int) -> str:
+    """Return under which name a manifest's `precisions` hold what a precision costs."""
+    reduced = precision == INT8 and weight_bits == REDUCED_BITS
+    return REDUCED_RANGE if reduced else precision
 
 
 def read_quantization(path: Path) -> Quantization:

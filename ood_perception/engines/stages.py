@@ -55,22 +55,24 @@ def plan_for(bundle: Bundle, options: EngineOptions) -> Plan:
     return Plan(head, classes, stages, tuple(models))
 
 
-def quantised_models(bundle: Bundle, plan: Plan) -> Plan:
+def quantised_models(bundle: Bundle, plan: Plan, weight_bits: int) -> Plan:
     """
     Return the plan with int8 graphs in the place of the stages that may run in less than float32.
+
+    weight_bits: of the weights, 8 or 7 (engines.cpu says which this CPU multiplies exactly).
 
     The graph is derived from float32 graph, weights and quantisation facts once, and kept in the
     cache. Raises EngineError where the bundle has no facts, BundleError where they do not fit.
     """
     path = quantization_path(bundle)
     models = [
-        _quantised(bundle, stage, path) if stage.reduced_precision else model
+        _quantised(bundle, stage, path, weight_bits) if stage.reduced_precision else model
         for stage, model in zip(plan.stages, plan.models, strict=True)
     ]
     return replace(plan, models=tuple(models))
 
 
-def _quantised(bundle: Bundle, stage: StageSpec, facts: Path) -> bytes:
+def _quantised(bundle: Bundle, stage: StageSpec, facts: Path, weight_bits: int) -> bytes:
     source = bundle.stage_path(stage)
     weights = source.parent / stage.external_data
     key = {
@@ -79,10 +81,12 @@ def _quantised(bundle: Bundle, stage: StageSpec, facts: Path) -> bytes:
         'weights': sha256_of(weights) if stage.external_data else '',
         'quantization': sha256_of(facts),
         'form': 'u8',
+        'weight_bits': str(weight_bits),
     }
 
     def make() -> tuple[bytes, JsonDict]:
-        model = quantised(read_model(source), read_quantization(facts), key['form'])
+        ranges = read_quantization(facts)
+        model = quantised(read_model(source), ranges, key['form'], weight_bits)
         return model.SerializeToString(deterministic=True), {'stage': stage.name}
 
     return compiled_cache.obtain(key, make)[0]

@@ -25,13 +25,15 @@ class Group:
     """
     How a group is shown.
 
-    title: of its table. metrics: name -> title of the column, in order. better: names of those of
-    which less is better.
+    title: of its table. metrics: name -> title of the column, in order. less_is_better: names of
+    those of which less is better. by_class: all other values are columns, too, by their names:
+    those that depend on the bundle's classes.
     """
 
     title: str
     metrics: Mapping[str, str]
     less_is_better: tuple[str, ...] = ()
+    by_class: bool = False
 
 
 GROUPS = {
@@ -54,6 +56,16 @@ GROUPS = {
             'false_positive_rate': 'water flagged',
         },
         ('false_positive_rate',),
+    ),
+    'labels': Group(
+        'Known classes: the most likely one',
+        {'mean_iou': 'mIoU', 'right_pixels': 'right pixels'},
+        by_class=True,
+    ),
+    'final_map': Group(
+        'Known classes: the final map',
+        {'mean_iou': 'mIoU', 'right_pixels': 'right pixels'},
+        by_class=True,
     ),
     'open_set': Group(
         'Known classes, and unknown where the score says so',

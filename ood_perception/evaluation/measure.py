@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..geometry import camera_window, to_camera, to_camera_nearest
 from ..types import Detection, Float32Array, UInt8Array
 from .breakdown import alarms_of, objects_of, places_of
+from .class_labels import label_agreement
 from .inspection import inspection_counts
 from .maritime import Segments, maritime_counts
 from .record import Arrays, pack_counts, pack_detection, pack_shares
@@ -33,6 +34,8 @@ class Measured:
     whole: of ANOMALY: the labels are not the road alone, so the predicted region is measured
         apart, and false alarms are those inside it.
     classes: number of known classes whose promise is counted, 0 = none; the labels are their ids.
+    reject: id of the class that flagged pixels become in the final map, see class_labels.py; None
+        = no final map is judged.
     sea: of MARITIME: uint8 (256,), the bundle's classes as those of lars.py (SeaClasses.table).
     smallest: of sets of anomalies: true components of fewer pixels have no weight in the
         component-averaged AP.
@@ -41,6 +44,7 @@ class Measured:
     kind: str = ANOMALY
     whole: bool = True
     classes: int = 0
+    reject: int | None = None
     sea: UInt8Array | None = None
     smallest: int = 1
 
@@ -73,6 +77,7 @@ def measure(
     arrays = pack_detection(detection)
     if measured.classes:
         arrays |= alarms_of(detection, seen, measured.classes)
+        arrays |= label_agreement(detection, seen, measured.classes, measured.reject)
     if measured.sea is not None:
         arrays |= maritime_counts(detection, seen, segments, measured.sea)
     if measured.regions:

@@ -120,6 +120,15 @@ GROUP_TEXTS = {
         'all of these; "water flagged" is the share of open water taken for an obstacle, and 0 '
         'is perfect.'
     ),
+    'labels': (
+        'In percent; 100 is perfect. How well the most likely class of every pixel overlaps with '
+        'the labels, on average over the classes (mIoU) and one by one, and the share of pixels '
+        'with the right class.'
+    ),
+    'final_map': (
+        'The same where flagged pixels became the class that rejects; and how much of every other '
+        'class that map calls so (0 is perfect).'
+    ),
     'open_set': (
         'In percent; 100 is perfect. mIoU, closed: how well the known classes overlap with the '
         'labels when nothing may be unknown. mIoU, open: the same when strange pixels are '

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from ood_perception.metrics.bootstrap import Interval, PictureHistograms, metric_intervals
+from ood_perception.metrics.bootstrap import Interval
 from ood_perception.metrics.false_alarm_rate import PromiseRow
-from ood_perception.metrics.pixel import PixelMetrics
 
 from ..types import JsonDict
 
@@ -22,17 +21,6 @@ TITLES = {
     'auroc': 'AUROC',
     'best_f1': 'best F1',
 }
-
-
-def metrics_record(
-    exact: PixelMetrics, pictures: PictureHistograms, resamples: int, seed: int
-) -> JsonDict:
-    """Return metrics with their 95 % intervals as JSON values (nan becomes None)."""
-    intervals = metric_intervals(pictures, resamples, seed)
-    record: JsonDict = {name: plain(value) for name, value in asdict(exact).items()}
-    record['pictures'] = len(pictures.missed)
-    record['intervals'] = {name: interval_record(value) for name, value in intervals.items()}
-    return record
 
 
 def interval_record(interval: Interval) -> list[float | None]:
@@ -55,12 +43,6 @@ def percent(
     if interval is None or interval[0] is None or interval[1] is None:
         return text
     return f'{text} [{100 * interval[0]:.{places}f}, {100 * interval[1]:.{places}f}]'
-
-
-def metric_cell(record: Mapping[str, JsonDict], metric: str) -> str:
-    """Write one metric of a metrics_record with its interval."""
-    value: float | None = record.get(metric)  # type: ignore[assignment]
-    return percent(value, record['intervals'][metric])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import ConfigError, DataError, ImageError
 from ..pipeline import Pipeline
 from ..types import Detection, Frame
 from .loading import Loaded, PictureTask, ahead
 from .measure import Measured, measure
-from .progress import Progress
 from .record import Kept, RecordSet, Skipped, save_record
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class RunOptions:
     How to run.
 
     batch: pictures that go through the engine together. on_error: 'skip' or 'fail' when a
-    picture or its labels are broken. progress: show a bar with the time left.
+    picture or its labels are broken. progress: show a bar with the time left, on a terminal.
     """
 
     batch: int = 1
@@ -79,11 +79,9 @@ def run_tasks(
     if len(set(names)) != len(names):
         raise DataError('two pictures of a set have the same name; rename one')
     state = _State()
-    progress = Progress(len(tasks), None, label, 'pictures', options.progress)
-    try:
-        _run_all(pipeline, tasks, measured, folder, options, state, progress, variant)
-    finally:
-        progress.end()
+    hidden = None if options.progress else True  # None: shown on a terminal alone
+    with tqdm(total=len(tasks), desc=label, unit='picture', leave=False, disable=hidden) as bar:
+        _run_all(pipeline, tasks, measured, folder, options, state, bar, variant)
     kept = tuple(state.kept[name] for name in names if name in state.kept)
     skipped = tuple(state.skipped[name] for name in names if name in state.skipped)
     if not kept:
@@ -101,7 +99,7 @@ def _run_all(
     folder: Path,
     options: RunOptions,
     state: _State,
-    progress: Progress,
+    bar: tqdm,
     variant: str,
 ) -> None:
     """Read ahead, run, and measure behind; fill `state`."""
@@ -114,7 +112,7 @@ def _run_all(
                     pending.popleft().result()
                 pending.append(behind.submit(_keep, item, detection, measured))
                 state.kept[item.task.name] = _kept(item)
-            progress.to(len(state.kept) + len(state.skipped))
+            bar.update(len(state.kept) + len(state.skipped) - bar.n)
         for future in pending:
             future.result()
 

@@ -4,7 +4,7 @@
 What needs the labels once more, after the thresholds of the whole set are known.
 
 The engine does not run again: detections come from the records, labels from their files. In memory
-is one picture at a time. Exact pixel metrics: exact.py.
+is one picture at a time.
 """
 
 from __future__ import annotations

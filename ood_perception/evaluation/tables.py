@@ -60,10 +60,11 @@ def group_table(document: JsonDict, data: str, name: str) -> tuple[list[str], li
     """Return header and rows of one group of a set: percent with 95 % intervals."""
     metrics = GROUPS[name].metrics
     groups = {run['name']: run['sets'][data]['groups'].get(name) for run in document['runs']}
-    held = {metric for group in groups.values() if group for metric in group['values']}
+    held = dict.fromkeys(m for group in groups.values() if group for m in group['values'])
     shown = [metric for metric in metrics if metric in held]
+    shown += [metric for metric in held if metric not in metrics and GROUPS[name].by_class]
     rows = [[run, *_group_cells(group, shown)] for run, group in groups.items() if group]
-    return ['run', *(metrics[metric] for metric in shown)], rows
+    return ['run', *(metrics.get(metric, metric) for metric in shown)], rows
 
 
 def _group_cells(group: JsonDict, metrics: Sequence[str]) -> list[str]:
@@ -100,21 +101,28 @@ def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[s
     Return header and rows of a set with known classes: flagged percent at every promised rate.
 
     A star marks what is not within a factor of two of the promise. All pictures come by class and
-    pooled, single sequences pooled alone (the CSV has their classes).
+    pooled, single sequences pooled alone (the CSV has their classes). Behind stands how many
+    pixels, and pictures that hold the class, a line rests on.
     """
     rates: list[float] = []
     lines: dict[tuple[str, str, str], dict[float, str]] = {}
+    counts: dict[tuple[str, str, str], tuple[str, str]] = {}
     for run in document['runs']:
         for row in run['sets'][data].get('rows', []):
             if row['group'] != EVERY_GROUP and row['class_name'] != POOLED:
                 continue
             rates += [] if row['promised'] in rates else [row['promised']]
             observed = percent(row['observed'], row['interval'], places=2)
-            cells = lines.setdefault((run['name'], row['group'], row['class_name']), {})
+            key = (run['name'], row['group'], row['class_name'])
+            cells = lines.setdefault(key, {})
             cells[row['promised']] = observed if row['kept'] else f'{observed} *'
+            counts[key] = (f'{row["pixels"]:,}', str(row['pictures']))
     header = ['run', 'pictures of', 'class', *(f'flagged at {100 * rate:g} %' for rate in rates)]
-    rows = [[*key, *(cells.get(rate, '-') for rate in rates)] for key, cells in lines.items()]
-    return header, rows
+    rows = [
+        [*key, *(cells.get(rate, '-') for rate in rates), *counts[key]]
+        for key, cells in lines.items()
+    ]
+    return [*header, 'pixels', 'pictures'], rows
 
 
 def markdown(document: JsonDict) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_models import random_pixood
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.engines.build import build_engine, supported_gpus
@@ -26,7 +27,7 @@ from ood_perception.engines.trt_options import BuildOptions
 from ood_perception.errors import OodPerceptionError
 from trainer.architectures import Architecture
 from trainer.backbones import build
-from trainer.bench_models import named_backbone, random_pixood
+from trainer.bench_reference import named_backbone
 from trainer.export import head_to_onnx, save, to_onnx
 from trainer.heads.pixood_module import PixOODHead
 

@@ -10,9 +10,10 @@ Measure packed bundles with the node's own pipeline, and write a report.
 FOLDER/index.html is for people; results.json, results.csv and results.md hold the same numbers.
 Sets of anomalies give AP, FPR95, AUROC and best F1 at label size, in the whole image and inside
 the predicted ground, and open-set mIoU where they label the bundle's classes; sets with known
-classes give flagged against promised pixels; products (mvtec) image AUROC, pixel AUROC and AUPRO;
-seas (lars, maritime) Q, the accuracy of the water edge, Pr, Re, F1 and mIoU. Several bundles are
-compared with the first one. A run that was stopped goes on where it was.
+classes give flagged against promised pixels, IoU and right pixels, with --reject of the final map,
+too; products (mvtec) image AUROC, pixel AUROC and AUPRO; seas (lars, maritime) Q, the accuracy of
+the water edge, Pr, Re, F1 and mIoU. Several bundles are compared with the first one. A run that
+was stopped goes on where it was.
 
 Exit status: 0 all done, 2 a mistake or a broken picture (nothing is reported), 3 done, but
 pictures were skipped (--on-error skip): they are named in the report.
@@ -80,6 +81,13 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
         help='score each product by its own class of the bundle; default: all classes that count '
         'as normal',
     )
+    add(
+        '--reject',
+        default='',
+        metavar='CLASS',
+        help='of sets with known classes: also judge the '
+        'final map, in which flagged pixels become this class',
+    )
     add('--water', nargs='+', default=list(SeaClasses.water), help='classes of seas')
     add('--sky', nargs='+', default=list(SeaClasses.sky), help='classes of seas')
     add(
@@ -123,6 +131,7 @@ def _extras(options: argparse.Namespace) -> Extras:
         sea=SeaClasses(tuple(options.water), tuple(options.sky)),
         roi_given=options.roi is not None,
         known_product=options.known_product,
+        reject=options.reject,
     )
 
 

@@ -173,7 +173,7 @@ def _evaluate_run(
         done: dict[str, SetRun] = {}
         for name, data in sets.items():
             pipeline.settings = settings_of(data, manifest, spec.settings, extras)
-            measured = measured_set(data, pipeline, extras.sea)
+            measured = measured_set(data, pipeline, extras)
             folder = records_folder(out, key, name)
             records = run_tasks(
                 pipeline,
@@ -185,7 +185,7 @@ def _evaluate_run(
                 _variant(pipeline.settings, measured),
             )
             save_index(folder, records)
-            summary = summary_of(pipeline, data, measured, records, folder, extras)
+            summary = summary_of(pipeline, data, measured, records, extras)
             done[name] = SetRun(data, measured, records, summary)
     known = chosen or manifest.in_distribution
     return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
@@ -200,6 +200,8 @@ def _variant(settings: Settings, measured: Measured) -> str:
         'smallest': measured.smallest,
         'sea': [] if measured.sea is None else measured.sea.tolist(),
     }
+    if measured.classes:
+        facts |= {'labels': 'confusion', 'reject': measured.reject}
     return run_key(facts)[:8]
 
 

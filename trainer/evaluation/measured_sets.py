@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.class_labels import label_groups
 from ood_perception.evaluation.loading import PictureTask
 from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
 from ood_perception.evaluation.measure import (
@@ -49,10 +49,11 @@ class Extras:
     """
     What is measured beside the usual.
 
-    limit: first pictures of each set only, 0 = all.
-    variants: of VARIANTS. seed: of the bootstrap. sea: water and sky of the bundle.
+    limit: first pictures of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
+    sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
-    known_product: a product is scored by its own class of the bundle alone.
+    known_product: a product is scored by its own class of the bundle alone. reject: class that
+    flagged pixels become in the final map of sets with known classes, '' = none.
     """
 
     limit: int = 0
@@ -61,6 +62,7 @@ class Extras:
     sea: SeaClasses = field(default_factory=SeaClasses)
     roi_given: bool = False
     known_product: bool = False
+    reject: str = ''
 
 
 def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
@@ -103,7 +105,7 @@ def settings_of(
     return settings
 
 
-def measured_set(data: EvaluationSet, pipeline: Pipeline, sea: SeaClasses) -> Measured:
+def measured_set(data: EvaluationSet, pipeline: Pipeline, extras: Extras) -> Measured:
     """Return how a set is measured; ConfigError where the bundle does not know its classes."""
     if data.kind in ANOMALY_KINDS:
         smallest = size_limits(TRACKS[data.track]).true if data.track else 1
@@ -111,14 +113,16 @@ def measured_set(data: EvaluationSet, pipeline: Pipeline, sea: SeaClasses) -> Me
     manifest = pipeline.manifest
     names = tuple(spec.name for spec in manifest.classes)
     same = names == data.pictures.classes.names
+    reject = class_ids(manifest, [extras.reject], '--reject')[0] if extras.reject else None
     if data.kind == MARITIME:
-        return Measured(MARITIME, classes=len(names) if same else 0, sea=sea.table(manifest))
+        sea, classes = extras.sea.table(manifest), len(names) if same else 0
+        return Measured(MARITIME, classes=classes, reject=reject, sea=sea)
     if not same:
         raise ConfigError(
             f'bundle {manifest.name} knows {list(names)}, the pictures are labelled with '
             f'{list(data.pictures.classes.names)}: the promise needs the same classes'
         )
-    return Measured(CLOSED_SET, classes=len(names))
+    return Measured(CLOSED_SET, classes=len(names), reject=reject)
 
 
 def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
@@ -202,10 +206,9 @@ def summary_of(
     data: EvaluationSet,
     measured: Measured,
     records: RecordSet,
-    folder: Path,
     extras: Extras,
 ) -> dict[str, Any]:
-    """Return everything that is reported of a run on a set; folder: of its records."""
+    """Return everything that is reported of a run on a set."""
     manifest = pipeline.manifest
     result: dict[str, Any] = {
         'title': data.title,
@@ -219,6 +222,11 @@ def summary_of(
         'groups': {},
         'notes': [],
     }
+    if extras.reject and not measured.classes:
+        note = (
+            f"--reject {extras.reject} is left out: the set does not label the bundle's classes."
+        )
+        result['notes'].append(note)
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
         _second_pass(result, data, records, extras)
@@ -234,6 +242,8 @@ def summary_of(
             'water': list(extras.sea.water),
             'sky': list(extras.sea.sky),
         }
+    if measured.classes:
+        result['groups'] |= label_groups(records, names, measured.reject, extras.seed)
     return result
 
 

@@ -1,16 +1,17 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-All heads and baselines on sets of anomalies, in one table.
+A study: trainings of recipes with changes, on sets of anomalies, in one table.
 
-    trainer leaderboard config/train/leaderboard.yaml [--only NAME ...] [--seeds 42] [--latency]
-                        [--use NAME=FOLDER]
+    trainer study config/train/leaderboard.yaml [--only NAME ...] [--seeds 42] [--latency]
+                  [--use NAME=FOLDER]
 
-Every bundle is built once, every picture scored once by the node's own pipeline, and bundles of
-one backbone share its outputs (in the table's folder under backbones/, which may be deleted). A
-run that was stopped goes on, and a run of a part is a part of the whole. The report shows what
-there is and names what is missing; --use takes a bundle that its own recipe has trained already.
---latency times the heads (on a quiet machine). Nothing is chosen on these sets.
+The YAML declares rows of {name, recipe, set, seeds, against}. Every bundle is built once, every
+picture scored once by the node's own pipeline, and bundles of one backbone share its outputs (in
+the study's folder under backbones/, which may be deleted). A run that was stopped goes on, and a
+run of a part is a part of the whole. The report shows what there is and names what is missing;
+--use takes a bundle that its own recipe has trained already. FOLDER/runs.yaml lists the bundles
+for `trainer evaluate --runs`. --latency times the heads (on a quiet machine).
 
 Exit status: 0 all done, 2 a mistake, 3 done, but rows could not be built: the report names them.
 """
@@ -21,11 +22,13 @@ import argparse
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ood_perception.bench.machine import machine
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.engines import create_engine
@@ -35,12 +38,15 @@ from ood_perception.evaluation.run import RunOptions
 from ood_perception.pipeline import Settings
 
 from ..artefacts import write_json
+from ..config import load_recipe
+from ..datasets import open_set
 from ..evaluation.engine_choice import EngineChoice
 from ..evaluation.evaluation_runs import RunResult, RunSpec, evaluate_runs
-from .leaderboard_bundles import LeaderboardBundles
+from ..evaluation.measured_sets import ANOMALY_KINDS
+from .leaderboard_bundles import RUNS, LeaderboardBundles
 from .leaderboard_report import read_costs, write_report
 from .leaderboard_rows import LeaderboardConfig, load_leaderboard
-from .table_run import setting
+from .pasted_set import PASTED, pasted_set
 
 LOG = logging.getLogger(__name__)
 REPEATS = 5
@@ -57,14 +63,33 @@ def evaluate(
     """
     specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
     if not specs:
-        raise ConfigError('no bundle of the table is there yet: run without --report-only')
+        raise ConfigError('no bundle of the study is there yet: run without --report-only')
     root = Path(os.environ.get('OOD_DATA', '.'))
+    sets = {_address(config, name, root): name for name in config.sets}
     choice = EngineChoice('openvino', 'f32', threads, shared=config.folder / 'backbones')
     results = evaluate_runs(
-        specs, config.sets, root, config.folder / 'evaluation',
+        specs, [*sets], root, config.folder / 'evaluation',
         choice, RunOptions(1, 'fail', progress),
     )  # fmt: skip
-    return {run.name: run for run in results.runs}
+    return {
+        run.name: replace(run, sets={sets[address]: one for address, one in run.sets.items()})
+        for run in results.runs
+    }
+
+
+def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
+    """Return a set as open_set knows it; ConfigError for one that labels no anomalies."""
+    if name == PASTED:
+        row = config.row(config.reference)
+        if not row.recipe:
+            raise ConfigError(f"'pasted' is made of a recipe's pictures: {row.name!r} has none")
+        return pasted_set(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
+    if open_set(name, root).kind not in ANOMALY_KINDS:
+        raise ConfigError(
+            f'{name} labels no anomalies, a study compares what finds them: measure it by '
+            f'trainer evaluate --runs {config.folder / RUNS} --data {name}'
+        )
+    return name
 
 
 def measure_costs(
@@ -83,10 +108,15 @@ def measure_costs(
             known = {'bundle': bundle.sha256, 'parameters': head_parameters(bundle)}
         if latency:
             LOG.info('time of %s', row.name)
-            known |= {'head_ms': head_ms(complete(bundle), threads), 'setting': setting()}
-            known['setting'] |= {'threads': threads, 'runtime': 'OpenVINO f32'}
+            known |= {'head_ms': head_ms(complete(bundle), threads), 'setting': _setting(threads)}
         costs[row.name] = known
     write_json(path, costs)
+
+
+def _setting(threads: int) -> dict[str, Any]:
+    """Return what a latency depends on beside the row."""
+    facts = {'processor': machine()['processor'], 'threads': threads}
+    return {**facts, 'runtime': 'OpenVINO f32'}
 
 
 def head_parameters(bundle: Bundle) -> int:
@@ -115,13 +145,13 @@ def head_ms(bundle: Bundle, threads: int) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `trainer leaderboard`; return the exit status."""
+    """Run `trainer study`; return the exit status."""
     parser = argparse.ArgumentParser(
-        'trainer leaderboard',
+        'trainer study',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('table', type=Path, help='YAML file, see config/train/leaderboard.yaml')
+    parser.add_argument('study', type=Path, help='YAML file, see config/train/leaderboard.yaml')
     parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows to build')
     parser.add_argument('--seeds', nargs='+', type=int, default=[], help='seeds to build')
     parser.add_argument(
@@ -142,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
         import torch
 
         torch.set_num_threads(options.threads)
-    config = load_leaderboard(options.table)
+    config = load_leaderboard(options.study)
     bundles = LeaderboardBundles(config, options.only, options.seeds, options.cache)
     for entry in options.use:
         bundles.take(entry)
@@ -151,5 +181,6 @@ def main(arguments: Sequence[str]) -> int:
         return SOME_MISSING if reasons else 0
     runs = evaluate(config, bundles, options.threads, not options.quiet)
     measure_costs(config, bundles, options.latency, options.threads)
-    print(f'table: {write_report(config, runs, reasons, bundles.taken())}')
+    report = write_report(config, options.study, runs, reasons, bundles.taken())
+    print(f'table: {report}')
     return SOME_MISSING if reasons else 0

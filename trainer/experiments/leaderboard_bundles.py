@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the leaderboard's bundles come from: trained from its rows' recipes, or handed in."""
+"""Where a study's bundles come from: trained from its rows' recipes, or handed in."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from pathlib import Path
 from ood_perception.bundle.cache import make_folder
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.evaluation.results import write_text
+from ood_perception.yaml_files import dump_yaml
 
 from ..artefacts import write_json
+from ..config import load_recipe
 from .leaderboard_rows import LeaderboardConfig, LeaderboardRow
-from .table_bundles import BundleTable, build_bundles
+from .table_bundles import build_bundle
 
 LOG = logging.getLogger(__name__)
 MANIFEST = 'manifest.json'
 TAKEN = 'taken.json'
+RUNS = 'runs.yaml'
 
 
 class LeaderboardBundles:
     """
-    The bundles of a leaderboard, each in a folder of its own.
+    The bundles of a study, each in a folder of its own.
 
     only, seeds: names of rows and seeds that are to be built, () = all. cache: of weights and
     tokens. Raises ConfigError for a name that no row has.
@@ -47,14 +51,14 @@ class LeaderboardBundles:
     def asked(self, row: LeaderboardRow, seed: int) -> bool:
         """Return whether a training is to be made."""
         return (not self.only or row.name in self.only) and (
-            not self.seeds or seed in self.seeds or row.recipe is None
+            not self.seeds or seed in self.seeds or not row.recipe
         )
 
     def place(self, row: LeaderboardRow, seed: int) -> Path:
         """Return where a bundle is, or will be."""
-        if row.recipe is None:
+        if not row.recipe:
             return default_bundle_path()
-        return self.config.folder / 'bundles' / row.bundle_row(seed).folder / 'bundle'
+        return self.config.folder / 'bundles' / row.folder(seed) / 'bundle'
 
     def there(self) -> Iterator[tuple[str, Path]]:
         """Yield the run's name and the place of every bundle that there is, in table order."""
@@ -78,7 +82,7 @@ class LeaderboardBundles:
         known = {name: (row, seed) for row in self.config.rows for name, seed in row.runs()}
         firsts = {row.name: (row, row.runs()[0][1]) for row in self.config.rows}
         row, seed = known.get(wanted) or firsts.get(wanted) or (None, 0)
-        if row is None or not folder or row.recipe is None:
+        if row is None or not folder or not row.recipe:
             raise ConfigError(f'--use {entry!r}: give ROW=FOLDER with a row of {[*firsts]}')
         bundle, place = load_bundle(folder), self.place(row, seed)
         make_folder(place, lambda target: _copy(Path(folder), target))
@@ -86,7 +90,7 @@ class LeaderboardBundles:
 
     def build(self, progress: bool = True) -> dict[str, str]:
         """
-        Build the bundles that are asked for and were not handed in.
+        Build the bundles that are asked for and were not handed in; list all in runs.yaml.
 
         Returns run -> reason of those that cannot be built: a head that is not there yet does not
         keep the others from the table.
@@ -94,19 +98,33 @@ class LeaderboardBundles:
         reasons = {}
         for row in self.config.rows:
             for name, seed in row.runs():
-                place = self.place(row, seed)
-                if row.recipe is None or not self.asked(row, seed):
+                if not row.recipe or not self.asked(row, seed):
                     continue
-                if (place.parent / TAKEN).is_file():
+                if (self.place(row, seed).parent / TAKEN).is_file():
                     LOG.info('%s was handed in', name)
                     continue
-                parts = (row.recipe, self.config.folder / 'bundles', (row.bundle_row(seed),))
                 try:
-                    build_bundles(BundleTable(*parts), (), progress, self.cache)
+                    self._build(name, row, seed, progress)
                 except OodPerceptionError as error:
                     LOG.error('%s cannot be built: %s', name, error)
                     reasons[name] = str(error).splitlines()[0]
+        self._list()
         return reasons
+
+    def _build(self, name: str, row: LeaderboardRow, seed: int, progress: bool) -> None:
+        LOG.info('training %s', name)
+        recipe = load_recipe(Path(row.recipe), row.changes(seed))
+        folder = self.config.folder / 'bundles'
+        build_bundle(recipe, folder / row.folder(seed), folder / 'shared', progress, self.cache)
+
+    def _list(self) -> None:
+        """Write the runs that there are for `trainer evaluate --runs`, relative to the folder."""
+        folder, shipped = self.config.folder, default_bundle_path()
+        runs = [
+            {'name': name, 'bundle': '' if place == shipped else str(place.relative_to(folder))}
+            for name, place in self.there()
+        ]
+        write_text(folder / RUNS, dump_yaml({'runs': runs}))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One row of the leaderboard on one set and region: mean over seeds, draws over pictures."""
+"""One row of a study on one set and region: mean over seeds, draws over pictures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The leaderboard as JSON and Markdown: means over seeds, intervals over pictures."""
+"""A study as JSON and Markdown: means over seeds, intervals over pictures, paired differences."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.evaluation.reports import interval_record, markdown_table, percent
+from ood_perception.evaluation.tables import REGION_TITLES
 from ood_perception.metrics.bootstrap import RESAMPLES
 
 from ..artefacts import write_json
 from ..evaluation.evaluation_runs import RunResult
-from .ablation_report import REGION_TITLES
 from .leaderboard_entry import METRICS, Entry
 from .leaderboard_rows import LeaderboardConfig
 
 
 def write_report(
     config: LeaderboardConfig,
+    source: Path,
     runs: Mapping[str, RunResult],
     reasons: Mapping[str, str] | None = None,
     taken: Sequence[str] = (),
 ) -> Path:
     """
-    Write leaderboard.json into the folder and the Markdown report; return the latter.
+    Write leaderboard.json into the study's folder and the Markdown report; return the latter.
 
-    reasons: run -> why it is missing, where that is known. taken: runs whose bundle was handed in.
+    source: the study's file. reasons: run -> why it is missing, where that is known. taken: runs
+    whose bundle was handed in.
     """
     document: dict[str, Any] = {'costs': read_costs(config.folder / 'costs.json'), 'sets': {}}
     names = [(row.name, name) for row in config.rows for name, _ in row.runs()]
@@ -40,7 +42,7 @@ def write_report(
         document['sets'][data] = _set_record(config, runs, data)
     write_json(config.folder / 'leaderboard.json', document)
     config.report.parent.mkdir(parents=True, exist_ok=True)
-    config.report.write_text('\n'.join(_parts(config, document)), encoding='utf-8')
+    config.report.write_text('\n'.join(_parts(config, source, document)), encoding='utf-8')
     return config.report
 
 
@@ -54,7 +56,7 @@ def _set_record(
     }
     seeds = {name: found for name, found in seeds.items() if found}
     first = next(run for found in seeds.values() for run in found.values())
-    record: dict[str, Any] = {'pictures': len(first.records), 'regions': {}}
+    record: dict[str, Any] = {'pictures': len(first.records), 'regions': {}, 'against': {}}
     for region in first.summary['regions']:
         entries = {name: Entry(found, region) for name, found in seeds.items()}
         reference = entries.get(config.reference)
@@ -63,6 +65,12 @@ def _set_record(
             | {'difference': _difference(entry, reference)}
             for name, entry in entries.items()
         }
+        record['against'][region] = [
+            {'row': row.name, 'other': other, 'difference': _difference(entries[row.name], found)}
+            for row in config.rows
+            for other in row.against
+            if row.name in entries and (found := entries.get(other))
+        ]
     return record
 
 
@@ -73,28 +81,29 @@ def _difference(entry: Entry, reference: Entry | None) -> list[float | None] | N
 
 
 def read_costs(path: Path) -> dict[str, Any]:
-    """Return what Leaderboard.measure_costs wrote, nothing where there is none."""
+    """Return what measure_costs wrote, nothing where there is none."""
     costs: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return costs
 
 
-def _parts(config: LeaderboardConfig, document: dict[str, Any]) -> list[str]:
-    parts = _introduction(config, document)
+def _parts(config: LeaderboardConfig, source: Path, document: dict[str, Any]) -> list[str]:
+    parts = _introduction(config, source, document)
     for data, record in document['sets'].items():
         parts.append(f'### {data} ({record["pictures"]} pictures)\n')
         for region, rows in record['regions'].items():
             parts += [f'{REGION_TITLES[region].capitalize()}:\n', _table(rows, region)]
+            parts += _against(record['against'][region])
     parts += ['### Cost of the head\n', _costs(config, document['costs'])]
     return parts
 
 
-def _introduction(config: LeaderboardConfig, document: dict[str, Any]) -> list[str]:
+def _introduction(config: LeaderboardConfig, source: Path, document: dict[str, Any]) -> list[str]:
     """Return the title, the command, how to read the tables, and what is missing."""
     parts = [
         f'# {config.title}\n',
-        f'Made by `python -m trainer leaderboard {config.source}`. What differs from the papers, '
-        'head by head: [heads.md](heads.md). The columns: [metrics.md](metrics.md) and '
-        '[report.md](report.md).\n',
+        f'Made by `python -m trainer study {source}`. What differs from the papers, '
+        'head by head: [heads.md](../heads.md). The columns: [metrics.md](../metrics.md) and '
+        '[report.md](../report.md).\n',
         'Percent: the mean over seeds, with 95 % bootstrap intervals over pictures '
         f'({RESAMPLES} resamples). Differences in AP are paired, row minus '
         f'{config.reference}, over the seeds that both have; "-" where a column is not defined. '
@@ -134,6 +143,13 @@ def _table(rows: dict[str, Any], region: str) -> str:
         lines.append([name, *cells, difference, f'{len(spread)}{many}'])
     header = ['head', *(METRICS[m] for m in metrics), 'difference in AP']
     return markdown_table([*header, 'seeds, their AP'], lines)
+
+
+def _against(differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of what rows name to be compared with; [] where none does."""
+    header = ['row', 'against', 'difference in AP']
+    lines = [[d['row'], d['other'], _difference_cell(d['difference'])] for d in differences]
+    return [markdown_table(header, lines)] if lines else []
 
 
 def _difference_cell(interval: Sequence[float | None] | None) -> str:

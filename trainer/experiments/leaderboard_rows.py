@@ -1,36 +1,42 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The leaderboard as its YAML declares it: one row a head, a recipe with changes and seeds."""
+"""A study as its YAML declares it: one row a training recipe with changes, and seeds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ood_perception.errors import ConfigError
 from ood_perception.yaml_files import read_mapping
 
-from .table_bundles import TableRow
+from ..recipe_values import build
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
     """
-    One head.
+    One training, for every seed.
 
     name: in the table. recipe: YAML file, '' = the shipped bundle. set: 'section.key=value'
-    changes. seeds: of its trainings; the table shows their mean.
+    changes. seeds: of its trainings, () = the study's; the table shows their mean. against: rows
+    that it is compared with, beside the study's reference.
     """
 
     name: str
-    recipe: Path | None
+    recipe: str = ''
     set: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (42,)
+    seeds: tuple[int, ...] = ()
+    against: tuple[str, ...] = ()
 
-    def bundle_row(self, seed: int) -> TableRow:
-        """Return the row of table_bundles that builds one seed."""
-        return TableRow(f'{self.name} seed {seed}', (*self.set, f'seed={seed}'))
+    def changes(self, seed: int) -> tuple[str, ...]:
+        """Return the changes of the recipe for one seed."""
+        return (*self.set, f'seed={seed}')
+
+    def folder(self, seed: int) -> str:
+        """Return the name of the folder of one seed's training."""
+        words = ''.join(c if c.isalnum() else ' ' for c in self.name.lower()).split()
+        return '-'.join([*words, 'seed', str(seed)])
 
     def runs(self) -> list[tuple[str, int]]:
         """Return (name of the run, seed) of every training; the shipped bundle has one."""
@@ -41,53 +47,60 @@ class LeaderboardRow:
 @dataclass(frozen=True)
 class LeaderboardConfig:
     """
-    A leaderboard.
+    A study.
 
     folder: bundles and records. report: the Markdown file, title: its own. sets: as
-    `trainer evaluate --data` knows them. reference: name of the row that others are compared with.
-    source: the YAML file.
+    `trainer evaluate --data` knows them; 'pasted' alone is made of the reference's training
+    pictures. set: changes of every row's recipe, before its own. reference: name of the row that
+    others are compared with, '' = the first.
     """
 
     folder: Path
-    report: Path
     sets: tuple[str, ...]
     rows: tuple[LeaderboardRow, ...]
-    reference: str
-    source: Path = Path('leaderboard.yaml')
+    reference: str = ''
+    report: Path = Path()
     title: str = 'All heads and baselines'
+    seeds: tuple[int, ...] = (42,)
+    set: tuple[str, ...] = ()
+
+    def row(self, name: str) -> LeaderboardRow:
+        """Return a row by its name."""
+        return next(row for row in self.rows if row.name == name)
 
 
 def load_leaderboard(path: Path) -> LeaderboardConfig:
     """
-    Read a leaderboard; recipes are relative to the file.
+    Read a study; recipes are relative to the file.
 
-    Raises ConfigError naming the file and the unknown or missing key.
+    Raises ConfigError naming the file and the unknown, missing or wrong key or row.
     """
-    values = read_mapping(path, 'table')
-    known = {item.name for item in fields(LeaderboardConfig)} - {'source'} | {'seeds'}
-    wrong, missing = sorted(set(values) - known), sorted({'folder', 'sets', 'rows'} - set(values))
-    if wrong or missing:
-        raise ConfigError(f'{path}: unknown {wrong}, missing {missing}; known are {sorted(known)}')
-    seeds = tuple(values.get('seeds', (42,)))
-    rows = tuple(_row(entry, seeds, path) for entry in values['rows'])
-    names = [row.name for row in rows]
-    reference = values.get('reference', names[0] if names else '')
-    if not names or len(set(names)) != len(names) or reference not in names:
-        raise ConfigError(f'{path}: rows need names of their own and a reference, has {names}')
-    folder = Path(values['folder'])
-    report = Path(values.get('report', folder / 'leaderboard.md'))
-    title = str(values.get('title', LeaderboardConfig.title))
-    return LeaderboardConfig(folder, report, tuple(values['sets']), rows, reference, path, title)
+    config: LeaderboardConfig = build(LeaderboardConfig, read_mapping(path, 'study'), str(path))
+    _check(config, path)
+    return replace(
+        config,
+        rows=tuple(_completed(row, config, path.parent) for row in config.rows),
+        reference=config.reference or config.rows[0].name,
+        report=config.folder / 'leaderboard.md' if config.report == Path() else config.report,
+    )
 
 
-def _row(entry: Any, seeds: tuple[int, ...], path: Path) -> LeaderboardRow:
-    known = {item.name for item in fields(LeaderboardRow)}
-    if not isinstance(entry, dict) or 'name' not in entry or set(entry) - known:
-        raise ConfigError(f'{path}: row {entry!r}: known keys are {sorted(known)}')
-    recipe = entry.get('recipe')
-    return LeaderboardRow(
-        str(entry['name']),
-        path.parent / recipe if recipe else None,
-        tuple(entry.get('set', ())),
-        tuple(entry.get('seeds', seeds)),
+def _check(config: LeaderboardConfig, path: Path) -> None:
+    names = [row.name for row in config.rows]
+    folders = {row.folder(0) for row in config.rows}
+    others = {name for row in config.rows for name in row.against}
+    wrong = sorted({*others, config.reference or names[0]} - {*names}) if names else []
+    if not names or len(folders) < len(names):
+        raise ConfigError(f'{path}: rows need names of their own, has {names}')
+    if wrong:
+        raise ConfigError(f'{path}: reference and against name {wrong}: no row; rows are {names}')
+
+
+def _completed(row: LeaderboardRow, config: LeaderboardConfig, folder: Path) -> LeaderboardRow:
+    """Return the row with what the study says for all of them."""
+    return replace(
+        row,
+        recipe=str(folder / row.recipe) if row.recipe else '',
+        set=(*config.set, *row.set),
+        seeds=row.seeds or config.seeds,
     )

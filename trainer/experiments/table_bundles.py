@@ -1,38 +1,25 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Build the bundles of a table of variants, each a recipe with a few values changed.
+Train one bundle of a study, taking over what the study's other trainings have made already.
 
-    trainer table-bundles config/train/table_bundles.yaml [--only ROW ...]
-
-Rows share the feature cache, and take over each other's classifier and fit where the recipes
-agree on all that these depend on. What is up to date is kept: a build that was stopped goes on.
-At the end FOLDER/runs.yaml lists the runs for `trainer evaluate --runs`.
+Trainings share classifier, segmenter, flow and fit where their recipes agree on all that these
+depend on. What is up to date is kept: a build that was stopped goes on.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ood_perception.bundle.manifest import Manifest
-from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.errors import ConfigError
-from ood_perception.evaluation.results import write_text
-from ood_perception.yaml_files import dump_yaml, read_yaml
 
 from ..artefacts import adopt
-from ..config import Recipe, digest, load_recipe
+from ..config import Recipe, digest
 from ..heads.fusion_stages import member_recipes
 from ..stages import Trainer
 
-LOG = logging.getLogger(__name__)
-ALL = 'all'
-_ROW_KEYS = ('name', 'set', 'in_distribution')
 # What an artefact depends on: sections of the recipe. A wrong guess costs time, never truth: every
 # artefact carries the key of what it came from, and is made again where that does not fit.
 _SHARED = {
@@ -45,91 +32,14 @@ _SHARED = {
 _PIXOOD_FITS = ('pixood', 'baseline')
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """
-    One row.
-
-    name: in the table. changes: 'section.key=value' of the recipe, () = the shipped bundle.
-    in_distribution: the normal classes, () = the bundle's own, ('all',) = all that it models.
-    """
-
-    name: str
-    changes: tuple[str, ...] = ()
-    in_distribution: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        """The row's folder name."""
-        return '-'.join(''.join(c if c.isalnum() else ' ' for c in self.name.lower()).split())
-
-
-@dataclass(frozen=True)
-class BundleTable:
-    """The file: the recipe, where bundles go, the rows in the table's order."""
-
-    recipe: Path
-    folder: Path
-    rows: tuple[TableRow, ...]
-
-
-def load_bundle_table(path: Path) -> BundleTable:
-    """Read the YAML; ConfigError names the file, the row and what is expected."""
-    content = read_yaml(path, 'table')
-    if not isinstance(content, dict) or set(content) != {'recipe', 'folder', 'rows'}:
-        raise ConfigError(f'{path}: expected the keys recipe, folder and rows')
-    rows = tuple(_row(entry, f'{path}: row {n}') for n, entry in enumerate(content['rows'], 1))
-    folders = [row.folder for row in rows]
-    if len(set(folders)) != len(rows):
-        raise ConfigError(f'{path}: two rows have the same name: {folders}')
-    return BundleTable(path.parent / content['recipe'], Path(content['folder']), rows)
-
-
-def _row(entry: Any, place: str) -> TableRow:
-    if not isinstance(entry, dict) or 'name' not in entry or set(entry) - set(_ROW_KEYS):
-        raise ConfigError(f'{place} is {entry!r}: expected {", ".join(_ROW_KEYS)}')
-    chosen = entry.get('in_distribution') or ()
-    if isinstance(chosen, str):
-        chosen = (chosen,)
-    return TableRow(str(entry['name']), tuple(entry.get('set') or ()), tuple(chosen))
-
-
-def build_bundles(
-    table: BundleTable,
-    only: Sequence[str] = (),
-    progress: bool = True,
-    cache: Path | None = None,
-) -> Path:
-    """
-    Build what is missing of the chosen rows (default: all); return the list of runs, a YAML file.
-
-    Raises ConfigError for a name in `only` that no row has, and for a recipe that cannot be.
-    """
-    unknown = sorted(set(only) - {row.name for row in table.rows})
-    if unknown:
-        raise ConfigError(f'no rows {unknown}; rows are {[row.name for row in table.rows]}')
-    chosen = [row for row in table.rows if not only or row.name in only]
-    # All recipes are read before the first is built: a mistake shows at once.
-    recipes = {row.name: load_recipe(table.recipe, row.changes) for row in chosen}
-    runs = []
-    for number, row in enumerate(chosen, 1):
-        LOG.info('row %d of %d: %s', number, len(chosen), row.name)
-        if row.changes:
-            manifest = _build(table, row, recipes[row.name], progress, cache)
-        else:
-            manifest = load_bundle(default_bundle_path()).manifest
-        runs.append(_run(row, manifest))
-    path = table.folder / 'runs.yaml'
-    write_text(path, dump_yaml({'runs': runs}))
-    return path
-
-
-def _build(
-    table: BundleTable, row: TableRow, recipe: Recipe, progress: bool, cache: Path | None
+def build_bundle(
+    recipe: Recipe, folder: Path, shared: Path, progress: bool = True, cache: Path | None = None
 ) -> Manifest:
-    """Train one row, after taking over what other rows have made already."""
-    folder = table.folder / row.folder
-    shared = table.folder / 'shared'
+    """
+    Train a recipe into folder/bundle; return what the bundle says of itself.
+
+    shared: what trainings of one study take over from each other. cache: of weights and tokens.
+    """
     for name, place in _parts(recipe, folder):
         adopt(shared / name, place)
     manifest = Trainer(recipe, folder, cache=cache, progress=progress).pack()
@@ -139,7 +49,7 @@ def _build(
 
 
 def _parts(recipe: Recipe, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the name among what rows share, and the row's own place, of every artefact."""
+    """Yield the name among what is shared, and the training's own place, of every artefact."""
     for part, sections in _SHARED.items():
         yield f'{part}-{_signature(recipe, part, sections)}', folder / part
     if recipe.head.kind == 'fusion':
@@ -157,35 +67,3 @@ def _signature(recipe: Recipe, part: str, sections: Sequence[str]) -> str:
     if part == 'fit' and kind not in _PIXOOD_FITS:
         used['kind'] = kind
     return digest(used)[:16]
-
-
-def _run(row: TableRow, manifest: Manifest) -> dict[str, Any]:
-    """Return a row as `trainer evaluate --runs` reads it."""
-    run: dict[str, Any] = {'name': row.name}
-    if row.changes:
-        run['bundle'] = f'{row.folder}/bundle'
-    if row.in_distribution == (ALL,):
-        run['in_distribution'] = [spec.name for spec in manifest.classes if spec.modelled]
-    elif row.in_distribution:
-        run['in_distribution'] = list(row.in_distribution)
-    return run
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run `trainer table-bundles`."""
-    parser = argparse.ArgumentParser(
-        'trainer table-bundles',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('table', type=Path, help='YAML file, see config/train')
-    parser.add_argument('--only', nargs='+', default=[], metavar='ROW', help='rows by name')
-    parser.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
-    parser.add_argument('--quiet', action='store_true', help='no progress bars')
-    options = parser.parse_args(arguments)
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
-    runs = build_bundles(load_bundle_table(options.table), options.only, not options.quiet)
-    print(f'runs: {runs}')

@@ -75,8 +75,8 @@ class BaselineConfig:
     shrinkage: of the covariance of 'mahalanobis' towards a multiple of the identity; the tokens'
         LayerNorm leaves it singular.
     components, reduced: of 'gmm': Gaussians with full covariance, on so many principal
-        components; the size is trainer.experiments.density_choice's. samples: features that it is
-        fitted on.
+        components; the size was chosen on drives left out (docs/heads.md). samples: features that
+        it is fitted on.
     """
 
     source: str = 'classifier'

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -95,30 +93,6 @@ def mean_distances(
             distances = search.squared()[:, int(others) :].sqrt().mean(1)
             total[start : start + 2048] += distances.numpy() / heads
     return total
-
-
-def running_distances(
-    grid: torch.Tensor,
-    references: npt.NDArray[np.floating],
-    wanted: Sequence[tuple[int, int]],
-) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
-    """
-    Return (references, k) -> float32 (gh, gw): the mean distance to the k nearest of a prefix.
-
-    grid: float (gh, gw, D). wanted: numbers of references (0 = all) and k.
-    """
-    most = max(k for _, k in wanted)
-    search = RunningNearest(grid.reshape(-1, grid.shape[2]), most)
-    sizes = {min(count or len(references), len(references)) for count, _ in wanted}
-    at: dict[int, torch.Tensor] = {}
-    for size in sorted(sizes):
-        search.add(references[search.count : size])
-        at[size] = search.squared().sqrt()
-    return {
-        (count, k): at[min(count or len(references), len(references))][:, :k]
-        .mean(1).reshape(grid.shape[:2]).numpy()
-        for count, k in wanted
-    }  # fmt: skip
 
 
 class NearestReferences(nn.Module):

@@ -17,7 +17,7 @@ from ..backbones import BackboneChoice, load_backbone
 from ..config import digest
 from ..crops import Crops
 from ..finetuning import WEIGHTS_FILE, save_tuned
-from ..flow_training import fit_flow
+from ..flow_training import fit_flow, write_patches
 from ..flows import Flow, load_flow, save_flow
 from ..mixes import grouped
 from ..nflowjs_training import Selection, Start, fit_nflowjs, trained_part
@@ -33,7 +33,7 @@ from .tables import MonotoneTable
 if TYPE_CHECKING:
     from ..stages import Trainer
 
-FLOW_FILE = 'flow.safetensors'
+FLOW_FILE, PATCHES_FILE = 'flow.safetensors', 'patches.png'
 
 
 class NflowjsStages(SegmenterStages):
@@ -72,6 +72,7 @@ class NflowjsStages(SegmenterStages):
                 progress=self.trainer.progress,
             )
             save_flow(target / FLOW_FILE, training.flow, config)
+            write_patches(target / PATCHES_FILE, training.flow)
             report = {'best_step': training.best_step, 'history': training.history}
             write_json(target / REPORT_FILE, report)
 
@@ -115,6 +116,7 @@ class NflowjsStages(SegmenterStages):
             )
             save_segmenter(target / SEGMENTER_FILE, segmenter)
             save_flow(target / FLOW_FILE, flow, self.flow_config)
+            write_patches(target / PATCHES_FILE, flow)
             report = {'best_step': training.best_step, 'history': training.history}
             if config.backbone_rate:
                 save_tuned(target, trainer.backbone)

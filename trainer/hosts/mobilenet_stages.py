@@ -59,7 +59,7 @@ class MobileNetStages(RplStages):
     """
     Host and block on cached maps of the frozen trunk; the recipe's splits, mixes and schedules.
 
-    It is fitted and measured (see rpl_table), not packed: a bundle's backbone is a ViT.
+    It is fitted, not packed: a bundle's backbone is a ViT.
     """
 
     def __init__(

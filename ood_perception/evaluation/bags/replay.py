@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tqdm import tqdm
 
 from ...bundle.cache import make_folder
 from ...errors import ConfigError, DataError, ImageError
@@ -21,7 +24,6 @@ from ...frames import FrameDecoder
 from ...maps import OutputMaps
 from ...tracking import Tracker
 from ...types import Detection, Frame, JsonDict
-from ..progress import Progress
 from . import problems as kinds
 from .cameras import camera_messages, open_cameras
 from .messages import Cdr, frame_decoder
@@ -157,23 +159,22 @@ class Replay:
 
     def run(self, bag: Bag, result: ResultBag, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
-        progress = Progress(sum(camera.count for camera in self._cameras.values()))
-        try:
-            for items in _batches(self._items(bag, progress), batch):
+        count, start = sum(camera.count for camera in self._cameras.values()), time.monotonic()
+        # disable=None: shown on a terminal alone
+        with tqdm(total=count, unit='frame', leave=False, disable=None) as bar:
+            for items in _batches(self._items(bag, bar), batch):
                 detections = self._model.pipeline.run([item.frame for item in items])
                 for item, detection in zip(items, detections, strict=True):
                     self._keep(item, detection, result, table)
-        finally:
-            seconds = progress.end()
-        return seconds
+        return time.monotonic() - start
 
-    def _items(self, bag: Bag, progress: Progress) -> Iterator[_Item]:
+    def _items(self, bag: Bag, bar: tqdm) -> Iterator[_Item]:
         for message in camera_messages(bag, list(self._cameras.values())):
             camera = self._cameras[message.topic]
             statistics = self.statistics[camera.camera]
             index, statistics.messages = statistics.messages, statistics.messages + 1
             yield from self._decoded(message, camera, index)
-            progress.step()
+            bar.update()
         for topic, decoder in self._decoders.items():
             yield from self._held_back(topic, decoder)
 
