@@ -97,7 +97,7 @@ setup(
     python_requires='>=3.10',
     packages=runtime_packages + trainer_packages,
     package_dir={'ood_perception_trainer': 'trainer'},
-    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*']},
+    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*']},
     data_files=data_files,
     install_requires=[
         'numpy>=1.26,<3',

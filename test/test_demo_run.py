@@ -97,7 +97,7 @@ def test_a_node_that_dies_is_reported_with_its_log(tiny_bundle, labelled, tmp_pa
 
 def test_without_ros_the_demo_says_what_to_install(tmp_path):
     (tmp_path / 'rclpy.py').write_text("raise ImportError('no rclpy here')")
-    done = demo('--input', 'rendered', '--out', tmp_path / 'out', PYTHONPATH=str(tmp_path))
+    done = demo('--out', tmp_path / 'out', PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "pip install 'ood_perception[ros]'" in done.stderr
     assert 'Traceback' not in done.stderr

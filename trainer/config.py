@@ -20,7 +20,7 @@ from .classifier import ClassifierConfig
 from .condensation import CondensationSettings
 from .finetuning import FinetuningConfig
 from .flows import FlowConfig
-from .golden import RENDERED
+from .golden import DEMO_PICTURES
 from .heads import head_stages
 from .heads.baselines import BaselineConfig
 from .heads.fusion import FusionConfig
@@ -36,7 +36,7 @@ from .recipe_values import build, change_value
 from .segmenter import SegmenterConfig
 from .views import ViewSettings
 
-GOLDEN = (*RENDERED, 'pictures')
+GOLDEN = (*DEMO_PICTURES, 'pictures')
 DATA_ENV = 'OOD_DATA'
 
 
@@ -138,7 +138,7 @@ class BundleConfig:
     ground_classes: their hull is the region of interest. ship_weights: put the backbone's weights
         into the bundle.
     anchor: where a padded camera picture is put when serving.
-    golden: what the golden vectors show, 'rendered' road scenes or a 'rendered_sea' (both free to
+    golden: what the golden vectors show: the demo's 'demo_road' or 'demo_sea' (both free to
         publish) or the first and the last of the calibration 'pictures'.
     """
 
@@ -146,7 +146,7 @@ class BundleConfig:
     ground_classes: tuple[str, ...]
     ship_weights: bool = False
     anchor: float = 0.5
-    golden: str = 'rendered'
+    golden: str = 'demo_road'
 
     def __post_init__(self) -> None:
         if self.golden not in GOLDEN:

@@ -14,12 +14,21 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ood_perception.demo.sources import ROAD, SEA
 from ood_perception.errors import ConfigError
+from ood_perception.picture_files import read_picture
 
 from .heads.base import HeadModule
 
 Array = npt.NDArray[Any]
-RENDERED = ('rendered', 'rendered_sea')
+# Pictures that a bundle may carry whatever its own data's licence is, by their name in a recipe.
+DEMO_PICTURES = {
+    'demo_road': (ROAD / 'images' / '06_crate.jpg', ROAD / 'images' / '24_barrel.jpg'),
+    'demo_sea': (
+        SEA / 'images' / '01_sailing_boat.jpg',
+        SEA / 'images' / '02_coast_and_buoy.jpg',
+    ),
+}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
 
 
@@ -56,15 +65,9 @@ def golden_vectors(
     }
 
 
-def rendered(kind: str) -> list[Array]:
-    """Return two pictures that no licence binds, uint8 (H, W, 3) RGB; kind: one of RENDERED."""
-    if kind == 'rendered_sea':
-        from ood_perception.demo.sea import SEA_SCENES, render_sea
-
-        return [render_sea(scene).image for scene in SEA_SCENES]
-    from ood_perception.demo.scene import SCENES, Street
-
-    return [Street(scene).render(0).image for scene in (SCENES[0], SCENES[-1])]
+def demo_pictures(kind: str) -> list[Array]:
+    """Return two of the demo's pictures, uint8 (H, W, 3) RGB; kind: a key of DEMO_PICTURES."""
+    return [read_picture(path) for path in DEMO_PICTURES[kind]]
 
 
 def write_npz(path: Path, arrays: dict[str, Array]) -> None:

@@ -31,7 +31,7 @@ from .datasets import load_pictures
 from .export import export_stages
 from .features import FeatureSet, View, extract, joined
 from .finetuning import finetune, load_tuned, save_tuned
-from .golden import RENDERED, rendered, write_npz
+from .golden import DEMO_PICTURES, demo_pictures, write_npz
 from .heads import head_stages
 from .heads.base import HeadModule, HeadStages
 from .layers import Layer
@@ -235,7 +235,8 @@ class Trainer:
     def _golden_pictures(self) -> npt.NDArray[np.uint8]:
         """Return uint8 (2, h, w, 3): the golden inputs."""
         kind = self.recipe.bundle.golden
-        pictures = rendered(kind) if kind in RENDERED else self._calibration_pictures()
+        known = kind in DEMO_PICTURES
+        pictures = demo_pictures(kind) if known else self._calibration_pictures()
         return np.stack([self._to_network(picture) for picture in pictures])
 
     def _calibration_pictures(self) -> list[npt.NDArray[np.uint8]]:
