@@ -1,5 +1,5 @@
 # The two commands of the README: `make demo` (the main job) and `make test`.
-# Needs: Python 3.10-3.13 with venv, make, a package registry. Everything else is installed here.
+# Needs: Python 3.10-3.14 with venv, make, a package registry. Everything else is installed here.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,6 +10,9 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN = $(VENV)/bin/python
 BUNDLE = ood_perception/bundles/road_default
 OUT ?= out
+# One worker a core; a file stays in one worker (its tests share fixtures), those with slow tests first.
+WORKERS ?= auto
+PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-old-cpu lint venv check-python bundle water-bundle tables bench bench-gpu clean test-ros
@@ -20,8 +23,8 @@ help: ## Show this list
 check-python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 	  echo "python3 not found: install it (Debian/Ubuntu: apt install python3 python3-venv)"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
-	  echo "$$($(PYTHON) --version) cannot run the ROS 2 wheels: use Python 3.10 to 3.13, e.g. make demo PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' || { \
+	  echo "$$($(PYTHON) --version) has no ROS 2 wheels: use Python 3.10 to 3.14, e.g. make demo PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "this Python has no venv: install it (Debian/Ubuntu: apt install python3-venv)"; exit 1; }
 
@@ -52,7 +55,7 @@ lint: $(VENV)/.all-$(DISTRO) ## ruff and mypy --strict
 	$(VENV)/bin/mypy
 
 test: lint ## Everything that runs without a GPU
-	OMP_NUM_THREADS=2 $(RUN) -m pytest
+	$(RUN) -m pytest $(PARALLEL)
 
 # Files whose results depend on what the CPU has. OLD_CPU: another CPU of qemu, see test/old_cpu.sh.
 CPU_TESTS = $(addprefix test/,test_engine_cpu_kinds.py test_engine_precisions.py test_engine_cache.py \
@@ -64,8 +67,8 @@ test-old-cpu: $(VENV)/.all-$(DISTRO) ## int8, cache and engine tests on an emula
 	OMP_NUM_THREADS=1 $(OUT)/old-cpu/bin/python -m pytest -p no:cacheprovider $(CPU_TESTS)
 
 test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the other distribution)
-	$(PIP) install 'pytest>=8,<10' 'onnxruntime>=1.20,<2' 'onnx>=1.16,<2'
-	$(RUN) -m pytest -m ros
+	$(PIP) install 'pytest>=8,<10' 'pytest-xdist>=3.6,<4' 'onnxruntime>=1.20,<2'
+	$(RUN) -m pytest -m ros $(PARALLEL)
 
 bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (needs the CamVid pictures: OOD_DATA=folder)
 	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLE)

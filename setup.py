@@ -50,7 +50,7 @@ VIDEO = ['av>=12,<20']
 CUDA = 'cuda-bindings>=12.6,<14'
 # TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
 X86_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
-RTX_WHEELS = f"{X86_LINUX} and python_version < '3.14'"
+RTX_WHEELS = f"{X86_LINUX} and python_version < '3.15'"
 TENSORRT_RTX = [
     CUDA,
     f'tensorrt-rtx-cu13-libs>=1.7,<2{RTX_WHEELS}',
@@ -73,6 +73,7 @@ SUBMISSION = ['h5py>=3.8,<4']
 TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
+    'pytest-xdist>=3.6,<4',
     *FAISS,
     *VIDEO,
     'scikit-learn>=1.4,<2',
@@ -96,7 +97,7 @@ setup(
     python_requires='>=3.10',
     packages=runtime_packages + trainer_packages,
     package_dir={'ood_perception_trainer': 'trainer'},
-    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*']},
+    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*']},
     data_files=data_files,
     install_requires=[
         'numpy>=1.26,<3',
@@ -113,6 +114,7 @@ setup(
         'ros': ros_wheels('jazzy'),
         'ros-jazzy': ros_wheels('jazzy'),
         'ros-kilted': ros_wheels('kilted'),
+        'ros-lyrical': ros_wheels('lyrical'),  # none yet: CONTRIBUTING.md, Versions
         'onnxruntime': ['onnxruntime>=1.20,<2'],
         'faiss': FAISS,
         'tensorrt': [CUDA],

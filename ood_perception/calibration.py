@@ -14,7 +14,6 @@ what so few can bound are refused.
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.array_files import read_arrays
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.types import Float32Array, UInt8Array
 
@@ -247,7 +247,6 @@ def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
 def _read(bundle: Bundle, file: str) -> HeldOutSample:
     path = bundle.path(file)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return sample_of({name: arrays[name] for name in arrays.files})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        return sample_of(read_arrays(path))
+    except (OSError, ValueError, KeyError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error

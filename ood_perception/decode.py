@@ -8,7 +8,6 @@ A message is anything with the fields of sensor_msgs: the node's own, or a bag's
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -30,10 +29,9 @@ from .encodings import (
     video_codec,
 )
 from .errors import ImageError
+from .image_size import PNG_START, png_size, size_problem
 from .types import UInt8Array
 
-MAX_PIXELS = 200_000_000
-_PNG_START = b'\x89PNG\r\n\x1a\n'
 _PNG_GREY = 0
 
 
@@ -97,13 +95,9 @@ def decode_compressed(message: Any) -> UInt8Array:
 
 def check_size(width: int, height: int, what: str) -> None:
     """Raise ImageError for an empty picture and for one of more than 200 megapixels."""
-    if width <= 0 or height <= 0:
-        raise ImageError(f'{what} of size {width}x{height} is empty: check the camera driver')
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f'{what} of size {width}x{height} has {width * height / 1e6:.0f} megapixels, at most '
-            f'{MAX_PIXELS / 1e6:.0f} are accepted: publish a smaller picture'
-        )
+    if problem := size_problem(width, height):
+        remedy = 'publish a smaller picture' if width and height else 'check the camera driver'
+        raise ImageError(f'{what} of size {width}x{height} {problem}: {remedy}')
 
 
 def bytes_of(message: Any, place: str) -> UInt8Array:
@@ -205,9 +199,8 @@ def _unpacked(data: UInt8Array, place: str, mosaic: int | None) -> UInt8Array:
             return jpeg.read_jpeg(data)
         pixels = jpeg.read_jpeg(data, 'GRAY')
         return np.asarray(cv2.cvtColor(pixels, mosaic), np.uint8)
-    if data[:8].tobytes() == _PNG_START and data.size > 25:
-        width, height = struct.unpack('>II', data[16:24].tobytes())
-        check_size(width, height, place)
+    if data[:8].tobytes() == PNG_START and data.size > 25:
+        check_size(*png_size(data), place)
         return _read_png(data, mosaic if data[25] == _PNG_GREY else None)
     head = data[:8].tobytes().hex(' ') or 'nothing'
     raise ImageError(

@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error that a user can cause. Each message names the value, the place and the remedy."""
 
+from .texts import printable
+
 
 class OodPerceptionError(Exception):
-    """Base of all errors that the package raises on purpose."""
+    """Base of all errors that the package raises on purpose; safe to print, see printable."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep='\n')
 
 
 class BundleError(OodPerceptionError):

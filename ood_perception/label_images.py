@@ -8,7 +8,6 @@ OpenCV turns palettes into colours and stretches grey of few bits over 0..255; a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ood_perception.errors import DataError
+from ood_perception.image_size import PNG_START, opened, png_size
 from ood_perception.picture_files import (
     broken,
+    check_pixels,
     file_content,
     refuse_turned,
     sorted_out,
@@ -68,7 +69,10 @@ def read_label(path: Path, what: str = 'label file') -> UInt8Array:
 def decode_label(content: bytes, place: str) -> UInt8Array:
     """Return an encoded label picture as uint8 (H, W); place: names it in errors."""
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        if content[:8] == PNG_START:
+            png_size(np.frombuffer(content, np.uint8))
+        with opened(content, _FORMATS) as image:
+            check_pixels(*image.size, place)
             kind, frames = str(image.format), getattr(image, 'n_frames', 1)
             if kind == 'TIFF':
                 refuse_turned(content, place)

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from ood_perception.errors import ConfigError
-from ood_perception.yaml_files import Loader, read_text, yaml_problem
+from ood_perception.yaml_files import Loader, read_text, single_node, yaml_problem
 
 PARAMETERS_KEY = 'ros__parameters'
 NODE = 'road_anomaly'
@@ -88,7 +88,7 @@ def read_sections(path: Path, tell: Tell) -> list[Section]:
     text = read_text(path, 'parameter file')
     loader = _RclLoader(text)
     try:
-        root = loader.get_single_node()
+        root = single_node(loader)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             tell(f'{path} has YAML aliases (*name): read here, but the node refuses them')
         if root is None or _is_null(root):

@@ -10,7 +10,6 @@ it to the camera's messages. Labels and boxes mean the stored pixels.
 from __future__ import annotations
 
 import functools
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,9 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import DataError
+from ood_perception.image_size import opened, size_problem, stored_size
 from ood_perception.jpeg import START, read_jpeg
+from ood_perception.texts import printable
 from ood_perception.types import UInt8Array
 
 LOG = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def picture_tree(folder: Path) -> Iterator[Path]:
 @functools.cache
 def tell(text: str) -> None:
     """Log a warning once, however often a folder is listed."""
-    LOG.warning('%s', text)
+    LOG.warning('%s', printable(text))
 
 
 def read_picture(path: Path, what: str = 'picture') -> UInt8Array:
@@ -93,11 +94,12 @@ def file_content(path: Path, what: str) -> bytes:
 
 def decode_picture(content: bytes, place: str) -> UInt8Array:
     """Return an encoded picture as uint8 (H, W, 3) RGB; place: names it in errors."""
+    data = np.frombuffer(content, np.uint8)
+    check_stored_size(data, place)
     if content[:6] in _GIF:  # not every OpenCV knows it
         return _decode_gif(content, place)
     if content[:4] in _TIFF:
         refuse_turned(content, place)
-    data = np.frombuffer(content, np.uint8)
     if content[:2] == START:
         # OpenCV fills what a damaged JPEG lacks with grey and says nothing.
         try:
@@ -105,10 +107,25 @@ def decode_picture(content: bytes, place: str) -> UInt8Array:
         except ValueError as error:
             raise broken(place, error) from error
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(data, flags) if content else None
+    pixels = cv2.imdecode(data, flags)
     if pixels is None:
         raise broken(place)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def check_stored_size(data: UInt8Array, place: str) -> None:
+    """Raise DataError for an encoded picture, uint8 (N,), of no size or of too many pixels."""
+    try:
+        width, height = stored_size(data)
+    except ValueError as error:
+        raise broken(place, error) from error
+    check_pixels(width, height, place)
+
+
+def check_pixels(width: int, height: int, place: str) -> None:
+    """Raise DataError for a picture file of too many pixels, or of none."""
+    if problem := size_problem(width, height):
+        raise DataError(f'{place} of size {width}x{height} {problem}: save it smaller')
 
 
 def broken(place: str, reason: object = '') -> DataError:
@@ -119,10 +136,8 @@ def broken(place: str, reason: object = '') -> DataError:
 
 def refuse_turned(content: bytes, place: str) -> None:
     """Raise DataError for a TIFF with an orientation: every decoder turns it, none gives both."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(content), formats=('TIFF',)) as image:
+        with opened(content, ('TIFF',)) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError) as error:
         raise broken(place, error) from error
@@ -134,13 +149,13 @@ def refuse_turned(content: bytes, place: str) -> None:
 
 
 def _decode_gif(content: bytes, place: str) -> UInt8Array:
-    from PIL import Image
+    from PIL.Image import DecompressionBombError
 
     try:
-        with Image.open(io.BytesIO(content), formats=('GIF',)) as image:
+        with opened(content, ('GIF',)) as image:
             frames = getattr(image, 'n_frames', 1)
             pixels = np.asarray(image.convert('RGB'), np.uint8)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, DecompressionBombError) as error:
         raise broken(place, error) from error
     if frames > 1:
         raise DataError(f'{place} holds {frames} pictures: save each as a file of its own')

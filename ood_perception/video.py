@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from . import image_size
 from .errors import ImageError
 from .h264 import FrameNumbers, unit_type, units
 from .types import UInt8Array
@@ -37,6 +38,7 @@ class VideoStream(Generic[Ticket]):
         self.codec, self.lost = codec, 0
         self._av = _pyav()
         self._context: Any = self._av.CodecContext.create(codec, 'r')
+        self._context.options = {'max_pixels': str(image_size.MAX_PIXELS)}
         # Frame threads would hold pictures back, and log where nobody listens.
         self._context.thread_count = 1
         self._numbers = FrameNumbers()

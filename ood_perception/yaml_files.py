@@ -19,6 +19,9 @@ import yaml
 
 from ood_perception.errors import ConfigError, OodPerceptionError
 
+MOST_CHARACTERS = 2 << 20
+"""No recipe, parameter file or description of a bag is longer; PyYAML takes seconds for it."""
+
 _BOOL = r'yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF'
 _INT = r'[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)'
 _FLOAT = r'[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?'
@@ -95,18 +98,63 @@ Loader.add_constructor('tag:yaml.org,2002:float', Loader.construct_yaml_float)
 def read_text(path: Path, what: str, error: type[OodPerceptionError] = ConfigError) -> str:
     """Return a file's text; `error` says which file it is (`what`, such as 'recipe') and why."""
     try:
-        return path.read_text(encoding='utf-8')
+        with path.open(encoding='utf-8') as file:
+            text = file.read(MOST_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as reason:
         hint = ': save it as UTF-8' if isinstance(reason, UnicodeDecodeError) else ''
         raise error(f'{what} {path} cannot be read: {reason}{hint}') from reason
+    if len(text) > MOST_CHARACTERS:
+        raise error(f'{what} {path} has more than {MOST_CHARACTERS >> 20} MiB: no such file has')
+    return text
 
 
 def parse_yaml(text: str, place: str, error: type[OodPerceptionError] = ConfigError) -> Any:
     """Return the values of a YAML text; `error` names place, line and column."""
+    loader = Loader(text)
     try:
-        return yaml.load(text, Loader)
+        node = single_node(loader)
+        return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
         raise error(f'{place} is no YAML: {yaml_problem(reason)}') from reason
+    finally:
+        loader.dispose()
+
+
+def single_node(loader: Loader) -> Any:
+    """Return the one node of a text, None for an empty one; YAMLError where aliases blow it up."""
+    node = loader.get_single_node()
+    if node is not None:
+        _expanded(node, {})
+    return node
+
+
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """
+    Return how many characters a node is with every alias written out; YAMLError for too many.
+
+    known: of the nodes that were counted, 0 for those that are not done. Loaded values share what
+    aliases name; the first to copy, print or merge them would write it out.
+    """
+    done = known.get(id(node))
+    if done is None:
+        known[id(node)] = 0
+        known[id(node)] = done = 1 + _inner(node, known)
+    if done == 0 or done > MOST_CHARACTERS:
+        problem = (
+            'an alias stands inside of what it names'
+            if done == 0
+            else (f'with its aliases written out it has more than {MOST_CHARACTERS >> 20} MiB')
+        )
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return done
+
+
+def _inner(node: Any, known: dict[int, int]) -> int:
+    if isinstance(node, yaml.ScalarNode):
+        return len(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        return sum(_expanded(one, known) for one in node.value)
+    return sum(_expanded(key, known) + _expanded(one, known) for key, one in node.value)
 
 
 def read_yaml(path: Path, what: str, error: type[OodPerceptionError] = ConfigError) -> Any:

@@ -3,7 +3,6 @@
 """A node under test in a real DDS graph, beside a peer that publishes, listens and asks."""
 
 import array
-import os
 import threading
 import time
 from typing import ClassVar
@@ -11,6 +10,8 @@ from typing import ClassVar
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from domains import isolate
+from limits import WAIT
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -18,17 +19,15 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from ood_perception.engines.base import Engine
 from ood_perception.ros import model
-from ood_perception.ros.qos import input_profile, latched_profile, output_profile
+from ood_perception.ros.qos import (
+    chosen_reliability,
+    input_profile,
+    latched_profile,
+    output_profile,
+)
 from ood_perception.types import EngineOutput
 
-WAIT = 60.0
 FRAME_ID = 'front_optical'
-
-
-def isolate(environ):
-    """Keep this test run's graph apart from every other one on the machine."""
-    environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 50)
-    environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
 class FakeEngine(Engine):
@@ -96,6 +95,21 @@ def stamped(message, stamp):
     return message
 
 
+def settled(reader, publisher):
+    """
+    Tell whether exactly one subscription of the node hears the publisher, and will do so.
+
+    While the node changes to another reliability, a frame may be lost, or come twice.
+    """
+    subscription = reader._images
+    wanted = chosen_reliability(reader._setting, reader.publishers())
+    return (
+        subscription.qos_profile.reliability.name.lower() == wanted
+        and subscription.get_publisher_count() > 0
+        and publisher.get_subscription_count() == 1
+    )
+
+
 class Rig:
     """Node and peer on one executor thread. Use as a context manager."""
 
@@ -106,8 +120,12 @@ class Rig:
         overrides = [Parameter(k.replace('__', '.'), value=v) for k, v in values.items()]
         arguments = ['--ros-args', *(word for rule in remaps for word in ('-r', rule))]
         rclpy.init(args=[])
+        try:
+            self.node = RoadAnomalyNode(parameter_overrides=overrides, cli_args=arguments)
+        except BaseException:
+            rclpy.try_shutdown()  # the next test has a graph of its own
+            raise
         self.peer = Node('peer')
-        self.node = RoadAnomalyNode(parameter_overrides=overrides, cli_args=arguments)
         self.heard = {}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
@@ -166,7 +184,9 @@ class Rig:
     def camera(self, topic='image', kind=Image, reliability='best_effort'):
         """Return a publisher that the node listens to, in agreement with its reliability."""
         publisher = self.peer.create_publisher(kind, topic, input_profile(reliability))
-        self.wait(publisher.get_subscription_count, f'subscription to {topic}')
+        inputs = self.node.session._inputs.values()
+        (reader,) = (one for one in inputs if one.topic == publisher.topic_name)
+        self.wait(lambda: settled(reader, publisher), f'subscription to {topic}')
         return publisher
 
     def send(self, publisher, pixels=None, message=None, encoding='rgb8'):

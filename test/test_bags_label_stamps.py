@@ -32,6 +32,7 @@ def open_truth(tmp_path, frames, labels, entry='/labels', on_error='skip'):
         messages.append((FRONT, RAW, START + number, maker.raw(picture, 'rgb8', stamp)))
     for number, stamp in enumerate(labels):
         pixels = np.full((8, 8), number, np.uint8)
+        pixels[-1] = 1  # labels without an anomaly are refused
         messages.append(('/labels', RAW, START + 100 + number, maker.raw(pixels, 'mono8', stamp)))
     path, problems = write_bag(tmp_path / 'bag', messages), Problems(on_error)
     camera = CameraTopic('', FRONT, RAW, len(frames))
@@ -105,7 +106,9 @@ def write_labels(folder, names):
 
     folder.mkdir()
     for number, name in enumerate(names):
-        cv2.imwrite(str(folder / name), np.full((8, 8), number, np.uint8))
+        pixels = np.full((8, 8), number, np.uint8)
+        pixels[-1] = 1  # labels without an anomaly are refused
+        cv2.imwrite(str(folder / name), pixels)
     return str(folder)
 
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from bundles import donor_of, write_tiny_bundle
+from limits import HANGS
 
 from ood_perception.calibration import HeldOutSample
 from ood_perception.cli import bench_bundle, compile_bundle, inspect_bundle
@@ -152,7 +153,7 @@ def test_help_needs_no_runtime(program):
         f'{program}(["--help"])\n'
     )
     done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=HANGS, check=False
     )
     assert done.returncode == 0, done.stderr
     text = ' '.join(done.stdout.split())

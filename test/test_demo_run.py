@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from bundles import road_picture
+from limits import HANGS
 from paths import ROOT
 
 pytest.importorskip('rclpy')
@@ -36,11 +37,9 @@ def labelled(tmp_path_factory):
 
 def demo(*words, **variables):
     environment = {key: value for key, value in os.environ.items() if key != 'OOD_DATA'}
-    # Far from the domains of the other tests, which may run at the same time.
-    environment['ROS_DOMAIN_ID'] = str(52 + os.getpid() % 45)
     return subprocess.run(
         [sys.executable, '-m', 'ood_perception.ros.demo', *map(str, words)],
-        cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True, timeout=150,
+        cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True, timeout=HANGS,
     )  # fmt: skip
 
 
@@ -98,7 +97,7 @@ def test_a_node_that_dies_is_reported_with_its_log(tiny_bundle, labelled, tmp_pa
 
 def test_without_ros_the_demo_says_what_to_install(tmp_path):
     (tmp_path / 'rclpy.py').write_text("raise ImportError('no rclpy here')")
-    done = demo('--input', 'rendered', '--out', tmp_path / 'out', PYTHONPATH=str(tmp_path))
+    done = demo('--out', tmp_path / 'out', PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "pip install 'ood_perception[ros]'" in done.stderr
     assert 'Traceback' not in done.stderr

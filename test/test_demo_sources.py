@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from paths import need_data
 
-from ood_perception.demo.composed import compose
-from ood_perception.demo.sources import COMPOSED, RENDERED, open_source, road_folder, spread
-from ood_perception.demo.truth import bounding_box
+from ood_perception.demo.sources import COMPOSED, ROAD, SEA, open_source, spread
 from ood_perception.errors import ConfigError, DataError
 
 
@@ -119,53 +117,55 @@ def test_a_foreign_bag_with_compressed_messages_is_read():
     assert [image.shape for image in read] == [(480, 640, 3)] * 2
 
 
-def road_pictures(root):
-    """CamVid's layout with one picture of road (id 3) below building (id 1)."""
-    for kind in ('images', 'labels'):
-        (root / 'camvid' / 'test' / kind).mkdir(parents=True)
-    labels = np.full((360, 480), 1, np.uint8)
-    labels[170:] = 3
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 4, (360, 480, 1))
-    image = np.clip(90 + noise + np.zeros(3), 0, 255).astype(np.uint8)
-    cv2.imwrite(str(root / 'camvid/test/images/a.png'), image)
-    cv2.imwrite(str(root / 'camvid/test/labels/a.png'), labels)
-    return image, labels
+@pytest.fixture(scope='module')
+def shipped():
+    return list(open_source('', 24).pictures())
 
 
-def test_nothing_named_takes_road_pictures_with_a_drawn_object(tmp_path, monkeypatch):
-    monkeypatch.setenv('OOD_DATA', str(tmp_path))
-    plain, labels = road_pictures(tmp_path)
-    source = open_source('', 3)
-    assert source.note == COMPOSED
-    (picture,) = source.pictures()
-    (thing,) = picture.truth.objects
-    changed = (picture.image != plain).any(axis=2)
-    assert changed[thing].mean() > 0.98
-    assert not (thing & picture.truth.road).any()
-    np.testing.assert_array_equal(thing | picture.truth.road | (labels != 3), True)
-    x, y, width, height = bounding_box(thing)
-    far = np.ones_like(thing)
-    far[max(0, y - height) : y + 2 * height, max(0, x - 2 * width) : x + 3 * width] = False
-    np.testing.assert_array_equal(picture.image[far], plain[far])
-    (again,) = source.pictures()
-    np.testing.assert_array_equal(again.image, picture.image)
+def test_nothing_named_takes_the_frames_that_are_shipped(shipped):
+    assert open_source('', 24).note == COMPOSED
+    assert 'real' in COMPOSED
+    assert 'drew' in COMPOSED
+    assert len(shipped) == 24
+    for picture in shipped:
+        assert picture.image.shape == (540, 960, 3)
+        assert picture.truth.road.mean() > 0.25
+        assert not any((one & picture.truth.road).any() for one in picture.truth.objects)
 
 
-def test_no_object_is_drawn_where_there_is_no_room():
-    image = np.full((360, 480, 3), 90, np.uint8)
-    road = np.zeros((360, 480), bool)
-    road[-20:] = True
-    assert compose(image, road, seed=1) is None
+def test_each_shipped_object_stands_on_its_road_and_is_not_of_its_colour(shipped):
+    for picture in shipped:
+        thing = max(picture.truth.objects, key=np.sum)
+        below = np.roll(thing, 12, axis=0) & ~thing
+        assert picture.truth.road[below].mean() > 0.5, picture.name
+        pixels = picture.image.astype(float)
+        color = np.median(pixels[picture.truth.road], axis=0)
+        assert np.abs(np.median(pixels[thing], axis=0) - color).max() > 25, picture.name
 
 
-def test_without_road_pictures_they_are_rendered(tmp_path, monkeypatch):
-    monkeypatch.setenv('OOD_DATA', str(tmp_path))
-    assert road_folder() is None
-    assert open_source('', 3).note == RENDERED
-    monkeypatch.setenv('OOD_DATA', str(tmp_path / 'gone'))
-    with pytest.raises(ConfigError, match='OOD_DATA'):
-        open_source('', 3)
+def test_each_shipped_object_grows_as_the_car_comes_nearer(shipped):
+    areas = {}
+    for picture in shipped:
+        areas.setdefault(picture.name[3:], []).append(sum(map(np.sum, picture.truth.objects)))
+    assert len(areas) == 4
+    for name, sizes in areas.items():
+        # at constant speed towards a thing, 1 / sqrt(area) falls by the same in every frame
+        falls = -np.diff(1 / np.sqrt(sizes))
+        assert (falls > 0).all(), name
+        np.testing.assert_allclose(falls, falls.mean(), rtol=0.2, err_msg=name)
+
+
+def test_what_is_shipped_is_small_and_every_frame_has_a_label():
+    files = [path for path in ROAD.parent.rglob('*') if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3e6
+    for place in (ROAD, SEA):
+        named = [{path.stem for path in (place / part).iterdir()} for part in ('images', 'labels')]
+        assert named[0] == named[1]
+
+
+def test_the_sea_is_shown_unchecked(caplog):
+    pictures = list(open_source(str(SEA), 5).pictures())
+    assert [picture.truth for picture in pictures] == [None, None]
 
 
 @pytest.mark.parametrize(

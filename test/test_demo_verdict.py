@@ -87,7 +87,7 @@ def result(check, name='frame <1>'):
 def page_of(tmp_path, **changes):
     check = check_frame(mask(np.s_[40:50, 30:40]), truth(), PATCH)
     values = {
-        'source': 'a & b', 'note': 'these are rendered', 'facts': {'engine': 'openvino'},
+        'source': 'a & b', 'note': 'objects are composed in', 'facts': {'engine': 'openvino'},
         'counters': {'processed': 2, 'dropped': 1}, 'sent': 3, 'node_ms': {},
         'verdict': judge([check], 0.01), 'licences': ('CamVid: non-commercial',),
     } | changes  # fmt: skip
@@ -97,7 +97,7 @@ def page_of(tmp_path, **changes):
 
 def test_the_page_tells_everything_and_needs_only_its_folder(tmp_path):
     page, text = page_of(tmp_path)
-    for words in ('passed', 'rendered', '1 dropped', 'a &amp; b', 'frame &lt;1&gt;', 'openvino',
+    for words in ('passed', 'composed in', '1 dropped', 'a &amp; b', 'frame &lt;1&gt;', 'openvino',
                   'promised 1.00%', 'found 1 of 1'.replace('found ', ''), '42 ms', '<svg',
                   'CamVid: non-commercial'):  # fmt: skip
         assert words in text, words
@@ -107,9 +107,9 @@ def test_the_page_tells_everything_and_needs_only_its_folder(tmp_path):
     assert 'http' not in text
 
 
-def test_the_page_of_real_pictures_does_not_say_rendered(tmp_path):
+def test_the_page_of_real_pictures_does_not_say_composed(tmp_path):
     _, text = page_of(tmp_path, note='')
-    assert 'rendered' not in text
+    assert 'composed' not in text
 
 
 def test_the_page_of_a_failure_says_why(tmp_path):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from limits import HANGS
 from quantized_bundles import write_quantized_bundle
 
 from ood_perception.bundle.store import load_bundle
@@ -99,7 +100,7 @@ def test_two_nodes_and_one_compile_build_once(path, cache, tmp_path):
     compiling = start(COMPILE, path, *options)
     for process in (*nodes, compiling):
         go(process)
-    outputs = [process.communicate(timeout=120) for process in (*nodes, compiling)]
+    outputs = [process.communicate(timeout=HANGS) for process in (*nodes, compiling)]
 
     assert [p.returncode for p in (*nodes, compiling)] == [0, 0, 0], outputs
     assert len(list(cache.glob('*.blob'))) == BLOBS
@@ -117,11 +118,11 @@ def test_a_killed_builder_leaves_the_cache_usable(path, cache, tmp_path, after):
     go(process)
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS)
 
     next_one = start(USER, path, tmp_path / 'next.npy', PRECISION)
     go(next_one)
-    _, error = next_one.communicate(timeout=120)
+    _, error = next_one.communicate(timeout=HANGS)
     assert next_one.returncode == 0, error
     assert 'damaged' not in error  # what is there is whole, what is not whole is not there
     np.testing.assert_array_equal(np.load(tmp_path / 'next.npy'), score(path))
@@ -147,7 +148,7 @@ print('ready'""",
     for steps in (0, *[1, 2] * (BLOBS - 1), 1, 2 * BLOBS):
         process = start(code, path, tmp_path / 'dying.npy', PRECISION, steps)
         go(process)
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=HANGS)
         assert process.returncode == (0 if steps == 2 * BLOBS else 9), error
         assert 'damaged' not in error
     np.testing.assert_array_equal(np.load(tmp_path / 'dying.npy'), score(path))

@@ -6,6 +6,8 @@ import gc
 import os
 import threading
 
+from limits import WAIT
+
 from ood_perception.engines.sharing import identity, shared
 
 
@@ -35,7 +37,7 @@ def test_two_at_once_make_one():
 
     def slow():
         entered.set()
-        assert go.wait(10)
+        assert go.wait(WAIT)
         return Thing()
 
     threads = [
@@ -43,10 +45,10 @@ def test_two_at_once_make_one():
     ]
     for thread in threads:
         thread.start()
-    assert entered.wait(10)
+    assert entered.wait(WAIT)
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(WAIT)
     assert found[0] is found[1]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from bundles import write_manifest, write_tiny_bundle
+from limits import HANGS
 
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import ENGINES, create_checked_engine, create_engine
@@ -385,6 +386,6 @@ def test_another_process_gives_the_same_bits(runtime, tiny_bundle, tmp_path):
     )
     for name in ('a.npy', 'b.npy'):
         command = [sys.executable, '-c', code, str(tiny_bundle), runtime, str(tmp_path / name)]
-        subprocess.run(command, check=True, timeout=120, env=os.environ)
+        subprocess.run(command, check=True, timeout=HANGS, env=os.environ)
 
     np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), np.load(tmp_path / 'b.npy'))

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""`trainer evaluate` on rendered roads, through the tiny bundle's own engine."""
+"""`trainer evaluate` on drawn roads, through the tiny bundle's own engine."""
 
 from __future__ import annotations
 

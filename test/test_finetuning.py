@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,9 +20,11 @@ from test_trainer_cli import write_data  # noqa: E402
 from tiny_backbones import tiny_backbone  # noqa: E402
 
 from ood_perception.bundle.store import load_bundle  # noqa: E402
+from ood_perception.demo.sources import SEA  # noqa: E402
 from ood_perception.engines import create_engine  # noqa: E402
 from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.picture_files import read_picture  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View  # noqa: E402
@@ -40,7 +43,7 @@ classifier: {epochs: 2, learning_rate: 1.0e-2}
 patches: {fewest_patches: 10, fewest_pictures: 2}
 condensation: {etalons: 3, epochs: 3}
 head: {upsampling: 7, selection: gated, gate: held-out}
-bundle: {in_distribution: [left, right], ground_classes: [left], golden: rendered_sea}
+bundle: {in_distribution: [left, right], ground_classes: [left], golden: demo_sea}
 """
 
 
@@ -144,6 +147,11 @@ def test_a_recipe_trains_to_a_bundle_that_carries_its_tuned_weights(root, capsys
     card = (bundle.root / 'MODEL_CARD.md').read_text()
     assert 'fine-tuned for 4 steps' in card
     assert 'frozen' not in card.split('Input')[0]
+    with np.load(bundle.path('golden.npz')) as golden:
+        sea = [read_picture(path) for path in sorted((SEA / 'images').iterdir())]
+        for image, own in zip(golden['image'], sea, strict=True):
+            small = cv2.resize(own, (56, 56), interpolation=cv2.INTER_AREA)
+            assert np.abs(image.astype(float) - small).mean() < 4
     with create_engine(bundle, EngineOptions('openvino', 'f32', 1)) as engine:  # golden vectors
         assert engine.description
 

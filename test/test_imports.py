@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import HANGS
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = ROOT / 'ood_perception'
@@ -156,7 +157,7 @@ print(threading.active_count())
 def import_in_subprocess(module):
     done = subprocess.run(
         [sys.executable, '-c', WATCH.format(module=module)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     loaded, opened, threads = done.stdout.split('\n')[:3]

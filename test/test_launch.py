@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import HANGS
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / 'launch'
@@ -179,7 +180,7 @@ def test_ros2_launch_lists_the_arguments():
         [*command, str(LAUNCH / 'road_anomaly.launch.py'), '--show-args'],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
     )
     assert shown.returncode == 0, shown.stderr
     for argument in ('bundle', 'cameras', 'dds_profile', 'params_file', 'autostart'):

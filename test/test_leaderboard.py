@@ -125,6 +125,7 @@ def board(root, **more):
     return written(root, 'board', values)
 
 
+@pytest.mark.slow
 def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
     path = board(root)
     run(root, 'study', path, '--only', 'PixOOD', '--seeds', '1', '--quiet')

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from limits import HANGS
 
 pytest.importorskip('torch')
 yaml = pytest.importorskip('yaml')
@@ -42,7 +43,7 @@ def environment():
 def run(block, folder):
     done = subprocess.run(
         ['bash', '-euo', 'pipefail', '-c', block],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=300,
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=HANGS,
     )  # fmt: skip
     assert done.returncode == 0, f'{block}\n{done.stdout}\n{done.stderr}'
     return done.stdout

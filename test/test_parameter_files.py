@@ -178,7 +178,7 @@ def test_values_are_those_that_the_node_takes(read, line, value):
         (f'my-robot: {RATE}', ['my-robot', 'underscores']),
         (f'/robot1/road_anomaly/: {RATE}', ['road_anomaly/', 'single slashes']),
         ('road_anomaly: {', ['line 1']),
-        ('road_anomaly: &a {b: *a}', ['nested']),
+        ('road_anomaly: &a {b: *a}', ['inside of what it names']),
     ],
 )
 def test_what_cannot_be_meant_is_an_error_that_names_the_file(read, tmp_path, text, words):

@@ -14,6 +14,7 @@ rclpy = pytest.importorskip('rclpy')
 from bundles import write_tiny_bundle  # noqa: E402
 from ros_rig import (  # noqa: E402
     FRAME_ID,
+    WAIT,
     FakeEngine,
     Rig,
     image_message,
@@ -444,7 +445,7 @@ def test_diagnostics_say_compiling_while_the_node_configures(rig, monkeypatch):
     gate = threading.Event()
 
     def slow(*arguments):
-        assert gate.wait(20)
+        assert gate.wait(WAIT)
         return FakeEngine(*arguments)
 
     monkeypatch.setattr(model, 'create_engine', slow)

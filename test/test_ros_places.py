@@ -17,6 +17,7 @@ rclpy = pytest.importorskip('rclpy')
 yaml = pytest.importorskip('yaml')
 
 from bundles import ODD, color_of, write_tiny_bundle  # noqa: E402
+from limits import HANGS  # noqa: E402
 from ros_rig import FRAME_ID, Rig, isolate, stamped  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, Imu, LaserScan, PointCloud2  # noqa: E402
 
@@ -484,6 +485,6 @@ def test_the_shipped_parameter_file_starts_a_process(bundle):
         if 'active: bundle' in line or 'cannot' in line:
             node.send_signal(signal.SIGINT)
             break
-    said.append(node.communicate(timeout=30)[0])
+    said.append(node.communicate(timeout=HANGS)[0])
     assert node.returncode == 0, said
     assert 'active: bundle' in ''.join(said)

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from limits import HANGS
 from quantized_bundles import write_quantized_bundle
 from tensorrt_facts import require_rtx, skip_where_a_gpu_is
 
@@ -236,7 +237,7 @@ def test_without_a_driver_loading_is_refused_and_does_not_crash(rtx, tiny_bundle
     )
     command = [sys.executable, '-c', code, str(tmp_path / 'engine')]
 
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=True)
 
     assert 'refuses the engine' in result.stdout
     assert 'CUDA driver' in result.stdout

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from limits import HANGS
 from tensorrt_facts import require_rtx
 
 from ood_perception.engines import compiled_cache
@@ -122,7 +123,7 @@ def test_three_real_builders_at_once_build_once(arguments, tmp_path):
     require_rtx()
     processes = [start(arguments, tmp_path / 'cache') for _ in range(3)]
 
-    outputs = [process.communicate(timeout=240) for process in processes]
+    outputs = [process.communicate(timeout=HANGS) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     said = ''.join(out for out, _ in outputs)
@@ -134,7 +135,7 @@ def test_a_real_builder_that_is_killed_is_followed_by_one_that_builds(arguments,
     require_rtx()
     folder = tmp_path / 'cache'
     first = start(arguments, folder)
-    end = time.monotonic() + 120
+    end = time.monotonic() + HANGS
     while not list(folder.glob('compiled/*.lock')):
         assert time.monotonic() < end
         assert first.poll() is None
@@ -143,18 +144,19 @@ def test_a_real_builder_that_is_killed_is_followed_by_one_that_builds(arguments,
     first.kill()
     first.communicate()
 
-    out, error = second.communicate(timeout=240)
+    out, error = second.communicate(timeout=HANGS)
 
     assert second.returncode == 0, error
     assert 'built in' in out or ': found' in out
     assert not list(folder.glob('compiled/.*'))
     third = start(arguments, folder)
-    assert ': found' in third.communicate(timeout=240)[0]
+    assert ': found' in third.communicate(timeout=HANGS)[0]
 
 
 NODE = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
+from limits import HANGS
 from fake_tensorrt import FakeCuda, fake_tensorrt
 from ood_perception import cli_compile
 from ood_perception.engines import tensorrt
@@ -193,7 +195,7 @@ def test_two_nodes_and_one_compile_bundle_on_an_empty_cache_build_once(tiny_bund
         for role in ('node', 'compile', 'node')
     ]  # fmt: skip
 
-    outputs = [process.communicate(timeout=240) for process in processes]
+    outputs = [process.communicate(timeout=HANGS) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     builds = [int(out.split('builds ')[1]) for out, _ in outputs]

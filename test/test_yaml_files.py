@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.bags.metadata import find_files
+from ood_perception.parameter_sections import read_sections
 from ood_perception.yaml_files import dump_yaml, parse_yaml, read_mapping, read_yaml
 
 WORDS = [
@@ -76,3 +79,48 @@ def test_an_alias_may_be_merged_and_overridden():
 def test_what_is_written_is_read_again():
     values = {'texts': ['1e3', 'no', '0x10', 'ümlaut', '', '~'], 'numbers': [1e-7, 3, True, None]}
     assert parse_yaml(dump_yaml(values), 'file') == values
+
+
+def laughs(levels, form):
+    """Return lists (or merged maps) of ten aliases each: ten to the power of `levels` values."""
+    lines = ['a0: &a0 {x: 1}']
+    for level in range(levels):
+        ten = ', '.join([f'*a{level}'] * 10)
+        lines.append(f'a{level + 1}: &a{level + 1} {form.format(ten)}')
+    return '\n'.join(lines)
+
+
+@pytest.mark.parametrize('form', ['[{}]', '{{<<: [{}]}}'])
+def test_aliases_that_multiply_are_refused(tmp_path, form):
+    assert 'a3' in parse_yaml(laughs(3, form), 'file')
+    path = tmp_path / 'file.yaml'
+    path.write_text(laughs(9, form))
+    with pytest.raises(ConfigError, match=r'line \d+, column \d+: with its aliases written out'):
+        read_yaml(path, 'recipe')
+    with pytest.raises(ConfigError, match='aliases'):
+        read_sections(path, lambda text: None)
+    (tmp_path / 'metadata.yaml').write_text(laughs(9, form))
+    with pytest.raises(DataError, match='aliases'):
+        find_files(tmp_path)
+
+
+def test_a_long_text_is_not_multiplied_either():
+    lines = f'a: &a {"x" * 100_000}\nb: [{", ".join(["*a"] * 100)}]'
+    with pytest.raises(ConfigError, match='aliases'):
+        parse_yaml(lines, 'file')
+
+
+@pytest.mark.parametrize('text', ['a: &a [*a]', 'a: &a {b: {c: *a}}', '&a [*a]'])
+def test_an_alias_of_what_it_lies_in_is_refused(text):
+    with pytest.raises(ConfigError, match='inside of what it names'):
+        parse_yaml(text, 'file')
+
+
+def test_a_file_that_is_too_long_is_refused_unread(tmp_path):
+    path = tmp_path / 'file.yaml'
+    with path.open('wb') as file:
+        file.truncate(64 << 30)
+    with pytest.raises(ConfigError, match='more than 2 MiB'):
+        read_yaml(path, 'recipe')
+    with pytest.raises(ConfigError, match='more than 2 MiB'):
+        read_yaml(Path('/dev/zero'), 'recipe')

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ood_perception.errors import DataError
+from ood_perception.image_size import opened
 from ood_perception.picture_files import broken, file_content, tell
 
 from .coco_masks import Mask, Runs, mask_of
@@ -85,7 +84,7 @@ def need_pictures(pictures: Iterable[CocoPicture]) -> None:
     """Raise DataError for a picture that is missing, is none or is of another size: heads only."""
     for picture in pictures:
         try:
-            with Image.open(picture.path) as image:
+            with opened(picture.path) as image:
                 width, height = image.size
         except (OSError, SyntaxError, ValueError) as error:
             if picture.path.is_file():

@@ -36,8 +36,7 @@ from .segmenter import SegmenterConfig
 from .training_data import BackboneConfig, DataConfig, ViewConfig
 from .views import ViewSettings
 
-RENDERED = ('rendered', 'rendered_sea')
-GOLDEN = (*RENDERED, 'pictures')
+GOLDEN = ('demo_road', 'demo_sea', 'pictures')  # the first two: golden.DEMO_PICTURES
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class BundleConfig:
     ground_classes: their hull is the region of interest. ship_weights: put the backbone's weights
         into the bundle.
     anchor: where a padded camera picture is put when serving.
-    golden: what the golden vectors show, 'rendered' road scenes or a 'rendered_sea' (both free to
+    golden: what the golden vectors show: the demo's 'demo_road' or 'demo_sea' (both free to
         publish) or the first and the last of the calibration 'pictures'.
     """
 
@@ -57,7 +56,7 @@ class BundleConfig:
     ground_classes: tuple[str, ...]
     ship_weights: bool = False
     anchor: float = 0.5
-    golden: str = 'rendered'
+    golden: str = 'demo_road'
 
     def __post_init__(self) -> None:
         if self.golden not in GOLDEN:

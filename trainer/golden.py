@@ -12,11 +12,21 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ood_perception.demo.sources import ROAD, SEA
 from ood_perception.errors import ConfigError
+from ood_perception.picture_files import read_picture
 
 from .head_module import HeadModule
 
 Array = npt.NDArray[Any]
+# Pictures that a bundle may carry whatever its own data's licence is, by their name in a recipe.
+DEMO_PICTURES = {
+    'demo_road': (ROAD / 'images' / '06_crate.jpg', ROAD / 'images' / '24_barrel.jpg'),
+    'demo_sea': (
+        SEA / 'images' / '01_sailing_boat.jpg',
+        SEA / 'images' / '02_coast_and_buoy.jpg',
+    ),
+}
 
 
 def golden_vectors(
@@ -52,12 +62,6 @@ def golden_vectors(
     }
 
 
-def rendered(kind: str) -> list[Array]:
-    """Return two pictures that no licence binds, uint8 (H, W, 3) RGB; of config.RENDERED."""
-    if kind == 'rendered_sea':
-        from ood_perception.demo.sea import SEA_SCENES, render_sea
-
-        return [render_sea(scene).image for scene in SEA_SCENES]
-    from ood_perception.demo.scene import SCENES, Street
-
-    return [Street(scene).render(0).image for scene in (SCENES[0], SCENES[-1])]
+def demo_pictures(kind: str) -> list[Array]:
+    """Return two of the demo's pictures, uint8 (H, W, 3) RGB; kind: a key of DEMO_PICTURES."""
+    return [read_picture(path) for path in DEMO_PICTURES[kind]]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.picture_files import file_content, picture_tree
+from ood_perception.picture_files import check_stored_size, file_content, picture_tree
 
 from .coco import JSON_FILE, need_pictures, read_coco
 from .outliers import PARTS, Cutout, load_cutouts, part_of
@@ -120,7 +120,8 @@ def load_cutout_files(folder: Path, part: str) -> list[Cutout]:
 def _read_rgba(path: Path) -> UInt8Array:
     """Read uint8 (h, w, 4) RGB with a 0/255 mask, cropped to the object."""
     content = np.frombuffer(file_content(path, 'cut-out'), np.uint8)
-    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+    check_stored_size(content, f'cut-out {path}')
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
         raise DataError(f'{path} is no picture of 8 bits with alpha: save it as PNG, RGBA')
     solid = pixels[..., 3] > 127

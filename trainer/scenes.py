@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from ood_perception.bundle.cache import make_file
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.texts import as_no_formula, from_no_formula
 
 from .data import list_pictures, read_image
 
@@ -116,7 +117,7 @@ def read_scenes(path: Path) -> list[SceneRow]:
     for number, line in enumerate(lines, 2):
         if any(not line.get(field) for field in FIELDS):
             raise DataError(f'{path}: line {number} lacks one of {", ".join(FIELDS)}')
-        row = SceneRow(*(str(line[field]).strip() for field in FIELDS))
+        row = SceneRow(*(from_no_formula(str(line[field]).strip()) for field in FIELDS))
         if splits.setdefault(row.scene, row.split) != row.split:
             raise DataError(
                 f'{path}: line {number} puts scene {row.scene} into {row.split}, an earlier one '
@@ -134,8 +135,8 @@ def write_scenes(path: Path, rows: Sequence[SceneRow]) -> None:
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(FIELDS)
     ordered = sorted(rows, key=lambda row: (row.split, row.scene, row.name))
-    writer.writerows([row.name, row.scene, row.split] for row in ordered)
-    make_file(path, lambda partial: partial.write_text(text.getvalue()) and None)
+    writer.writerows(map(as_no_formula, (row.name, row.scene, row.split)) for row in ordered)
+    make_file(path, lambda partial: partial.write_text(text.getvalue(), 'utf-8') and None)
 
 
 def _shares(values: Sequence[str]) -> dict[str, float]:

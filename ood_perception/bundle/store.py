@@ -5,22 +5,20 @@
 from __future__ import annotations
 
 import os
-import stat
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ood_perception.bundle.cache import cache_root, locked, make_file, make_folder, sha256_of
+from ood_perception.bundle.cache import make_file, sha256_of
+from ood_perception.bundle.external_data import check_external_data
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest, StageSpec
 from ood_perception.bundle.reading import read_manifest
+from ood_perception.bundle.unpacking import unpacked, verify_file
 from ood_perception.errors import BundleError
 from ood_perception.json_files import json_text
 
 BUNDLE_ENV = 'OOD_PERCEPTION_BUNDLE'
 SHIPPED_BUNDLES = Path(__file__).resolve().parents[1] / 'bundles'
 DEFAULT_BUNDLE = SHIPPED_BUNDLES / 'road_default'
-MAX_UNPACKED_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,12 @@ class Bundle:
     def missing_weights(self) -> tuple[StageSpec, ...]:
         """Stages whose external weights are not there yet (see completion.complete)."""
         stages = [stage for stage in self.manifest.stages if stage.external_data]
-        return tuple(s for s in stages if not (self.stage_root / s.external_data).is_file())
+        return tuple(stage for stage in stages if not self._has(stage.external_data))
+
+    def _has(self, file: str) -> bool:
+        """Return whether weights are there: a file that no checksum covers is not taken."""
+        covered = file in self.manifest.files or self.stage_root != self.root
+        return covered and (self.stage_root / file).is_file()
 
 
 def default_bundle_path() -> Path:
@@ -89,7 +92,7 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """
     root = bundle_path(path)
     if root.is_file():
-        root = _unpack(root)
+        root = unpacked(root)
     if not root.is_dir():
         raise BundleError(
             f'bundle {path} does not exist: give a folder or .zip of the trainer, or the name of '
@@ -98,7 +101,8 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     manifest = read_manifest(root / MANIFEST_NAME)
     if verify:
         for name, spec in manifest.files.items():
-            _verify_file(root / name, spec)
+            verify_file(root / name, spec)
+        check_external_data(root, manifest)
     return Bundle(root, manifest, sha256_of(root / MANIFEST_NAME), root)
 
 
@@ -115,47 +119,3 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-
-
-def _verify_file(path: Path, spec: FileSpec) -> None:
-    if not path.is_file():
-        raise BundleError(f'{path} is missing: copy the whole bundle again')
-    if path.stat().st_size != spec.size:
-        raise BundleError(
-            f'{path} has {path.stat().st_size} bytes, its manifest says {spec.size}: the file was '
-            'altered or cut off; copy the bundle again'
-        )
-    found = sha256_of(path)
-    if found != spec.sha256:
-        raise BundleError(
-            f'{path} has sha256 {found}, its manifest says {spec.sha256}: the file was altered; '
-            'copy the bundle again'
-        )
-
-
-def _unpack(file: Path) -> Path:
-    """Unpack a stored bundle into the cache, once per content."""
-    if not zipfile.is_zipfile(file):
-        raise BundleError(f'{file} is neither a folder nor a .zip: give a bundle of the trainer')
-    target = cache_root() / 'unpacked' / sha256_of(file)[:32]
-    with locked(target):
-        if not (target / MANIFEST_NAME).is_file():
-            make_folder(target, lambda folder: _extract(file, folder))
-    return target
-
-
-def _extract(file: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir()]
-            if sum(m.file_size for m in members) > MAX_UNPACKED_BYTES:
-                raise BundleError(
-                    f'{file} unpacks to over {MAX_UNPACKED_BYTES >> 30} GiB: refused'
-                )
-            for member in members:
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise BundleError(f'{file}: {member.filename} is a link; refused')
-                archive.extract(member, folder)  # strips '..' and absolute paths
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        # RuntimeError: encrypted, or packed in a way that this Python does not know
-        raise BundleError(f'{file} is damaged ({error}): copy the bundle again') from error

@@ -9,6 +9,7 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights_map import MAP_NAME, read_map
 from ood_perception.calibration import read_samples
 from ood_perception.json_files import json_text
+from ood_perception.texts import printable
 from ood_perception.types import JsonDict
 
 
@@ -58,7 +59,7 @@ def as_text(bundle: Bundle) -> str:
         _section('files', [_file_line(bundle, name) for name in sorted(manifest.files)]),
         _section('licences and notices', list(manifest.licences) or ['none stated']),
     ]
-    return '\n'.join(line for section in sections for line in section)
+    return '\n'.join(printable(line) for section in sections for line in section)
 
 
 def _section(title: str, lines: list[str]) -> list[str]:

@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ood_perception.bundle.origin_rules import check_origin
 from ood_perception.bundle.reading import build
 from ood_perception.errors import BundleError
+from ood_perception.json_files import read_json
 from ood_perception.types import JsonDict
 
 MAP_NAME = 'weights.map.json'
-_ORIGIN_FIELDS = {'kind': str, 'file': str, 'sha256': str, 'size': int}
+# Between tensors there is room for their alignment, and no more.
+_WIDEST_GAP = 4096
+_MOST_AXES = 8
 
 
 @dataclass(frozen=True)
@@ -62,24 +65,34 @@ class WeightsMap:
 def read_map(path: Path) -> WeightsMap:
     """Read and check a weights.map.json; BundleError naming file, field and remedy."""
     try:
-        value = json.loads(path.read_text(encoding='utf-8'))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
     result = build(WeightsMap, value, str(path))
-    for name, kind in _ORIGIN_FIELDS.items():
-        if not isinstance(result.origin.get(name), kind):
-            raise BundleError(f'{path}: origin has no {name} ({kind.__name__}); pack it again')
-    for sha256 in (result.origin['sha256'], result.target.sha256):
-        if not re.fullmatch('[0-9a-f]{64}', sha256):
-            raise BundleError(f'{path}: {sha256!r} is no sha256; pack the bundle again')
+    check_origin(result.origin, str(path))
+    if not re.fullmatch('[0-9a-f]{64}', result.target.sha256):
+        raise BundleError(f'{path}: {result.target.sha256!r} is no sha256; pack the bundle again')
     for tensor in result.tensors:
         _check_tensor(tensor, result.target, path)
+    _check_size(result, path)
     return result
+
+
+def _check_size(content: WeightsMap, path: Path) -> None:
+    """Refuse a target that is larger than its tensors, or tensors that multiply the origin."""
+    filled = sum(tensor.size for tensor in content.tensors)
+    most = min(2 * content.origin['size'], content.target.size)
+    if filled > most or content.target.size > filled + _WIDEST_GAP * (len(content.tensors) + 1):
+        raise BundleError(
+            f'{path}: {len(content.tensors)} tensors of {filled} bytes do not fill '
+            f'{content.target.size} bytes out of {content.origin["size"]}; pack the bundle again'
+        )
 
 
 def _check_tensor(tensor: TensorPlace, target: Target, path: Path) -> None:
     order = -1 if tensor.transpose else 1
     fits = 0 <= tensor.offset <= target.size - tensor.size and min(tensor.shape, default=1) > 0
+    fits = fits and len(tensor.shape) <= _MOST_AXES
     if tensor.dtype != 'float32' or tensor.source_shape[::order] != tensor.shape or not fits:
         raise BundleError(
             f'{path}: tensor {tensor.name} ({tensor.dtype}, {tensor.source_shape} to '

@@ -1,19 +1,16 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the demo's pictures come from: folder, video, bag, camera, labelled data or rendering."""
+"""Where the demo's pictures come from: its own labelled frames, a folder, video, bag or camera."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ood_perception.demo import recordings
-from ood_perception.demo.composed import compose
-from ood_perception.demo.scene import render_all
 from ood_perception.demo.truth import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.label_images import label_files, read_label
@@ -21,17 +18,12 @@ from ood_perception.picture_files import PICTURES, list_pictures, read_picture, 
 from ood_perception.types import UInt8Array
 
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')
-DATA_VARIABLE = 'OOD_DATA'
-# CamVid's test pictures, and the id of road in its labels.
-_ROAD_PICTURES = ('camvid', 'test')
-_ROAD = 3
-RENDERED = (
-    'These pictures are rendered. No road pictures were found on this machine, so this project '
-    'drew streets and put an object on each; the network was trained on real pictures.'
-)
+# Labelled pictures that the package ships, <place>/images and <place>/labels; NOTICE: whose.
+ROAD, SEA = (Path(__file__).parent / 'assets' / place for place in ('road', 'sea'))
 COMPOSED = (
-    'These are real road pictures that the head was not trained on; the one object on each was '
-    'drawn in by this project, so that its place is known.'
+    'The drive is real: frames of a dashboard camera on a highway (Udacity, MIT licence). The '
+    'object on the road is not: this project drew it into each frame, with its shadow, so that '
+    'its place is known. The head has seen neither.'
 )
 
 
@@ -67,15 +59,13 @@ def open_source(text: str, limit: int) -> Source:
     Return the pictures that DEMO_INPUT names, at most `limit`.
 
     text: a folder of pictures or a bag, a video, a bag file, a camera device (/dev/video0 or 0),
-    'rendered', or '' for real road pictures where they are found and rendered ones elsewhere.
+    or '' for the frames of a real drive that the package ships, with objects composed in.
     Raises ConfigError for what is not there or of no known kind, DataError for what cannot be
     read; pictures are read when they are asked for, and may raise DataError then.
     """
-    if text == 'rendered':
-        return _rendered(limit)
     if not text:
-        folder = road_folder()
-        return _composed(folder, limit) if folder else _rendered(limit)
+        description = 'frames of a real drive with objects composed in'
+        return replace(_folder(ROAD, limit), description=description, note=COMPOSED)
     if text.isdigit() or text.startswith('/dev/'):
         return _recorded(f'camera {text}', recordings.camera(text, limit))
     path = Path(text).expanduser()
@@ -96,52 +86,11 @@ def open_source(text: str, limit: int) -> Source:
     )
 
 
-def road_folder() -> Path | None:
-    """Return CamVid's test pictures in OOD_DATA or beside the checkout, None without."""
-    named = os.environ.get(DATA_VARIABLE, '')
-    if named and not Path(named).is_dir():
-        raise ConfigError(
-            f'{DATA_VARIABLE} is {named!r}, which is no folder: unset it or point it at the road '
-            'pictures'
-        )
-    beside = Path(__file__).resolve().parents[2].parent / 'shared' / 'data'
-    folder = (Path(named) if named else beside).joinpath(*_ROAD_PICTURES)
-    return folder if (folder / 'images').is_dir() else None
-
-
 def spread(count: int, limit: int) -> list[int]:
     """Return at most `limit` indices of `count` things, evenly spread and ascending."""
     if count <= limit:
         return list(range(count))
     return [int(index) for index in np.linspace(0, count - 1, limit).round()]
-
-
-def _rendered(limit: int) -> Source:
-    def pictures() -> Iterator[Picture]:
-        for number, frame in enumerate(render_all()):
-            if number >= limit:
-                return
-            yield Picture(frame.name, frame.image, frame.truth)
-
-    return Source('road scenes rendered by this project', RENDERED, pictures)
-
-
-def _composed(folder: Path, limit: int) -> Source:
-    """Return labelled road pictures with an object drawn onto the free road of each."""
-    files = list_pictures(folder / 'images')
-
-    def pictures() -> Iterator[Picture]:
-        # Not every picture has room, so twice as many are tried.
-        count = 0
-        for number, index in enumerate(spread(len(files), 2 * limit)):
-            path = files[index]
-            labels = read_label(folder / 'labels' / f'{path.stem}.png')
-            made = compose(read_picture(path), labels == _ROAD, number)
-            if made is not None and count < limit:
-                count += 1
-                yield Picture(path.name, *made)
-
-    return Source(f'pictures of {folder}, each with a drawn object', COMPOSED, pictures)
 
 
 def _recorded(description: str, images: Iterator[UInt8Array]) -> Source:

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from ood_perception.array_files import read_arrays
 from ood_perception.bundle.manifest import GoldenSpec, HeadSpec, Manifest
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine
@@ -62,10 +62,10 @@ def read_golden(bundle: Bundle, head: HeadSpec) -> GoldenVectors:
     """Read the golden vectors of a head; BundleError when they cannot be read."""
     path = bundle.path(bundle.manifest.golden.file)
     try:
-        with np.load(path, allow_pickle=False) as golden:
-            vector = np.asarray(golden['in_distribution'])
-            arrays = [np.asarray(golden[name]) for name in ('image', 'surprisal', 'labels')]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        golden = read_arrays(path)
+        vector = golden['in_distribution']
+        arrays = [golden[name] for name in ('image', 'surprisal', 'labels')]
+    except (OSError, ValueError, KeyError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
     if vector.shape != (len(head.compiled_classes),):
         raise BundleError(

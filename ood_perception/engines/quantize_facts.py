@@ -13,6 +13,7 @@ from ood_perception.bundle.reading import build
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.cpu import REDUCED_BITS
 from ood_perception.errors import BundleError, EngineError
+from ood_perception.json_files import read_json
 
 QUANTIZATION_NAME = 'quantization.json'
 INT8 = 'int8'
@@ -46,7 +47,7 @@ def measured_as(precision: str, weight_bits: int) -> str:
 def read_quantization(path: Path) -> Quantization:
     """Read the facts; BundleError naming file and field where they cannot be read."""
     try:
-        value = json.loads(path.read_text(encoding='utf-8'))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
     facts = build(Quantization, value, str(path))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DependencyError
+from ..texts import printable
 from ..types import JsonDict
 
 MOST_LINES = 6
@@ -60,6 +61,12 @@ def _axes(
         text.append(head + rest.partition('</metadata>')[2] if rest else head)
 
 
+def _label(name: str) -> str:
+    """Return a run's name as a label: no formula, and not left out of the legend."""
+    text = printable(name, 100).replace('$', r'\$')
+    return f' {text}' if text.startswith('_') else text
+
+
 def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> str:
     """
     Draw precision over recall, and recall over the false positive rate.
@@ -69,8 +76,8 @@ def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> s
     """
     with _axes(2) as (_, (left, right), text):
         for name, curve in list(curves.items())[:MOST_LINES]:
-            left.step(curve['recall'], curve['precision'], where='pre', label=name, lw=1.6)
-            right.plot(curve['fallout'], curve['recall'], label=name, lw=1.6)
+            left.step(curve['recall'], curve['precision'], where='pre', label=_label(name), lw=1.6)
+            right.plot(curve['fallout'], curve['recall'], label=_label(name), lw=1.6)
         for share in list(shares.values())[:1]:
             left.axhline(share, color=_TEXT, lw=1, ls=':', label='a guess')
         left.set(
@@ -109,7 +116,9 @@ def calibration_plot(
             rows = [row for row in rows if row[1]]
             promised = [row[0] for row in rows]
             observed = [row[1] or 0.0 for row in rows]
-            axis.plot(promised, observed, marker='o', ms=4, lw=1.4, label=name, color=color)
+            axis.plot(
+                promised, observed, marker='o', ms=4, lw=1.4, label=_label(name), color=color
+            )
             low = [max(row[2][0] or 1e-6, 1e-6) for row in rows]
             high = [max(row[2][1] or 1e-6, 1e-6) for row in rows]
             axis.vlines(promised, low, high, lw=1, alpha=0.7, color=color)
@@ -125,7 +134,15 @@ def histogram_plot(histogram: JsonDict) -> str:
         starts = histogram['from']
         for name, color in (('normal', _COLORS[2]), ('anomaly', _COLORS[3])):
             shares = [max(v, 0.0) for v in histogram[name]]
-            axis.bar(starts, shares, width=0.1, align='edge', alpha=0.55, label=name, color=color)
+            axis.bar(
+                starts,
+                shares,
+                width=0.1,
+                align='edge',
+                alpha=0.55,
+                label=_label(name),
+                color=color,
+            )
         axis.axvline(2.0, color=_TEXT, lw=1, ls='--', label='flagged from here at 1 %')
         axis.set(yscale='log', xlim=(0, 6.1), xlabel='surprisal (the last bar: 6 and above)')
         axis.set_ylim(bottom=1e-6)

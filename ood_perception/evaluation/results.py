@@ -29,6 +29,7 @@ from ood_perception.metrics.false_alarm_rate import PromiseRow
 from ..bundle.cache import make_file
 from ..errors import DataError
 from ..json_files import json_text
+from ..texts import table_cell
 from ..types import JsonDict
 from .record import Kept, RecordSet, Skipped
 
@@ -94,13 +95,13 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, whole or not at all; None becomes an empty cell."""
+    """Write a table, whole or not at all; None becomes an empty cell, see table_cell."""
 
     def fill(temporary: Path) -> None:
         with temporary.open('w', newline='', encoding='utf-8') as file:
             writer = csv.writer(file, lineterminator='\n')
             writer.writerow(header)
-            writer.writerows(['' if v is None else v for v in row] for row in rows)
+            writer.writerows([table_cell(value) for value in row] for row in rows)
 
     _make(path, fill)
 

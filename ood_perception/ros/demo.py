@@ -148,8 +148,8 @@ def arguments() -> argparse.ArgumentParser:
         prog='demo', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('--input', default='', help='folder, video, ROS 2 bag, camera device, or "rendered"; '
-        'empty: road pictures where found (OOD_DATA), else rendered ones')  # fmt: skip
+    add('--input', default='', help='folder, video, ROS 2 bag or camera device; '
+        'empty: a real drive with objects composed in')  # fmt: skip
     add('--out', type=Path, default=Path('out/demo'), help='folder for the page')
     add('--bundle', default=str(default_bundle_path()), help='bundle folder or .zip')
     add('--engine', default='auto', help='auto, openvino, onnxruntime, faiss')

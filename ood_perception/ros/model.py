@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec
@@ -230,5 +229,5 @@ class Model:
         self._log('error', text)
 
 
-def _source(values: Values) -> Path | None:
-    return Path(values['weights']) if values['weights'] else None
+def _source(values: Values) -> str | None:
+    return str(values['weights']) or None

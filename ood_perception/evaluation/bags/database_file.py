@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...errors import DataError
+from .compression import MAX_MESSAGE_BYTES
 from .storage import Counts, Stored, message_type
 
 
@@ -28,6 +29,7 @@ class DatabaseFile:
         self.promised: Counts = {}
         self._lost: set[int] = set()
         with closing(self._connected()) as database:
+            _refuse_computed(database)
             self._keys = _topics(database)
             rows, damages = _rows(database)
             if _is_cut(path):
@@ -75,7 +77,24 @@ class DatabaseFile:
         database = sqlite3.connect(f'file:{quote(str(self._path))}?immutable=1', uri=True)
         # Without this SQLite refuses every file that is shorter than its head says.
         database.execute('PRAGMA writable_schema = 1')
+        database.execute('PRAGMA trusted_schema = 0')
+        if hasattr(database, 'setlimit'):  # from Python 3.11 on
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_MESSAGE_BYTES)
         return database
+
+
+def _refuse_computed(database: sqlite3.Connection) -> None:
+    """Raise DataError for a view or a computed column: reading it runs what the file says."""
+    for name in ('topics', 'messages'):
+        try:
+            ((page,),) = database.execute(
+                'SELECT rootpage FROM sqlite_master WHERE lower(name) = ?', (name,)
+            )
+            columns = list(database.execute(f'PRAGMA table_xinfo({name})')) if page else []
+        except (sqlite3.Error, ValueError):
+            continue  # no such table, or a damaged one: whoever reads it says so
+        if not page or any(hidden for *_, hidden in columns):
+            raise DataError(f'its {name} are computed, not stored: no recorder writes that')
 
 
 def _topics(database: sqlite3.Connection) -> dict[int, tuple[str, str]]:

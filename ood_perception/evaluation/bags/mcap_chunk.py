@@ -11,12 +11,13 @@ from typing import Any, BinaryIO
 from zlib import crc32
 
 from ...errors import DataError, DependencyError
-from .compression import zstd_library
+from .compression import MAX_MESSAGE_BYTES, MIB, zstd_library
 from .mcap_index import HEADER_BYTES
 
 _HEAD = struct.Struct('<QQQII')  # first and last log time, size, checksum, length of a name
-# No writer makes chunks of this size: a damaged number is not asked of the memory.
-_MOST_BYTES = 4 << 30
+# Room for the largest message and its record: more is a damaged number or a bomb.
+MOST_BYTES = MAX_MESSAGE_BYTES + MIB
+_MOST_FRAMES = 1000
 
 
 def read_chunk(file: BinaryIO, place: int) -> bytes:
@@ -32,7 +33,7 @@ def read_chunk(file: BinaryIO, place: int) -> bytes:
     except (struct.error, UnicodeDecodeError) as error:
         raise DataError(f'its head cannot be read: {error}') from error
     data = body[start + 8 : start + 8 + packed]
-    if len(data) < packed or size > _MOST_BYTES:
+    if len(data) < packed or size > MOST_BYTES:
         raise DataError(f'{packed} packed bytes, {size} unpacked, in a record of {length}')
     plain = _unpacked(data, compression, size)
     if len(plain) != size:
@@ -51,9 +52,11 @@ def _unpacked(data: bytes, compression: str, size: int) -> bytes:
     }
     if compression not in makers:
         raise DataError(f'compression {compression!r} is not known, only zstd and lz4 are')
-    make, plain = makers[compression], b''
+    make, plain, frames = makers[compression], bytearray(), 0
     while data:  # a chunk may hold several frames
-        unpacker = make()
+        unpacker, frames = make(), frames + 1
+        if frames > _MOST_FRAMES:  # each costs a copy of the rest
+            raise DataError(f'more than {_MOST_FRAMES} frames of {compression}')
         try:
             plain += unpacker.decompress(data, max_length=size + 1 - len(plain))
         except Exception as error:  # the libraries' own classes; lz4 raises RuntimeError
@@ -63,7 +66,7 @@ def _unpacked(data: bytes, compression: str, size: int) -> bytes:
                 f'{compression}: it is cut off or larger than the {size} bytes it says'
             )
         data = unpacker.unused_data or b''
-    return plain
+    return bytes(plain)
 
 
 def _lz4() -> Any:

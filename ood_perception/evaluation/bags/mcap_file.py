@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import DataError
-from .mcap_chunk import read_chunk
+from .mcap_chunk import MOST_BYTES, read_chunk
 from .mcap_index import (
     HEADER_BYTES,
     MESSAGE,
@@ -31,6 +31,8 @@ from .storage import Counts, Stored, in_words, message_type
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]
+# A chunk of a MB holds some ten thousand of the smallest messages.
+_MOST_RECORDS = 1 << 20
 
 
 class McapFile:
@@ -84,16 +86,25 @@ class McapFile:
         """Do nothing: the file is open only while it is read."""
 
     def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
-        """Yield the topics' messages by log time; memory holds the chunks that overlap."""
+        """
+        Yield the topics' messages by log time; memory holds the chunks that overlap.
+
+        Raises DataError where they hold more than the largest message may.
+        """
         chosen = {number for number, key in self._keys.items() if key[0] in topics}
         with self._path.open('rb') as file:
             heap: list[_Item] = []
+            held = 0
             for start, place, chunk in self._places(chosen):
                 while heap and heap[0][:2] < (start, place):
+                    held -= len(heap[0][4])
                     yield self._stored(heapq.heappop(heap))
                 for item in self._items(file, place, chunk, tell):
                     if item[3] in chosen:
                         heapq.heappush(heap, item)
+                        held += len(item[4])
+                if held > MOST_BYTES:
+                    raise DataError(f'chunks that begin by {start} ns overlap by {held} bytes')
             while heap:
                 yield self._stored(heapq.heappop(heap))
 
@@ -149,6 +160,8 @@ class McapFile:
         block = read_chunk(file, chunk.place)
         try:
             for number, (opcode, body) in enumerate(split_records(block)):
+                if number >= _MOST_RECORDS:
+                    raise DataError(f'it holds more than {_MOST_RECORDS} records')
                 if opcode == MESSAGE:
                     items.append(_message(chunk.place, number, body))
                 else:

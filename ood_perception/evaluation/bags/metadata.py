@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import DataError
 from ...picture_files import visible
+from ...yaml_files import read_yaml
 from .ros1 import is_ros1_bag, ros1_recording
 from .storage import SUFFIXES
 
@@ -79,11 +80,9 @@ def _by_names(files: tuple[Path, ...]) -> BagFiles:
 
 
 def _by_metadata(folder: Path) -> BagFiles:
-    import yaml
-
     path = folder / METADATA
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content: Any = read_yaml(path, 'bag description', DataError)
         known: dict[str, Any] = content['rosbag2_bagfile_information']
         # Old versions wrote paths from the recording machine; the files lie beside metadata.yaml.
         named = [folder / PurePath(name).name for name in known['relative_file_paths']]
@@ -92,7 +91,7 @@ def _by_metadata(folder: Path) -> BagFiles:
         messages = int(known['message_count'])
         promised = _promised(known.get('topics_with_message_count') or [])
         storage = str(known['storage_identifier'])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f'{path} cannot be read ({type(error).__name__} {error}): make it again with '
             'ros2 bag reindex, or give the storage file itself'

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...bundle.completion import complete
@@ -69,7 +68,7 @@ def open_model(given: Mapping[str, Any], tell: Callable[[str], None], max_batch:
     """
     values = {**DEFAULTS, **given}
     settings, persistence = settings_from(values), persistence_from(values)
-    source = Path(values['weights']) if values['weights'] else None
+    source = str(values['weights']) or None
     bundle = complete(load_bundle(values['bundle'] or default_bundle_path()), source, tell)
     options = EngineOptions(
         runtime=values['engine'],

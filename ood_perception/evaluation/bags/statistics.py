@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...overlay import OverlayOptions, draw_overlay
+from ...texts import table_cell
 from ...types import Detection, JsonDict
 from ..page import embedded
 
@@ -102,7 +103,8 @@ class FrameTable:
         frame = detection.frame
         self._writer.writerow(
             (
-                frame.camera, index, time_ns, frame.stamp_ns, frame.frame_id,
+                table_cell(frame.camera), index, time_ns, frame.stamp_ns,
+                table_cell(frame.frame_id),
                 *frame.image.shape[:2], f'{detection.scored.mean():.6f}',
                 f'{flagged_share(detection):.6f}', len(detection.obstacles),
                 f'{largest_surprisal(detection):.6f}',
