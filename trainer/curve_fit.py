@@ -32,13 +32,14 @@ def table_from_curve(
     deepest <= e <= shallowest; beyond the last the surprisal goes on with the slope that it has
     between e = tail and the last knot. Raises DataError where there is no such stretch.
     """
+    distinct = len(np.unique(x))
     keep = np.concatenate([np.diff(x) > 0, [True]]) & (e > 0) & (e < 1)
     x, surprisal = x[keep], -np.log10(e[keep])
     limits = -np.log10([shallowest, deepest])
     ends = np.interp(limits, surprisal, x) if len(x) > 1 else np.zeros(2)
     if not ends[1] > ends[0]:
         raise DataError(
-            f'{len(x)} distinct scores give no calibration curve: more held-out pixels are '
+            f'{distinct} distinct scores give no calibration curve: more held-out pixels are '
             'needed, or the head scores everything alike'
         )
     places = np.linspace(*ends, knots)

@@ -118,8 +118,9 @@ class Workflow:
 
     def pack(self) -> Manifest:
         """Write (or find) the bundle."""
-        path, recipe, classes = self.bundle_folder, self.recipe, self.data.pictures.classes
-        parts = [self.calibrate().key, recipe.sha256(), classes.names, classes.colors]
+        path, recipe, calibrated = self.bundle_folder, self.recipe, self.calibrate()
+        classes = self.data.pictures.classes
+        parts = [calibrated.key, recipe.sha256(), classes.names, classes.colors]
         key = digest([*parts, __version__, SET_CALIBRATION])
         note, manifest = self.folder / 'pack.json', path / MANIFEST_NAME
         if note.is_file() and manifest.is_file():

@@ -31,7 +31,7 @@ def pasted_set(recipe: Recipe, folder: Path) -> str:
     """
     data = Workflow(recipe, folder).data
     pictures = data.pictures.subset(data.split[1])
-    objects = load_outliers(recipe.outliers, 'selection', recipe.data_root())
+    objects = load_outliers(recipe.outliers, 'selection', data.root)
     ground = [data.class_names.index(name) for name in recipe.bundle.ground_classes]
     place = folder / PASTED
     settings = PasteSettings(ground=tuple(ground))

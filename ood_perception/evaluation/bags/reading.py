@@ -32,8 +32,16 @@ from .metadata import PACKED, BagFiles, find_files
 from .problems import Problem, Problems
 from .promises import fewer_in_the_bag, fewer_in_the_file
 from .ros1 import Ros1RecordingError
-from .storage import Counts, StorageFile, Stored, open_storage
+from .storage import Counts, StorageFile, Stored
 from .unfinished import finished_copy, is_unfinished
+
+
+def open_storage(path: Path) -> StorageFile:
+    """Return an .mcap or .db3 file, whole or not; DataError when nothing in it can be read."""
+    from .database_file import DatabaseFile
+    from .mcap_file import McapFile
+
+    return McapFile(path) if path.suffix.lower() == '.mcap' else DatabaseFile(path)
 
 
 @dataclass(frozen=True)

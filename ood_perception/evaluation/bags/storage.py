@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 from typing import Protocol
 
 SUFFIXES = ('.mcap', '.db3')
@@ -38,14 +37,6 @@ class StorageFile(Protocol):
 
     def close(self) -> None:
         """Close the file."""
-
-
-def open_storage(path: Path) -> StorageFile:
-    """Return an .mcap or .db3 file, whole or not; DataError when nothing in it can be read."""
-    from .database_file import DatabaseFile
-    from .mcap_file import McapFile
-
-    return McapFile(path) if path.suffix.lower() == '.mcap' else DatabaseFile(path)
 
 
 def message_type(name: str, encoding: str = 'cdr') -> str:
