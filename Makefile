@@ -47,7 +47,7 @@ $(VENV)/.all-$(DISTRO): setup.py | $(VENV)/bin/python
 venv: $(VENV)/.all-$(DISTRO) ## Everything for development, in .venv
 
 demo: $(VENV)/.run-$(DISTRO) ## The main job: camera frames through the real node (DEMO_INPUT=folder|video|bag|device)
-	$(RUN) -m ood_perception.ros.demo --input "$(DEMO_INPUT)" --out $(OUT)/demo
+	$(RUN) -m ood_perception.ros.tools.demo --input "$(DEMO_INPUT)" --out $(OUT)/demo
 
 lint: $(VENV)/.all-$(DISTRO) ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .
@@ -58,9 +58,10 @@ test: lint ## Everything that runs without a GPU
 	$(RUN) -m pytest $(PARALLEL)
 
 # Files whose results depend on what the CPU has. OLD_CPU: another CPU of qemu, see test/old_cpu.sh.
-CPU_TESTS = $(addprefix test/,test_engine_cpu_kinds.py test_engine_precisions.py test_engine_cache.py \
-  test_engine_cache_processes.py test_engine_golden.py test_engine_sharing.py test_engine_faiss.py test_engines.py \
-  test_quantize.py test_quantize_trainer.py test_tensorrt_runtime.py test_bench_parts.py)
+CPU_TESTS = $(addprefix test/,engines/test_cpu.py engines/test_precision.py engines/test_cache.py \
+  engines/test_cache_processes.py engines/test_golden.py engines/test_sharing.py engines/test_faiss.py \
+  engines/test_engines.py engines/int8/test_quantize.py trainer/export/int8/test_quantize.py \
+  engines/tensorrt/test_engine.py bench/test_parts.py)
 
 test-old-cpu: $(VENV)/.all-$(DISTRO) ## int8, cache and engine tests on an emulated CPU with AVX2 alone (needs qemu-user)
 	test/old_cpu.sh $(VENV) $(OUT)/old-cpu $(OLD_CPU)
@@ -83,7 +84,7 @@ tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (ne
 
 bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into docs/benchmarks
 	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --threads 1 2 --json docs/benchmarks/bundle.json
-	$(RUN) -m ood_perception.ros.bench_node --out docs/benchmarks/node.json
+	$(RUN) -m ood_perception.ros.tools.bench_node --out docs/benchmarks/node.json
 
 bench-gpu: $(VENV)/.all-$(DISTRO) ## All that a GPU can show in 8 minutes, as JSON into docs/benchmarks (says so without one)
 	$(RUN) test/gpu/run_all.py --json docs/benchmarks/gpu.json

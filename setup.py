@@ -129,12 +129,12 @@ setup(
     entry_points={
         'console_scripts': [
             f'road_anomaly_node = {NAME}.ros.node:main',
-            f'inspect_bundle = {NAME}.cli:inspect_bundle',
-            f'compile_bundle = {NAME}.cli:compile_bundle',
-            f'bench_bundle = {NAME}.cli:bench_bundle',
-            f'evaluate_bag = {NAME}.cli_bag:evaluate_bag',
-            f'bag_player = {NAME}.ros.bag_player:main',
-            f'live_comparison = {NAME}.ros.live_comparison:main',
+            f'inspect_bundle = {NAME}.cli.bundle:inspect_bundle',
+            f'compile_bundle = {NAME}.cli.bundle:compile_bundle',
+            f'bench_bundle = {NAME}.cli.bundle:bench_bundle',
+            f'evaluate_bag = {NAME}.cli.evaluate_bag:evaluate_bag',
+            f'bag_player = {NAME}.ros.tools.bag_player:main',
+            f'live_comparison = {NAME}.ros.tools.live_comparison:main',
             'ood_trainer = ood_perception_trainer.__main__:main',
         ],
     },

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ood_perception.bundle.cache import make_file
+from ood_perception.files import make_file
 
 MOST_BYTES = 4 << 20
 MOST_LEVELS = 32

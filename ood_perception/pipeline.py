@@ -13,20 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ood_perception.bundle.manifest import Manifest
-from ood_perception.calibration import SetTable, read_samples
-from ood_perception.edge import below_line
 from ood_perception.engines.base import Engine
 from ood_perception.errors import EngineError, ImageError
-from ood_perception.geometry import (
-    Size,
-    camera_area_of_cell,
-    geometry_for,
-    to_network,
-)
-from ood_perception.postprocess import make_mask, obstacles_of
-from ood_perception.roi import class_table, fixed_region, scored_region
+from ood_perception.image.geometry import Size, camera_area_of_cell, geometry_for, to_network
+from ood_perception.postprocess.calibration import SetTable, read_samples
+from ood_perception.postprocess.ground_edge import below_line
+from ood_perception.postprocess.mask import make_mask, obstacles_of
+from ood_perception.postprocess.roi import class_table, fixed_region, scored_region
+from ood_perception.ranging.ground import Scene
 from ood_perception.settings import Settings, chosen_classes, class_ids, class_vector, head_of
-from ood_perception.terrain import Scene
 from ood_perception.types import (
     BoolArray,
     Detection,

@@ -12,8 +12,8 @@ import numpy as np
 from ood_perception.bundle.manifest import HeadSpec, Manifest
 from ood_perception.engines.base import Engine
 from ood_perception.errors import ConfigError
-from ood_perception.postprocess import surprisal_threshold
-from ood_perception.roi import RoiSettings
+from ood_perception.postprocess.mask import surprisal_threshold
+from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Float32Array
 
 

@@ -31,10 +31,10 @@ def coarse_grids():
     Models that tests train get the paper's tables from a grid of 400 x 400 cells, not 2000 x 2000.
 
     Those tables took a quarter of the whole run; what they are worth is told by the tests of
-    trainer.density, at full size.
+    trainer.heads.pixood.density, at full size.
     """
     if {'trainer', 'torch'} <= sys.modules.keys():
-        from trainer.heads import pixood
+        from trainer.heads.pixood import fitting as pixood
 
         pixood.neyman_pearson_table = functools.partial(pixood.neyman_pearson_table, grid=400)
 

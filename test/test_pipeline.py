@@ -12,13 +12,13 @@ from bundles import backbone_weights, expected_maps, expected_tokens, road_pictu
 
 from ood_perception.bundle.manifest import ClassSpec, HeadSpec, InputSpec, Manifest, StageSpec
 from ood_perception.bundle.store import load_bundle
-from ood_perception.calibration import HeldOutSample, arrays_of
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, EngineError, ImageError
-from ood_perception.geometry import geometry_for, to_network
+from ood_perception.image.geometry import geometry_for, to_network
 from ood_perception.pipeline import Pipeline
-from ood_perception.roi import RoiSettings
+from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
+from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.settings import Settings
 from ood_perception.types import EngineOutput, Frame
 

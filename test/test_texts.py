@@ -14,13 +14,13 @@ import pytest
 from bundles import write_manifest
 
 from ood_perception.bundle.store import load_bundle
-from ood_perception.cli import inspect_bundle
-from ood_perception.decode import decode_compressed, decode_image
+from ood_perception.cli.bundle import inspect_bundle
 from ood_perception.errors import DataError, ImageError
 from ood_perception.evaluation.results import write_csv
-from ood_perception.picture_files import tell
+from ood_perception.image.decode import decode_compressed, decode_image
+from ood_perception.image.image_files import tell
 from ood_perception.texts import as_no_formula, from_no_formula, printable, table_cell
-from trainer.scenes import SceneRow, read_scenes, write_scenes
+from trainer.data.scenes import SceneRow, read_scenes, write_scenes
 
 ESCAPE = '\x1b[2J\x1b]0;owned\x07'
 HOSTILE = [
@@ -134,7 +134,7 @@ def test_a_bundle_does_not_write_into_the_terminal(tiny_bundle, tmp_path, capsys
 
 def test_a_runs_name_is_no_formula_in_a_plot():
     pytest.importorskip('matplotlib')
-    from ood_perception.evaluation.plots import curve_plot
+    from ood_perception.reports.plots import curve_plot
 
     curve = {'recall': [0, 1], 'precision': [1, 0.5], 'fallout': [0.01, 1]}
     names = [r'$\frac{$', '$a$ for $b$', '_hidden', f'x{ESCAPE}']
@@ -149,7 +149,7 @@ def test_a_runs_name_is_no_formula_in_a_plot():
 def test_what_is_made_is_as_private_as_the_user_wants(tmp_path, mask, file, folder):
     work = (
         'import os, sys; from pathlib import Path; os.umask(int(sys.argv[1]))\n'
-        'from ood_perception.bundle.cache import make_file, make_folder\n'
+        'from ood_perception.files import make_file, make_folder\n'
         'root = Path(sys.argv[2])\n'
         'make_file(root / "file", lambda path: path.touch())\n'
         'make_folder(root / "folder", lambda path: None)\n'

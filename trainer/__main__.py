@@ -25,11 +25,14 @@ STAGES = {
 # command: its function, in this package or with a whole name elsewhere, and what it does
 COMMANDS = {
     'build': (
-        'ood_perception.cli:compile_bundle',
+        'ood_perception.cli.bundle:compile_bundle',
         'build the engine of a bundle, here or ahead of time for named GPUs',
     ),
-    'scenes': ('.scenes:main', 'split pictures by scene: write scenes.csv'),
-    'quantize': ('.quantization:main', 'give a bundle its int8 precision, with what it costs'),
+    'scenes': ('.data.scenes:main', 'split pictures by scene: write scenes.csv'),
+    'quantize': (
+        '.export.int8.quantize:main',
+        'give a bundle its int8 precision, with what it costs',
+    ),
     'evaluate': (
         '.evaluation.evaluate:main',
         'measure bundles on labelled sets: numbers, tables, a page; compare results',
@@ -47,7 +50,7 @@ COMMANDS = {
         'write the files for benchmarks with hidden labels',
     ),
     'study': (
-        '.experiments.leaderboard:main',
+        '.study.study:main',
         'trainings of recipes with changes on sets of '
         'anomalies, one table: every YAML file of rows in config/train',
     ),
@@ -92,7 +95,7 @@ def run_stage(options: argparse.Namespace) -> None:
     """Run one stage and the stages before it."""
     import torch
 
-    from .config import load_recipe
+    from .recipe import load_recipe
     from .workflow import Workflow
 
     if options.threads:

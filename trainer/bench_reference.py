@@ -23,9 +23,9 @@ from ood_perception.bench.protocol import Measure, Times, serve
 from ood_perception.errors import ConfigError, DependencyError
 from ood_perception.types import JsonDict
 
-from .architectures import Architecture
-from .backbones import Backbone, build
-from .export import to_onnx
+from .backbones.architectures import Architecture
+from .backbones.vit import Backbone, build
+from .export.onnx import to_onnx
 from .heads.upsampling import naive_squared_distances
 
 _WIDTHS = {'s': (384, 12), 'b': (768, 12), 'l': (1024, 24)}

@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ood_perception.bundle.cache import cache_root, locked
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.geometry import geometry_for, to_network
+from ood_perception.files import cache_root, locked
+from ood_perception.image.geometry import geometry_for, to_network
 from ood_perception.json_files import write_json
 
-from .artefacts import digest
-from .backbones import Backbone
-from .data import PictureList, content_sha256
-from .layers import Layer, layer_name
+from .artifacts import digest
+from .backbones.layers import Layer, layer_name
+from .backbones.vit import Backbone
+from .data.images import PictureList, content_sha256
 
 FORMAT = 1
 PRECISIONS = ('f32', 'bf16')
@@ -37,7 +37,7 @@ class FeatureSet:
     names: picture names, n of them.
     tokens: layer name ('tokens_11') -> float16 (n, gh, gw, D), memory-mapped.
     labels: uint8 (n, h, w) at network resolution, class ids, 255 = ignored (void, padding),
-        memory-mapped; nearest-resized by ood_perception.geometry.
+        memory-mapped; nearest-resized by ood_perception.image.geometry.
     height, width, patch: h, w and the patch size; gh = h / patch, gw = w / patch.
     key: sha256 of everything that the tokens depend on.
     """

@@ -13,18 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ood_perception.bundle.cache import cache_root
 from ood_perception.errors import ConfigError
+from ood_perception.files import cache_root
 from ood_perception.json_files import write_json
 
-from .artefacts import REPORT_FILE, Artifact, digest
-from .backbones import Backbone, BackboneChoice, load_backbone
-from .data import PictureList, content_sha256, split_contiguous
+from .artifacts import REPORT_FILE, Artifact, digest
+from .backbones.layers import Layer
+from .backbones.vit import Backbone, BackboneChoice, load_backbone
+from .data.images import PictureList, content_sha256, split_contiguous
+from .data.splits import spaced_places
 from .datasets import load_pictures
 from .features import FeatureSet, View, extract, joined
-from .finetuning import FinetuningConfig, finetune, load_tuned, save_tuned
-from .layers import Layer
-from .spacing import spaced_places
+from .training.finetuning import FinetuningConfig, finetune, load_tuned, save_tuned
 
 LOG = logging.getLogger(__name__)
 DATA_ENV = 'OOD_DATA'

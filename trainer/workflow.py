@@ -15,22 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception import __version__
-from ood_perception.bundle.cache import sha256_of
 from ood_perception.bundle.manifest import MANIFEST_NAME, ClassSpec, Manifest
-from ood_perception.bundle.reading import read_manifest
-from ood_perception.calibration import HeldOutSample, arrays_of, sample_of
+from ood_perception.bundle.manifest_json import read_manifest
 from ood_perception.errors import ConfigError
-from ood_perception.geometry import geometry_for, to_network
+from ood_perception.files import sha256_of
+from ood_perception.image.geometry import geometry_for, to_network
 from ood_perception.json_files import write_json
+from ood_perception.postprocess.calibration import HeldOutSample, arrays_of, sample_of
 
-from .artefacts import Artifact, digest, write_npz
-from .config import Recipe
-from .export import export_stages
-from .golden import DEMO_PICTURES, demo_pictures
+from .artifacts import Artifact, digest, write_npz
+from .calibration.class_sets import sample_held_out
+from .export.golden import DEMO_PICTURES, demo_pictures
+from .export.onnx import export_stages
+from .export.pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
 from .heads import head_fit
 from .heads.base import HeadFit
-from .pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
-from .set_calibration import sample_held_out
+from .recipe import Recipe
 from .training_data import TrainingData
 
 LOG = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ood_perception.bench.tables import mode_suffix
-from ood_perception.bundle.cache import make_file
 from ood_perception.errors import DependencyError
+from ood_perception.files import make_file
 from ood_perception.types import JsonDict
 
 Points = Mapping[str, Sequence[tuple[int, float]]]

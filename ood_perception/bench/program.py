@@ -16,15 +16,15 @@ from pathlib import Path
 
 from ood_perception.bench.cases import Case, check, to_json
 from ood_perception.bench.machine import EnergyMeter, machine
+from ood_perception.bench.peak import SIDES, best_rates
 from ood_perception.bench.protocol import Worker, take_turns
 from ood_perception.bench.references import peak_worker, torch_worker
 from ood_perception.bench.statistics import percentiles, ratio
 from ood_perception.bundle.store import load_bundle
-from ood_perception.engines.matmul_peak import SIDES, best_rates
 from ood_perception.types import JsonDict
 
 WORKER = 'ood_perception.bench.worker'
-NODE = 'ood_perception.ros.bench_node'
+NODE = 'ood_perception.ros.tools.bench_node'
 NODE_SECONDS = 900
 _NOT_TOLD = 'not told by this machine'
 Ready = tuple[Worker, JsonDict]  # a process and its facts

@@ -17,7 +17,7 @@ from ood_perception.bundle.manifest import Manifest
 from ood_perception.types import JsonDict
 
 TRAINERS = ('ood_perception_trainer', 'trainer')  # installed; in a checkout
-PEAK = 'ood_perception.engines.matmul_peak'
+PEAK = 'ood_perception.bench.peak'
 _BLAS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 
 

@@ -13,12 +13,12 @@ from ood_perception.bench.flops import count_flops
 from ood_perception.bench.machine import peak_rss_mb
 from ood_perception.bench.protocol import Measure, serve
 from ood_perception.bench.stages import FramesInStages
-from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec, Manifest
 from ood_perception.bundle.store import Bundle, load_bundle
+from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.stages import plan_for
+from ood_perception.engines.plan import plan_for
 from ood_perception.errors import OodPerceptionError
 from ood_perception.types import JsonDict
 

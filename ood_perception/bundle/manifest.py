@@ -71,7 +71,7 @@ class HeadSpec:
     compiled_classes: the classes whose scores the head graph holds, in the order of the
         'in_distribution' input.
     set_calibration: file with the held-out sample that the table of any set of classes is fitted
-        on (ood_perception.calibration), '' = the graph's surprisal is served as it is.
+        on (ood_perception.postprocess.calibration), '' = the graph's surprisal is served as it is.
     """
 
     name: str

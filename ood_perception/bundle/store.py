@@ -8,12 +8,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ood_perception.bundle.cache import make_file, sha256_of
 from ood_perception.bundle.external_data import check_external_data
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest, StageSpec
-from ood_perception.bundle.reading import read_manifest
+from ood_perception.bundle.manifest_json import read_manifest
 from ood_perception.bundle.unpacking import unpacked, verify_file
 from ood_perception.errors import BundleError
+from ood_perception.files import make_file, sha256_of
 from ood_perception.json_files import json_text
 
 BUNDLE_ENV = 'OOD_PERCEPTION_BUNDLE'

@@ -11,10 +11,10 @@ import zlib
 from pathlib import Path
 
 from ood_perception.bundle.archives import open_archive
-from ood_perception.bundle.cache import cache_root, locked, make_folder, sha256_of
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest
-from ood_perception.bundle.reading import manifest_from_json
+from ood_perception.bundle.manifest_json import manifest_from_json
 from ood_perception.errors import BundleError
+from ood_perception.files import cache_root, locked, make_folder, sha256_of
 from ood_perception.json_files import MOST_BYTES, parse_json
 
 MOST_UNPACKED_BYTES = 16 << 30

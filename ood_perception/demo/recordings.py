@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ood_perception.bags.cameras import camera_messages, open_cameras
+from ood_perception.bags.messages import Cdr, frames_of
+from ood_perception.bags.metadata import is_bag
+from ood_perception.bags.problems import FAIL, Problems
+from ood_perception.bags.reading import Bag, Limits
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.bags.cameras import camera_messages, open_cameras
-from ood_perception.evaluation.bags.messages import Cdr, frames_of
-from ood_perception.evaluation.bags.metadata import is_bag
-from ood_perception.evaluation.bags.problems import FAIL, Problems
-from ood_perception.evaluation.bags.reading import Bag, Limits
 from ood_perception.types import UInt8Array
 
 __all__ = ['bag', 'camera', 'is_bag', 'video']

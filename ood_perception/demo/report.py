@@ -21,7 +21,7 @@ from ood_perception.demo.verdict import (
     FrameCheck,
     Verdict,
 )
-from ood_perception.evaluation import page
+from ood_perception.reports import html as page
 from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, Float32Array, UInt8Array
 
 _SCORE_LOW, _SCORE_HIGH = 0.0, 5.0

@@ -13,8 +13,8 @@ import numpy as np
 from ood_perception.demo import recordings
 from ood_perception.demo.truth import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.label_images import label_files, read_label
-from ood_perception.picture_files import PICTURES, list_pictures, read_picture, tell
+from ood_perception.image.image_files import PICTURES, list_pictures, read_picture, tell
+from ood_perception.image.label_files import label_files, read_label
 from ood_perception.types import UInt8Array
 
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')

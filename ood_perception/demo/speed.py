@@ -12,7 +12,7 @@ import numpy as np
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.geometry import geometry_for, to_network
+from ood_perception.image.geometry import geometry_for, to_network
 from ood_perception.types import UInt8Array
 
 _RUNS = 3

@@ -19,18 +19,18 @@ from ood_perception.engines.golden import (
     read_golden,
     vectors_by,
 )
-from ood_perception.engines.stages import check_choice
+from ood_perception.engines.plan import check_choice
 from ood_perception.errors import BundleError, EngineError, OodPerceptionError
 
 if TYPE_CHECKING:
-    from ood_perception.engines.tensorrt import TensorRtEngine
+    from ood_perception.engines.tensorrt.engine import TensorRtEngine
 
 CompiledEngine: TypeAlias = 'ChainEngine | TensorRtEngine'
 ENGINES = {
     'openvino': 'ood_perception.engines.openvino:OpenVinoEngine',
     'onnxruntime': 'ood_perception.engines.onnxruntime:OnnxRuntimeEngine',
-    'faiss': 'ood_perception.engines.faiss_index:FaissEngine',
-    'tensorrt': 'ood_perception.engines.tensorrt:TensorRtEngine',
+    'faiss': 'ood_perception.engines.faiss:FaissEngine',
+    'tensorrt': 'ood_perception.engines.tensorrt.engine:TensorRtEngine',
 }
 CPU_ENGINES = ('openvino', 'onnxruntime', 'faiss')
 DEFAULT_RUNTIME = 'openvino'

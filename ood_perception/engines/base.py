@@ -92,7 +92,7 @@ class Engine(ABC):
         if image.dtype != np.uint8 or image.shape[1:] != expected or not len(image):
             raise EngineError(
                 f'engine input is {image.dtype} {image.shape}, expected uint8 (B, '
-                f'{spec.height}, {spec.width}, 3): resize with ood_perception.geometry'
+                f'{spec.height}, {spec.width}, 3): resize with ood_perception.image.geometry'
             )
         count = len(self.compiled_classes)
         if in_distribution.shape != (count,) or not in_distribution.any():

@@ -15,11 +15,11 @@ import numpy as np
 from ood_perception.bundle.manifest import HeadSpec, Manifest, StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import MODES, Engine, EngineOptions
-from ood_perception.engines.choose import Choice, choose_precisions
 from ood_perception.engines.cpu import EXACT_BITS, SATURATES, Int8Products
-from ood_perception.engines.quantize import LARGEST_CODE
-from ood_perception.engines.quantize_facts import INT8, measured_as
-from ood_perception.engines.stages import Plan, plan_for, quantised_models
+from ood_perception.engines.int8.quantize import LARGEST_CODE
+from ood_perception.engines.int8.ranges_file import INT8, measured_as
+from ood_perception.engines.plan import Plan, plan_for, quantised_models
+from ood_perception.engines.precision import Choice, choose_precisions
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 

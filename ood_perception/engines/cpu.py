@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.bundle.typed_graph import require_onnx
+from ood_perception.engines.graphs.precision_types import require_onnx
 
 SIDE = 64  # of the product that asks: several registers wide
 EXACT_BITS, REDUCED_BITS = 8, 7

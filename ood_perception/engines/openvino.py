@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ood_perception.bundle.cache import sha256_of
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
@@ -19,6 +18,7 @@ from ood_perception.engines.cpu import Int8Products, openvino_int8
 from ood_perception.engines.openvino_stage import StageByBatch
 from ood_perception.engines.sharing import identity
 from ood_perception.errors import DependencyError, EngineError
+from ood_perception.files import sha256_of
 
 
 class OpenVinoEngine(ChainEngine):

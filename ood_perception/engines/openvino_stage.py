@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.bundle.manifest import StageSpec
-from ood_perception.engines import compiled_cache
+from ood_perception.engines import cache as compiled_cache
 from ood_perception.engines.sharing import shared
 from ood_perception.types import JsonDict
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..geometry import to_camera_nearest
-from ..postprocess import surprisal_threshold
+from ood_perception.image.geometry import to_camera_nearest
+from ood_perception.postprocess.mask import surprisal_threshold
+
 from ..types import BoolArray, Detection, JsonDict, UInt8Array
 from .record import Arrays
 

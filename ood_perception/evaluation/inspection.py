@@ -17,9 +17,9 @@ from ood_perception.metrics.aupro import FPR_LIMIT, RegionHistograms, bounded_au
 from ood_perception.metrics.binning import BINS, coarse_starts, lower_edges
 from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
 from ood_perception.metrics.bounds import Bounded
+from ood_perception.postprocess.image_score import image_surprisal
 from ood_perception.types import Float64Array, Int64Array
 
-from ..inspection import image_surprisal
 from ..types import Detection, JsonDict, UInt8Array
 from .groups import group_record
 from .record import Arrays, RecordSet, unpack_counts, unpack_shares

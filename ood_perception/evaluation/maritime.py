@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ood_perception.image.geometry import to_camera_nearest
 from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
 from ood_perception.metrics.lars import (
     DYNAMIC_OBSTACLES,
@@ -32,7 +33,6 @@ from ood_perception.types import Float64Array
 
 from ..bundle.manifest import Manifest
 from ..errors import ConfigError, DataError
-from ..geometry import to_camera_nearest
 from ..settings import class_ids
 from ..types import Detection, JsonDict, UInt8Array
 from .groups import group_record

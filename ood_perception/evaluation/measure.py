@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ood_perception.image.geometry import camera_window, to_camera, to_camera_nearest
 from ood_perception.metrics.aupro import component_shares
 from ood_perception.metrics.binning import label_counts, share_sums
 
 from ..errors import DataError
-from ..geometry import camera_window, to_camera, to_camera_nearest
 from ..types import Detection, Float32Array, UInt8Array
 from .breakdown import alarms_of, objects_of, places_of
 from .class_labels import label_agreement

@@ -23,10 +23,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ood_perception.files import make_file
 from ood_perception.metrics.bootstrap import Interval
 from ood_perception.metrics.false_alarm_rate import PromiseRow
 
-from ..bundle.cache import make_file
 from ..errors import DataError
 from ..json_files import json_text
 from ..texts import table_cell

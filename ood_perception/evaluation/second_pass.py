@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ood_perception.image.geometry import to_camera, to_camera_nearest
 from ood_perception.metrics.bootstrap import RESAMPLES, percentile_interval, resample_weights
 from ood_perception.metrics.components import (
     FrameComponents,
@@ -25,7 +26,6 @@ from ood_perception.metrics.components import (
 from ood_perception.metrics.pixel import scored_picture
 from ood_perception.metrics.smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
 
-from ..geometry import to_camera, to_camera_nearest
 from ..types import Detection, Float32Array, Frame, JsonDict, UInt8Array
 from .groups import group_record
 from .measure import IGNORED, seen_labels

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ood_perception.camera_model import Calibration, CameraModel, camera_model
 from ood_perception.errors import CalibrationError
-from ood_perception.geometry import Size
+from ood_perception.image.geometry import Size
+from ood_perception.ranging.camera_model import Calibration, CameraModel, camera_model
 
 Key = tuple[Calibration, Size, bool]
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node's decoder: ood_perception.decode, and cv_bridge for what that does not know."""
+"""The node's decoder: ood_perception.image.decode, and cv_bridge for what that does not know."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception import decode
-from ood_perception.decode import decode_compressed, first_line
-from ood_perception.encodings import known_encodings
 from ood_perception.errors import ImageError
+from ood_perception.image import decode
+from ood_perception.image.decode import decode_compressed, first_line
+from ood_perception.image.encodings import known_encodings
 from ood_perception.types import UInt8Array
 
 __all__ = ['decode_compressed', 'decode_image']

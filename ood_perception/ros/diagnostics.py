@@ -11,7 +11,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from ood_perception.ros.cameras import CameraReport, Counters
+from ood_perception.ros.frame_queue import CameraReport, Counters
 from ood_perception.ros.timing import STAGES, StageSummary
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

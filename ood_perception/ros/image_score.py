@@ -9,7 +9,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from ood_perception.inspection import Inspection
+from ood_perception.postprocess.image_score import Inspection
 
 
 def image_score_message(judged: Inspection, threshold: float, name: str, header: Any) -> Any:

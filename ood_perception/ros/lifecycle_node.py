@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool
 
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.parameters.table import check_change
 from ood_perception.ros import parameters
 from ood_perception.ros.health import Health
 from ood_perception.ros.session import Session
@@ -147,7 +148,7 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         session = self.session
         try:
             values = parameters.changed_values(changes)
-            parameters.check_change(
+            check_change(
                 parameters.values_of(self),
                 values,
                 configured=session is not None,

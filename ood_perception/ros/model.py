@@ -8,9 +8,9 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
-from ood_perception.bundle.completion import complete
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import default_bundle_path, load_bundle
+from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import CPU_ENGINES, create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import (
@@ -19,11 +19,11 @@ from ood_perception.errors import (
     EngineError,
     OodPerceptionError,
 )
-from ood_perception.node_parameters import PINNING, Values, settings_from
+from ood_perception.parameters.settings import PINNING, Values, settings_from
 from ood_perception.pipeline import Pipeline
+from ood_perception.ranging.ground import Scene
 from ood_perception.ros.diagnostics import EngineSituation
 from ood_perception.settings import Settings, chosen_classes
-from ood_perception.terrain import Scene
 from ood_perception.types import Detection, Frame
 
 

@@ -15,7 +15,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ood_perception.ros.parameters import RELIABILITIES
+from ood_perception.parameters.table import RELIABILITIES
 
 AUTO, RELIABLE, BEST_EFFORT = RELIABILITIES
 _UNKNOWN = '_NODE_NAME_UNKNOWN_'

@@ -8,23 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ood_perception.errors import OodPerceptionError
-from ood_perception.frames import NANOSECONDS
-from ood_perception.node_parameters import persistence_from
-from ood_perception.overlay import OverlayOptions
+from ood_perception.image.frames import NANOSECONDS
+from ood_perception.parameters.settings import persistence_from
+from ood_perception.postprocess.overlay import OverlayOptions
+from ood_perception.postprocess.tracking import Tracker
 from ood_perception.ros import dds
-from ood_perception.ros.cameras import Mailbox, Waiting
-from ood_perception.ros.clouds import PLACES
+from ood_perception.ros.camera_input import CameraInput
 from ood_perception.ros.diagnostics import InputSituation
-from ood_perception.ros.inputs import CameraInput
+from ood_perception.ros.frame_queue import Mailbox, Waiting
 from ood_perception.ros.messages import stamp_ns
 from ood_perception.ros.model import Model
-from ood_perception.ros.output_messages import OutputOptions
-from ood_perception.ros.outputs import INFOS, CameraOutputs, vision_messages
-from ood_perception.ros.places import Places
+from ood_perception.ros.outputs import OutputOptions
+from ood_perception.ros.point_clouds import PLACES
+from ood_perception.ros.publishers import INFOS, CameraOutputs, vision_messages
 from ood_perception.ros.qos import describe
+from ood_perception.ros.ranging import Places
 from ood_perception.ros.timing import FrameTimes, TimingWindow
 from ood_perception.ros.worker import Worker
-from ood_perception.tracking import Tracker
 from ood_perception.types import Detection, Frame
 
 _MOST_LATENCY_NS = 3600 * NANOSECONDS

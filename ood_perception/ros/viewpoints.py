@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.attitude import (
+from ood_perception.errors import CalibrationError, OodPerceptionError
+from ood_perception.image.geometry import Points, Size
+from ood_perception.ranging.attitude import (
     Attitude,
     Mounting,
     dip,
@@ -21,16 +23,14 @@ from ood_perception.attitude import (
     rotation_from_rpy,
     up_from_horizon,
 )
-from ood_perception.attitude_history import AttitudeHistory, Orientation
-from ood_perception.camera_model import CameraModel
-from ood_perception.errors import CalibrationError, OodPerceptionError
-from ood_perception.geometry import Points, Size
-from ood_perception.plane import Viewpoint, horizon_rows
+from ood_perception.ranging.attitude_history import AttitudeHistory, Orientation
+from ood_perception.ranging.camera_model import CameraModel
+from ood_perception.ranging.ground import Scene
+from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
+from ood_perception.ranging.poses import parse_lines, parse_poses, parse_rpy
+from ood_perception.ranging.ranges import attitude_from_edge
 from ood_perception.ros.camera_infos import CameraModels
 from ood_perception.ros.messages import stamp_ns
-from ood_perception.ros.poses import parse_lines, parse_poses, parse_rpy
-from ood_perception.sightings import attitude_from_edge
-from ood_perception.terrain import Scene
 from ood_perception.types import Detection, Frame
 
 IMU_TOPIC = 'imu'

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ood_perception.errors import ImageError, OodPerceptionError
-from ood_perception.frames import FrameDecoder
-from ood_perception.ros.cameras import Mailbox, Waiting
+from ood_perception.image.frames import FrameDecoder
 from ood_perception.ros.decode import decode_by_cv_bridge
+from ood_perception.ros.frame_queue import Mailbox, Waiting
 from ood_perception.ros.timing import FrameTimes, Stopwatch, TimingWindow
 from ood_perception.types import Detection, Frame
 

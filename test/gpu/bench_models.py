@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.bench_reference import random_banks
-from trainer.classifier import Classifier
-from trainer.density import Gaussian
-from trainer.heads.pixood import PixOODModel
-from trainer.heads.tables import MonotoneTable
+from trainer.calibration.curve import MonotoneTable
+from trainer.heads.pixood.density import Gaussian
+from trainer.heads.pixood.fitting import PixOODModel
+from trainer.nets.patch_classifier import Classifier
 
 HIDDEN = 512  # of the classifier, as the shipped configuration trains it
 

@@ -17,19 +17,19 @@ import torch
 from bench_models import random_pixood
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
-from ood_perception.engines.build import build_engine, supported_gpus
-from ood_perception.engines.cuda_choice import load_cuda, require_gpu
-from ood_perception.engines.stages import Plan
-from ood_perception.engines.trt_execution import Execution
-from ood_perception.engines.trt_graph import fused_model, write_model
-from ood_perception.engines.trt_module import load_tensorrt
-from ood_perception.engines.trt_options import BuildOptions
+from ood_perception.engines.plan import Plan
+from ood_perception.engines.tensorrt.build import build_engine, supported_gpus
+from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.execution import Execution
+from ood_perception.engines.tensorrt.graph import fused_model, write_model
+from ood_perception.engines.tensorrt.module import load_tensorrt
+from ood_perception.engines.tensorrt.options import BuildOptions
 from ood_perception.errors import OodPerceptionError
-from trainer.architectures import Architecture
-from trainer.backbones import build
+from trainer.backbones.architectures import Architecture
+from trainer.backbones.vit import build
 from trainer.bench_reference import named_backbone
-from trainer.export import head_to_onnx, save, to_onnx
-from trainer.heads.pixood_module import PixOODHead
+from trainer.export.onnx import head_to_onnx, save, to_onnx
+from trainer.heads.pixood.model import PixOODHead
 
 LAYERS = ('tokens_0', 'tokens_1', 'tokens_2')
 TINY = 'tiny'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..data import PictureList
+from ..data.images import PictureList
 from . import (
     anomaly,
     camvid,

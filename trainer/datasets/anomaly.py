@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError
 
-from ..data import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
+from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
 from .evaluation_set import EvaluationSet, SetEntry
 from .folders import load_folders
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data import IGNORED, ClassMap, PictureList
+from ..data.images import IGNORED, ClassMap, PictureList
 from .evaluation_set import EvaluationSet, SetEntry
 from .folders import load_folders
 

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.label_images import read_label
-from ood_perception.picture_files import visible
+from ood_perception.image.image_files import visible
+from ood_perception.image.label_files import read_label
 
-from ..data import IGNORED, ClassMap, PictureList, list_pictures, paired
+from ..data.images import IGNORED, ClassMap, PictureList, list_pictures, paired
 from .evaluation_set import EvaluationSet, SetEntry
 
 _CLASSES = (

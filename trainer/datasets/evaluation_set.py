@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..data import PictureList
+from ..data.images import PictureList
 
 KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
 REGIONS = ('image', 'road')

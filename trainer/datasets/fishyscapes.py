@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data import PictureList, list_pictures
+from ..data.images import PictureList, list_pictures
 from .anomaly import PLAIN
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, picture_list

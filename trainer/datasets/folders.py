@@ -19,14 +19,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.label_images import label_files
-from ood_perception.picture_files import tell
+from ood_perception.image.image_files import tell
+from ood_perception.image.label_files import label_files
 from ood_perception.yaml_files import read_yaml
 
-from ..class_map import ClassMap, class_map_of, label_colors_of
-from ..data import PictureList, list_pictures, paired
-from ..label_colors import coloured
-from ..scenes import SCENES_FILE, read_scenes
+from ..data.class_map import ClassMap, class_map_of, label_colors_of
+from ..data.images import PictureList, list_pictures, paired
+from ..data.label_colors import coloured
+from ..data.scenes import SCENES_FILE, read_scenes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import labels_of
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data import IGNORED, ClassMap, PictureList
+from ..data.images import IGNORED, ClassMap, PictureList
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import nested_pictures, picture_list
 

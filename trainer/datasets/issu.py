@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList, list_pictures
+from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList, list_pictures
 from . import cityscapes
 from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry

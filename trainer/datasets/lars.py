@@ -20,7 +20,7 @@ from pathlib import Path
 from ood_perception.errors import DataError
 from ood_perception.metrics.lars import COLOURS
 
-from ..data import IGNORED, ClassMap, PictureList
+from ..data.images import IGNORED, ClassMap, PictureList
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import before_last, need_folder, picture_list
 from .panoptic import PanopticLabels

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.label_images import label_files
-from ood_perception.picture_files import PICTURES, sorted_out, tell, visible
+from ood_perception.image.image_files import PICTURES, sorted_out, tell, visible
+from ood_perception.image.label_files import label_files
 
-from ..data import ClassMap, PictureList, list_pictures
+from ..data.images import ClassMap, PictureList, list_pictures
 
 
 def need_folder(folder: Path, remedy: str) -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import ANOMALY, IGNORED, NORMAL
+from ..data.images import ANOMALY, IGNORED, NORMAL
 from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, nested_pictures, picture_list

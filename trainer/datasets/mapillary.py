@@ -24,7 +24,7 @@ from typing import Any
 
 from ood_perception.errors import DataError
 
-from ..data import IGNORED, ClassMap, PictureList, list_pictures
+from ..data.images import IGNORED, ClassMap, PictureList, list_pictures
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import picture_list
 

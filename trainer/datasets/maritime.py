@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..data import ClassMap, PictureList, list_pictures, paired
-from ..label_colors import ColouredPictures, coloured
+from ..data.images import ClassMap, PictureList, list_pictures, paired
+from ..data.label_colors import ColouredPictures, coloured
 from .evaluation_set import EvaluationSet, SetEntry
 from .lars import CLASSES as LARS
 

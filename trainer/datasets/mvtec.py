@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.errors import DataError
-from ood_perception.picture_files import visible
+from ood_perception.image.image_files import visible
 
-from ..data import ANOMALY, NORMAL, ClassMap, PictureList, read_image
+from ..data.images import ANOMALY, NORMAL, ClassMap, PictureList, read_image
 from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry, UInt8Array
 from .layout import nested_pictures, picture_list

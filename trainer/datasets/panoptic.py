@@ -14,7 +14,7 @@ import numpy as np
 
 from ood_perception.errors import DataError
 
-from ..data import IGNORED, read_image
+from ..data.images import IGNORED, read_image
 from .evaluation_set import Segments
 
 

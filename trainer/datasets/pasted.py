@@ -17,8 +17,8 @@ import numpy.typing as npt
 from ood_perception.errors import DataError
 from ood_perception.json_files import json_text
 
-from ..data import PictureList, content_sha256
-from ..outliers import Cutout, Pasted, PasteSettings, paste_objects
+from ..augment.cutouts import Cutout, Pasted, PasteSettings, paste_objects
+from ..data.images import PictureList, content_sha256
 from .anomaly import load_anomaly_set
 
 UInt8Array = npt.NDArray[np.uint8]

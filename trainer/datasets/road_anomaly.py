@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data import ANOMALY, IGNORED, NORMAL, list_pictures
+from ..data.images import ANOMALY, IGNORED, NORMAL, list_pictures
 from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, need_folder, picture_list

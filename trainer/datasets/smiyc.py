@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import list_pictures
+from ..data.images import list_pictures
 from .anomaly import PLAIN
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import need_count, picture_list

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
+from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
 from .anomaly import anomaly_classes
 from .evaluation_set import EvaluationSet, SetEntry
 from .layout import nested_pictures, picture_list

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.bags.cameras import camera_messages, open_cameras
+from ood_perception.bags.messages import Cdr, frames_of
+from ood_perception.bags.metadata import is_bag
+from ood_perception.bags.problems import FAIL, Problems
+from ood_perception.bags.reading import Bag, Limits
+from ood_perception.bags.topics import CameraTopic
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.evaluation.bags.cameras import camera_messages, open_cameras
-from ood_perception.evaluation.bags.messages import Cdr, frames_of
-from ood_perception.evaluation.bags.metadata import is_bag
-from ood_perception.evaluation.bags.problems import FAIL, Problems
-from ood_perception.evaluation.bags.reading import Bag, Limits
-from ood_perception.evaluation.bags.topics import CameraTopic
-from ood_perception.label_images import read_label
+from ood_perception.image.label_files import read_label
 from ood_perception.types import Frame
 
-from ..data import PictureList, list_pictures, read_image
+from ..data.images import PictureList, list_pictures, read_image
 from ..datasets import LAYOUTS, load_pictures
 from ..datasets.layout import labels_of
 

@@ -30,13 +30,13 @@ from ood_perception.errors import ConfigError
 from ood_perception.evaluation.maritime import SeaClasses
 from ood_perception.evaluation.run import ON_ERROR, RunOptions
 from ood_perception.pipeline import Settings
-from ood_perception.roi import RoiSettings
+from ood_perception.postprocess.roi import RoiSettings
 
 from ..datasets import list_sets
-from .engine_choice import EngineChoice, add_engine_arguments
-from .evaluation_report import compare_folders, write_results
-from .evaluation_runs import RunSpec, evaluate_runs, listed_runs, named_bundle
-from .measured_sets import VARIANTS, Extras
+from .options import EngineChoice, add_engine_arguments
+from .report import compare_folders, write_results
+from .runs import RunSpec, evaluate_runs, listed_runs, named_bundle
+from .sets import VARIANTS, Extras
 
 SOME_SKIPPED = 3
 

@@ -23,13 +23,17 @@ import numpy as np
 
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.bags.model import open_model
-from ood_perception.inspection import check_top_share, image_surprisal, image_threshold
-from ood_perception.parameter_files import given_parameters
+from ood_perception.loader import open_model
+from ood_perception.parameters.files import given_parameters
 from ood_perception.pipeline import Pipeline
+from ood_perception.postprocess.image_score import (
+    check_top_share,
+    image_surprisal,
+    image_threshold,
+)
 from ood_perception.types import Frame
 
-from ..data import list_pictures, read_image
+from ..data.images import list_pictures, read_image
 
 # Options of the command line that replace a parameter of the node.
 _PARAMETERS = ('bundle', 'engine', 'precision', 'threads', 'weights', 'in_distribution')

@@ -22,15 +22,15 @@ from typing import Any
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.bags.model import Model, open_model
-from ood_perception.geometry import geometry_for
+from ood_perception.image.geometry import geometry_for
+from ood_perception.loader import Model, open_model
 from ood_perception.metrics.false_obstacles import PATCHES, RATES, AlarmCounter, normal_cells
 from ood_perception.metrics.operating_point import AlarmRates, Wanted, alarm_rates
-from ood_perception.parameter_files import given_parameters
+from ood_perception.parameters.files import given_parameters
 from ood_perception.pipeline import Pipeline
-from ood_perception.roi import MODES, CameraPolygons, RoiSettings
+from ood_perception.postprocess.roi import MODES, CameraPolygons, RoiSettings
+from ood_perception.postprocess.tracking import Persistence
 from ood_perception.settings import chosen_classes
-from ood_perception.tracking import Persistence
 from ood_perception.types import Frame
 
 from .clean_frames import CleanFrames, open_clean

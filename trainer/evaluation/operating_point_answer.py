@@ -18,7 +18,7 @@ from ood_perception.metrics.operating_point import (
     frontier,
     recommended,
 )
-from ood_perception.tracking import Persistence
+from ood_perception.postprocess.tracking import Persistence
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.bundle.cache import make_file
 from ood_perception.errors import DependencyError
-from ood_perception.evaluation.reports import markdown_table
 from ood_perception.evaluation.results import write_json, write_text
+from ood_perception.files import make_file
 from ood_perception.metrics.operating_point import AlarmRates, frames_per
+from ood_perception.reports.markdown import markdown_table
 
 from .operating_point_answer import Answer, two_digits
 

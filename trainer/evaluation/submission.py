@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ood_perception.bundle.completion import complete
 from ood_perception.bundle.store import default_bundle_path, load_bundle
+from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
 from ood_perception.evaluation.results import write_text
-from ood_perception.geometry import camera_window, to_camera, to_camera_nearest
+from ood_perception.image.geometry import camera_window, to_camera, to_camera_nearest
 from ood_perception.json_files import json_text
 from ood_perception.pipeline import Pipeline, Settings
-from ood_perception.roi import RoiSettings
+from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Detection, Frame
 
-from ..data import read_image
+from ..data.images import read_image
 from ..datasets import EvaluationSet, open_set
-from .engine_choice import add_engine_arguments
+from .options import add_engine_arguments
 from .submission_files import (
     SCORE_FORMATS,
     Float32Array,

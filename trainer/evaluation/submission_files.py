@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.bundle.cache import make_file
 from ood_perception.errors import ConfigError, DataError, DependencyError
+from ood_perception.files import make_file
 from ood_perception.metrics.lars import coloured, from_coloured
 
-from ..data import read_image
+from ..data.images import read_image
 
 Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]

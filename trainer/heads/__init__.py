@@ -33,13 +33,13 @@ _PATCHES = ('classifier', 'patches', 'condensation')
 _SEGMENTER = ('views', 'segmenter', 'online')
 _MIXES = ('outliers', 'mixes')
 HEADS = {
-    'pixood': HeadKind('pixood_stages', 'PixOODFit', _PATCHES),
-    'uem': HeadKind('uem_stages', 'UemFit', (*_SEGMENTER, *_MIXES, 'uem')),
-    'rpl': HeadKind('rpl_stages', 'RplFit', (*_SEGMENTER, *_MIXES, 'rpl')),
-    'baseline': HeadKind('baseline_stages', 'BaselineFit', (*_PATCHES, *_SEGMENTER, 'baseline')),
-    'knn': HeadKind('knn_stages', 'KnnFit', (*_PATCHES, 'knn')),
-    'nflowjs': HeadKind('nflowjs_stages', 'NflowjsFit', (*_SEGMENTER, *_MIXES, 'flow', 'nflowjs')),
-    'fusion': HeadKind('fusion_stages', 'FusionFit', ('fusion',)),
+    'pixood': HeadKind('pixood.fit', 'PixOODFit', _PATCHES),
+    'uem': HeadKind('uem.fit', 'UemFit', (*_SEGMENTER, *_MIXES, 'uem')),
+    'rpl': HeadKind('rpl.fit', 'RplFit', (*_SEGMENTER, *_MIXES, 'rpl')),
+    'baseline': HeadKind('baselines.fit', 'BaselineFit', (*_PATCHES, *_SEGMENTER, 'baseline')),
+    'knn': HeadKind('knn.fit', 'KnnFit', (*_PATCHES, 'knn')),
+    'nflowjs': HeadKind('nflowjs.fit', 'NflowjsFit', (*_SEGMENTER, *_MIXES, 'flow', 'nflowjs')),
+    'fusion': HeadKind('fusion.fit', 'FusionFit', ('fusion',)),
 }
 
 

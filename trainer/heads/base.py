@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..artefacts import Artifact, digest
+from ..artifacts import Artifact, digest
+from ..backbones.layers import Layer
 from ..features import FeatureSet
 from ..head_module import HeadFacts, HeadModule
-from ..layers import Layer
 from ..training_data import TrainingData
 
 

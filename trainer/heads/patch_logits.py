@@ -11,7 +11,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ..classifier import Classifier
+from ..nets.patch_classifier import Classifier
 from .upsampling import InterpolatedLinear, half_rounded, upsample
 
 

@@ -1,0 +1,217 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Ground truth of recorded frames: a label topic matched by stamp, or a folder of label pictures.
+
+A label is uint8 (H, W) of the frame's size: 1 anomaly, 0 normal, everything else ignored. Labels
+of a topic are spooled to a folder first, so that nothing waits in memory for its frame, whatever
+the order in which the two were recorded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from ood_perception.errors import ConfigError, DataError, ImageError
+from ood_perception.image.frames import stamp_ns
+from ood_perception.image.label_files import LABELS, label_files, need_anomaly, read_label
+from ood_perception.types import Frame, UInt8Array
+
+from . import problems as kinds
+from .label_stamps import match_indices, match_stamps
+from .messages import Cdr, label_picture, leading_stamp
+from .problems import Problem, Problems
+from .reading import Bag
+from .topics import IMAGES, CameraTopic, listing
+
+ANOMALY = 1
+# Stems: nanoseconds; seconds and nanoseconds; or the frame's index. The stamps of a recording
+# have more digits than any index.
+_SECONDS = re.compile(r'^(\d+)[._](\d{9})$')
+_STAMP_DIGITS = 15
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """One camera's label pictures, by stamp in nanoseconds or by index of the frame (from 0)."""
+
+    by_stamp: Mapping[int, Path]
+    by_index: Mapping[int, Path]
+
+    def label(self, frame: Frame, index: int) -> UInt8Array | None:
+        """Return the frame's label, None without; DataError when it does not fit the frame."""
+        path = self.by_stamp.get(frame.stamp_ns) or self.by_index.get(index)
+        if path is None:
+            return None
+        labels = read_label(path, 'label')
+        if labels.shape != frame.image.shape[:2]:
+            raise DataError(
+                f'label {path} is {labels.shape}, its frame {frame.image.shape[:2]}: labels have '
+                'the size of the frame'
+            )
+        return labels
+
+
+def label_topics(entries: Sequence[str], bag: Bag) -> dict[str, str]:
+    """Return {topic: camera name or ''} of those --ground-truth entries that are topics."""
+    known = {topic for topic, _ in bag.topics}
+    pairs = (_split(entry, known) for entry in entries)
+    return {place: name for name, place in pairs if place in known}
+
+
+def open_ground_truth(
+    entries: Sequence[str],
+    bag: Bag,
+    cameras: Sequence[CameraTopic],
+    cdr: Cdr,
+    problems: Problems,
+    scratch: Path,
+) -> dict[str, LabelFolder]:
+    """
+    Return the labels by camera; {} for no entries.
+
+    entries: topics of the bag or folders, with 'camera=' before them where there are several. A
+    single folder may hold one folder per camera. Raises ConfigError for what is neither, DataError
+    for labels without a single anomaly pixel.
+    """
+    names = {camera.camera for camera in cameras}
+    truth: dict[str, LabelFolder] = {}
+    topics = label_topics(entries, bag)
+    by_name = {camera.camera: camera for camera in cameras}
+    for number, entry in enumerate(entries):
+        name, place = _split(entry, topics)
+        if place in topics:
+            spooled = _spool(bag, place, cdr, problems, scratch / f'labels_{number}')
+            if not spooled and not problems:
+                raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
+            for camera in _cameras_of(entry, name, names, scratch):
+                truth[camera] = _matched(spooled, {}, bag, by_name[camera], entry, problems)
+        elif Path(place).is_dir():
+            folder = Path(place)
+            for camera in _cameras_of(entry, name, names, folder):
+                inside = folder / camera if camera and (folder / camera).is_dir() else folder
+                labels = read_folder(inside)
+                by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
+                truth[camera] = _matched(
+                    by_stamp, labels.by_index, bag, by_name[camera], entry, problems
+                )
+        else:
+            raise ConfigError(
+                f'--ground-truth {entry!r} is neither a folder nor a topic of the bag, which '
+                f'holds {listing(bag.topics)}'
+            )
+    need_anomaly(_readable(truth.values()), (ANOMALY,), f'--ground-truth {" ".join(entries)}')
+    return truth
+
+
+def _frame_stamps(bag: Bag, topic: str) -> list[int]:
+    """Return the stamps of a topic's images; one that is cut before its stamp has -1."""
+    return [
+        leading_stamp(message.data) for message in bag.peek(topic) if message.msgtype in IMAGES
+    ]
+
+
+def _matched(
+    by_stamp: Mapping[int, Sequence[Path]],
+    by_index: Mapping[int, Path],
+    bag: Bag,
+    camera: CameraTopic,
+    entry: str,
+    problems: Problems,
+) -> LabelFolder:
+    """Return the labels that belong to one frame each; meet what is wrong with the others."""
+    place = f'--ground-truth {entry}'
+    frames = _frame_stamps(bag, camera.topic) if by_stamp else []
+    matched, texts = match_stamps(by_stamp, frames, place)
+    for text in [*texts, *match_indices(by_index, camera.count, place)]:
+        problems.meet(Problem(kinds.BAD_LABEL, entry, text))
+    return LabelFolder(matched, by_index)
+
+
+def _readable(folders: Iterable[LabelFolder]) -> Iterator[UInt8Array]:
+    """Yield the labels; broken ones are met when their frame is compared."""
+    for folder in folders:
+        for path in (*folder.by_stamp.values(), *folder.by_index.values()):
+            with suppress(DataError):
+                yield read_label(path)
+
+
+def read_folder(folder: Path) -> LabelFolder:
+    """
+    Return a folder's label pictures.
+
+    Raises DataError for a file named by neither stamp nor index, for two of the same, and for a
+    folder without labels.
+    """
+    by_stamp: dict[int, Path] = {}
+    by_index: dict[int, Path] = {}
+    for path in label_files(folder).values():
+        seconds = _SECONDS.match(path.stem)
+        if seconds:
+            _add(by_stamp, int(seconds[1]) * 1_000_000_000 + int(seconds[2]), path)
+        elif path.stem.isdigit():
+            _add(by_stamp if len(path.stem) >= _STAMP_DIGITS else by_index, int(path.stem), path)
+        else:
+            raise DataError(
+                f'label {path} is named by neither stamp nor index: name it like '
+                '1700000000123456789.png, 1700000000_123456789.png or 000042.png'
+            )
+    if not by_stamp and not by_index:
+        raise DataError(f'{folder} holds no label: give a folder of {", ".join(LABELS)}')
+    return LabelFolder(by_stamp, by_index)
+
+
+def _add(labels: dict[int, Path], key: int, path: Path) -> None:
+    if key in labels:
+        raise DataError(f'labels {labels[key]} and {path} are of the same frame: keep one')
+    labels[key] = path
+
+
+def _split(entry: str, topics: Collection[str]) -> tuple[str, str]:
+    """Return (camera name or '', place); a topic without its '/' is one where no folder is."""
+    name, equals, place = entry.partition('=')
+    name, place = (name, place) if equals else ('', entry)
+    rooted = f'/{place}'
+    return name, rooted if rooted in topics and not Path(place).exists() else place
+
+
+def _cameras_of(entry: str, name: str, names: set[str], folder: Path) -> list[str]:
+    if name and name not in names:
+        raise ConfigError(
+            f'--ground-truth {entry!r}: there is no camera {name!r}, only '
+            f'{", ".join(map(repr, sorted(names)))}'
+        )
+    if name or len(names) == 1:
+        return [name or next(iter(names))]
+    inside = [camera for camera in sorted(names) if (folder / camera).is_dir()]
+    if not inside:
+        raise ConfigError(
+            f'--ground-truth {entry!r}: say for which camera, as in {sorted(names)[0]}={entry}'
+        )
+    return inside
+
+
+def _spool(
+    bag: Bag, topic: str, cdr: Cdr, problems: Problems, folder: Path
+) -> dict[int, list[Path]]:
+    """Write a label topic's pictures into a folder; return the files by stamp."""
+    folder.mkdir()
+    files: dict[int, list[Path]] = {}
+    for number, message in enumerate(bag.messages([topic])):
+        place = f'{topic} at {message.time_ns}'
+        try:
+            if message.msgtype not in IMAGES:
+                raise DataError(f'{message.msgtype} is no label picture: use Image mono8')
+            content = cdr.read(message.data, message.msgtype)
+            file = folder / f'{number}.png'
+            cv2.imwrite(str(file), label_picture(content))
+            files.setdefault(stamp_ns(content), []).append(file)
+        except (DataError, ImageError) as error:
+            problems.meet(Problem(kinds.BAD_LABEL, place, f'{place}: {error}'))
+    return files

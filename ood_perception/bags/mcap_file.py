@@ -1,0 +1,205 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+An .mcap file, whole or not: every message that is there, sorted by log time.
+
+Nothing is left out because an index lacks it: chunks are skipped only where the records after
+each chunk and the file's statistics count the same messages. Otherwise opening reads the file.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ood_perception.errors import DataError
+
+from .mcap_chunk import MOST_BYTES, read_chunk
+from .mcap_index import (
+    HEADER_BYTES,
+    MESSAGE,
+    MESSAGE_HEAD,
+    Chunk,
+    read_index,
+    split_records,
+    unreadable,
+)
+from .ros1 import refuse_ros1
+from .storage import Counts, Stored, in_words, message_type
+
+# log time, byte of the chunk or record, number inside, channel, bytes
+_Item = tuple[int, int, int, int, bytes]
+# A chunk of a MB holds some ten thousand of the smallest messages.
+_MOST_RECORDS = 1 << 20
+
+
+class McapFile:
+    """
+    An .mcap file, see StorageFile. A damaged chunk is lost as a whole, later ones are read.
+
+    Raises DataError for a file without any message that can be read but with damage, and for a
+    ROS 1 recording.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lost: dict[int, int] = {}
+        with path.open('rb') as file:
+            self._index = read_index(file)
+            counts = self._index.counts()
+            if not self._is_known(counts):
+                counts = self._count(file)
+        index = self._index
+        undefined = sum(count for number, count in counts.items() if number not in index.channels)
+        if undefined:
+            index.damages.append(f'{undefined} messages belong to channels that nothing defines')
+        self.damage = '; '.join(index.damages)
+        if self.damage and not counts:
+            raise DataError(self.damage)
+        self._keys = {number: self._key(number) for number in index.channels}
+        refuse_ros1(path, index.profile, [kind for _, kind in self._keys.values()])
+        self.topics = {**dict.fromkeys(self._keys.values(), 0), **self._by_topic(counts)}
+        self.promised = self._by_topic(index.promised or Counter())
+
+    def _is_known(self, counts: Counter[int]) -> bool:
+        """Return whether statistics, indexes and definitions agree: nothing is read then."""
+        index = self._index
+        return (
+            not index.damages
+            and index.promised is not None
+            and +index.promised == +counts
+            and all(
+                number in index.channels
+                and index.channels[number].schema_id in {0, *index.schemas}
+                for number in counts
+            )
+        )
+
+    @property
+    def lost(self) -> int:
+        """Return how many messages of damaged chunks are lost, as far as an index counts them."""
+        return sum(self._lost.values())
+
+    def close(self) -> None:
+        """Do nothing: the file is open only while it is read."""
+
+    def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
+        """
+        Yield the topics' messages by log time; memory holds the chunks that overlap.
+
+        Raises DataError where they hold more than the largest message may.
+        """
+        chosen = {number for number, key in self._keys.items() if key[0] in topics}
+        with self._path.open('rb') as file:
+            heap: list[_Item] = []
+            held = 0
+            for start, place, chunk in self._places(chosen):
+                while heap and heap[0][:2] < (start, place):
+                    held -= len(heap[0][4])
+                    yield self._stored(heapq.heappop(heap))
+                for item in self._items(file, place, chunk, tell):
+                    if item[3] in chosen:
+                        heapq.heappush(heap, item)
+                        held += len(item[4])
+                if held > MOST_BYTES:
+                    raise DataError(f'chunks that begin by {start} ns overlap by {held} bytes')
+            while heap:
+                yield self._stored(heapq.heappop(heap))
+
+    def _stored(self, item: _Item) -> Stored:
+        time, _, _, channel, data = item
+        return *self._keys[channel], time, data
+
+    def _places(self, chosen: set[int]) -> list[tuple[int, int, Chunk | None]]:
+        """Return (log time, byte, chunk or None for a loose message) in the order of reading."""
+        places: list[tuple[int, int, Chunk | None]] = [
+            (chunk.start_ns, chunk.place, chunk)
+            for chunk in self._index.chunks
+            if chosen & chunk.counts.keys()
+        ]
+        places += [
+            (t, place, None) for t, place, channel in self._index.loose if channel in chosen
+        ]
+        return sorted(places, key=lambda place: place[:2])
+
+    def _items(
+        self, file: BinaryIO, place: int, chunk: Chunk | None, tell: Callable[[str], None]
+    ) -> list[_Item]:
+        """Return the messages of a chunk, none and a word where it is damaged; or a loose one."""
+        if chunk is None:
+            file.seek(place)
+            length = int.from_bytes(file.read(HEADER_BYTES)[1:], 'little')
+            return [_message(place, 0, file.read(length))]
+        items, damage = self._read(file, chunk)
+        if damage:
+            tell(damage)
+        return items
+
+    def _read(self, file: BinaryIO, chunk: Chunk) -> tuple[list[_Item], str]:
+        """Return a chunk's messages and '' or what is lost of it."""
+        try:
+            items, reason = self._chunk_items(file, chunk), 'its index names more than it holds'
+        except DataError as error:
+            items, reason = [], str(error)
+            if not chunk.counts:
+                return [], self._damaged(chunk, reason, 'an unknown number of messages is lost')
+        missing = chunk.counts - Counter(item[3] for item in items)
+        self._lost[chunk.place] = missing.total()
+        if not missing:
+            return items, ''
+        words = in_words(self._by_topic(missing))
+        return items, self._damaged(
+            chunk, reason, f'{missing.total()} messages are lost ({words})'
+        )
+
+    def _chunk_items(self, file: BinaryIO, chunk: Chunk) -> list[_Item]:
+        """Return a chunk's messages, and keep the channels that it defines; DataError."""
+        items: list[_Item] = []
+        block = read_chunk(file, chunk.place)
+        try:
+            for number, (opcode, body) in enumerate(split_records(block)):
+                if number >= _MOST_RECORDS:
+                    raise DataError(f'it holds more than {_MOST_RECORDS} records')
+                if opcode == MESSAGE:
+                    items.append(_message(chunk.place, number, body))
+                else:
+                    self._index.define(opcode, body)
+        except unreadable() as error:
+            raise DataError(f'a record in it cannot be read: {error}') from error
+        return items
+
+    def _count(self, file: BinaryIO) -> Counter[int]:
+        """Read the whole file; keep only chunks that can be read, with their true counts."""
+        read: list[Chunk] = []
+        for chunk in self._index.chunks:
+            items, damage = self._read(file, chunk)
+            read.append(Chunk(chunk.place, chunk.start_ns, Counter(item[3] for item in items)))
+            if damage:
+                self._index.damages.append(damage)
+        self._index.chunks = read
+        return self._index.counts()
+
+    def _damaged(self, chunk: Chunk, reason: str, lost: str) -> str:
+        return f'its chunk at byte {chunk.place} is damaged ({reason}): {lost}'
+
+    def _key(self, number: int) -> tuple[str, str]:
+        """Return a channel's topic and message type."""
+        channel = self._index.channels[number]
+        name = self._index.schemas.get(channel.schema_id, '')
+        return channel.topic, message_type(name, channel.message_encoding)
+
+    def _by_topic(self, counts: Counter[int]) -> Counts:
+        """Return counts by topic and type, without channels that nothing defines."""
+        found: Counts = {}
+        for number in counts.keys() & self._index.channels.keys():
+            key = self._key(number)
+            found[key] = found.get(key, 0) + counts[number]
+        return found
+
+
+def _message(place: int, number: int, body: bytes) -> _Item:
+    channel, _, time, _ = MESSAGE_HEAD.unpack_from(body)
+    return time, place, number, channel, body[MESSAGE_HEAD.size :]

@@ -1,0 +1,177 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""CDR bytes to frames and label pictures, and detections to CDR bytes, without ROS."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import DataError, DependencyError, ImageError
+from ood_perception.image.decode import decode_image
+from ood_perception.image.encodings import COMPRESSED, RAW, message_codec
+from ood_perception.image.frames import NANOSECONDS, FrameDecoder
+from ood_perception.image.label_files import decode_label
+from ood_perception.postprocess.output_maps import OutputMaps
+from ood_perception.postprocess.tracking import Tracked
+from ood_perception.types import Frame, Obstacle, UInt8Array
+
+from .definitions import VIDEO_MSGS, VISION_MSGS
+from .reading import Message
+
+DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+_STAMP_END = 12  # behind the four bytes that say how CDR is encoded
+_LABEL_ENCODINGS = ('mono8', '8UC1')
+
+
+class Cdr:
+    """Reads and writes the few message types that an evaluation needs."""
+
+    def __init__(self) -> None:
+        """Raise DependencyError without rosbags."""
+        try:
+            from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+        except ImportError as error:
+            raise DependencyError(
+                "reading a bag needs rosbags: pip install 'ood_perception[bags]'"
+            ) from error
+        self.store: Any = get_typestore(Stores.ROS2_JAZZY)
+        for name, text in {**VISION_MSGS, **VIDEO_MSGS}.items():
+            self.store.register(get_types_from_msg(text, name))
+
+    def read(self, data: bytes, msgtype: str) -> Any:
+        """Return a message; DataError for bytes that are none of this type."""
+        try:
+            return self.store.deserialize_cdr(data, msgtype)
+        except Exception as error:  # rosbags lets struct's, numpy's and unicode errors through
+            reason = f'{type(error).__name__} {error}'.strip()
+            raise DataError(
+                f'{len(data)} bytes are no {msgtype} ({reason}): the message is damaged'
+            ) from error
+
+    def image(
+        self, pixels: npt.NDArray[Any], encoding: str, stamp: int, frame_id: str
+    ) -> memoryview:
+        """Return a sensor_msgs/Image of (H, W) or (H, W, C) pixels of the encoding's type."""
+        make = self.store.types[RAW]
+        height, width = pixels.shape[:2]
+        message = make(
+            header=self._header(stamp, frame_id),
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=pixels[0].nbytes,
+            data=np.ascontiguousarray(pixels).view(np.uint8).reshape(-1),
+        )
+        written: memoryview = self.store.serialize_cdr(message, RAW)
+        return written
+
+    def obstacles(self, tracked: Tracked) -> memoryview:
+        """Return a vision_msgs/Detection2DArray as CDR, as the node publishes it."""
+        frame, obstacles = tracked.detection.frame, tracked.detection.obstacles
+        header = self._header(frame.stamp_ns, frame.frame_id)
+        numbers = tracked.tracks or range(len(obstacles))
+        detections = [
+            self._detection(obstacle, number, header)
+            for number, obstacle in zip(numbers, obstacles, strict=True)
+        ]
+        message = self.store.types[DETECTIONS](header=header, detections=detections)
+        written: memoryview = self.store.serialize_cdr(message, DETECTIONS)
+        return written
+
+    def output(self, name: str, tracked: Tracked, maps: OutputMaps) -> memoryview:
+        """Return one output of a frame ('score', 'surprisal', 'mask' or 'obstacles') as CDR."""
+        if name == 'obstacles':
+            return self.obstacles(tracked)
+        frame = tracked.detection.frame
+        stamp, frame_id = frame.stamp_ns, frame.frame_id
+        if name == 'mask':
+            return self.image(maps.mask(), 'mono8', stamp, frame_id)
+        pixels = maps.score() if name == 'score' else maps.surprisal()
+        return self.image(pixels, '32FC1', stamp, frame_id)
+
+    def _header(self, stamp: int, frame_id: str) -> Any:
+        seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+        time = self.store.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
+        return self.store.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
+
+    def _detection(self, obstacle: Obstacle, number: int, header: Any) -> Any:
+        types = self.store.types
+        # Boxes are pixel edges, the message wants the place of a pixel centre.
+        place = types['vision_msgs/msg/Point2D'](
+            x=obstacle.x + obstacle.width / 2 - 0.5, y=obstacle.y + obstacle.height / 2 - 0.5
+        )
+        box = types['vision_msgs/msg/BoundingBox2D'](
+            center=types['vision_msgs/msg/Pose2D'](position=place, theta=0.0),
+            size_x=float(obstacle.width),
+            size_y=float(obstacle.height),
+        )
+        hypothesis = types['vision_msgs/msg/ObjectHypothesis'](
+            class_id='obstacle', score=1.0 - float(10.0**-obstacle.surprisal)
+        )
+        result = types['vision_msgs/msg/ObjectHypothesisWithPose'](
+            hypothesis=hypothesis, pose=self._no_pose()
+        )
+        return types['vision_msgs/msg/Detection2D'](
+            header=header, results=[result], bbox=box, id=str(number)
+        )
+
+    def _no_pose(self) -> Any:
+        types = self.store.types
+        pose = types['geometry_msgs/msg/Pose'](
+            position=types['geometry_msgs/msg/Point'](x=0.0, y=0.0, z=0.0),
+            orientation=types['geometry_msgs/msg/Quaternion'](x=0.0, y=0.0, z=0.0, w=1.0),
+        )
+        return types['geometry_msgs/msg/PoseWithCovariance'](
+            pose=pose, covariance=np.zeros(36, np.float64)
+        )
+
+
+def frames_of(
+    messages: Iterable[Message], cdr: Cdr, cameras: Mapping[str, str], step: int = 1
+) -> Iterator[Frame]:
+    """
+    Yield the frames of every `step`-th message of all, from the first on.
+
+    cameras: the cameras' names by topic. Pictures between them are not decoded, packets of a
+    video are. Raises DataError and ImageError as reading and decoding do.
+    """
+    decoders: dict[str, FrameDecoder[bool]] = {
+        topic: FrameDecoder(camera) for topic, camera in cameras.items()
+    }
+    for number, message in enumerate(messages):
+        wanted = number % step == 0
+        content = cdr.read(message.data, message.msgtype)
+        if wanted or message_codec(content):
+            done = decoders[message.topic].decode(content, wanted)
+            yield from (frame for chosen, frame in done if chosen)
+    for decoder in decoders.values():
+        yield from (frame for chosen, frame in decoder.finish()[0] if chosen)
+
+
+def leading_stamp(data: bytes) -> int:
+    """Return the stamp in nanoseconds with which a CDR message begins, -1 for too few bytes."""
+    if len(data) < _STAMP_END:
+        return -1
+    seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
+    return int(seconds) * NANOSECONDS + int(nanoseconds)
+
+
+def label_picture(message: Any) -> UInt8Array:
+    """
+    Return a label message, Image mono8 or PNG (grey or palette), as uint8 (H, W) ids.
+
+    Raises ImageError for any other encoding, DataError for a PNG in colour or broken.
+    """
+    if message.__msgtype__ == COMPRESSED:
+        if bytes(message.data[:4]) != b'\x89PNG':
+            raise ImageError(f'label picture {message.format!r} is no PNG: labels must be exact')
+        return decode_label(bytes(message.data), f'label picture {message.format!r}')
+    if message.encoding in _LABEL_ENCODINGS:
+        return np.ascontiguousarray(decode_image(message)[..., 0])
+    raise ImageError(f'label picture has encoding {message.encoding!r}: publish labels as mono8')

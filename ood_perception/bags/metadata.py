@@ -1,0 +1,151 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What metadata.yaml says about a bag, and which storage files belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from ood_perception.errors import DataError
+from ood_perception.image.image_files import visible
+from ood_perception.yaml_files import read_yaml
+
+from .ros1 import is_ros1_bag, ros1_recording
+from .storage import SUFFIXES
+
+METADATA = 'metadata.yaml'
+PACKED = '.zstd'
+
+
+@dataclass(frozen=True)
+class BagFiles:
+    """
+    The storage files of a bag, in recorded order.
+
+    missing: named by metadata.yaml and not there. unnamed: storage files that are there and that
+    metadata.yaml does not name. storage: 'mcap', 'sqlite3' or '' (unknown).
+    compression_mode: 'file', 'message' or '', as metadata.yaml says or the file names show.
+    messages: number that metadata.yaml promises, None without one; promised: by topic.
+    metadata: whether there is one.
+    """
+
+    files: tuple[Path, ...]
+    missing: tuple[Path, ...] = ()
+    unnamed: tuple[Path, ...] = ()
+    storage: str = ''
+    compression_mode: str = ''
+    messages: int | None = None
+    promised: Mapping[str, int] = field(default_factory=dict)
+    metadata: bool = False
+
+
+def is_bag(path: Path) -> bool:
+    """
+    Return whether a path is a bag: a folder with metadata.yaml or storage files, or one of these.
+
+    A .bag of ROS 1 is one, too: opening it says how to convert it.
+    """
+    if path.is_dir():
+        return (path / METADATA).is_file() or bool(_storage_files(path))
+    return _is_storage(path) or is_ros1_bag(path)
+
+
+def find_files(path: Path) -> BagFiles:
+    """Return a bag's files; DataError for what is no bag or has a metadata.yaml that lies."""
+    if not path.exists():
+        raise DataError(f'bag {path} does not exist: give its folder or storage file')
+    if path.is_file():
+        if is_ros1_bag(path):
+            raise ros1_recording(path)
+        if not _is_storage(path):
+            raise DataError(f'{path} is no bag: give a folder, or a file {_endings()}')
+        return _by_names((path,))
+    if (path / METADATA).is_file():
+        return _by_metadata(path)
+    files = _storage_files(path)
+    if not files:
+        for file in sorted(path.iterdir()):
+            if is_ros1_bag(file):
+                raise ros1_recording(file)
+        raise DataError(f'{path} is no bag: it holds neither {METADATA} nor a file {_endings()}')
+    return _by_names(files)
+
+
+def _by_names(files: tuple[Path, ...]) -> BagFiles:
+    packed = any(file.suffix == PACKED for file in files)
+    storage = 'mcap' if _plain(files[0]).suffix.lower() == '.mcap' else 'sqlite3'
+    return BagFiles(files, storage=storage, compression_mode='file' if packed else '')
+
+
+def _by_metadata(folder: Path) -> BagFiles:
+    path = folder / METADATA
+    try:
+        content: Any = read_yaml(path, 'bag description', DataError)
+        known: dict[str, Any] = content['rosbag2_bagfile_information']
+        # Old versions wrote paths from the recording machine; the files lie beside metadata.yaml.
+        named = [folder / PurePath(name).name for name in known['relative_file_paths']]
+        mode = str(known.get('compression_mode') or '').lower()
+        form = str(known.get('compression_format') or '').lower()
+        messages = int(known['message_count'])
+        promised = _promised(known.get('topics_with_message_count') or [])
+        storage = str(known['storage_identifier'])
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f'{path} cannot be read ({type(error).__name__} {error}): make it again with '
+            'ros2 bag reindex, or give the storage file itself'
+        ) from error
+    mode = '' if mode == 'none' else mode
+    if mode and form != 'zstd':
+        raise DataError(f'{path}: compression format {form!r} is not known, only zstd is')
+    there = _storage_files(folder)
+    if there and not named:  # a recorder writes the names when it ends
+        return replace(_by_names(there), messages=messages, promised=promised, metadata=True)
+    known_names = {_plain(file).name for file in named}
+    return BagFiles(
+        files=tuple(file for file in named if file.is_file()),
+        missing=tuple(file for file in named if not file.is_file()),
+        unnamed=tuple(file for file in there if _plain(file).name not in known_names),
+        storage=storage,
+        compression_mode=mode,
+        messages=messages,
+        promised=promised,
+        metadata=True,
+    )
+
+
+def _promised(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the number of messages by topic that metadata.yaml promises."""
+    promised: dict[str, int] = {}
+    for row in rows:
+        topic = str(row['topic_metadata']['name'])
+        promised[topic] = promised.get(topic, 0) + int(row['message_count'])
+    return promised
+
+
+def _storage_files(folder: Path) -> tuple[Path, ...]:
+    """Return a folder's storage files; of a file and its packed form, the packed one."""
+    files = [path for path in visible(folder) if _is_storage(path)]
+    packed = {path.stem for path in files if path.suffix == PACKED}
+    return tuple(sorted((path for path in files if path.name not in packed), key=_in_order))
+
+
+def _is_storage(path: Path) -> bool:
+    """Return whether a name ends in .mcap or .db3, or in one of them and .zstd, and is no ._x."""
+    return _plain(path).suffix.lower() in SUFFIXES and not path.name.startswith('.')
+
+
+def _plain(path: Path) -> Path:
+    return path.with_suffix('') if path.suffix == PACKED else path
+
+
+def _in_order(path: Path) -> tuple[int, str]:
+    """Sort bag_2.mcap before bag_10.mcap, as rosbag2 splits bags."""
+    number = path.name.split('.')[0].rpartition('_')[2]
+    return (int(number) if number.isdigit() else 0), path.name
+
+
+def _endings() -> str:
+    return ' or '.join(f'*{suffix}' for suffix in SUFFIXES) + f' (also with {PACKED})'

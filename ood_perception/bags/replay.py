@@ -1,0 +1,274 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A bag through the pipeline: every frame, in recorded order, as fast as the engine allows.
+
+The folder of results is made under a temporary name and renamed when everything is in it. It holds
+result/ (the bag), report.json, index.html and frames.csv, and the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ood_perception.errors import ConfigError, DataError, ImageError
+from ood_perception.files import make_folder
+from ood_perception.image.frames import FrameDecoder, Otherwise
+from ood_perception.loader import Model
+from ood_perception.postprocess.output_maps import OutputMaps
+from ood_perception.postprocess.tracking import Tracker
+from ood_perception.types import Detection, Frame, JsonDict
+
+from . import problems as kinds
+from .cameras import camera_messages, open_cameras
+from .ground_truth import LabelFolder, label_topics, open_ground_truth
+from .labelled_frames import LabelledFrames
+from .messages import Cdr
+from .problems import Problem, Problems
+from .reading import Bag, Limits, Message
+from .report import PROGRAM, write_reports
+from .statistics import CameraStatistics, FrameTable, StrangestFrames
+from .topics import CameraTopic
+from .writing import DEFAULT_OUTPUTS, ResultBag
+
+RESULT = 'result'
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """
+    What to replay, and where to.
+
+    topics: '/topic' or 'name=/topic', () = every image topic. ground_truth: topics of the bag or
+    folders. storage: of the result bag, 'mcap' or 'sqlite3'. batch: frames per engine run, >= 1.
+    """
+
+    bag: Path
+    out: Path
+    topics: tuple[str, ...] = ()
+    ground_truth: tuple[str, ...] = ()
+    storage: str = 'mcap'
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    on_error: str = kinds.SKIP
+    limits: Limits = field(default_factory=Limits)
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """report: what report.json holds. seconds: of the replay itself."""
+
+    report: JsonDict
+    seconds: float
+
+
+def evaluate(
+    options: ReplayOptions,
+    model: Model,
+    tell: Callable[[str], None],
+    otherwise: Otherwise | None = None,
+) -> Outcome:
+    """
+    Replay a bag and write the folder `options.out`.
+
+    otherwise: decodes raw encodings that our tables lack, as the node lets cv_bridge do.
+
+    Raises DataError for a bag that cannot be read, for one without a frame that can be evaluated,
+    and for the first problem when problems are refused; then nothing is left behind.
+    """
+    if options.batch < 1:
+        raise ConfigError(f'--batch {options.batch}: give 1 or more')
+    _check_out(options.out)
+    outcomes: list[Outcome] = []
+    make_folder(
+        options.out,
+        lambda folder: outcomes.append(_evaluate(options, model, folder, tell, otherwise)),
+    )
+    return outcomes[0]
+
+
+def _check_out(out: Path) -> None:
+    """Refuse to replace a folder that is not an earlier result."""
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            ours = json.loads((out / 'report.json').read_text())['program'] == PROGRAM
+        except (OSError, ValueError, KeyError, TypeError):
+            ours = False
+        if not ours:
+            raise ConfigError(f'--out {out} holds other files: give a new folder')
+    elif out.exists() and not out.is_dir():
+        raise ConfigError(f'--out {out} is a file: give a folder')
+
+
+def _evaluate(
+    options: ReplayOptions,
+    model: Model,
+    folder: Path,
+    tell: Callable[[str], None],
+    otherwise: Otherwise | None,
+) -> Outcome:
+    problems, cdr = Problems(options.on_error), Cdr()
+    with (
+        tempfile.TemporaryDirectory(prefix='.scratch.', dir=folder) as scratch,
+        Bag(options.bag, problems, options.limits, Path(scratch)) as bag,
+    ):
+        labels = label_topics(options.ground_truth, bag)
+        cameras = open_cameras(bag, cdr, problems, options.topics, labels)
+        truth = open_ground_truth(options.ground_truth, bag, cameras, cdr, problems, Path(scratch))
+        for camera in cameras:
+            tell(f'{camera.camera or "camera"}: {camera.topic}, {camera.count} messages')
+        for note in bag.notes:
+            tell(note)
+        run = Replay(model, cdr, cameras, truth, problems, otherwise=otherwise)
+        names = [camera.camera for camera in cameras]
+        with (
+            ResultBag(folder / RESULT, cdr, names, options.storage, options.outputs) as result,
+            FrameTable(folder / 'frames.csv') as table,
+        ):
+            seconds = run.run(bag, result, table, options.batch)
+        if not any(statistics.evaluated for statistics in run.statistics.values()):
+            first = problems.told[0].text if problems.told else 'its image topics are empty'
+            raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
+        report = run.report(options, bag)
+    write_reports(folder, report, run.strangest.frames)
+    return Outcome(report, seconds)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A decoded frame on its way to the engine; index: of its camera's messages, from 0."""
+
+    frame: Frame
+    index: int
+    time_ns: int
+
+
+class Replay:
+    """One pass over a bag; holds the counts, never more than one batch of frames."""
+
+    def __init__(
+        self,
+        model: Model,
+        cdr: Cdr,
+        cameras: Sequence[CameraTopic],
+        truth: dict[str, LabelFolder],
+        problems: Problems,
+        otherwise: Otherwise | None = None,
+    ) -> None:
+        self._model, self._cdr, self._problems = model, cdr, problems
+        self._cameras = {camera.topic: camera for camera in cameras}
+        self._decoders: dict[str, FrameDecoder[tuple[int, int]]] = {
+            camera.topic: FrameDecoder(camera.camera, otherwise) for camera in cameras
+        }
+        self._truth = truth
+        self._tracker = Tracker(model.persistence)
+        self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
+        self.labelled = {camera: LabelledFrames() for camera in truth}
+        self.strangest = StrangestFrames()
+
+    def run(self, bag: Bag, result: ResultBag, table: FrameTable, batch: int) -> float:
+        """Replay every frame; return the seconds that it took."""
+        count, start = sum(camera.count for camera in self._cameras.values()), time.monotonic()
+        # disable=None: shown on a terminal alone
+        with tqdm(total=count, unit='frame', leave=False, disable=None) as bar:
+            for items in _batches(self._items(bag, bar), batch):
+                detections = self._model.pipeline.run([item.frame for item in items])
+                for item, detection in zip(items, detections, strict=True):
+                    self._keep(item, detection, result, table)
+        return time.monotonic() - start
+
+    def _items(self, bag: Bag, bar: tqdm) -> Iterator[_Item]:
+        for message in camera_messages(bag, list(self._cameras.values())):
+            camera = self._cameras[message.topic]
+            statistics = self.statistics[camera.camera]
+            index, statistics.messages = statistics.messages, statistics.messages + 1
+            yield from self._decoded(message, camera, index)
+            bar.update()
+        for topic, decoder in self._decoders.items():
+            yield from self._held_back(topic, decoder)
+
+    def _held_back(self, topic: str, decoder: FrameDecoder[tuple[int, int]]) -> Iterator[_Item]:
+        """Yield what a video's decoder still holds; packets that gave no picture are a problem."""
+        held, lost = decoder.finish()
+        yield from (_Item(frame, *ticket) for ticket, frame in held)
+        for _ in range(lost):
+            text = f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
+            self._problems.meet(Problem(kinds.BAD_FRAME, topic, text))
+
+    def _decoded(self, message: Message, camera: CameraTopic, index: int) -> list[_Item]:
+        place = f'{message.topic} at {message.time_ns}'
+        try:
+            content = self._cdr.read(message.data, message.msgtype)
+            ticket = (index, message.time_ns)
+            frames = self._decoders[message.topic].decode(content, ticket)
+            return [_Item(frame, *own) for own, frame in frames]
+        except (DataError, ImageError) as error:
+            kind = kinds.BAD_FRAME if isinstance(error, ImageError) else kinds.CORRUPT_MESSAGE
+            self._problems.meet(Problem(kind, place, f'{place}: {error}'))
+            return []
+
+    def _keep(
+        self, item: _Item, detection: Detection, result: ResultBag, table: FrameTable
+    ) -> None:
+        tracked = self._tracker.update(detection)
+        detection = tracked.detection
+        result.write(tracked, OutputMaps(detection, self._model.scale), item.time_ns)
+        table.add(detection, item.index, item.time_ns)
+        self.statistics[item.frame.camera].add(detection)
+        self.strangest.add(detection, item.index)
+        folder = self._truth.get(item.frame.camera)
+        if folder is not None:
+            self._compare(item, OutputMaps(detection), folder)
+
+    def _compare(self, item: _Item, maps: OutputMaps, folder: LabelFolder) -> None:
+        camera = item.frame.camera
+        try:
+            labels = folder.label(item.frame, item.index)
+        except DataError as error:
+            place = f'{camera or "camera"} frame {item.index}'
+            self._problems.meet(Problem(kinds.BAD_LABEL, place, f'{place}: {error}'))
+            return
+        if labels is not None:
+            self.labelled[camera].add(maps, labels)
+            self.statistics[camera].labelled += 1
+
+    def report(self, options: ReplayOptions, bag: Bag) -> JsonDict:
+        """Return the report as JSON values; nothing in it depends on the clock."""
+        return {
+            'program': PROGRAM,
+            'bag': bag.to_json(),
+            'model': self._model.to_json(),
+            'cameras': [
+                {
+                    'camera': camera.camera,
+                    'topic': camera.topic,
+                    'type': camera.msgtype,
+                    **self.statistics[camera.camera].to_json(),
+                }
+                for camera in self._cameras.values()
+            ],
+            'ground_truth': {
+                camera: frames.record() if len(frames) else {'frames': 0}
+                for camera, frames in self.labelled.items()
+            },
+            'problems': self._problems.to_json(),
+            'result': {'storage': options.storage, 'outputs': list(options.outputs)},
+        }
+
+
+def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    batch: list[_Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,123 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The result bag: score, mask and obstacles with the input's stamps and log times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ood_perception.errors import ConfigError, DependencyError
+from ood_perception.image.encodings import RAW
+from ood_perception.postprocess.output_maps import OutputMaps
+from ood_perception.postprocess.tracking import Tracked
+
+from .messages import DETECTIONS, Cdr
+
+STORAGES = ('mcap', 'sqlite3')
+OUTPUTS = ('score', 'surprisal', 'mask', 'obstacles')
+DEFAULT_OUTPUTS = ('score', 'mask', 'obstacles')
+NODE = '/road_anomaly'
+# 8 is the newest version of metadata.yaml whose QoS entries Humble, too, can read.
+_VERSION = 8
+
+
+class ResultBag:
+    """
+    A rosbag2 in the making. Use as a context manager; an error leaves no metadata.yaml.
+
+    The same outputs in the same order give the same bytes: nothing of the container is made from
+    the clock. Chunks of .mcap are zstd-compressed by the format's own means.
+    """
+
+    def __init__(
+        self, path: Path, cdr: Cdr, cameras: Sequence[str], storage: str, outputs: Sequence[str]
+    ) -> None:
+        """Create the folder `path`; ConfigError for an unknown storage or output."""
+        _check(storage, outputs)
+        try:
+            from rosbags import rosbag2
+        except ImportError as error:
+            raise DependencyError(
+                "writing a bag needs rosbags: pip install 'ood_perception[bags]'"
+            ) from error
+        self._cdr, self._outputs = cdr, tuple(outputs)
+        plugin = getattr(rosbag2.StoragePlugin, storage.upper())
+        self._writer: Any = rosbag2.Writer(path, version=_VERSION, storage_plugin=plugin)
+        if storage == 'mcap':
+            self._writer.set_compression(
+                rosbag2.CompressionMode.STORAGE, rosbag2.CompressionFormat.ZSTD
+            )
+        self._writer.open()
+        self._connections = {
+            (camera, name): self._writer.add_connection(
+                output_topic(camera, name),
+                message_type(name),
+                typestore=cdr.store,
+                offered_qos_profiles=[_quality()],
+            )
+            for camera in cameras
+            for name in self._outputs
+        }
+
+    def write(self, tracked: Tracked, maps: OutputMaps, time_ns: int) -> None:
+        """Write one frame's outputs; time_ns: the log time of its message."""
+        for name in self._outputs:
+            connection = self._connections[tracked.detection.frame.camera, name]
+            self._writer.write(connection, time_ns, self._cdr.output(name, tracked, maps))
+
+    def __enter__(self) -> ResultBag:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._writer.close()
+        else:
+            self._writer.abort()
+
+
+def _quality() -> Any:
+    """
+    Return the quality of service of the outputs, as rosbag2 records it: reliable, depth 1.
+
+    Without one, newer versions of `ros2 bag play` have nothing to parse and older ones guess.
+    """
+    from rosbags import interfaces as kinds
+
+    unbounded = kinds.QosTime(*divmod((1 << 63) - 1, 1_000_000_000))
+    return kinds.Qos(
+        history=kinds.QosHistory.KEEP_LAST,
+        depth=1,
+        reliability=kinds.QosReliability.RELIABLE,
+        durability=kinds.QosDurability.VOLATILE,
+        deadline=unbounded,
+        lifespan=unbounded,
+        liveliness=kinds.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=unbounded,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
+def output_topic(camera: str, name: str) -> str:
+    """Return the topic on which the node publishes an output of a camera."""
+    return f'{NODE}/{camera}/{name}' if camera else f'{NODE}/{name}'
+
+
+def message_type(name: str) -> str:
+    """Return the message type of an output."""
+    return DETECTIONS if name == 'obstacles' else RAW
+
+
+def _check(storage: str, outputs: Sequence[str]) -> None:
+    unknown = [name for name in outputs if name not in OUTPUTS]
+    if unknown or not outputs:
+        raise ConfigError(f'outputs {" ".join(outputs)}: use some of {", ".join(OUTPUTS)}')
+    if storage not in STORAGES:
+        raise ConfigError(f'storage {storage!r}: use {" or ".join(STORAGES)}')

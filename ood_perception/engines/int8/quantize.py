@@ -1,0 +1,163 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A float32 ONNX graph to one with int8 Q/DQ pairs around its products with constant weights.
+
+Weights: int8 of 8 or 7 bits, symmetric, one scale per output channel. Biases, norms, softmax and
+the products of attention stay as they are: the runtime chooses bf16 or float32 for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ood_perception.engines.graphs.precision_types import require_onnx
+from ood_perception.engines.int8.ranges_file import Quantization
+from ood_perception.engines.int8.smoothing import Tensors, smooth
+from ood_perception.errors import BundleError
+
+VERSION = '1'  # of the derivation: part of the cache's key
+# 'u8': asymmetric uint8, a bit more than symmetric where values have one sign (GELU); OpenVINO and
+# ONNX Runtime. 'symmetric': int8 with zero point 0, the only form that TensorRT takes.
+FORMS = ('u8', 'symmetric')
+# Weights' bits -> largest |code|. 7 (reduced range): a pair of products with uint8 stays below
+# 2 * 255 * 64 = 32640, so that it can be summed in int16.
+LARGEST_CODE = {8: 127, 7: 64}
+Array = NDArray[Any]
+
+
+def linear_nodes(model: Any) -> list[Any]:
+    """Return the MatMul nodes whose second input is a constant matrix (K, N), in graph order."""
+    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == 'MatMul' and len(node.input) == 2 and node.input[1] in matrices
+    ]
+
+
+def quantised(model: Any, facts: Quantization, form: str = 'u8', weight_bits: int = 8) -> Any:
+    """
+    Return a copy of a float32 ModelProto (weights inside) with Q/DQ pairs; deterministic.
+
+    form: one of FORMS. weight_bits: a key of LARGEST_CODE. Raises BundleError for facts of another
+    graph.
+    """
+    if form not in FORMS:
+        raise ValueError(f'form {form!r}: choose one of {", ".join(FORMS)}')
+    onnx = require_onnx()
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    _check(result, facts)
+    smooth(result, facts.smoothing)
+    chosen = [node for node in linear_nodes(result) if node.name not in facts.kept]
+    tensors = Tensors(onnx, result)
+    places = {node.output[0] for node in chosen}  # nodes may be without a name
+    nodes: list[Any] = []
+    made: set[str] = set()
+    for node in result.graph.node:
+        if node.output[0] in places:
+            nodes += _activation(onnx, tensors, node, facts, form, made)
+            nodes += _weights(onnx, tensors, node, weight_bits, made)
+        nodes.append(node)
+    tensors.write()
+    copies = [_copied(onnx, node) for node in nodes]
+    del result.graph.node[:]
+    result.graph.node.extend(copies)
+    del result.graph.value_info[:]
+    onnx.checker.check_model(result)
+    return result
+
+
+def scale_and_zero(low: float, high: float, form: str) -> tuple[np.float32, Array]:
+    """
+    Return scale and zero point that hold [low, high] and 0.
+
+    'u8': scale (high - low) / 255, zero point uint8. 'symmetric': max |value| / 127, int8 0.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if form == 'symmetric':
+        return np.float32(max(-low, high) / 127), np.array(0, np.int8)
+    scale = np.float32((high - low) / 255)
+    return scale, np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)
+
+
+def weight_codes(weights: Array, bits: int = 8) -> tuple[Array, Array]:
+    """
+    Return int8 codes (K, N) and float32 scales (N,) of a weight matrix (K, N), symmetric.
+
+    bits: a key of LARGEST_CODE.
+    """
+    largest = LARGEST_CODE[bits]
+    scales = (np.abs(weights).max(axis=0) / largest).astype(np.float32)
+    scales[scales == 0] = 1
+    return np.clip(np.rint(weights / scales), -largest, largest).astype(np.int8), scales
+
+
+def _check(model: Any, facts: Quantization) -> None:
+    linear = linear_nodes(model)
+    read = {node.input[0] for node in linear if node.name not in facts.kept}
+    names = {node.name for node in linear}
+    foreign = sorted(set(facts.kept) - names) or sorted(read - set(facts.ranges))
+    if foreign or not read:
+        raise BundleError(
+            f'quantisation and backbone do not belong together ({foreign[:1] or "no products"}): '
+            'run `trainer quantize` on this bundle again'
+        )
+
+
+def _activation(
+    onnx: Any, tensors: Tensors, node: Any, facts: Quantization, form: str, made: set[str]
+) -> list[Any]:
+    """Let the node read its input through a Q/DQ pair; return the nodes that are new."""
+    name = node.input[0]
+    node.input[0] = f'{name}/dequantised'
+    if name in made:
+        return []
+    made.add(name)
+    scale, zero = scale_and_zero(*facts.ranges[name], form)
+    tensors[f'{name}/scale'], tensors[f'{name}/zero'] = np.array(scale), zero
+    sides = [f'{name}/scale', f'{name}/zero']
+    make = onnx.helper.make_node
+    return [
+        make('QuantizeLinear', [name, *sides], [f'{name}/quantised'], f'{name}/quantise'),
+        make(
+            'DequantizeLinear',
+            [f'{name}/quantised', *sides],
+            [f'{name}/dequantised'],
+            f'{name}/dequantise',
+        ),
+    ]
+
+
+def _weights(onnx: Any, tensors: Tensors, node: Any, bits: int, made: set[str]) -> list[Any]:
+    """Let the node read its weights as int8 codes; return the nodes that are new."""
+    name = node.input[1]
+    node.input[1] = f'{name}/dequantised'
+    if name in made:
+        return []
+    made.add(name)
+    codes, scales = weight_codes(tensors[name], bits)
+    zero = np.zeros(scales.shape, np.int8)
+    sides: Sequence[str] = [f'{name}/scale', f'{name}/zero']
+    tensors[f'{name}/codes'], tensors[sides[0]], tensors[sides[1]] = codes, scales, zero
+    tensors.drop(name)
+    return [
+        onnx.helper.make_node(
+            'DequantizeLinear',
+            [f'{name}/codes', *sides],
+            [f'{name}/dequantised'],
+            f'{name}/dequantise',
+            axis=1,
+        )
+    ]
+
+
+def _copied(onnx: Any, node: Any) -> Any:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy

@@ -1,0 +1,122 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine compiles: the stages of the chosen head, cut to the chosen classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ood_perception.bundle.manifest import HeadSpec, Manifest, StageSpec
+from ood_perception.bundle.store import Bundle
+from ood_perception.engines import cache as compiled_cache
+from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.graphs.class_subset import slice_head
+from ood_perception.engines.graphs.precision_types import read_model
+from ood_perception.engines.int8.quantize import VERSION, quantised
+from ood_perception.engines.int8.ranges_file import quantization_path, read_quantization
+from ood_perception.errors import EngineError
+from ood_perception.files import sha256_of
+from ood_perception.types import JsonDict
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What to compile.
+
+    head: the chosen head. compiled_classes: classes of its in_distribution input.
+    stages: in the order of running. model: per stage an ONNX file, or the bytes of a cut graph.
+    """
+
+    head: HeadSpec
+    compiled_classes: tuple[str, ...]
+    stages: tuple[StageSpec, ...]
+    models: tuple[Path | bytes, ...]
+
+
+def check_choice(manifest: Manifest, options: EngineOptions) -> None:
+    """Raise EngineError for an unknown head or class, before anything is compiled."""
+    _classes(_head(manifest, options.head), options.compiled_classes)
+
+
+def plan_for(bundle: Bundle, options: EngineOptions) -> Plan:
+    """Return what to compile; EngineError for an unknown head or class."""
+    manifest = bundle.manifest
+    head = _head(manifest, options.head)
+    classes = _classes(head, options.compiled_classes)
+    stages = tuple(stage for stage in manifest.stages if _needed(stage, manifest, head))
+    models: list[Path | bytes] = []
+    for stage in stages:
+        cut = head.surprisal in stage.outputs and classes != head.compiled_classes
+        path = bundle.stage_path(stage)
+        keep = [head.compiled_classes.index(name) for name in classes]
+        models.append(slice_head(path, keep, head.surprisal, head.labels) if cut else path)
+    return Plan(head, classes, stages, tuple(models))
+
+
+def quantised_models(bundle: Bundle, plan: Plan, weight_bits: int) -> Plan:
+    """
+    Return the plan with int8 graphs in the place of the stages that may run in less than float32.
+
+    weight_bits: of the weights, 8 or 7 (engines.cpu says which this CPU multiplies exactly).
+
+    The graph is derived from float32 graph, weights and quantisation facts once, and kept in the
+    cache. Raises EngineError where the bundle has no facts, BundleError where they do not fit.
+    """
+    path = quantization_path(bundle)
+    models = [
+        _quantised(bundle, stage, path, weight_bits) if stage.reduced_precision else model
+        for stage, model in zip(plan.stages, plan.models, strict=True)
+    ]
+    return replace(plan, models=tuple(models))
+
+
+def _quantised(bundle: Bundle, stage: StageSpec, facts: Path, weight_bits: int) -> bytes:
+    source = bundle.stage_path(stage)
+    weights = source.parent / stage.external_data
+    key = {
+        'made': f'int8 graph, derivation {VERSION}',
+        'graph': sha256_of(source),
+        'weights': sha256_of(weights) if stage.external_data else '',
+        'quantization': sha256_of(facts),
+        'form': 'u8',
+        'weight_bits': str(weight_bits),
+    }
+
+    def make() -> tuple[bytes, JsonDict]:
+        ranges = read_quantization(facts)
+        model = quantised(read_model(source), ranges, key['form'], weight_bits)
+        return model.SerializeToString(deterministic=True), {'stage': stage.name}
+
+    return compiled_cache.obtain(key, make)[0]
+
+
+def _head(manifest: Manifest, name: str) -> HeadSpec:
+    for head in manifest.heads:
+        if head.name == name or not name:
+            return head
+    known = ', '.join(head.name for head in manifest.heads)
+    raise EngineError(f'head {name!r}: bundle {manifest.name} has {known}')
+
+
+def _classes(head: HeadSpec, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in wanted if name not in head.compiled_classes]
+    if unknown:
+        raise EngineError(
+            f'compiled classes {", ".join(unknown)}: head {head.name} has etalons for '
+            f'{", ".join(head.compiled_classes)}'
+        )
+    if not wanted or set(wanted) == set(head.compiled_classes):
+        return head.compiled_classes
+    if head.selection != 'min':
+        raise EngineError(
+            f'compiled classes {", ".join(wanted)}: head {head.name} ({head.selection}) needs all '
+            f'of its classes; leave the option empty'
+        )
+    return tuple(name for name in head.compiled_classes if name in wanted)
+
+
+def _needed(stage: StageSpec, manifest: Manifest, head: HeadSpec) -> bool:
+    others = {other.surprisal for other in manifest.heads} - {head.surprisal}
+    return not (others & set(stage.outputs)) or head.surprisal in stage.outputs

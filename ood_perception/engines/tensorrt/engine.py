@@ -1,0 +1,145 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT 10, 11 or for RTX: all stages in one engine on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ood_perception.bundle.manifest import HeadSpec
+from ood_perception.bundle.store import Bundle
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.engines.graphs.precision_types import read_model
+from ood_perception.engines.plan import plan_for
+from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.engine_cache import Request, require_engine
+from ood_perception.engines.tensorrt.execution import Execution
+from ood_perception.engines.tensorrt.graph import PRECISIONS
+from ood_perception.engines.tensorrt.module import load_tensorrt
+from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.errors import EngineError
+from ood_perception.types import EngineOutput, Float32Array, UInt8Array
+
+_LOG = logging.getLogger(__name__)
+
+
+class TensorRtEngine(Engine):
+    """
+    One fused engine: reduced backbone, float32 head, copies and kernels on one stream.
+
+    Batches up to EngineOptions.max_batch run at once, larger ones in pieces.
+    """
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        """
+        Load the engine from the cache, or build it where the options allow.
+
+        Raises DependencyError without TensorRT or cuda-python; EngineError without a driver or
+        GPU, for a missing engine, or one of another GPU or version.
+        """
+        super().__init__(bundle.manifest, options)
+        self._precision = chosen_precision(options.precision)
+        trt = load_tensorrt()
+        cuda = load_cuda()
+        # First of all: some TensorRT runtimes end the process where there is no driver.
+        self._device, gpu = require_gpu(cuda)
+        self._gpu, self._version = gpu, f'{trt.name} {trt.version}'
+        self._plan = plan_for(bundle, options)
+        request = Request(
+            bundle,
+            self._plan,
+            self._precision,
+            gpu,
+            BuildOptions(
+                max_batch=options.max_batch, compute_capability=gpu if trt.is_rtx else ''
+            ),
+            partial(int8_backbone, bundle) if self._precision == 'int8' else None,
+        )
+        kept = require_engine(trt, request, options.build, _LOG.info)
+        head = self._plan.head
+        kernels = kept.path.with_suffix('.kernels')
+        self._execution: Execution | None = Execution(
+            trt,
+            cuda,
+            kept.blob,
+            (head.surprisal, head.labels),
+            kernels,
+            host_code=bool(kept.facts.get('options', {}).get('version_compatible')),
+        )
+
+    @property
+    def head(self) -> HeadSpec:
+        """The head that was compiled."""
+        return self._plan.head
+
+    @property
+    def compiled_classes(self) -> tuple[str, ...]:
+        """Names of the classes that in_distribution chooses from, in its order."""
+        return self._plan.compiled_classes
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Runtime, version, device and precision."""
+        return {
+            'runtime': 'tensorrt',
+            'version': self._version,
+            'device': f'{self._device} (compute capability {self._gpu})',
+            'precision': self._precision,
+        }
+
+    def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
+        execution = self._execution
+        if execution is None:
+            raise EngineError('TensorRtEngine was closed: create a new engine')
+        start = time.perf_counter()
+        vector = in_distribution.view(np.uint8)
+        pieces = []
+        for first in range(0, len(image), execution.max_batch):
+            piece = image[first : first + execution.max_batch]
+            values = {'image': piece.reshape(-1), 'in_distribution': vector}
+            pieces.append(self._maps(execution.run(values, len(piece)), len(piece)))
+        surprisal = np.concatenate([piece[0] for piece in pieces])
+        labels = np.concatenate([piece[1] for piece in pieces])
+        elapsed = (time.perf_counter() - start) * 1e3
+        return EngineOutput(surprisal, labels, {'all stages': elapsed})
+
+    def _maps(self, outputs: dict[str, UInt8Array], batch: int) -> tuple[Float32Array, UInt8Array]:
+        spec, head = self.manifest.input, self._plan.head
+        rows, columns = (
+            side // spec.patch * head.upsampling for side in (spec.height, spec.width)
+        )
+        surprisal = outputs[head.surprisal].view(np.float32)
+        shape = (batch, rows, columns)
+        return surprisal.reshape(shape), outputs[head.labels].reshape(shape)
+
+    def close(self) -> None:
+        """Release graph, buffers, stream, context and engine."""
+        execution, self._execution = self._execution, None
+        if execution is not None:
+            execution.close()
+
+
+def chosen_precision(precision: str) -> str:
+    """Return the precision of the backbone; 'auto' is fp16. EngineError for an unknown one."""
+    if precision not in ('auto', *PRECISIONS):
+        raise EngineError(f'precision {precision!r}: use auto, {", ".join(PRECISIONS)}')
+    return 'fp16' if precision == 'auto' else precision
+
+
+def int8_backbone(bundle: Bundle) -> Any:
+    """
+    Return the bundle's 8-bit backbone as a ModelProto in the form that TensorRT takes.
+
+    EngineError where the bundle has no ranges of activations.
+    """
+    from ood_perception.engines.int8.quantize import quantised
+    from ood_perception.engines.int8.ranges_file import quantization_path, read_quantization
+
+    facts = read_quantization(quantization_path(bundle))
+    stage = next(stage for stage in bundle.manifest.stages if stage.name == 'backbone')
+    return quantised(read_model(bundle.stage_path(stage)), facts, 'symmetric')

@@ -1,0 +1,175 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One typed ONNX graph of all stages: reduced backbone, float32 head, a Cast between."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ood_perception.bundle.manifest import StageSpec
+from ood_perception.engines.graphs.precision_types import (
+    HALF_TYPES,
+    prune,
+    read_model,
+    require_onnx,
+    to_half,
+)
+from ood_perception.engines.plan import Plan
+from ood_perception.errors import BundleError, EngineError
+
+PRECISIONS = ('f32', 'fp16', 'bf16', 'int8')
+EXTERNAL_FROM = 1024  # bytes from which a tensor lies in the file beside the graph
+
+
+def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
+    """
+    Return one ModelProto: image uint8 (B, h, w, 3), in_distribution -> surprisal, labels.
+
+    precision: of the stages that allow a reduced one; 'int8' needs `backbone`.
+    backbone: a typed ONNX file or ModelProto with the backbone's inputs and outputs (8-bit, for
+        instance), taken as it is instead of the bundle's backbone. Its outputs may be half; the
+        head gets float32.
+
+    Raises EngineError for an unknown precision, BundleError for stages that cannot be joined.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f'precision {precision!r}: use {", ".join(PRECISIONS)}')
+    if precision == 'int8' and backbone is None:
+        raise EngineError('precision int8 needs an 8-bit backbone graph: pack one, or use fp16')
+    models = []
+    for stage, source in zip(plan.stages, plan.models, strict=True):
+        given = backbone if stage.name == 'backbone' else None
+        model = _stage_model(source if given is None else given)
+        if given is None and precision in HALF_TYPES and stage.reduced_precision:
+            model = to_half(model, precision)
+        models.append(model)
+    joined = _join(plan.stages, models, (plan.head.surprisal, plan.head.labels))
+    _check_first_consumers(joined)
+    return joined
+
+
+def write_model(model: Any, folder: Path) -> Path:
+    """
+    Write model.onnx and its weights model.data into `folder`; the same model, same bytes.
+
+    The model is emptied of what went to model.data, since two copies may not fit into memory.
+    """
+    onnx = require_onnx()
+    path = folder / 'model.onnx'
+    with (folder / 'model.data').open('wb') as data:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) < EXTERNAL_FROM:
+                continue
+            offset = -(-data.tell() // 64) * 64
+            data.seek(offset)
+            data.write(tensor.raw_data)
+            entries = {'location': 'model.data', 'offset': offset, 'length': len(tensor.raw_data)}
+            tensor.ClearField('raw_data')
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in entries.items():
+                tensor.external_data.add(key=key, value=str(value))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+def digest(model: Any) -> str:
+    """Return the hex sha256 of a ModelProto."""
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _stage_model(source: Any) -> Any:
+    if isinstance(source, Path):
+        return read_model(source)
+    if isinstance(source, bytes):
+        return require_onnx().ModelProto.FromString(source)
+    copy = type(source)()
+    copy.CopyFrom(source)
+    return copy
+
+
+def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str, str]) -> Any:
+    """Chain the graphs by tensor name; names inside a stage get its name in front."""
+    onnx = require_onnx()
+    models = _same_opset(onnx, models)
+    joined = onnx.ModelProto(ir_version=max(m.ir_version for m in models))
+    joined.opset_import.extend(models[0].opset_import)
+    joined.graph.name = 'fused'
+    made: dict[str, int] = {}  # tensor between stages -> its element type
+    for stage, model in zip(stages, models, strict=True):
+        types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+        _prefix(model.graph, f'{stage.name}/', {*stage.inputs, *stage.outputs})
+        for name in stage.inputs:
+            if name in made and made[name] != types[name]:
+                _cast_input(onnx, model.graph, name, types[name], stage.name)
+        joined.graph.node.extend(model.graph.node)
+        joined.graph.initializer.extend(model.graph.initializer)
+        known = {value.name for value in joined.graph.input}
+        fresh = [v for v in model.graph.input if v.name not in known | set(made)]
+        joined.graph.input.extend(fresh)
+        for value in model.graph.output:
+            made[value.name] = value.type.tensor_type.elem_type
+            if value.name in outputs:
+                joined.graph.output.append(value)
+    missing = set(outputs) - {value.name for value in joined.graph.output}
+    if missing:
+        raise BundleError(f'no stage makes {", ".join(sorted(missing))}: pack the bundle again')
+    prune(joined)
+    return joined
+
+
+def _same_opset(onnx: Any, models: Sequence[Any]) -> list[Any]:
+    """Return the models with the highest default opset among them."""
+    versions = [_opset(model) for model in models]
+    return [
+        model if have == max(versions) else _converted(onnx, model, max(versions))
+        for model, have in zip(models, versions, strict=True)
+    ]
+
+
+def _opset(model: Any) -> int:
+    return next(int(o.version) for o in model.opset_import if o.domain in ('', 'ai.onnx'))
+
+
+def _converted(onnx: Any, model: Any, version: int) -> Any:
+    try:
+        return onnx.version_converter.convert_version(model, version)
+    except Exception as error:
+        raise BundleError(
+            f'a stage of opset {_opset(model)} cannot be joined to one of {version}: {error}'
+        ) from error
+
+
+def _prefix(graph: Any, prefix: str, kept: set[str]) -> None:
+    """Rename, in place, every node and tensor except the kept tensors and the absent ''."""
+
+    def name(old: str) -> str:
+        return old if old in kept or not old else prefix + old
+
+    for node in graph.node:
+        node.name = prefix + node.name if node.name else ''
+        node.input[:] = [name(old) for old in node.input]
+        node.output[:] = [name(old) for old in node.output]
+    for tensor in graph.initializer:
+        tensor.name = name(tensor.name)
+
+
+def _cast_input(onnx: Any, graph: Any, name: str, to: int, stage: str) -> None:
+    """Let the nodes of a stage read an earlier stage's output in the type that they expect."""
+    wanted = f'{stage}/{name}/cast'
+    for node in graph.node:
+        node.input[:] = [wanted if old == name else old for old in node.input]
+    cast = onnx.helper.make_node('Cast', [name], [wanted], f'cast/{wanted}', to=to)
+    graph.node.insert(0, cast)
+
+
+def _check_first_consumers(model: Any) -> None:
+    """TensorRT takes uint8 into nothing but a Cast."""
+    for node in model.graph.node:
+        if 'image' in node.input and node.op_type not in ('Cast', 'Shape'):
+            raise BundleError(
+                f'node {node.name} ({node.op_type}) reads the uint8 image, TensorRT allows that '
+                'to Cast alone: export the backbone again'
+            )

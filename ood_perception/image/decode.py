@@ -1,0 +1,224 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Image and CompressedImage messages to RGB arrays, with every way to lie refused.
+
+A message is anything with the fields of sensor_msgs: the node's own, or a bag's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ood_perception.errors import ImageError
+from ood_perception.types import UInt8Array
+
+from . import jpeg
+from .encodings import (
+    DEPTH,
+    ENCODINGS,
+    SEMIPLANAR,
+    Encoding,
+    Semiplanar,
+    is_depth,
+    is_wide_grey_png,
+    known_encodings,
+    mosaic_conversion,
+    split_format,
+    video_codec,
+)
+from .image_size import PNG_START, png_size, size_problem
+
+_PNG_GREY = 0
+
+
+def decode_image(message: Any, otherwise: Callable[[Any], UInt8Array] | None = None) -> UInt8Array:
+    """
+    Return a sensor_msgs/Image as uint8 (H, W, 3) RGB, C-contiguous.
+
+    otherwise: decodes the encodings that the tables lack, None where nothing does.
+    Values of 16 bits give their upper eight (value / 256). The result of 'rgb8' without row
+    padding is a view of the message's own buffer.
+
+    Raises ImageError when size, step, data and encoding do not agree, for depth, for an encoding
+    that neither the tables nor `otherwise` know, and above 200 megapixels.
+    """
+    check_size(message.width, message.height, 'Image')
+    name = message.encoding
+    if name in DEPTH:
+        raise ImageError(
+            f'Image encoding {name!r} is depth or another measurement, no picture: choose the '
+            "camera's colour topic, or publish brightness as mono16"
+        )
+    if name in SEMIPLANAR:
+        return _from_semiplanar(message, SEMIPLANAR[name])
+    if name in ENCODINGS:
+        return _from_packed(message, ENCODINGS[name])
+    if otherwise is not None:
+        return otherwise(message)
+    raise ImageError(
+        f'Image encoding {name!r} is not known: it has to be one of {known_encodings()}'
+    )
+
+
+def decode_compressed(message: Any) -> UInt8Array:
+    """
+    Return a sensor_msgs/CompressedImage (JPEG or PNG) as uint8 (H, W, 3) RGB, C-contiguous.
+
+    A picture of one channel whose format names a Bayer pattern is demosaiced. EXIF rotation is
+    ignored: camera_info and the boxes that we publish mean the stored pixels.
+
+    Raises ImageError for other formats, depth, damaged data, and above 200 megapixels.
+    """
+    place = f'CompressedImage {message.format!r}'
+    data = bytes_of(message, place)
+    encoding, codec = split_format(message.format)
+    if is_depth(encoding, codec) or (encoding and is_wide_grey_png(data, encoding)):
+        raise ImageError(
+            f'{place} is depth or another measurement, no picture: its format or its 16 bits in '
+            "one channel say so; choose the camera's colour topic, or publish brightness as "
+            "'mono16; png compressed'"
+        )
+    if video_codec(message.format):
+        raise ImageError(f'{place} is one packet of a video, which is no picture by itself')
+    try:
+        return _unpacked(data, place, mosaic_conversion(encoding))
+    except (cv2.error, ValueError) as error:
+        raise ImageError(
+            f'{place} of {data.size} bytes cannot be decoded ({first_line(error)}): it is damaged '
+            'or truncated, check the camera driver and the network'
+        ) from error
+
+
+def check_size(width: int, height: int, what: str) -> None:
+    """Raise ImageError for an empty picture and for one of more than 200 megapixels."""
+    if problem := size_problem(width, height):
+        remedy = 'publish a smaller picture' if width and height else 'check the camera driver'
+        raise ImageError(f'{what} of size {width}x{height} {problem}: {remedy}')
+
+
+def bytes_of(message: Any, place: str) -> UInt8Array:
+    """Return a message's data as uint8 (N,), a view; ImageError where it lies elsewhere."""
+    try:
+        return np.frombuffer(message.data, dtype=np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise ImageError(
+            f'{place}: its data is a {type(message.data).__name__}, not bytes in the memory of '
+            'this process (a device buffer?): have the publisher send CPU memory'
+        ) from error
+
+
+def _from_packed(message: Any, encoding: Encoding) -> UInt8Array:
+    pixels = _rows(message, encoding)
+    if encoding.conversion is None:
+        return np.ascontiguousarray(pixels)
+    return _converted(pixels, encoding.conversion, message)
+
+
+def _converted(pixels: UInt8Array, conversion: int, message: Any) -> UInt8Array:
+    try:
+        return np.asarray(cv2.cvtColor(pixels, conversion), dtype=np.uint8)
+    except cv2.error as error:
+        raise ImageError(
+            f'Image {message.width}x{message.height} {message.encoding} cannot be converted to '
+            f'RGB ({first_line(error)}): check the camera driver'
+        ) from error
+
+
+def _rows(message: Any, encoding: Encoding) -> UInt8Array:
+    """Return the pixels as uint8 (H, W) or (H, W, C) without row padding, a view if possible."""
+    width, height = message.width, message.height
+    if encoding.even_width and width % 2:
+        raise ImageError(
+            f'Image {width}x{height} {message.encoding} has an odd width, its pixels come in '
+            'pairs: check the driver'
+        )
+    values = width * encoding.channels
+    grid = _grid(message, row=values * (2 if encoding.wide else 1), rows=height)
+    if encoding.wide:
+        # The upper byte is the value / 256: 255 for 65535.
+        grid = np.ascontiguousarray(grid[:, 0 if message.is_bigendian else 1 :: 2])
+    shape = (height, width) if encoding.channels == 1 else (height, width, encoding.channels)
+    # Unpadded rows reshape without a copy; padded ones are copied here, once.
+    return grid.reshape(shape)
+
+
+def _grid(message: Any, row: int, rows: int) -> UInt8Array:
+    """Return the data as uint8 (rows, row): `row` bytes of each `step`; ImageError."""
+    place, step = f'Image {message.width}x{message.height} {message.encoding}', message.step
+    data = bytes_of(message, place)
+    if step < row:
+        raise ImageError(
+            f'{place} has step {step}, a row takes at least {row} bytes: check the camera driver'
+        )
+    if data.size != rows * step:
+        times = 'height' if rows == message.height else f'{rows} rows'
+        raise ImageError(
+            f'{place} has {data.size} bytes of data, {times} x step = {rows * step}: '
+            'the message is truncated or lies about its size, check the camera driver'
+        )
+    return data.reshape(rows, step)[:, :row]
+
+
+def _from_semiplanar(message: Any, encoding: Semiplanar) -> UInt8Array:
+    width, height = message.width, message.height
+    if encoding.conversion is None:
+        return _from_full_chroma(message)
+    if width % 2 or height % 2:
+        raise ImageError(
+            f'Image {width}x{height} {message.encoding} has an odd width or height, its chroma '
+            'is shared by 2 x 2 pixels: check the camera driver'
+        )
+    grid = _grid(message, row=width, rows=height + height // 2)
+    return _converted(np.ascontiguousarray(grid), encoding.conversion, message)
+
+
+def _from_full_chroma(message: Any) -> UInt8Array:
+    """Return an nv24 picture: a chroma pair for every pixel, in rows of two steps."""
+    width, height = message.width, message.height
+    step = max(message.step, width)
+    data = _grid(message, row=step, rows=3 * height)
+    luma = data[:height, :width, None]
+    chroma = data[height:].reshape(height, 2 * step)[:, : 2 * width].reshape(height, width, 2)
+    # OpenCV knows no such layout: each pixel becomes a pair of equal ones of YUYV, one is kept.
+    pairs = np.empty((height, width, 2, 2), np.uint8)
+    pairs[..., 0], pairs[..., 1] = luma, chroma
+    doubled = pairs.reshape(height, 2 * width, 2)
+    return np.ascontiguousarray(_converted(doubled, cv2.COLOR_YUV2RGB_YUYV, message)[:, ::2])
+
+
+def _unpacked(data: UInt8Array, place: str, mosaic: int | None) -> UInt8Array:
+    """Return a JPEG's or a PNG's pixels as RGB; ImageError, ValueError or cv2.error."""
+    if data[:2].tobytes() == jpeg.START:
+        width, height, grey = jpeg.jpeg_header(data)
+        check_size(width, height, place)
+        if not (grey and mosaic):
+            return jpeg.read_jpeg(data)
+        pixels = jpeg.read_jpeg(data, 'GRAY')
+        return np.asarray(cv2.cvtColor(pixels, mosaic), np.uint8)
+    if data[:8].tobytes() == PNG_START and data.size > 25:
+        check_size(*png_size(data), place)
+        return _read_png(data, mosaic if data[25] == _PNG_GREY else None)
+    head = data[:8].tobytes().hex(' ') or 'nothing'
+    raise ImageError(
+        f'{place} of {data.size} bytes is neither JPEG nor PNG (it begins with {head}): publish '
+        'jpeg or png, or use transport: raw'
+    )
+
+
+def _read_png(data: UInt8Array, mosaic: int | None) -> UInt8Array:
+    """Return a PNG's pixels as RGB, of 16 bits the upper eight; ValueError for a damaged one."""
+    flags = cv2.IMREAD_COLOR if mosaic is None else cv2.IMREAD_GRAYSCALE
+    pixels = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise ValueError('the decoder found no picture in it')
+    return np.asarray(cv2.cvtColor(pixels, mosaic or cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, its class's name without any."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,122 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+JPEG as cameras send it: padding and stray bytes are passed over, damage is refused.
+
+libjpeg only warns about data that is damaged and fills the picture up with grey. OpenCV prints
+those warnings and Pillow drops most of them; simplejpeg raises them, and takes half of OpenCV's
+time for the same pixels (1080p: 5.5 ms against 12.5 ms on one core).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ood_perception.errors import DependencyError
+from ood_perception.types import UInt8Array
+
+START, END = b'\xff\xd8', b'\xff\xd9'
+_START_OF_SCAN = b'\xff\xda'
+# 0xFF and a code, but no stuffed byte (FF 00), fill byte (FF FF) or restart of a scan (D0 to D7).
+_MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')
+_PADDING = b'\x00\xff'
+_Read = TypeVar('_Read')
+
+
+def jpeg_header(data: UInt8Array) -> tuple[int, int, bool]:
+    """
+    Return (width, height, whether there is one channel alone) of a JPEG.
+
+    data: uint8 (N,). Raises ValueError, with libjpeg's reason, for one without a frame header.
+    """
+    try:
+        height, width, colours, _ = _first_success(_header, data)
+    except ValueError as error:
+        raise ValueError(f'a JPEG without a usable frame header: {error}') from error
+    return width, height, colours == 'Gray'
+
+
+def read_jpeg(data: UInt8Array, colours: str = 'RGB') -> UInt8Array:
+    """
+    Return a JPEG's pixels, uint8 (H, W, 3), or (H, W, 1) for colours 'GRAY'; EXIF is ignored.
+
+    What follows the end marker, bytes between segments, and zeros or 0xFF between the last scan
+    and the end marker do not matter. Raises ValueError, with libjpeg's reason, for everything that
+    libjpeg finds wrong: missing or surplus data, bad codes, lost restart markers, no end marker.
+    """
+    return _first_success(partial(_decode, colours), data)
+
+
+def _first_success(read: Callable[[Any], _Read], data: UInt8Array) -> _Read:
+    """Read the data as it is, else without stray bytes, else without padding; ValueError."""
+    try:
+        return read(data)
+    except ValueError as error:
+        # One after the other: a last byte of a scan may look like padding and be none
+        for padding in (False, True):
+            try:
+                return read(b''.join(_segments(data.tobytes(), padding)))
+            except ValueError:
+                continue
+        raise error
+
+
+def _header(data: Any) -> tuple[int, int, str, str]:
+    height, width, colours, sampling = _simplejpeg().decode_jpeg_header(data, strict=True)
+    return height, width, colours, sampling
+
+
+def _decode(colours: str, data: Any) -> UInt8Array:
+    """Decode with every warning an error; ValueError."""
+    decode = partial(_simplejpeg().decode_jpeg, data, strict=True)
+    if _header(data)[2] not in ('CMYK', 'YCCK'):
+        return np.asarray(decode(colorspace=colours), np.uint8)
+    inks = np.asarray(decode(colorspace='CMYK'), np.uint16)
+    # Stored inverted, as Adobe began it and everybody reads it: 255 is no ink.
+    return (inks[..., :3] * inks[..., 3:] // 255).astype(np.uint8)
+
+
+def _segments(data: bytes, padding: bool) -> Iterator[bytes]:
+    """
+    Yield a JPEG's segments and scans up to its end marker, without what lies between them.
+
+    padding: leave zeros and 0xFF at the end of the last scan out, too.
+    """
+    yield START
+    place = len(START)
+    while marker := _MARKER.search(data, place):
+        if marker[0] == END:
+            yield END
+            return
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], 'big')
+        yield data[marker.start() : place]
+        if marker[0] == _START_OF_SCAN:
+            following = _MARKER.search(data, place)
+            scan = data[place : following.start() if following else None]
+            place += len(scan)
+            last = following is not None and following[0] == END
+            yield _without_padding(scan) if padding and last else scan
+
+
+def _without_padding(scan: bytes) -> bytes:
+    """Return a scan without zeros and 0xFF at its end, but for a byte that may be its own."""
+    kept = len(scan.rstrip(_PADDING))
+    rest = scan[kept : kept + 2]
+    if rest == b'\xff\x00':
+        return scan[: kept + 2]
+    return scan[: kept + 1] if rest[:1] == b'\x00' else scan[:kept]
+
+
+def _simplejpeg() -> Any:
+    try:
+        import simplejpeg
+    except ImportError as error:
+        raise DependencyError(
+            'decoding JPEG needs simplejpeg, which tells damaged data: pip install simplejpeg'
+        ) from error
+    return simplejpeg

@@ -1,0 +1,252 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The last step of the score: one table for the classes that count as normal *now*.
+
+A head is calibrated class by class. The least surprisal over several classes flags less than
+promised, since a pixel must be rejected by all of them, and one score for all classes promises
+nothing for some of them. A bundle therefore carries a small weighted sample of held-out pixels,
+from which the table of any set of classes is fitted when the set is chosen. Where a set has few
+held-out pixels, its table counts them at the upper end of their 95 % interval, and rates below
+what so few can bound are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.bundle.array_files import read_arrays
+from ood_perception.errors import BundleError, ConfigError
+from ood_perception.types import Float32Array, UInt8Array
+
+if TYPE_CHECKING:
+    from ood_perception.bundle.store import Bundle
+
+Float64Array = npt.NDArray[np.float64]
+
+KNOTS = 256
+FEWEST_PIXELS = 1000
+_SHALLOWEST = 0.999
+_TAIL = 0.01
+_LEAST_RISE = 1e-5
+# Normal deviate of 95 %, and a little more: so the approximation of `_upper` is never below exact
+_Z95 = 1.66
+
+
+@dataclass(frozen=True)
+class SetTable:
+    """
+    The map from a head's surprisal to the surprisal of a set of classes.
+
+    x, y: float64 (M,), both strictly increasing from 0; linear between knots.
+    slope: d y / d x beyond the last knot, > 0: values there rank, they do not promise.
+    """
+
+    x: Float64Array
+    y: Float64Array
+    slope: float
+
+    def __call__(self, surprisal: Float32Array) -> Float32Array:
+        """Return float32 >= 0 of the same shape; strictly increasing, so ranks stay."""
+        flat = surprisal.ravel()
+        mapped = np.interp(flat, self.x, self.y) + self.slope * np.maximum(flat - self.x[-1], 0.0)
+        return np.asarray(mapped.reshape(surprisal.shape), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class HeldOutSample:
+    """
+    Held-out pixels of a head, drawn so that the rare strange ones are all kept.
+
+    classes: names of the classes that a pixel can truly be of.
+    surprisal: float (N, S) >= 0: of each of `classes` in their order, or S = 1, the one score.
+    truth: uint8 (N,), the pixel's class as its place in `classes`.
+    weight: float (N,) > 0: how many held-out pixels each stands for.
+    """
+
+    classes: tuple[str, ...]
+    surprisal: npt.NDArray[np.floating[Any]]
+    truth: UInt8Array
+    weight: npt.NDArray[np.floating[Any]]
+
+    def pixels(self, chosen: Sequence[str]) -> int:
+        """Return how many held-out pixels are of the chosen classes."""
+        return round(float(self.weight[np.isin(self.truth, self._places(chosen))].sum()))
+
+    def curve(self, chosen: Sequence[str]) -> tuple[Float64Array, Float64Array]:
+        """
+        Return (x ascending and distinct, e(x)) of the pixels whose class is chosen.
+
+        x is the least surprisal over the chosen classes, or the one score;
+        e(x) = (1 + held-out pixels with at least x) / (1 + all of them), in (0, 1].
+        """
+        x, above = self._counted(chosen)
+        return x, np.minimum((1 + above) / (1 + above[:1].sum()), 1.0)
+
+    def _counted(self, chosen: Sequence[str]) -> tuple[Float64Array, Float64Array]:
+        """Return the distinct x, ascending, and how many held-out pixels have at least each."""
+        places = self._places(chosen)
+        mine = np.isin(self.truth, places)
+        columns = places if self.surprisal.shape[1] > 1 else [0]
+        least = self.surprisal[mine][:, columns].astype(np.float64).min(axis=1, initial=np.inf)
+        order = np.argsort(least, kind='stable')
+        x, weight = least[order], self.weight[mine][order].astype(np.float64)
+        above = np.cumsum(weight[::-1])[::-1]
+        first = np.concatenate([[True], np.diff(x) > 0])[: len(x)]
+        return x[first], above[first]
+
+    def table(self, chosen: Sequence[str]) -> SetTable:
+        """
+        Return the table of a set of classes.
+
+        It is counted down to e = 10 / n and goes on log-linearly from there with the slope of
+        the strangest 1 %. Below 1000 pixels every count stands at the upper end of its 95 %
+        interval: such a table flags less than it was asked for, rather than more. Raises
+        ConfigError for an unknown class and for a set without a held-out pixel.
+        """
+        count = self.pixels(chosen)
+        if count < FEWEST_PIXELS:
+            return self._careful_table(chosen)
+        x, e = self.curve(chosen)
+        levels = -np.log10(np.geomspace(_SHALLOWEST, 10 / count, KNOTS))
+        surprisal = -np.log10(e)
+        keep = np.concatenate([[True], np.diff(surprisal) > 0])
+        places = np.interp(levels, surprisal[keep], x[keep])
+        return _through(places, levels, _TAIL)
+
+    def _careful_table(self, chosen: Sequence[str]) -> SetTable:
+        """Return the table of few pixels."""
+        x, above = self._counted(chosen)
+        if not len(x):
+            raise ConfigError(_too_few(chosen, 0, 'calibrate nothing'))
+        count = above[0]
+        return _through(x, -np.log10(np.minimum(_upper(above) / count, 1.0)), 100 / count)
+
+    def least_rate(self, chosen: Sequence[str]) -> float:
+        """
+        Return the least false-alarm rate that the set's pixels bound: 3 / n for few, else 0.
+
+        With none of n pixels above a threshold, the rate there is below 3 / n with 95 %
+        confidence. 1 for a set without pixels.
+        """
+        count = self.pixels(chosen)
+        if count >= FEWEST_PIXELS:
+            return 0.0
+        return min(1.0, float(_upper(np.zeros(1))[0]) / count) if count else 1.0
+
+    def doubt(self, chosen: Sequence[str], rate: float) -> str:
+        """
+        Return what is to be said of a set of classes at a false-alarm rate, '' = nothing.
+
+        Raises ConfigError for a rate that its held-out pixels cannot bound.
+        """
+        count, least = self.pixels(chosen), self.least_rate(chosen)
+        if rate < least:
+            needed = math.ceil(float(_upper(np.zeros(1))[0]) / rate)
+            what = f'cannot bound a false alarm rate of {rate:g}, which takes {needed}'
+            raise ConfigError(_too_few(chosen, count, what, least))
+        if count >= FEWEST_PIXELS:
+            return ''
+        return (
+            f'{", ".join(chosen)}: calibrated on {count} held-out pixels, fewer than '
+            f'{FEWEST_PIXELS}; their counts are taken at the upper end of the 95 % interval, so '
+            f'less than {rate:g} is flagged and anomalies may be missed'
+        )
+
+    def _places(self, chosen: Sequence[str]) -> list[int]:
+        unknown = [name for name in chosen if name not in self.classes]
+        if unknown or not chosen:
+            raise ConfigError(
+                f'classes {list(chosen)}: {", ".join(unknown) or "an empty set"} was not '
+                f'calibrated; choose among {", ".join(self.classes)}'
+            )
+        return [self.classes.index(name) for name in chosen]
+
+
+def _upper(counts: Float64Array) -> Float64Array:
+    """
+    Return the upper 95 % confidence limit of the mean of Poisson counts, >= 0.
+
+    Wilson and Hilferty's approximation of the quantile of chi-squared; a binomial's is lower.
+    """
+    next_count = np.asarray(counts, dtype=np.float64) + 1
+    root = 1 - 1 / (9 * next_count) + _Z95 / (3 * np.sqrt(next_count))
+    return np.asarray(next_count * root**3, dtype=np.float64)
+
+
+def _too_few(chosen: Sequence[str], count: int, what: str, least: float = 1.0) -> str:
+    rate = f'set false_alarm_rate to {math.ceil(1e4 * least) / 1e4:g} or more, or ' * (least < 1)
+    return (
+        f'in_distribution {", ".join(chosen)}: {count} held-out pixels {what}; {rate}choose more '
+        'classes, or a bundle that was calibrated on more pictures of these'
+    )
+
+
+def _through(x: Float64Array, y: Float64Array, tail: float) -> SetTable:
+    """
+    Return the table through (0, 0) and the points, flat stretches of x thinned out.
+
+    Beyond the points it has the slope between e = tail and the last of them; 1, the head's own,
+    where there is none.
+    """
+    kept_x, kept_y = [0.0], [0.0]
+    for place, level in zip(x, y, strict=True):
+        if place > kept_x[-1] + _LEAST_RISE and level > kept_y[-1] + _LEAST_RISE:
+            kept_x.append(float(place))
+            kept_y.append(float(level))
+    knots_x, knots_y = np.array(kept_x), np.array(kept_y)
+    if len(knots_x) == 1:
+        return SetTable(knots_x, knots_y, 1.0)
+    bend = int(np.clip(np.searchsorted(knots_y, -np.log10(tail)), 0, len(knots_y) - 2))
+    slope = (knots_y[-1] - knots_y[bend]) / (knots_x[-1] - knots_x[bend])
+    return SetTable(knots_x, knots_y, float(slope))
+
+
+def read_samples(bundle: Bundle) -> dict[str, HeldOutSample]:
+    """Return the held-out sample of every head that has one; BundleError when it is damaged."""
+    return {
+        head.name: _read(bundle, head.set_calibration)
+        for head in bundle.manifest.heads
+        if head.set_calibration
+    }
+
+
+def arrays_of(sample: HeldOutSample) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a sample's file: names as text, surprisal float16, weight float32."""
+    return {
+        'classes': np.array(sample.classes),
+        'surprisal': sample.surprisal.astype(np.float16),
+        'truth': sample.truth.astype(np.uint8),
+        'weight': sample.weight.astype(np.float32),
+    }
+
+
+def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
+    """Return the sample of what arrays_of gave; ValueError where shapes do not fit."""
+    surprisal, truth, weight = (np.asarray(arrays[k]) for k in ('surprisal', 'truth', 'weight'))
+    classes = tuple(str(name) for name in arrays['classes'])
+    fits = surprisal.ndim == 2 and surprisal.shape[1] in (1, len(classes))
+    if (
+        not fits
+        or not len(surprisal) == len(truth) == len(weight)
+        or (truth >= len(classes)).any()
+    ):
+        raise ValueError(
+            f'surprisal {surprisal.shape}, truth {truth.shape} and weight {weight.shape} of '
+            f'{len(classes)} classes do not fit together'
+        )
+    return HeldOutSample(classes, surprisal.astype(np.float32), truth, weight)
+
+
+def _read(bundle: Bundle, file: str) -> HeldOutSample:
+    path = bundle.path(file)
+    try:
+        return sample_of(read_arrays(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error

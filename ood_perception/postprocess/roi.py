@@ -1,0 +1,217 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which cells of the score grid are scored: ground, its edge, polygons, labels, or all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from ood_perception.errors import ConfigError
+from ood_perception.image.geometry import Points, Size, grid_to_camera, grid_valid
+from ood_perception.postprocess.ground_edge import below_edge, lowered
+from ood_perception.postprocess.roi_files import CameraMasks, mask_cells
+from ood_perception.types import BoolArray, Geometry, UInt8Array
+
+MODES = ('ground', 'polygon', 'mask', 'labels', 'below_edge', 'below_horizon', 'none')
+# A patch of ground below this share of the largest one does not stretch the hull. An obstacle
+# across the road cuts its far end off: that end must stay in, so the share is small.
+SMALLEST_GROUND = 0.01
+
+Polygon = tuple[tuple[float, float], ...]
+CameraPolygons = Mapping[str, tuple[Polygon, ...]]
+
+
+@dataclass(frozen=True)
+class RoiSettings:
+    """
+    The region of interest.
+
+    mode: 'ground' scores the convex hull of the ground classes (what lies on the road is inside
+        the road's hull), 'polygon' the polygons, 'mask' the masks' non-zero pixels (a conveyor),
+        'labels' the cells with those classes alone, 'none' the whole picture. 'below_edge' scores
+        all from the far edge of the ground down, column by column, 'below_horizon' all below the
+        frame's horizon ('below_edge' where it has none).
+    classes: names for 'ground', 'labels' and 'below_edge'; () = the bundle's ground classes. A
+        bundle that has none (products on a line) is scored whole.
+    bridge: for 'below_edge': what stands on the ground with ground left and right of it is scored,
+        however wide; what reaches the picture's side is scored if it is narrower than this share
+        of the width, else it is where the ground ends. In [0, 1].
+    margin: for 'below_edge' and 'below_horizon': nothing less than this share of the picture's
+        height below the edge or the horizon is scored. In [0, 1].
+    polygons: scored areas per camera for 'polygon'; those under '' hold for every camera. A camera
+        with none is scored whole.
+    masks: drawn regions per camera for 'mask'; the one under '' holds for cameras without one.
+    ignore_polygons: areas never scored, whatever the mode (the own bonnet), same form as polygons.
+
+    A polygon is ((x, y), ...) with x, y from 0 to 1: shares of the picture's width and height.
+    Several are united. Raises ConfigError for an unknown mode or a polygon that is none.
+    """
+
+    mode: str = 'ground'
+    classes: tuple[str, ...] = ()
+    polygons: CameraPolygons = field(default_factory=dict)
+    ignore_polygons: CameraPolygons = field(default_factory=dict)
+    masks: CameraMasks = field(default_factory=dict)
+    bridge: float = 0.15
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f'roi mode {self.mode!r}: choose one of {", ".join(MODES)}')
+        if self.mode == 'polygon' and not any(self.polygons.values()):
+            raise ConfigError('roi mode is polygon and no polygon is given: add one, or use none')
+        if self.mode == 'mask' and not self.masks:
+            raise ConfigError('roi mode is mask and no mask is given: add one, or use none')
+        if not 0.0 <= self.bridge <= 1.0:
+            raise ConfigError(f'roi bridge {self.bridge:g}: give a share of the width, 0 to 1')
+        if not 0.0 <= self.margin <= 1.0:
+            raise ConfigError(f'roi margin {self.margin:g}: give a share of the height, 0 to 1')
+        for polygons in (*self.polygons.values(), *self.ignore_polygons.values()):
+            for polygon in polygons:
+                _check_polygon(polygon)
+
+
+def fixed_region(
+    settings: RoiSettings, camera: str, geometry: Geometry, grid_size: Size
+) -> BoolArray:
+    """
+    Return what never changes between frames: bool (gh, gw), cells that may be scored.
+
+    True where the cell's centre lies in the picture, inside the camera's polygons (mode 'polygon')
+    or mask (mode 'mask'), and outside its ignore polygons. Raises ImageError where the mask is not
+    of the picture's aspect.
+    """
+    region = grid_valid(geometry, grid_size)
+    included = _of_camera(settings.polygons, camera)
+    if settings.mode == 'polygon' and included:
+        region &= polygon_cells(included, geometry, grid_size)
+    mask = settings.masks.get(camera, settings.masks.get(''))
+    if settings.mode == 'mask' and mask is not None:
+        region &= mask_cells(mask, geometry, grid_size)
+    ignored = _of_camera(settings.ignore_polygons, camera)
+    if ignored:
+        region &= ~polygon_cells(ignored, geometry, grid_size)
+    return region
+
+
+def scored_region(
+    mode: str,
+    labels: UInt8Array,
+    fixed: BoolArray,
+    chosen: BoolArray,
+    bridge: float = 0.15,
+    below: BoolArray | None = None,
+    margin: float = 0.0,
+) -> BoolArray:
+    """
+    Return the cells to score in one frame, a subset of `fixed`.
+
+    mode: one of MODES. labels: uint8 (gh, gw) class ids. fixed: bool (gh, gw) of fixed_region.
+    chosen: bool (256,), True at the ids of the region's classes; none at all = no
+    class bounds the region. bridge, margin: see RoiSettings.
+    below: bool (gh, gw), below the frame's horizon; None where it has none.
+    """
+    if mode == 'below_horizon' and below is not None:
+        return fixed & lowered(below, margin)
+    if not chosen.any():
+        return fixed
+    if mode in ('below_edge', 'below_horizon'):
+        seen = fixed if below is None else fixed & below
+        ground = large_patches(chosen[labels] & seen)
+        region = below_edge(ground, bridge, below, np.asarray(fixed.any(axis=0)))
+        return lowered(region, margin) & seen
+    if mode == 'ground':
+        return ground_hull(chosen[labels] & fixed) & fixed
+    if mode == 'labels':
+        return chosen[labels] & fixed
+    return fixed
+
+
+def ground_hull(ground: BoolArray) -> BoolArray:
+    """
+    Return the cells of the convex hull of the ground, as NFlowJS's ground focus does.
+
+    ground: bool (gh, gw). Connected patches (8 neighbours) smaller than SMALLEST_GROUND of the
+    largest one are left out first, since one stray cell on a roof would take the whole picture in.
+    Returns bool (gh, gw), a superset of the patches kept; all False where there is no ground.
+    """
+    kept = large_patches(ground)
+    rows = np.flatnonzero(kept.any(axis=1))
+    filled = np.zeros(ground.shape, dtype=np.uint8)
+    if rows.size == 0:
+        return filled.astype(bool)
+    # The outermost cells of each row have the same hull as all cells.
+    first = kept[rows].argmax(axis=1)
+    last = ground.shape[1] - 1 - kept[rows, ::-1].argmax(axis=1)
+    points = np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], axis=1)
+    hull = cv2.convexHull(points.astype(np.int32)).reshape(-1, 2)
+    cv2.fillConvexPoly(filled, hull, 1)
+    return filled.astype(bool)
+
+
+def class_table(ids: Sequence[int]) -> BoolArray:
+    """Return bool (256,), True at the given class ids."""
+    table = np.zeros(256, dtype=bool)
+    table[list(ids)] = True
+    return table
+
+
+def polygon_cells(polygons: Sequence[Polygon], geometry: Geometry, grid_size: Size) -> BoolArray:
+    """Return bool (gh, gw): cells whose centre lies inside one of the polygons (even-odd rule)."""
+    rows, columns = grid_size
+    centres_x = np.stack([np.arange(columns) + 0.5, np.zeros(columns)], axis=1)
+    centres_y = np.stack([np.zeros(rows), np.arange(rows) + 0.5], axis=1)
+    x = grid_to_camera(centres_x, geometry, grid_size)[:, 0] / geometry.camera_width
+    y = grid_to_camera(centres_y, geometry, grid_size)[:, 1] / geometry.camera_height
+    inside = np.zeros(grid_size, dtype=bool)
+    for polygon in polygons:
+        inside |= _inside(polygon, x[None, :], y[:, None])
+    return inside
+
+
+def _inside(
+    polygon: Polygon,
+    x: Points,
+    y: Points,
+) -> BoolArray:
+    """Return where a ray from (x, y) to the right crosses the outline an odd number of times."""
+    odd = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
+    for (x0, y0), (x1, y1) in zip(polygon, (*polygon[1:], polygon[0]), strict=True):
+        if y0 != y1:
+            crosses = (y0 <= y) != (y1 <= y)
+            odd ^= crosses & (x < x0 + (y - y0) * ((x1 - x0) / (y1 - y0)))
+    return odd
+
+
+def large_patches(ground: BoolArray) -> BoolArray:
+    """Return the connected patches, bool (gh, gw), that are no specks beside the largest one."""
+    count, patches, stats, _ = cv2.connectedComponentsWithStats(
+        ground.view(np.uint8), None, None, None, 8
+    )
+    if count <= 2:
+        return ground
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0  # the background
+    keep: BoolArray = areas >= max(1.0, SMALLEST_GROUND * float(areas.max()))
+    large: BoolArray = keep[patches]
+    return large
+
+
+def _of_camera(polygons: CameraPolygons, camera: str) -> tuple[Polygon, ...]:
+    """Return the polygons of every camera and those of this one."""
+    named = polygons.get(camera, ()) if camera else ()
+    return (*polygons.get('', ()), *named)
+
+
+def _check_polygon(polygon: Polygon) -> None:
+    """Raise ConfigError unless there are three points or more, all inside the picture."""
+    if len(polygon) < 3 or any(len(point) != 2 for point in polygon):
+        raise ConfigError(f'polygon {polygon}: give three points (x, y) or more')
+    if not all(0.0 <= value <= 1.0 for point in polygon for value in point):
+        raise ConfigError(
+            f'polygon {polygon}: x and y are shares of the width and height, from 0 to 1'
+        )

@@ -1,0 +1,102 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""A drawn region of interest: a grey picture whose non-zero pixels are scored (a conveyor)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ood_perception.errors import ConfigError, DataError, ImageError
+from ood_perception.image.geometry import Size, grid_to_camera
+from ood_perception.image.label_files import read_label
+from ood_perception.types import BoolArray, Geometry
+
+EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMask:
+    """
+    A static mask.
+
+    path: where it was read from, for messages. scored: bool (h, w), True = scored.
+    """
+
+    path: str
+    scored: BoolArray
+
+
+CameraMasks = Mapping[str, RegionMask]
+
+
+def load_mask(path: Path) -> RegionMask:
+    """
+    Read a mask, pixels as they are stored: grey or palette, index 0 is not scored.
+
+    Raises ConfigError naming the file and what is wrong with it.
+    """
+    try:
+        scored = read_label(path, 'roi mask') > 0
+    except DataError as error:
+        raise ConfigError(f'{error} (0 = not scored, any other value = scored)') from error
+    if not scored.any():
+        raise ConfigError(f'roi mask {path} is all zero: nothing would be scored')
+    return RegionMask(str(path), scored)
+
+
+def load_masks(parameter: str, entries: Sequence[str]) -> dict[str, RegionMask]:
+    """
+    Read the masks of '[camera: ]file' entries; those without a camera's name are under ''.
+
+    Raises ConfigError naming the parameter or the file.
+    """
+    masks: dict[str, RegionMask] = {}
+    for camera, path in mask_files(parameter, entries).items():
+        masks[camera] = load_mask(Path(path).expanduser())
+    return masks
+
+
+def mask_files(parameter: str, entries: Sequence[str]) -> dict[str, str]:
+    """Return the file per camera, nothing is read; ConfigError for two files of one camera."""
+    files: dict[str, str] = {}
+    for entry in filter(None, (entry.strip() for entry in entries)):
+        # A colon alone may be part of a path.
+        camera, separator, path = entry.partition(': ')
+        if not separator:
+            camera, path = '', entry
+        if camera in files or not path.strip():
+            raise ConfigError(
+                f'{parameter} has {entry!r}: write one file for a camera, like {EXAMPLE}'
+            )
+        files[camera] = path.strip()
+    return files
+
+
+def mask_cells(mask: RegionMask, geometry: Geometry, grid_size: Size) -> BoolArray:
+    """
+    Return bool (gh, gw): cells whose centre falls on a scored pixel of the mask (nearest).
+
+    The mask may be smaller or larger than the camera picture, of the same aspect. Raises
+    ImageError where it is not: it was drawn for another camera or another cut of its picture.
+    """
+    height, width = mask.scored.shape
+    if abs(width * geometry.camera_height / geometry.camera_width - height) > 1.0:
+        raise ImageError(
+            f'roi mask {mask.path} has {width} x {height} pixels, the camera picture '
+            f'{geometry.camera_width} x {geometry.camera_height}: draw the mask on a picture of '
+            'this camera; its size may differ, its aspect may not'
+        )
+    rows, columns = grid_size
+    x = np.stack([np.arange(columns) + 0.5, np.zeros(columns)], axis=1)
+    y = np.stack([np.zeros(rows), np.arange(rows) + 0.5], axis=1)
+    across = grid_to_camera(x, geometry, grid_size)[:, 0] * (width / geometry.camera_width)
+    down = grid_to_camera(y, geometry, grid_size)[:, 1] * (height / geometry.camera_height)
+    # Cells in the padding are no part of the picture; grid_valid leaves them out.
+    column = np.clip(np.floor(across), 0, width - 1).astype(np.intp)
+    row = np.clip(np.floor(down), 0, height - 1).astype(np.intp)
+    cells: BoolArray = mask.scored[row[:, None], column[None, :]]
+    return cells

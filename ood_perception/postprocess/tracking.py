@@ -1,0 +1,202 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Obstacles over time: an obstacle is announced once it was there in m of the last n frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import ConfigError
+from ood_perception.postprocess.mask import find_components, keep_components, obstacle_order
+from ood_perception.postprocess.motion import (
+    Boxes,
+    BoxStates,
+    first_states,
+    matches,
+    overlaps,
+    predicted,
+    updated,
+)
+from ood_perception.types import BoolArray, Detection, Obstacle
+
+LONGEST_WINDOW = 64
+# Frames without usable stamps (equal ones, zeros) are taken to be this far apart.
+_USUAL_SECONDS = 0.1
+# Least overlap of the grown boxes, and how far a small box reaches as a share of the width.
+_LEAST_OVERLAP = 0.1
+_LEAST_REACH = 0.01
+# A picture full of specks must not slow the node down: the tracks seen last are kept.
+_MOST_TRACKS = 1000
+
+
+@dataclass(frozen=True)
+class Persistence:
+    """
+    When an obstacle is announced.
+
+    window, required: n and m: an obstacle is announced when its track was detected in m of the
+        last n frames that were processed, and from then on whenever it is detected, until it was
+        missing for n frames. n = 1 turns tracking off; m = 1 of n > 1 gives identities without
+        delay. 1 <= m <= n <= LONGEST_WINDOW.
+    mask: also remove from the mask what is not announced.
+    longest_gap: seconds between two frames after which all is forgotten, > 0.
+
+    Raises ConfigError for a value out of range.
+    """
+
+    window: int = 1
+    required: int = 1
+    mask: bool = False
+    longest_gap: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.required <= self.window <= LONGEST_WINDOW:
+            raise ConfigError(
+                f'persistence {self.required} of {self.window} frames: give 1 <= required <= '
+                f'window <= {LONGEST_WINDOW}; 1 of 1 turns it off'
+            )
+        if not 0.0 < self.longest_gap < float('inf'):
+            raise ConfigError(f'persistence gap {self.longest_gap:g} s: give seconds above 0')
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is tracked at all."""
+        return self.window > 1
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """
+    A detection after tracking.
+
+    detection: with the announced obstacles alone, in their order; its mask is the full one unless
+        Persistence.mask is set.
+    tracks: the track number of each of its obstacles, > 0 and never used twice for a camera;
+        () when tracking is off.
+    """
+
+    detection: Detection
+    tracks: tuple[int, ...] = ()
+
+
+class Tracker:
+    """
+    Follows the obstacles of every camera by itself; detections of a camera come in order.
+
+    `settings` may be replaced between frames. One thread calls `update`.
+    """
+
+    def __init__(self, settings: Persistence | None = None) -> None:
+        self.settings = settings or Persistence()
+        self._cameras: dict[str, _Camera] = {}
+
+    def reset(self) -> None:
+        """Forget all tracks; their numbers are not used again."""
+        for camera in self._cameras.values():
+            camera.forget()
+
+    def update(self, detection: Detection) -> Tracked:
+        """Take the next detection of its camera; return what is announced."""
+        settings, name = self.settings, detection.frame.camera
+        if not settings.active:
+            self._cameras.pop(name, None)
+            return Tracked(detection)
+        camera = self._cameras.setdefault(name, _Camera())
+        tracks, announced = camera.update(detection, settings)
+        mask = _announced_mask(detection, announced) if settings.mask else detection.mask
+        obstacles = tuple(
+            obstacle for obstacle, told in zip(detection.obstacles, announced, strict=True) if told
+        )
+        numbers = tuple(int(number) for number in tracks[announced])
+        return Tracked(replace(detection, mask=mask, obstacles=obstacles), numbers)
+
+
+class _Camera:
+    """The tracks of one camera, as arrays over T tracks."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._stamp_ns = 0
+        self._size = (0, 0)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all tracks."""
+        self._states = first_states(np.zeros((0, 4)))
+        self._numbers = np.zeros(0, np.int64)
+        self._history = np.zeros((0, LONGEST_WINDOW), bool)  # newest frame first
+        self._announced = np.zeros(0, bool)
+
+    def update(
+        self, detection: Detection, settings: Persistence
+    ) -> tuple[npt.NDArray[np.int64], BoolArray]:
+        """Return the track number, int64 (N,), of every obstacle and whether it is announced."""
+        width = detection.geometry.camera_width
+        states = self._until(detection, settings.longest_gap)
+        boxes = _boxes(detection.obstacles)
+        alike = overlaps(states.boxes, boxes, least=_LEAST_REACH * width)
+        rows, columns = matches(alike, _LEAST_OVERLAP)
+        seen = np.zeros(len(self._numbers), bool)
+        seen[rows] = True
+        new = np.ones(len(boxes), bool)
+        new[columns] = False
+        self._states = updated(states, rows, boxes[columns]).joined(first_states(boxes[new]))
+        track_of = np.empty(len(boxes), np.intp)
+        track_of[columns] = rows
+        track_of[new] = len(seen) + np.arange(new.sum())
+        self._count(seen, int(new.sum()), settings)
+        result = self._numbers[track_of], self._announced[track_of]
+        self._drop(settings.window)
+        return result
+
+    def _until(self, detection: Detection, longest_gap: float) -> BoxStates:
+        """Return the states at the detection's time; time or size that jumps forgets all."""
+        geometry, stamp = detection.geometry, detection.frame.stamp_ns
+        size = (geometry.camera_height, geometry.camera_width)
+        seconds = (stamp - self._stamp_ns) / 1e9
+        if size != self._size or not 0.0 <= seconds <= longest_gap:
+            self.forget()
+        self._stamp_ns, self._size = stamp, size
+        usable = 0.0 < seconds <= longest_gap
+        return predicted(self._states, seconds if usable else _USUAL_SECONDS)
+
+    def _count(self, seen: BoolArray, new: int, settings: Persistence) -> None:
+        """Enter this frame into the histories: old tracks were seen or not, `new` ones begin."""
+        fresh = np.zeros((new, LONGEST_WINDOW), bool)
+        self._history = np.concatenate([self._history, fresh])
+        self._history[:, 1:] = self._history[:, :-1].copy()
+        self._history[:, 0] = np.concatenate([seen, np.ones(new, bool)])
+        self._numbers = np.concatenate([self._numbers, self._next + np.arange(new)])
+        self._next += new
+        enough = self._history[:, : settings.window].sum(axis=1) >= settings.required
+        self._announced = np.concatenate([self._announced, np.zeros(new, bool)]) | enough
+
+    def _drop(self, window: int) -> None:
+        """Forget tracks that the last `window` frames did not see, and the oldest of too many."""
+        keep: BoolArray = np.asarray(self._history[:, :window].any(axis=1), dtype=np.bool_)
+        if np.count_nonzero(keep) > _MOST_TRACKS:
+            ages = np.where(keep, self._history.argmax(axis=1), LONGEST_WINDOW)
+            keep = np.zeros_like(keep)
+            keep[np.argsort(ages, kind='stable')[:_MOST_TRACKS]] = True
+        self._states = self._states.only(keep)
+        self._numbers, self._history = self._numbers[keep], self._history[keep]
+        self._announced = self._announced[keep]
+
+
+def _boxes(obstacles: tuple[Obstacle, ...]) -> Boxes:
+    """Return left, top, width, height as float64 (N, 4)."""
+    rows = [(o.x, o.y, o.width, o.height) for o in obstacles]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def _announced_mask(detection: Detection, announced: BoolArray) -> BoolArray:
+    """Return the mask, bool (gh, gw), without the components of unannounced obstacles."""
+    if announced.all():
+        return detection.mask
+    components = find_components(detection.mask, detection.surprisal)
+    keep = np.zeros(len(announced), bool)
+    keep[obstacle_order(components, detection.geometry)] = announced
+    return keep_components(components, keep)[0]

@@ -1,0 +1,225 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of an evaluation's document: rows of text for Markdown and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ood_perception.evaluation.groups import GROUPS
+from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED
+from ood_perception.metrics.pixel import METRICS
+from ood_perception.types import JsonDict
+
+from .markdown import TITLES, markdown_table, percent
+
+REGION_TITLES = {'image': 'whole image', 'ground': 'predicted ground', 'road': 'road'}
+
+
+def metric_rows(document: JsonDict, data: str) -> Iterator[tuple[str, str, JsonDict]]:
+    """Yield (run, region, record) of a set, run by run."""
+    for run in document['runs']:
+        for region, record in run['sets'][data].get('regions', {}).items():
+            yield run['name'], region, record
+
+
+def set_names(document: JsonDict) -> list[str]:
+    """Return the sets in their order."""
+    return list(document['runs'][0]['sets'])
+
+
+def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a set of anomalies: percent with 95 % intervals."""
+    metrics = [name for name in TITLES if name in METRICS]
+    if not any(region == 'ground' for _, region, _ in metric_rows(document, data)):
+        metrics.remove('average_precision_missed')  # nothing lies outside the region
+    header = ['run', 'region', *(TITLES[name] for name in metrics)]
+    rows = []
+    for run, region, record in metric_rows(document, data):
+        cells = [percent(record[name], record['intervals'][name]) for name in metrics]
+        rows.append([run, REGION_TITLES[region], *cells])
+    components = [record.get('components') for _, _, record in metric_rows(document, data)]
+    if any(components):
+        header.append('component F1')
+        for row, found in zip(rows, components, strict=True):
+            row.append(percent(found['f1'], found['f1_interval']) if found else '-')
+    return header, rows
+
+
+def group_names(document: JsonDict, data: str) -> list[str]:
+    """Return the groups that any run has on a set, in the order of GROUPS."""
+    return [
+        name
+        for name in GROUPS
+        if any(name in run['sets'][data]['groups'] for run in document['runs'])
+    ]
+
+
+def group_table(document: JsonDict, data: str, name: str) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of one group of a set: percent with 95 % intervals."""
+    metrics = GROUPS[name].metrics
+    groups = {run['name']: run['sets'][data]['groups'].get(name) for run in document['runs']}
+    held = dict.fromkeys(m for group in groups.values() if group for m in group['values'])
+    shown = [metric for metric in metrics if metric in held]
+    shown += [metric for metric in held if metric not in metrics and GROUPS[name].by_class]
+    rows = [[run, *_group_cells(group, shown)] for run, group in groups.items() if group]
+    return ['run', *(metrics.get(metric, metric) for metric in shown)], rows
+
+
+def _group_cells(group: JsonDict, metrics: Sequence[str]) -> list[str]:
+    values, intervals = group['values'], group['intervals']
+    return [percent(values.get(metric), intervals.get(metric)) for metric in metrics]
+
+
+def product_table(document: JsonDict) -> tuple[list[str], list[list[str]]]:
+    """
+    Return header and rows of all inspection sets: a line per product, and the mean of a run.
+
+    The mean is over products, as MVTec AD reports it; no rows for fewer than two products.
+    """
+    metrics = GROUPS['inspection'].metrics
+    header = ['run', 'product', *metrics.values()]
+    rows = []
+    for run in document['runs']:
+        groups = {
+            data: one['groups']['inspection']
+            for data, one in run['sets'].items()
+            if 'inspection' in one['groups']
+        }
+        if len(groups) < 2:
+            return header, []
+        rows += [[run['name'], data, *_group_cells(g, [*metrics])] for data, g in groups.items()]
+        columns = [[group['values'][metric] for group in groups.values()] for metric in metrics]
+        means = [None if None in column else sum(column) / len(column) for column in columns]
+        rows.append([run['name'], f'mean of {len(groups)}', *(percent(mean) for mean in means)])
+    return header, rows
+
+
+def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[str]]]:
+    """
+    Return header and rows of a set with known classes: flagged percent at every promised rate.
+
+    A star marks what is not within a factor of two of the promise. All pictures come by class and
+    pooled, single sequences pooled alone (the CSV has their classes). Behind stands how many
+    pixels, and pictures that hold the class, a line rests on.
+    """
+    rates: list[float] = []
+    lines: dict[tuple[str, str, str], dict[float, str]] = {}
+    counts: dict[tuple[str, str, str], tuple[str, str]] = {}
+    for run in document['runs']:
+        for row in run['sets'][data].get('rows', []):
+            if row['group'] != EVERY_GROUP and row['class_name'] != POOLED:
+                continue
+            rates += [] if row['promised'] in rates else [row['promised']]
+            observed = percent(row['observed'], row['interval'], places=2)
+            key = (run['name'], row['group'], row['class_name'])
+            cells = lines.setdefault(key, {})
+            cells[row['promised']] = observed if row['kept'] else f'{observed} *'
+            counts[key] = (f'{row["pixels"]:,}', str(row['pictures']))
+    header = ['run', 'pictures of', 'class', *(f'flagged at {100 * rate:g} %' for rate in rates)]
+    rows = [
+        [*key, *(cells.get(rate, '-') for rate in rates), *counts[key]]
+        for key, cells in lines.items()
+    ]
+    return [*header, 'pixels', 'pictures'], rows
+
+
+def markdown(document: JsonDict) -> str:
+    """Return every set's headline tables as Markdown."""
+    parts = ['Percent, with 95 % bootstrap intervals over pictures.\n']
+    for data in set_names(document):
+        parts += _set_markdown(document, data)
+    products = product_table(document)
+    if products[1]:
+        parts += ['### Products\n', markdown_table(*products)]
+    if document['comparisons']:
+        parts.append('### Differences\n')
+        parts += differences_markdown(document['comparisons'])
+    return '\n'.join(parts)
+
+
+def differences_markdown(comparisons: Sequence[JsonDict]) -> list[str]:
+    """Return every table of differences under its title."""
+    return [
+        f'{title}:\n\n{markdown_table(header, rows)}'
+        for title, header, rows in comparison_tables(comparisons)
+    ]
+
+
+def _set_markdown(document: JsonDict, data: str) -> list[str]:
+    first = document['runs'][0]['sets'][data]
+    parts = [f'### {data} ({first["count"]} pictures)\n']
+    for name in group_names(document, data):
+        parts += [f'{GROUPS[name].title}:\n', markdown_table(*group_table(document, data, name))]
+    if 'regions' in first:
+        parts += ['Pixels:\n'] if len(parts) > 1 else []
+        parts.append(markdown_table(*headline_table(document, data)))
+    if 'rows' in first:
+        parts.append(markdown_table(*promise_cells(document, data)))
+    parts += [f'{note}\n' for note in first['notes']]
+    skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
+    if skipped:
+        parts.append(f'Skipped: {", ".join(sorted(skipped))}\n')
+    return parts
+
+
+def comparison_table(comparisons: Sequence[JsonDict]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: one line per pair, set and region; differences in words."""
+    regions = [row for row in comparisons if 'region' in row]
+    metrics = {name: TITLES[name] for name in ('average_precision', 'fpr95', 'auroc')}
+    cells = [
+        [row['set'], REGION_TITLES[row['region']], *_differences(row, metrics)] for row in regions
+    ]
+    return ['set', 'region', 'difference', 'pictures', *metrics.values()], cells
+
+
+def group_comparison_table(
+    comparisons: Sequence[JsonDict], name: str
+) -> tuple[list[str], list[list[str]]]:
+    """Return the same for one group, one line per pair and set; no rows where none has it."""
+    rows = [row for row in comparisons if row.get('group') == name]
+    metrics = {
+        metric: title
+        for metric, title in GROUPS[name].metrics.items()
+        if any(metric in row['metrics'] for row in rows)
+    }
+    cells = [[row['set'], *_differences(row, metrics)] for row in rows]
+    return ['set', 'difference', 'pictures', *metrics.values()], cells
+
+
+def comparison_tables(
+    comparisons: Sequence[JsonDict],
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return title, header and rows of every table of differences that has a row."""
+    tables = [('Pixels', *comparison_table(comparisons))]
+    tables += [
+        (group.title, *group_comparison_table(comparisons, name)) for name, group in GROUPS.items()
+    ]
+    return [table for table in tables if table[2]]
+
+
+def _differences(row: JsonDict, metrics: Mapping[str, str]) -> list[str]:
+    from ood_perception.evaluation.compare import in_words
+
+    found, pair = row['metrics'], (row['first'], row['second'])
+    words = [in_words(metric, found[metric], *pair) for metric in metrics]
+    return [f'{pair[0]} minus {pair[1]}', str(found['pictures']), *words]
+
+
+def found_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return an object table's rows as text."""
+    return [
+        [
+            row['name'],
+            str(row['objects']),
+            _share_of(row['found'], row['objects']),
+            percent(row['flagged']),
+            percent(row['inside']),
+        ]
+        for row in rows
+    ]
+
+
+def _share_of(part: int, whole: int) -> str:
+    return f'{part} ({100 * part / whole:.0f} %)' if whole else '-'

@@ -1,0 +1,214 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One short queue per camera, by default of the newest frame: what is dropped is counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ood_perception.image.encodings import message_codec
+
+_RATE_WINDOW = 32
+# Packets of a video kept for a frame that waits: ten seconds at 30 Hz. A decoder tells lost ones.
+_MOST_EARLIER = 300
+
+
+@dataclass
+class Counters:
+    """
+    What became of a camera's frames since the node was configured.
+
+    callbacks = processed + dropped + bad + failed + skipped + those that wait or are in work.
+    dropped: pushed out of the full queue by a newer frame. bad: not decodable (ImageError).
+    failed: the engine or the publishing failed. skipped: arrived while nobody subscribed or the
+    node was disabled or inactive.
+    """
+
+    callbacks: int = 0
+    processed: int = 0
+    dropped: int = 0
+    bad: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """
+    A message taken from a queue; arrived: time.monotonic() of its callback, in seconds.
+
+    earlier: packets of a video before it that were dropped as frames: its decoder needs them.
+    """
+
+    camera: str
+    message: Any
+    arrived: float
+    earlier: tuple[Any, ...] = ()
+
+
+@dataclass
+class CameraState:
+    """
+    All that the node knows of one camera, guarded by the mailbox's lock.
+
+    last_error: the last refused frame's reason, '' once a frame was processed after it.
+    latency_ms: age of the last published frame by the node's clock, None when unknown.
+    """
+
+    name: str
+    counters: Counters = field(default_factory=Counters)
+    queue: deque[Waiting] = field(default_factory=deque)
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
+    completions: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
+    last_error: str = ''
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class CameraReport:
+    """
+    A copy of a camera's state; rates in hertz, idle: seconds without a frame, None: never.
+
+    waiting: frames in the queue. capacity: the most that fit.
+    """
+
+    name: str
+    counters: Counters
+    input_rate: float
+    output_rate: float
+    idle: float | None
+    last_error: str
+    latency_ms: float | None
+    waiting: int = 0
+    capacity: int = 1
+
+
+class Mailbox:
+    """
+    The queues of all cameras. The executor's thread puts, the worker's thread takes.
+
+    capacity: frames that wait for a camera; 1 keeps the newest alone. From a full queue the oldest
+    is dropped. `take` returns the first in the queue of every camera, so that they can go through
+    the engine as one batch.
+    """
+
+    def __init__(self, names: Sequence[str], capacity: int = 1) -> None:
+        self.capacity = capacity
+        self._changed = threading.Condition()
+        self._cameras = {name: CameraState(name) for name in names}
+        self._open = False
+        self._in_work = 0
+
+    def open(self) -> None:
+        """Accept frames from now on."""
+        with self._changed:
+            self._open = True
+
+    def close(self) -> None:
+        """Stop accepting, empty the queues (counted as skipped) and wake the taker."""
+        with self._changed:
+            self._open = False
+            for camera in self._cameras.values():
+                camera.counters.skipped += len(camera.queue)
+                camera.queue.clear()
+            self._changed.notify_all()
+
+    def put(self, name: str, message: Any, *, wanted: bool) -> None:
+        """Count a callback; keep the message in the camera's queue if it is wanted."""
+        now = time.monotonic()
+        with self._changed:
+            camera = self._cameras[name]
+            camera.counters.callbacks += 1
+            camera.arrivals.append(now)
+            if not (wanted and self._open):
+                camera.counters.skipped += 1
+                return
+            camera.queue.append(Waiting(name, message, now))
+            if len(camera.queue) > self.capacity:
+                _drop_first(camera)
+            self._changed.notify_all()
+
+    def take(self, timeout: float) -> list[Waiting]:
+        """Return the first frame of each queue; [] after `timeout` seconds or when closed."""
+        with self._changed:
+            self._changed.wait_for(self._anything_waits, timeout)
+            taken = [c.queue.popleft() for c in self._cameras.values() if c.queue]
+            self._in_work = len(taken)
+            return taken
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until no taken frame is in work; return whether that happened in time (seconds)."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._in_work == 0, timeout)
+
+    def processed(self, name: str, latency_ms: float | None) -> None:
+        """Count a frame whose outputs were published."""
+        with self._changed:
+            camera = self._cameras[name]
+            camera.counters.processed += 1
+            camera.completions.append(time.monotonic())
+            camera.latency_ms, camera.last_error = latency_ms, ''
+            self._finish_one()
+
+    def bad(self, name: str, reason: str) -> None:
+        """Count a frame that could not be decoded."""
+        with self._changed:
+            self._cameras[name].counters.bad += 1
+            self._cameras[name].last_error = reason
+            self._finish_one()
+
+    def failed(self, name: str, reason: str) -> None:
+        """Count a frame that was lost by a failure of ours."""
+        with self._changed:
+            self._cameras[name].counters.failed += 1
+            self._cameras[name].last_error = reason
+            self._finish_one()
+
+    def reports(self) -> list[CameraReport]:
+        """Return a consistent copy of every camera's state."""
+        now = time.monotonic()
+        with self._changed:
+            return [
+                CameraReport(
+                    name=camera.name,
+                    counters=replace(camera.counters),
+                    input_rate=_rate(camera.arrivals, now),
+                    output_rate=_rate(camera.completions, now),
+                    idle=now - camera.arrivals[-1] if camera.arrivals else None,
+                    last_error=camera.last_error,
+                    latency_ms=camera.latency_ms,
+                    waiting=len(camera.queue),
+                    capacity=self.capacity,
+                )
+                for camera in self._cameras.values()
+            ]
+
+    def _anything_waits(self) -> bool:
+        return not self._open or any(c.queue for c in self._cameras.values())
+
+    def _finish_one(self) -> None:
+        self._in_work -= 1
+        if self._in_work == 0:
+            self._changed.notify_all()
+
+
+def _drop_first(camera: CameraState) -> None:
+    """Drop the oldest frame; a packet of a video goes along with the next, to be decoded."""
+    dropped = camera.queue.popleft()
+    camera.counters.dropped += 1
+    if message_codec(dropped.message):
+        earlier = (*dropped.earlier, dropped.message)[-_MOST_EARLIER:]
+        camera.queue[0] = replace(camera.queue[0], earlier=earlier)
+
+
+def _rate(times: Sequence[float], now: float) -> float:
+    """Return events per second over the kept times; it decays once events stop."""
+    if len(times) < 2:
+        return 0.0
+    interval = (times[-1] - times[0]) / (len(times) - 1)
+    return 1.0 / max(interval, now - times[-1], 1e-6)

@@ -1,0 +1,159 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Benchmark of the node in a real graph: a camera process and the node, both with the DDS profile.
+
+Run `python -m ood_perception.ros.tools.bench_node --bundle <bundle> --out bench_node.json`.
+For reliable and best-effort publishers, with the mask alone and with score, confidence and
+obstacles as well, it checks that headers are identical and that every frame is accounted for, and
+measures the node's own time (decode, preprocess, postprocess, fill, publish: neither slot wait nor
+engine).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ood_perception.errors import OodPerceptionError
+from ood_perception.json_files import write_json
+from ood_perception.ros import dds
+
+OUTPUT_SETS = (('mask',), ('mask', 'score', 'confidence', 'obstacle_markers'))
+# The node's own time, median, in milliseconds.
+TARGET_MASK_MS, TARGET_ALL_MS = 15.0, 30.0
+_STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement: publisher's reliability, subscribed outputs, frames at a rate in hertz."""
+
+    reliability: str
+    outputs: tuple[str, ...]
+    frames: int
+    rate: float
+    width: int
+    height: int
+    picture: str = ''
+    # Nobody else's node of the same name is taken for ours.
+    namespace: str = f'bench_{os.getpid()}'
+
+
+def run_case(case: Case, node_parameters: dict[str, str], domain: int) -> dict[str, Any]:
+    """Run node and camera in two processes with the shipped profile; return what they counted."""
+    environment = {
+        **os.environ,
+        **dds.environment(dds.LARGE_IMAGES),
+        'ROS_DOMAIN_ID': str(domain),
+    }
+    arguments = [f'{name}:={value}' for name, value in node_parameters.items() if value]
+    options = ['-r', f'__ns:=/{case.namespace}']
+    options += [word for argument in arguments for word in ('-p', argument)]
+    node = subprocess.Popen(
+        [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args', *options], env=environment
+    )
+    try:
+        camera = subprocess.run(
+            [
+                sys.executable,
+                '-m',
+                'ood_perception.ros.tools.bench_camera',
+                json.dumps(asdict(case)),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=case.frames / case.rate + 180,
+            check=False,
+        )
+    finally:
+        node.terminate()
+        node.wait(_STOP_SECONDS)
+    if camera.returncode:
+        raise OodPerceptionError(
+            f'the camera process ended with {camera.returncode}, its message is above: is the '
+            'bundle complete, and /dev/shm larger than 128 MB?'
+        )
+    counted: dict[str, Any] = json.loads(camera.stdout.splitlines()[-1])
+    return {**asdict(case), **counted, 'verdict': verdict(case, counted)}
+
+
+def verdict(case: Case, counted: dict[str, Any]) -> dict[str, bool]:
+    """Return which of the promises were kept."""
+    counters = counted['counters']
+    own = counted['times_ms']['own_ms']['median']
+    return {
+        'headers_identical': counted['foreign_headers'] == 0 and counted['received']['mask'] > 0,
+        'every_frame_arrived': counters['callbacks'] == counted['sent'],
+        'every_frame_accounted_for': counters['processed'] + counters['dropped']
+        == counters['callbacks'],
+        'own_time': own <= (TARGET_MASK_MS if case.outputs == ('mask',) else TARGET_ALL_MS),
+    }
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
+    parser.add_argument('--bundle', default='', help="a bundle; default: the package's own")
+    parser.add_argument('--engine', default='', help='openvino, onnxruntime')
+    parser.add_argument('--precision', default='', help='f32, bf16')
+    parser.add_argument('--weights', default='', help='origin of the backbone weights')
+    parser.add_argument('--picture', default='', help='a picture to publish; default: made up')
+    parser.add_argument('--frames', type=int, default=100)
+    parser.add_argument('--rate', type=float, default=10.0, help='hertz')
+    parser.add_argument('--size', default='1920x1080', help='of the camera picture')
+    parser.add_argument('--out', type=Path, help='JSON file to write')
+    return parser.parse_args(argv)
+
+
+def _cases(options: argparse.Namespace) -> list[Case]:
+    width, height = (int(part) for part in options.size.split('x'))
+    return [
+        Case(kind, outputs, options.frames, options.rate, width, height, options.picture)
+        for kind in ('reliable', 'best_effort')
+        for outputs in OUTPUT_SETS
+    ]
+
+
+def _line(result: dict[str, Any]) -> str:
+    times, counters = result['times_ms'], result['counters']
+    kept = [name for name, good in result['verdict'].items() if not good]
+    return (
+        f'{result["reliability"]:>11}, {len(result["outputs"])} outputs: sent {result["sent"]}, '
+        f'callbacks {counters["callbacks"]}, processed {counters["processed"]}, '
+        f'dropped {counters["dropped"]}, own {times["own_ms"]["median"]:.1f} ms median, '
+        f'engine {times["inference_ms"]["median"]:.0f} ms; '
+        + ('all promises kept' if not kept else f'NOT kept: {", ".join(kept)}')
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return 0 when every promise was kept."""
+    options = _parse(argv)
+    names = ('bundle', 'engine', 'precision', 'weights')
+    parameters = {name: getattr(options, name) for name in names}
+    results = []
+    # A domain of its own for each case, away from 0 and from what other tools choose.
+    first_domain = 60 + os.getpid() % 30
+    try:
+        for number, case in enumerate(_cases(options)):
+            results.append(run_case(case, parameters, first_domain + number))
+            print(_line(results[-1]), flush=True)
+    except (OodPerceptionError, subprocess.TimeoutExpired) as error:
+        print(f'bench_node: {error}', file=sys.stderr)
+        return 1
+    if options.out:
+        write_json(options.out, {'cases': results}, indent=2)
+        print(f'written: {options.out}')
+    return 0 if all(all(r['verdict'].values()) for r in results) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,174 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+`make demo`: pictures through a camera process, DDS and the real node, to a page and a verdict.
+
+Exit status 0 when the object was found and the promised rate held, 1 with the reason otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
+from ood_perception.bundle.weights.completion import complete
+from ood_perception.demo.report import FrameResult, Run, write_page
+from ood_perception.demo.sources import Picture, Source, open_source
+from ood_perception.demo.speed import try_engine
+from ood_perception.demo.verdict import judge
+from ood_perception.engines.base import EngineOptions
+from ood_perception.errors import ConfigError, DataError, DependencyError, OodPerceptionError
+from ood_perception.ros.tools.processes import detail, graph_environment, say
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demo; return the exit code. OodPerceptionError says what cannot be done."""
+    begin = time.monotonic()
+    os.environ.update(graph_environment())
+    _check_ros()
+    out = _made_folder(options.out)
+    source = open_source(options.input, options.frames)
+    say(1, f'pictures: {source.description}')
+    with tempfile.TemporaryDirectory(prefix='ood_demo_') as scratch:
+        staged = _stage(source, Path(scratch))
+        say(2, f'bundle {options.bundle}: completing the backbone weights where they are missing')
+        bundle = complete(load_bundle(options.bundle), progress=detail)
+        say(3, 'building the engine and comparing it with the golden vectors')
+        engine = EngineOptions(runtime=options.engine, precision=options.precision)
+        speed = try_engine(bundle, engine, staged[0].image)
+        detail(f'built in {speed.built:.1f} s, {1000 * speed.seconds:.0f} ms a frame')
+        # Late: this imports ROS, and a machine without it has been told so above.
+        from ood_perception.ros.tools.demo_session import through_the_node
+
+        frames, facts = through_the_node(
+            options, bundle.manifest.input, speed, staged, Path(scratch), out
+        )
+    return _finish(out, source, bundle, frames, facts, begin)
+
+
+def _check_ros() -> None:
+    """Raise DependencyError where a part of ROS 2 is missing."""
+    try:
+        import diagnostic_msgs.msg
+        import rclpy
+        import sensor_msgs.msg
+        import visualization_msgs.msg
+
+        del rclpy, sensor_msgs, diagnostic_msgs, visualization_msgs
+    except ImportError as error:
+        raise DependencyError(
+            f"the demo needs ROS 2 ({error}): pip install 'ood_perception[ros]', or source "
+            '/opt/ros/<distribution>/setup.bash'
+        ) from error
+
+
+def _made_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'--out {folder} cannot be made: {error}') from error
+    for old in (*folder.glob('*_*.jpg'), folder / 'index.html'):
+        old.unlink(missing_ok=True)
+    return folder.resolve()
+
+
+def _stage(source: Source, scratch: Path) -> list[Picture]:
+    """Write every picture without loss where the camera process finds it; return them all."""
+    folder = scratch / 'pictures'
+    folder.mkdir()
+    staged: list[Picture] = []
+    for picture in source.pictures():
+        path = folder / f'{len(staged):04d}.png'
+        if not cv2.imwrite(str(path), picture.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+            raise DataError(f'{path} cannot be written: is the disk full?')
+        staged.append(picture)
+        if sys.stdout.isatty() or len(staged) % 8 == 0:
+            detail(f'{len(staged)} pictures ready')
+    if not staged:
+        raise DataError(f'{source.description}: no picture in there')
+    return staged
+
+
+def _finish(
+    out: Path,
+    source: Source,
+    bundle: Bundle,
+    frames: list[FrameResult],
+    figures: dict[str, Any],
+    begin: float,
+) -> int:
+    """Write the page, print the verdict; return the exit code."""
+    promised = figures.pop('promised')
+    verdict = judge([f.check for f in frames if f.check], promised)
+    page = write_page(
+        out,
+        frames,
+        Run(
+            source=source.description,
+            note=source.note,
+            verdict=verdict,
+            licences=bundle.manifest.licences,
+            **figures,
+        ),
+    )
+    counters = figures['counters']
+    say(6, f'{len(frames)} of {figures["sent"]} frames came back, '
+            f'{counters.get("dropped", 0)} dropped for a newer one')  # fmt: skip
+    if verdict.checked:
+        print(
+            f'      object found {verdict.found} of {verdict.counted} times; '
+            f'{verdict.share:.2%} of the rest of the road flagged, promised {promised:.2%}'
+        )
+    print(f'      overlays: {out}/*_overlay.jpg\n      page:     {page}')
+    print(f'      took {time.monotonic() - begin:.0f} s')
+    if verdict.passed:
+        print('demo passed' if verdict.checked else 'demo ran (nothing to check these against)')
+        return 0
+    print('demo FAILED: ' + '; '.join(verdict.reasons), file=sys.stderr)
+    return 1
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog='demo', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('--input', default='', help='folder, video, ROS 2 bag or camera device; '
+        'empty: a real drive with objects composed in')  # fmt: skip
+    add('--out', type=Path, default=Path('out/demo'), help='folder for the page')
+    add('--bundle', default=str(default_bundle_path()), help='bundle folder or .zip')
+    add('--engine', default='auto', help='auto, openvino, onnxruntime, faiss')
+    add('--precision', default='auto', help='auto, f32, bf16, int8')
+    add('--false-alarm-rate', type=float, default=0.01, help='the promised rate')
+    add('--frames', type=int, default=24, help='at most this many pictures')
+    add('--rate', type=float, default=0.0, help='pictures per second, 0: what the engine keeps')
+    add('--timeout', type=float, default=150.0, help='seconds for the node to start, and to run')
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code. A user's mistake is one plain message."""
+    options = arguments().parse_args(argv)
+    try:
+        if options.frames < 1 or options.rate < 0 or options.timeout <= 0:
+            raise ConfigError('--frames needs 1 or more, --rate 0 or more, --timeout above 0')
+        return run(options)
+    except OodPerceptionError as error:
+        print(f'demo FAILED: {error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('demo stopped', file=sys.stderr)
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

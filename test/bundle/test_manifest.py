@@ -1,0 +1,101 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""A manifest comes back as it was written, and a wrong one is refused with place and remedy."""
+
+import copy
+import json
+
+import pytest
+from bundles import write_tiny_bundle
+
+from ood_perception.bundle.manifest import FORMAT_VERSION
+from ood_perception.bundle.manifest_json import manifest_from_json, read_manifest
+from ood_perception.errors import BundleError
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+    path = write_tiny_bundle(tmp_path_factory.mktemp('manifest') / 'tiny')
+    return json.loads((path / 'manifest.json').read_text())
+
+
+def changed(good, place, value):
+    """Return a copy with one value replaced; place is a path of keys and indices."""
+    result = copy.deepcopy(good)
+    target = result
+    for key in place[:-1]:
+        target = target[key]
+    if value is None:
+        del target[place[-1]]
+    else:
+        target[place[-1]] = value
+    return result
+
+
+def test_a_manifest_survives_the_round_trip(good):
+    manifest = manifest_from_json(good)
+
+    assert manifest_from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert manifest.classes[0].color == (110, 110, 110)
+    assert manifest.heads[0].compiled_classes == ('Road', 'Pavement', 'Sky')
+    assert isinstance(manifest.input.anchor, float)
+
+
+@pytest.mark.parametrize('version', [0, FORMAT_VERSION + 1, 99])
+def test_another_format_is_refused_naming_both_and_the_remedy(good, version):
+    with pytest.raises(BundleError) as caught:
+        manifest_from_json(changed(good, ['format'], version))
+
+    text = str(caught.value)
+    assert f'format {version}' in text
+    assert f'format {FORMAT_VERSION}' in text
+    assert 'pack the bundle again' in text
+
+
+@pytest.mark.parametrize(
+    ('place', 'value', 'match'),
+    [
+        (['format'], '1', 'integer "format"'),
+        (['format'], True, 'format is True'),
+        (['name'], 7, 'name is 7, expected str'),
+        (['name'], None, "missing fields \\['name'\\]"),
+        (['surprise'], 1, "unknown fields \\['surprise'\\]"),
+        (['input', 'height'], '56', "height is '56', expected int"),
+        (['input', 'height'], 57, 'no multiple of patch 14'),
+        (['input', 'patch'], 0, 'no multiple of patch 0'),
+        (['classes', 1, 'color'], [1, 2], 'expected 3 values'),
+        (['classes', 1, 'modelled'], 1, 'modelled is 1, expected bool'),
+        (['classes'], [], '0 stages|classes'),
+        (['heads', 0, 'compiled_classes'], ['Raod'], 'Raod'),
+        (['heads', 0, 'compiled_classes'], [], '0 classes'),
+        (['heads', 0, 'surprisal'], 'score', "outputs \\['score'\\] of no stage"),
+        (['heads'], [], '0 heads'),
+        (['in_distribution'], ['Moon'], 'Moon'),
+        (['stages', 1, 'inputs'], ['tokens_5'], 'stage head reads tokens_5'),
+        (['stages', 1, 'reduced_precision'], True, 'ruins its score'),
+        (['stages', 0, 'file'], '../backbone.onnx', 'leaves the bundle'),
+        (['stages', 0, 'external_data'], '/etc/passwd', 'leaves the bundle'),
+        (['golden', 'file'], 'a\\\\b.npz', 'leaves the bundle'),
+        (['files', 'head.onnx'], None, 'head.onnx not in "files"'),
+        (['files', 'head.onnx', 'sha256'], 5, 'sha256 is 5, expected str'),
+        (['licences'], 'MIT', "licences is 'MIT', expected a list"),
+        (['provenance'], [], 'provenance is \\[\\], expected an object'),
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(good, place, value, match):
+    with pytest.raises(BundleError, match=match):
+        manifest_from_json(changed(good, place, value), 'somewhere/manifest.json')
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(BundleError, match='is no bundle'):
+        read_manifest(tmp_path / 'manifest.json')
+    (tmp_path / 'manifest.json').write_text('{"format": 1,')
+    with pytest.raises(BundleError, match='cannot be read'):
+        read_manifest(tmp_path / 'manifest.json')
+    (tmp_path / 'manifest.json').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(BundleError, match='cannot be read'):
+        read_manifest(tmp_path / 'manifest.json')
+    (tmp_path / 'manifest.json').write_text('[1]')
+    with pytest.raises(BundleError, match='not a bundle manifest'):
+        read_manifest(tmp_path / 'manifest.json')

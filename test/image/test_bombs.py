@@ -1,0 +1,186 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures whose headers promise more than there is, or more than anybody should decode."""
+
+import io
+import resource
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from videos import encoded as film
+from videos import pictures
+
+from ood_perception.errors import DataError, ImageError, OodPerceptionError
+from ood_perception.image import image_size
+from ood_perception.image.decode import decode_compressed
+from ood_perception.image.image_files import decode_picture
+from ood_perception.image.label_files import decode_label
+from ood_perception.image.video import VideoStream
+
+START = b'\x89PNG\r\n\x1a\n'
+
+
+def chunk(kind, data=b'', length=None):
+    head = struct.pack('>I', len(data) if length is None else length) + kind
+    return head + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def png(width=8, height=8, *chunks, colour=2):
+    header = struct.pack('>IIBBBBB', width, height, 8, colour, 0, 0, 0)
+    pixels = zlib.compress(bytes((1 + width * (3 if colour == 2 else 1)) * height))
+    rest = chunks or (chunk(b'IDAT', pixels), chunk(b'IEND'))
+    return START + chunk(b'IHDR', header) + b''.join(rest)
+
+
+def message(content):
+    return decode_compressed(SimpleNamespace(format='png', data=content))
+
+
+READERS = {
+    'message': message,
+    'file': lambda content: decode_picture(content, 'picture p'),
+    'label': lambda content: decode_label(content, 'label l'),
+}
+reader = pytest.mark.parametrize('read', READERS.values(), ids=READERS)
+
+
+@reader
+def test_a_sound_png_is_read(read):
+    assert read(png(colour=0)).shape[:2] == (8, 8)
+
+
+LONG = [0xFFFFFFFF, 0x7FFFFFFF, 1 << 20]
+BOMB = """
+import resource, sys
+from types import SimpleNamespace
+from ood_perception.image.decode import decode_compressed
+from ood_perception.errors import OodPerceptionError
+from ood_perception.image.label_files import decode_label
+from ood_perception.image.image_files import decode_picture
+from ood_perception.image.video import VideoStream
+content = bytes.fromhex(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
+for read in (
+    lambda: decode_compressed(SimpleNamespace(format='png', data=content)),
+    lambda: decode_picture(content, 'file'),
+    lambda: decode_label(content, 'label'),
+):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        read()
+    except OodPerceptionError as error:
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(grown // 1024, str(error))
+"""
+
+
+@pytest.mark.parametrize('length', LONG)
+@pytest.mark.parametrize('kind', [b'IDAT', b'tEXt', b'eXIf'])
+def test_a_chunk_length_beyond_the_data_is_not_allocated(kind, length):
+    """In a process of its own: the memory of decoders is not Python's to count."""
+    content = START + png()[8:33] + struct.pack('>I', length) + kind
+    done = subprocess.run(
+        [sys.executable, '-c', BOMB, content.hex()], capture_output=True, text=True, timeout=60
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert all(int(line.split()[0]) < 128 for line in lines)
+    assert all(f'chunk of {length} bytes' in line for line in lines)
+
+
+@reader
+@pytest.mark.parametrize(
+    'content',
+    [
+        START,
+        START + b'\0\0\0\x0dIHDR',
+        START + chunk(b'tEXt', b'a\0' + b'b' * 11) + png(20000, 20000)[8:],
+        START + chunk(b'IHDR', b'\0' * 13, length=5),
+        png(0, 8),
+        png(8, 0),
+    ],
+    ids=range(6),
+)
+def test_a_png_without_a_usable_header_is_one_error(read, content):
+    with pytest.raises((ImageError, DataError)):
+        read(content)
+
+
+def encoded(form, width=64, height=48, **options):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((height, width), np.uint8)).save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('form', ['PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF'])
+def test_every_kind_of_file_keeps_to_one_limit(form, monkeypatch):
+    content = encoded(form)
+    assert decode_picture(content, 'picture p').shape == (48, 64, 3)
+
+    monkeypatch.setattr(image_size, 'MAX_PIXELS', 64 * 48 - 1)
+
+    with pytest.raises(DataError, match=r'picture p of size 64x48 has .* megapixels'):
+        decode_picture(content, 'picture p')
+
+
+@pytest.mark.parametrize('form', ['PNG', 'BMP', 'TIFF', 'GIF'])
+def test_labels_and_messages_keep_to_it_too(form, monkeypatch):
+    monkeypatch.setattr(image_size, 'MAX_PIXELS', 64 * 48 - 1)
+    with pytest.raises(DataError, match=r'label l of size 64x48 has .* megapixels'):
+        decode_label(encoded(form), 'label l')
+    with pytest.raises(ImageError, match=r'64x48 has .* megapixels'):
+        message(encoded('PNG'))
+
+
+def header_only(form, width, height):
+    """Return a file of a few bytes that says it is large."""
+    if form == 'BMP':
+        return b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, width, height, 1, 24,
+                                   0, 0, 0, 0, 0, 0)  # fmt: skip
+    if form == 'GIF':
+        screen = struct.pack('<HHBBB', width, height, 0, 0, 0)
+        return (
+            b'GIF89a'
+            + screen
+            + struct.pack('<cHHHHBBB', b',', 0, 0, width, height, 0, 2, 0)
+            + b';'
+        )
+    if form == 'PPM':
+        return f'P6 {width} {height} 255\n'.encode()
+    return png(width, height, chunk(b'IDAT', zlib.compress(b'')), chunk(b'IEND'))
+
+
+@pytest.mark.parametrize('form', ['PNG', 'BMP', 'GIF', 'PPM'])
+def test_a_header_of_more_than_the_limit_is_refused_unseen(form):
+    content = header_only(form, 20000, 20000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match='20000x20000 has 400 megapixels'):
+        decode_picture(content, 'picture')
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_between_the_limits_of_pillow_and_ours_nothing_is_said():
+    """Pillow warns from 89 megapixels on, and refuses from 179."""
+    content = header_only('PPM', 19000, 10000)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with pytest.raises(OodPerceptionError, match='broken'):  # it holds no pixels
+            decode_picture(content, 'picture')
+    assert Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize('codec', ['h264', 'hevc'])
+def test_a_video_keeps_to_the_limit_of_pictures(codec, monkeypatch):
+    packet = film(codec, pictures(1, 96, 128))[0]
+    assert len(VideoStream(codec).decode(packet, 1)) <= 1
+
+    monkeypatch.setattr(image_size, 'MAX_PIXELS', 64 * 48)
+    with pytest.raises(ImageError):
+        VideoStream(codec).decode(packet, 1)

@@ -1,0 +1,197 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files' descriptions: every argument reaches the node, and nothing else happens."""
+
+import ast
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launching import LAUNCH, ROOT, VARIABLES, describe, nodes
+from limits import HANGS
+
+__all__ = ['nodes']  # fixtures
+
+
+def launch_node(nodes, **arguments):
+    context = describe('road_anomaly.launch.py', **arguments)
+    (node,) = nodes
+    return node, context
+
+
+def test_defaults_leave_the_parameter_file_alone(nodes):
+    node, context = launch_node(nodes)
+    assert (node['package'], node['executable']) == ('ood_perception', 'road_anomaly_node')
+    file, overrides = node['parameters']
+    assert Path(file) == ROOT / 'config' / 'road_anomaly.yaml'
+    assert overrides == {'use_sim_time': False, 'autostart': True}
+    assert node['remappings'] == []
+    assert not any(context.environment.get(v, '').endswith('large_images.xml') for v in VARIABLES)
+
+
+@pytest.mark.parametrize('name', ['bundle', 'engine', 'precision', 'transport'])
+def test_texts_become_parameters(nodes, name):
+    node, _ = launch_node(nodes, **{name: 'some value'})
+    assert node['parameters'][1][name] == 'some value'
+
+
+def test_flags_names_and_files_reach_the_node(nodes):
+    node, _ = launch_node(
+        nodes,
+        use_sim_time='true',
+        autostart='False',
+        namespace='boat',
+        name='watch',
+        params_file='/my/file.yaml',
+        log_level='debug',
+    )
+    assert node['parameters'] == ['/my/file.yaml', {'use_sim_time': True, 'autostart': False}]
+    assert (node['namespace'], node['name']) == ('boat', 'watch')
+    assert node['ros_arguments'] == ['--log-level', 'debug']
+
+
+def test_one_topic_is_the_unnamed_camera(nodes):
+    node, _ = launch_node(nodes, cameras='/cam/image_raw')
+    assert node['parameters'][1]['cameras'] == ['']
+    assert node['remappings'] == [
+        ('image', '/cam/image_raw'),
+        ('camera_info', '/cam/camera_info'),
+    ]
+
+
+def test_named_cameras_are_remapped_each(nodes):
+    node, _ = launch_node(
+        nodes,
+        cameras='front=/f/image_raw, left=/l/image',
+        camera_info='left=/l/optical/camera_info',
+    )
+    assert node['parameters'][1]['cameras'] == ['front', 'left']
+    assert dict(node['remappings']) == {
+        'front/image': '/f/image_raw',
+        'front/camera_info': '/f/camera_info',
+        'left/image': '/l/image',
+        'left/camera_info': '/l/optical/camera_info',
+    }
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ({'cameras': 'front=/a,front=/b'}, 'twice'),
+        ({'cameras': 'front=/a,/b'}, 'needs a name'),
+        ({'cameras': 'front='}, 'empty'),
+        ({'cameras': 'front=/a', 'camera_info': 'rear=/b'}, 'rear'),
+        ({'use_sim_time': 'perhaps'}, 'use true or false'),
+        ({'dds_profile': 'huge'}, 'large_images'),
+    ],
+)
+def test_unusable_arguments_are_refused_with_the_reason(nodes, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        launch_node(nodes, **arguments)
+
+
+def test_dds_profile_is_set_for_both_families_of_distributions(nodes):
+    _, context = launch_node(nodes, dds_profile='large_images')
+    for variable in VARIABLES:
+        assert Path(context.environment[variable]) == ROOT / 'config' / 'dds_large_images.xml'
+
+
+def test_dds_launch_alone_sets_the_profile_by_default(nodes):
+    assert all(v in describe('dds.launch.py').environment for v in VARIABLES)
+
+
+@pytest.mark.parametrize('file', sorted(LAUNCH.glob('*.launch.py')), ids=lambda p: p.name)
+def test_launch_files_have_no_side_effects(file):
+    """No process, no evaluation, no download: launching only describes."""
+    tree = ast.parse(file.read_text())
+    imported = {
+        name.name.split('.')[0]
+        for statement in ast.walk(tree)
+        if isinstance(statement, ast.Import)
+        for name in statement.names
+    } | {s.module.split('.')[0] for s in ast.walk(tree) if isinstance(s, ast.ImportFrom)}
+    assert imported <= {'pathlib', 'launch', 'launch_ros'}
+    called = {c.func.id for c in ast.walk(tree) if isinstance(c, ast.Call) and isinstance(
+        c.func, ast.Name)}  # fmt: skip
+    assert not called & {'eval', 'exec', 'open', 'compile', '__import__'}
+
+
+def test_ros2_launch_lists_the_arguments():
+    """The real command, where it is installed."""
+    command = [sys.executable, '-c', 'from ros2cli.cli import main; main()', 'launch']
+    try:
+        importlib.import_module('ros2launch')
+    except ImportError:
+        pytest.skip('ros2 launch is not installed')
+    shown = subprocess.run(
+        [*command, str(LAUNCH / 'road_anomaly.launch.py'), '--show-args'],
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+    )
+    assert shown.returncode == 0, shown.stderr
+    for argument in ('bundle', 'cameras', 'dds_profile', 'params_file', 'autostart'):
+        assert f"'{argument}':" in shown.stdout
+
+
+def test_the_normal_classes_may_be_named(nodes):
+    node, _ = launch_node(nodes, in_distribution='tile, cork')
+    assert node['parameters'][1]['in_distribution'] == ['tile', 'cork']
+
+
+def test_inspection_is_the_same_node_with_its_own_file(nodes):
+    describe('inspection.launch.py', bundle='/b', cameras='/station/image', in_distribution='tile')
+    (node,) = nodes
+    file, overrides = node['parameters']
+    assert Path(file) == ROOT / 'config' / 'inspection.yaml'
+    assert node['name'] == 'inspection'
+    assert overrides['in_distribution'] == ['tile']
+    assert overrides['bundle'] == '/b'
+    assert ('image', '/station/image') in node['remappings']
+
+
+def test_inspection_needs_a_bundle_of_products(nodes):
+    with pytest.raises(RuntimeError, match='bundle'):
+        describe('inspection.launch.py')
+
+
+VRX_CAMERA = '/wamv/sensors/cameras/front_left_camera_sensor/optical'
+
+
+def test_maritime_is_the_same_node_with_its_own_file(nodes):
+    describe(
+        'maritime_obstacle.launch.py',
+        cameras=f'{VRX_CAMERA}/image_raw',
+        imu='/wamv/sensors/imu/imu/data',
+        camera_poses='0.75,0.1,1.5 0,0.26,0',
+        base_frame='wamv/wamv/base_link',
+        use_sim_time='true',
+    )
+    (node,) = nodes
+    file, overrides = node['parameters']
+    assert Path(file) == ROOT / 'config' / 'maritime_obstacle.yaml'
+    assert node['name'] == 'maritime_obstacle'
+    assert overrides == {
+        'use_sim_time': True,
+        'autostart': True,
+        'cameras': [''],
+        'camera.poses': ['0.75,0.1,1.5 0,0.26,0'],
+        'camera.base_frame': 'wamv/wamv/base_link',
+    }
+    assert node['remappings'] == [
+        ('image', f'{VRX_CAMERA}/image_raw'),
+        ('camera_info', f'{VRX_CAMERA}/camera_info'),
+        ('imu', '/wamv/sensors/imu/imu/data'),
+    ]
+
+
+def test_several_poses_and_the_source_of_attitude_reach_the_node(nodes):
+    node, _ = launch_node(
+        nodes, camera_poses='front: 1,0,2 0,0,0; rear: -1,0,2 0,0,3.14', attitude='level'
+    )
+    overrides = node['parameters'][1]
+    assert overrides['camera.poses'] == ['front: 1,0,2 0,0,0', 'rear: -1,0,2 0,0,3.14']
+    assert overrides['attitude.source'] == 'level'

@@ -1,0 +1,142 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The table of a set of classes keeps its rate on the pixels that it was fitted for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from class_pixels import CLASSES, pixels
+
+from ood_perception.errors import ConfigError
+from ood_perception.postprocess.calibration import HeldOutSample, arrays_of, sample_of
+
+RATES = (0.05, 0.02, 0.01, 0.002)
+
+
+def whole(count=200_000, columns=slice(None)):
+    surprisal, truth = pixels(count)
+    return HeldOutSample(CLASSES, surprisal[:, columns], truth, np.ones(count))
+
+
+@pytest.mark.parametrize('chosen', [['road'], ['road', 'pavement'], list(CLASSES)])
+def test_on_fresh_pixels_of_the_set_the_promised_share_is_flagged(chosen):
+    table = whole().table(chosen)
+    surprisal, truth = pixels(400_000, seed=1)
+    places = [CLASSES.index(name) for name in chosen]
+    least = surprisal[np.isin(truth, places)][:, places].min(1)
+    mapped = table(least.astype(np.float32))
+    for rate in RATES:
+        share = (mapped >= -np.log10(rate)).mean()
+        assert share == pytest.approx(rate, rel=0.1 + 2 / np.sqrt(rate * 1e5))
+
+
+def test_the_least_over_two_classes_alone_flags_less_than_promised():
+    surprisal, truth = pixels(200_000, seed=1)
+    least = surprisal[truth < 2][:, :2].min(1)
+    assert (least >= 2).mean() < 0.005
+
+
+def test_one_score_gives_the_mixture_of_the_class_curves():
+    sample = whole(20_000, slice(0, 1))
+    x, e = sample.curve(['road', 'sky'])
+    for threshold in (0.1, 0.5, 1.0, 2.0):
+        place = np.searchsorted(x, threshold)
+        mine = sample.surprisal[np.isin(sample.truth, [0, 2]), 0]
+        assert e[place] == pytest.approx((1 + (mine >= x[place]).sum()) / (1 + len(mine)))
+
+
+def test_the_table_rises_strictly_from_zero_and_goes_on_beyond_the_counted_part():
+    table = whole().table(['road', 'pavement'])
+    x = np.linspace(0, 40, 5000, dtype=np.float32)
+    y = table(x.reshape(50, 100))
+    assert y.shape == (50, 100)
+    assert y.dtype == np.float32
+    assert y[0, 0] == 0
+    assert (np.diff(y.ravel()) > 0).all()
+
+
+def test_a_table_of_one_calibrated_class_is_nearly_the_identity():
+    table = whole().table(['road'])
+    x = np.array([0.5, 1, 1.3, 2, 3], np.float32)
+    np.testing.assert_allclose(table(x), x, atol=0.06)
+
+
+def test_a_sample_survives_its_file(tmp_path):
+    sample = whole(3000)
+    np.savez(tmp_path / 'sample.npz', **arrays_of(sample))
+    with np.load(tmp_path / 'sample.npz', allow_pickle=False) as arrays:
+        again = sample_of(arrays)
+    assert again.classes == CLASSES
+    assert again.pixels(['sky']) == sample.pixels(['sky'])
+    np.testing.assert_allclose(again.surprisal, sample.surprisal, rtol=1e-3)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    arrays = arrays_of(whole(10))
+    with pytest.raises(ValueError, match='do not fit together'):
+        sample_of({**arrays, 'truth': arrays['truth'][:5]})
+
+
+def test_an_unknown_class_and_a_set_without_pixels_are_errors():
+    with pytest.raises(ConfigError, match=r"'rod'.*was not.*choose among road, pavement, sky"):
+        whole(10).table(['rod'])
+    surprisal, _ = pixels(50)
+    road_alone = HeldOutSample(CLASSES, surprisal, np.zeros(50, np.uint8), np.ones(50))
+    with pytest.raises(ConfigError, match=r'sky: 0 held-out pixels.*choose more classes'):
+        road_alone.table(['sky'])
+    with pytest.raises(ConfigError, match='sky: 0 held-out pixels'):
+        road_alone.doubt(['sky'], 0.5)
+
+
+def rare(count, seed):
+    """A rare class that its head finds five times as strange as it should."""
+    rng = np.random.default_rng(seed)
+    own = -np.log10(rng.random((count, 1)) / 5)
+    return HeldOutSample(('pole',), own, np.zeros(count, np.uint8), np.ones(count))
+
+
+@pytest.mark.parametrize(('count', 'rate'), [(350, 0.01), (900, 0.01), (999, 0.005), (40, 0.1)])
+def test_few_pixels_flag_no_more_than_the_rate_in_95_of_100_draws(count, rate):
+    """The head alone flags five times the rate; flagged: -log10(u / 5) >= x is u <= 5 10^-x."""
+    shares = []
+    for seed in range(300):
+        table = rare(count, seed).table(['pole'])
+        x = np.linspace(0, 8, 20_001, dtype=np.float32)
+        threshold = x[np.argmax(table(x) >= -np.log10(rate))]
+        shares.append(5 * 10.0**-threshold)
+    assert np.mean(np.array(shares) <= rate) >= 0.93
+    assert np.mean(shares) > rate / 10, 'so careful that nothing is flagged'
+
+
+def test_few_pixels_are_counted_at_the_upper_end_of_their_interval():
+    chi2 = pytest.importorskip('scipy.stats').chi2
+    sample = rare(500, 1)
+    table, x = sample.table(['pole']), np.sort(sample.surprisal[:, 0])
+    for above in (1, 2, 5, 20, 100):
+        place = np.float32(x[-above])
+        limit = chi2.ppf(0.95, 2 * (above + 1)) / 2 / 500
+        served = 10.0 ** -float(table(np.array([place]))[0])
+        assert limit <= served <= 1.03 * limit
+
+
+def test_a_rate_that_few_pixels_cannot_bound_is_refused_and_others_are_told():
+    sample = rare(200, 0)
+    with pytest.raises(ConfigError, match=r'pole: 200 held-out pixels.*0\.01.*takes 300.*0\.015'):
+        sample.doubt(['pole'], 0.01)
+    assert sample.least_rate(['pole']) == pytest.approx(-np.log(0.05) / 200, rel=0.01)
+    assert '200 held-out pixels' in sample.doubt(['pole'], 0.02)
+    assert rare(1000, 0).doubt(['pole'], 0.001) == ''
+    assert rare(1000, 0).least_rate(['pole']) == 0.0
+
+
+@pytest.mark.parametrize('count', [20, 5000])
+def test_a_head_that_finds_nothing_strange_gives_a_table_without_nan(count):
+    zero = HeldOutSample(
+        ('road',), np.zeros((count, 1)), np.zeros(count, np.uint8), np.ones(count)
+    )
+    x = np.array([0, 0, 0.5, 2, 40], np.float32)
+    mapped = zero.table(['road'])(x)
+    assert mapped[0] == 0
+    assert (np.diff(mapped) >= 0).all(), 'NaN, or not in order'
+    assert (np.diff(mapped[1:]) > 0).all()

@@ -1,0 +1,101 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the overlay must show, by its pixels."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ood_perception.errors import ConfigError
+from ood_perception.image.geometry import camera_window, geometry_for
+from ood_perception.postprocess import overlay as ov
+from ood_perception.postprocess.mask import make_mask, obstacles_of
+from ood_perception.types import Detection, Frame
+
+GRID = (54, 96)
+PLAIN = ov.OverlayOptions(boxes=False, region=False, legend=False)
+
+
+def detection_of(size=(270, 480), policy='fit', rate=0.01):
+    image = np.full((*size, 3), 100, dtype=np.uint8)
+    surprisal = np.zeros(GRID, dtype=np.float32)
+    surprisal[30:, :] = 0.5
+    surprisal[40:44, 40:50] = 4
+    scored = np.zeros(GRID, dtype=bool)
+    scored[30:] = True
+    geometry = geometry_for(size, (378, 672), policy)
+    mask, components = make_mask(surprisal, scored, rate)
+    obstacles = obstacles_of(components, geometry)
+    labels = np.zeros(GRID, dtype=np.uint8)
+    return Detection(Frame(image), surprisal, labels, scored, mask, obstacles, geometry, rate)
+
+
+def test_heat_stays_inside_the_region_and_rises_with_surprisal():
+    detection = detection_of()
+    before = detection.frame.image.copy()
+    picture = ov.draw_overlay(detection, PLAIN)
+    assert picture.shape == before.shape
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(detection.frame.image, before)
+    assert (picture[:145] == 100).all()  # five pixels a cell, the region begins at row 150
+    change = np.abs(picture.astype(int) - 100).max(axis=2)
+    assert change[160, 100] > 0
+    assert change[210, 225] > 2 * change[160, 100]
+    red, green, _ = picture[210, 225]
+    assert red > 100 > green
+
+
+def test_no_opacity_leaves_the_picture():
+    detection = detection_of()
+    options = ov.OverlayOptions(opacity=0.0, boxes=False, region=False, legend=False)
+    picture = ov.draw_overlay(detection, options)
+    outline = (picture == ov.OBSTACLE_COLOR).all(axis=2)
+    assert (picture[~outline] == 100).all()
+    rows, columns = np.nonzero(outline)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (200, 219, 200, 249)
+
+
+def test_boxes_region_and_legend_are_drawn_when_asked():
+    detection = detection_of()
+    picture = ov.draw_overlay(detection, ov.OverlayOptions(legend=False))
+    assert (picture[220, 200:250] == ov.BOX_COLOR).all()
+    assert (picture[150] == ov.REGION_COLOR).all()
+    legend = ov.draw_overlay(detection, ov.OverlayOptions())
+    assert (legend[:60] != picture[:60]).any()
+    np.testing.assert_array_equal(legend[150:], picture[150:])
+
+
+def test_nothing_is_drawn_where_a_cropping_network_does_not_look():
+    detection = detection_of((300, 400), 'fill')
+    rows, _ = camera_window(detection.geometry)
+    picture = ov.draw_overlay(detection, PLAIN)
+    assert rows.stop < 300
+    assert (picture[rows.stop + 1 :] == 100).all()
+    assert (picture[rows.stop - 10] != 100).any()
+
+
+@pytest.mark.parametrize('size', [(1, 1), (20, 30), (64, 48), (1080, 1920)])
+@pytest.mark.parametrize('policy', ['fit', 'fill', 'stretch'])
+def test_every_size_can_be_drawn(size, policy):
+    picture = ov.draw_overlay(detection_of(size, policy, rate=0.0123))
+    assert picture.shape == (*size, 3)
+
+
+def test_colour_map_and_unknown_labels():
+    labels = np.array([[0, 1], [2, 255]], dtype=np.uint8)
+    picture = ov.colour_map(labels, [(1, 2, 3), (4, 5, 6)])
+    assert picture.tolist() == [[[1, 2, 3], [4, 5, 6]], [[0, 0, 0], [0, 0, 0]]]
+
+
+def test_jpeg_keeps_the_colours():
+    picture = np.zeros((32, 32, 3), dtype=np.uint8)
+    picture[:] = (200, 60, 20)
+    data = ov.encode_jpeg(picture, 95)
+    assert data.ndim == 1
+    decoded = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    assert np.abs(decoded.astype(int) - picture).max() <= 4
+
+
+def test_wrong_opacity_is_refused():
+    with pytest.raises(ConfigError, match=r'opacity 1\.5'):
+        ov.OverlayOptions(opacity=1.5)

@@ -1,0 +1,58 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which pictures calibrate: of one moment one, from several stretches of a drive."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ood_perception.errors import DataError
+from trainer.data.images import ClassMap, PictureList, split_contiguous
+from trainer.data.splits import spaced_places
+
+
+def test_pictures_of_one_moment_count_once_in_each_sequence():
+    names = ['a_0030', 'a_0000', 'a_0014', 'b_0010', 'a_0016', 'a_0060', 'b_0039', 'b_0040']
+    sequences = [name[0] for name in names]
+    # a: 0, 30, 60 (14 and 16 are near 0); b: 10, 40 (39 is 29 frames from 10)
+    assert spaced_places(names, sequences, 30) == [0, 1, 3, 5, 7]
+    assert spaced_places(names, sequences, 0) == list(range(len(names)))
+    assert spaced_places(names, sequences, 1) == list(range(len(names)))
+
+
+def test_every_picture_left_out_has_a_kept_neighbour():
+    names = [f'x_{value:05d}' for value in (5, 6, 7, 40, 41, 90, 119, 120, 121)]
+    kept = spaced_places(names, ['x'] * len(names), 30)
+    frames = [int(names[i][2:]) for i in kept]
+    assert all(later - first >= 30 for first, later in pairwise(frames))
+    for name in names:
+        assert min(abs(int(name[2:]) - frame) for frame in frames) < 30
+
+
+def test_a_name_without_a_number_is_refused():
+    with pytest.raises(DataError, match='calibration_spacing'):
+        spaced_places(['street'], [''], 30)
+
+
+def drives(**pictures):
+    names = [f'{drive}_{i:03d}' for drive, count in pictures.items() for i in range(count)]
+    paths = tuple(Path(name) for name in names)
+    classes = ClassMap(('any',), ((0, 0, 0),), {0: 0})
+    return PictureList(tuple(names), paths, (), tuple(name[0] for name in names), classes)
+
+
+def test_every_stretch_of_a_drive_gives_its_end():
+    fit, held_out = split_contiguous(drives(a=40, b=3), 0.2, blocks=4)
+    ends = [f'a_{i:03d}' for first in (8, 18, 28, 38) for i in (first, first + 1)]
+    # b is too short for two stretches of two
+    assert list(held_out.names) == [*ends, 'b_002']
+    assert sorted((*fit.names, *held_out.names)) == sorted(drives(a=40, b=3).names)
+
+
+@pytest.mark.parametrize('count', [2, 5, 17, 40])
+def test_one_stretch_is_the_end_of_the_drive(count):
+    fit, held_out = split_contiguous(drives(a=count), 0.25)
+    number = max(1, round(0.25 * count))
+    assert held_out.names == drives(a=count).names[-number:]
+    assert fit.names == drives(a=count).names[:-number]

@@ -1,0 +1,102 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""PixOOD from features to calibrated model: what it flags, what it keeps, what it refuses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ood_perception.errors import ConfigError, DataError
+
+torch = pytest.importorskip('torch')
+from feature_sets import make_feature_set  # noqa: E402
+from pixood_features import CLASSES, CONFIG, LAYERS, classifier, head_of, model, train  # noqa: E402  # noqa: E402
+
+from trainer.heads.pixood.files import VALUES, load_model, save_model  # noqa: E402
+from trainer.heads.pixood.fitting import fit_pixood  # noqa: E402
+
+__all__ = ['classifier', 'model', 'train']  # fixtures
+
+
+def surprisal_of(model, features, selection):
+    head = head_of(model, selection)
+    tokens = [torch.from_numpy(features.tokens[layer]).float() for layer in LAYERS]
+    with torch.inference_mode():
+        return head(*tokens, torch.ones(len(head.compiled_classes)))[0].numpy()
+
+
+@pytest.mark.parametrize('selection', ['min', 'unified', 'gated'])
+def test_fresh_pictures_keep_the_promise_and_unknown_tokens_are_flagged(model, selection):
+    fresh = make_feature_set(pictures=40, seed=2)
+    unknown = make_feature_set(pictures=4, seed=2, world=99)
+
+    flagged = (surprisal_of(model, fresh, selection) >= 1.0).mean()
+    found = (surprisal_of(model, unknown, selection) >= 1.0).mean()
+
+    assert flagged < 0.12  # promised 0.1; min over all classes is conservative
+    assert found > 0.5
+
+
+def test_the_paper_tables_follow_the_densities_of_the_training_patches(model):
+    assert set(model.paper_tables) == set(model.densities) == {*CLASSES, 'unified'}
+    assert set(model.held_out_tables) == {*CLASSES, 'unified', 'gated'}
+    for density in model.densities.values():
+        assert 0 < density.mean[1] < 1
+        assert np.linalg.eigvalsh(density.covariance).min() > 0
+
+
+def test_the_report_tells_patches_etalons_and_held_out_pixels(model):
+    for name in CLASSES:
+        assert model.report['classes'][name]['etalons'] == len(model.etalons[name])
+        assert model.report['classes'][name]['fitted_on'] == 'pure'
+        assert model.report['calibration']['min']['pixels'][name] > 1000
+    assert model.report['calibration']['min']['upsampling'] == 2
+
+
+def test_a_saved_model_gives_the_same_surprisal(model, tmp_path):
+    features = make_feature_set(pictures=3, seed=3)
+
+    save_model(model, tmp_path / 'model')
+    loaded = load_model(tmp_path / 'model')
+
+    for selection in ('min', 'unified', 'gated'):
+        expected = surprisal_of(model, features, selection)
+        np.testing.assert_array_equal(surprisal_of(loaded, features, selection), expected)
+    assert loaded.report == model.report
+    assert loaded.classes == model.classes
+
+
+def test_a_class_with_too_few_patches_keeps_its_logit_and_has_no_model(train, classifier):
+    labels = np.where(train.labels == 1, 255, train.labels).astype(np.uint8)
+    fitted = fit_pixood(dataclasses.replace(train, labels=labels), classifier, CLASSES, CONFIG)
+
+    assert fitted.modelled == ('road', 'sky')
+    assert fitted.report['classes']['pavement']['fitted_on'] == 'none'
+    assert set(fitted.paper_tables) == {'road', 'sky', 'unified'}
+    assert head_of(fitted, 'min').compiled_classes == ('road', 'sky')
+
+
+def test_the_same_seed_gives_the_same_model(train, classifier, model):
+    again = fit_pixood(train, classifier, CLASSES, CONFIG)
+
+    for name in CLASSES:
+        np.testing.assert_array_equal(again.etalons[name], model.etalons[name])
+        np.testing.assert_array_equal(
+            again.paper_tables[name].knots, model.paper_tables[name].knots
+        )
+
+
+def test_classes_must_be_the_classifiers(train, classifier):
+    with pytest.raises(ConfigError, match='2 classes'):
+        fit_pixood(train, classifier, CLASSES[:2], CONFIG)
+
+
+def test_a_missing_or_foreign_folder_is_refused(model, tmp_path):
+    with pytest.raises(DataError, match='no PixOOD model'):
+        load_model(tmp_path)
+    save_model(model, tmp_path)
+    values = tmp_path / VALUES
+    values.write_text(values.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(DataError, match='format 9'):
+        load_model(tmp_path)

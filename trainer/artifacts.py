@@ -1,0 +1,127 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainer keeps: folders that are made once, state to go on from, files by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ood_perception.files import locked, make_folder
+from ood_perception.json_files import write_json
+
+LOG = logging.getLogger(__name__)
+KEY_FILE = 'key.json'
+REPORT_FILE = 'report.json'
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """
+    A folder whose name says what it came from: <store>/<kind>-<first 16 digits of the key>.
+
+    The key is the address: runs that agree on all that an artifact depends on, and share a store,
+    find each other's. kind: such as 'classifier'. key: sha256 of what it depends on, see digest.
+    """
+
+    store: Path
+    kind: str
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or will be."""
+        return self.store / f'{self.kind}-{self.key[:16]}'
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where what makes it may keep the state that it goes on from after a kill."""
+        return self.folder.with_name(f'{self.folder.name}.ckpt')
+
+    def make(self, fill: Callable[[Path], None]) -> Artifact:
+        """Fill the folder, whole or not at all, unless it is there; return the artifact."""
+        with locked(self.folder):
+            if self._there():
+                LOG.info('%s is up to date', self.folder)
+                return self
+
+            def whole(target: Path) -> None:
+                fill(target)
+                write_json(target / KEY_FILE, {'key': self.key})
+
+            make_folder(self.folder, whole)
+            self.checkpoint.unlink(missing_ok=True)
+        return self
+
+    def _there(self) -> bool:
+        """Return whether the folder holds this very key, not only its first digits."""
+        path = self.folder / KEY_FILE
+        return path.is_file() and json.loads(path.read_text())['key'] == self.key
+
+    def report(self) -> dict[str, Any]:
+        """Return what was recorded of it, JSON values."""
+        values: dict[str, Any] = json.loads((self.folder / REPORT_FILE).read_text())
+        return values
+
+
+def digest(values: Any) -> str:
+    """Return the sha256 of JSON values."""
+    return _sha256(json.dumps(values, sort_keys=True))
+
+
+def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a compressed .npz whose bytes depend on the arrays alone."""
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, values in arrays.items():
+            entry = zipfile.ZipInfo(f'{name}.npy', _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, 'w') as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+
+
+def save_checkpoint(path: Path, state: dict[str, torch.Tensor], key: str) -> None:
+    """Write the tensors; a kill at any moment leaves the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + '.partial')
+    tensors = {name: value.detach().contiguous() for name, value in state.items()}
+    save_file(tensors, partial, metadata={'key': _sha256(key)})
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor] | None:
+    """Return the tensors that were saved under this key; None without such a file."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework='pt') as file:
+            if (file.metadata() or {}).get('key') != _sha256(key):
+                LOG.warning('%s belongs to other settings or data: started anew', path)
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        LOG.warning('%s cannot be read (%s): started anew', path, error)
+        return None
+
+
+def part_of(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

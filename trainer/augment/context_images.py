@@ -1,0 +1,71 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whole everyday pictures with their objects marked: what CoroCL calls the other context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import DataError
+
+from ..data.images import ClassMap, PictureList, read_image
+from .coco import JSON_FILE, need_pictures, read_coco
+from .coco_masks import Mask
+from .cutouts import part_of
+from .pasting import OUTLIER
+from .views import hash_of
+
+UInt8Array = npt.NDArray[np.uint8]
+KNOWN = 0
+"""What every pixel outside the objects is labelled: some known thing, no matter which."""
+
+
+@dataclass(frozen=True)
+class ContextPictures(PictureList):
+    """Everyday pictures; labels are drawn from the masks of each picture's objects."""
+
+    masks: tuple[tuple[Mask, ...], ...] = ()
+
+    def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
+        """Return uint8 (H, W, 3) RGB and uint8 (H, W), OUTLIER on objects and KNOWN elsewhere."""
+        image = read_image(self.images[index])
+        labels = np.full(image.shape[:2], KNOWN, np.uint8)
+        for mask in self.masks[index]:
+            mask.draw(labels, OUTLIER)
+        return image, labels
+
+
+def load_context(
+    folder: Path, part: str, classes: ClassMap, exclude: Sequence[str] = ()
+) -> ContextPictures:
+    """
+    Return the pictures of one part ('training' or 'selection') that show objects.
+
+    folder: images/ and instances.json in COCO's format. classes: of the road pictures, for the
+    list alone. exclude: categories that are known, not outliers. Crowds are not marked.
+    Raises DataError for a missing or wrong file (the annotation is named), a picture that is
+    missing or of another size, and a part without objects.
+    """
+    shown = [
+        (picture, tuple(one.mask for one in picture.objects if one.category not in exclude))
+        for picture in read_coco(folder)
+        if part_of(picture.name) == part
+    ]
+    shown = [(picture, masks) for picture, masks in shown if masks]
+    if not shown:
+        source = folder / JSON_FILE
+        raise DataError(f'{source} has no picture with objects for the part {part!r}')
+    need_pictures(picture for picture, _ in shown)
+    names = tuple(f'{picture.name}@{_mark(masks)}' for picture, masks in shown)
+    images = tuple(picture.path for picture, _ in shown)
+    return ContextPictures(names, images, (), names, classes, tuple(masks for _, masks in shown))
+
+
+def _mark(masks: Sequence[Mask]) -> str:
+    """Return a short hash of what is marked: it tells pictures apart, and seeds their views."""
+    return hash_of({'polygons': [part for mask in masks for part in mask.mark()]})

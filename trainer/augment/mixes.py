@@ -1,0 +1,108 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Anomaly Mix: outlier exposure by pasting foreign objects into training pictures (UEM, section 4).
+
+With some probability a picture takes all objects of one everyday picture, each at a uniformly
+random place, before it is scaled, mirrored and recoloured. Mixes are drawn once, so that their
+tokens can be cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import ConfigError
+from ood_perception.image.geometry import geometry_for
+
+from ..data.images import PictureList
+from .cutouts import Cutout
+from .pasting import MixSettings, mix_objects
+from .views import ViewSettings, draw_view, hash_of, random_of
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MixedPictures(PictureList):
+    """
+    Mixes as a list of pictures; labels are class ids, OUTLIER on pasted pixels, IGNORED around.
+
+    A mix depends on the settings, the objects and its own name alone. groups: the cut-outs of
+    each everyday picture. network: (h, w) in pixels and resize policy, for MixSettings.smallest.
+    """
+
+    mix: MixSettings = field(default_factory=MixSettings)
+    view: ViewSettings = field(default_factory=ViewSettings)
+    groups: tuple[tuple[Cutout, ...], ...] = ()
+    network: tuple[int, int] = (378, 672)
+    policy: str = 'fit'
+
+    def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
+        """Return a mix and its labels, see PictureList.read."""
+        image, labels = super().read(index)
+        rng = random_of(self.names[index])
+        if rng.random() < self.mix.probability:
+            group = self.groups[int(rng.integers(len(self.groups)))]
+            size = (labels.shape[0], labels.shape[1])
+            scale = geometry_for(size, self.network, self.policy).scale_x
+            ground = self.mix.ground(self)
+            image, labels = mix_objects(image, labels, group, rng, self.mix, scale, ground)
+        return draw_view(image, labels, self.view, rng)
+
+    def encoding(self) -> bytes:
+        """Return what the labels' meaning depends on, and where objects stand."""
+        return super().encoding() + bytes(self.mix.ground(self))
+
+
+def draw_mixes(
+    pictures: PictureList,
+    cutouts: Sequence[Cutout],
+    mix: MixSettings,
+    view: ViewSettings,
+    network: tuple[int, int],
+    policy: str = 'fit',
+) -> MixedPictures:
+    """
+    Return mix.count mixes; each picture is taken about equally often.
+
+    cutouts: grouped by the everyday picture that they come from. ConfigError without any.
+    network, policy: size (h, w) of its input and how pictures are brought to it.
+    """
+    if not cutouts:
+        raise ConfigError('there is no object to mix in: give cut-outs, or fewer exclusions')
+    drawing = {'mix': asdict(mix), 'view': asdict(view), 'network': [*network, policy]}
+    mark = hash_of({**drawing, 'objects': marks_of(cutouts)})
+    rng = np.random.default_rng(mix.seed)
+    rounds = -(-mix.count // len(pictures))
+    order = np.concatenate([rng.permutation(len(pictures)) for _ in range(rounds)])[: mix.count]
+    chosen = [int(i) for i in order]
+    return MixedPictures(
+        tuple(f'{pictures.names[i]}@{mark}-{n}' for n, i in enumerate(chosen)),
+        tuple(pictures.images[i] for i in chosen),
+        tuple(pictures.labels[i] for i in chosen),
+        tuple(pictures.sequences[i] for i in chosen),
+        pictures.classes,
+        mix,
+        view,
+        grouped(cutouts),
+        network,
+        policy,
+    )
+
+
+def grouped(cutouts: Sequence[Cutout]) -> tuple[tuple[Cutout, ...], ...]:
+    """Return the cut-outs of each everyday picture."""
+    groups: dict[str, list[Cutout]] = {}
+    for cutout in cutouts:
+        groups.setdefault(cutout.picture, []).append(cutout)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def marks_of(cutouts: Sequence[Cutout]) -> list[list[str]]:
+    """Return what tells cut-outs apart, as JSON values."""
+    return [[c.picture, c.category, hash_of({'rgba': c.rgba.tobytes().hex()})] for c in cutouts]

@@ -1,0 +1,219 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Fresh views, or mixes, in every step, with the backbone at work: UEM's own training, for a GPU.
+
+A step's pictures depend on the seed, the step and their place in it alone, so that a resumed run
+sees what an unbroken one sees.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ood_perception.errors import ConfigError
+
+from ..artifacts import digest
+from ..backbones.vit import Backbone
+from ..data.images import IGNORED, PictureList, content_sha256
+from ..features import FeatureSet, View, forward_tokens
+from .cutouts import Cutout
+from .mixes import marks_of
+from .pasting import MixSettings, mix_objects
+from .views import ViewSettings, recoloured
+
+UInt8Array = npt.NDArray[np.uint8]
+DEVICES = ('auto', 'cpu', 'cuda')
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """
+    Options of online training (used where segmenter.online or uem.online is set).
+
+    crop: height and width of the part that is cut out of a scaled picture; padded to the network's
+        size with black, IGNORED pixels (UEM: 512 x 1024 in 518 x 1036).
+    device: of the backbone and of what is trained; auto = cuda where there is one.
+    """
+
+    crop: tuple[int, int] = (512, 1024)
+    device: str = 'auto'
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES or min(self.crop) < 1:
+            raise ConfigError(
+                f'online: crop {self.crop}, device {self.device!r}: give sides of at least 1 and '
+                f'one of {", ".join(DEVICES)}'
+            )
+
+    @property
+    def place(self) -> torch.device:
+        """The device that counts."""
+        if self.device == 'auto':
+            return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        return torch.device(self.device)
+
+
+@dataclass(frozen=True)
+class OnlineMix:
+    """Anomaly Mix before the augmentation; groups: the cut-outs of each everyday picture."""
+
+    groups: tuple[tuple[Cutout, ...], ...]
+    settings: MixSettings
+
+
+@dataclass(frozen=True)
+class OnlineFeatures:
+    """
+    A training set whose views are drawn when they are asked for.
+
+    Stands where a FeatureSet of cached tokens does: names, height, width, patch, key. blocks:
+    0-based, of the tokens. mix: None for views alone.
+    """
+
+    pictures: PictureList
+    backbone: Backbone
+    blocks: tuple[int, ...]
+    view: View
+    views: ViewSettings
+    settings: OnlineSettings
+    mix: OnlineMix | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The pictures' names."""
+        return self.pictures.names
+
+    @property
+    def height(self) -> int:
+        """Of the network's input, pixels."""
+        return self.view.size[0]
+
+    @property
+    def width(self) -> int:
+        """Of the network's input, pixels."""
+        return self.view.size[1]
+
+    @property
+    def patch(self) -> int:
+        """Of the backbone, pixels."""
+        return self.backbone.patch
+
+    @property
+    def device(self) -> torch.device:
+        """Where backbone and training are."""
+        return self.settings.place
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of everything that is drawn."""
+        mix = self.mix
+        objects = [marks_of(group) for group in mix.groups] if mix else []
+        parts = [
+            content_sha256(self.pictures),
+            self.backbone.provenance.get('weights_sha256', ''),
+            self.backbone.normalisation,
+            list(self.blocks),
+            asdict(self.view),
+            asdict(self.views),
+            self.settings.crop,
+            objects,
+            asdict(mix.settings) if mix else {},
+            mix.settings.ground(self.pictures) if mix else [],
+        ]
+        return digest(parts)
+
+    @cached_property
+    def _baked(self) -> torch.nn.Module:
+        baked = self.backbone.baked(*self.view.size, self.blocks)
+        # a copy of its own on the device: whoever else uses the backbone expects it on the CPU
+        return baked if self.device.type == 'cpu' else copy.deepcopy(baked).to(self.device)
+
+    def draw(self, indices: Sequence[int], step: int) -> FeatureSet:
+        """Return tokens and labels of fresh views of the pictures at `indices`, in that order."""
+        with ThreadPoolExecutor(max(1, len(indices))) as pool:  # reading waits for the disk
+            drawn = list(pool.map(lambda place: self._one(*place, step), enumerate(indices)))
+        images = np.stack([image for image, _ in drawn])
+        tokens = forward_tokens(self._baked, images, self.view.precision)
+        return FeatureSet(
+            names=tuple(self.names[i] for i in indices),
+            tokens={f'tokens_{b}': t for b, t in zip(self.blocks, tokens, strict=True)},
+            labels=np.stack([labels for _, labels in drawn]),
+            height=self.height,
+            width=self.width,
+            patch=self.patch,
+            key=f'{self.key} {step}',
+        )
+
+    def _one(self, place: int, index: int, step: int) -> tuple[UInt8Array, UInt8Array]:
+        rng = np.random.default_rng((self.views.seed, step, place))
+        image, labels = self.pictures.read(index)
+        mix = self.mix
+        if mix and rng.random() < mix.settings.probability:
+            group = mix.groups[int(rng.integers(len(mix.groups)))]
+            # the least size of an object holds at the picture's own scale
+            ground = mix.settings.ground(self.pictures)
+            image, labels = mix_objects(image, labels, group, rng, mix.settings, 1.0, ground)
+        return draw_crop(image, labels, self.views, self.settings.crop, self.view.size, rng)
+
+
+def draw_crop(
+    image: UInt8Array,
+    labels: UInt8Array,
+    views: ViewSettings,
+    crop: tuple[int, int],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+) -> tuple[UInt8Array, UInt8Array]:
+    """
+    Scale, crop, mirror and recolour a picture of any size; return it at network size.
+
+    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). crop: of the scaled picture, at most `size`.
+    What the crop does not fill is black and IGNORED.
+    """
+    factor = float(rng.uniform(*views.scale))
+    sides = [max(1, round(side * factor)) for side in labels.shape]
+    smoother = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    image = cv2.resize(image, sides[::-1], interpolation=smoother)
+    labels = cv2.resize(labels, sides[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    wanted = [min(c, s) for c, s in zip(crop, size, strict=True)]
+    top, left = (int(rng.integers(max(s - c, 0) + 1)) for s, c in zip(sides, wanted, strict=True))
+    part = (slice(top, top + wanted[0]), slice(left, left + wanted[1]))
+    image, labels = image[part], labels[part]
+    if rng.random() < views.flip:
+        image, labels = image[:, ::-1], labels[:, ::-1]
+    image = recoloured(np.ascontiguousarray(image), views, rng)
+    rows, columns = labels.shape
+    canvas, truth = np.zeros((*size, 3), np.uint8), np.full(size, IGNORED, np.uint8)
+    canvas[:rows, :columns], truth[:rows, :columns] = image, labels
+    return canvas, truth
+
+
+def drawn(
+    features: FeatureSet | OnlineFeatures, indices: Sequence[int], step: int
+) -> tuple[FeatureSet, Sequence[int]]:
+    """Return what a step reads of a training set, and at which places."""
+    if isinstance(features, OnlineFeatures):
+        return features.draw(indices, step), range(len(indices))
+    return features, indices
+
+
+def token_width(features: FeatureSet | OnlineFeatures, layer: str) -> int:
+    """Return the width of a set's tokens."""
+    if isinstance(features, OnlineFeatures):
+        return features.backbone.dim
+    return int(features.tokens[layer].shape[-1])
+
+
+def device_of(features: FeatureSet | OnlineFeatures) -> torch.device:
+    """Return where a set is trained on: cached tokens on the CPU."""
+    return features.device if isinstance(features, OnlineFeatures) else torch.device('cpu')

@@ -1,0 +1,151 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where the objects of outlier exposure come from: COCO polygons, cut-outs in files, or code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import ConfigError, DataError
+from ood_perception.image.image_files import check_stored_size, file_content, picture_tree
+
+from .coco import JSON_FILE, need_pictures, read_coco
+from .cutouts import PARTS, Cutout, load_cutouts, part_of
+from .procedural_objects import draw_object
+
+SOURCES = ('coco', 'folder', 'procedural')
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class OutlierConfig:
+    """
+    The objects of outlier exposure. Half of them, by their pictures' names, only choose.
+
+    source: 'coco' (folder with images/ and instances.json), 'folder' (PNG files with alpha, one
+        object each; a subfolder's name is their category) or 'procedural' (drawn by code).
+    folder: of the first two, relative to the data set's parent where it is not absolute.
+    objects: of the procedural set, both halves together.
+    exclude: categories that are left out. most: objects to train with, drawn by seed; 0 = all.
+    """
+
+    source: str = 'coco'
+    folder: str = 'outlier_objects'
+    objects: int = 400
+    exclude: tuple[str, ...] = ()
+    most: int = 0
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ConfigError(
+                f'outliers source {self.source!r}: choose one of {", ".join(SOURCES)}'
+            )
+        if self.most < 0 or self.objects < 2:
+            raise ConfigError(
+                f'outliers: most {self.most}, objects {self.objects}: give at least 0 and 2'
+            )
+
+    def folder_at(self, data_root: Path) -> Path:
+        """Return the folder, given the data set's."""
+        return data_root.parent / Path(self.folder).expanduser()
+
+
+def load_outliers(config: OutlierConfig, part: str, data_root: Path) -> list[Cutout]:
+    """
+    Return the objects of a part ('training' or 'selection'); no picture serves both.
+
+    `most` limits the training's alone, so that runs with fewer objects are chosen alike.
+    Raises ConfigError where `exclude` leaves nothing, DataError for files.
+    """
+    found = _LOADERS[config.source](config, part, config.folder_at(data_root))
+    kept = [cutout for cutout in found if cutout.category not in config.exclude]
+    if not kept:
+        raise ConfigError(
+            f'outliers.exclude {list(config.exclude)} leaves no object for the part {part!r}'
+        )
+    if part == 'training' and config.most:
+        order = np.random.default_rng(config.seed).permutation(len(kept))[: config.most]
+        kept = [kept[i] for i in sorted(order)]
+    return kept
+
+
+def check_outliers(config: OutlierConfig, data_root: Path) -> None:
+    """
+    Raise DataError for files of objects that cannot be read, before anything long is made.
+
+    Of COCO pictures the heads alone are looked at. Raises ConfigError as load_outliers does.
+    """
+    if config.source != 'coco':
+        for part in PARTS:
+            load_outliers(config, part, data_root)
+        return
+    folder = config.folder_at(data_root)
+    pictures = read_coco(folder)
+    need_pictures(pictures)
+    for part in PARTS:
+        if not any(part_of(picture.name) == part for picture in pictures):
+            raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
+
+
+def load_cutout_files(folder: Path, part: str) -> list[Cutout]:
+    """
+    Return the objects of one part of a folder of pictures with alpha (more than half = object).
+
+    Raises DataError for a missing folder, a file without alpha or without an opaque pixel, and a
+    part without objects.
+    """
+    if part not in PARTS:
+        raise DataError(f'unknown part {part!r} of the objects; known are {PARTS}')
+    files = sorted(picture_tree(folder)) if folder.is_dir() else []
+    if not files:
+        raise DataError(f'{folder} holds no picture file: give a folder of cut-outs with alpha')
+    names = [path.relative_to(folder) for path in files]
+    cutouts = [
+        Cutout(_read_rgba(path), str(name), str(name.parent) if name.parent.name else '')
+        for path, name in zip(files, names, strict=True)
+        if part_of(str(name)) == part
+    ]
+    if not cutouts:
+        raise DataError(f'{folder} has no object for the part {part!r}: give more files')
+    return cutouts
+
+
+def _read_rgba(path: Path) -> UInt8Array:
+    """Read uint8 (h, w, 4) RGB with a 0/255 mask, cropped to the object."""
+    content = np.frombuffer(file_content(path, 'cut-out'), np.uint8)
+    check_stored_size(content, f'cut-out {path}')
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
+        raise DataError(f'{path} is no picture of 8 bits with alpha: save it as PNG, RGBA')
+    solid = pixels[..., 3] > 127
+    if not solid.any():
+        raise DataError(f'{path} has no opaque pixel: it shows no object')
+    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    mask = np.where(solid, 255, 0).astype(np.uint8)
+    return np.dstack([pixels[..., 2::-1][part], mask[part]])
+
+
+def procedural_cutouts(objects: int, part: str, seed: int) -> list[Cutout]:
+    """Return the drawn objects of one part; the same seed gives the same objects."""
+    names = [f'procedural {seed} {index}' for index in range(objects)]
+    return [
+        draw_object(name, np.random.default_rng((seed, index)))
+        for index, name in enumerate(names)
+        if part_of(name) == part
+    ]
+
+
+_Loader = Callable[[OutlierConfig, str, Path], list[Cutout]]
+_LOADERS: dict[str, _Loader] = {
+    'coco': lambda config, part, folder: load_cutouts(folder, part),
+    'folder': lambda config, part, folder: load_cutout_files(folder, part),
+    'procedural': lambda config, part, _: procedural_cutouts(config.objects, part, config.seed),
+}

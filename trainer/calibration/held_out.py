@@ -1,0 +1,204 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out calibration: raw scores to surprisal by counting stranger in-distribution pixels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from ood_perception.errors import DataError
+from ood_perception.image.geometry import labels_to_grid
+
+from ..features import FeatureSet
+from ..head_module import HeadModule
+from .curve import MonotoneTable
+from .curve_fit import KNOTS, table_from_curve
+
+LOG = logging.getLogger(__name__)
+FloatArray = npt.NDArray[np.float64]
+FEWEST_PIXELS = 1000
+_SHALLOWEST = 0.999
+
+
+class ScoreSample:
+    """
+    The scores of a stream of pixels in bounded memory, exact in the tail.
+
+    Up to `capacity` values everything is kept. Beyond, the `tail` largest stay exact and of the
+    rest a random part is kept, about capacity / 2 values at least: the standard error of e there
+    is at most 0.5 / sqrt(capacity / 2), 1.2e-4 for the default.
+    """
+
+    def __init__(self, capacity: int = 1 << 25, tail: int = 1 << 20, seed: int = 0) -> None:
+        self.capacity, self.tail = capacity, tail
+        self.count = 0
+        self._rate = 1.0
+        self._rng = np.random.default_rng(seed)
+        self._top = np.empty(0, np.float32)
+        self._body = np.empty(0, np.float32)
+        self._new: list[npt.NDArray[np.float32]] = []
+        self._waiting = 0
+
+    def add(self, values: npt.ArrayLike) -> None:
+        """Take the scores of more pixels, float of any shape. Raises DataError for NaN."""
+        new = np.asarray(values, dtype=np.float32).ravel()
+        if not np.isfinite(new).all():
+            raise DataError('a head gave a score that is not finite: it cannot be calibrated')
+        self.count += len(new)
+        self._new.append(new)
+        self._waiting += len(new)
+        if self._waiting > self.capacity:
+            self._compact()
+
+    def curve(self) -> tuple[FloatArray, FloatArray]:
+        """
+        Return (x ascending and distinct, e(x) = (1 + #{scores >= x}) / (count + 1)), float64.
+
+        Below the exact tail # is the kept values' number divided by the rate at which they
+        were kept.
+        """
+        self._compact()
+        values = np.concatenate([np.sort(self._body), np.sort(self._top)])
+        weights = np.ones(len(values))
+        if len(self._body):
+            weights[: len(self._body)] = (self.count - len(self._top)) / len(self._body)
+        least = np.cumsum(weights[::-1])[::-1]
+        first = np.concatenate([[True], np.diff(values) > 0])[: len(values)]
+        e = (1 + least[first]) / (self.count + 1)
+        return values[first].astype(np.float64), np.minimum(e, 1.0)
+
+    def _compact(self) -> None:
+        """Sort the new values into the tail and the thinned body; halve the body when full."""
+        pool = np.concatenate([self._top, *self._new])
+        self._new, self._waiting = [], 0
+        cut = max(len(pool) - self.tail, 0)
+        pool.partition(cut) if 0 < cut < len(pool) else None
+        below, self._top = pool[:cut], pool[cut:]
+        if self._rate < 1:
+            below = below[self._rng.random(len(below)) < self._rate]
+        self._body = np.concatenate([self._body, below])
+        while len(self._body) > self.capacity:
+            self._body = self._body[self._rng.random(len(self._body)) < 0.5]
+            self._rate /= 2
+
+
+def fit_table(sample: ScoreSample, knots: int = KNOTS) -> MonotoneTable:
+    """
+    Return the conformal table of a sample of in-distribution scores.
+
+    Between two held-out scores the surprisal is interpolated, which lies on the safe side of
+    the count. The counted part ends at e = 10 / n; from there on it is log-linear with the slope
+    of the top 1 % (of the top 100 scores where there are fewer than 10 000). Raises DataError
+    for fewer than 1000 scores.
+    """
+    if sample.count < FEWEST_PIXELS:
+        raise DataError(
+            f'{sample.count} held-out pixels calibrate nothing: take at least {FEWEST_PIXELS}'
+        )
+    x, e = sample.curve()
+    tail = max(0.01, 100 / sample.count)
+    return table_from_curve(
+        x, e, deepest=10 / sample.count, shallowest=_SHALLOWEST, knots=knots, tail=tail
+    )
+
+
+@dataclass(frozen=True)
+class ClassTables:
+    """
+    The calibration of a head, one table a class.
+
+    tables: class name -> table of the pixels of that class. pixels: held-out pixels of each.
+    pooled: the table of the pixels of all classes together. borrowed: classes with too few
+        held-out pixels of their own, which use the pooled table.
+    """
+
+    tables: Mapping[str, MonotoneTable]
+    pooled: MonotoneTable
+    pixels: Mapping[str, int]
+    borrowed: tuple[str, ...]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """pi_c, the share of class c in the held-out pixels."""
+        total = sum(self.pixels.values())
+        return {name: count / total for name, count in self.pixels.items()}
+
+    def mixture_surprisal(self, x: npt.ArrayLike, chosen: Sequence[str]) -> FloatArray:
+        """
+        Return -log10 of e_I = sum_I pi_c e_c / sum_I pi_c for a head with one score.
+
+        x: raw scores of any shape. chosen: the classes I that count as normal, not empty.
+        """
+        weights = np.array([self.shares[name] for name in chosen])
+        terms = np.stack([self.tables[name].surprisal(x) for name in chosen])
+        least = terms.min(axis=0)
+        sums = np.tensordot(weights / weights.sum(), 10.0 ** (least - terms), axes=1)
+        return np.asarray(least - np.log10(sums))
+
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """The raw scores of held-out pixels: each class's own, and all of them together."""
+
+    classes: Mapping[str, ScoreSample]
+    pooled: ScoreSample
+
+
+def collect_scores(
+    head: HeadModule, features: FeatureSet, classes: Sequence[str], *, progress: bool = False
+) -> HeldOutScores:
+    """
+    Run a head over held-out pictures; return its raw scores by the true class of the pixel.
+
+    classes: the names of the label ids. For a per-class head (one score a compiled class) the
+    pixels of class c give their score c; a single score counts for every class. Scores are on
+    the head's own output map, class borders included; void, padding and classes that the head
+    does not compile are not counted.
+    """
+    samples = {name: ScoreSample(seed=i) for i, name in enumerate(head.compiled_classes)}
+    pooled = ScoreSample(seed=len(samples))
+    for scores, labels in score_maps(head, features, progress=progress):
+        for i, (name, sample) in enumerate(samples.items()):
+            own = scores[i if len(scores) > 1 else 0][labels == classes.index(name)]
+            sample.add(own)
+            pooled.add(own)
+    return HeldOutScores(samples, pooled)
+
+
+def fit_class_tables(scores: HeldOutScores, knots: int = KNOTS) -> ClassTables:
+    """Fit every class's table and the pooled one; thin classes borrow the pooled one."""
+    pooled = fit_table(scores.pooled, knots)
+    pixels = {name: sample.count for name, sample in scores.classes.items()}
+    borrowed = tuple(name for name, count in pixels.items() if count < FEWEST_PIXELS)
+    if borrowed:
+        LOG.warning(
+            'fewer than %d held-out pixels of %s: the table of all classes stands in',
+            *(FEWEST_PIXELS, ', '.join(borrowed)),
+        )
+    tables = {
+        name: pooled if name in borrowed else fit_table(sample, knots)
+        for name, sample in scores.classes.items()
+    }
+    return ClassTables(tables, pooled, pixels, borrowed)
+
+
+@torch.inference_mode()
+def score_maps(
+    head: HeadModule, features: FeatureSet, *, progress: bool = False
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
+    """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) a picture."""
+    pictures = range(len(features.names))
+    for i in tqdm(pictures, desc='calibration', unit='picture', disable=not progress):
+        tokens = [
+            torch.from_numpy(np.array(features.tokens[layer][i : i + 1])).float()
+            for layer in head.layers
+        ]
+        scores = head.raw_scores(*tokens)[0][0].numpy()
+        yield scores, labels_to_grid(np.asarray(features.labels[i]), scores.shape[1:])

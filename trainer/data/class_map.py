@@ -1,0 +1,154 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The known classes of a data set, and how a YAML file says which ids or colours they have."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import DataError
+from ood_perception.image.label_files import IGNORED
+
+Color = tuple[int, int, int]
+_TOP = ('classes', 'ignored', 'ignored_colors')
+_ENTRY = ('name', 'color', 'ids', 'colors')
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """
+    The known classes and how label files write them.
+
+    names: of the classes 0 .. C-1. colors: RGB of each, 0..255.
+    ids: id in the label files -> class 0 .. C-1, or IGNORED.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+    ids: dict[int, int]
+
+    def table(self) -> npt.NDArray[np.int16]:
+        """Return int16 (256,): file id -> class, IGNORED, or -1 for an id that is not mapped."""
+        table = np.full(256, -1, np.int16)
+        for file_id, known in self.ids.items():
+            table[file_id] = known
+        return table
+
+
+def class_map_of(content: object, place: str) -> ClassMap:
+    """
+    Read a class map: ``classes`` (list of {name, color, ids, colors}), ``ignored`` (list of ids).
+
+    content: what YAML gave; one value stands for a list of one, an empty one for none. place:
+    named in errors. Raises DataError for anything else, unknown keys included.
+    """
+    entries = _entries(content, place)
+    assert isinstance(content, dict)
+    names, colors, ids = [], [], {}
+    for index, entry in enumerate(entries):
+        names.append(_name_of(entry, f'{place}: class {index}'))
+        own = f'{place}: class {names[-1]}'
+        colors.append(_color_of_entry(entry, own))
+        for file_id in _listed(entry.get('ids', index)):
+            _add_id(ids, file_id, index, f'{own}: ids')
+    for file_id in _listed(content.get('ignored', IGNORED)):
+        _add_id(ids, file_id, IGNORED, f'{place}: ignored')
+    if not names or len(set(names)) != len(names) or len(names) > 254:
+        raise DataError(f'{place}: needs 1 to 254 classes of different names, has {names}')
+    return ClassMap(tuple(names), tuple(colors), ids)
+
+
+def label_colors_of(content: object, place: str) -> tuple[tuple[Color, int], ...]:
+    """
+    Read the colours of a class map: `colors` of each class and `ignored_colors`, lists of RGB.
+
+    content: what YAML gave, checked by class_map_of. place: named in errors. Returns () where no
+    class has any: the label files hold ids. Raises DataError for colours that are not three
+    numbers, belong to two classes or are lacking for a class.
+    """
+    if not isinstance(content, dict):
+        return ()
+    lists = [(_colors(entry.get('colors')), c) for c, entry in enumerate(content['classes'])]
+    if not any(colors for colors, _ in lists):
+        return ()
+    lacking = [str(content['classes'][c]['name']) for colors, c in lists if not colors]
+    if lacking:
+        raise DataError(f'{place}: classes {lacking} have no "colors" while others have some')
+    pairs: dict[Color, int] = {}
+    for colors, known in [*lists, (_colors(content.get('ignored_colors')), IGNORED)]:
+        for value in colors:
+            color = color_of(value, place)
+            if pairs.setdefault(color, known) != known:
+                raise DataError(f'{place}: label colour {list(color)} belongs to two classes')
+    return tuple(pairs.items())
+
+
+def color_of(value: object, place: str) -> Color:
+    """Return an RGB colour that YAML gave; DataError naming the place for anything else."""
+    if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(map(_is_byte, value)):
+        raise DataError(f'{place}: color {value!r} is not three numbers 0..255, all whole')
+    red, green, blue = value
+    return red, green, blue
+
+
+def _color_of_entry(entry: Mapping[str, Any], place: str) -> Color:
+    return (0, 0, 0) if entry.get('color') is None else color_of(entry['color'], place)
+
+
+def _entries(content: object, place: str) -> list[dict[str, Any]]:
+    """Return the entries of the classes, their keys and the map's checked."""
+    if not isinstance(content, dict) or not isinstance(content.get('classes'), list):
+        raise DataError(f'{place}: expected a list "classes" of name, color and ids')
+    _known_keys(content, _TOP, place)
+    for index, entry in enumerate(content['classes']):
+        if not isinstance(entry, dict) or 'name' not in entry:
+            raise DataError(f'{place}: class {index} has no name, it is {entry!r}')
+        _known_keys(entry, _ENTRY, f'{place}: class {entry["name"]}')
+    entries: list[dict[str, Any]] = content['classes']
+    return entries
+
+
+def _known_keys(content: Mapping[Any, Any], known: Sequence[str], place: str) -> None:
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f': did you mean {near[0]!r}?' if near else ''
+            raise DataError(f'{place}: {key!r} is none of {", ".join(known)}{hint}')
+
+
+def _name_of(entry: Mapping[str, Any], place: str) -> str:
+    name = entry['name']
+    if isinstance(name, bool) or not isinstance(name, (str, int)) or not str(name).strip():
+        raise DataError(f'{place}: name {name!r} is no text: write it in quotes')
+    return str(name)
+
+
+def _listed(value: object) -> list[Any]:
+    """Return a list as it is, one value as a list of one, an empty value as none."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _colors(value: object) -> list[Any]:
+    """Return a list of colours; one colour alone stands for a list of one."""
+    listed = _listed(value)
+    return [listed] if listed and not any(isinstance(v, (list, tuple)) for v in listed) else listed
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def _add_id(ids: dict[int, int], file_id: object, known: int, place: str) -> None:
+    if not _is_byte(file_id):
+        raise DataError(f'{place}: label id {file_id!r} is not a whole number from 0 to 255')
+    assert isinstance(file_id, int)
+    if ids.setdefault(file_id, known) != known:
+        raise DataError(f'{place}: label id {file_id} belongs to two classes, or is ignored too')

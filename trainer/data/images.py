@@ -1,0 +1,204 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of labelled pictures, and splits by contiguous blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import DataError
+from ood_perception.image import image_files as picture_files
+from ood_perception.image.image_files import PICTURES
+from ood_perception.image.label_files import IGNORED, read_label
+
+from .class_map import ClassMap
+
+NORMAL, ANOMALY = 0, 1
+"""What the labels of a set of anomalies say of a pixel."""
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PictureList:
+    """
+    Labelled pictures in their order.
+
+    names: unique names. images, labels: one file each (labels may be empty: no labels at all).
+    sequences: the drive that each picture comes from; pictures of a drive are in time order.
+    classes: how the labels are read.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    sequences: tuple[str, ...]
+    classes: ClassMap
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Iterable[int]) -> PictureList:
+        """Return the pictures at `indices`, in that order."""
+        chosen = list(indices)
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            images=tuple(self.images[i] for i in chosen),
+            labels=tuple(self.labels[i] for i in chosen) if self.labels else (),
+            sequences=tuple(self.sequences[i] for i in chosen),
+        )
+
+    def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
+        """
+        Return a picture and its labels.
+
+        Returns uint8 (H, W, 3) RGB and uint8 (H, W) class ids with IGNORED (all of it where the
+        list has no labels). Raises DataError naming the file that is missing or wrong.
+        """
+        image = read_image(self.images[index])
+        if not self.labels:
+            return image, np.full(image.shape[:2], IGNORED, np.uint8)
+        labels = self.known(index)
+        if labels.shape != image.shape[:2]:
+            raise DataError(
+                f'{self.labels[index]} has {labels.shape[1]} x {labels.shape[0]} pixels, its '
+                f'picture {self.images[index]} has {image.shape[1]} x {image.shape[0]}'
+            )
+        return image, labels.astype(np.uint8)
+
+    def known(self, index: int) -> npt.NDArray[np.int16]:
+        """Return classes int16 (H, W) with IGNORED; DataError for an id that is not mapped."""
+        labels = self.file_ids(index)
+        known = self.classes.table()[labels]
+        if (known < 0).any():
+            unknown = sorted(int(v) for v in np.unique(labels[known < 0]))
+            raise DataError(
+                f'{self.labels[index]} holds label ids {unknown} that the class map does not '
+                'know; add them to a class or to "ignored"'
+            )
+        return known
+
+    def encoding(self) -> bytes:
+        """Return what the labels' meaning depends on, beside the files."""
+        return self.classes.table().tobytes()
+
+    def file_ids(self, index: int) -> UInt8Array:
+        """Return the label file's own ids, uint8 (H, W); other encodings override this."""
+        return read_label(self.labels[index])
+
+
+def read_image(path: Path, what: str = 'picture') -> UInt8Array:
+    """Return a picture as uint8 (H, W, 3) RGB; DataError where it is missing or broken."""
+    return picture_files.read_picture(path, what)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the picture files in a folder by name; DataError where there are none."""
+    if not folder.is_dir():
+        raise DataError(f'picture folder {folder} does not exist')
+    found = picture_files.list_pictures(folder)
+    if not found:
+        others = picture_files.sorted_out(folder)[1]
+        there = f'; it holds {len(others)} other files, such as {others[0].name}' if others else ''
+        raise DataError(
+            f'picture folder {folder} holds no pictures ({", ".join(PICTURES)}){there}'
+        )
+    return found
+
+
+def paired(
+    images: Sequence[Path], labels: Sequence[Path], sequences: Sequence[str], classes: ClassMap
+) -> PictureList:
+    """Make a list of pictures; DataError naming the first label file that does not exist."""
+    missing = [path for path in labels if not path.is_file()]
+    if missing:
+        raise DataError(f'{len(missing)} label files are missing, the first is {missing[0]}')
+    names = tuple(path.stem for path in images)
+    twice = [name for name in names if names.count(name) > 1] if _repeats(names) else []
+    if twice or not names:
+        same = ' and '.join(str(path) for path in images if path.stem in twice[:1])
+        raise DataError(f'a picture list is empty or holds one picture name twice: {same or "-"}')
+    return PictureList(names, tuple(images), tuple(labels), tuple(sequences), classes)
+
+
+def _repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) != len(names)
+
+
+def joined(lists: Sequence[PictureList]) -> PictureList:
+    """Put lists of one class map behind each other."""
+    if len({(x.classes.names) for x in lists}) != 1 or len({bool(x.labels) for x in lists}) != 1:
+        raise DataError('picture lists of different classes, or with and without labels, mixed')
+    return PictureList(
+        names=tuple(n for x in lists for n in x.names),
+        images=tuple(p for x in lists for p in x.images),
+        labels=tuple(p for x in lists for p in x.labels),
+        sequences=tuple(s for x in lists for s in x.sequences),
+        classes=lists[0].classes,
+    )
+
+
+def split_contiguous(
+    pictures: PictureList,
+    calibration_fraction: float = 0.25,
+    keep_single: bool = False,
+    blocks: int = 1,
+) -> tuple[PictureList, PictureList]:
+    """
+    Split every sequence, or every one of its `blocks` stretches, into its first and its last part.
+
+    Neighbouring frames of a drive are nearly the same picture, so a random split would let the
+    calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
+    in the second list, in [0, 1); rounded, at least one and not all of them unless it is 0.
+    keep_single: sequences of one picture go whole into the first list. blocks: of about equal
+    length, at least two pictures each: the end of a drive alone may be unlike the rest of it.
+
+    Returns (fit, calibration). Raises DataError for another fraction, for a one-picture sequence
+    that is not to be kept, and where keeping them leaves nothing to calibrate.
+    """
+    if not 0.0 <= calibration_fraction < 1.0:
+        raise DataError(f'calibration fraction {calibration_fraction} is not between 0 and 1')
+    if not calibration_fraction:
+        return pictures, pictures.subset([])
+    fit: list[int] = []
+    held_out: list[int] = []
+    for sequence in dict.fromkeys(pictures.sequences):
+        members = [i for i, s in enumerate(pictures.sequences) if s == sequence]
+        if len(members) < 2 and keep_single:
+            fit += members
+            continue
+        if len(members) < 2:
+            raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
+        for stretch in np.array_split(members, min(blocks, len(members) // 2)):
+            count = min(max(1, round(calibration_fraction * len(stretch))), len(stretch) - 1)
+            fit += stretch[:-count].tolist()
+            held_out += stretch[-count:].tolist()
+    if not held_out:
+        raise DataError('no sequence has two pictures: there is nothing to hold out')
+    return pictures.subset(fit), pictures.subset(held_out)
+
+
+def content_sha256(pictures: PictureList) -> str:
+    """Return the sha256 over names, sequences, file contents and class map of a list."""
+    digest = hashlib.sha256()
+    for index, name in enumerate(pictures.names):
+        digest.update(name.encode() + b'\0')
+        digest.update(hashlib.sha256(_content(pictures.images[index])).digest())
+        if pictures.labels:
+            digest.update(hashlib.sha256(_content(pictures.labels[index])).digest())
+    digest.update(pictures.encoding())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f'{path} cannot be read: {error.strerror}') from error

@@ -1,0 +1,280 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One opened data set as `trainer evaluate` measures it: pictures, what is kept, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.bundle.manifest import Manifest
+from ood_perception.errors import ConfigError, DataError
+from ood_perception.evaluation.class_labels import label_groups
+from ood_perception.evaluation.loading import PictureTask
+from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
+from ood_perception.evaluation.measure import ANOMALY, CLOSED_SET, INSPECTION, MARITIME, Measured
+from ood_perception.evaluation.open_set import open_set_group, open_set_truth
+from ood_perception.evaluation.record import RecordSet
+from ood_perception.evaluation.results import skipped_record
+from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
+from ood_perception.evaluation.summary import anomaly_summary, promise_summary
+from ood_perception.image.label_files import need_anomaly
+from ood_perception.metrics.components import size_limits
+from ood_perception.pipeline import Pipeline, Settings
+from ood_perception.postprocess.roi import RoiSettings
+from ood_perception.settings import chosen_classes, class_ids
+
+from ..datasets import EvaluationSet
+
+UInt8Array = npt.NDArray[np.uint8]
+ANOMALY_KINDS = (ANOMALY, INSPECTION)
+# Kinds whose pictures have no ground that could be told from the rest: all of it is scored.
+WHOLE_PICTURE = (INSPECTION, MARITIME)
+VARIANTS = ('smiyc',)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """
+    What is measured beside the usual.
+
+    limit: first pictures of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
+    sea: water and sky of the bundle.
+    roi_given: the settings' region of interest was asked for and holds for every set.
+    known_product: a product is scored by its own class of the bundle alone. reject: class that
+    flagged pixels become in the final map of sets with known classes, '' = none.
+    """
+
+    limit: int = 0
+    variants: tuple[str, ...] = ()
+    seed: int = 0
+    sea: SeaClasses = field(default_factory=SeaClasses)
+    roi_given: bool = False
+    known_product: bool = False
+    reject: str = ''
+
+
+def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
+    """
+    Return the set, cut to `limit` pictures.
+
+    Raises ConfigError for a set without labels, DataError for anomalies of which there is none.
+    """
+    if not data.labelled:
+        raise ConfigError(f'{data.name} has no labels: it can be submitted, not evaluated')
+    chosen = data.subset(range(min(limit, len(data)))) if limit else data
+    if data.kind == ANOMALY:
+        ids = [file_id for file_id, known in data.pictures.classes.ids.items() if known == 1]
+        part = f'the first {len(chosen)} pictures of {data.name}' if limit else data.name
+        need_anomaly(_labels_of(chosen), ids, part)
+    return chosen
+
+
+def _labels_of(data: EvaluationSet) -> Iterator[UInt8Array]:
+    """Yield the ids of the label files; broken ones are met when their picture is measured."""
+    for index in range(len(data)):
+        with suppress(DataError):
+            yield data.pictures.file_ids(index)
+
+
+def settings_of(
+    data: EvaluationSet, manifest: Manifest, settings: Settings, extras: Extras
+) -> Settings:
+    """
+    Return the settings for a set: products and seas are scored whole unless told otherwise.
+
+    Raises ConfigError where a known product is none of the bundle's classes.
+    """
+    if data.kind in WHOLE_PICTURE and not extras.roi_given:
+        settings = replace(settings, roi=RoiSettings('none'))
+    if data.kind == INSPECTION and extras.known_product:
+        product = data.name.split('/')[1]
+        class_ids(manifest, [product], '--known-product')
+        settings = replace(settings, in_distribution=(product,))
+    return settings
+
+
+def measured_set(data: EvaluationSet, pipeline: Pipeline, extras: Extras) -> Measured:
+    """Return how a set is measured; ConfigError where the bundle does not know its classes."""
+    if data.kind in ANOMALY_KINDS:
+        smallest = size_limits(TRACKS[data.track]).true if data.track else 1
+        return Measured(data.kind, data.roi == 'image', smallest=smallest)
+    manifest = pipeline.manifest
+    names = tuple(spec.name for spec in manifest.classes)
+    same = names == data.pictures.classes.names
+    reject = class_ids(manifest, [extras.reject], '--reject')[0] if extras.reject else None
+    if data.kind == MARITIME:
+        sea, classes = extras.sea.table(manifest), len(names) if same else 0
+        return Measured(MARITIME, classes=classes, reject=reject, sea=sea)
+    if not same:
+        raise ConfigError(
+            f'bundle {manifest.name} knows {list(names)}, the pictures are labelled with '
+            f'{list(data.pictures.classes.names)}: the promise needs the same classes'
+        )
+    return Measured(CLOSED_SET, classes=len(names), reject=reject)
+
+
+def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
+    """Return one task a picture."""
+    pictures, panoptic = data.pictures, data.panoptic
+
+    def task(index: int) -> PictureTask:
+        files = (pictures.images[index], pictures.labels[index])
+        if panoptic:
+            files += panoptic.files(index)
+        return PictureTask(
+            pictures.names[index],
+            pictures.sequences[index],
+            files,
+            lambda: _read(data, index),
+            (lambda: _segments(data, index)) if panoptic else None,
+        )
+
+    return [task(index) for index in range(len(data))]
+
+
+def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
+    """Read a picture and its labels; DataError also for a defect that nobody has drawn."""
+    image, labels = data.pictures.read(index)
+    if data.anomalous_pictures and data.anomalous_pictures[index] != (labels == 1).any():
+        raise DataError(
+            f'{data.pictures.labels[index]} marks no defect, but its picture lies among the '
+            'defective ones: unpack the product anew'
+        )
+    return image, labels
+
+
+def _segments(data: EvaluationSet, index: int) -> Segments:
+    """Return a sea picture's segments as LaRS writes them."""
+    assert data.panoptic is not None
+    found = data.panoptic(index)
+    planes = [found.ids >> shift & 255 for shift in (0, 8, 16)]
+    return Segments(np.stack(planes, axis=-1).astype(np.uint8), found.categories)
+
+
+def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:
+    """Return what reads a picture and its labels by name."""
+    pictures, places = data.pictures, _places(data)
+    return lambda name: pictures.read(places[name])
+
+
+def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
+    """Return what reads a picture and the labels of its known classes and anomalies."""
+    places = _places(data)
+
+    def read(name: str) -> tuple[UInt8Array, UInt8Array]:
+        assert data.classes is not None
+        image, anomaly = data.pictures.read(places[name])
+        _, classes = data.classes.read(places[name])
+        return image, open_set_truth(anomaly, classes, known)
+
+    return read
+
+
+def label_reader(data: EvaluationSet) -> Callable[[str], Any]:
+    """
+    Return what reads a picture's labels by name, with a black picture of their size.
+
+    For passes that look at no colour: decoding the pictures took half of their time.
+    """
+    pictures, places = data.pictures, _places(data)
+
+    def read(name: str) -> tuple[UInt8Array, UInt8Array]:
+        labels = pictures.known(places[name]).astype(np.uint8)
+        return np.zeros((*labels.shape, 3), np.uint8), labels
+
+    return read
+
+
+def _places(data: EvaluationSet) -> dict[str, int]:
+    return {name: index for index, name in enumerate(data.pictures.names)}
+
+
+def summary_of(
+    pipeline: Pipeline,
+    data: EvaluationSet,
+    measured: Measured,
+    records: RecordSet,
+    extras: Extras,
+) -> dict[str, Any]:
+    """Return everything that is reported of a run on a set."""
+    manifest = pipeline.manifest
+    result: dict[str, Any] = {
+        'title': data.title,
+        'kind': data.kind,
+        'roi': data.roi,
+        'scored': pipeline.settings.roi.mode,
+        'in_distribution': list(chosen_classes(manifest, pipeline.settings)),
+        'licence': data.licence,
+        'count': len(records),
+        'skipped': skipped_record(records.skipped),
+        'groups': {},
+        'notes': [],
+    }
+    if extras.reject and not measured.classes:
+        note = (
+            f"--reject {extras.reject} is left out: the set does not label the bundle's classes."
+        )
+        result['notes'].append(note)
+    if measured.regions:
+        result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
+        _second_pass(result, data, records, extras)
+        _add_open_set(result, pipeline, data, records, extras.seed)
+        return result
+    if measured.classes:
+        names = [spec.name for spec in manifest.classes]
+        chosen = pipeline.settings.in_distribution or manifest.in_distribution
+        result |= promise_summary(records, names, chosen, extras.seed)
+    if data.kind == MARITIME:
+        result |= maritime_summary(records, data.panoptic is not None, extras.seed)
+        result['groups']['maritime']['facts'] |= {
+            'water': list(extras.sea.water),
+            'sky': list(extras.sea.sky),
+        }
+    if measured.classes:
+        result['groups'] |= label_groups(records, names, measured.reject, extras.seed)
+    return result
+
+
+def _second_pass(
+    summary: dict[str, Any],
+    data: EvaluationSet,
+    records: RecordSet,
+    extras: Extras,
+) -> None:
+    """Add what needs the labels again: a track's components, variants."""
+    regions, read = summary['regions'], label_reader(data)
+    for region, record in regions.items() if data.track else ():
+        threshold = record['best_f1_threshold']
+        if threshold is not None:
+            record['components'] = component_summary(
+                records, read, data.track, threshold, extras.seed, region
+            )
+    if 'smiyc' in extras.variants and data.kind == ANOMALY:
+        summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
+
+
+def _add_open_set(
+    summary: dict[str, Any],
+    pipeline: Pipeline,
+    data: EvaluationSet,
+    records: RecordSet,
+    seed: int,
+) -> None:
+    """Add the open-set mean IoU where the set labels the classes that the bundle knows."""
+    if data.classes is None:
+        return
+    names = [spec.name for spec in pipeline.manifest.classes]
+    if tuple(names) != data.classes.classes.names:
+        summary['notes'].append(
+            f'Open-set mean IoU is left out: the set labels '
+            f'{", ".join(data.classes.classes.names)}; the bundle knows {", ".join(names)}.'
+        )
+        return
+    read = _open_set_reader(data, len(names))
+    summary['groups']['open_set'] = open_set_group(records, read, names, seed)

@@ -1,0 +1,201 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a precision costs: AP on held-out pictures with pasted objects, against float32."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.bundle.manifest import PrecisionSpec
+from ood_perception.bundle.store import Bundle
+from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.int8.ranges_file import Quantization, write_quantization
+from ood_perception.engines.openvino import OpenVinoEngine
+from ood_perception.files import CACHE_ENV, make_file
+from ood_perception.image.geometry import geometry_for, to_camera, to_network
+from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
+from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
+
+from ...artifacts import digest, write_npz
+from ...data.images import PictureList
+from ...datasets.pasted import read_ground
+
+Array = npt.NDArray[Any]
+CRITERION = 'average_precision'
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """surprisal float32 and labels uint8 (N, gh, gw) of a list, backbone_ms (N,)."""
+
+    surprisal: Array
+    labels: Array
+    backbone_ms: Array
+
+
+@dataclass(frozen=True)
+class Cost:
+    """
+    What a candidate costs against float32, AP in points (0..100).
+
+    loss: AP of float32 - AP. interval: 95 % over pictures, paired. difference: mean |difference|
+    of surprisal up to 6; difference_999: its 99.9 % quantile. labels: least share of equal labels
+    of a picture. relative_time: of the backbone, median over pictures of the ratio.
+    """
+
+    average_precision: float
+    loss: float
+    interval: tuple[float, float]
+    difference: float
+    difference_999: float
+    labels: float
+    relative_time: float
+
+
+class CostBench:
+    """Runs candidates on one list of pictures; what was run is kept in a folder."""
+
+    def __init__(
+        self, bundle: Bundle, pictures: PictureList, folder: Path, threads: int, weight_bits: int
+    ) -> None:
+        """
+        Bundle: completed. pictures: an anomaly set 'pasted' (datasets.pasted).
+
+        weight_bits: of int8, where nothing else is asked for.
+        """
+        self.bundle, self.pictures, self.folder = bundle, pictures, folder
+        self.weight_bits = weight_bits
+        self.threads = threads
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def outputs(
+        self, precision: str, facts: Quantization | None = None, weight_bits: int = 0
+    ) -> Outputs:
+        """
+        Return what the bundle gives in a precision (int8: by the facts), kept or run now.
+
+        weight_bits: of int8, 0 = the bench's.
+        """
+        bits = weight_bits or self.weight_bits
+        content = [precision, self.bundle.sha256, self.pictures.names]
+        content += [dataclasses.asdict(facts), bits] if facts else []
+        key = digest(content)[:16]
+        path = self.folder / f'{precision}-{key}.npz'
+        if not path.is_file():
+            with _candidate(self.bundle, facts) as bundle:
+                made = self._run(bundle, precision, bits)
+            make_file(path, lambda file: write_npz(file, dataclasses.asdict(made)))
+        with np.load(path) as arrays:
+            return Outputs(**{name: arrays[name] for name in arrays.files})
+
+    def _run(self, bundle: Bundle, precision: str, weight_bits: int) -> Outputs:
+        from tqdm import tqdm
+
+        manifest = bundle.manifest
+        options = EngineOptions(
+            *('openvino', precision, self.threads),
+            compiled_classes=manifest.in_distribution,
+            weight_bits=weight_bits,
+        )
+        rows: list[tuple[Array, Array, float]] = []
+        with OpenVinoEngine(bundle, options) as engine:
+            vector = engine.class_vector(manifest.in_distribution)
+            for index in tqdm(range(len(self.pictures)), precision, leave=False):
+                image = to_network(self.pictures.read(index)[0], self._geometry(index))
+                output = engine.run(image[None], vector)
+                head_free = [ms for name, ms in output.stage_ms.items() if name != 'head']
+                rows.append((output.surprisal[0], output.labels[0], sum(head_free)))
+        surprisal, labels, times = zip(*rows, strict=True)
+        return Outputs(np.stack(surprisal), np.stack(labels), np.array(times, np.float32))
+
+    def _geometry(self, index: int) -> Any:
+        height, width = self.pictures.read(index)[0].shape[:2]
+        spec = self.bundle.manifest.input
+        size = (spec.height, spec.width)
+        return geometry_for((height, width), size, spec.policy, spec.anchor)
+
+    def _scored(self, outputs: Outputs) -> list[ScoredPicture]:
+        """Return the pictures' road pixels at label size."""
+        parts = []
+        for index, grid in enumerate(outputs.surprisal):
+            _, labels = self.pictures.read(index)
+            scores = to_camera(grid, self._geometry(index))
+            parts.append(scored_picture(scores, labels, read_ground(self.pictures.labels[index])))
+        return parts
+
+    @cached_property
+    def _float(self) -> tuple[Outputs, list[ScoredPicture]]:
+        outputs = self.outputs('f32')
+        return outputs, self._scored(outputs)
+
+    @property
+    def float_precision(self) -> float:
+        """AP of float32 in points."""
+        return 100 * float(exact_metrics(self._float[1]).average_precision)
+
+    def cost(self, outputs: Outputs) -> Cost:
+        """Compare with float32 on the same pictures."""
+        exact, exact_parts = self._float
+        parts = self._scored(outputs)
+        precision = 100 * float(exact_metrics(parts).average_precision)
+        pair = [picture_histograms(part) for part in (exact_parts, parts)]
+        interval: Interval = paired_difference(*pair)[CRITERION]
+        low = exact.surprisal <= self.bundle.manifest.golden.surprisal_bound
+        difference = np.abs(outputs.surprisal - exact.surprisal)[low]
+        equal = (outputs.labels == exact.labels).mean(axis=(1, 2))
+        return Cost(
+            average_precision=precision,
+            loss=self.float_precision - precision,
+            interval=(100 * interval.low, 100 * interval.high),
+            difference=float(difference.mean()),
+            difference_999=float(np.quantile(difference, 0.999)),
+            labels=float(equal.min()),
+            relative_time=float(np.median(outputs.backbone_ms / exact.backbone_ms)),
+        )
+
+    def gain(self, outputs: Outputs, base: Outputs) -> Interval:
+        """Return the paired 95 % interval of AP(outputs) - AP(base), in points."""
+        pair = [picture_histograms(self._scored(one)) for one in (outputs, base)]
+        found = paired_difference(*pair)[CRITERION]
+        return Interval(100 * found.low, 100 * found.high, found.undefined)
+
+
+@contextmanager
+def _candidate(bundle: Bundle, facts: Quantization | None) -> Iterator[Bundle]:
+    """Offer the bundle with other facts; what is compiled for it is thrown away afterwards."""
+    if facts is None:
+        yield bundle
+        return
+    before = os.environ.get(CACHE_ENV)
+    with TemporaryDirectory(prefix='ood_quantize_') as folder:
+        file = Path(folder) / 'quantization.json'
+        write_quantization(file, facts)
+        spec = PrecisionSpec(0.0, (0.0, 0.0), 1.0, 0.0, str(file))  # absolute: not in the bundle
+        manifest = dataclasses.replace(bundle.manifest, precisions={'int8': spec})
+        os.environ[CACHE_ENV] = folder
+        try:
+            yield dataclasses.replace(bundle, manifest=manifest)
+        finally:
+            os.environ.pop(CACHE_ENV)
+            if before is not None:
+                os.environ[CACHE_ENV] = before
+
+
+def groups_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the kinds of products ('mlp/fc2', ...) -> their nodes, '/blocks.3/mlp/fc2/MatMul'."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        _, _, rest = name.strip('/').partition('/')
+        groups.setdefault(rest.removesuffix('/MatMul') or name, []).append(name)
+    return {kind: tuple(nodes) for kind, nodes in groups.items()}

@@ -1,0 +1,251 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Give a bundle its int8 precision: ranges from clean frames, layers kept by their measured effect.
+
+    python -m trainer quantize BUNDLE --root FOLDER      (FOLDER: camvid/ and outlier_objects/)
+    python -m trainer quantize water_default --to FOLDER --root FOLDER --layout maritime
+
+Ranges come from the training frames of a data set (CamVid's by default); costs from its validation
+frames with objects pasted on the ground, on which nothing else is reported. One group of products
+at a time is left in bf16: first each kind, then each block of the kind that costs most. What buys
+AP back stays in bf16, best first, until the loss is small enough. Goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.bundle.manifest import PrecisionSpec
+from ood_perception.bundle.store import Bundle, bundle_path, load_bundle
+from ood_perception.bundle.weights.completion import complete
+from ood_perception.engines import create_checked_engine
+from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.cpu import REDUCED_BITS, openvino_int8
+from ood_perception.engines.graphs.precision_types import read_model
+from ood_perception.engines.int8.quantize import linear_nodes
+from ood_perception.engines.int8.ranges_file import (
+    INT8,
+    QUANTIZATION_NAME,
+    REDUCED_RANGE,
+    Quantization,
+)
+from ood_perception.engines.precision import LARGEST_LOSS
+from ood_perception.errors import BundleError, ConfigError
+from ood_perception.evaluation.results import write_json
+from ood_perception.image.geometry import geometry_for, to_network
+
+from ...augment.cutouts import PasteSettings, load_cutouts
+from ...data.images import PictureList
+from ...datasets import load_pictures
+from ...datasets.pasted import write_pasted_set
+from .cost import Cost, CostBench, Outputs, groups_of
+from .ranges import measured_quantization
+from .writing import precision_spec, write_precisions
+
+LOG = logging.getLogger(__name__)
+TARGET_LOSS = LARGEST_LOSS / 2  # points of AP: half of what `precision: auto` allows
+MOST_KEPT = 4  # products that may stay in bf16 at the end: each costs speed
+
+
+@dataclass
+class Search:
+    """What was tried: name -> cost; the facts that were chosen."""
+
+    trials: dict[str, Cost] = field(default_factory=dict)
+    chosen: Quantization | None = None
+
+
+def search(bench: CostBench, facts: Quantization, names: Sequence[str]) -> Search:
+    """
+    Choose which products stay in bf16 by their effect on AP.
+
+    Where the paired bootstrap does not resolve a gain, the mean |difference| of surprisal on the
+    same pictures decides: it is the same effect, measured with far less noise.
+    names: of all products with weights, as in the graph.
+    """
+    result = Search()
+
+    def trial(name: str, kept: Sequence[str]) -> Outputs:
+        candidate = dataclasses.replace(facts, kept=tuple(kept))
+        outputs = bench.outputs('int8', candidate)
+        result.trials[name] = cost = bench.cost(outputs)
+        LOG.info(
+            '%-28s AP %6.2f, loss %5.2f [%5.2f, %5.2f], mean |d| %.4f',
+            *(name, cost.average_precision, cost.loss, *cost.interval, cost.difference),
+        )
+        return outputs
+
+    whole = trial('all int8', ())
+
+    def ranked(groups: Mapping[str, Sequence[str]]) -> list[str]:
+        keys = {}
+        for name, nodes in groups.items():
+            outputs = trial(f'without {name}', nodes)
+            cost = result.trials[f'without {name}']
+            resolved = bench.gain(outputs, whole).low > 0
+            keys[name] = (cost.loss if resolved else float('inf'), cost.difference)
+        return sorted(keys, key=lambda name: keys[name])
+
+    kinds = groups_of(names)
+    order = ranked({node: [node] for node in kinds[ranked(kinds)[0]]})
+    kept: list[str] = []
+    best = result.trials['all int8']
+    for node in order[:MOST_KEPT]:
+        if best.loss <= TARGET_LOSS and best.interval[1] < LARGEST_LOSS:
+            break
+        kept.append(node)
+        trial(f'kept {len(kept)}', kept)
+        best = result.trials[f'kept {len(kept)}']
+    result.chosen = dataclasses.replace(facts, kept=tuple(kept))
+    return result
+
+
+@dataclass(frozen=True)
+class QuantizationData:
+    """
+    Where frames come from.
+
+    root: folder of the data set's folder, called like its layout unless `folder` names another,
+        and of outlier_objects/. train, validation: splits for the ranges and for the costs.
+    ground: classes that pasted objects stand on; () = the bundle's ground classes.
+    """
+
+    root: Path
+    layout: str = 'camvid'
+    folder: Path | None = None
+    train: str = 'train'
+    validation: str = 'val'
+    ground: tuple[str, ...] = ()
+
+    def pictures(self, split: str) -> PictureList:
+        """Load one split."""
+        return load_pictures(self.layout, self.folder or self.root / self.layout, split)
+
+
+def validation_pictures(
+    data: QuantizationData, ground: Sequence[str], folder: Path, count: int
+) -> PictureList:
+    """Return validation frames, evenly spaced, with objects pasted on the ground."""
+    pictures = data.pictures(data.validation)
+    unknown = [name for name in ground if name not in pictures.classes.names]
+    if unknown or not ground:
+        raise ConfigError(
+            f'ground classes {list(ground)}: choose with --ground among those of the pictures, '
+            f'{", ".join(pictures.classes.names)}'
+        )
+    places = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
+    ids = tuple(pictures.classes.names.index(name) for name in ground)
+    cutouts = load_cutouts(data.root / 'outlier_objects', 'selection')
+    chosen = pictures.subset(dict.fromkeys(places.tolist()))
+    return write_pasted_set(chosen, cutouts, folder / f'pasted-{count}', PasteSettings(ground=ids))
+
+
+def calibration_frames(bundle: Bundle, data: QuantizationData, count: int) -> list[Any]:
+    """Return uint8 (h, w, 3) clean training frames at network size, evenly spaced."""
+    pictures = data.pictures(data.train)
+    spec = bundle.manifest.input
+    frames = []
+    for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
+        image, _ = pictures.read(int(index))
+        size = (image.shape[0], image.shape[1])
+        geometry = geometry_for(size, (spec.height, spec.width), spec.policy, spec.anchor)
+        frames.append(to_network(image, geometry))
+    return frames
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run `trainer quantize`."""
+    options = _options(arguments)
+    source = bundle_path(options.bundle)
+    bundle = complete(load_bundle(source), options.weights or None)
+    if source.is_file():
+        raise BundleError(f'{source} is packed: give its folder')
+    folder = options.out or Path('out') / 'quantize' / bundle.manifest.name
+    data = QuantizationData(
+        *(options.root, options.layout, options.data),
+        *(options.train, options.validation, tuple(options.ground)),
+    )
+    ground = data.ground or bundle.manifest.ground_classes
+    pictures = validation_pictures(data, ground, folder, options.pictures)
+    bits = openvino_int8().weight_bits  # without VNNI all of this is measured with 7
+    bench = CostBench(bundle, pictures, folder / 'outputs', options.threads, bits)
+    stage = next(one for one in bundle.manifest.stages if one.reduced_precision)
+    backbone = bundle.stage_path(stage)
+    LOG.info('ranges of the activations on %d frames', options.frames)
+    frames = calibration_frames(bundle, data, options.frames)
+    facts = measured_quantization(backbone, frames)
+    names = [node.name for node in linear_nodes(read_model(backbone))]
+    precisions = {}
+    if 'bf16' not in bench_lacks():
+        precisions['bf16'] = precision_spec(bench.cost(bench.outputs('bf16')), bench, '', {})
+    if options.kept is None:
+        found = search(bench, facts, names)
+    else:
+        found = Search(chosen=dataclasses.replace(facts, kept=tuple(options.kept)))
+    assert found.chosen is not None
+    what = {'kept_in_bf16': list(found.chosen.kept), 'calibration_frames': options.frames}
+    precisions |= int8_specs(bench, found.chosen, what)
+    trials = {name: asdict(value) for name, value in found.trials.items()}
+    write_json(folder / 'search.json', {'trials': trials, 'kept': found.chosen.kept})
+    write_precisions(bundle, options.to or source, found.chosen, precisions)
+    _report(options.to or source, options)
+
+
+def int8_specs(
+    bench: CostBench, facts: Quantization, what: dict[str, Any]
+) -> dict[str, PrecisionSpec]:
+    """
+    Return the manifest's entries of int8, and of int8 with 7-bit weights for CPUs without VNNI.
+
+    On such a CPU both hold what 7 bits cost, and say so: 8 bits cannot be measured there.
+    """
+    specs = {}
+    for name, bits in ((INT8, bench.weight_bits), (REDUCED_RANGE, REDUCED_BITS)):
+        cost = bench.cost(bench.outputs(INT8, facts, bits))
+        specs[name] = precision_spec(cost, bench, QUANTIZATION_NAME, {**what, 'weight_bits': bits})
+    return specs
+
+
+def bench_lacks() -> dict[str, str]:
+    """Return what this machine cannot measure at speed."""
+    from ood_perception.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine.slow_precisions()
+
+
+def _report(path: Path, options: argparse.Namespace) -> None:
+    """Check the written bundle and say what auto takes."""
+    bundle = complete(load_bundle(path), options.weights or None)
+    engine, report = create_checked_engine(bundle, EngineOptions(threads=options.threads))
+    with engine:
+        print(f'{path}: {engine.choice}')
+        print(f'golden: |d surprisal| {report.surprisal_difference:.3f}')
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser('trainer quantize', description=__doc__)
+    parser.add_argument('bundle', nargs='?', default='', help='a folder; default: the shipped one')
+    parser.add_argument('--to', type=Path, help='write the bundle here instead of in its place')
+    parser.add_argument('--root', type=Path, default=Path(os.environ.get('OOD_DATA', '.')))
+    parser.add_argument('--layout', default='camvid', help='of the data set; default: %(default)s')
+    parser.add_argument('--data', type=Path, help='its folder; default: <root>/<layout>')
+    parser.add_argument('--train', default='train', help='split for the ranges')
+    parser.add_argument('--validation', default='val', help='split for the cost')
+    parser.add_argument('--ground', nargs='+', default=[], help="default: the bundle's")
+    parser.add_argument('--frames', type=int, default=24, help='clean frames for the ranges')
+    parser.add_argument('--pictures', type=int, default=48, help='pictures for the cost')
+    parser.add_argument('--kept', nargs='*', help='products that stay in bf16: no search')
+    parser.add_argument('--out', type=Path, help='what was run (default out/quantize/<bundle>)')
+    parser.add_argument('--threads', type=int, default=0, help='0: all cores')
+    parser.add_argument('--weights', default='', help="origin of the backbone's weights")
+    return parser.parse_args(arguments)

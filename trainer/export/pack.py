@@ -1,0 +1,223 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write a whole bundle, atomically: stages, golden vectors, weights' map, card and manifest."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.bundle.manifest import (
+    MANIFEST_NAME,
+    ClassSpec,
+    GoldenSpec,
+    HeadSpec,
+    InputSpec,
+    Manifest,
+)
+from ood_perception.bundle.manifest_json import read_manifest
+from ood_perception.bundle.store import file_spec, write_manifest
+from ood_perception.errors import BundleError
+from ood_perception.files import make_folder
+from ood_perception.json_files import write_json
+from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
+from ood_perception.types import JsonDict
+
+from ..artifacts import write_npz
+from ..backbones.onnx_weights import weights_map
+from ..backbones.vit import Backbone
+from ..head_module import HeadModule
+from .golden import golden_vectors
+from .model_card import model_card
+from .onnx import BACKBONE_DATA, ExportedStages, export_stages
+
+WEIGHTS_MAP = 'weights.map.json'
+CARD = 'MODEL_CARD.md'
+SET_CALIBRATION = 'calibration.npz'
+_TOOLS = ('torch', 'transformers', 'onnx', 'numpy')
+
+
+@dataclass(frozen=True)
+class BundleText:
+    """
+    What a bundle says of itself beyond its tensors.
+
+    classes: all known classes in label order (name, colour, whether it has etalons).
+    in_distribution, ground_classes: names. policy, anchor: see geometry.geometry_for.
+    data: sentences on the training pictures and their licence. metrics: rows of the card's table.
+    calibration, provenance: facts for the manifest; pass what does not change between runs.
+    licences: one line per licence; the backbone's and the head's notices are added.
+    """
+
+    name: str
+    classes: tuple[ClassSpec, ...]
+    in_distribution: tuple[str, ...]
+    ground_classes: tuple[str, ...]
+    data: str
+    policy: str = 'fit'
+    anchor: float = 0.5
+    metrics: Sequence[Mapping[str, Any]] = ()
+    calibration: JsonDict = field(default_factory=dict)
+    provenance: JsonDict = field(default_factory=dict)
+    licences: tuple[str, ...] = ()
+
+
+def pack_bundle(
+    path: Path,
+    backbone: Backbone,
+    head: HeadModule,
+    images: npt.NDArray[np.uint8],
+    text: BundleText,
+    ship_weights: bool = False,
+    weights: str = 'f16',
+    overwrite: bool = False,
+    held_out: HeldOutSample | None = None,
+) -> Manifest:
+    """
+    Write a bundle directory; the same inputs give the same bytes.
+
+    images: uint8 (2, h, w, 3) RGB at network size: the golden inputs, and the network size.
+    ship_weights: put backbone.data into the bundle; else only the map that completes it from the
+        backbone's origin. weights: 'f16' or 'f32', see export_stages.
+    held_out: sample for the tables of sets of classes; None serves the graph's surprisal as it is.
+
+    Raises BundleError when path exists and overwrite is false, or when the weights cannot be
+    completed from their origin.
+    """
+    path = Path(path)
+    if path.exists() and not (overwrite and (path / MANIFEST_NAME).is_file()):
+        raise BundleError(
+            f'{path} exists; give another path, or allow overwriting (which only a bundle is)'
+        )
+
+    def write(folder: Path) -> None:
+        if held_out is not None:
+            write_npz(folder / SET_CALIBRATION, arrays_of(held_out))
+        _write(folder, backbone, head, images, text, ship_weights, weights)
+
+    make_folder(path, write)
+    return read_manifest(path / MANIFEST_NAME)
+
+
+def _write(
+    folder: Path,
+    backbone: Backbone,
+    head: HeadModule,
+    images: npt.NDArray[np.uint8],
+    text: BundleText,
+    ship_weights: bool,
+    weights: str,
+) -> None:
+    size = (int(images.shape[1]), int(images.shape[2]))
+    baked = backbone.baked(*size, head.layers)
+    golden = golden_vectors(baked, head, images, text.in_distribution)
+    write_npz(folder / GoldenSpec.file, golden)
+    if ship_weights:
+        exported = export_stages(baked, head, folder, size, weights)
+    else:
+        exported = _without_weights(folder, backbone, baked, head, size, weights)
+    sets = SET_CALIBRATION if (folder / SET_CALIBRATION).is_file() else ''
+    manifest = _manifest(backbone, head, size, text, exported, sets)
+    card = model_card(manifest, text.data, text.metrics)
+    (folder / CARD).write_text(card, encoding='utf-8')
+    files = {path.name: file_spec(path) for path in sorted(folder.iterdir())}
+    write_manifest(folder, replace(manifest, files=files))
+
+
+def _without_weights(
+    folder: Path,
+    backbone: Backbone,
+    baked: Any,
+    head: HeadModule,
+    size: tuple[int, int],
+    weights: str,
+) -> ExportedStages:
+    """Export, then put the map to the weights' origin in the place of backbone.data."""
+    origin = backbone.provenance.get('origin')
+    if not origin:
+        raise BundleError(
+            f'the weights of {backbone.name} have no origin to complete them from: load them by '
+            'load_backbone, or ship them (ship_weights)'
+        )
+    source = Path(backbone.provenance['path'])
+    places: dict[str, JsonDict] = {}
+
+    def in_origin(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, JsonDict]:
+        places.update(weights_map(source, arrays))
+        return places
+
+    exported = export_stages(baked, head, folder, size, weights, in_origin)
+    if not exported.external:
+        raise BundleError(f'no tensor of {backbone.name} was found in {source.name}: ship_weights')
+    data = folder / BACKBONE_DATA
+    tensors = [
+        {'name': name, 'offset': offset, 'shape': list(values.shape), **places[name]}
+        for name, offset, values in exported.external
+    ]
+    target = {'file': BACKBONE_DATA, **file_spec(data).__dict__}
+    recorded = {key: value for key, value in origin.items() if key != 'description'}
+    write_json(folder / WEIGHTS_MAP, {'origin': recorded, 'target': target, 'tensors': tensors})
+    data.unlink()
+    return exported
+
+
+def _manifest(
+    backbone: Backbone,
+    head: HeadModule,
+    size: tuple[int, int],
+    text: BundleText,
+    exported: ExportedStages,
+    set_calibration: str,
+) -> Manifest:
+    spec = HeadSpec(
+        name=head.name,
+        surprisal='surprisal',
+        labels='labels',
+        upsampling=head.upsampling,
+        selection=head.selection,
+        calibration=head.calibration,
+        compiled_classes=head.compiled_classes,
+        set_calibration=set_calibration,
+    )
+    # a path of the machine that packed says nothing elsewhere
+    known = {key: value for key, value in backbone.provenance.items() if key != 'path'}
+    licences = (f'Backbone {backbone.name}: {backbone.licence}', *text.licences, *head.notices)
+    return Manifest(
+        name=text.name,
+        input=InputSpec(*size, backbone.patch, text.policy, text.anchor),
+        stages=exported.stages,
+        classes=text.classes,
+        heads=(spec,),
+        ground_classes=text.ground_classes,
+        in_distribution=text.in_distribution,
+        files={},
+        calibration=text.calibration,
+        provenance={'backbone': backbone.name, **known, **tool_versions(), **text.provenance},
+        licences=licences,
+    )
+
+
+def tool_versions() -> JsonDict:
+    """Return the versions that the exported graphs depend on."""
+    return {'tools': {name: metadata.version(name) for name in _TOOLS}}
+
+
+def git_revision(folder: Path) -> str:
+    """Return the checkout's commit, with '-dirty' when tracked files differ; '' outside git."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ['git', *arguments], cwd=folder, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (['rev-parse', 'HEAD'], ['status', '--porcelain', '-uno'])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+    return f'{commit}-dirty' if changes else commit

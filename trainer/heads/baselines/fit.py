@@ -1,0 +1,133 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a baseline is fitted: a closed-set network, what the score learns, a held-out table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ood_perception.errors import ConfigError
+
+from ...artifacts import Artifact, write_npz
+from ...calibration.curve import MonotoneTable
+from ...nets.patch_classifier import load_classifier
+from ...training_data import TrainingData
+from ..calibrated import OneScoreFit, without
+from ..on_segmenter import ClosedSet
+from ..patch_logits import PatchLogits
+from ..pixood.files import load_model
+from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
+from ..pixood.fitting import MIN
+from ..pixood.model import PixOODHead
+from .config import BaselineConfig
+from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance
+from .statistics import fit_statistics, score_module
+
+STATISTICS_FILE = 'statistics.npz'
+
+
+class BaselineFit(OneScoreFit):
+    """One score, over the classes that the section head names, of a closed-set network."""
+
+    kind = 'baseline'
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what HeadFit takes; ConfigError for a score that is none of the network's."""
+        super().__init__(data, sections, store, seed)
+        self.baseline: BaselineConfig = replace(sections['baseline'], seed=seed)
+        self.decoder = self.baseline.source == 'segmenter'
+        self.score = self.config.score
+        if self.score not in SCORES:
+            raise ConfigError(f'head score {self.score!r}: choose one of {", ".join(SCORES)}')
+        if self.score == DISTANCE and self.decoder:
+            raise ConfigError("head score 'distance' is PixOOD's: use baseline.source=classifier")
+        self.pixood = PixOODFit(data, sections, store, seed)
+        segmenter = replace(sections['segmenter'], seed=seed)
+        self.closed_set = ClosedSet(data, sections['views'], segmenter, sections['online'], store)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The classes whose score is taken."""
+        return self.config.classes or self.data.class_names
+
+    @cached_property
+    def network(self) -> Artifact:
+        """The closed-set network, trained or found."""
+        return self.closed_set.fitted if self.decoder else self.pixood.classifier
+
+    @cached_property
+    def logits(self) -> nn.Module:
+        """The network as a module from tokens to logits on the output grid."""
+        if self.decoder:
+            return self.closed_set.load()
+        classifier, head = load_classifier(self.network.folder / CLASSIFIER_FILE), self.config
+        return PatchLogits(classifier, head.logits, head.upsampling, head.half_weights)
+
+    def fit(self) -> Artifact:
+        """Fit (or find) the network and what the score learns."""
+        data, head = self.data, self.config
+        train, select, _ = data.split
+        features = data.train_features.subset(sorted([*train, *select]))
+        etalons = self.pixood.fitted.key if self.score == DISTANCE else ''
+        settings = [asdict(self.baseline), asdict(self.pixood.patches)]
+        served = [self.score, self.chosen, head.upsampling, head.logits, head.half_weights]
+        inputs = (features.key, self.network.key, etalons, data.class_names, *settings, *served)
+        artifact = self.artifact('fit-baseline', *inputs)
+
+        def fill(target: Path) -> None:
+            arrays = fit_statistics(
+                self.score,
+                features,
+                self.logits,
+                data.class_names,
+                self.chosen,
+                self.baseline,
+                self.pixood.patches,
+                data.progress,
+            )
+            write_npz(target / STATISTICS_FILE, arrays)
+
+        return artifact.make(fill)
+
+    def build(self, table: MonotoneTable | None = None) -> BaselineHead:
+        """Return the fitted head, see OneScoreFit."""
+        factor = int(self.logits.upsampling) if self.decoder else self.config.upsampling  # type: ignore[arg-type]
+        module = self._distance() if self.score == DISTANCE else self._module(factor)
+        return BaselineHead(
+            self.score,
+            self.logits,
+            module,
+            self.chosen,
+            factor,
+            self.decoder,
+            table,
+        )
+
+    def _distance(self) -> nn.Module:
+        """Return the module of PixOOD's distances alone."""
+        model, head = load_model(self.pixood.fitted.folder), self.config
+        options = (head.upsampling, MIN, 'held-out', self.chosen, head.logits, head.half_weights)
+        return EtalonDistance(PixOODHead(model, *options))
+
+    def _module(self, factor: int) -> nn.Module:
+        """Return the module of a score with what it learned."""
+        with np.load(self.fitted.folder / STATISTICS_FILE, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        places = [self.data.class_names.index(name) for name in self.chosen]
+        half = self.config.half_weights
+        return score_module(self.score, found, places, self.baseline, factor, half)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+        if self.decoder:
+            return {'segmenter': without(self.network.report(), 'history')}
+        return {'classifier': without(self.pixood.quality.report(), 'iou')}

@@ -1,0 +1,127 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""How cDNP is fitted: PixOOD's patch classifier, references and normalisers, a held-out table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...artifacts import Artifact
+from ...backbones.layers import Layer, layer_name
+from ...calibration.curve import MonotoneTable
+from ...features import FeatureSet
+from ...nets.patch_classifier import load_classifier
+from ...nets.patches import gather_tokens, select_patches
+from ...training_data import TrainingData
+from ..calibrated import OneScoreFit, without
+from ..patch_logits import PatchLogits
+from ..pixood.condensation import condense
+from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
+from .config import KnnConfig
+from .model import KnnHead
+from .references import Float16Array, fit_knn, load_knn, save_knn
+
+
+class KnnFit(OneScoreFit):
+    """cDNP from cached features to a calibrated head."""
+
+    kind = 'knn'
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what HeadFit takes; the classifier is the one that PixOOD trains."""
+        super().__init__(data, sections, store, seed)
+        self.pixood = PixOODFit(data, sections, store, seed)
+        self.knn: KnnConfig = replace(sections['knn'], seed=seed)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The classifier's blocks and the layer that is searched."""
+        blocks, feature = self.data.blocks, self.knn.feature
+        named = [layer_name(block) for block in blocks]
+        return blocks if feature in named else (*blocks, feature)
+
+    @cached_property
+    def _known(self) -> FeatureSet:
+        """The pictures that are fitted on, with all layers."""
+        train, select, _ = self.data.split
+        features = self.data.features(self.data.config.train, self.layers)
+        fitted, count = sorted([*train, *select]), self.knn.pictures
+        if 0 < count < len(fitted):
+            drawn = np.random.default_rng(self.knn.seed).permutation(len(fitted))[:count]
+            fitted = [fitted[place] for place in sorted(drawn)]
+        return features.subset(fitted)
+
+    def fit(self) -> Artifact:
+        """Draw (or find) references and normalisers."""
+        trained, head, features = self.pixood.classifier, self.config, self._known
+        # what is served of a fit does not change it
+        inputs: list[Any] = [
+            features.key,
+            trained.key,
+            asdict(replace(self.knn, score='combined')),
+        ]
+        inputs += [head.upsampling, head.classes, head.logits, head.half_weights]
+        artifact = self.artifact('fit-knn', *inputs, self._coreset_settings())
+
+        def fill(target: Path) -> None:
+            classifier = load_classifier(trained.folder / CLASSIFIER_FILE)
+            model = fit_knn(
+                features,
+                classifier,
+                self.data.class_names,
+                self.knn,
+                PatchLogits(classifier, head.logits, head.upsampling, head.half_weights),
+                heads=self.data.backbone.architecture.heads,
+                chosen=head.classes,
+                coreset=self.coreset(features, artifact.checkpoint),
+                progress=self.data.progress,
+            )
+            save_knn(model, target)
+
+        return artifact.make(fill)
+
+    def _coreset_settings(self) -> list[object]:
+        if self.knn.coreset == 'random':
+            return []
+        return [asdict(self.pixood.patches), asdict(self.pixood.condensation)]
+
+    def coreset(self, features: FeatureSet, checkpoint: Path) -> Float16Array | None:
+        """Return the etalons of the head's classes as references, None for drawn ones."""
+        if self.knn.coreset == 'random':
+            return None
+        names = list(self.data.class_names)
+        selection = select_patches(features, names, self.pixood.patches)
+        condensed = condense(
+            gather_tokens(features, self.knn.feature, selection),
+            self.pixood.condensation,
+            checkpoint=checkpoint,
+            key=features.key,
+            progress=self.data.progress,
+        )
+        banks = [condensed.etalons[names.index(name)] for name in self.config.classes or names]
+        return np.concatenate(banks).astype(np.float16)
+
+    def build(self, table: MonotoneTable | None = None) -> KnnHead:
+        """Return the fitted head, see OneScoreFit."""
+        head = self.config
+        options = (head.classes, head.upsampling, self.knn.score, head.logits)
+        return KnnHead(load_knn(self.fitted.folder), *options, head.half_weights, table)
+
+    def served_options(self) -> Sequence[Any]:
+        """Return the score."""
+        return (self.knn.score,)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+        return {
+            'knn': load_knn(self.fitted.folder).report,
+            'classifier': without(self.pixood.quality.report(), 'iou'),
+        }

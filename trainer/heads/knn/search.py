@@ -1,0 +1,152 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Exact search of the k nearest references by matrix products, piece by piece, in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ood_perception.errors import ConfigError, DataError
+
+from ..upsampling import half_rounded
+
+PIECE = 16_384  # references at a time: with a frame's 1296 tokens, 85 MB of products
+
+
+def smallest(values: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k smallest of the last axis (..., k), ascending."""
+    return torch.topk(values, k, dim=-1, largest=False, sorted=True).values
+
+
+class RunningNearest:
+    """
+    The k smallest squared distances of queries to all references that were added so far.
+
+    queries: float (Q, D). Memory: Q x PIECE products, whatever the number of references.
+    """
+
+    def __init__(self, queries: torch.Tensor, k: int) -> None:
+        self.queries, self.k = queries.float(), k
+        self.count = 0
+        self._center: torch.Tensor | None = None
+        self._centered = self.queries
+        self._norms = self._centered
+        self._found = self.queries.new_empty((len(queries), 0))
+
+    def add(self, references: torch.Tensor | npt.NDArray[np.floating]) -> None:
+        """Take more references, float (N, D), N of any size."""
+        for start in range(0, len(references), PIECE):
+            piece = torch.as_tensor(np.asarray(references[start : start + PIECE])).float()
+            if self._center is None:  # distances do not change, but differences stay small
+                self._center = piece.mean(0)
+                self._centered = self.queries - self._center
+                self._norms = (self._centered**2).sum(1, keepdim=True)
+            piece = piece - self._center
+            products = torch.addmm((piece * piece).sum(1), self._centered, piece.T, alpha=-2)
+            own = smallest(products, min(self.k, len(piece)))
+            found = torch.cat([self._found, own], 1)
+            self._found = smallest(found, min(self.k, found.shape[1]))
+            self.count += len(piece)
+
+    def squared(self) -> torch.Tensor:
+        """Return float32 (Q, k) >= 0, ascending; DataError for fewer than k references."""
+        if self.count < self.k:
+            raise DataError(f'{self.count} references have no {self.k} nearest: give more')
+        return torch.relu(self._found + self._norms)
+
+    def mean_distance(self, k: int | None = None) -> torch.Tensor:
+        """Return float32 (Q,): the mean distance to the k nearest (default: all that are kept)."""
+        return self.squared()[:, :k].sqrt().mean(1)
+
+
+def head_slices(width: int, heads: int) -> list[slice]:
+    """Return the columns of each attention head; ConfigError where they do not fit."""
+    if heads < 1 or width % heads:
+        raise ConfigError(f'{width} columns cannot be split into {heads} attention heads')
+    size = width // heads
+    return [slice(h * size, (h + 1) * size) for h in range(heads)]
+
+
+def mean_distances(
+    queries: npt.NDArray[np.floating],
+    references: npt.NDArray[np.floating],
+    k: int,
+    heads: int = 1,
+    others: bool = False,
+) -> npt.NDArray[np.float32]:
+    """
+    Return float32 (Q,): mean distance to the k nearest references, averaged over attention heads.
+
+    queries: float (Q, D). references: float (N, D). heads: parts of the width that are searched
+    apart, 1 = the whole. others: the queries are among the references: the nearest one, itself,
+    is left out.
+    """
+    total = np.zeros(len(queries), np.float32)
+    for columns in head_slices(queries.shape[1], heads):
+        for start in range(0, len(queries), 2048):
+            part = np.ascontiguousarray(queries[start : start + 2048, columns])
+            search = RunningNearest(torch.from_numpy(part), k + others)
+            search.add(references[:, columns])
+            distances = search.squared()[:, int(others) :].sqrt().mean(1)
+            total[start : start + 2048] += distances.numpy() / heads
+    return total
+
+
+class NearestReferences(nn.Module):
+    """
+    Mean distance to the k nearest references, in operators of every runtime.
+
+    references: float (N, D). heads: see mean_distances. half: round the centred references to
+    float16, so that a file may hold them so; the arithmetic is float32 all the same.
+    |t - r|^2 = |t|^2 - 2 t.r + |r|^2 after the mean reference is taken off both.
+    """
+
+    center: torch.Tensor
+
+    def __init__(
+        self, references: torch.Tensor, k: int, heads: int = 1, half: bool = False
+    ) -> None:
+        super().__init__()
+        if not 1 <= k <= len(references):
+            raise ConfigError(f'{k} nearest of {len(references)} references: choose 1 to all')
+        self.k = k
+        self.slices = head_slices(references.shape[1], heads)
+        self.register_buffer('center', references.float().mean(0))
+        centered = references.float() - self.center
+        if half:
+            centered = half_rounded(centered)
+        pieces = centered.split(PIECE)
+        self.matrices = nn.ParameterList(
+            [_frozen(-2 * piece[:, s].T) for s in self.slices for piece in pieces]
+        )
+        self.offsets = nn.ParameterList(
+            [_frozen((piece[:, s] ** 2).sum(1)) for s in self.slices for piece in pieces]
+        )
+        self.effective = centered + self.center
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return (B, gh, gw) >= 0 from tokens (B, gh, gw, D)."""
+        rows, columns, width = (int(length) for length in tokens.shape[1:])
+        flat = (tokens - self.center).reshape(-1, rows * columns, width)
+        count = len(self.matrices) // len(self.slices)
+        total = None
+        for head, part in enumerate(self.slices):
+            own = flat[..., part] if len(self.slices) > 1 else flat
+            found = [
+                smallest(own @ matrix + offset, min(self.k, len(offset)))
+                for matrix, offset in list(zip(self.matrices, self.offsets, strict=True))[
+                    head * count : (head + 1) * count
+                ]
+            ]
+            least = found[0] if count == 1 else smallest(torch.cat(found, 2), self.k)
+            norms = (own * own).sum(2, keepdim=True)
+            mean = torch.sqrt(torch.relu(least + norms)).mean(2)
+            total = mean if total is None else total + mean
+        return (total / len(self.slices)).reshape(-1, rows, columns)
+
+
+def _frozen(values: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(values.detach().clone().contiguous(), requires_grad=False)

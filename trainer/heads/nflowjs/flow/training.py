@@ -1,0 +1,126 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-training of a flow by maximum likelihood on crops of pictures without anomalies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ....artifacts import digest
+from ....augment.crops import Crops
+from ....training.loop import TrainingRun
+from . import Flow, FlowConfig, build_flow
+
+LOOK_CROPS = 64
+PATCH_SIDES, PATCH_GAP = (16, 24, 40, 72, 104), 4  # of the picture of patches
+
+
+@dataclass(frozen=True)
+class FlowTraining:
+    """A trained flow; history: (step, mean bits since the last look, minus held-out bits)."""
+
+    flow: Flow
+    best_step: int
+    history: tuple[tuple[int, float, float], ...]
+
+
+def fit_flow(
+    train: Crops,
+    select: Crops,
+    config: FlowConfig,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> FlowTraining:
+    """
+    Train a flow; keep the state with the fewest bits per dimension on crops of `select`.
+
+    checkpoint: a file to resume from, written at every look. The same seed gives the same flow on
+    one machine, resumed or not.
+    """
+    if not config.steps:
+        return FlowTraining(build_flow(config).eval(), 0, ())
+    run = _Run(train, config)
+    held_out = held_out_crops(select, config.seed)
+
+    def look() -> float:
+        return -held_out_bits(run.flow, held_out, config.seed)
+
+    parts = [train.key, select.key, asdict(config)]
+    key = digest(parts)
+    best_step = run.fit('flow', look, checkpoint, key, progress)
+    return FlowTraining(run.flow.eval(), best_step, tuple(run.history))
+
+
+@contextmanager
+def seeded_torch(*parts: int) -> Iterator[None]:
+    """Let torch's randomness follow from whole numbers inside, and be as it was afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.default_rng(parts).integers(1 << 62)))
+        yield
+
+
+def held_out_crops(crops: Crops, seed: int) -> torch.Tensor:
+    """Return LOOK_CROPS crops, float (n, 3, h, w), the same for every look."""
+    rng = np.random.default_rng((seed, LOOK_CROPS))
+    count = len(crops.pictures)
+    return planes(np.stack([crops.draw(i % count, rng)[0] for i in range(LOOK_CROPS)]))
+
+
+@torch.no_grad()
+def held_out_bits(flow: Flow, pixels: torch.Tensor, seed: int) -> float:
+    """Return the mean bits per dimension, with the same noise in every call."""
+    flow.eval()
+    with seeded_torch(seed):
+        return float(torch.cat([flow.bits_per_dimension(p) for p in pixels.split(16)]).mean())
+
+
+def planes(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
+    """Return float32 (B, 3, h, w) of uint8 (B, h, w, 3), values unchanged."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float()
+
+
+class _Run(TrainingRun):
+    """A run of a flow."""
+
+    def __init__(self, train: Crops, config: FlowConfig) -> None:
+        self.crops, self.config = train, config
+        self.flow = build_flow(config)
+        super().__init__(self.flow, len(train.pictures), config, weight_decay=0.0)
+        self.optimizer = torch.optim.Adamax(self.flow.parameters(), config.learning_rate)
+
+    def head(self) -> torch.nn.Module:
+        """Return the flow: it has no mixture."""
+        return self.flow
+
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        """Return the mean bits per dimension of fresh crops."""
+        rng = np.random.default_rng((self.config.seed, self.step, 1))
+        drawn = [self.crops.draw(i, rng)[0] for i in indices for _ in range(self.config.crops)]
+        with seeded_torch(self.config.seed, self.step):
+            return self.flow.bits_per_dimension(planes(np.stack(drawn))).mean()
+
+
+@torch.no_grad()
+def patch_row(flow: Flow, seed: int = 0, repeats: int = 4) -> npt.NDArray[np.uint8]:
+    """Return one row of square patches, `repeats` of each side, uint8 (h, w, 3) RGB on white."""
+    parts = []
+    with seeded_torch(seed):
+        for side in PATCH_SIDES:
+            for patch in flow.sample(repeats, side, side):
+                picture = patch.permute(1, 2, 0).round().numpy().astype(np.uint8)
+                below = (0, PATCH_SIDES[-1] - side + PATCH_GAP), (0, PATCH_GAP), (0, 0)
+                parts.append(np.pad(picture, below, constant_values=255))
+    return np.concatenate(parts, axis=1)
+
+
+def write_patches(path: Path, flow: Flow) -> None:
+    """Write a row of patches as PNG, to look at what a flow makes; the same noise every time."""
+    path.write_bytes(cv2.imencode('.png', patch_row(flow)[..., ::-1])[1].tobytes())

@@ -1,0 +1,227 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Joint training of segmenter and flow (NFlowJS, section 3): L = L_gen + CE + lambda JSD.
+
+The backbone works in every step. Its weights stay unless backbone_rate says otherwise; the
+gradient passes through it to the pasted pixels and so to the flow.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
+
+from ...artifacts import digest
+from ...augment.crops import Crops
+from ...augment.on_the_fly import OnlineSettings
+from ...augment.pasting import OUTLIER
+from ...backbones.layers import parse_layer
+from ...backbones.vit import Backbone
+from ...data.images import IGNORED, PictureList
+from ...features import FeatureSet, View, network_picture
+from ...nets.fpn import UPSAMPLING
+from ...nets.segmenter import Segmenter
+from ...training.label_grids import MapUpsampler, tokens_of
+from ...training.loop import TrainingRun, rate_factor
+from .config import NflowjsConfig
+from .flow import Flow
+from .flow.training import seeded_torch
+from .model import anomaly_score, nflowjs_loss
+from .negatives import cut, draw_places, paste, patch_sides
+
+Tokens = list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a joint run begins with; it is changed in place and is the result as well."""
+
+    segmenter: Segmenter
+    flow: Flow
+    backbone: Backbone
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    Mixes with objects that no training sees.
+
+    features: their labels and tokens; pictures, view: the same, to run a tuned backbone on.
+    """
+
+    features: FeatureSet
+    pictures: PictureList
+    view: View
+
+
+@dataclass(frozen=True)
+class JointTraining:
+    """What came out; history: (step, mean loss since the last look, AP on the selection)."""
+
+    best_step: int
+    history: tuple[tuple[int, float, float], ...]
+
+
+def fit_nflowjs(
+    start: Start,
+    train: Crops,
+    select: Selection,
+    config: NflowjsConfig,
+    checkpoint: Path | None = None,
+    key: str = '',
+    progress: bool = True,
+) -> JointTraining:
+    """
+    Train segmenter and flow together; load the state with the best AP on the selection.
+
+    key: of what `start` holds. checkpoint: a file to resume from, written at every look. The same
+    seed gives the same weights on one machine, resumed or not.
+    """
+    run = JointRun(start, train, config)
+    parts = [key, train.key, select.features.key, asdict(config)]
+    mark = digest(parts)
+    best_step = run.fit('nflowjs', lambda: run.look(select), checkpoint, mark, progress)
+    run.finish()
+    return JointTraining(best_step, tuple(run.history))
+
+
+class JointRun(TrainingRun):
+    """A run of segmenter, flow and, where it is tuned, backbone."""
+
+    def __init__(self, start: Start, train: Crops, config: NflowjsConfig) -> None:
+        self.start, self.crops, self.config = start, train, config
+        self.device = OnlineSettings(device=config.device).place
+        self.segmenter, self.flow = start.segmenter.to(self.device), start.flow.to(self.device)
+        self.segmenter.requires_grad_(True)
+        blocks = [parse_layer(layer)[1] for layer in self.segmenter.layers]
+        backbone = start.backbone
+        if self.device.type != 'cpu' and not config.backbone_rate:
+            # a copy of its own: whoever else uses the frozen backbone expects it on the CPU
+            backbone = copy.deepcopy(backbone)
+        self.backbone = backbone.to(self.device)
+        self.baked = self.backbone.baked(*config.crop, blocks)
+        parts: dict[str, nn.Module] = {'segmenter': self.segmenter, 'flow': self.flow}
+        if config.backbone_rate:
+            parts['backbone'] = self.baked.requires_grad_(True)
+        super().__init__(nn.ModuleDict(parts), len(train.pictures), config, weight_decay=0.0)
+        rates = {'flow': config.flow_rate, 'backbone': config.backbone_rate}
+        groups = [
+            {
+                'params': list(part.parameters()),
+                'times': rates.get(name, config.learning_rate) / config.learning_rate,
+            }
+            for name, part in parts.items()
+        ]
+        self.optimizer = torch.optim.Adam(groups, config.learning_rate)
+        shape = _Grid(*config.crop, self.backbone.patch)
+        self.upsampler = MapUpsampler(shape, UPSAMPLING, config.pixel_step)
+        self.sides = patch_sides(config.crop, config.smallest, config.largest, config.reference)
+
+    def head(self) -> nn.Module:
+        """Return the classifier."""
+        return self.segmenter.classifier
+
+    def rate_factor(self) -> float:
+        """Return the share of the learning rates at the step."""
+        config = self.config
+        if not config.cosine or self.step < config.warmup:
+            return rate_factor(self.step, config.steps, config.warmup)
+        return 0.5 + 0.5 * math.cos(math.pi * self.step / config.steps)
+
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        """Return the loss of fresh crops; of the labels every pixel_step-th row and column."""
+        config, rng = self.config, np.random.default_rng((self.config.seed, self.step, 2))
+        drawn = [self.crops.draw(index, rng) for index in indices]
+        images = np.stack([image for image, _ in drawn])
+        pixels = torch.from_numpy(images).to(self.device).float()
+        labels = torch.from_numpy(np.stack([label for _, label in drawn])).to(self.device)
+        bits: torch.Tensor | float = 0.0
+        if config.negatives == 'flow':
+            size, corners = draw_places(images, self.sides, rng)
+            with seeded_torch(config.seed, self.step):
+                bits = self.flow.bits_per_dimension(cut(pixels, corners, size)).mean()
+                patches = self.flow.sample(len(images), *size)
+            pixels, labels = paste(pixels, labels, patches, corners)
+        # BatchNorm keeps the statistics of whole pictures: crops are few
+        self.segmenter.eval()
+        fine = self.upsampler(self.logits(self.baked, pixels), row, column).flatten(0, 2)
+        step = config.pixel_step
+        truth = labels[:, row::step, column::step].flatten().long()
+        return nflowjs_loss(fine, truth, config.loss, config.weight) + bits
+
+    def logits(self, baked: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+        """Return float32 (B, 4 gh, 4 gw, C) of pixels (B, h, w, 3), 0 to 255."""
+        bf16 = self.config.matmul == 'bf16'
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            feature = self.segmenter.feature(*baked(pixels))
+        logits: torch.Tensor = self.segmenter.classifier(feature.float())
+        return logits
+
+    @torch.no_grad()
+    def look(self, select: Selection) -> float:
+        """Return the AP of the default score against the selection's pasted pixels."""
+        self.segmenter.eval()
+        features, layers = select.features, self.segmenter.layers
+        if not self.config.backbone_rate:
+            return average_precision(
+                self.segmenter, features, lambda i: tokens_of(features, layers, [i], self.device)
+            )
+        blocks = [parse_layer(layer)[1] for layer in layers]
+        baked = self.backbone.baked(*select.view.size, blocks)
+
+        def tokens(index: int) -> Tokens:
+            image, _ = network_picture(select.pictures, index, select.view)
+            return list(baked(torch.from_numpy(image[None]).to(self.device)))
+
+        return average_precision(self.segmenter, features, tokens)
+
+    def finish(self) -> None:
+        """Bring everything back to the CPU, frozen."""
+        for part in (self.start.segmenter, self.start.flow, self.start.backbone):
+            part.to(device='cpu').requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """What MapUpsampler reads of a feature set."""
+
+    height: int
+    width: int
+    patch: int
+
+
+@torch.no_grad()
+def average_precision(
+    segmenter: Segmenter, features: FeatureSet, tokens: Callable[[int], Tokens]
+) -> float:
+    """
+    Return the AP of -JSD at temperature 2 against pasted pixels, every third row and column.
+
+    features: the labels, OUTLIER on pasted pixels. tokens: of a picture by its place.
+    """
+    default, upsampler = NflowjsConfig(), MapUpsampler(features, UPSAMPLING, 3)
+    pictures = []
+    for index in range(len(features.names)):
+        logits = segmenter(*(layer.float() for layer in tokens(index)))
+        scores = anomaly_score(logits, default.score, default.temperature)
+        pixels = upsampler(scores[..., None])[0, ..., 0].cpu().numpy()
+        labels = np.asarray(features.labels[index])[::3, ::3]
+        truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
+        pictures.append(scored_picture(pixels.astype(np.float32), truth.astype(np.uint8)))
+    return float(exact_metrics(pictures).average_precision)
+
+
+def trained_part(config: NflowjsConfig) -> NflowjsConfig:
+    """Return a configuration without what is only served."""
+    default = NflowjsConfig()
+    return replace(config, score=default.score, temperature=default.temperature)

@@ -1,0 +1,166 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The closed-set segmenter, and what the fits of heads on it share: tokens of views and mixes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ood_perception.json_files import write_json
+
+from ..artifacts import REPORT_FILE, Artifact, digest
+from ..augment.cutouts import Cutout
+from ..augment.mixes import MixedPictures, draw_mixes, grouped
+from ..augment.on_the_fly import OnlineFeatures, OnlineMix, OnlineSettings
+from ..augment.outlier_sources import OutlierConfig, check_outliers, load_outliers
+from ..augment.pasting import MixSettings
+from ..augment.views import ViewSettings, draw_views
+from ..data.images import PictureList
+from ..features import FeatureSet, View, joined
+from ..nets.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
+from ..training.segmenter import fit_segmenter
+from ..training_data import TrainingData
+from .calibrated import OneScoreFit
+
+SEGMENTER_FILE = 'segmenter.safetensors'
+
+
+@dataclass
+class ClosedSet:
+    """
+    The closed-set segmenter of some data.
+
+    views, config, online: the recipe's sections views, segmenter and online. store: of artifacts.
+    """
+
+    data: TrainingData
+    views: ViewSettings
+    config: SegmenterConfig
+    online: OnlineSettings
+    store: Path
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the tokens that the segmenter reads."""
+        return [f'tokens_{block}' for block in sorted(self.data.blocks)]
+
+    @cached_property
+    def fitted(self) -> Artifact:
+        """The segmenter, trained on the bank of views or on fresh ones, or found."""
+        data, config = self.data, self.config
+        features: FeatureSet | OnlineFeatures
+        if config.online:
+            features = self.fresh(data.pictures.subset(data.split[0]))
+        else:
+            features = self.bank()
+        chosen, classes = self.chosen(), len(data.class_names)
+        inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
+        artifact = Artifact(self.store, 'segmenter', digest(inputs))
+
+        def fill(target: Path) -> None:
+            training = fit_segmenter(
+                features,
+                chosen,
+                self.layers,
+                classes,
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=data.progress,
+            )
+            save_segmenter(target / SEGMENTER_FILE, training.segmenter)
+            best = max(look[2] for look in training.history)
+            report = {'best_step': training.best_step, 'history': training.history}
+            write_json(target / REPORT_FILE, {**report, 'selection_mean_iou': best})
+
+        return artifact.make(fill)
+
+    def load(self) -> Segmenter:
+        """Train (or find) the segmenter and return it."""
+        return load_segmenter(self.fitted.folder / SEGMENTER_FILE)
+
+    def chosen(self) -> FeatureSet:
+        """Return the tokens of the pictures that choose the segmenter's state."""
+        data, select = self.data, self.data.split[1]
+        if self.config.online:  # the tokens of all training pictures are never needed
+            return data.extract(data.pictures.subset(select))
+        return data.train_features.subset(select)
+
+    def bank(self) -> FeatureSet:
+        """Return the tokens of the training pictures and of the further views of each."""
+        data, train = self.data, self.data.split[0]
+        pictures = data.train_features.subset(train)
+        drawn = draw_views(data.pictures.subset(train), self.views, first=1)
+        return joined([pictures, data.extract(drawn)]) if len(drawn) else pictures
+
+    def fresh(self, pictures: PictureList, mix: OnlineMix | None = None) -> OnlineFeatures:
+        """Return fresh views of pictures; mix: with objects pasted in."""
+        data, blocks = self.data, tuple(sorted(self.data.blocks))
+        return OnlineFeatures(
+            pictures,
+            data.backbone,
+            blocks,
+            data.view,
+            self.views,
+            self.online,
+            mix,
+        )
+
+
+class SegmenterFit(OneScoreFit):
+    """A head on the segmenter: the segmenter, mixes to train with and to choose by."""
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what HeadFit takes; the sections of views, segmenter, online, outliers, mixes."""
+        super().__init__(data, sections, store, seed)
+        config = replace(sections['segmenter'], seed=seed)
+        self.views: ViewSettings = sections['views']
+        self.mixes: MixSettings = sections['mixes']
+        self.outliers: OutlierConfig = sections['outliers']
+        self.closed_set = ClosedSet(data, self.views, config, sections['online'], store)
+
+    def check(self) -> None:
+        """Check the files of objects; see HeadFit.check."""
+        check_outliers(self.outliers, self.data.root)
+
+    def extract(self, pictures: PictureList) -> FeatureSet:
+        """Extract (or find) what the head reads of a list of pictures."""
+        return self.data.extract(pictures)
+
+    def mixed(self, part: str) -> FeatureSet:
+        """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""
+        return self.extract(self.drawn_mixes(part))
+
+    def drawn_mixes(self, part: str) -> MixedPictures:
+        """Return the mixes themselves; part: 'training' or 'selection'."""
+        train, select, _ = self.data.split
+        pictures = self.data.pictures.subset(train if part == 'training' else select)
+        mixes, views = self.mixes, self.views
+        if part == 'selection':  # whole pictures, each with objects
+            mixes = replace(mixes, count=len(select), probability=1.0)
+            views = replace(views, scale=(1.0, 1.0), flip=0.0, seed=views.seed + 1)
+        size, policy = self.view.size, self.view.policy
+        return draw_mixes(pictures, self.cutouts(part), mixes, views, size, policy)
+
+    @property
+    def view(self) -> View:
+        """How pictures are brought to the network."""
+        return self.data.view
+
+    def fresh_mixes(self) -> OnlineFeatures:
+        """Return mixes that are drawn in every step."""
+        pictures = self.data.pictures.subset(self.data.split[0])
+        return self.closed_set.fresh(pictures, self.training_objects())
+
+    def training_objects(self) -> OnlineMix:
+        """Return the objects to paste into pictures that are drawn fresh."""
+        return OnlineMix(grouped(self.cutouts('training')), self.mixes)
+
+    def cutouts(self, part: str) -> list[Cutout]:
+        """Return the objects of a part."""
+        return load_outliers(self.outliers, part, self.data.root)

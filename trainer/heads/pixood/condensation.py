@@ -1,0 +1,208 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Data condensation (PixOOD, section III-C): a few etalons that stand for all patches."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ood_perception.errors import DataError
+
+from ...artifacts import load_checkpoint, save_checkpoint
+from ...nets.patches import ClassTokens
+from .clustering import soft_loss
+from .config import CondensationSettings
+from .etalons import BETA_LEAST, BETA_RANGE, Condensed, EtalonBank
+
+LOG = logging.getLogger(__name__)
+_PRECISIONS = {'f32': 'highest', 'bf16': 'medium'}
+
+
+def condense(
+    classes: Sequence[ClassTokens],
+    settings: CondensationSettings,
+    *,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 10,
+    key: str = '',
+    progress: bool = False,
+) -> Condensed:
+    """
+    Find the etalons of all classes in one run; the same seed gives the same etalons.
+
+    classes: the tokens of every class over the same list of pictures; may be empty for some.
+    checkpoint: file that a killed run goes on from, when settings and key (of the features) are
+        the same. Raises DataError when no class has a patch.
+    """
+    if not any(len(tokens) for tokens in classes):
+        raise DataError('no class has a patch to condense: check labels, class map and purity')
+    with _precision(settings.matmul):
+        bank = starting_bank(classes, settings)
+        if settings.method == 'single_mean':
+            means = [bank.class_patches(c).mean(0) for c in bank.present]
+            bank.etalons.copy_(torch.stack(means))
+        elif settings.method == 'kmeans':
+            return bank.lloyd()
+        else:
+            _optimise(bank, settings, checkpoint, checkpoint_every, key, progress)
+        return bank.finish()
+
+
+def starting_bank(classes: Sequence[ClassTokens], settings: CondensationSettings) -> EtalonBank:
+    """Return the etalons to start from."""
+    sizes = [settings.budget(len(tokens)) for tokens in classes]
+    return EtalonBank(classes, sizes, settings.pictures, settings.seed)
+
+
+def _optimise(
+    bank: EtalonBank,
+    settings: CondensationSettings,
+    checkpoint: Path | None,
+    every: int,
+    key: str,
+    progress: bool,
+) -> None:
+    optimiser = torch.optim.AdamW(
+        [bank.etalons, bank.theta], lr=settings.learning_rate, weight_decay=0.0, fused=True
+    )
+    key = f'{key} {asdict(settings)} {[len(c) for c in bank.classes]}'
+    first = _resume(bank, optimiser, checkpoint, key)
+    for epoch in tqdm(
+        range(first, settings.epochs),
+        initial=first,
+        total=settings.epochs,
+        desc='condensation',
+        unit='epoch',
+        disable=not progress,
+    ):
+        for group in optimiser.param_groups:
+            group['lr'] = settings.learning_rate * _cosine(epoch / settings.epochs)
+        bank.losses.append(_epoch(bank, settings, optimiser, epoch))
+        if checkpoint is not None and ((epoch + 1) % every == 0 or epoch + 1 == settings.epochs):
+            save_checkpoint(checkpoint, _state(bank, optimiser), key)
+    LOG.info('condensation: loss %.4f -> %.4f', bank.losses[0], bank.losses[-1])
+
+
+def _epoch(
+    bank: EtalonBank, settings: CondensationSettings, optimiser: torch.optim.Optimizer, epoch: int
+) -> float:
+    """Go over all pictures once in random order; return the mean loss of the batches."""
+    generator = bank.generator(epoch, 2)
+    order = torch.randperm(bank.picture_count, generator=generator).tolist()
+    half = max(bank.batches // 2, 1)
+    total = 0.0
+    for number in range(bank.batches):
+        chosen = order[number * settings.pictures : (number + 1) * settings.pictures]
+        batch = {}
+        for c in bank.present:
+            patches = bank.classes[c].of_pictures(chosen)
+            if len(patches):
+                batch[c] = bank.standard.to(patches)
+        total += _step(bank, settings, optimiser, batch, settings.inverse_temperature(epoch))
+        if settings.moves_etalons(epoch) and number % half == 0:
+            for c, patches in batch.items():
+                _reinitialise(bank, c, patches, generator)
+    return total / bank.batches
+
+
+def _step(
+    bank: EtalonBank,
+    settings: CondensationSettings,
+    optimiser: torch.optim.Optimizer,
+    batch: dict[int, torch.Tensor],
+    inverse_temperature: float,
+) -> float:
+    """Descend the sum of the class losses of one batch; return it."""
+    bank.etalons.grad = torch.zeros_like(bank.etalons)
+    bank.theta.grad = torch.zeros_like(bank.theta)
+    scales, total = bank.scales(), 0.0
+    for c, patches in batch.items():
+        part = bank.slices[c]
+        result = soft_loss(
+            patches,
+            bank.etalons[part],
+            scales[part],
+            inverse_temperature=inverse_temperature,
+            distance_scale=bank.distance_scale,
+            valid=bank.valid(c),
+            method=settings.method,
+        )
+        bank.etalons.grad[part] = result.etalons
+        bank.theta.grad[part] = result.scales
+        bank.count(c, result.support, len(patches))
+        total += float(result.loss)
+    share = (scales - BETA_LEAST) / BETA_RANGE
+    bank.theta.grad *= BETA_RANGE / 2 * share * (1 - share)
+    optimiser.step()
+    return total
+
+
+def _reinitialise(
+    bank: EtalonBank, c: int, patches: torch.Tensor, generator: torch.Generator
+) -> None:
+    """Move the unsupported etalons of a class to patches of the batch, barely supported."""
+    part = bank.slices[c]
+    useless = bank.support[part] < bank.threshold(c)
+    count = int(useless.sum())
+    if count:
+        chosen = torch.randint(len(patches), (count,), generator=generator)
+        noise = torch.rand((count, patches.shape[1]), generator=generator)
+        moved = patches[chosen] + noise * (1e-6 / math.sqrt(patches.shape[1]))
+        bank.etalons[part][useless] = moved
+        bank.support[part][useless] = 1.1 * bank.threshold(c)
+
+
+def _state(bank: EtalonBank, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = {
+        'etalons': bank.etalons,
+        'theta': bank.theta,
+        'support': bank.support,
+        'batch_sizes': bank.batch_sizes,
+        'seen': bank.seen,
+        'losses': torch.tensor(bank.losses, dtype=torch.float64),
+    }
+    for name, parameter in (('etalons', bank.etalons), ('theta', bank.theta)):
+        for moment, value in optimiser.state[parameter].items():
+            state[f'{name}.{moment}'] = value
+    return state
+
+
+def _resume(
+    bank: EtalonBank, optimiser: torch.optim.Optimizer, checkpoint: Path | None, key: str
+) -> int:
+    """Take up a checkpoint of the same run; return the first epoch to do."""
+    state = load_checkpoint(checkpoint, key) if checkpoint is not None else None
+    if state is None:
+        return 0
+    for name in ('etalons', 'theta', 'support', 'batch_sizes', 'seen'):
+        getattr(bank, name).copy_(state[name])
+    for name, parameter in (('etalons', bank.etalons), ('theta', bank.theta)):
+        optimiser.state[parameter] = {
+            moment: state[f'{name}.{moment}'] for moment in ('step', 'exp_avg', 'exp_avg_sq')
+        }
+    bank.losses = state['losses'].tolist()
+    LOG.info('condensation goes on after epoch %d of %s', len(bank.losses), checkpoint)
+    return len(bank.losses)
+
+
+def _cosine(part: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * part))
+
+
+@contextmanager
+def _precision(matmul: str) -> Iterator[None]:
+    """Set the precision of float32 matrix products, and put back what was there."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(_PRECISIONS[matmul])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

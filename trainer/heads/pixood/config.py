@@ -1,0 +1,73 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe's sections `condensation` and, for a fit, `patches`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ood_perception.errors import ConfigError
+
+from ...nets.patches import PatchSettings
+
+SOFT_METHODS = ('condensation', 'soft_kmeans', 'soft_kmedians')
+METHODS = (*SOFT_METHODS, 'kmeans', 'single_mean')
+MATMULS = ('f32', 'bf16')
+
+
+@dataclass(frozen=True)
+class CondensationSettings:
+    """
+    How etalons are found.
+
+    method: 'condensation' (Eq. 8-10), its ablations 'soft_kmeans' and 'soft_kmedians' (same
+        weights, loss w d^2 and w d), 'kmeans' (Lloyd), 'single_mean' (one etalon, the mean).
+    etalons: K, the budget of each class; at most its patches / patches_per_etalon.
+    epochs: length of the schedule: the first epoch warms up, the last tenth cools down, between
+        them unsupported etalons are moved (when reinitialise).
+    pictures: pictures a batch. learning_rate: AdamW's, cosine to 0 over the epochs.
+    matmul: 'f32', or 'bf16' for products of factors rounded to bfloat16 (sums stay float32); on a
+        CPU it hardly pays: batches differ in size, and each new size costs a new kernel.
+    """
+
+    method: str = 'condensation'
+    etalons: int = 1000
+    patches_per_etalon: int = 20
+    epochs: int = 100
+    pictures: int = 4
+    learning_rate: float = 0.1
+    reinitialise: bool = True
+    matmul: str = 'f32'
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f'condensation method {self.method!r} is not one of {METHODS}')
+        if self.matmul not in MATMULS:
+            raise ConfigError(f'matmul {self.matmul!r} is not one of {MATMULS}')
+        for name in ('etalons', 'patches_per_etalon', 'epochs', 'pictures'):
+            if getattr(self, name) < 1:
+                raise ConfigError(f'{name} is {getattr(self, name)}: give 1 or more')
+
+    def budget(self, patches: int) -> int:
+        """Return K for a class with this many patches: 0 without patches, else 1 or more."""
+        if patches == 0 or self.method == 'single_mean':
+            return min(patches, 1)
+        return max(1, min(self.etalons, patches // self.patches_per_etalon))
+
+    def inverse_temperature(self, epoch: int) -> float:
+        """Return T = 1 / tau of an epoch: from 0.5 to 2 along a half cosine."""
+        return 0.5 + 0.75 * (1 - math.cos(math.pi * epoch / self.epochs))
+
+    def moves_etalons(self, epoch: int) -> bool:
+        """Return whether unsupported etalons are re-initialised in this epoch."""
+        return self.reinitialise and 1 <= epoch < 0.9 * self.epochs
+
+
+@dataclass(frozen=True)
+class PixOODConfig:
+    """How a PixOOD model is fitted; the defaults are the paper's, K and purity fallbacks ours."""
+
+    patches: PatchSettings = field(default_factory=PatchSettings)
+    condensation: CondensationSettings = field(default_factory=CondensationSettings)

@@ -1,0 +1,177 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""How PixOOD is fitted: patch classifier, etalons and densities, held-out tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.json_files import write_json
+
+from ...artifacts import REPORT_FILE, Artifact
+from ...head_module import HeadFacts
+from ...nets.patch_classifier import (
+    ClassifierConfig,
+    evaluate_classifier,
+    load_classifier,
+    save_classifier,
+)
+from ...nets.patches import PatchSettings
+from ...training.patch_classifier import fit_classifier
+from ...training_data import TrainingData
+from ..base import HeadFit
+from ..calibrated import without
+from .config import CondensationSettings, PixOODConfig
+from .files import load_model, save_model
+from .fitting import GATED, MIN, PixOODModel, calibrate_pixood, fit_pixood
+from .model import PixOODHead
+
+LOG = logging.getLogger(__name__)
+CLASSIFIER_FILE = 'classifier.safetensors'
+ONE_CLASS = (
+    'the class %s is the only one: its classifier has nothing to tell apart, and its logit is '
+    'noise in the score; head.kind=baseline with head.score=distance uses the etalons alone'
+)
+
+
+class PixOODFit(HeadFit):
+    """PixOOD from cached tokens to a calibrated head."""
+
+    kind = 'pixood'
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what HeadFit takes; the sections classifier, patches and condensation."""
+        super().__init__(data, sections, store, seed)
+        self.classifier_config: ClassifierConfig = replace(sections['classifier'], seed=seed)
+        self.patches: PatchSettings = sections['patches']
+        self.condensation: CondensationSettings = replace(sections['condensation'], seed=seed)
+
+    @cached_property
+    def classifier(self) -> Artifact:
+        """The patch classifier, trained or found."""
+        data, config = self.data, self.classifier_config
+        train, select = (data.train_features.subset(places) for places in data.split[:2])
+        inputs = (train.key, select.key, data.class_names, asdict(config))
+        artifact = self.artifact('classifier', *inputs)
+
+        def fill(target: Path) -> None:
+            layers = [f'tokens_{block}' for block in data.blocks]
+            training = fit_classifier(
+                train, select, layers, data.class_names, config, checkpoint=artifact.checkpoint
+            )
+            save_classifier(target / CLASSIFIER_FILE, training.classifier)
+            report = {'best_epoch': training.best_epoch, 'history': training.history}
+            write_json(target / REPORT_FILE, report)
+
+        return artifact.make(fill)
+
+    @cached_property
+    def quality(self) -> Artifact:
+        """How good the classifier is on the held-out pictures (every second pixel)."""
+        classifier, names = self.classifier, self.data.class_names
+        features = self.data.calibration_features()
+        artifact = self.artifact('quality', classifier.key, features.key)
+
+        def fill(target: Path) -> None:
+            network = load_classifier(classifier.folder / CLASSIFIER_FILE)
+            quality = evaluate_classifier(network, features, step=2)
+            LOG.info(
+                'classifier on held-out pictures: patch accuracy %.4f, mean IoU %.4f',
+                quality.patch_accuracy,
+                quality.mean_iou,
+            )
+            iou = dict(zip(names, quality.iou, strict=True))
+            report = {
+                'patch_accuracy': quality.patch_accuracy,
+                'mean_iou': quality.mean_iou,
+                'iou': {name: None if np.isnan(value) else value for name, value in iou.items()},
+            }
+            write_json(target / REPORT_FILE, report)
+
+        return artifact.make(fill)
+
+    def fit(self) -> Artifact:
+        """Fit (or find) classifier, etalons, densities and the paper's tables."""
+        classifier, data = self.classifier, self.data
+        train, select, _ = data.split
+        features = data.train_features.subset(sorted([*train, *select]))
+        config = PixOODConfig(self.patches, self.condensation)
+        artifact = self.artifact('fit-pixood', features.key, classifier.key, asdict(config))
+
+        def fill(target: Path) -> None:
+            network = load_classifier(classifier.folder / CLASSIFIER_FILE)
+            model = fit_pixood(
+                features,
+                network,
+                data.class_names,
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=data.progress,
+            )
+            save_model(model, target)
+
+        return artifact.make(fill)
+
+    def calibrate(self) -> Artifact:
+        """Fit (or find) the held-out table of the head that is served."""
+        fitted, features = self.fitted, self.calibration_features
+        model = load_model(fitted.folder)
+        if len(model.classes) == 1:
+            LOG.warning(ONE_CLASS, model.classes[0])
+        options = self._head_options()
+        artifact = self.artifact('calibrate-pixood', fitted.key, features.key, options)
+
+        def fill(target: Path) -> None:
+            calibrated = calibrate_pixood(
+                model,
+                self.uncalibrated,
+                features,
+                selections=self._selections(),
+                progress=self.data.progress,
+            )
+            save_model(calibrated, target)
+
+        return artifact.make(fill)
+
+    def _selections(self) -> list[str]:
+        """Return what is calibrated: the served selection, behind the tables that it gates by."""
+        head = self.config
+        gated = head.selection == GATED and head.gate == 'held-out'
+        return [MIN, GATED] if gated else [head.selection]
+
+    def _head_options(self) -> dict[str, Any]:
+        options = asdict(self.config)
+        del options['kind'], options['score']
+        return options
+
+    def uncalibrated(self, model: PixOODModel, selection: str) -> PixOODHead:
+        """Return the head of a model as it will be served, with the tables that the model has."""
+        head = self.config
+        options = (head.upsampling, selection, head.calibration, head.classes, head.logits)
+        return PixOODHead(model, *options, half_weights=head.half_weights, gate=head.gate)
+
+    def head(self) -> PixOODHead:
+        """Return the calibrated head."""
+        return self.uncalibrated(load_model(self.calibrated.folder), self.config.selection)
+
+    def facts(self) -> HeadFacts:
+        """Return what the bundle says of the fit."""
+        model = load_model(self.calibrated.folder)
+        note: Mapping[str, Any] = model.report.get('calibration', {})
+        return HeadFacts(
+            modelled=tuple(model.etalons),
+            calibration=dict(note),
+            provenance={
+                'classes': model.report.get('classes', {}),
+                'classifier': without(self.quality.report(), 'iou'),
+            },
+        )

@@ -1,0 +1,230 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""PixOOD (Vojir et al.): fitting and calibrating one model, and keeping it in a folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ood_perception.errors import ConfigError, DataError
+
+from ...calibration.curve import MonotoneTable
+from ...calibration.held_out import ClassTables, collect_scores, fit_class_tables
+from ...features import FeatureSet
+from ...head_module import HeadModule
+from ...nets.patch_classifier import Classifier, batch_tokens
+from ...nets.patches import PatchSelection, gather_tokens, select_patches
+from .clustering import distances
+from .condensation import Condensed, condense
+from .config import PixOODConfig
+from .density import (
+    Gaussian,
+    background_gaussian,
+    fit_gaussian,
+    neyman_pearson_table,
+    pooled_variances,
+    similarity,
+)
+
+LOG = logging.getLogger(__name__)
+UNIFIED, GATED, MIN = 'unified', 'gated', 'min'
+Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PixOODModel:
+    """
+    All that PixOOD learns.
+
+    classes: names of the known classes = channels of the logits.
+    layers: token names; the classifier reads their concatenation, distances the last one.
+    etalons: class name -> float32 (K_c, D) in the tokens' space; classes without a model lack.
+    classifier: patch logits (B, gh, gw, C) of tokens (B, gh, gw, L*D).
+    densities: class name and 'unified' -> Gaussian of (logit, similarity).
+    ood_std: float64 (2,), the deviations of the zero-mean Gaussian of the unknown.
+    paper_tables: class name and 'unified' -> Neyman-Pearson table over x = -ln r.
+    held_out_tables: the same, and 'gated', fitted by calibrate_pixood.
+    report: JSON values: patch counts, losses, etalons, calibration.
+    """
+
+    classes: tuple[str, ...]
+    layers: tuple[str, ...]
+    etalons: Mapping[str, Float32Array]
+    classifier: Classifier
+    densities: Mapping[str, Gaussian]
+    ood_std: FloatArray
+    paper_tables: Mapping[str, MonotoneTable]
+    held_out_tables: Mapping[str, MonotoneTable] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def modelled(self) -> tuple[str, ...]:
+        """The classes that have etalons, in the order of classes."""
+        return tuple(name for name in self.classes if name in self.etalons)
+
+
+def fit_pixood(
+    train: FeatureSet,
+    classifier: Classifier,
+    classes: Sequence[str],
+    config: PixOODConfig | None = None,
+    *,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> PixOODModel:
+    """
+    Fit etalons, densities and the paper's tables on the patches of training pictures.
+
+    classes: the names of the label ids = the classifier's outputs. checkpoint: file of the
+    unfinished condensation. Raises DataError when no class has enough patches.
+    """
+    config = config or PixOODConfig()
+    if len(classes) != classifier.output.out_features:
+        raise ConfigError(
+            f'{len(classes)} classes but a classifier with {classifier.output.out_features} '
+            'outputs: fit the classifier on the same classes'
+        )
+    selection = select_patches(train, classes, config.patches)
+    LOG.info('patches:\n%s', selection.report())
+    tokens = gather_tokens(train, classifier.layers[-1], selection)
+    condensed = condense(
+        tokens, config.condensation, checkpoint=checkpoint, key=train.key, progress=progress
+    )
+    etalons = {n: e for n, e in zip(classes, condensed.etalons, strict=True) if len(e)}
+    logits = _logits(train, classifier, selection)
+    banks = [torch.from_numpy(e) for e in condensed.etalons]
+    nearest = [_nearest(t.tokens, banks) for t in tokens]
+    own, all_known = _observations(logits, nearest, [name in etalons for name in classes])
+    densities, ood_std = _densities(own, all_known, classes)
+    background = Gaussian(np.zeros(2), np.diag(ood_std**2))
+    return PixOODModel(
+        classes=tuple(classes),
+        layers=tuple(classifier.layers),
+        etalons=etalons,
+        classifier=classifier.eval(),
+        densities=densities,
+        ood_std=ood_std,
+        paper_tables={n: neyman_pearson_table(g, background) for n, g in densities.items()},
+        report=_report(selection, condensed),
+    )
+
+
+def calibrate_pixood(
+    model: PixOODModel,
+    head_factory: Callable[[PixOODModel, str], HeadModule],
+    calibration: FeatureSet,
+    *,
+    selections: Sequence[str] = (MIN, UNIFIED, GATED),
+    progress: bool = False,
+) -> PixOODModel:
+    """
+    Return the model with held-out tables, fitted on pictures that no fitting has seen.
+
+    head_factory: (model, selection) -> the head as it will be served (upsampling, rounding); its
+    raw scores need no held-out table, but for 'gated' by held-out tables, which 'min' has to
+    precede. calibration: at the serving resolution.
+    """
+    tables, notes = dict(model.held_out_tables), dict(model.report.get('calibration', {}))
+    for selection in selections:
+        head = head_factory(replace(model, held_out_tables=tables), selection)
+        scores = collect_scores(head, calibration, model.classes, progress=progress)
+        fitted = fit_class_tables(scores)
+        tables |= fitted.tables if selection == MIN else {selection: fitted.pooled}
+        notes[selection] = _calibration_note(head, calibration, fitted, selection)
+        LOG.info('calibration %s: %s', selection, notes[selection])
+    report = {**model.report, 'calibration': notes}
+    return replace(model, held_out_tables=tables, report=report)
+
+
+def _logits(
+    train: FeatureSet, classifier: Classifier, selection: PatchSelection
+) -> list[Float32Array]:
+    """Return float32 (N_c, C) a class: the logits of its patches, as gather_tokens sorts them."""
+    parts: list[list[Float32Array]] = [[] for _ in selection.counts]
+    with torch.inference_mode():
+        for i, labels in enumerate(selection.labels):
+            logits = classifier(batch_tokens(train, classifier.layers, [i]))[0].numpy()
+            for c, part in enumerate(parts):
+                part.append(logits[labels == c])
+    return [np.concatenate(part) for part in parts]
+
+
+def _nearest(tokens: npt.NDArray[np.float16], banks: Sequence[torch.Tensor]) -> Float32Array:
+    """Return float32 (N, C): the distance to each class's nearest etalon, inf without any."""
+    result = np.full((len(tokens), len(banks)), np.inf, np.float32)
+    for start in range(0, len(tokens), 4096):
+        patches = torch.from_numpy(tokens[start : start + 4096]).float()
+        for c, bank in enumerate(banks):
+            if len(bank):
+                least = distances(patches, bank, 1.0).amin(1)
+                result[start : start + 4096, c] = least.numpy()
+    return result
+
+
+def _observations(
+    logits: Sequence[Float32Array], nearest: Sequence[Float32Array], modelled: Sequence[bool]
+) -> tuple[list[FloatArray], FloatArray]:
+    """Return (logit, similarity) with the own class, (N_c, 2) a class, and with the best one."""
+    own, best = [], []
+    for c, (logit, distance) in enumerate(zip(logits, nearest, strict=True)):
+        own.append(np.stack([logit[:, c], similarity(distance[:, c])], 1).astype(np.float64))
+        largest = np.where(modelled, logit, -np.inf).max(1)
+        best.append(np.stack([largest, similarity(distance.min(1))], 1))
+    return own, np.concatenate(best).astype(np.float64)
+
+
+def _densities(
+    own: Sequence[FloatArray], all_known: FloatArray, classes: Sequence[str]
+) -> tuple[dict[str, Gaussian], FloatArray]:
+    variances = pooled_variances(own)
+    densities = {
+        name: fit_gaussian(z, variances) for name, z in zip(classes, own, strict=True) if len(z)
+    }
+    densities[UNIFIED] = fit_gaussian(all_known, variances)
+    return densities, np.sqrt(np.diag(background_gaussian(own).covariance))
+
+
+def _report(selection: PatchSelection, condensed: Condensed) -> dict[str, Any]:
+    """Return what was fitted on how much, as JSON values."""
+    classes = {}
+    for count, won in zip(selection.counts, condensed.won, strict=True):
+        classes[count.name] = {
+            'pure_patches': count.pure,
+            'pure_pictures': count.pure_pictures,
+            'patches_over_half': count.loose,
+            'pictures_over_half': count.loose_pictures,
+            'fitted_on': count.choice,
+            'etalons': len(won),
+        }
+    return {'classes': classes, 'losses': list(condensed.losses)}
+
+
+def _calibration_note(
+    head: HeadModule, calibration: FeatureSet, fitted: ClassTables, selection: str
+) -> dict[str, Any]:
+    return {
+        'pictures': len(calibration.names),
+        'features': calibration.key,
+        'upsampling': head.upsampling,
+        'pixels': dict(fitted.pixels),
+        'pooled_table': list(fitted.borrowed) if selection == MIN else list(fitted.pixels),
+    }
+
+
+def check_model(model: PixOODModel) -> None:
+    """Raise DataError where the parts of a model do not belong together."""
+    width = {e.shape[1] for e in model.etalons.values()}
+    if len(width) != 1 or len(model.classes) != model.classifier.output.out_features:
+        raise DataError(
+            f'a PixOOD model of {len(model.classes)} classes, etalons {sorted(width)} wide and '
+            f'{model.classifier.output.out_features} logits does not fit together: fit it again'
+        )

@@ -1,0 +1,115 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""How RPL is fitted: segmenter, mixes and everyday pictures, block, held-out table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ood_perception.errors import ConfigError
+from ood_perception.json_files import write_json
+
+from ...artifacts import REPORT_FILE, Artifact
+from ...augment.context_images import load_context
+from ...augment.on_the_fly import OnlineFeatures
+from ...calibration.curve import MonotoneTable
+from ...features import FeatureSet
+from ...training_data import TrainingData
+from ..calibrated import without
+from ..on_segmenter import SegmenterFit
+from .block import ResidualBlock, load_block, save_block
+from .config import RplConfig
+from .model import RplHead
+from .training import Frozen, fit_rpl, frozen_features
+
+BLOCK_FILE, FEATURE_FILE = 'rpl.safetensors', 'feature.npy'
+
+
+class RplFit(SegmenterFit):
+    """RPL from pictures, cut-outs and everyday pictures to a calibrated head."""
+
+    kind = 'rpl'
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what SegmenterFit takes, and the section rpl."""
+        super().__init__(data, sections, store, seed)
+        self.rpl: RplConfig = replace(sections['rpl'], seed=seed)
+
+    @cached_property
+    def fitted_host(self) -> Artifact:
+        """The frozen network that the block sits on, trained or found."""
+        return self.closed_set.fitted
+
+    def host(self) -> nn.Module:
+        """Return the fitted network."""
+        return self.closed_set.load()
+
+    def fit(self) -> Artifact:
+        """Train (or find) host and block."""
+        fitted, host, config = self.fitted_host, self.host(), self.rpl
+        train = self.fresh_mixes() if config.online else self.mixed('training')
+        select, context = self.mixed('selection'), self.everyday()
+        keys = [train.key, select.key, context.key if context is not None else '']
+        artifact = self.artifact('fit-rpl', *keys, fitted.key, asdict(config))
+
+        def fill(target: Path) -> None:
+            training = fit_rpl(
+                host,
+                (train, context),
+                select,
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=self.data.progress,
+                block=self.start(),
+                frozen=None if config.online else (self._frozen(train), self._frozen(select)),
+            )
+            save_block(target / BLOCK_FILE, training.block)
+            report = {'best_step': training.best_step, 'history': training.history}
+            write_json(target / REPORT_FILE, report)
+
+        return artifact.make(fill)
+
+    def _frozen(self, features: FeatureSet) -> Frozen:
+        """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
+        artifact = self.artifact('frozen', self.fitted_host.key, features.key)
+        host, bar = self.host(), self.data.progress
+        artifact.make(lambda at: frozen_features(host, features, at / FEATURE_FILE, bar))
+        kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
+        return kept
+
+    def start(self) -> ResidualBlock | None:
+        """Return the block to start from; None = a new one, for a host without an ASPP."""
+        return None
+
+    def everyday(self) -> FeatureSet | OnlineFeatures | None:
+        """Return whole everyday pictures, those that the training's objects come from."""
+        config, outliers = self.rpl, self.outliers
+        if not (config.contrast and config.context):
+            return None
+        if outliers.source != 'coco':
+            raise ConfigError(
+                f'rpl.context shows whole everyday pictures, which outliers.source '
+                f'{outliers.source!r} has not: set rpl.context to false, or use coco'
+            )
+        folder, classes = outliers.folder_at(self.data.root), self.data.pictures.classes
+        pictures = load_context(folder, 'training', classes, outliers.exclude)
+        return self.closed_set.fresh(pictures) if config.online else self.extract(pictures)
+
+    def build(self, table: MonotoneTable | None = None) -> RplHead:
+        """Return the fitted head, see OneScoreFit."""
+        block = load_block(self.fitted.folder / BLOCK_FILE)
+        return RplHead(self.host(), block, self.data.class_names, table)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+        parts = {'segmenter': self.fitted_host, 'rpl': self.fitted}
+        return {name: without(part.report(), 'history') for name, part in parts.items()}

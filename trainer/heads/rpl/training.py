@@ -1,0 +1,253 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training of RPL's block on cached (or fresh) tokens of mixes; the host stays frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ood_perception.errors import DataError
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
+
+from ...artifacts import digest
+from ...augment.on_the_fly import OnlineFeatures, device_of, drawn
+from ...augment.pasting import OUTLIER
+from ...data.images import IGNORED
+from ...features import FeatureSet
+from ...nets.aspp import scaled_dilations
+from ...training.label_grids import MapUpsampler, cell_labels, tokens_of
+from ...training.loop import TrainingRun
+from .block import Host, ResidualBlock, to_feature_grid
+from .config import RplConfig
+from .contrast import contrastive_loss, draw_pools
+from .losses import energy, rpl_loss
+from .model import Smoothing
+
+LAST_TIMES = 10.0
+"""How much faster the last layer learns (the paper's 10 x)."""
+POWER, LEAST_RATE = 0.9, 1e-8
+Features = FeatureSet | OnlineFeatures
+Frozen = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class RplTraining:
+    """A trained block; history: (step, mean loss since the last look, AP on the selection)."""
+
+    block: ResidualBlock
+    best_step: int
+    history: tuple[tuple[int, float, float], ...]
+
+
+def fit_rpl(
+    host: nn.Module,
+    train: tuple[Features, Features | None],
+    select: FeatureSet,
+    config: RplConfig,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    block: ResidualBlock | None = None,
+    frozen: tuple[Frozen, Frozen] | None = None,
+) -> RplTraining:
+    """
+    Train on mixes and keep the state with the best AP of the energy on the selection mixes.
+
+    host: see heads.rpl_block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED
+    or known) and the whole everyday pictures, None = without. select: mixes whose objects are
+    foreign to the training's. checkpoint: a file to resume from, written at every look; the same
+    seed gives the same block on one machine, resumed or not. block: to start from, None = new.
+    frozen: frozen_features of both sets of mixes, None = computed whenever they are read.
+    """
+    if not any((np.asarray(select.labels[i]) == OUTLIER).any() for i in range(len(select.names))):
+        raise DataError('no selection mix holds an outlier: draw more, or raise the probability')
+    seen, judged = frozen if frozen is not None else (None, None)
+    run = _Run(host, train, config, block, seen)
+    parts = [*(f.key if f is not None else '' for f in train), select.key, select.names]
+    parts += [_weights_digest(host), asdict(config), frozen is not None]
+    key = digest(parts)
+
+    def look() -> float:
+        return average_precision(host, run.block, select, judged)
+
+    best_step = run.fit('rpl', look, checkpoint, key, progress)
+    # the projector stays behind: it serves the contrast alone
+    return RplTraining(run.block.cpu().eval(), best_step, tuple(run.history))
+
+
+@torch.no_grad()
+def frozen_features(
+    host: nn.Module, features: FeatureSet, path: Path, progress: bool = True
+) -> None:
+    """Write the feature of every picture, float16 (n, H, W, F): constant while RPL learns."""
+    written: Frozen | None = None
+    for i in tqdm(range(len(features.names)), unit='picture', disable=not progress):
+        feature = host.feature(*tokens_of(features, host.layers, [i]))[0].half().numpy()
+        if written is None:
+            shape = (len(features.names), *feature.shape)
+            written = np.lib.format.open_memmap(path, 'w+', np.float16, shape)
+        written[i] = feature
+
+
+@torch.no_grad()
+def average_precision(
+    host: nn.Module, block: ResidualBlock, features: FeatureSet, frozen: Frozen | None = None
+) -> float:
+    """Return the AP of the smoothed energy against pasted pixels, every third row and column."""
+    device = next(block.parameters()).device
+    smoothing, pictures = Smoothing().to(device), []
+    fine = MapUpsampler(features, host.upsampling, 3)
+    block.eval()
+    for i in range(len(features.names)):
+        feature = _feature(host, features, [i], frozen, device)
+        trunk = tokens_of(features, host.layers[-1:], [i], device)[0]
+        residual = to_feature_grid(host, block.last(block.embed(trunk)), feature.shape[1:3])
+        score = smoothing(energy(host.classifier(feature + residual)))
+        pixels = fine(score[..., None])[0, ..., 0].cpu().numpy()
+        labels = np.asarray(features.labels[i])[::3, ::3]
+        truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
+        pictures.append(scored_picture(pixels.astype(np.float32), truth.astype(np.uint8)))
+    return float(exact_metrics(pictures).average_precision)
+
+
+def _feature(
+    host: nn.Module,
+    features: FeatureSet,
+    places: Sequence[int],
+    frozen: Frozen | None,
+    device: torch.device,
+) -> torch.Tensor:
+    """Return the host's feature float32 (B, H, W, F), computed where it is not kept."""
+    if frozen is not None:
+        return torch.from_numpy(np.stack([frozen[i] for i in places])).to(device).float()
+    return host.feature(*tokens_of(features, host.layers, places, device)).float()
+
+
+class _Run(TrainingRun):
+    """A run of a block and its projector."""
+
+    def __init__(
+        self,
+        host: nn.Module,
+        train: tuple[Features, Features | None],
+        config: RplConfig,
+        block: ResidualBlock | None,
+        frozen: Frozen | None = None,
+    ) -> None:
+        self.features, everyday = train
+        self.context = everyday if config.contrast and config.context else None
+        self.config, self.device, self.frozen = config, device_of(self.features), frozen
+        self.host = host.requires_grad_(False).eval().to(self.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.block = block or new_block(host, self.features, config)
+            _, width, feature_width, _ = self.block.layout
+            self.projector = nn.Conv2d(width, feature_width, 1)
+        model = nn.ModuleDict({'block': self.block, 'projector': self.projector})
+        super().__init__(model.to(self.device), len(self.features.names), config, 0.0)
+        last = list(self.block.last.parameters())
+        slow = [p for p in model.parameters() if all(p is not own for own in last)]
+        groups = [{'params': slow}, {'params': last, 'times': LAST_TIMES}]
+        self.optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=0.0)
+        self.upsampler = MapUpsampler(self.features, host.upsampling, config.pixel_step)
+
+    def head(self) -> nn.Module:
+        """Return the block: it has no mixture to remember."""
+        return self.block
+
+    def rate_factor(self) -> float:
+        """Return the polynomial of power 0.9, not below 1e-8 in all."""
+        share = (1 - self.step / self.config.steps) ** POWER
+        return max(share, LEAST_RATE / self.config.learning_rate)
+
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        """Return RPL's losses on mixes, and the contrast with everyday pictures."""
+        step, config = self.config.pixel_step, self.config
+        batch, places = drawn(self.features, indices, self.step)
+        labels = np.stack([batch.labels[i] for i in places])
+        with torch.no_grad(), self._autocast():
+            frozen_feature = _feature(self.host, batch, places, self.frozen, self.device)
+        trunks = tokens_of(batch, self.host.layers[-1:], places, self.device)
+        shown = self._context() if self.context is not None else None
+        embedded = self._embedded([*trunks, shown[0]] if shown is not None else trunks)
+        size = frozen_feature.shape[1:3]
+        residual = to_feature_grid(self.host, self.block.last(embedded[: len(labels)]), size)
+        frozen = self._pixels(self.host.classifier(frozen_feature), row, column)
+        moved = self._pixels(self.host.classifier(frozen_feature + residual), row, column)
+        pixels = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()
+        loss = rpl_loss(
+            *(moved, frozen, pixels.to(self.device)),
+            *(config.dissimilarity, config.energy_weight),
+        )
+        if config.contrast:
+            known = shown[1] if shown is not None else None
+            loss = loss + config.contrast_weight * self._contrast(embedded, labels, known, size)
+        if not torch.isfinite(loss):
+            raise DataError(
+                f'the loss of RPL is {float(loss.detach()):g} at step {self.step}: lower '
+                f'rpl.learning_rate ({config.learning_rate:g})'
+            )
+        return loss
+
+    def _pixels(self, logits: torch.Tensor, row: int, column: int) -> torch.Tensor:
+        return self.upsampler(logits, row, column).flatten(0, 2)
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.config.matmul == 'bf16'
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def _embedded(self, trunks: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the block's maps; mixes and everyday pictures share a batch's statistics."""
+        with self._autocast():
+            return self.block.embed(torch.cat(list(trunks))).float()
+
+    def _context(self) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
+        """Draw everyday pictures: trunk (B, h, w, C) and labels (B, H, W)."""
+        assert self.context is not None
+        random = np.random.default_rng((self.config.seed, self.step, 1))
+        count = min(self.config.context_batch, len(self.context.names))
+        chosen = sorted(int(i) for i in random.choice(len(self.context.names), count, False))
+        batch, places = drawn(self.context, chosen, self.step)
+        labels = np.stack([batch.labels[i] for i in places])
+        return tokens_of(batch, self.host.layers[-1:], places, self.device)[0], labels
+
+    def _contrast(
+        self,
+        embedded: torch.Tensor,
+        labels: npt.NDArray[np.uint8],
+        context_labels: npt.NDArray[np.uint8] | None,
+        size: Sequence[int],
+    ) -> torch.Tensor:
+        """Return CoroCL on the feature's grid; 0 where a pool is empty."""
+        cells = to_feature_grid(self.host, self.projector(embedded), size)
+        city = cells[: len(labels)], cell_labels(labels, size)
+        context = None
+        if context_labels is not None:
+            context = cells[len(labels) :], cell_labels(context_labels, size)
+        random = np.random.default_rng((self.config.seed, self.step, 2))
+        pools = draw_pools(city, context, random, self.config.samples)
+        if pools is None:
+            return cells.sum() * 0.0
+        return contrastive_loss(pools, self.config.temperature)
+
+
+def new_block(host: Host, features: Features, config: RplConfig) -> ResidualBlock:
+    """Return a block for a host on these features, by torch's seed."""
+    rows = features.height // features.patch
+    dilations = config.dilations or scaled_dilations(rows)
+    return ResidualBlock(host.trunk_width, config.width, host.feature_width, dilations)
+
+
+def _weights_digest(module: nn.Module) -> str:
+    weights = hashlib.sha256()
+    for value in module.state_dict().values():
+        weights.update(value.cpu().numpy().tobytes())
+    return weights.hexdigest()

@@ -1,0 +1,107 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""How UEM is fitted: bank of views, segmenter, mixes, module, held-out table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.json_files import write_json
+
+from ...artifacts import REPORT_FILE, Artifact
+from ...calibration.curve import MonotoneTable
+from ...features import FeatureSet, joined
+from ...nets.segmenter import Segmenter
+from ...training_data import TrainingData
+from ..calibrated import without
+from ..on_segmenter import SegmenterFit
+from .config import UemConfig
+from .model import Uem, UemHead, load_uem, save_uem
+from .training import Known, OnlineOutliers, fit_uem, known_scores
+
+UEM_FILE = 'uem.safetensors'
+KNOWN_FILE = 'known.npy'
+
+
+class UemFit(SegmenterFit):
+    """UEM from pictures and cut-outs to a calibrated head."""
+
+    kind = 'uem'
+
+    def __init__(
+        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
+    ) -> None:
+        """Take what SegmenterFit takes, and the section uem."""
+        super().__init__(data, sections, store, seed)
+        self.uem: UemConfig = replace(sections['uem'], seed=seed)
+
+    def fit(self) -> Artifact:
+        """Train (or find) segmenter and module."""
+        segmenter, config = self.closed_set.load(), self.uem
+        select = self.mixed('selection')
+        data = (
+            OnlineOutliers(self.fresh_mixes(), segmenter)
+            if config.online
+            else self.training_set(segmenter)
+        )
+        train = data.features if isinstance(data, OnlineOutliers) else data[0]
+        # what is served of a module does not change how it is trained
+        trained = asdict(replace(config, score='llr'))
+        inputs = (train.key, select.key, self.closed_set.fitted.key, trained)
+        artifact = self.artifact('fit-uem', *inputs)
+
+        def fill(target: Path) -> None:
+            training = fit_uem(
+                data,
+                (select, self._known(segmenter, select)),
+                self.closed_set.layers[-1],
+                config,
+                checkpoint=artifact.checkpoint,
+                progress=self.data.progress,
+            )
+            save_uem(target / UEM_FILE, training.module)
+            report = {'best_step': training.best_step, 'history': training.history}
+            write_json(target / REPORT_FILE, report)
+
+        return artifact.make(fill)
+
+    def training_set(self, segmenter: Segmenter) -> tuple[FeatureSet, Known]:
+        """Return mixes, views where they join them, and max_k F_k of all."""
+        features = self.mixed('training')
+        known = self._known(segmenter, features)
+        if not self.uem.with_views:
+            return features, known
+        bank = self.closed_set.bank()
+        return joined([features, bank]), np.concatenate([known, self._known(segmenter, bank)])
+
+    def _known(self, segmenter: Segmenter, features: FeatureSet) -> Known:
+        """Compute (or find) max_k F_k of every mix: one file a segmenter and set of mixes."""
+        artifact = self.artifact('known', self.closed_set.fitted.key, features.key)
+        bar = self.data.progress
+        artifact.make(lambda at: np.save(at / KNOWN_FILE, known_scores(segmenter, features, bar)))
+        known: Known = np.load(artifact.folder / KNOWN_FILE)
+        return known
+
+    def module(self) -> Uem:
+        """Return the fitted module with the score that is served."""
+        module = load_uem(self.fitted.folder / UEM_FILE)
+        module.config = replace(module.config, score=self.uem.score)
+        return module
+
+    def build(self, table: MonotoneTable | None = None) -> UemHead:
+        """Return the fitted head, see OneScoreFit."""
+        return UemHead(self.closed_set.load(), self.module(), self.data.class_names, table)
+
+    def served_options(self) -> Sequence[Any]:
+        """Return the score."""
+        return (self.uem.score,)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the manifest says of the fit."""
+        parts = {'segmenter': self.closed_set.fitted, 'uem': self.fitted}
+        return {name: without(part.report(), 'history') for name, part in parts.items()}

@@ -1,0 +1,202 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which patch belongs to which class (PixOOD, section III-B), and the tokens of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.errors import ConfigError, DataError
+
+from ..features import FeatureSet
+
+UInt8Array = npt.NDArray[np.uint8]
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """
+    When a patch carries its class's label, and when a class has a model of its own.
+
+    purity: least share of the patch's pixels with the label, inclusive, in (0.5, 1].
+    fallback_purity: for a class with too few pure patches; the share must exceed it.
+    fewest_patches, fewest_pictures: what a class needs for a model of its own.
+    """
+
+    purity: float = 0.9
+    fallback_purity: float = 0.5
+    fewest_patches: int = 200
+    fewest_pictures: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ('purity', 'fallback_purity'):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise ConfigError(f'{name} is {value}: give a share in (0, 1]')
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """
+    What one class offers.
+
+    pure, pure_pictures: patches at `purity` and the pictures that hold them.
+    loose, loose_pictures: the same at `fallback_purity`.
+    choice: 'pure', 'loose' or 'none' (no model of its own).
+    """
+
+    name: str
+    pure: int
+    pure_pictures: int
+    loose: int
+    loose_pictures: int
+    choice: str
+
+    @property
+    def patches(self) -> int:
+        """The number of patches that the class's model is fitted on."""
+        return {'pure': self.pure, 'loose': self.loose, 'none': 0}[self.choice]
+
+
+@dataclass(frozen=True)
+class PatchSelection:
+    """
+    The labelled patches of a feature set.
+
+    labels: uint8 (n, gh, gw), class id, 255 = not used.
+    counts: one ClassCount a class.
+    """
+
+    labels: UInt8Array
+    counts: tuple[ClassCount, ...]
+
+    def report(self) -> str:
+        """Return the counts as lines of text."""
+        return '\n'.join(
+            f'{c.name:>14}: {c.pure} pure patches in {c.pure_pictures} pictures, {c.loose} over '
+            f'half in {c.loose_pictures}: {_CHOICES[c.choice]}'
+            for c in self.counts
+        )
+
+
+_CHOICES = {
+    'pure': 'fitted on the pure ones',
+    'loose': 'too few pure: fitted on those over half',
+    'none': 'too few: no model of its own',
+}
+
+
+@dataclass(frozen=True)
+class ClassTokens:
+    """
+    The tokens of one class, sorted by picture.
+
+    tokens: float16 (N, D).
+    starts: int64 (n + 1,): picture i holds tokens[starts[i]:starts[i + 1]].
+    """
+
+    tokens: npt.NDArray[np.float16]
+    starts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def of_pictures(self, pictures: Sequence[int]) -> npt.NDArray[np.float16]:
+        """Return float16 (m, D): the tokens of these pictures, in their order."""
+        parts = [self.tokens[self.starts[i] : self.starts[i + 1]] for i in pictures]
+        return np.concatenate(parts) if parts else self.tokens[:0]
+
+
+def patch_labels(
+    labels: UInt8Array, patch: int, class_count: int
+) -> tuple[UInt8Array, npt.NDArray[np.float32]]:
+    """
+    Return the commonest label of every patch and its share of the pixels.
+
+    labels: uint8 (h, w), ids below class_count or 255, which competes like a class; h and w are
+    multiples of patch. Returns uint8 (gh, gw) (equal shares: the smallest value) and float32
+    (gh, gw) in (0, 1]. Raises DataError for an id that no class has.
+    """
+    height, width = labels.shape
+    blocks = labels.reshape(height // patch, patch, width // patch, patch)
+    best = np.full((height // patch, width // patch), IGNORED, np.uint8)
+    most = np.zeros(best.shape, np.int64)
+    counted = 0
+    for value in [*range(class_count), IGNORED]:
+        count = (blocks == value).sum(axis=(1, 3))
+        best[count > most] = value
+        most = np.maximum(most, count)
+        counted += int(count.sum())
+    if counted != labels.size:
+        unknown = sorted(set(np.unique(labels).tolist()) - {*range(class_count), IGNORED})
+        raise DataError(
+            f'label ids {unknown} belong to no class of 0..{class_count - 1} and are not 255: '
+            'map them in the class map'
+        )
+    return best, (most / patch**2).astype(np.float32)
+
+
+def select_patches(
+    features: FeatureSet, class_names: Sequence[str], settings: PatchSettings | None = None
+) -> PatchSelection:
+    """Label every patch and decide which classes get a model; labels as patch_labels."""
+    settings = settings or PatchSettings()
+    pairs = [patch_labels(image, features.patch, len(class_names)) for image in features.labels]
+    best = np.stack([pair[0] for pair in pairs])
+    share = np.stack([pair[1] for pair in pairs])
+    chosen = np.full(best.shape, IGNORED, np.uint8)
+    counts = []
+    for index, name in enumerate(class_names):
+        pure = (best == index) & (share >= settings.purity)
+        loose = (best == index) & (share > settings.fallback_purity)
+        count = _count(name, pure, loose, settings)
+        counts.append(count)
+        if count.choice != 'none':
+            chosen[pure if count.choice == 'pure' else loose] = index
+    return PatchSelection(chosen, tuple(counts))
+
+
+def gather_tokens(
+    features: FeatureSet, layer: str, selection: PatchSelection
+) -> tuple[ClassTokens, ...]:
+    """
+    Return the selected tokens of every class, read in one pass over the pictures.
+
+    Memory: 2 D bytes a selected patch. A class without a model has none.
+    """
+    tokens = features.tokens[layer]
+    dim = tokens.shape[-1]
+    classes = range(len(selection.counts))
+    totals = [np.array([(image == c).sum() for image in selection.labels]) for c in classes]
+    starts = [np.concatenate([[0], np.cumsum(total)]).astype(np.int64) for total in totals]
+    gathered = [np.empty((int(start[-1]), dim), np.float16) for start in starts]
+    for i, labels in enumerate(selection.labels):
+        picture = np.asarray(tokens[i])
+        for c in np.unique(labels[labels != IGNORED]):
+            gathered[c][starts[c][i] : starts[c][i + 1]] = picture[labels == c]
+    return tuple(ClassTokens(g, s) for g, s in zip(gathered, starts, strict=True))
+
+
+def _count(
+    name: str, pure: npt.NDArray[np.bool_], loose: npt.NDArray[np.bool_], settings: PatchSettings
+) -> ClassCount:
+    numbers = [int(pure.sum()), _pictures(pure), int(loose.sum()), _pictures(loose)]
+    choice = 'none'
+    if _enough(*numbers[:2], settings):
+        choice = 'pure'
+    elif _enough(*numbers[2:], settings):
+        choice = 'loose'
+    return ClassCount(name, *numbers, choice)
+
+
+def _pictures(chosen: npt.NDArray[np.bool_]) -> int:
+    return int(chosen.any(axis=(1, 2)).sum())
+
+
+def _enough(patches: int, pictures: int, settings: PatchSettings) -> bool:
+    return patches >= settings.fewest_patches and pictures >= settings.fewest_pictures

@@ -1,0 +1,219 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""One training recipe: typed, read from YAML; wrong keys and values are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ood_perception.errors import ConfigError
+from ood_perception.yaml_files import parse_yaml, read_yaml
+
+from .artifacts import digest
+from .augment.on_the_fly import OnlineSettings
+from .augment.outlier_sources import OutlierConfig
+from .augment.pasting import MixSettings
+from .augment.views import ViewSettings
+from .heads import head_kind
+from .heads.base import HeadConfig
+from .heads.baselines.config import BaselineConfig
+from .heads.fusion.config import FusionConfig
+from .heads.knn.config import KnnConfig
+from .heads.nflowjs.config import NflowjsConfig
+from .heads.nflowjs.flow import FlowConfig
+from .heads.pixood.config import CondensationSettings
+from .heads.rpl.config import RplConfig
+from .heads.uem.config import UemConfig
+from .nets.patch_classifier import ClassifierConfig
+from .nets.patches import PatchSettings
+from .nets.segmenter import SegmenterConfig
+from .training.finetuning import FinetuningConfig
+from .training_data import BackboneConfig, DataConfig, ViewConfig
+
+_NAMES = {
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    bool: 'true or false',
+    Path: 'a path',
+}
+
+
+def change_value(content: Any, change: str) -> None:
+    """Apply one 'section.key=value' to the content of a recipe; ConfigError says what is wrong."""
+    place, separator, text = change.partition('=')
+    *sections, key = place.split('.')
+    for section in sections:
+        content = content.setdefault(section, {}) if isinstance(content, dict) else None
+    if not separator or not isinstance(content, dict):
+        raise ConfigError(f'cannot set {change!r}: give section.key=value, such as seed=1')
+    content[key] = parse_yaml(text, f'cannot set {change!r}: the value')
+
+
+def build(kind: Any, values: Any, place: str) -> Any:
+    """Make a dataclass of a mapping, checking keys and types, nested dataclasses included."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f'{place}: expected keys and values, found {values!r}')
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = [key for key in values if key not in known]
+    required = [
+        name
+        for name, f in known.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in values]
+    if unknown or missing:
+        what = f'unknown {unknown}' if unknown else f'lacks {missing}'
+        raise ConfigError(f'{place}: {what}; known keys are {", ".join(known)}')
+    hints = typing.get_type_hints(kind)
+    checked = {k: _value(hints[k], v, f'{place}: {k}') for k, v in values.items()}
+    try:
+        return kind(**checked)
+    except ConfigError as error:
+        raise ConfigError(f'{place}: {error}') from error
+
+
+def _value(kind: Any, value: Any, place: str) -> Any:
+    """Return a value of a type, or raise ConfigError; whole numbers pass as floats."""
+    if dataclasses.is_dataclass(kind):
+        return build(kind, value, place)
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return None if value is None else _value(arguments[0], value, place)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f'{place} is {value!r}, expected a list')
+        return tuple(_value(arguments[0], item, place) for item in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is Path and type(value) is str:
+        return Path(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise ConfigError(f'{place} is {value!r}, expected {_NAMES.get(kind, kind)}')
+    return value
+
+
+GOLDEN = ('demo_road', 'demo_sea', 'pictures')  # the first two: golden.DEMO_PICTURES
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """
+    What the bundle says.
+
+    in_distribution: classes that count as normal by default, () = all that have a model.
+    ground_classes: their hull is the region of interest. ship_weights: put the backbone's weights
+        into the bundle.
+    anchor: where a padded camera picture is put when serving.
+    golden: what the golden vectors show: the demo's 'demo_road' or 'demo_sea' (both free to
+        publish) or the first and the last of the calibration 'pictures'.
+    """
+
+    in_distribution: tuple[str, ...]
+    ground_classes: tuple[str, ...]
+    ship_weights: bool = False
+    anchor: float = 0.5
+    golden: str = 'demo_road'
+
+    def __post_init__(self) -> None:
+        if self.golden not in GOLDEN:
+            raise ConfigError(f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}')
+
+
+# Sections that every recipe is read by; all others belong to heads.
+_COMMON = ('data', 'bundle', 'backbone', 'finetuning', 'view')
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    All that a bundle follows from.
+
+    name: of the bundle. seed: of every section that has one (it replaces theirs).
+    The sections from classifier to fusion belong to kinds of heads; the others' are not read.
+    """
+
+    name: str
+    data: DataConfig
+    bundle: BundleConfig
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    patches: PatchSettings = field(default_factory=PatchSettings)
+    condensation: CondensationSettings = field(default_factory=CondensationSettings)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    views: ViewSettings = field(default_factory=ViewSettings)
+    segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
+    outliers: OutlierConfig = field(default_factory=OutlierConfig)
+    mixes: MixSettings = field(default_factory=MixSettings)
+    uem: UemConfig = field(default_factory=UemConfig)
+    rpl: RplConfig = field(default_factory=RplConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    nflowjs: NflowjsConfig = field(default_factory=NflowjsConfig)
+    knn: KnnConfig = field(default_factory=KnnConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    online: OnlineSettings = field(default_factory=OnlineSettings)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name, section in self._sections().items():
+            if any(item.name == 'seed' for item in dataclasses.fields(section)):
+                object.__setattr__(self, name, dataclasses.replace(section, seed=self.seed))
+
+    def _sections(self) -> dict[str, Any]:
+        """Return the recipe's sections by name."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
+
+    def head_sections(self) -> dict[str, Any]:
+        """Return the sections that the head is read from, by name; a fusion's are its members'."""
+        own = head_kind(self.head.kind).sections
+        members = self.fusion.members if 'fusion' in own else ()
+        names = dict.fromkeys(n for m in members for n in head_kind(m.kind).sections)
+        return {name: getattr(self, name) for name in ('head', *names, *own)}
+
+    def sha256(self) -> str:
+        """Return the sha256 of what the recipe says, wherever its files lie."""
+        return digest(self.portable())
+
+    def portable(self) -> dict[str, Any]:
+        """Return JSON values without places of this machine: a weight file by its name alone."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        values['data'].pop('root')
+        for section in set(self._sections()) - {*_COMMON, *self.head_sections()}:
+            del values[section]
+        if not self.finetuning.epochs:
+            del values['finetuning']
+        # recipes from before there were such things say nothing of them
+        later = (('data', 'calibration_spacing', 0), ('data', 'calibration_blocks', 1))
+        for section, option, plain in (*later, ('knn', 'pictures', 0)):
+            if values.get(section, {}).get(option) == plain:
+                del values[section][option]
+        weights = Path(self.backbone.weights)
+        if weights.suffix in ('.safetensors', '.onnx'):
+            values['backbone']['weights'] = weights.name
+        return values
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """
+    Read a recipe from YAML.
+
+    changes: 'section.key=value' overrides, values in YAML.
+    Raises ConfigError naming the file, the key and the known keys or the expected type.
+    """
+    content = read_yaml(path, 'recipe')
+    for change in changes:
+        change_value(content, change)
+    recipe: Recipe = build(Recipe, content, str(path))
+    return recipe

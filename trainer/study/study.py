@@ -1,0 +1,186 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A study: trainings of recipes with changes, on sets of anomalies, in one table.
+
+    trainer study config/train/leaderboard.yaml [--only NAME ...] [--seeds 42] [--latency]
+                  [--use NAME=FOLDER]
+
+The YAML declares rows of {name, recipe, set, seeds, against}. Every bundle is built once, every
+picture scored once by the node's own pipeline, and bundles of one backbone share its outputs (in
+the study's folder under backbones/, which may be deleted). A run that was stopped goes on, and a
+run of a part is a part of the whole. The report shows what there is and names what is missing;
+--use takes a bundle that its own recipe has trained already. FOLDER/runs.yaml lists the bundles
+for `trainer evaluate --runs`. --latency times the heads (on a quiet machine).
+
+Exit status: 0 all done, 2 a mistake, 3 done, but rows could not be built: the report names them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.bench.machine import machine
+from ood_perception.bundle.store import Bundle, load_bundle
+from ood_perception.bundle.weights.completion import complete
+from ood_perception.engines import create_engine
+from ood_perception.engines.base import EngineOptions
+from ood_perception.errors import ConfigError
+from ood_perception.evaluation.run import RunOptions
+from ood_perception.json_files import write_json
+from ood_perception.pipeline import Settings
+
+from ..datasets import open_set
+from ..evaluation.options import EngineChoice
+from ..evaluation.runs import RunResult, RunSpec, evaluate_runs
+from ..evaluation.sets import ANOMALY_KINDS
+from ..recipe import load_recipe
+from .bundles import RUNS, LeaderboardBundles
+from .config import LeaderboardConfig, load_leaderboard
+from .pasted_set import PASTED, pasted_set
+from .report import read_costs, write_report
+
+LOG = logging.getLogger(__name__)
+REPEATS = 5
+SOME_MISSING = 3
+
+
+def evaluate(
+    config: LeaderboardConfig, bundles: LeaderboardBundles, threads: int, progress: bool = True
+) -> dict[str, RunResult]:
+    """
+    Score every bundle that there is on every set; return the runs by name.
+
+    In float32, so that a row does not depend on which precision is fastest on this machine.
+    """
+    specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
+    if not specs:
+        raise ConfigError('no bundle of the study is there yet: run without --report-only')
+    root = Path(os.environ.get('OOD_DATA', '.'))
+    sets = {_address(config, name, root): name for name in config.sets}
+    choice = EngineChoice('openvino', 'f32', threads, shared=config.folder / 'backbones')
+    results = evaluate_runs(
+        specs, [*sets], root, config.folder / 'evaluation',
+        choice, RunOptions(1, 'fail', progress),
+    )  # fmt: skip
+    return {
+        run.name: replace(run, sets={sets[address]: one for address, one in run.sets.items()})
+        for run in results.runs
+    }
+
+
+def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
+    """Return a set as open_set knows it; ConfigError for one that labels no anomalies."""
+    if name == PASTED:
+        row = config.row(config.reference)
+        if not row.recipe:
+            raise ConfigError(f"'pasted' is made of a recipe's pictures: {row.name!r} has none")
+        return pasted_set(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
+    if open_set(name, root).kind not in ANOMALY_KINDS:
+        raise ConfigError(
+            f'{name} labels no anomalies, a study compares what finds them: measure it by '
+            f'trainer evaluate --runs {config.folder / RUNS} --data {name}'
+        )
+    return name
+
+
+def measure_costs(
+    config: LeaderboardConfig, bundles: LeaderboardBundles, latency: bool, threads: int
+) -> None:
+    """Record each row's parameters, and with latency the time of its head, in costs.json."""
+    path = config.folder / 'costs.json'
+    costs, there = read_costs(path), dict(bundles.there())
+    for row in config.rows:
+        places = [there[name] for name, _ in row.runs() if name in there]
+        if not places:
+            continue
+        bundle = load_bundle(places[0])
+        known = costs.get(row.name, {})
+        if known.get('bundle') != bundle.sha256:
+            known = {'bundle': bundle.sha256, 'parameters': head_parameters(bundle)}
+        if latency:
+            LOG.info('time of %s', row.name)
+            known |= {'head_ms': head_ms(complete(bundle), threads), 'setting': _setting(threads)}
+        costs[row.name] = known
+    write_json(path, costs)
+
+
+def _setting(threads: int) -> dict[str, Any]:
+    """Return what a latency depends on beside the row."""
+    facts = {'processor': machine()['processor'], 'threads': threads}
+    return {**facts, 'runtime': 'OpenVINO f32'}
+
+
+def head_parameters(bundle: Bundle) -> int:
+    """Return the number of values in the stages behind the backbone (matrices and vectors)."""
+    import onnx
+
+    count = 0
+    for stage in bundle.manifest.stages[1:]:
+        graph = onnx.load(str(bundle.stage_path(stage))).graph
+        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+        count += sum(int(np.prod(t.dims)) for t in graph.initializer if t.data_type in floats)
+    return count
+
+
+def head_ms(bundle: Bundle, threads: int) -> float:
+    """Return the median milliseconds a frame of the stages behind the backbone, OpenVINO f32."""
+    size = bundle.manifest.input
+    image = np.zeros((1, size.height, size.width, 3), np.uint8)
+    with create_engine(bundle, EngineOptions('openvino', 'f32', threads)) as engine:
+        chosen = np.ones(len(engine.compiled_classes), np.float32)
+        times = []
+        for _ in range(REPEATS + 1):
+            stages: dict[str, Any] = engine.run(image, chosen).stage_ms
+            times.append(sum(ms for name, ms in stages.items() if name != 'backbone'))
+    return float(np.median(times[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `trainer study`; return the exit status."""
+    parser = argparse.ArgumentParser(
+        'trainer study',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('study', type=Path, help='YAML file, see config/train/leaderboard.yaml')
+    parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows to build')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[], help='seeds to build')
+    parser.add_argument(
+        '--use',
+        action='append',
+        default=[],
+        metavar='ROW=FOLDER',
+        help="a finished bundle of a row (or of 'ROW, seed N') instead of a training",
+    )
+    parser.add_argument('--build-only', action='store_true', help='score nothing')
+    parser.add_argument('--report-only', action='store_true', help='build nothing')
+    parser.add_argument('--latency', action='store_true', help='time the heads, too')
+    parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
+    parser.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
+    parser.add_argument('--quiet', action='store_true', help='no progress bars')
+    options = parser.parse_args(arguments)
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    config = load_leaderboard(options.study)
+    bundles = LeaderboardBundles(config, options.only, options.seeds, options.cache)
+    for entry in options.use:
+        bundles.take(entry)
+    reasons = {} if options.report_only else bundles.build(not options.quiet)
+    if options.build_only:
+        return SOME_MISSING if reasons else 0
+    runs = evaluate(config, bundles, options.threads, not options.quiet)
+    measure_costs(config, bundles, options.latency, options.threads)
+    report = write_report(config, options.study, runs, reasons, bundles.taken())
+    print(f'table: {report}')
+    return SOME_MISSING if reasons else 0

@@ -1,0 +1,59 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Between the grids of tokens and maps and the pixels of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..augment.on_the_fly import OnlineFeatures
+from ..features import FeatureSet
+from ..nets.patch_classifier import interpolation_matrix
+
+
+def tokens_of(
+    features: FeatureSet,
+    layers: Sequence[str],
+    indices: Sequence[int],
+    device: torch.device | None = None,
+) -> list[torch.Tensor]:
+    """Return float32 (B, gh, gw, D) of each layer, on the CPU by default."""
+    halves = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
+    return [torch.from_numpy(half).to(device).float() for half in halves]
+
+
+class MapUpsampler:
+    """
+    Bilinear upsampling of maps to label pixels, edges clamped (align_corners=False).
+
+    factor: cells of the maps per patch. step: every step-th row and column of pixels.
+    """
+
+    def __init__(self, features: FeatureSet | OnlineFeatures, factor: int, step: int = 1) -> None:
+        grid = [factor * side // features.patch for side in (features.height, features.width)]
+        self.rows = interpolation_matrix(grid[0], features.height)
+        self.columns = interpolation_matrix(grid[1], features.width)
+        self.step = step
+
+    def __call__(self, maps: torch.Tensor, row: int = 0, column: int = 0) -> torch.Tensor:
+        """Return (B, rows, columns, C) of (B, f gh, f gw, C), from pixel (row, column) on."""
+        rows, columns = self.rows[row :: self.step], self.columns[column :: self.step]
+        rows, columns = rows.to(maps.device), columns.to(maps.device)
+        batch, high, wide, channels = maps.shape
+        # channels first: two products of large matrices, not thousands of narrow ones
+        broad = maps.permute(0, 3, 1, 2).reshape(-1, wide) @ columns.T
+        full = torch.matmul(rows, broad.reshape(batch * channels, high, len(columns)))
+        return full.reshape(batch, channels, len(rows), len(columns)).permute(0, 2, 3, 1)
+
+
+def cell_labels(labels: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Return the labels at the centres of a grid of cells, (B, rows, columns)."""
+    rows, columns = (
+        ((np.arange(cells) + 0.5) * (pixels / cells)).astype(np.int64)
+        for cells, pixels in zip(size, labels.shape[1:], strict=True)
+    )
+    return labels[:, rows][:, :, columns]

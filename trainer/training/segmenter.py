@@ -1,0 +1,149 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Training of the closed-set segmenter at label resolution.
+
+On cached tokens of pre-drawn views (the `cpu` preset) or on views drawn in every step (`paper`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from ood_perception.metrics.segmentation import class_iou, confusion
+
+from ..artifacts import digest
+from ..augment.on_the_fly import OnlineFeatures, device_of, drawn, token_width
+from ..data.images import IGNORED
+from ..features import FeatureSet
+from ..nets.gmm import CONTRAST_WEIGHT, GmmHead
+from ..nets.segmenter import Segmenter, SegmenterConfig
+from .label_grids import MapUpsampler, cell_labels, tokens_of
+from .loop import TrainingRun
+
+
+@dataclass(frozen=True)
+class SegmenterTraining:
+    """A trained segmenter; history: (step, mean loss since the last, mean IoU) of each look."""
+
+    segmenter: Segmenter
+    best_step: int
+    history: tuple[tuple[int, float, float], ...]
+
+
+def fit_segmenter(
+    train: FeatureSet | OnlineFeatures,
+    select: FeatureSet,
+    layers: Sequence[str],
+    classes: int,
+    config: SegmenterConfig,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    model: Segmenter | None = None,
+) -> SegmenterTraining:
+    """
+    Train on cached or freshly drawn tokens; keep the state with the best mean IoU on `select`.
+
+    model: to train instead of a new segmenter; anything with its layers, feature and classifier.
+    checkpoint: a file to resume from, written at every look. The same seed gives the same
+    segmenter on one machine, resumed or not.
+    """
+    run = _Run(train, layers, classes, config, model)
+
+    def look() -> float:
+        return float(np.nanmean(confusion_iou(run.model, select, step=2)))
+
+    key = _run_key(train, select, layers, classes, config)
+    best_step = run.fit('segmenter', look, checkpoint, key, progress)
+    # as it will be read again
+    model = run.model.to(device='cpu', memory_format=torch.contiguous_format)
+    return SegmenterTraining(model.eval(), best_step, tuple(run.history))
+
+
+@torch.no_grad()
+def confusion_iou(
+    model: Segmenter, features: FeatureSet, step: int = 1
+) -> npt.NDArray[np.float64]:
+    """Return the IoU of each class at label resolution, NaN where it does not occur."""
+    model.eval()
+    count = model.classes
+    counted = np.zeros((count, count), np.int64)
+    upsampler = MapUpsampler(features, model.upsampling, step)
+    device = next(model.parameters()).device
+    for index in range(len(features.names)):
+        logits = model(*tokens_of(features, model.layers, [index], device))
+        truth = np.asarray(features.labels[index])[::step, ::step]
+        pixels = upsampler(logits)[0].argmax(-1).cpu().numpy()
+        counted += confusion(pixels, truth, count)
+    return class_iou(counted)
+
+
+class _Run(TrainingRun):
+    """A run of a segmenter."""
+
+    def __init__(
+        self,
+        train: FeatureSet | OnlineFeatures,
+        layers: Sequence[str],
+        classes: int,
+        config: SegmenterConfig,
+        model: Segmenter | None = None,
+    ) -> None:
+        self.train, self.config = train, config
+        self.device, dim = device_of(train), token_width(train, layers[0])
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.model = model or Segmenter(layers, dim, classes, config)
+        # a fifth faster on a CPU
+        self.model.to(device=self.device, memory_format=torch.channels_last)
+        super().__init__(self.model, len(train.names), config, config.weight_decay)
+        self.upsampler = MapUpsampler(train, self.model.upsampling, config.pixel_step)
+
+    def head(self) -> torch.nn.Module:
+        """Return the classifier."""
+        return self.model.classifier
+
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        """Return cross-entropy over labelled pixels, for a mixture its contrast loss as well."""
+        step = self.config.pixel_step
+        batch, places = drawn(self.train, indices, self.step)
+        tokens = tokens_of(batch, self.model.layers, places, self.device)
+        bf16 = self.config.matmul == 'bf16'
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            feature = self.model.feature(*tokens)
+        logits = self.model.classifier(feature.float())
+        labels = np.stack([batch.labels[i] for i in places])
+        target = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64))
+        target = target.to(self.device)
+        # as the upsampler lays them out: classes before rows and columns
+        pixels = self.upsampler(logits, row, column).permute(0, 3, 1, 2)
+        total = functional.cross_entropy(pixels, target, ignore_index=IGNORED, reduction='sum')
+        loss = total / max(int((target != IGNORED).sum()), 1)
+        if isinstance(self.model.classifier, GmmHead):
+            # every second cell along each axis: its neighbours tell the mixture nothing new
+            thin = (slice(None), slice(row % 2, None, 2), slice(column % 2, None, 2))
+            cells = cell_labels(labels, feature.shape[1:3])[thin].astype(np.int64)
+            target = torch.from_numpy(cells).flatten().to(self.device)
+            contrast = self.model.classifier.training_loss(
+                feature[thin].float().flatten(0, 2), target
+            )
+            loss = loss + CONTRAST_WEIGHT * contrast
+        return loss
+
+
+def _run_key(
+    train: FeatureSet | OnlineFeatures,
+    select: FeatureSet,
+    layers: Sequence[str],
+    classes: int,
+    config: SegmenterConfig,
+) -> str:
+    parts = [train.key, train.names, select.key, select.names, list(layers), classes]
+    return digest([*parts, asdict(config)])
