@@ -42,6 +42,7 @@ class Model:
 
     @property
     def scale(self) -> float:
+        """Size of the output images as a fraction of the camera's."""
         return float(self.values['output_scale'])
 
     def to_json(self) -> JsonDict:

@@ -2,48 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node in a real graph on what cameras publish: padding, damage, planes, mosaics, videos."""
 
-import os
-
 import cv2
 import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
-from bundles import write_tiny_bundle  # noqa: E402
 from jpegs import jpeg  # noqa: E402
-from ros_rig import Rig, isolate, picture, use_fake_engine  # noqa: E402
+from ros_rig import picture  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from videos import encoded  # noqa: E402
 
 from ood_perception.ros.diagnostics import ERROR  # noqa: E402
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp('bundles') / 'tiny'
-    write_tiny_bundle(
-        path, height=126, width=168, upsampling=7, compiled_classes=('Road', 'Pavement')
-    )
-    return str(path)
-
-
-@pytest.fixture
-def rig(bundle, monkeypatch):
-    """Return a maker of rigs with a fake engine, whole picture scored."""
-    isolate(os.environ)
-    use_fake_engine(monkeypatch)
-    rigs = []
-
-    def make(**values):
-        rigs.append(Rig((), bundle=bundle, roi__mode='none', **values))
-        return rigs[-1].start()
-
-    yield make
-    for made in rigs:
-        made.__exit__()
 
 
 def packed(data, name):

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node in a real graph: what comes in, what goes out, and what is counted."""
 
-import os
 import threading
 
 import cv2
@@ -11,17 +10,13 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
-from bundles import write_tiny_bundle  # noqa: E402
 from image_messages import array, header  # noqa: E402
 from ros_rig import (  # noqa: E402
     FRAME_ID,
     WAIT,
     FakeEngine,
-    Rig,
     image_message,
-    isolate,
     picture,
-    use_fake_engine,
 )
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
@@ -34,32 +29,6 @@ from ood_perception.ros.diagnostics import ERROR, OK, WARN  # noqa: E402
 
 pytestmark = pytest.mark.ros
 IMAGES = ('score', 'surprisal', 'confidence', 'mask', 'labels', 'overlay')
-
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp('bundles') / 'tiny'
-    write_tiny_bundle(
-        path, height=126, width=168, upsampling=7, compiled_classes=('Road', 'Pavement')
-    )
-    return str(path)
-
-
-@pytest.fixture
-def rig(bundle, monkeypatch):
-    """Return a maker of rigs with a fake engine, whole picture scored."""
-    isolate(os.environ)
-    use_fake_engine(monkeypatch)
-    rigs = []
-
-    def make(start=True, remaps=(), **values):
-        made = Rig(remaps, **{'bundle': bundle, 'roi__mode': 'none', **values})
-        rigs.append(made)
-        return made.start() if start else made
-
-    yield make
-    for made in rigs:
-        made.__exit__()
 
 
 def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):

@@ -10,7 +10,6 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
-from bundles import write_tiny_bundle  # noqa: E402
 from ros_rig import Rig, isolate, picture, use_fake_engine  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
@@ -22,15 +21,6 @@ from ood_perception.ros import messages  # noqa: E402
 from ood_perception.types import Obstacle  # noqa: E402
 
 ros = pytest.mark.ros
-
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp('bundles') / 'tiny'
-    write_tiny_bundle(
-        path, height=126, width=168, upsampling=7, compiled_classes=('Road', 'Pavement')
-    )
-    return str(path)
 
 
 @pytest.fixture
