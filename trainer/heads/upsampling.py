@@ -23,7 +23,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-# Measured (docs/head_speed.md): pieces of an etalon bank small enough to stay in the
+# Measured (docs/benchmarks/head_speed.md): pieces of an etalon bank small enough to stay in the
 # CPU's cache, met two by two so that the runtime fuses both interpolations and their minimum. A
 # length that is no multiple of the vector width costs a fifth of the time.
 PIECE = 128

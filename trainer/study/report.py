@@ -103,7 +103,7 @@ def _introduction(config: LeaderboardConfig, source: Path, document: dict[str, A
     parts = [
         f'# {config.title}\n',
         f'Made by `python -m trainer study {source}`. What differs from the papers, '
-        'head by head: [heads.md](../heads.md). The columns: [metrics.md](../metrics.md) and '
+        'head by head: [heads](../heads/README.md). The columns: [metrics.md](../metrics.md) and '
         '[report.md](../report.md).\n',
         'Percent: the mean over seeds, with 95 % bootstrap intervals over pictures '
         f'({RESAMPLES} resamples). Differences in AP are paired, row minus '

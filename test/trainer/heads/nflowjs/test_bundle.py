@@ -149,7 +149,7 @@ def test_the_shipped_table_varies_what_the_issue_asks_for():
     first = recipes[table.reference]
     assert first == load_recipe(PRESETS / 'nflowjs_camvid.yaml')
     parameters = build_flow(first.flow).parameters()
-    assert sum(p.numel() for p in parameters) == 257_064  # as docs/nflowjs.md says
+    assert sum(p.numel() for p in parameters) == 257_064  # as docs/heads/nflowjs.md says
 
 
 def test_the_fit_leaves_a_picture_of_what_the_flow_makes(places, bundle):
