@@ -10,12 +10,15 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN = $(VENV)/bin/python
 BUNDLE = ood_perception/bundles/road_default
 OUT ?= out
+# The documentation's site is built in an environment of its own.
+DOCS_VENV ?= .venv-docs
+MKDOCS ?= mkdocs-material==9.8.2
 # One worker a core; a file stays in one worker (its tests share fixtures), those with slow tests first.
 WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-old-cpu lint venv check-python bundle water-bundle tables bench bench-gpu clean test-ros
+.PHONY: help demo test test-old-cpu lint venv check-python bundle water-bundle tables bench bench-gpu docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -88,6 +91,14 @@ bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into d
 
 bench-gpu: $(VENV)/.all-$(DISTRO) ## All that a GPU can show in 8 minutes, as JSON into docs/benchmarks (says so without one)
 	$(RUN) test/gpu/run_all.py --json docs/benchmarks/gpu.json
+
+$(DOCS_VENV)/.mkdocs: Makefile | check-python
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(MKDOCS)'
+	@touch $@
+
+docs: $(DOCS_VENV)/.mkdocs ## The documentation as a site in out/site; a broken link fails it
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --site-dir $(abspath $(OUT))/site
 
 clean: ## Remove environments and outputs
 	rm -rf .venv .venv-* $(OUT) build dist *.egg-info

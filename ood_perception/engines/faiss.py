@@ -32,7 +32,7 @@ class NeighbourIndex:
     The mean distance to the k nearest references, by an index of each attention head's part.
 
     exact: search all references; else inverted lists, one in eight of which is searched: on
-    CamVid's keys they find the true neighbours of all but one patch in a hundred (docs/heads/knn.md).
+    CamVid's keys they find the true neighbours of 99 % of the patches (docs/heads/knn.md).
     threads: 0 = all.
     """
 
