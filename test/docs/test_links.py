@@ -63,6 +63,13 @@ def test_pages_of_the_site_link_to_pages_of_the_site():
                 assert DOCS in (file, *file.parents), f'{page.name} links to {target}'
 
 
+def test_blocks_of_code_are_ones_on_the_site():
+    """Anything but a language and a title behind a fence, and the site shows the marks."""
+    for page in PAGES:
+        for line in re.findall(r'^ *```.*$', page.read_text(encoding='utf-8'), re.M):
+            assert re.fullmatch(r' *```(\w+( title="[^"]+")?)?', line), f'{page.name}: {line}'
+
+
 def test_every_page_is_in_the_menu():
     menu = yaml.safe_load((ROOT / 'mkdocs.yml').read_text(encoding='utf-8'))['nav']
 

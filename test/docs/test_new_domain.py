@@ -30,7 +30,7 @@ NOT_RUN = ('setup', 'robot')
 
 def blocks():
     """Return the page's shell blocks that are run, in order."""
-    found = re.findall(r'^```sh ?(\w*)\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE)
+    found = re.findall(r'^```sh(?: title="(\w+)")?\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE)
     return [text for tag, text in found if tag not in NOT_RUN]
 
 
