@@ -17,18 +17,18 @@ from typing import BinaryIO
 
 from ood_perception.errors import DataError
 
-from .mcap_chunk import MOST_BYTES, read_chunk
 from .mcap_index import (
     HEADER_BYTES,
     MESSAGE,
     MESSAGE_HEAD,
+    MOST_BYTES,
     Chunk,
+    read_chunk,
     read_index,
     split_records,
     unreadable,
 )
-from .ros1 import refuse_ros1
-from .storage import Counts, Stored, in_words, message_type
+from .storage import Counts, Stored, in_words, message_type, refuse_ros1
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]

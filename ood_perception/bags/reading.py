@@ -29,12 +29,10 @@ from .compression import (
     unpack_file,
     unpack_message,
 )
-from .metadata import PACKED, BagFiles, find_files
+from .database_file import finished_copy, is_unfinished
+from .metadata import PACKED, BagFiles, fewer_in_the_bag, fewer_in_the_file, find_files
 from .problems import Problem, Problems
-from .promises import fewer_in_the_bag, fewer_in_the_file
-from .ros1 import Ros1RecordingError
-from .storage import Counts, StorageFile, Stored
-from .unfinished import finished_copy, is_unfinished
+from .storage import Counts, Ros1RecordingError, StorageFile, Stored
 
 
 def open_storage(path: Path) -> StorageFile:

@@ -27,15 +27,13 @@ from ood_perception.postprocess.tracking import Tracker
 from ood_perception.types import Detection, Frame, JsonDict
 
 from . import problems as kinds
-from .cameras import camera_messages, open_cameras
+from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
-from .labelled_frames import LabelledFrames
 from .messages import Cdr
 from .problems import Problem, Problems
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
-from .statistics import CameraStatistics, FrameTable, StrangestFrames
-from .topics import CameraTopic
+from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
 from .writing import DEFAULT_OUTPUTS, ResultBag
 
 RESULT = 'result'

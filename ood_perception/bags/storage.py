@@ -5,13 +5,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Protocol
 
+from ood_perception.errors import DataError
+
 SUFFIXES = ('.mcap', '.db3')
+
 # topic, message type, log time in nanoseconds, bytes as stored
 Stored = tuple[str, str, int, bytes]
+
 # number of messages by (topic, message type)
 Counts = dict[tuple[str, str], int]
+
 # Some writers leave the encoding of CDR out; rosbag2 says cdr.
 _CDR = ('cdr', '')
 
@@ -53,3 +59,40 @@ def message_type(name: str, encoding: str = 'cdr') -> str:
 def in_words(counts: Counts) -> str:
     """Return '/front/image_raw 2, /imu 1'."""
     return ', '.join(f'{topic} {count}' for (topic, _), count in sorted(counts.items()) if count)
+
+
+_MAGIC = b'#ROSBAG V'
+
+
+class Ros1RecordingError(DataError):
+    """A recording of ROS 1, whose messages are no CDR."""
+
+
+def is_ros1_bag(path: Path) -> bool:
+    """Return whether a file is a .bag of ROS 1, by its first bytes."""
+    try:
+        with path.open('rb') as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def ros1_recording(path: Path) -> Ros1RecordingError:
+    """Return the error for a .bag file."""
+    return Ros1RecordingError(
+        f'{path} is a ROS 1 recording: convert it with '
+        f'rosbags-convert --src {path} --dst {path.with_suffix("")} (pip install rosbags) and '
+        'give that folder'
+    )
+
+
+def refuse_ros1(path: Path, profile: str, types: Collection[str]) -> None:
+    """Raise Ros1RecordingError for an .mcap whose messages are all of ROS 1."""
+    ros2 = any('/' in kind and not kind.endswith(')') for kind in types)
+    ros1 = profile == 'ros1' or any(kind.endswith('(ros1)') for kind in types)
+    if ros1 and not ros2:
+        raise Ros1RecordingError(
+            f'{path} holds messages of ROS 1: convert the .bag that it was made of with '
+            'rosbags-convert --src drive.bag --dst drive (pip install rosbags), or this file to '
+            'ROS 2 with kappe (pip install kappe)'
+        )

@@ -12,11 +12,12 @@ from bag_files import Maker
 from mcap_files import write_mcap
 from memory import peak_mib
 
-from ood_perception.bags import mcap_chunk, mcap_file
+from ood_perception.bags import mcap_file
+from ood_perception.bags import mcap_index as mcap_chunk
 from ood_perception.bags.compression import zstd_library
 from ood_perception.bags.database_file import DatabaseFile
-from ood_perception.bags.mcap_chunk import read_chunk
 from ood_perception.bags.mcap_file import McapFile
+from ood_perception.bags.mcap_index import read_chunk
 from ood_perception.errors import DataError
 
 

@@ -11,12 +11,11 @@ pytest.importorskip('rosbags')
 
 from bag_files import FRONT, RAW, START, Maker, write_bag
 
-from ood_perception.bags.ground_truth import open_ground_truth
-from ood_perception.bags.label_stamps import match_indices, match_stamps
+from ood_perception.bags.cameras import CameraTopic
+from ood_perception.bags.ground_truth import match_indices, match_stamps, open_ground_truth
 from ood_perception.bags.messages import Cdr
 from ood_perception.bags.problems import BAD_LABEL, Problems
 from ood_perception.bags.reading import Bag, Limits
-from ood_perception.bags.topics import CameraTopic
 from ood_perception.errors import DataError
 from ood_perception.types import Frame
 

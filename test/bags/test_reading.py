@@ -21,6 +21,7 @@ from bag_files import (
 )
 from paths import need_data
 
+from ood_perception.bags.cameras import camera_name, choose_cameras
 from ood_perception.bags.compression import SizeCapError, is_zstd, unpack_file, unpack_message
 from ood_perception.bags.metadata import find_files, is_bag
 from ood_perception.bags.problems import (
@@ -32,7 +33,6 @@ from ood_perception.bags.problems import (
     Problems,
 )
 from ood_perception.bags.reading import Bag, Limits
-from ood_perception.bags.topics import camera_name, choose_cameras
 from ood_perception.errors import ConfigError, DataError
 
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.bags.cameras import camera_messages, open_cameras
+from ood_perception.bags.cameras import CameraTopic, camera_messages, open_cameras
 from ood_perception.bags.messages import Cdr, frames_of
 from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag, Limits
-from ood_perception.bags.topics import CameraTopic
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.image.label_files import read_label
 from ood_perception.types import Frame

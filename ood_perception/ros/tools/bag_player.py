@@ -26,11 +26,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from ood_perception.bags.cameras import open_cameras
+from ood_perception.bags.cameras import CameraTopic, open_cameras
 from ood_perception.bags.messages import Cdr
 from ood_perception.bags.problems import SKIP, Problems
 from ood_perception.bags.reading import Bag, Limits, Message
-from ood_perception.bags.topics import CameraTopic
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.image.encodings import COMPRESSED, RAW
 from ood_perception.image.frames import NANOSECONDS, FrameDecoder
