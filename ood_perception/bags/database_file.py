@@ -54,9 +54,6 @@ class DatabaseFile:
         """Return how many messages turned out to be unreadable."""
         return len(self._lost)
 
-    def close(self) -> None:
-        """Do nothing: the file is open only while it is read."""
-
     def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
         """Yield the topics' messages by log time; rows that cannot be read are left out."""
         chosen = {number for number, (topic, _) in self._keys.items() if topic in topics}

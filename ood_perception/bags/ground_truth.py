@@ -21,22 +21,124 @@ from pathlib import Path
 import cv2
 
 from ood_perception.errors import ConfigError, DataError, ImageError
+from ood_perception.image.encodings import IMAGE_TYPES
 from ood_perception.image.frames import stamp_ns
 from ood_perception.image.label_files import LABELS, label_files, need_anomaly, read_label
 from ood_perception.types import Frame, UInt8Array
 
 from . import problems as kinds
-from .cameras import IMAGES, CameraTopic, listing
+from .cameras import CameraTopic, listing
 from .messages import Cdr, label_picture, leading_stamp
-from .problems import Problem, Problems
+from .problems import Problems
 from .reading import Bag
 
+ANOMALY = 1
+# Stems: nanoseconds; seconds and nanoseconds; or the frame's index. The stamps of a recording
+# have more digits than any index.
+_SECONDS = re.compile(r'^(\d+)[._](\d{9})$')
+_STAMP_DIGITS = 15
 _UNITS = ((1_000_000_000, 'seconds'), (1_000_000, 'milliseconds'), (1_000, 'microseconds'))
-
 _REMEDY = (
     'publish each label with the stamp of its frame, unchanged, or give a folder of labels named '
     'by the index of their frames (000000.png)'
 )
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """One camera's label pictures, by stamp in nanoseconds or by index of the frame (from 0)."""
+
+    by_stamp: Mapping[int, Path]
+    by_index: Mapping[int, Path]
+
+    def label(self, frame: Frame, index: int) -> UInt8Array | None:
+        """Return the frame's label, None without; DataError when it does not fit the frame."""
+        path = self.by_stamp.get(frame.stamp_ns) or self.by_index.get(index)
+        if path is None:
+            return None
+        labels = read_label(path, 'label')
+        if labels.shape != frame.image.shape[:2]:
+            raise DataError(
+                f'label {path} is {labels.shape}, its frame {frame.image.shape[:2]}: labels have '
+                'the size of the frame'
+            )
+        return labels
+
+
+def label_topics(entries: Sequence[str], bag: Bag) -> set[str]:
+    """Return the topics among the --ground-truth entries."""
+    known = {topic for topic, _ in bag.topics}
+    return known & {_split(entry, known)[1] for entry in entries}
+
+
+def open_ground_truth(
+    entries: Sequence[str],
+    bag: Bag,
+    cameras: Sequence[CameraTopic],
+    cdr: Cdr,
+    problems: Problems,
+    scratch: Path,
+) -> dict[str, LabelFolder]:
+    """
+    Return the labels by camera; {} for no entries.
+
+    entries: topics of the bag or folders, with 'camera=' before them where there are several. A
+    single folder may hold one folder per camera. Raises ConfigError for what is neither, DataError
+    for labels without a single anomaly pixel.
+    """
+    truth: dict[str, LabelFolder] = {}
+    topics = label_topics(entries, bag)
+    by_name = {camera.camera: camera for camera in cameras}
+    for number, entry in enumerate(entries):
+        name, place = _split(entry, topics)
+        if place in topics:
+            spooled = _spool(bag, place, cdr, problems, scratch / f'labels_{number}')
+            if not spooled and not problems:
+                raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
+            for camera in _cameras_of(entry, name, by_name, scratch):
+                truth[camera] = _matched(spooled, {}, bag, by_name[camera], entry, problems)
+        elif Path(place).is_dir():
+            folder = Path(place)
+            for camera in _cameras_of(entry, name, by_name, folder):
+                inside = folder / camera if camera and (folder / camera).is_dir() else folder
+                labels = read_folder(inside)
+                by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
+                truth[camera] = _matched(
+                    by_stamp, labels.by_index, bag, by_name[camera], entry, problems
+                )
+        else:
+            raise ConfigError(
+                f'--ground-truth {entry!r} is neither a folder nor a topic of the bag, which '
+                f'holds {listing(bag.topics)}'
+            )
+    need_anomaly(_readable(truth.values()), (ANOMALY,), f'--ground-truth {" ".join(entries)}')
+    return truth
+
+
+def _matched(
+    by_stamp: Mapping[int, Sequence[Path]],
+    by_index: Mapping[int, Path],
+    bag: Bag,
+    camera: CameraTopic,
+    entry: str,
+    problems: Problems,
+) -> LabelFolder:
+    """Return the labels that belong to one frame each; add what is wrong with the others."""
+    place = f'--ground-truth {entry}'
+    images = (image for image in bag.peek(camera.topic) if image.msgtype in IMAGE_TYPES)
+    frames = [leading_stamp(image.data) for image in images] if by_stamp else []
+    matched, texts = match_stamps(by_stamp, frames, place)
+    for text in [*texts, *match_indices(by_index, camera.count, place)]:
+        problems.add(kinds.BAD_LABEL, entry, text)
+    return LabelFolder(matched, by_index)
+
+
+def _readable(folders: Iterable[LabelFolder]) -> Iterator[UInt8Array]:
+    """Yield the labels; broken ones are added when their frame is compared."""
+    for folder in folders:
+        for path in (*folder.by_stamp.values(), *folder.by_index.values()):
+            with suppress(DataError):
+                yield read_label(path)
 
 
 def match_stamps(
@@ -109,120 +211,6 @@ def _rounded(labels: Sequence[int], frames: Sequence[int]) -> str:
     return ''
 
 
-ANOMALY = 1
-
-# Stems: nanoseconds; seconds and nanoseconds; or the frame's index. The stamps of a recording
-# have more digits than any index.
-_SECONDS = re.compile(r'^(\d+)[._](\d{9})$')
-
-_STAMP_DIGITS = 15
-
-
-@dataclass(frozen=True)
-class LabelFolder:
-    """One camera's label pictures, by stamp in nanoseconds or by index of the frame (from 0)."""
-
-    by_stamp: Mapping[int, Path]
-    by_index: Mapping[int, Path]
-
-    def label(self, frame: Frame, index: int) -> UInt8Array | None:
-        """Return the frame's label, None without; DataError when it does not fit the frame."""
-        path = self.by_stamp.get(frame.stamp_ns) or self.by_index.get(index)
-        if path is None:
-            return None
-        labels = read_label(path, 'label')
-        if labels.shape != frame.image.shape[:2]:
-            raise DataError(
-                f'label {path} is {labels.shape}, its frame {frame.image.shape[:2]}: labels have '
-                'the size of the frame'
-            )
-        return labels
-
-
-def label_topics(entries: Sequence[str], bag: Bag) -> dict[str, str]:
-    """Return {topic: camera name or ''} of those --ground-truth entries that are topics."""
-    known = {topic for topic, _ in bag.topics}
-    pairs = (_split(entry, known) for entry in entries)
-    return {place: name for name, place in pairs if place in known}
-
-
-def open_ground_truth(
-    entries: Sequence[str],
-    bag: Bag,
-    cameras: Sequence[CameraTopic],
-    cdr: Cdr,
-    problems: Problems,
-    scratch: Path,
-) -> dict[str, LabelFolder]:
-    """
-    Return the labels by camera; {} for no entries.
-
-    entries: topics of the bag or folders, with 'camera=' before them where there are several. A
-    single folder may hold one folder per camera. Raises ConfigError for what is neither, DataError
-    for labels without a single anomaly pixel.
-    """
-    names = {camera.camera for camera in cameras}
-    truth: dict[str, LabelFolder] = {}
-    topics = label_topics(entries, bag)
-    by_name = {camera.camera: camera for camera in cameras}
-    for number, entry in enumerate(entries):
-        name, place = _split(entry, topics)
-        if place in topics:
-            spooled = _spool(bag, place, cdr, problems, scratch / f'labels_{number}')
-            if not spooled and not problems:
-                raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
-            for camera in _cameras_of(entry, name, names, scratch):
-                truth[camera] = _matched(spooled, {}, bag, by_name[camera], entry, problems)
-        elif Path(place).is_dir():
-            folder = Path(place)
-            for camera in _cameras_of(entry, name, names, folder):
-                inside = folder / camera if camera and (folder / camera).is_dir() else folder
-                labels = read_folder(inside)
-                by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
-                truth[camera] = _matched(
-                    by_stamp, labels.by_index, bag, by_name[camera], entry, problems
-                )
-        else:
-            raise ConfigError(
-                f'--ground-truth {entry!r} is neither a folder nor a topic of the bag, which '
-                f'holds {listing(bag.topics)}'
-            )
-    need_anomaly(_readable(truth.values()), (ANOMALY,), f'--ground-truth {" ".join(entries)}')
-    return truth
-
-
-def _frame_stamps(bag: Bag, topic: str) -> list[int]:
-    """Return the stamps of a topic's images; one that is cut before its stamp has -1."""
-    return [
-        leading_stamp(message.data) for message in bag.peek(topic) if message.msgtype in IMAGES
-    ]
-
-
-def _matched(
-    by_stamp: Mapping[int, Sequence[Path]],
-    by_index: Mapping[int, Path],
-    bag: Bag,
-    camera: CameraTopic,
-    entry: str,
-    problems: Problems,
-) -> LabelFolder:
-    """Return the labels that belong to one frame each; meet what is wrong with the others."""
-    place = f'--ground-truth {entry}'
-    frames = _frame_stamps(bag, camera.topic) if by_stamp else []
-    matched, texts = match_stamps(by_stamp, frames, place)
-    for text in [*texts, *match_indices(by_index, camera.count, place)]:
-        problems.meet(Problem(kinds.BAD_LABEL, entry, text))
-    return LabelFolder(matched, by_index)
-
-
-def _readable(folders: Iterable[LabelFolder]) -> Iterator[UInt8Array]:
-    """Yield the labels; broken ones are met when their frame is compared."""
-    for folder in folders:
-        for path in (*folder.by_stamp.values(), *folder.by_index.values()):
-            with suppress(DataError):
-                yield read_label(path)
-
-
 def read_folder(folder: Path) -> LabelFolder:
     """
     Return a folder's label pictures.
@@ -262,7 +250,7 @@ def _split(entry: str, topics: Collection[str]) -> tuple[str, str]:
     return name, rooted if rooted in topics and not Path(place).exists() else place
 
 
-def _cameras_of(entry: str, name: str, names: set[str], folder: Path) -> list[str]:
+def _cameras_of(entry: str, name: str, names: Collection[str], folder: Path) -> list[str]:
     if name and name not in names:
         raise ConfigError(
             f'--ground-truth {entry!r}: there is no camera {name!r}, only '
@@ -287,12 +275,12 @@ def _spool(
     for number, message in enumerate(bag.messages([topic])):
         place = f'{topic} at {message.time_ns}'
         try:
-            if message.msgtype not in IMAGES:
+            if message.msgtype not in IMAGE_TYPES:
                 raise DataError(f'{message.msgtype} is no label picture: use Image mono8')
             content = cdr.read(message.data, message.msgtype)
             file = folder / f'{number}.png'
             cv2.imwrite(str(file), label_picture(content))
             files.setdefault(stamp_ns(content), []).append(file)
         except (DataError, ImageError) as error:
-            problems.meet(Problem(kinds.BAD_LABEL, place, f'{place}: {error}'))
+            problems.add(kinds.BAD_LABEL, place, f'{place}: {error}')
     return files

@@ -22,6 +22,8 @@ from ood_perception.types import Frame, Obstacle, UInt8Array
 
 from .reading import Message
 
+# Definitions that rosbags does not bring, without their comments: vision_msgs 4 (Humble to
+# Rolling) for results; foxglove_msgs 3 and ffmpeg_image_transport_msgs 3 for packets of video.
 VISION_MSGS: dict[str, str] = {
     'vision_msgs/msg/Point2D': 'float64 x\nfloat64 y\n',
     'vision_msgs/msg/Pose2D': 'vision_msgs/Point2D position\nfloat64 theta\n',
@@ -40,7 +42,6 @@ VISION_MSGS: dict[str, str] = {
         'std_msgs/Header header\nvision_msgs/Detection2D[] detections\n'
     ),
 }
-
 VIDEO_MSGS: dict[str, str] = {
     'foxglove_msgs/msg/CompressedVideo': (
         'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n'
@@ -50,11 +51,8 @@ VIDEO_MSGS: dict[str, str] = {
         'uint8 flags\nbool is_bigendian\nuint8[] data\n'
     ),
 }
-
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
-
 _STAMP_END = 12  # behind the four bytes that say how CDR is encoded
-
 _LABEL_ENCODINGS = ('mono8', '8UC1')
 
 

@@ -1,9 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What metadata.yaml says about a bag, and which storage files belong to it."""
+"""Which storage files belong to a bag, and what metadata.yaml promises about them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -16,8 +17,8 @@ from ood_perception.yaml_files import read_yaml
 from .storage import SUFFIXES, Counts, StorageFile, is_ros1_bag, ros1_recording
 
 METADATA = 'metadata.yaml'
-
 PACKED = '.zstd'
+_REMEDY = ': copy the recording again, or make metadata.yaml again with ros2 bag reindex'
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def _by_metadata(folder: Path) -> BagFiles:
         mode = str(known.get('compression_mode') or '').lower()
         form = str(known.get('compression_format') or '').lower()
         messages = int(known['message_count'])
-        promised = _promised(known.get('topics_with_message_count') or [])
+        promised: Counter[str] = Counter()
+        for row in known.get('topics_with_message_count') or []:
+            promised[str(row['topic_metadata']['name'])] += int(row['message_count'])
         storage = str(known['storage_identifier'])
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -114,15 +117,6 @@ def _by_metadata(folder: Path) -> BagFiles:
         promised=promised,
         metadata=True,
     )
-
-
-def _promised(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the number of messages by topic that metadata.yaml promises."""
-    promised: dict[str, int] = {}
-    for row in rows:
-        topic = str(row['topic_metadata']['name'])
-        promised[topic] = promised.get(topic, 0) + int(row['message_count'])
-    return promised
 
 
 def _storage_files(folder: Path) -> tuple[Path, ...]:
@@ -165,21 +159,18 @@ def fewer_in_the_bag(files: BagFiles, topics: Counts) -> str:
     return f'metadata.yaml promises {files.messages} messages, {found} are there{_REMEDY}'
 
 
-_REMEDY = ': copy the recording again, or make metadata.yaml again with ros2 bag reindex'
-
-
 def _shortage(who: str, promised: Mapping[str, int], topics: Counts) -> str:
     found = _by_topic(topics)
     short = [
-        f'{count} messages of {topic}, {found.get(topic, 0)} are there'
+        f'{count} messages of {topic}, {found[topic]} are there'
         for topic, count in sorted(promised.items())
-        if count > found.get(topic, 0)
+        if count > found[topic]
     ]
     return f'{who} {"; ".join(short)}{_REMEDY}' if short else ''
 
 
-def _by_topic(counts: Counts) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _by_topic(counts: Counts) -> Counter[str]:
+    found: Counter[str] = Counter()
     for (topic, _), count in counts.items():
-        found[topic] = found.get(topic, 0) + count
+        found[topic] += count
     return found

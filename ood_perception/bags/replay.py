@@ -30,7 +30,7 @@ from . import problems as kinds
 from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
 from .messages import Cdr
-from .problems import Problem, Problems
+from .problems import Problems
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
 from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
@@ -85,10 +85,11 @@ def evaluate(
         raise ConfigError(f'--batch {options.batch}: give 1 or more')
     _check_out(options.out)
     outcomes: list[Outcome] = []
-    make_folder(
-        options.out,
-        lambda folder: outcomes.append(_evaluate(options, model, folder, tell, otherwise)),
-    )
+
+    def fill(folder: Path) -> None:
+        outcomes.append(_evaluate(options, model, folder, tell, otherwise))
+
+    make_folder(options.out, fill)
     return outcomes[0]
 
 
@@ -128,9 +129,9 @@ def _evaluate(
         names = [camera.camera for camera in cameras]
         with (
             ResultBag(folder / RESULT, cdr, names, options.storage, options.outputs) as result,
-            FrameTable(folder / 'frames.csv') as table,
+            (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
         ):
-            seconds = run.run(bag, result, table, options.batch)
+            seconds = run.run(bag, result, FrameTable(table), options.batch)
         if not any(statistics.evaluated for statistics in run.statistics.values()):
             first = problems.told[0].text if problems.told else 'its image topics are empty'
             raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
@@ -183,24 +184,23 @@ class Replay:
         return time.monotonic() - start
 
     def _items(self, bag: Bag, bar: tqdm) -> Iterator[_Item]:
+        """Yield the frames, at the end those that a video's decoder still holds."""
         for message in camera_messages(bag, list(self._cameras.values())):
             camera = self._cameras[message.topic]
             statistics = self.statistics[camera.camera]
             index, statistics.messages = statistics.messages, statistics.messages + 1
-            yield from self._decoded(message, camera, index)
+            yield from self._decoded(message, index)
             bar.update()
         for topic, decoder in self._decoders.items():
-            yield from self._held_back(topic, decoder)
+            held, lost = decoder.finish()
+            yield from (_Item(frame, *ticket) for ticket, frame in held)
+            for _ in range(lost):
+                text = (
+                    f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
+                )
+                self._problems.add(kinds.BAD_FRAME, topic, text)
 
-    def _held_back(self, topic: str, decoder: FrameDecoder[tuple[int, int]]) -> Iterator[_Item]:
-        """Yield what a video's decoder still holds; packets that gave no picture are a problem."""
-        held, lost = decoder.finish()
-        yield from (_Item(frame, *ticket) for ticket, frame in held)
-        for _ in range(lost):
-            text = f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
-            self._problems.meet(Problem(kinds.BAD_FRAME, topic, text))
-
-    def _decoded(self, message: Message, camera: CameraTopic, index: int) -> list[_Item]:
+    def _decoded(self, message: Message, index: int) -> list[_Item]:
         place = f'{message.topic} at {message.time_ns}'
         try:
             content = self._cdr.read(message.data, message.msgtype)
@@ -209,7 +209,7 @@ class Replay:
             return [_Item(frame, *own) for own, frame in frames]
         except (DataError, ImageError) as error:
             kind = kinds.BAD_FRAME if isinstance(error, ImageError) else kinds.CORRUPT_MESSAGE
-            self._problems.meet(Problem(kind, place, f'{place}: {error}'))
+            self._problems.add(kind, place, f'{place}: {error}')
             return []
 
     def _keep(
@@ -231,7 +231,7 @@ class Replay:
             labels = folder.label(item.frame, item.index)
         except DataError as error:
             place = f'{camera or "camera"} frame {item.index}'
-            self._problems.meet(Problem(kinds.BAD_LABEL, place, f'{place}: {error}'))
+            self._problems.add(kinds.BAD_LABEL, place, f'{place}: {error}')
             return
         if labels is not None:
             self.labelled[camera].add(maps, labels)

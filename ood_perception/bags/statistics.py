@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted per camera, and the frames that are worth a look."""
+"""What is counted per camera and against labels, and the frames that are worth a look."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import csv
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,7 @@ from ood_perception.evaluation.results import interval_record, plain
 from ood_perception.image.geometry import camera_window
 from ood_perception.metrics.binning import BINS, binned_metrics, label_counts, lower_edges
 from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, metric_intervals
+from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay
 from ood_perception.reports.html import embedded
@@ -26,13 +25,14 @@ from ood_perception.texts import table_cell
 from ood_perception.types import Detection, JsonDict, UInt8Array
 
 _SHOWN = 6
-
 _PICTURE_WIDTH = 480
-
 COLUMNS = (
     'camera', 'index', 'log_time_ns', 'stamp_ns', 'frame_id', 'height', 'width', 'scored_share',
     'flagged_share', 'obstacles', 'largest_surprisal',
 )  # fmt: skip
+# Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.
+_COARSE = BINS // 64
+METRICS = ('average_precision', 'average_precision_missed', 'auroc', 'fpr95')
 
 
 @dataclass
@@ -61,8 +61,9 @@ class CameraStatistics:
         self.evaluated += 1
         self.obstacles += len(detection.obstacles)
         self.frames_with_obstacles += bool(detection.obstacles)
-        self.scored += float(detection.scored.mean())
-        self.flagged += flagged_share(detection)
+        judged = inspect(detection)
+        self.scored += judged.scored
+        self.flagged += judged.flagged
         self.first_stamp = stamp if self.first_stamp is None else min(self.first_stamp, stamp)
         self.last_stamp = stamp if self.last_stamp is None else max(self.last_stamp, stamp)
         self.sizes.add(detection.frame.image.shape[:2])
@@ -87,48 +88,24 @@ class CameraStatistics:
         }
 
 
-def flagged_share(detection: Detection) -> float:
-    """Return the flagged share of the scored cells, 0 where nothing is scored."""
-    scored = int(np.count_nonzero(detection.scored))
-    return int(np.count_nonzero(detection.mask)) / max(1, scored)
-
-
-def largest_surprisal(detection: Detection) -> float:
-    """Return the largest surprisal that is scored, 0 where nothing is."""
-    return float(np.max(detection.surprisal, where=detection.scored, initial=0.0))
-
-
 class FrameTable:
-    """frames.csv: one line per evaluated frame, written as they come. Use as a context manager."""
+    """frames.csv: one line per evaluated frame, written to an open file as they come."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open('w', encoding='utf-8', newline='')
-        self._writer: Any = csv.writer(self._file, lineterminator='\n')
+    def __init__(self, file: TextIO) -> None:
+        self._writer: Any = csv.writer(file, lineterminator='\n')
         self._writer.writerow(COLUMNS)
 
     def add(self, detection: Detection, index: int, time_ns: int) -> None:
         """Write a frame's line."""
-        frame = detection.frame
+        frame, judged = detection.frame, inspect(detection)
+        largest = max(0.0, judged.surprisal)  # 0 where nothing is scored
         self._writer.writerow(
             (
                 table_cell(frame.camera), index, time_ns, frame.stamp_ns,
-                table_cell(frame.frame_id),
-                *frame.image.shape[:2], f'{detection.scored.mean():.6f}',
-                f'{flagged_share(detection):.6f}', len(detection.obstacles),
-                f'{largest_surprisal(detection):.6f}',
+                table_cell(frame.frame_id), *frame.image.shape[:2], f'{judged.scored:.6f}',
+                f'{judged.flagged:.6f}', len(detection.obstacles), f'{largest:.6f}',
             )
         )  # fmt: skip
-
-    def __enter__(self) -> FrameTable:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
 
 
 @dataclass(frozen=True, order=True)
@@ -169,18 +146,12 @@ class StrangestFrames:
         return sorted(self._kept, reverse=True)
 
 
-# Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.
-_COARSE = BINS // 64
-
-METRICS = ('average_precision', 'average_precision_missed', 'auroc', 'fpr95')
-
-
 class LabelledFrames:
     """
     Counts of the labelled frames: fine ones of all together, coarse ones of each (8 KiB).
 
-    The values carry bounds on what the order inside bins can change (see bins.py). The frame is
-    the unit of the bootstrap. Pixels that the network does not see are left out.
+    The values carry bounds on what the order inside bins can change (metrics/binning.py). The
+    frame is the unit of the bootstrap. Pixels that the network does not see are left out.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One storage file of a bag (.mcap, .db3): what is on it, and its messages in recorded order."""
+"""What every storage file of a bag (.mcap, .db3) gives; recordings of ROS 1 are refused."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Protocol
 from ood_perception.errors import DataError
 
 SUFFIXES = ('.mcap', '.db3')
-
 # topic, message type, log time in nanoseconds, bytes as stored
 Stored = tuple[str, str, int, bytes]
-
 # number of messages by (topic, message type)
 Counts = dict[tuple[str, str], int]
-
 # Some writers leave the encoding of CDR out; rosbag2 says cdr.
 _CDR = ('cdr', '')
+_ROS1_MAGIC = b'#ROSBAG V'
+
+
+class Ros1RecordingError(DataError):
+    """A recording of ROS 1, whose messages are no CDR."""
 
 
 class StorageFile(Protocol):
@@ -41,9 +43,6 @@ class StorageFile(Protocol):
     def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
         """Yield the topics' messages by log time; tell: called with what turns out damaged."""
 
-    def close(self) -> None:
-        """Close the file."""
-
 
 def message_type(name: str, encoding: str = 'cdr') -> str:
     """
@@ -61,18 +60,11 @@ def in_words(counts: Counts) -> str:
     return ', '.join(f'{topic} {count}' for (topic, _), count in sorted(counts.items()) if count)
 
 
-_MAGIC = b'#ROSBAG V'
-
-
-class Ros1RecordingError(DataError):
-    """A recording of ROS 1, whose messages are no CDR."""
-
-
 def is_ros1_bag(path: Path) -> bool:
     """Return whether a file is a .bag of ROS 1, by its first bytes."""
     try:
         with path.open('rb') as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+            return file.read(len(_ROS1_MAGIC)) == _ROS1_MAGIC
     except OSError:
         return False
 

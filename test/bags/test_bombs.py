@@ -12,8 +12,7 @@ from bag_files import Maker
 from mcap_files import write_mcap
 from memory import peak_mib
 
-from ood_perception.bags import mcap_file
-from ood_perception.bags import mcap_index as mcap_chunk
+from ood_perception.bags import mcap_file, mcap_index
 from ood_perception.bags.compression import zstd_library
 from ood_perception.bags.database_file import DatabaseFile
 from ood_perception.bags.mcap_file import McapFile
@@ -82,7 +81,7 @@ def test_a_chunk_of_empty_records_makes_no_million_of_objects(tmp_path, monkeypa
 
 
 def test_the_cap_of_a_chunk_has_room_for_the_largest_message():
-    assert mcap_chunk.MOST_BYTES > mcap_chunk.MAX_MESSAGE_BYTES
+    assert mcap_index.MOST_BYTES > mcap_index.MAX_MESSAGE_BYTES
 
 
 TOPICS = 'CREATE TABLE topics(id INTEGER PRIMARY KEY, name, type, serialization_format)'
