@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.image.encodings import COMPRESSED, IMAGE_TYPES, RAW
+from ood_perception.image.encodings import COMPRESSED, IMAGE_TYPES, RAW, is_wide_grey_png
 
 from . import problems as kinds
 from .messages import Cdr
@@ -346,6 +346,4 @@ def _form(message: Any) -> str:
         return str(message.encoding)
     if message.__msgtype__ != COMPRESSED:
         return ''
-    data = bytes(message.data[:26])
-    grey_16 = data[:4] == b'\x89PNG' and data[24:26] == b'\x10\x00'
-    return str(message.format) + (_GREY_16 if grey_16 else '')
+    return str(message.format) + (_GREY_16 if is_wide_grey_png(message.data, '') else '')

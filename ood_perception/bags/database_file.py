@@ -17,6 +17,10 @@ from ood_perception.errors import DataError
 from .compression import MAX_MESSAGE_BYTES
 from .storage import Counts, Stored, message_type
 
+_LOG, _JOURNAL = '-wal', '-journal'
+_LOG_HEAD, _FRAME_HEAD = 32, 24
+_JOURNAL_MAGIC = bytes.fromhex('d9d505f920a163d7')
+
 
 class DatabaseFile:
     """
@@ -161,13 +165,6 @@ def _last_row(database: sqlite3.Connection) -> int | None:
     return int(last) if last is not None else None
 
 
-_LOG, _JOURNAL = '-wal', '-journal'
-
-_LOG_HEAD, _FRAME_HEAD = 32, 24
-
-_JOURNAL_MAGIC = bytes.fromhex('d9d505f920a163d7')
-
-
 def is_unfinished(path: Path) -> bool:
     """Return whether a log or a journal beside a .db3 file has to be applied to it."""
     log, journal = _beside(path, _LOG), _beside(path, _JOURNAL)
@@ -183,7 +180,9 @@ def finished_copy(path: Path, folder: Path) -> tuple[Path, str]:
     """
     Return a copy with log and journal applied, and '' or what was lost in doing so.
 
-    folder: on a disk with room for the copy. Raises DataError where SQLite cannot apply them.
+    A recorder that was killed leaves messages in them alone, and SQLite merges them only into
+    files that it may write. folder: on a disk with room for the copy. Raises DataError where
+    SQLite cannot apply them.
     """
     target = folder / path.name
     for ending in ('', _LOG, _JOURNAL):

@@ -23,7 +23,6 @@ from .encodings import (
     ENCODINGS,
     SEMIPLANAR,
     Encoding,
-    Semiplanar,
     is_depth,
     is_wide_grey_png,
     known_encodings,
@@ -164,9 +163,9 @@ def _grid(message: Any, row: int, rows: int) -> UInt8Array:
     return data.reshape(rows, step)[:, :row]
 
 
-def _from_semiplanar(message: Any, encoding: Semiplanar) -> UInt8Array:
+def _from_semiplanar(message: Any, conversion: int | None) -> UInt8Array:
     width, height = message.width, message.height
-    if encoding.conversion is None:
+    if conversion is None:
         return _from_full_chroma(message)
     if width % 2 or height % 2:
         raise ImageError(
@@ -174,7 +173,7 @@ def _from_semiplanar(message: Any, encoding: Semiplanar) -> UInt8Array:
             'is shared by 2 x 2 pixels: check the camera driver'
         )
     grid = _grid(message, row=width, rows=height + height // 2)
-    return _converted(np.ascontiguousarray(grid), encoding.conversion, message)
+    return _converted(np.ascontiguousarray(grid), conversion, message)
 
 
 def _from_full_chroma(message: Any) -> UInt8Array:

@@ -23,13 +23,16 @@ from ood_perception.types import UInt8Array
 from . import image_size
 
 _START_CODE = re.compile(rb'\x00\x00\x01')
-
 _SLICE, _IDR_SLICE, _PARAMETERS = 1, 5, 7
-
 _WITH_CHROMA_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
-
 # The fields that are read here end long before, emulation bytes counted.
 _SLICE_HEADER_BYTES = 32
+Ticket = TypeVar('Ticket')
+# Unit types that hold a piece of a picture, and those of key frames.
+_PICTURES = {'h264': range(1, 6), 'hevc': range(32)}
+_KEYS = {'h264': range(5, 6), 'hevc': range(16, 24)}
+# No stream holds a picture back for longer: a decoded picture buffer has 16 places.
+_LATEST = 32
 
 
 def units(data: bytes) -> Iterator[bytes]:
@@ -44,7 +47,7 @@ def unit_type(unit: bytes, codec: str) -> int:
     return unit[0] & 31 if codec == 'h264' else unit[0] >> 1 & 63
 
 
-class Bits:
+class _Bits:
     """Reads the bits of a NAL unit's payload; IndexError behind its end."""
 
     def __init__(self, payload: bytes) -> None:
@@ -73,7 +76,7 @@ class Bits:
 
 
 @dataclass(frozen=True)
-class Parameters:
+class _SequenceParameters:
     """What a slice header's frame_num needs of a sequence parameter set."""
 
     frame_num_bits: int
@@ -81,9 +84,9 @@ class Parameters:
     gaps_allowed: bool
 
 
-def read_parameters(unit: bytes) -> Parameters:
+def _read_parameters(unit: bytes) -> _SequenceParameters:
     """Return the values of a sequence parameter set; IndexError for one that is cut."""
-    bits = Bits(unit[1:])
+    bits = _Bits(unit[1:])
     profile = bits.unsigned(8)
     bits.unsigned(16)
     bits.golomb()
@@ -91,10 +94,10 @@ def read_parameters(unit: bytes) -> Parameters:
     frame_num_bits = bits.golomb() + 4
     _skip_picture_order(bits)
     bits.golomb()
-    return Parameters(frame_num_bits, separate, bool(bits.unsigned(1)))
+    return _SequenceParameters(frame_num_bits, separate, bool(bits.unsigned(1)))
 
 
-def _skip_chroma_format(bits: Bits) -> bool:
+def _skip_chroma_format(bits: _Bits) -> bool:
     """Read up to the scaling lists' end; return separate_colour_plane_flag."""
     chroma = bits.golomb()
     separate = chroma == 3 and bool(bits.unsigned(1))
@@ -106,7 +109,7 @@ def _skip_chroma_format(bits: Bits) -> bool:
     return separate
 
 
-def _skip_scaling_list(bits: Bits, size: int) -> None:
+def _skip_scaling_list(bits: _Bits, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:
@@ -114,7 +117,7 @@ def _skip_scaling_list(bits: Bits, size: int) -> None:
         last = following or last
 
 
-def _skip_picture_order(bits: Bits) -> None:
+def _skip_picture_order(bits: _Bits) -> None:
     kind = bits.golomb()
     if kind == 0:
         bits.golomb()
@@ -125,10 +128,15 @@ def _skip_picture_order(bits: Bits) -> None:
 
 
 class FrameNumbers:
-    """Follows frame_num through a stream of packets of one picture each."""
+    """
+    Follows frame_num through an H.264 stream of packets of one picture each.
+
+    A decoder guesses a missing reference picture and goes on; the numbers say that it is missing
+    (ITU-T H.264, 7.3.2.1.1, 7.3.3 and 7.4.3).
+    """
 
     def __init__(self) -> None:
-        self._parameters: Parameters | None = None
+        self._parameters: _SequenceParameters | None = None
         self._reference: int | None = None
 
     def missing(self, data: bytes) -> bool:
@@ -136,13 +144,13 @@ class FrameNumbers:
         for unit in units(data):
             kind = unit_type(unit, 'h264') if unit else 0
             if kind == _PARAMETERS:
-                self._parameters = read_parameters(unit)
+                self._parameters = _read_parameters(unit)
             elif kind in (_SLICE, _IDR_SLICE) and self._parameters is not None:
                 return self._follow(unit, self._parameters)
         return False
 
-    def _follow(self, unit: bytes, parameters: Parameters) -> bool:
-        bits = Bits(unit[1:_SLICE_HEADER_BYTES])
+    def _follow(self, unit: bytes, parameters: _SequenceParameters) -> bool:
+        bits = _Bits(unit[1:_SLICE_HEADER_BYTES])
         bits.golomb(), bits.golomb(), bits.golomb()
         bits.unsigned(2 if parameters.separate_planes else 0)
         number, before = bits.unsigned(parameters.frame_num_bits), self._reference
@@ -151,17 +159,6 @@ class FrameNumbers:
         if unit[0] & 31 == _IDR_SLICE or before is None or parameters.gaps_allowed:
             return False
         return (number - before) % (1 << parameters.frame_num_bits) > 1
-
-
-Ticket = TypeVar('Ticket')
-
-# Unit types that hold a piece of a picture, and those of key frames.
-_PICTURES = {'h264': range(1, 6), 'hevc': range(32)}
-
-_KEYS = {'h264': range(5, 6), 'hevc': range(16, 24)}
-
-# No stream holds a picture back for longer: a decoded picture buffer has 16 places.
-_LATEST = 32
 
 
 class VideoStream(Generic[Ticket]):

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for people: surprisal over the camera picture, mask, boxes, legend; class colours."""
+"""Pictures for people: surprisal over the camera picture, mask, boxes, legend."""
 
 from __future__ import annotations
 
@@ -73,18 +73,6 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
     if options.legend:
         _draw_legend(picture, detection)
     return picture
-
-
-def colour_map(labels: UInt8Array, colors: Sequence[Color]) -> UInt8Array:
-    """
-    Return class ids as colours.
-
-    labels: uint8 (H, W). colors: RGB per class id; ids beyond the list are black.
-    Returns uint8 (H, W, 3) RGB.
-    """
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colors)] = np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
-    return table[labels]
 
 
 def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:

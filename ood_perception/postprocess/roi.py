@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import ConfigError
-from ood_perception.image.geometry import Points, Size, grid_to_camera, grid_valid
+from ood_perception.image.geometry import Points, Size, cell_centres, grid_valid
 from ood_perception.postprocess.ground_edge import below_edge, lowered
 from ood_perception.postprocess.roi_files import CameraMasks, mask_cells
 from ood_perception.types import BoolArray, Geometry, UInt8Array
@@ -162,11 +162,8 @@ def class_table(ids: Sequence[int]) -> BoolArray:
 
 def polygon_cells(polygons: Sequence[Polygon], geometry: Geometry, grid_size: Size) -> BoolArray:
     """Return bool (gh, gw): cells whose centre lies inside one of the polygons (even-odd rule)."""
-    rows, columns = grid_size
-    centres_x = np.stack([np.arange(columns) + 0.5, np.zeros(columns)], axis=1)
-    centres_y = np.stack([np.zeros(rows), np.arange(rows) + 0.5], axis=1)
-    x = grid_to_camera(centres_x, geometry, grid_size)[:, 0] / geometry.camera_width
-    y = grid_to_camera(centres_y, geometry, grid_size)[:, 1] / geometry.camera_height
+    x, y = cell_centres(geometry, grid_size)
+    x, y = x / geometry.camera_width, y / geometry.camera_height
     inside = np.zeros(grid_size, dtype=bool)
     for polygon in polygons:
         inside |= _inside(polygon, x[None, :], y[:, None])

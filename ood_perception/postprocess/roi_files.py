@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, ImageError
-from ood_perception.image.geometry import Size, grid_to_camera
+from ood_perception.image.geometry import Size, cell_centres
 from ood_perception.image.label_files import read_label
 from ood_perception.types import BoolArray, Geometry
 
 MASK_EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"
+Polygon = tuple[tuple[float, float], ...]
+POLYGON_EXAMPLE = "'front: 0.1,1.0 0.45,0.5 0.55,0.5 0.9,1.0'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,21 +92,13 @@ def mask_cells(mask: RegionMask, geometry: Geometry, grid_size: Size) -> BoolArr
             f'{geometry.camera_width} x {geometry.camera_height}: draw the mask on a picture of '
             'this camera; its size may differ, its aspect may not'
         )
-    rows, columns = grid_size
-    x = np.stack([np.arange(columns) + 0.5, np.zeros(columns)], axis=1)
-    y = np.stack([np.zeros(rows), np.arange(rows) + 0.5], axis=1)
-    across = grid_to_camera(x, geometry, grid_size)[:, 0] * (width / geometry.camera_width)
-    down = grid_to_camera(y, geometry, grid_size)[:, 1] * (height / geometry.camera_height)
+    x, y = cell_centres(geometry, grid_size)
+    across, down = x * (width / geometry.camera_width), y * (height / geometry.camera_height)
     # Cells in the padding are no part of the picture; grid_valid leaves them out.
     column = np.clip(np.floor(across), 0, width - 1).astype(np.intp)
     row = np.clip(np.floor(down), 0, height - 1).astype(np.intp)
     cells: BoolArray = mask.scored[row[:, None], column[None, :]]
     return cells
-
-
-Polygon = tuple[tuple[float, float], ...]
-
-POLYGON_EXAMPLE = "'front: 0.1,1.0 0.45,0.5 0.55,0.5 0.9,1.0'"
 
 
 def parse_polygons(parameter: str, entries: Sequence[str]) -> dict[str, tuple[Polygon, ...]]:

@@ -23,13 +23,11 @@ from ood_perception.ranging.lens import Vectors
 
 # Columns: the optical axes in a camera body that looks along its x axis (REP-103).
 OPTICAL_IN_BODY: Vectors = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-
 # The nautical tables' Earth: 7/6 of its radius, which allows for refraction.
 _EARTH_RADIUS = 6.371e6 * 7 / 6
-
 _FIT_STEPS = 20
-
 _LEVEL = (0.0, 0.0, 1.0)
+_MOST_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -160,9 +158,6 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
 
 def _fix_sign(up: Vectors) -> Vectors:
     return up if up[2] >= 0.0 else -up
-
-
-_MOST_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
