@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import DataError
-from ood_perception.image.frames import stamp_ns
+from ood_perception.image.decode import stamp_ns
 from ood_perception.json_files import write_json
 from ood_perception.reports import html as page
 from ood_perception.types import JsonDict

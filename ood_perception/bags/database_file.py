@@ -24,7 +24,7 @@ _JOURNAL_MAGIC = bytes.fromhex('d9d505f920a163d7')
 
 class DatabaseFile:
     """
-    A .db3 file, see StorageFile. SQLite keeps no statistics, `promised` stays empty.
+    A .db3 file that is open, as McapFile. SQLite keeps no statistics, `promised` stays empty.
 
     Raises DataError for a file without the tables of a bag, and for a damaged one of which no
     message can be read. The file is never written.

@@ -21,8 +21,8 @@ from pathlib import Path
 import cv2
 
 from ood_perception.errors import ConfigError, DataError, ImageError
+from ood_perception.image.decode import stamp_ns
 from ood_perception.image.encodings import IMAGE_TYPES
-from ood_perception.image.frames import stamp_ns
 from ood_perception.image.label_files import LABELS, label_files, need_anomaly, read_label
 from ood_perception.types import Frame, UInt8Array
 
@@ -155,9 +155,8 @@ def match_stamps(
     total = sum(map(len, labels.values()))
     shared = [stamp for stamp, files in labels.items() if len(files) > 1 or count[stamp] > 1]
     alone = [stamp for stamp in labels if not count[stamp]]
-    matched = {stamp: files[0] for stamp, files in labels.items() if count[stamp] == 1}
-    for stamp in shared:
-        matched.pop(stamp, None)
+    unique = (stamp for stamp in labels if len(labels[stamp]) == 1 == count[stamp])
+    matched = {stamp: labels[stamp][0] for stamp in unique}
     problems = []
     if shared:
         number = sum(len(labels[stamp]) for stamp in shared)

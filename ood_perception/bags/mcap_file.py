@@ -28,7 +28,7 @@ from .mcap_index import (
     read_index,
     split_records,
 )
-from .storage import Counts, Stored, in_words, message_type, refuse_ros1
+from .storage import Counts, Stored, message_type, refuse_ros1
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]
@@ -38,7 +38,10 @@ _MOST_RECORDS = 1 << 20
 
 class McapFile:
     """
-    An .mcap file, see StorageFile. A damaged chunk is lost as a whole, later ones are read.
+    An .mcap file that is open. A damaged chunk is lost as a whole, later ones are read.
+
+    topics: messages that are there. promised: those that the file's own statistics promise, {}
+    without any. damage: what is wrong with the file as far as opening it showed, '' for nothing.
 
     Raises DataError for a file without any message that can be read but with damage, and for a
     ROS 1 recording.
@@ -87,7 +90,8 @@ class McapFile:
         """
         Yield the topics' messages by log time; memory holds the chunks that overlap.
 
-        Raises DataError where they hold more than the largest message may.
+        tell: called with what turns out damaged. Raises DataError where they hold more than the
+        largest message may.
         """
         chosen = {number for number, key in self._keys.items() if key[0] in topics}
         with self._path.open('rb') as file:
@@ -140,7 +144,9 @@ class McapFile:
         self._lost[chunk.place] = missing.total()
         if not missing:
             return items, ''
-        lost = f'{missing.total()} messages are lost ({in_words(self._by_topic(missing))})'
+        by_topic = sorted(self._by_topic(missing).items())
+        words = ', '.join(f'{topic} {count}' for (topic, _), count in by_topic if count)
+        lost = f'{missing.total()} messages are lost ({words})'
         return items, self._damaged(chunk, reason, lost)
 
     def _chunk_items(self, file: BinaryIO, chunk: Chunk) -> list[_Item]:

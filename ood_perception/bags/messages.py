@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError, DependencyError, ImageError
-from ood_perception.image.decode import decode_image
+from ood_perception.image.decode import NANOSECONDS, FrameDecoder, decode_image
 from ood_perception.image.encodings import COMPRESSED, RAW, message_codec
-from ood_perception.image.frames import NANOSECONDS, FrameDecoder
 from ood_perception.image.label_files import decode_label
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracked

@@ -14,7 +14,7 @@ from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
 from ood_perception.yaml_files import read_yaml
 
-from .storage import SUFFIXES, Counts, StorageFile, is_ros1_bag, ros1_recording
+from .storage import SUFFIXES, Counts, is_ros1_bag, ros1_recording
 
 METADATA = 'metadata.yaml'
 PACKED = '.zstd'
@@ -145,9 +145,9 @@ def _endings() -> str:
     return ' or '.join(f'*{suffix}' for suffix in SUFFIXES) + f' (also with {PACKED})'
 
 
-def fewer_in_the_file(storage: StorageFile) -> str:
+def fewer_in_the_file(promised: Counts, topics: Counts) -> str:
     """Return what a file's statistics promise beyond what it holds, '' for nothing."""
-    return _shortage('its statistics promise', _by_topic(storage.promised), storage.topics)
+    return _shortage('its statistics promise', _by_topic(promised), topics)
 
 
 def fewer_in_the_bag(files: BagFiles, topics: Counts) -> str:

@@ -32,7 +32,9 @@ from .database_file import DatabaseFile, finished_copy, is_unfinished
 from .mcap_file import McapFile
 from .metadata import PACKED, fewer_in_the_bag, fewer_in_the_file, find_files
 from .problems import Problems
-from .storage import Ros1RecordingError, StorageFile, Stored
+from .storage import Ros1RecordingError, Stored
+
+StorageFile = McapFile | DatabaseFile
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ class Bag:
             if readable.suffix.lower() == '.db3' and is_unfinished(readable):
                 readable = self._finished(readable)
             mcap = readable.suffix.lower() == '.mcap'
-            storage: StorageFile = McapFile(readable) if mcap else DatabaseFile(readable)
+            storage = McapFile(readable) if mcap else DatabaseFile(readable)
         except (SizeCapError, Ros1RecordingError):
             raise
         except (DataError, OSError) as error:
@@ -215,7 +217,7 @@ class Bag:
             self._problems.add(kinds.DAMAGED_FILE, str(file), text)
             return
         self._storages.append((file, storage))
-        fewer = fewer_in_the_file(storage)
+        fewer = fewer_in_the_file(storage.promised, storage.topics)
         if storage.damage:
             found = sum(storage.topics.values())
             text = f'{file} is damaged or cut off ({storage.damage}); {found} messages can be read'

@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ood_perception.errors import ConfigError, DataError, ImageError
 from ood_perception.files import make_folder
-from ood_perception.image.frames import FrameDecoder, Otherwise
+from ood_perception.image.decode import FrameDecoder, Otherwise
 from ood_perception.loader import Model
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracker
@@ -177,7 +178,8 @@ class Replay:
         count, start = sum(camera.count for camera in self._cameras.values()), time.monotonic()
         # disable=None: shown on a terminal alone
         with tqdm(total=count, unit='frame', leave=False, disable=None) as bar:
-            for items in _batches(self._items(bag, bar), batch):
+            frames = self._items(bag, bar)
+            while items := list(islice(frames, batch)):
                 detections = self._model.pipeline.run([item.frame for item in items])
                 for item, detection in zip(items, detections, strict=True):
                     self._keep(item, detection, result, table)
@@ -259,14 +261,3 @@ class Replay:
             'problems': self._problems.to_json(),
             'result': {'storage': options.storage, 'outputs': list(options.outputs)},
         }
-
-
-def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
-    batch: list[_Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

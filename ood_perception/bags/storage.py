@@ -1,12 +1,11 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every storage file of a bag (.mcap, .db3) gives; recordings of ROS 1 are refused."""
+"""What the storage files of bags (.mcap, .db3) share; recordings of ROS 1 are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
 
 from ood_perception.errors import DataError
 
@@ -24,26 +23,6 @@ class Ros1RecordingError(DataError):
     """A recording of ROS 1, whose messages are no CDR."""
 
 
-class StorageFile(Protocol):
-    """
-    A storage file that is open.
-
-    topics: messages that are there. promised: those that the file's own statistics promise, {}
-    without any. damage: what is wrong with the file as far as opening it showed, '' for nothing.
-    lost: number of messages found unreadable since.
-    """
-
-    topics: Counts
-    promised: Counts
-    damage: str
-
-    @property
-    def lost(self) -> int: ...
-
-    def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
-        """Yield the topics' messages by log time; tell: called with what turns out damaged."""
-
-
 def message_type(name: str, encoding: str = 'cdr') -> str:
     """
     Return 'package/msg/Name', also for the short form 'package/Name' that some writers use.
@@ -53,11 +32,6 @@ def message_type(name: str, encoding: str = 'cdr') -> str:
     package, _, rest = name.partition('/')
     full = name if '/' in rest or not rest else f'{package}/msg/{rest}'
     return full if encoding in _CDR and full else f'{full or "no schema"} ({encoding or "cdr"})'
-
-
-def in_words(counts: Counts) -> str:
-    """Return '/front/image_raw 2, /imu 1'."""
-    return ', '.join(f'{topic} {count}' for (topic, _), count in sorted(counts.items()) if count)
 
 
 def is_ros1_bag(path: Path) -> bool:

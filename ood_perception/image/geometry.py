@@ -139,8 +139,8 @@ def grid_valid(geometry: Geometry, grid_size: Size) -> BoolArray:
 
 def camera_area_of_cell(geometry: Geometry, grid_size: Size) -> float:
     """Return the area of one grid cell in camera pixels, > 0."""
-    step_x, step_y = _cell_step(geometry, grid_size)
-    return step_x * step_y
+    _, _, height, width = _canvas(geometry)
+    return (width / grid_size[1]) * (height / grid_size[0])
 
 
 def camera_window(geometry: Geometry) -> tuple[slice, slice]:
@@ -273,12 +273,6 @@ def _centres(count: int, length: int) -> npt.NDArray[np.float64]:
 def _nearest(count: int, length: int) -> npt.NDArray[np.intp]:
     """Return which of `length` pixels holds the centre of each of `count` equal cells."""
     return (2 * np.arange(count) + 1) * length // (2 * count)
-
-
-def _cell_step(geometry: Geometry, grid_size: Size) -> tuple[float, float]:
-    """Return the width and height of a grid cell in camera pixels."""
-    _, _, height, width = _canvas(geometry)
-    return width / grid_size[1], height / grid_size[0]
 
 
 @lru_cache(maxsize=16)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
-from ood_perception.image.geometry import camera_area_of_cell, grid_to_camera
+from ood_perception.image.geometry import Points, camera_area_of_cell, grid_to_camera
 from ood_perception.types import BoolArray, Float32Array, Geometry, Obstacle
 
 _LN10 = math.log(10.0)
@@ -137,10 +137,7 @@ def _holds(components: Components, cells: BoolArray) -> BoolArray:
     return found[1:]
 
 
-Corners = npt.NDArray[np.float64]
-
-
-def _corners(components: Components, geometry: Geometry) -> tuple[Corners, Corners]:
+def _corners(components: Components, geometry: Geometry) -> tuple[Points, Points]:
     """Return the corners of the components' boxes inside the camera picture, (n, 2) each."""
     size = (components.patches.shape[0], components.patches.shape[1])
     picture = (geometry.camera_width, geometry.camera_height)

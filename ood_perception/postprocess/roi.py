@@ -13,7 +13,7 @@ import numpy as np
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import Points, Size, cell_centres, grid_valid
 from ood_perception.postprocess.ground_edge import below_edge, lowered
-from ood_perception.postprocess.roi_files import CameraMasks, mask_cells
+from ood_perception.postprocess.roi_files import CameraMasks, Polygon, mask_cells
 from ood_perception.types import BoolArray, Geometry, UInt8Array
 
 MODES = ('ground', 'polygon', 'mask', 'labels', 'below_edge', 'below_horizon', 'none')
@@ -21,7 +21,6 @@ MODES = ('ground', 'polygon', 'mask', 'labels', 'below_edge', 'below_horizon', '
 # across the road cuts its far end off: that end must stay in, so the share is small.
 SMALLEST_GROUND = 0.01
 
-Polygon = tuple[tuple[float, float], ...]
 CameraPolygons = Mapping[str, tuple[Polygon, ...]]
 
 

@@ -139,7 +139,8 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
     _, spread, axes = np.linalg.svd(rays, full_matrices=False)
     if len(rays) < 2 or spread[1] < 1e-6:
         raise ConfigError(f'{len(rays)} points of a horizon that lie together: give its two ends')
-    up = _fix_sign(np.cross(axes[0], axes[1]))
+    up = np.cross(axes[0], axes[1])
+    up = up if up[2] >= 0.0 else -up
     scale = 0.0
     for _ in range(_FIT_STEPS):
         tangent = np.linalg.svd(up[None, :])[2][1:]
@@ -154,10 +155,6 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
         if float(np.abs(step).max()) < 1e-14:
             break
     return Attitude(up, scale)
-
-
-def _fix_sign(up: Vectors) -> Vectors:
-    return up if up[2] >= 0.0 else -up
 
 
 @dataclass(frozen=True)

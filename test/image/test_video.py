@@ -10,7 +10,7 @@ import pytest
 from videos import encoded, pictures
 
 from ood_perception.errors import ImageError
-from ood_perception.image.frames import FrameDecoder
+from ood_perception.image.decode import FrameDecoder
 from ood_perception.image.video import FrameNumbers
 
 CODECS = ('h264', 'hevc')

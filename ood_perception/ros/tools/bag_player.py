@@ -31,8 +31,8 @@ from ood_perception.bags.messages import Cdr
 from ood_perception.bags.problems import SKIP, Problems
 from ood_perception.bags.reading import Bag, Limits, Message
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.image.decode import NANOSECONDS, FrameDecoder
 from ood_perception.image.encodings import COMPRESSED, RAW
-from ood_perception.image.frames import NANOSECONDS, FrameDecoder
 from ood_perception.ros.decode import decode_by_cv_bridge
 from ood_perception.ros.tools.discovery import wait_for_subscribers
 
