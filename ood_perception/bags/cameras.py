@@ -13,10 +13,17 @@ from itertools import islice
 from typing import Any
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.image.encodings import COMPRESSED, IMAGE_TYPES, RAW, is_wide_grey_png
+from ood_perception.image.decode import FrameDecoder
+from ood_perception.image.encodings import (
+    COMPRESSED,
+    IMAGE_TYPES,
+    RAW,
+    is_wide_grey_png,
+    message_codec,
+)
+from ood_perception.types import Frame
 
 from . import problems as kinds
-from .messages import Cdr
 from .problems import Problems
 from .reading import Bag, Message
 
@@ -62,19 +69,15 @@ class CameraTopic:
 
 
 def open_cameras(
-    bag: Bag,
-    cdr: Cdr,
-    problems: Problems,
-    requested: Sequence[str] = (),
-    without: Collection[str] = (),
+    bag: Bag, requested: Sequence[str] = (), without: Collection[str] = ()
 ) -> tuple[CameraTopic, ...]:
     """
     Return the cameras to evaluate as choose_cameras does, after a look at each topic's pictures.
 
     What is left out is added to the bag's notes, with the reason.
     """
-    found = BagTopics(bag.topics, without, _first_forms(bag, cdr))
-    cameras = choose_cameras(found, requested, problems)
+    found = BagTopics(bag.topics, without, _first_forms(bag))
+    cameras = choose_cameras(found, requested, bag.problems)
     bag.notes += _left_out(found, {camera.topic for camera in cameras}, bool(requested))
     return cameras
 
@@ -83,6 +86,26 @@ def camera_messages(bag: Bag, cameras: Sequence[CameraTopic]) -> Iterator[Messag
     """Yield the image messages of the cameras' topics; another type on them is no picture."""
     topics = {camera.topic for camera in cameras}
     return (message for message in bag.messages(topics) if message.msgtype in IMAGE_TYPES)
+
+
+def camera_frames(bag: Bag, cameras: Sequence[CameraTopic], step: int = 1) -> Iterator[Frame]:
+    """
+    Yield the frames of every `step`-th message of all, from the first on.
+
+    Pictures between them are not decoded, packets of a video are. Raises DataError and ImageError
+    as reading and decoding do.
+    """
+    decoders: dict[str, FrameDecoder[bool]] = {
+        camera.topic: FrameDecoder(camera.camera) for camera in cameras
+    }
+    for number, message in enumerate(camera_messages(bag, cameras)):
+        requested = number % step == 0
+        content = bag.cdr.read(message.data, message.msgtype)
+        if requested or message_codec(content):
+            done = decoders[message.topic].decode(content, requested)
+            yield from (frame for chosen, frame in done if chosen)
+    for decoder in decoders.values():
+        yield from (frame for chosen, frame in decoder.finish()[0] if chosen)
 
 
 @dataclass(frozen=True)
@@ -328,13 +351,13 @@ def _rank(topic: str, raw: bool) -> tuple[bool, bool, bool, int, str]:
     )
 
 
-def _first_forms(bag: Bag, cdr: Cdr) -> dict[str, str]:
+def _first_forms(bag: Bag) -> dict[str, str]:
     """Return the encoding or format of each image topic's first message that can be read."""
     forms: dict[str, str] = {}
     for (topic, kind), count in bag.topics.items():
         for message in islice(bag.peek(topic), _TRIED if kind in IMAGE_TYPES and count else 0):
             try:
-                forms[topic] = _form(cdr.read(message.data, message.msgtype))
+                forms[topic] = _form(bag.cdr.read(message.data, message.msgtype))
                 break
             except DataError:
                 continue

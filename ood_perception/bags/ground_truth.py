@@ -28,8 +28,7 @@ from ood_perception.types import Frame, UInt8Array
 
 from . import problems as kinds
 from .cameras import CameraTopic, listing
-from .messages import Cdr, label_picture, leading_stamp
-from .problems import Problems
+from .messages import label_picture, leading_stamp
 from .reading import Bag
 
 ANOMALY = 1
@@ -72,15 +71,10 @@ def label_topics(entries: Sequence[str], bag: Bag) -> set[str]:
 
 
 def open_ground_truth(
-    entries: Sequence[str],
-    bag: Bag,
-    cameras: Sequence[CameraTopic],
-    cdr: Cdr,
-    problems: Problems,
-    scratch: Path,
+    entries: Sequence[str], bag: Bag, cameras: Sequence[CameraTopic]
 ) -> dict[str, LabelFolder]:
     """
-    Return the labels by camera; {} for no entries.
+    Return the labels by camera; {} for no entries. They are there until the bag is closed.
 
     entries: topics of the bag or folders, with 'camera=' before them where there are several. A
     single folder may hold one folder per camera. Raises ConfigError for what is neither, DataError
@@ -89,28 +83,25 @@ def open_ground_truth(
     truth: dict[str, LabelFolder] = {}
     topics = label_topics(entries, bag)
     by_name = {camera.camera: camera for camera in cameras}
-    for number, entry in enumerate(entries):
+    for entry in entries:
         name, place = _split(entry, topics)
-        if place in topics:
-            spooled = _spool(bag, place, cdr, problems, scratch / f'labels_{number}')
-            if not spooled and not problems:
-                raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
-            for camera in _cameras_of(entry, name, by_name, scratch):
-                truth[camera] = _matched(spooled, {}, bag, by_name[camera], entry, problems)
-        elif Path(place).is_dir():
-            folder = Path(place)
-            for camera in _cameras_of(entry, name, by_name, folder):
-                inside = folder / camera if camera and (folder / camera).is_dir() else folder
-                labels = read_folder(inside)
-                by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
-                truth[camera] = _matched(
-                    by_stamp, labels.by_index, bag, by_name[camera], entry, problems
-                )
-        else:
+        folder = bag.folder() if place in topics else Path(place)
+        if not folder.is_dir():
             raise ConfigError(
                 f'--ground-truth {entry!r} is neither a folder nor a topic of the bag, which '
                 f'holds {listing(bag.topics)}'
             )
+        spooled = _spool(bag, place, folder) if place in topics else {}
+        if place in topics and not spooled and not bag.problems:
+            raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
+        for camera in _cameras_of(entry, name, by_name, folder):
+            by_stamp, by_index = spooled, {}
+            if place not in topics:
+                inside = folder / camera if camera and (folder / camera).is_dir() else folder
+                labels = read_folder(inside)
+                by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
+                by_index = labels.by_index
+            truth[camera] = _matched(by_stamp, by_index, bag, by_name[camera], entry)
     need_anomaly(_readable(truth.values()), (ANOMALY,), f'--ground-truth {" ".join(entries)}')
     return truth
 
@@ -121,7 +112,6 @@ def _matched(
     bag: Bag,
     camera: CameraTopic,
     entry: str,
-    problems: Problems,
 ) -> LabelFolder:
     """Return the labels that belong to one frame each; add what is wrong with the others."""
     place = f'--ground-truth {entry}'
@@ -129,7 +119,7 @@ def _matched(
     frames = [leading_stamp(image.data) for image in images] if by_stamp else []
     matched, texts = match_stamps(by_stamp, frames, place)
     for text in [*texts, *match_indices(by_index, camera.count, place)]:
-        problems.add(kinds.BAD_LABEL, entry, text)
+        bag.problems.add(kinds.BAD_LABEL, entry, text)
     return LabelFolder(matched, by_index)
 
 
@@ -265,21 +255,18 @@ def _cameras_of(entry: str, name: str, names: Collection[str], folder: Path) -> 
     return inside
 
 
-def _spool(
-    bag: Bag, topic: str, cdr: Cdr, problems: Problems, folder: Path
-) -> dict[int, list[Path]]:
+def _spool(bag: Bag, topic: str, folder: Path) -> dict[int, list[Path]]:
     """Write a label topic's pictures into a folder; return the files by stamp."""
-    folder.mkdir()
     files: dict[int, list[Path]] = {}
     for number, message in enumerate(bag.messages([topic])):
         place = f'{topic} at {message.time_ns}'
         try:
             if message.msgtype not in IMAGE_TYPES:
                 raise DataError(f'{message.msgtype} is no label picture: use Image mono8')
-            content = cdr.read(message.data, message.msgtype)
+            content = bag.cdr.read(message.data, message.msgtype)
             file = folder / f'{number}.png'
             cv2.imwrite(str(file), label_picture(content))
             files.setdefault(stamp_ns(content), []).append(file)
         except (DataError, ImageError) as error:
-            problems.add(kinds.BAD_LABEL, place, f'{place}: {error}')
+            bag.problems.add(kinds.BAD_LABEL, place, f'{place}: {error}')
     return files

@@ -5,21 +5,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError, DependencyError, ImageError
-from ood_perception.image.decode import NANOSECONDS, FrameDecoder, decode_image
-from ood_perception.image.encodings import COMPRESSED, RAW, message_codec
+from ood_perception.image.decode import NANOSECONDS, decode_image
+from ood_perception.image.encodings import COMPRESSED, RAW
 from ood_perception.image.label_files import decode_label
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracked
-from ood_perception.types import Frame, Obstacle, UInt8Array
-
-from .reading import Message
+from ood_perception.types import Obstacle, UInt8Array
 
 # Definitions that rosbags does not bring, without their comments: vision_msgs 4 (Humble to
 # Rolling) for results; foxglove_msgs 3 and ffmpeg_image_transport_msgs 3 for packets of video.
@@ -157,28 +154,6 @@ class Cdr:
         return types['geometry_msgs/msg/PoseWithCovariance'](
             pose=pose, covariance=np.zeros(36, np.float64)
         )
-
-
-def frames_of(
-    messages: Iterable[Message], cdr: Cdr, cameras: Mapping[str, str], step: int = 1
-) -> Iterator[Frame]:
-    """
-    Yield the frames of every `step`-th message of all, from the first on.
-
-    cameras: the cameras' names by topic. Pictures between them are not decoded, packets of a
-    video are. Raises DataError and ImageError as reading and decoding do.
-    """
-    decoders: dict[str, FrameDecoder[bool]] = {
-        topic: FrameDecoder(camera) for topic, camera in cameras.items()
-    }
-    for number, message in enumerate(messages):
-        wanted = number % step == 0
-        content = cdr.read(message.data, message.msgtype)
-        if wanted or message_codec(content):
-            done = decoders[message.topic].decode(content, wanted)
-            yield from (frame for chosen, frame in done if chosen)
-    for decoder in decoders.values():
-        yield from (frame for chosen, frame in decoder.finish()[0] if chosen)
 
 
 def leading_stamp(data: bytes) -> int:

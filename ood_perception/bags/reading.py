@@ -30,6 +30,7 @@ from .compression import (
 )
 from .database_file import DatabaseFile, finished_copy, is_unfinished
 from .mcap_file import McapFile
+from .messages import Cdr
 from .metadata import PACKED, fewer_in_the_bag, fewer_in_the_file, find_files
 from .problems import Problems
 from .storage import Ros1RecordingError, Stored
@@ -64,19 +65,27 @@ class Bag:
     An open bag. Use as a context manager.
 
     files: what was found on disk. topics: number of messages by (topic, message type).
-    notes: what the report should say although nothing went wrong.
+    notes: what the report should say although nothing went wrong. cdr: reads the messages.
     message_compression: in words, how the messages read so far were stored.
     """
 
-    def __init__(self, path: Path, problems: Problems, limits: Limits, scratch: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        problems: Problems,
+        limits: Limits | None = None,
+        scratch: Path | None = None,
+    ) -> None:
         """
         Open the storage files.
 
-        scratch: folder for unpacked files, on a disk with room. Raises DataError for what is no
-        bag, and for a damaged or missing file when `problems` refuses or nothing else is left.
+        scratch: folder for unpacked files, on a disk with room; None: the system's. Raises
+        DataError for what is no bag, and for a damaged or missing file when `problems` refuses or
+        nothing else is left, DependencyError without rosbags.
         """
         self.path = path
-        self._problems, self._limits, self._scratch = problems, limits, scratch
+        self.problems, self.cdr = problems, Cdr()
+        self._limits, self._scratch = limits or Limits(), scratch
         self._stack = ExitStack()
         self._packed = self._plain = 0
         self._storages: list[tuple[Path, StorageFile]] = []
@@ -154,13 +163,13 @@ class Bag:
         """Add files that metadata.yaml alone names, and those that it does not name."""
         for file in self.files.missing:
             text = f'metadata.yaml names {file.name}, which is not there: copy the whole bag'
-            self._problems.add(kinds.MISSING_FILE, str(file), f'bag {self.path}: {text}')
+            self.problems.add(kinds.MISSING_FILE, str(file), f'bag {self.path}: {text}')
         for file in self.files.unnamed:
             text = (
                 f'metadata.yaml does not name {file.name}, which is not read: make '
                 'metadata.yaml again with ros2 bag reindex, or give the file itself'
             )
-            self._problems.add(kinds.UNNAMED_FILE, str(file), f'bag {self.path}: {text}')
+            self.problems.add(kinds.UNNAMED_FILE, str(file), f'bag {self.path}: {text}')
 
     def _guarded(
         self, file: Path, storage: StorageFile, topics: Collection[str]
@@ -168,7 +177,7 @@ class Bag:
         """Yield a file's messages; add what is damaged, and a disk that fails."""
 
         def tell(text: str) -> None:
-            self._problems.add(kinds.DAMAGED_FILE, str(file), f'{file} is damaged: {text}')
+            self.problems.add(kinds.DAMAGED_FILE, str(file), f'{file} is damaged: {text}')
 
         try:
             yield from storage.messages(topics, tell)
@@ -184,8 +193,8 @@ class Bag:
             promised += max(there, sum(storage.promised.values()))
             lost += storage.lost
         fewer = fewer_in_the_bag(self.files, self.topics)
-        if fewer and not self._problems:
-            self._problems.add(kinds.FEWER_MESSAGES, str(self.path), f'bag {self.path}: {fewer}')
+        if fewer and not self.problems:
+            self.problems.add(kinds.FEWER_MESSAGES, str(self.path), f'bag {self.path}: {fewer}')
         return max(0, max(promised, self.files.messages or 0) - found - lost)
 
     def _unpacked(self, item: Stored) -> Message | None:
@@ -199,7 +208,7 @@ class Bag:
         except DataError as error:
             capped, place = isinstance(error, SizeCapError), f'{topic} at {time}'
             problem = kinds.SIZE_CAP if capped else kinds.CORRUPT_MESSAGE
-            self._problems.add(problem, place, f'{place}: {error}')
+            self.problems.add(problem, place, f'{place}: {error}')
             return None
 
     def _open(self, file: Path) -> None:
@@ -214,34 +223,35 @@ class Bag:
             raise
         except (DataError, OSError) as error:
             text = f'{file} is damaged or cut off ({error}); 0 messages can be read'
-            self._problems.add(kinds.DAMAGED_FILE, str(file), text)
+            self.problems.add(kinds.DAMAGED_FILE, str(file), text)
             return
         self._storages.append((file, storage))
         fewer = fewer_in_the_file(storage.promised, storage.topics)
         if storage.damage:
             found = sum(storage.topics.values())
             text = f'{file} is damaged or cut off ({storage.damage}); {found} messages can be read'
-            self._problems.add(kinds.DAMAGED_FILE, str(file), text)
+            self.problems.add(kinds.DAMAGED_FILE, str(file), text)
         elif fewer:
-            self._problems.add(kinds.FEWER_MESSAGES, str(file), f'{file}: {fewer}')
+            self.problems.add(kinds.FEWER_MESSAGES, str(file), f'{file}: {fewer}')
 
     def _finished(self, file: Path) -> Path:
         """Return a copy of an unfinished .db3 with all that its log holds, and say so."""
-        copy, lost = finished_copy(file, self._folder())
+        copy, lost = finished_copy(file, self.folder())
         self.notes.append(f'{file.name} was not closed by its recorder: its log was read, too')
         if lost:
-            self._problems.add(kinds.DAMAGED_FILE, str(file), f'{file}: {lost}')
+            self.problems.add(kinds.DAMAGED_FILE, str(file), f'{file}: {lost}')
         return copy
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Return a new folder, which goes when the bag is closed."""
         folder = tempfile.TemporaryDirectory(prefix='.bag.', dir=self._scratch)
         return Path(self._stack.enter_context(folder))
 
     def _unpacked_file(self, file: Path) -> Path:
-        target = self._folder() / file.stem  # bag_0.mcap.zstd -> bag_0.mcap
+        target = self.folder() / file.stem  # bag_0.mcap.zstd -> bag_0.mcap
         damage = unpack_file(file, target, self._limits.file)
         if damage:
-            self._problems.add(kinds.DAMAGED_FILE, str(file), damage)
+            self.problems.add(kinds.DAMAGED_FILE, str(file), damage)
         return target
 
     def __enter__(self) -> Bag:

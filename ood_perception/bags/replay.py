@@ -10,7 +10,6 @@ result/ (the bag), report.json, index.html and frames.csv, and the same input gi
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,6 @@ from ood_perception.types import Detection, Frame, JsonDict
 from . import problems as kinds
 from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
-from .messages import Cdr
 from .problems import Problems
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
@@ -114,29 +112,25 @@ def _evaluate(
     tell: Callable[[str], None],
     otherwise: Otherwise | None,
 ) -> Outcome:
-    problems, cdr = Problems(options.on_error), Cdr()
-    with (
-        tempfile.TemporaryDirectory(prefix='.scratch.', dir=folder) as scratch,
-        Bag(options.bag, problems, options.limits, Path(scratch)) as bag,
-    ):
-        labels = label_topics(options.ground_truth, bag)
-        cameras = open_cameras(bag, cdr, problems, options.topics, labels)
-        truth = open_ground_truth(options.ground_truth, bag, cameras, cdr, problems, Path(scratch))
+    problems = Problems(options.on_error)
+    with Bag(options.bag, problems, options.limits, folder) as bag:
+        cameras = open_cameras(bag, options.topics, label_topics(options.ground_truth, bag))
+        truth = open_ground_truth(options.ground_truth, bag, cameras)
         for camera in cameras:
             tell(f'{camera.camera or "camera"}: {camera.topic}, {camera.count} messages')
         for note in bag.notes:
             tell(note)
-        run = Replay(model, cdr, cameras, truth, problems, otherwise=otherwise)
+        run = Replay(model, bag, cameras, truth, otherwise)
         names = [camera.camera for camera in cameras]
         with (
-            ResultBag(folder / RESULT, cdr, names, options.storage, options.outputs) as result,
+            ResultBag(folder / RESULT, bag.cdr, names, options.storage, options.outputs) as result,
             (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
         ):
-            seconds = run.run(bag, result, FrameTable(table), options.batch)
+            seconds = run.run(result, FrameTable(table), options.batch)
         if not any(statistics.evaluated for statistics in run.statistics.values()):
             first = problems.told[0].text if problems.told else 'its image topics are empty'
             raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
-        report = run.report(options, bag)
+        report = run.report(options)
     write_reports(folder, report, run.strangest.frames)
     return Outcome(report, seconds)
 
@@ -156,13 +150,12 @@ class Replay:
     def __init__(
         self,
         model: Model,
-        cdr: Cdr,
+        bag: Bag,
         cameras: Sequence[CameraTopic],
         truth: dict[str, LabelFolder],
-        problems: Problems,
         otherwise: Otherwise | None = None,
     ) -> None:
-        self._model, self._cdr, self._problems = model, cdr, problems
+        self._model, self._bag, self._problems = model, bag, bag.problems
         self._cameras = {camera.topic: camera for camera in cameras}
         self._decoders: dict[str, FrameDecoder[tuple[int, int]]] = {
             camera.topic: FrameDecoder(camera.camera, otherwise) for camera in cameras
@@ -173,21 +166,21 @@ class Replay:
         self.labelled = {camera: LabelledFrames() for camera in truth}
         self.strangest = StrangestFrames()
 
-    def run(self, bag: Bag, result: ResultBag, table: FrameTable, batch: int) -> float:
+    def run(self, result: ResultBag, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
         count, start = sum(camera.count for camera in self._cameras.values()), time.monotonic()
         # disable=None: shown on a terminal alone
         with tqdm(total=count, unit='frame', leave=False, disable=None) as bar:
-            frames = self._items(bag, bar)
+            frames = self._items(bar)
             while items := list(islice(frames, batch)):
                 detections = self._model.pipeline.run([item.frame for item in items])
                 for item, detection in zip(items, detections, strict=True):
                     self._keep(item, detection, result, table)
         return time.monotonic() - start
 
-    def _items(self, bag: Bag, bar: tqdm) -> Iterator[_Item]:
+    def _items(self, bar: tqdm) -> Iterator[_Item]:
         """Yield the frames, at the end those that a video's decoder still holds."""
-        for message in camera_messages(bag, list(self._cameras.values())):
+        for message in camera_messages(self._bag, list(self._cameras.values())):
             camera = self._cameras[message.topic]
             statistics = self.statistics[camera.camera]
             index, statistics.messages = statistics.messages, statistics.messages + 1
@@ -205,7 +198,7 @@ class Replay:
     def _decoded(self, message: Message, index: int) -> list[_Item]:
         place = f'{message.topic} at {message.time_ns}'
         try:
-            content = self._cdr.read(message.data, message.msgtype)
+            content = self._bag.cdr.read(message.data, message.msgtype)
             ticket = (index, message.time_ns)
             frames = self._decoders[message.topic].decode(content, ticket)
             return [_Item(frame, *own) for own, frame in frames]
@@ -239,11 +232,11 @@ class Replay:
             self.labelled[camera].add(maps, labels)
             self.statistics[camera].labelled += 1
 
-    def report(self, options: ReplayOptions, bag: Bag) -> JsonDict:
+    def report(self, options: ReplayOptions) -> JsonDict:
         """Return the report as JSON values; nothing in it depends on the clock."""
         return {
             'program': PROGRAM,
-            'bag': bag.to_json(),
+            'bag': self._bag.to_json(),
             'model': self._model.to_json(),
             'cameras': [
                 {
