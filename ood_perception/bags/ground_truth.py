@@ -95,13 +95,12 @@ def open_ground_truth(
         if place in topics and not spooled and not bag.problems:
             raise DataError(f'--ground-truth {entry!r}: the topic has no messages')
         for camera in _cameras_of(entry, name, by_name, folder):
-            by_stamp, by_index = spooled, {}
+            labels = LabelFolder({}, {})
             if place not in topics:
                 inside = folder / camera if camera and (folder / camera).is_dir() else folder
                 labels = read_folder(inside)
-                by_stamp = {stamp: [path] for stamp, path in labels.by_stamp.items()}
-                by_index = labels.by_index
-            truth[camera] = _matched(by_stamp, by_index, bag, by_name[camera], entry)
+            by_stamp = spooled or {stamp: [path] for stamp, path in labels.by_stamp.items()}
+            truth[camera] = _matched(by_stamp, labels.by_index, bag, by_name[camera], entry)
     need_anomaly(_readable(truth.values()), (ANOMALY,), f'--ground-truth {" ".join(entries)}')
     return truth
 

@@ -14,7 +14,7 @@ from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
 from ood_perception.yaml_files import read_yaml
 
-from .storage import SUFFIXES, Counts, is_ros1_bag, ros1_recording
+from .storage import SUFFIXES, Counts, is_ros1_bag, refuse_ros1_bag
 
 METADATA = 'metadata.yaml'
 PACKED = '.zstd'
@@ -59,8 +59,7 @@ def find_files(path: Path) -> BagFiles:
     if not path.exists():
         raise DataError(f'bag {path} does not exist: give its folder or storage file')
     if path.is_file():
-        if is_ros1_bag(path):
-            raise ros1_recording(path)
+        refuse_ros1_bag(path)
         if not _is_storage(path):
             raise DataError(f'{path} is no bag: give a folder, or a file {_endings()}')
         return _by_names((path,))
@@ -69,8 +68,7 @@ def find_files(path: Path) -> BagFiles:
     files = _storage_files(path)
     if not files:
         for file in sorted(path.iterdir()):
-            if is_ros1_bag(file):
-                raise ros1_recording(file)
+            refuse_ros1_bag(file)
         raise DataError(f'{path} is no bag: it holds neither {METADATA} nor a file {_endings()}')
     return _by_names(files)
 

@@ -43,13 +43,14 @@ def is_ros1_bag(path: Path) -> bool:
         return False
 
 
-def ros1_recording(path: Path) -> Ros1RecordingError:
-    """Return the error for a .bag file."""
-    return Ros1RecordingError(
-        f'{path} is a ROS 1 recording: convert it with '
-        f'rosbags-convert --src {path} --dst {path.with_suffix("")} (pip install rosbags) and '
-        'give that folder'
-    )
+def refuse_ros1_bag(path: Path) -> None:
+    """Raise Ros1RecordingError for a .bag file."""
+    if is_ros1_bag(path):
+        raise Ros1RecordingError(
+            f'{path} is a ROS 1 recording: convert it with '
+            f'rosbags-convert --src {path} --dst {path.with_suffix("")} (pip install rosbags) and '
+            'give that folder'
+        )
 
 
 def refuse_ros1(path: Path, profile: str, types: Collection[str]) -> None:

@@ -193,8 +193,13 @@ class VideoStream(Generic[Ticket]):
         trouble = self._missing(data)
         frames, errors = self._feed(data, ticket)
         if trouble or errors:
-            self._break(trouble or errors)
-        elif any(kind in _KEYS[self.codec] for kind in kinds) or _has_key(frames, self._count):
+            self._broken = trouble or errors
+            self._forget(self._count - 1)
+        elif any(kind in _KEYS[self.codec] for kind in kinds) or any(
+            # A key frame that its unit type does not show (open GOP)
+            frame.key_frame and frame.pts == self._count
+            for frame in frames
+        ):
             self._broken = ''
         if self._broken:
             self._tickets.pop(self._count, None)
@@ -246,10 +251,6 @@ class VideoStream(Generic[Ticket]):
         corrupt = 'its picture is corrupt' if any(f.is_corrupt for f in frames) else ''
         return frames, complaints[0][2].strip() if complaints else corrupt
 
-    def _break(self, reason: str) -> None:
-        self._broken = reason
-        self._forget(self._count - 1)
-
     def _forget(self, last: int) -> None:
         """Give the packets up to number `last` up."""
         for number in [number for number in self._tickets if number <= last]:
@@ -262,11 +263,6 @@ class VideoStream(Generic[Ticket]):
             for frame in frames
             if frame.pts in self._tickets
         ]
-
-
-def _has_key(frames: list[Any], number: int) -> bool:
-    """Return whether a packet is a key frame that its unit type does not show (open GOP)."""
-    return any(frame.key_frame and frame.pts == number for frame in frames)
 
 
 def _pyav() -> Any:

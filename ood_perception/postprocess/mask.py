@@ -87,7 +87,9 @@ def make_mask(
     if seed_rate > 0.0:
         seeded = components.peaks >= surprisal_threshold(seed_rate)
         if named is not None:
-            seeded |= _holds(components, named)
+            holding = np.zeros(len(components.areas) + 1, dtype=bool)
+            holding[components.patches[named]] = True
+            seeded |= holding[1:]
         keep &= seeded
     if keep.all():
         return mask, components
@@ -128,13 +130,6 @@ def keep_components(components: Components, keep: BoolArray) -> tuple[BoolArray,
     patches = numbers[components.patches]
     boxes, areas = components.boxes[keep], components.areas[keep]
     return patches > 0, Components(patches, boxes, areas, components.peaks[keep])
-
-
-def _holds(components: Components, cells: BoolArray) -> BoolArray:
-    """Return bool (n,): components with at least one of the cells, bool (gh, gw)."""
-    found = np.zeros(len(components.areas) + 1, dtype=bool)
-    found[components.patches[cells]] = True
-    return found[1:]
 
 
 def _corners(components: Components, geometry: Geometry) -> tuple[Points, Points]:

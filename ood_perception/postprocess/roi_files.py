@@ -56,10 +56,8 @@ def load_masks(parameter: str, entries: Sequence[str]) -> dict[str, RegionMask]:
 
     Raises ConfigError naming the parameter or the file.
     """
-    masks: dict[str, RegionMask] = {}
-    for camera, path in mask_files(parameter, entries).items():
-        masks[camera] = load_mask(Path(path).expanduser())
-    return masks
+    files = mask_files(parameter, entries)
+    return {camera: load_mask(Path(path).expanduser()) for camera, path in files.items()}
 
 
 def mask_files(parameter: str, entries: Sequence[str]) -> dict[str, str]:
@@ -120,7 +118,8 @@ def parse_polygons(parameter: str, entries: Sequence[str]) -> dict[str, tuple[Po
 def _parse_one(parameter: str, entry: str) -> tuple[str, Polygon]:
     camera, colon, rest = entry.rpartition(':')
     try:
-        points = tuple(_parse_point(word) for word in rest.split())
+        pairs = (word.split(',') for word in rest.split())
+        points = tuple((float(x), float(y)) for x, y in pairs)
     except ValueError:
         raise _refused(parameter, entry, 'a point is not x,y') from None
     if len(points) < 3:
@@ -128,11 +127,6 @@ def _parse_one(parameter: str, entry: str) -> tuple[str, Polygon]:
     if not all(0.0 <= value <= 1.0 for point in points for value in point):
         raise _refused(parameter, entry, 'coordinates are shares, from 0 to 1')
     return camera.strip() if colon else '', points
-
-
-def _parse_point(word: str) -> tuple[float, float]:
-    x, y = word.split(',')
-    return float(x), float(y)
 
 
 def _refused(parameter: str, entry: str, reason: str) -> ConfigError:

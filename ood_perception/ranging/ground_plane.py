@@ -138,16 +138,8 @@ def locate(view: Viewpoint, pixels: Points) -> Places:
     unknown = status != Status.KNOWN
     distance[unknown] = distance_sigma[unknown] = np.nan
     points = _points(view, bearing, distance)
-    return Places(
-        bearing,
-        elevation,
-        bearing_sigma,
-        elevation_sigma,
-        distance,
-        distance_sigma,
-        status,
-        points,
-    )
+    sigmas = bearing_sigma, elevation_sigma
+    return Places(bearing, elevation, *sigmas, distance, distance_sigma, status, points)
 
 
 def horizon_rows(
