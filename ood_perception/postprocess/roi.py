@@ -13,7 +13,7 @@ import numpy as np
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import Points, Size, cell_centres, grid_valid
 from ood_perception.postprocess.ground_edge import below_edge, lowered
-from ood_perception.postprocess.roi_files import CameraMasks, Polygon, mask_cells
+from ood_perception.postprocess.roi_files import CameraMasks, Polygon, mask_cells, polygon_problem
 from ood_perception.types import BoolArray, Geometry, UInt8Array
 
 MODES = ('ground', 'polygon', 'mask', 'labels', 'below_edge', 'below_horizon', 'none')
@@ -71,7 +71,8 @@ class RoiSettings:
             raise ConfigError(f'roi margin {self.margin:g}: give a share of the height, 0 to 1')
         for polygons in (*self.polygons.values(), *self.ignore_polygons.values()):
             for polygon in polygons:
-                _check_polygon(polygon)
+                if problem := polygon_problem(polygon):
+                    raise ConfigError(f'polygon {polygon}: {problem}')
 
 
 def fixed_region(
@@ -201,13 +202,3 @@ def _of_camera(polygons: CameraPolygons, camera: str) -> tuple[Polygon, ...]:
     """Return the polygons of every camera and those of this one."""
     named = polygons.get(camera, ()) if camera else ()
     return (*polygons.get('', ()), *named)
-
-
-def _check_polygon(polygon: Polygon) -> None:
-    """Raise ConfigError unless there are three points or more, all inside the picture."""
-    if len(polygon) < 3 or any(len(point) != 2 for point in polygon):
-        raise ConfigError(f'polygon {polygon}: give three points (x, y) or more')
-    if not all(0.0 <= value <= 1.0 for point in polygon for value in point):
-        raise ConfigError(
-            f'polygon {polygon}: x and y are shares of the width and height, from 0 to 1'
-        )

@@ -1,6 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A drawn region of interest: a grey picture whose non-zero pixels are scored (a conveyor)."""
+"""
+Regions of interest that users give: pictures whose non-zero pixels are scored, and polygons.
+
+ROS parameters do not nest: polygons are strings, '[camera:] x,y x,y x,y'.
+"""
 
 from __future__ import annotations
 
@@ -122,11 +126,18 @@ def _parse_one(parameter: str, entry: str) -> tuple[str, Polygon]:
         points = tuple((float(x), float(y)) for x, y in pairs)
     except ValueError:
         raise _refused(parameter, entry, 'a point is not x,y') from None
-    if len(points) < 3:
-        raise _refused(parameter, entry, f'{len(points)} points are no polygon')
-    if not all(0.0 <= value <= 1.0 for point in points for value in point):
-        raise _refused(parameter, entry, 'coordinates are shares, from 0 to 1')
+    if problem := polygon_problem(points):
+        raise _refused(parameter, entry, problem)
     return camera.strip() if colon else '', points
+
+
+def polygon_problem(polygon: Polygon) -> str:
+    """Return what is wrong with a polygon, '' for three points or more inside the picture."""
+    if len(polygon) < 3 or any(len(point) != 2 for point in polygon):
+        return f'{len(polygon)} points, give three points (x, y) or more'
+    if not all(0.0 <= value <= 1.0 for point in polygon for value in point):
+        return 'x and y are shares of the width and height, from 0 to 1'
+    return ''
 
 
 def _refused(parameter: str, entry: str, reason: str) -> ConfigError:
