@@ -123,18 +123,25 @@ class Cdr:
         return self.store.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
 
     def _detection(self, obstacle: Obstacle, number: int, header: Any) -> Any:
-        def vision(name: str, **values: Any) -> Any:
-            return self.store.types[f'vision_msgs/msg/{name}'](**values)
-
+        types = self.store.types
         # Boxes are pixel edges, the message wants the place of a pixel centre.
-        x, y = obstacle.x + obstacle.width / 2 - 0.5, obstacle.y + obstacle.height / 2 - 0.5
-        width, height = float(obstacle.width), float(obstacle.height)
-        centre = vision('Pose2D', position=vision('Point2D', x=x, y=y), theta=0.0)
-        box = vision('BoundingBox2D', center=centre, size_x=width, size_y=height)
-        score = 1.0 - float(10.0**-obstacle.surprisal)
-        hypothesis = vision('ObjectHypothesis', class_id='obstacle', score=score)
-        result = vision('ObjectHypothesisWithPose', hypothesis=hypothesis, pose=self._no_pose())
-        return vision('Detection2D', header=header, results=[result], bbox=box, id=str(number))
+        place = types['vision_msgs/msg/Point2D'](
+            x=obstacle.x + obstacle.width / 2 - 0.5, y=obstacle.y + obstacle.height / 2 - 0.5
+        )
+        box = types['vision_msgs/msg/BoundingBox2D'](
+            center=types['vision_msgs/msg/Pose2D'](position=place, theta=0.0),
+            size_x=float(obstacle.width),
+            size_y=float(obstacle.height),
+        )
+        hypothesis = types['vision_msgs/msg/ObjectHypothesis'](
+            class_id='obstacle', score=1.0 - float(10.0**-obstacle.surprisal)
+        )
+        result = types['vision_msgs/msg/ObjectHypothesisWithPose'](
+            hypothesis=hypothesis, pose=self._no_pose()
+        )
+        return types['vision_msgs/msg/Detection2D'](
+            header=header, results=[result], bbox=box, id=str(number)
+        )
 
     def _no_pose(self) -> Any:
         types = self.store.types

@@ -4,13 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.image.geometry import (
     Size,
@@ -94,32 +91,38 @@ class OutputMaps:
 
     def surprisal(self) -> Float32Array:
         """Return the surprisal, float32 (H, W) >= 0, NaN = not scored."""
-        return self._filled(np.float32, self.write_surprisal)
+        out = np.empty(self.size, dtype=np.float32)
+        self.write_surprisal(out)
+        return out
 
     def score(self) -> Float32Array:
         """Return 1 - 10^-surprisal, float32 (H, W) in [0, 1], NaN = not scored."""
-        return self._filled(np.float32, self.write_score)
+        out = np.empty(self.size, dtype=np.float32)
+        self.write_score(out)
+        return out
 
     def confidence(self, full_scale: float = 5.0) -> UInt8Array:
         """Return round(255 min(surprisal, S) / S), uint8 (H, W), S: full_scale; 0: not scored."""
-        return self._filled(np.uint8, self.write_confidence, full_scale)
+        out = np.empty(self.size, dtype=np.uint8)
+        self.write_confidence(out, full_scale)
+        return out
 
     def mask(self) -> UInt8Array:
         """Return 0 normal, 1 obstacle, 255 not scored, uint8 (H, W)."""
-        return self._filled(np.uint8, self.write_mask)
+        out = np.empty(self.size, dtype=np.uint8)
+        self.write_mask(out)
+        return out
 
     def labels(self) -> UInt8Array:
         """Return class ids, uint8 (H, W), 255 where a cropping network does not look."""
-        return self._filled(np.uint8, self.write_labels)
+        out = np.empty(self.size, dtype=np.uint8)
+        self.write_labels(out)
+        return out
 
     def open_set(self, outside: str = OUTSIDE[0]) -> UInt8Array:
         """Return class ids, 254 unknown and 255 not scored, uint8 (H, W)."""
-        return self._filled(np.uint8, self.write_open_set, outside)
-
-    def _filled(self, dtype: Any, write: Callable[..., None], *options: Any) -> npt.NDArray[Any]:
-        """Return new memory (H, W) that `write` has filled."""
-        out = np.empty(self.size, dtype=dtype)
-        write(out, *options)
+        out = np.empty(self.size, dtype=np.uint8)
+        self.write_open_set(out, outside)
         return out
 
     @cached_property
