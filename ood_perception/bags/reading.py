@@ -124,6 +124,11 @@ class Bag:
                     plain = unpack_message(data, self._limits.message) if is_zstd(data) else data
                     yield Message(name, kind, time, plain)
 
+    def folder(self) -> Path:
+        """Return a new folder, which goes when the bag is closed."""
+        folder = tempfile.TemporaryDirectory(prefix='.bag.', dir=self._scratch)
+        return Path(self._stack.enter_context(folder))
+
     @property
     def lost(self) -> int:
         """Return how many recorded messages cannot be read, as far as anything counts them."""
@@ -241,11 +246,6 @@ class Bag:
         if lost:
             self.problems.add(kinds.DAMAGED_FILE, str(file), f'{file}: {lost}')
         return copy
-
-    def folder(self) -> Path:
-        """Return a new folder, which goes when the bag is closed."""
-        folder = tempfile.TemporaryDirectory(prefix='.bag.', dir=self._scratch)
-        return Path(self._stack.enter_context(folder))
 
     def _unpacked_file(self, file: Path) -> Path:
         target = self.folder() / file.stem  # bag_0.mcap.zstd -> bag_0.mcap
