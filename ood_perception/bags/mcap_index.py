@@ -24,8 +24,8 @@ from .compression import MAX_MESSAGE_BYTES, MIB, unpack_chunk
 
 MESSAGE = 5
 MESSAGE_HEAD = struct.Struct('<HIQQ')  # channel, sequence, log time, publish time
-# What damaged records make this module raise.
-UNREADABLE = (DataError, struct.error, UnicodeDecodeError)
+# What damaged records make this module raise; OverflowError: a place that no file can have.
+UNREADABLE = (DataError, struct.error, UnicodeDecodeError, OverflowError)
 # Room for the largest message and its record: more is a damaged number or a bomb.
 MOST_BYTES = MAX_MESSAGE_BYTES + MIB
 _MAGIC = b'\x89MCAP0\r\n'
@@ -150,7 +150,7 @@ def _read_summary(file: BinaryIO, size: int, index: McapIndex) -> list[int]:
     if not start:
         return known
     end = size - _FOOTER_BYTES
-    file.seek(start)
+    file.seek(min(start, end))
     summary = file.read(max(0, end - start))
     if start > end or (checksum and crc32(summary + tail[: _HEAD.size + 16]) != checksum):
         index.damages.append('its summary does not match its checksum or place')

@@ -84,6 +84,25 @@ def test_the_cap_of_a_chunk_has_room_for_the_largest_message():
     assert mcap_index.MOST_BYTES > mcap_index.MAX_MESSAGE_BYTES
 
 
+@pytest.mark.parametrize('record', ['footer', 'index'])
+def test_a_place_beyond_every_file_is_damage(tmp_path, record):
+    maker = Maker()
+    messages = [('/a', 'std_msgs/msg/String', time, maker.text('x')) for time in range(3)]
+    path = write_mcap(tmp_path / 'a.mcap', messages)
+    data = bytearray(path.read_bytes())
+    if record == 'footer':
+        struct.pack_into('<Q', data, len(data) - 28, (1 << 64) - 1)
+    else:
+        (summary,) = struct.unpack_from('<Q', data, len(data) - 28)
+        place = data.index(struct.pack('<QQ', 0, 2), summary)  # first and last time of the chunk
+        struct.pack_into('<Q', data, place + 16, (1 << 64) - 1)
+        struct.pack_into('<I', data, len(data) - 12, 0)  # no checksum of the summary
+    path.write_bytes(data)
+    bag = McapFile(path)
+    assert 'summary' in bag.damage
+    assert [time for *_, time, _ in bag.messages(['/a'], print)] == [0, 1, 2]
+
+
 TOPICS = 'CREATE TABLE topics(id INTEGER PRIMARY KEY, name, type, serialization_format)'
 ENDLESS = 'WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n)'
 
