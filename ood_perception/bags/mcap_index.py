@@ -24,8 +24,8 @@ from .compression import MAX_MESSAGE_BYTES, MIB, unpack_chunk
 
 MESSAGE = 5
 MESSAGE_HEAD = struct.Struct('<HIQQ')  # channel, sequence, log time, publish time
-# What damaged records make this module raise; OverflowError: a place that no file can have.
-UNREADABLE = (DataError, struct.error, UnicodeDecodeError, OverflowError)
+# What damaged records make this module raise.
+UNREADABLE = (DataError, struct.error, UnicodeDecodeError)
 # Room for the largest message and its record: more is a damaged number or a bomb.
 MOST_BYTES = MAX_MESSAGE_BYTES + MIB
 _MAGIC = b'\x89MCAP0\r\n'
@@ -159,7 +159,7 @@ def _read_summary(file: BinaryIO, size: int, index: McapIndex) -> list[int]:
         for opcode, body in split_records(summary):
             index.define(opcode, body)
             if opcode == _CHUNK_INDEX:
-                known += _known_chunk(file, body)
+                known += _known_chunk(file, size, body)
             elif opcode == _STATISTICS:
                 statistics = _parsed('Statistics', body)
                 counts = Counter(statistics.channel_message_counts)
@@ -172,10 +172,10 @@ def _read_summary(file: BinaryIO, size: int, index: McapIndex) -> list[int]:
     return known
 
 
-def _known_chunk(file: BinaryIO, body: bytes) -> list[int]:
+def _known_chunk(file: BinaryIO, size: int, body: bytes) -> list[int]:
     """Return the place that a ChunkIndex names, none where no chunk of its length lies there."""
     chunk = _parsed('ChunkIndex', body)
-    file.seek(chunk.chunk_start_offset)
+    file.seek(min(chunk.chunk_start_offset, size))
     # Another place would break up the record that lies there.
     right = _HEAD.pack(_CHUNK, chunk.chunk_length - _HEAD.size)
     return [chunk.chunk_start_offset] if file.read(_HEAD.size) == right else []
