@@ -192,14 +192,12 @@ class VideoStream(Generic[Ticket]):
         kinds = self._kinds(data)
         trouble = self._missing(data)
         frames, errors = self._feed(data, ticket)
+        # A key frame that its unit type does not show
+        open_gop = any(frame.key_frame and frame.pts == self._count for frame in frames)
         if trouble or errors:
             self._broken = trouble or errors
             self._forget(self._count - 1)
-        elif any(kind in _KEYS[self.codec] for kind in kinds) or any(
-            # A key frame that its unit type does not show (open GOP)
-            frame.key_frame and frame.pts == self._count
-            for frame in frames
-        ):
+        elif any(kind in _KEYS[self.codec] for kind in kinds) or open_gop:
             self._broken = ''
         if self._broken:
             self._tickets.pop(self._count, None)
