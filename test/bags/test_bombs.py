@@ -49,10 +49,10 @@ def test_a_chunk_that_lies_about_its_size_takes_no_memory(data, size, packed):
 
 def test_a_chunk_of_a_million_frames_ends_soon():
     frames = bytes(zstd_library().compress(b'')) * 300_000
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(DataError, match='frames'):
         read_chunk(chunk(frames, 100), 0)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_a_chunk_may_hold_some_frames():
@@ -134,7 +134,7 @@ def test_a_database_that_computes_its_messages_is_refused(tmp_path, script):
     database.commit()
     database.close()
 
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(DataError, match='are computed, not stored'):
         DatabaseFile(tmp_path / 'a.db3')
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
