@@ -8,10 +8,12 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ood_perception.errors import OodPerceptionError
+
+from .evaluation.options import add_training_arguments
 
 STAGES = {
     'features': 'extract the tokens of all splits into the cache',
@@ -78,9 +80,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument('--data', help="the data set's folder, instead of the recipe's root")
         command.add_argument('--out', type=Path, help='artefacts (default: out/train/<name>)')
         command.add_argument('--bundle', type=Path, help='the bundle (default: <out>/bundle)')
-        command.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
-        command.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
-        command.add_argument('--quiet', action='store_true', help='no progress bars')
+        add_training_arguments(command)
         command.add_argument(
             '--set',
             action='append',
@@ -118,23 +118,15 @@ def run_stage(options: argparse.Namespace) -> None:
         print(f'{options.stage}: {getattr(workflow, options.stage)().folder}')
 
 
-def _command(name: str) -> Callable[[Sequence[str]], int | None] | None:
-    """Return the function of a command; None for a stage or an unknown name."""
-    name = ALIASES.get(name, name)
-    if name not in COMMANDS:
-        return None
-    module, _, function = COMMANDS[name][0].partition(':')
-    found: Callable[[Sequence[str]], int | None]
-    found = getattr(importlib.import_module(module, __package__), function)
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
-        if arguments and (command := _command(arguments[0])):
+        name = ALIASES.get(arguments[0], arguments[0]) if arguments else ''
+        if name in COMMANDS:
+            module, _, function = COMMANDS[name][0].partition(':')
+            command = getattr(importlib.import_module(module, __package__), function)
             return command(arguments[1:]) or 0
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:

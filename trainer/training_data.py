@@ -20,8 +20,8 @@ from ood_perception.json_files import write_json
 from .artifacts import REPORT_FILE, Artifact, digest
 from .backbones.layers import Layer
 from .backbones.vit import Backbone, BackboneChoice, load_backbone
-from .data.images import PictureList, content_sha256, split_contiguous
-from .data.splits import spaced_places
+from .data.images import PictureList, content_sha256
+from .data.splits import spaced_places, split_contiguous
 from .datasets import load_pictures
 from .features import FeatureSet, View, extract, joined
 from .training.finetuning import FinetuningConfig, finetune, load_tuned, save_tuned
@@ -107,34 +107,19 @@ class DataConfig:
         )
 
 
-@dataclass(frozen=True)
-class ViewConfig:
-    """The network input; see features.View."""
-
-    height: int = 378
-    width: int = 672
-    policy: str = 'fit'
-    anchors: tuple[float, ...] = (0.5,)
-    precision: str = 'f32'
-
-    def view(self) -> View:
-        """Return how pictures are brought to the network."""
-        return View((self.height, self.width), self.policy, self.anchors, self.precision)
-
-
 @dataclass
 class TrainingData:
     """
     The pictures of one recipe, and what a frozen backbone gives of them.
 
-    config, source, network, finetuning: the recipe's sections data, backbone, view, finetuning.
+    config, source, view, finetuning: the recipe's sections data, backbone, view, finetuning.
     store: where a tuned backbone is kept. cache: converted weights and tokens, None = the user's.
     progress: show bars. What is read or computed once is kept.
     """
 
     config: DataConfig
     source: BackboneConfig
-    network: ViewConfig
+    view: View
     finetuning: FinetuningConfig
     store: Path
     cache: Path | None = None
@@ -163,7 +148,7 @@ class TrainingData:
         pictures, blocks = self.pictures.subset(self.split[0]), self.blocks
         parts = [backbone.provenance['weights_sha256'], backbone.normalisation, list(blocks)]
         parts += [content_sha256(pictures), len(self.class_names)]
-        parts += [asdict(self.network), asdict(self.finetuning)]
+        parts += [asdict(self.view), asdict(self.finetuning)]
         artifact = Artifact(self.store, 'finetune', digest(parts))
 
         def fill(target: Path) -> None:
@@ -186,11 +171,6 @@ class TrainingData:
     def blocks(self) -> tuple[int, ...]:
         """The backbone's blocks that heads read, unless they name more."""
         return self.source.layers
-
-    @property
-    def view(self) -> View:
-        """How pictures are brought to the network."""
-        return self.network.view()
 
     @cached_property
     def root(self) -> Path:
@@ -233,9 +213,10 @@ class TrainingData:
 
     def extract(self, pictures: PictureList, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a list of pictures; layers: default `blocks`."""
-        chosen, bar = layers or self.blocks, self.progress
-        folder = self.features_folder
-        return extract(pictures, self.backbone, chosen, self.view, folder, progress=bar)
+        where, bar = self.features_folder, self.progress
+        return extract(
+            pictures, self.backbone, layers or self.blocks, self.view, where, progress=bar
+        )
 
     def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a whole split; layers: default `blocks`."""

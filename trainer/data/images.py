@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,13 +17,12 @@ from ood_perception.errors import DataError
 from ood_perception.image import image_files as picture_files
 from ood_perception.image.image_files import PICTURES
 from ood_perception.image.label_files import IGNORED, read_label
+from ood_perception.types import UInt8Array
 
 from .class_map import ClassMap
 
 NORMAL, ANOMALY = 0, 1
 """What the labels of a set of anomalies say of a pixel."""
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,13 @@ def read_image(path: Path, what: str = 'picture') -> UInt8Array:
     return picture_files.read_picture(path, what)
 
 
+def write_png(path: Path, pixels: UInt8Array) -> None:
+    """Write uint8 RGB (H, W, 3) or grey (H, W) and the folders above; DataError where it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels):
+        raise DataError(f'{path} cannot be written: is the disk full?')
+
+
 def list_pictures(folder: Path) -> list[Path]:
     """Return the picture files in a folder by name; DataError where there are none."""
     if not folder.is_dir():
@@ -113,76 +120,39 @@ def list_pictures(folder: Path) -> list[Path]:
     return found
 
 
-def paired(
-    images: Sequence[Path], labels: Sequence[Path], sequences: Sequence[str], classes: ClassMap
-) -> PictureList:
-    """Make a list of pictures; DataError naming the first label file that does not exist."""
-    missing = [path for path in labels if not path.is_file()]
+def need_files(paths: Sequence[Path], what: str, remedy: str = '') -> None:
+    """Raise DataError naming the first file that does not exist, how many, and the remedy."""
+    missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise DataError(f'{len(missing)} label files are missing, the first is {missing[0]}')
-    names = tuple(path.stem for path in images)
-    twice = [name for name in names if names.count(name) > 1] if _repeats(names) else []
-    if twice or not names:
-        same = ' and '.join(str(path) for path in images if path.stem in twice[:1])
-        raise DataError(f'a picture list is empty or holds one picture name twice: {same or "-"}')
-    return PictureList(names, tuple(images), tuple(labels), tuple(sequences), classes)
+        raise DataError(
+            f'{len(missing)} of {len(paths)} {what} are missing, the first is {missing[0]}'
+            + (f'; {remedy}' if remedy else '')
+        )
 
 
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names)
-
-
-def joined(lists: Sequence[PictureList]) -> PictureList:
-    """Put lists of one class map behind each other."""
-    if len({(x.classes.names) for x in lists}) != 1 or len({bool(x.labels) for x in lists}) != 1:
-        raise DataError('picture lists of different classes, or with and without labels, mixed')
-    return PictureList(
-        names=tuple(n for x in lists for n in x.names),
-        images=tuple(p for x in lists for p in x.images),
-        labels=tuple(p for x in lists for p in x.labels),
-        sequences=tuple(s for x in lists for s in x.sequences),
-        classes=lists[0].classes,
-    )
-
-
-def split_contiguous(
-    pictures: PictureList,
-    calibration_fraction: float = 0.25,
-    keep_single: bool = False,
-    blocks: int = 1,
-) -> tuple[PictureList, PictureList]:
+def picture_list(
+    images: Sequence[Path],
+    labels: Sequence[Path],
+    classes: ClassMap,
+    remedy: str = '',
+    names: Sequence[str] = (),
+    sequences: Sequence[str] = (),
+) -> PictureList:
     """
-    Split every sequence, or every one of its `blocks` stretches, into its first and its last part.
+    Make a list of pictures in the order given.
 
-    Neighbouring frames of a drive are nearly the same picture, so a random split would let the
-    calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
-    in the second list, in [0, 1); rounded, at least one and not all of them unless it is 0.
-    keep_single: sequences of one picture go whole into the first list. blocks: of about equal
-    length, at least two pictures each: the end of a drive alone may be unlike the rest of it.
-
-    Returns (fit, calibration). Raises DataError for another fraction, for a one-picture sequence
-    that is not to be kept, and where keeping them leaves nothing to calibrate.
+    labels: () where there are none. remedy: what to do about missing ones. names: default the
+    files'. sequences: default one of all. Raises DataError naming the first missing label file, or
+    a name that repeats.
     """
-    if not 0.0 <= calibration_fraction < 1.0:
-        raise DataError(f'calibration fraction {calibration_fraction} is not between 0 and 1')
-    if not calibration_fraction:
-        return pictures, pictures.subset([])
-    fit: list[int] = []
-    held_out: list[int] = []
-    for sequence in dict.fromkeys(pictures.sequences):
-        members = [i for i, s in enumerate(pictures.sequences) if s == sequence]
-        if len(members) < 2 and keep_single:
-            fit += members
-            continue
-        if len(members) < 2:
-            raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
-        for stretch in np.array_split(members, min(blocks, len(members) // 2)):
-            count = min(max(1, round(calibration_fraction * len(stretch))), len(stretch) - 1)
-            fit += stretch[:-count].tolist()
-            held_out += stretch[-count:].tolist()
-    if not held_out:
-        raise DataError('no sequence has two pictures: there is nothing to hold out')
-    return pictures.subset(fit), pictures.subset(held_out)
+    need_files(labels, 'label files', remedy)
+    names = names or [path.stem for path in images]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        paths = [str(path) for path, name in zip(images, names, strict=True) if name == twice]
+        raise DataError(f'several pictures are called {twice!r}: {" and ".join(paths)}')
+    own = tuple(sequences or ['' for _ in names])
+    return PictureList(tuple(names), tuple(images), tuple(labels), own, classes)
 
 
 def content_sha256(pictures: PictureList) -> str:

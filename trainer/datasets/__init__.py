@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ood_perception.errors import ConfigError, DataError
@@ -27,50 +28,30 @@ from . import (
     smiyc,
     streethazards,
 )
-from .evaluation_set import EvaluationSet, Segments, SetEntry
-
-__all__ = [
-    'LAYOUTS',
-    'SETS',
-    'EvaluationSet',
-    'Segments',
-    'SetEntry',
-    'expand_names',
-    'list_sets',
-    'load_pictures',
-    'open_set',
-]
-
-LAYOUTS: dict[str, Callable[[Path, str], PictureList]] = {
-    'camvid': camvid.load,
-    'cityscapes': cityscapes.load,
-    'folders': folders.load,
-    'idd': idd.load,
-    'issu': issu.load,
-    'lars': lars.load,
-    'mapillary': mapillary.load,
-    'maritime': maritime.load,
-    'mvtec': mvtec.load,
-    'streethazards': streethazards.load,
-}
+from .evaluation_set import EvaluationSet, SetEntry
 
 SETS: dict[str, SetEntry] = {
-    **anomaly.ENTRIES,
-    'road_anomaly': road_anomaly.ENTRY,
-    **smiyc.ENTRIES,
-    'smiyc_lost_and_found': lost_and_found.ENTRY,
-    **fishyscapes.ENTRIES,
-    'streethazards': streethazards.ENTRY,
-    **issu.ENTRIES,
-    'lars': lars.ENTRY,
-    **maritime.ENTRIES,
-    'mvtec': mvtec.ENTRY,
-    'cityscapes': cityscapes.ENTRY,
-    'camvid': camvid.ENTRY,
-    'mapillary': mapillary.ENTRY,
-    'idd': idd.ENTRY,
-    'folders': folders.ENTRY,
+    name: replace(entry, tree=(module.__doc__ or '').strip())
+    for module in (
+        anomaly,
+        road_anomaly,
+        smiyc,
+        lost_and_found,
+        fishyscapes,
+        streethazards,
+        issu,
+        lars,
+        maritime,
+        mvtec,
+        cityscapes,
+        camvid,
+        mapillary,
+        idd,
+        folders,
+    )
+    for name, entry in module.ENTRIES.items()
 }
+LAYOUTS = {name: entry.layout for name, entry in sorted(SETS.items()) if entry.layout}
 
 
 def load_pictures(layout: str, root: Path, split: str) -> PictureList:
@@ -97,13 +78,7 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
         raise ConfigError(f'unknown set {base!r}; known are {", ".join(SETS)}')
     entry = SETS[base]
     chosen = entry.check_split(base, split or named_split)
-    place = Path(folder).expanduser() if folder else entry.find(root)
-    if not place.is_dir():
-        raise DataError(
-            f'{entry.description}: folder {place} does not exist\n'
-            f'expected tree:\n{entry.tree.strip()}'
-        )
-    return entry.load(place, chosen)
+    return entry.open(base, entry.find(root, folder), chosen)
 
 
 def expand_names(names: Sequence[str], root: Path) -> list[str]:
@@ -116,10 +91,10 @@ def expand_names(names: Sequence[str], root: Path) -> list[str]:
         if split != '*' or members is None:
             expanded.append(name)
             continue
-        place = Path(folder).expanduser() if folder else SETS[base].find(root)
+        place = SETS[base].find(root, folder)
         found = members(place)
         if not found:
-            raise DataError(f'{name}: {place} holds nothing\n{SETS[base].tree.strip()}')
+            raise DataError(f'{name}: {place} holds nothing\n{SETS[base].tree}')
         expanded += [f'{base}/{member}{separator}{folder}' for member in found]
     return expanded
 
@@ -128,9 +103,7 @@ def list_sets() -> str:
     """Return one line per set: its name, what it is, its splits (the default first)."""
     width = max(len(name) for name in SETS)
     return '\n'.join(
-        f'{name:{width}}  {entry.description}{_splits_of(entry)}' for name, entry in SETS.items()
+        f'{name:{width}}  {entry.description}'
+        + (f'; splits: {", ".join(entry.splits)}' if any(entry.splits) else '')
+        for name, entry in SETS.items()
     )
-
-
-def _splits_of(entry: SetEntry) -> str:
-    return f'; splits: {", ".join(entry.splits)}' if any(entry.splits) else ''

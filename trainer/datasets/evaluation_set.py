@@ -1,55 +1,27 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One data set, opened and checked, with all that an evaluation has to know about it."""
+"""Data sets: a row of the table, and one that was opened, with all that evaluations need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.types import UInt8Array
 
 from ..data.images import PictureList
+from .panoptic import PanopticLabels
 
 KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
 REGIONS = ('image', 'road')
 TRACKS = ('', 'AnomalyTrack', 'ObstacleTrack', 'LostAndFound')
 
-UInt8Array = npt.NDArray[np.uint8]
-Int32Array = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Segments:
-    """
-    The panoptic labels of one picture.
-
-    ids: int32 (H, W), the segment of every pixel, 0 = none.
-    categories: segment id -> category id, in the data set's own numbers.
-    names: category id -> name.
-    """
-
-    ids: Int32Array
-    categories: dict[int, int]
-    names: dict[int, str]
-
-
-class Panoptic(Protocol):
-    """The segments of a list of pictures."""
-
-    def __call__(self, index: int) -> Segments:
-        """Return one picture's segments; DataError naming what is missing or wrong."""
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """Return what they are read from."""
-
-    def subset(self, indices: Sequence[int]) -> Panoptic:
-        """Return those of the pictures at `indices`, in that order."""
+Loader = Callable[[Path, str], PictureList]
+More = Callable[[Path, str, PictureList], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +34,7 @@ class EvaluationSet:
         1 anomaly, 255 ignored; those of 'closed-set' and 'maritime' sets are class ids.
     kind: one of KINDS. roi: 'road' where the labels are the road and what stands on it alone, so
         that no predicted region is needed; else 'image'.
-    licence: what its makers allow. source: where to get it.
+    licence: what its makers allow.
     track: whose size limits the component metrics take, one of TRACKS ('' = none official).
     classes: the same pictures with the labels of the known classes (anomalies IGNORED), where
         the set has both; open-set metrics need it.
@@ -76,10 +48,9 @@ class EvaluationSet:
     kind: str
     roi: str
     licence: str
-    source: str = ''
     track: str = ''
     classes: PictureList | None = None
-    panoptic: Panoptic | None = None
+    panoptic: PanopticLabels | None = None
     anomalous_pictures: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
@@ -93,6 +64,11 @@ class EvaluationSet:
     def labelled(self) -> bool:
         """Whether the pictures have labels; hidden test sets have none."""
         return bool(self.pictures.labels)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The index of every picture by its name."""
+        return {name: index for index, name in enumerate(self.pictures.names)}
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array | None]:
         """
@@ -122,30 +98,58 @@ class SetEntry:
     """
     One row of the table of sets.
 
-    description: one line. load: (folder, split) -> the set; the folder exists.
+    description: one line. title, kind, roi, licence, track: see EvaluationSet; the split
+        follows the title.
+    pictures: (folder, split) -> the pictures with the labels of the kind; the folder exists.
     folders: its usual folder names under the root of all sets, first match wins.
     splits: what may follow the name after '/', the default first; () = anything.
-    tree: the expected tree, for messages and documentation.
+    tree: the expected tree, for messages and documentation: the docstring of the set's module.
+    layout: like pictures, with the labels that a training takes; None = no set to train on.
+    more: (folder, split, pictures) -> what else EvaluationSet is made of.
     members: folder -> the splits that NAME/* stands for; None where a set has no such name.
     """
 
     description: str
-    load: Callable[[Path, str], EvaluationSet]
+    title: str
+    kind: str
+    pictures: Loader
     folders: tuple[str, ...]
-    splits: tuple[str, ...] = ('',)
+    licence: str
     tree: str = ''
+    splits: tuple[str, ...] = ('',)
+    roi: str = 'image'
+    track: str = ''
+    layout: Loader | None = None
+    more: More | None = None
     members: Callable[[Path], Sequence[str]] | None = None
 
-    def find(self, root: Path) -> Path:
-        """Return the set's folder under `root`; DataError naming the places and the tree."""
-        for name in self.folders:
-            if (root / name).is_dir():
-                return root / name
-        places = ' or '.join(str(root / name) for name in self.folders)
-        raise DataError(
-            f'{self.description}: expected in {places}; put (or link) it there, or give '
-            f'another root\nexpected tree:\n{self.tree.strip()}'
+    def open(self, name: str, folder: Path, split: str) -> EvaluationSet:
+        """Open a split, called name/split; DataError saying what is missing, and where."""
+        pictures = self.pictures(folder, split)
+        more = self.more(folder, split, pictures) if self.more else {}
+        return EvaluationSet(
+            name=f'{name}/{split}'.rstrip('/'),
+            pictures=pictures,
+            kind=self.kind,
+            roi=self.roi,
+            licence=self.licence,
+            track=self.track,
+            **{'title': f'{self.title} {split}'.strip(), **more},
         )
+
+    def find(self, root: Path, given: str = '') -> Path:
+        """Return the given folder or that under `root`; DataError naming places and tree."""
+        places = [Path(given).expanduser()] if given else [root / name for name in self.folders]
+        for place in places:
+            if place.is_dir():
+                return place
+        where = ' or '.join(str(place) for place in places)
+        where = (
+            f'folder {where} does not exist'
+            if given
+            else f'expected in {where}; put (or link) it there, or give another root'
+        )
+        raise DataError(f'{self.description}: {where}\nexpected tree:\n{self.tree}')
 
     def check_split(self, name: str, split: str) -> str:
         """Return the split, the default for ''; ConfigError for one that the set does not have."""

@@ -7,16 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.class_labels import label_groups
 from ood_perception.evaluation.loading import PictureTask
-from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
+from ood_perception.evaluation.maritime import SeaClasses, maritime_summary
 from ood_perception.evaluation.measure import ANOMALY, CLOSED_SET, INSPECTION, MARITIME, Measured
 from ood_perception.evaluation.open_set import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
@@ -28,10 +28,10 @@ from ood_perception.metrics.components import size_limits
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.settings import chosen_classes, class_ids
+from ood_perception.types import UInt8Array
 
 from ..datasets import EvaluationSet
 
-UInt8Array = npt.NDArray[np.uint8]
 ANOMALY_KINDS = (ANOMALY, INSPECTION)
 # Kinds whose pictures have no ground that could be told from the rest: all of it is scored.
 WHOLE_PICTURE = (INSPECTION, MARITIME)
@@ -122,20 +122,17 @@ def measured_set(data: EvaluationSet, pipeline: Pipeline, extras: Extras) -> Mea
 def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
     """Return one task a picture."""
     pictures, panoptic = data.pictures, data.panoptic
-
-    def task(index: int) -> PictureTask:
-        files = (pictures.images[index], pictures.labels[index])
-        if panoptic:
-            files += panoptic.files(index)
-        return PictureTask(
-            pictures.names[index],
+    return [
+        PictureTask(
+            name,
             pictures.sequences[index],
-            files,
-            lambda: _read(data, index),
-            (lambda: _segments(data, index)) if panoptic else None,
+            (pictures.images[index], pictures.labels[index])
+            + (panoptic.files(index) if panoptic else ()),
+            partial(_read, data, index),
+            partial(panoptic, index) if panoptic else None,
         )
-
-    return [task(index) for index in range(len(data))]
+        for index, name in enumerate(pictures.names)
+    ]
 
 
 def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
@@ -149,29 +146,18 @@ def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
     return image, labels
 
 
-def _segments(data: EvaluationSet, index: int) -> Segments:
-    """Return a sea picture's segments as LaRS writes them."""
-    assert data.panoptic is not None
-    found = data.panoptic(index)
-    planes = [found.ids >> shift & 255 for shift in (0, 8, 16)]
-    return Segments(np.stack(planes, axis=-1).astype(np.uint8), found.categories)
-
-
 def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:
     """Return what reads a picture and its labels by name."""
-    pictures, places = data.pictures, _places(data)
-    return lambda name: pictures.read(places[name])
+    return lambda name: data.pictures.read(data.places[name])
 
 
 def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
     """Return what reads a picture and the labels of its known classes and anomalies."""
-    places = _places(data)
 
     def read(name: str) -> tuple[UInt8Array, UInt8Array]:
         assert data.classes is not None
-        image, anomaly = data.pictures.read(places[name])
-        _, classes = data.classes.read(places[name])
-        return image, open_set_truth(anomaly, classes, known)
+        image, anomaly = data.pictures.read(data.places[name])
+        return image, open_set_truth(anomaly, data.classes.read(data.places[name])[1], known)
 
     return read
 
@@ -182,17 +168,12 @@ def label_reader(data: EvaluationSet) -> Callable[[str], Any]:
 
     For passes that look at no colour: decoding the pictures took half of their time.
     """
-    pictures, places = data.pictures, _places(data)
 
     def read(name: str) -> tuple[UInt8Array, UInt8Array]:
-        labels = pictures.known(places[name]).astype(np.uint8)
+        labels = data.pictures.known(data.places[name]).astype(np.uint8)
         return np.zeros((*labels.shape, 3), np.uint8), labels
 
     return read
-
-
-def _places(data: EvaluationSet) -> dict[str, int]:
-    return {name: index for index, name in enumerate(data.pictures.names)}
 
 
 def summary_of(
@@ -217,25 +198,20 @@ def summary_of(
         'notes': [],
     }
     if extras.reject and not measured.classes:
-        note = (
-            f"--reject {extras.reject} is left out: the set does not label the bundle's classes."
-        )
-        result['notes'].append(note)
+        why = "the set does not label the bundle's classes"
+        result['notes'].append(f'--reject {extras.reject} is left out: {why}.')
+    names = tuple(spec.name for spec in manifest.classes)
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
-        _second_pass(result, data, records, extras)
-        _add_open_set(result, pipeline, data, records, extras.seed)
+        _second_pass(result, data, records, extras, names)
         return result
     if measured.classes:
-        names = [spec.name for spec in manifest.classes]
         chosen = pipeline.settings.in_distribution or manifest.in_distribution
         result |= promise_summary(records, names, chosen, extras.seed)
     if data.kind == MARITIME:
         result |= maritime_summary(records, data.panoptic is not None, extras.seed)
-        result['groups']['maritime']['facts'] |= {
-            'water': list(extras.sea.water),
-            'sky': list(extras.sea.sky),
-        }
+        sea = {'water': list(extras.sea.water), 'sky': list(extras.sea.sky)}
+        result['groups']['maritime']['facts'] |= sea
     if measured.classes:
         result['groups'] |= label_groups(records, names, measured.reject, extras.seed)
     return result
@@ -246,8 +222,13 @@ def _second_pass(
     data: EvaluationSet,
     records: RecordSet,
     extras: Extras,
+    names: tuple[str, ...],
 ) -> None:
-    """Add what needs the labels again: a track's components, variants."""
+    """
+    Add what needs the labels again: a track's components, variants, open-set mean IoU.
+
+    The latter where the set labels the classes that the bundle knows, `names`.
+    """
     regions, read = summary['regions'], label_reader(data)
     for region, record in regions.items() if data.track else ():
         threshold = record['best_f1_threshold']
@@ -257,24 +238,13 @@ def _second_pass(
             )
     if 'smiyc' in extras.variants and data.kind == ANOMALY:
         summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
-
-
-def _add_open_set(
-    summary: dict[str, Any],
-    pipeline: Pipeline,
-    data: EvaluationSet,
-    records: RecordSet,
-    seed: int,
-) -> None:
-    """Add the open-set mean IoU where the set labels the classes that the bundle knows."""
     if data.classes is None:
         return
-    names = [spec.name for spec in pipeline.manifest.classes]
-    if tuple(names) != data.classes.classes.names:
+    if names != data.classes.classes.names:
         summary['notes'].append(
             f'Open-set mean IoU is left out: the set labels '
             f'{", ".join(data.classes.classes.names)}; the bundle knows {", ".join(names)}.'
         )
         return
-    read = _open_set_reader(data, len(names))
-    summary['groups']['open_set'] = open_set_group(records, read, names, seed)
+    reader = _open_set_reader(data, len(names))
+    summary['groups']['open_set'] = open_set_group(records, reader, names, extras.seed)

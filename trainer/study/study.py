@@ -18,9 +18,7 @@ Exit status: 0 all done, 2 a mistake, 3 done, but rows could not be built: the r
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,18 +36,22 @@ from ood_perception.evaluation.run import RunOptions
 from ood_perception.json_files import write_json
 from ood_perception.pipeline import Settings
 
+from ..augment.cutouts import PasteSettings
+from ..augment.outlier_sources import load_outliers
 from ..datasets import open_set
-from ..evaluation.options import EngineChoice
-from ..evaluation.runs import RunResult, RunSpec, evaluate_runs
+from ..datasets.pasted import write_pasted_set
+from ..evaluation.options import add_training_arguments, command_parser, sets_root
+from ..evaluation.runs import Evaluation, RunResult, RunSpec
 from ..evaluation.sets import ANOMALY_KINDS
-from ..recipe import load_recipe
+from ..recipe import Recipe, load_recipe
+from ..workflow import Workflow
 from .bundles import RUNS, LeaderboardBundles
 from .config import LeaderboardConfig, load_leaderboard
-from .pasted_set import PASTED, pasted_set
 from .report import read_costs, write_report
 
 LOG = logging.getLogger(__name__)
 REPEATS = 5
+PASTED = 'pasted'
 SOME_MISSING = 3
 
 
@@ -64,13 +66,16 @@ def evaluate(
     specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
     if not specs:
         raise ConfigError('no bundle of the study is there yet: run without --report-only')
-    root = Path(os.environ.get('OOD_DATA', '.'))
+    root = sets_root()
     sets = {_address(config, name, root): name for name in config.sets}
-    choice = EngineChoice('openvino', 'f32', threads, shared=config.folder / 'backbones')
-    results = evaluate_runs(
-        specs, [*sets], root, config.folder / 'evaluation',
-        choice, RunOptions(1, 'fail', progress),
-    )  # fmt: skip
+    evaluation = Evaluation(
+        root,
+        config.folder / 'evaluation',
+        EngineOptions('openvino', 'f32', threads),
+        RunOptions(progress=progress),
+        shared=config.folder / 'backbones',
+    )
+    results = evaluation.results(specs, [*sets])
     return {
         run.name: replace(run, sets={sets[address]: one for address, one in run.sets.items()})
         for run in results.runs
@@ -83,13 +88,30 @@ def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
         row = config.row(config.reference)
         if not row.recipe:
             raise ConfigError(f"'pasted' is made of a recipe's pictures: {row.name!r} has none")
-        return pasted_set(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
+        return _pasted(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
     if open_set(name, root).kind not in ANOMALY_KINDS:
         raise ConfigError(
             f'{name} labels no anomalies, a study compares what finds them: measure it by '
             f'trainer evaluate --runs {config.folder / RUNS} --data {name}'
         )
     return name
+
+
+def _pasted(recipe: Recipe, folder: Path) -> str:
+    """
+    Write (or find) the set that hyperparameters are chosen on; return its address for open_set.
+
+    The pictures are those of the training split that only choose (data.selection_fraction), the
+    objects the half of the recipe's outliers that no training sees; they stand on the bundle's
+    ground classes. These alone, by their true labels, are scored, with what stands on them.
+    """
+    data, place = Workflow(recipe, folder).data, folder / PASTED
+    pictures = data.pictures.subset(data.split[1])
+    objects = load_outliers(recipe.outliers, 'selection', data.root)
+    ground = tuple(data.class_names.index(name) for name in recipe.bundle.ground_classes)
+    settings = PasteSettings(ground=ground)
+    write_pasted_set(pictures, objects, place, settings, recipe.seed, ground_only=True)
+    return f'{PASTED}={place}'
 
 
 def measure_costs(
@@ -146,11 +168,7 @@ def head_ms(bundle: Bundle, threads: int) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `trainer study`; return the exit status."""
-    parser = argparse.ArgumentParser(
-        'trainer study',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser('trainer study', __doc__)
     parser.add_argument('study', type=Path, help='YAML file, see config/train/leaderboard.yaml')
     parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows to build')
     parser.add_argument('--seeds', nargs='+', type=int, default=[], help='seeds to build')
@@ -164,9 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument('--build-only', action='store_true', help='score nothing')
     parser.add_argument('--report-only', action='store_true', help='build nothing')
     parser.add_argument('--latency', action='store_true', help='time the heads, too')
-    parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
-    parser.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
-    parser.add_argument('--quiet', action='store_true', help='no progress bars')
+    add_training_arguments(parser)
     options = parser.parse_args(arguments)
     if options.threads:
         import torch

@@ -17,9 +17,10 @@ import pytest
 
 pytest.importorskip('torch')
 
-from ood_perception.metrics.lars import lars_frame, lars_metrics
+from ood_perception.metrics.lars import from_coloured, lars_frame, lars_metrics
+from trainer.data.images import read_image
 from trainer.datasets import open_set
-from trainer.evaluation.submission_files import read_lars, target_of, write_lars
+from trainer.evaluation.submission import target_of, write_lars
 
 OBSTACLE, WATER, SKY, VOID = 0, 1, 2, 255
 HEIGHT, WIDTH = 60, 80
@@ -94,8 +95,8 @@ def metrics(lars, tmp_path):
         write_lars(path, frame[2])
         _, semantic = data.read(index)
         segments = data.panoptic(index)
-        rgb = np.stack([segments.ids >> shift & 255 for shift in (0, 8, 16)], 2).astype(np.uint8)
-        frames.append(lars_frame(read_lars(path), semantic, rgb, segments.categories))
+        truth = segments.panoptic, segments.categories
+        frames.append(lars_frame(from_coloured(read_image(path)), semantic, *truth))
     return lars_metrics(frames)
 
 
