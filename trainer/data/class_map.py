@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,18 @@ class ClassMap:
     names: tuple[str, ...]
     colors: tuple[Color, ...]
     ids: dict[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        classes: Iterable[tuple[str, Color]],
+        ids: Sequence[int] = (),
+        ignored: Iterable[int] = (IGNORED,),
+    ) -> ClassMap:
+        """Return the map of (name, colour) pairs; ids: of each in the files, () = 0 .. C-1."""
+        names, colors = zip(*classes, strict=True)
+        known = {file_id: index for index, file_id in enumerate(ids or range(len(names)))}
+        return cls(names, colors, {**dict.fromkeys(ignored, IGNORED), **known})
 
     def table(self) -> npt.NDArray[np.int16]:
         """Return int16 (256,): file id -> class, IGNORED, or -1 for an id that is not mapped."""

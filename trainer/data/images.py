@@ -113,23 +113,39 @@ def list_pictures(folder: Path) -> list[Path]:
     return found
 
 
-def paired(
-    images: Sequence[Path], labels: Sequence[Path], sequences: Sequence[str], classes: ClassMap
-) -> PictureList:
-    """Make a list of pictures; DataError naming the first label file that does not exist."""
-    missing = [path for path in labels if not path.is_file()]
+def need_files(paths: Sequence[Path], what: str, remedy: str = '') -> None:
+    """Raise DataError naming the first file that does not exist, how many, and the remedy."""
+    missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise DataError(f'{len(missing)} label files are missing, the first is {missing[0]}')
-    names = tuple(path.stem for path in images)
-    twice = [name for name in names if names.count(name) > 1] if _repeats(names) else []
-    if twice or not names:
-        same = ' and '.join(str(path) for path in images if path.stem in twice[:1])
-        raise DataError(f'a picture list is empty or holds one picture name twice: {same or "-"}')
-    return PictureList(names, tuple(images), tuple(labels), tuple(sequences), classes)
+        raise DataError(
+            f'{len(missing)} of {len(paths)} {what} are missing, the first is {missing[0]}'
+            + (f'; {remedy}' if remedy else '')
+        )
 
 
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names)
+def picture_list(
+    images: Sequence[Path],
+    labels: Sequence[Path],
+    classes: ClassMap,
+    remedy: str = '',
+    names: Sequence[str] = (),
+    sequences: Sequence[str] = (),
+) -> PictureList:
+    """
+    Make a list of pictures in the order given.
+
+    labels: () where there are none. remedy: what to do about missing ones. names: default the
+    files'. sequences: default one of all. Raises DataError naming the first missing label file, or
+    a name that repeats.
+    """
+    need_files(labels, 'label files', remedy)
+    names = names or [path.stem for path in images]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        paths = [str(path) for path, name in zip(images, names, strict=True) if name == twice]
+        raise DataError(f'several pictures are called {twice!r}: {" and ".join(paths)}')
+    own = tuple(sequences or ['' for _ in names])
+    return PictureList(tuple(names), tuple(images), tuple(labels), own, classes)
 
 
 def joined(lists: Sequence[PictureList]) -> PictureList:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ood_perception.errors import ConfigError, DataError
@@ -27,13 +27,12 @@ from . import (
     smiyc,
     streethazards,
 )
-from .evaluation_set import EvaluationSet, Segments, SetEntry
+from .evaluation_set import EvaluationSet, SetEntry
 
 __all__ = [
     'LAYOUTS',
     'SETS',
     'EvaluationSet',
-    'Segments',
     'SetEntry',
     'expand_names',
     'list_sets',
@@ -41,36 +40,25 @@ __all__ = [
     'open_set',
 ]
 
-LAYOUTS: dict[str, Callable[[Path, str], PictureList]] = {
-    'camvid': camvid.load,
-    'cityscapes': cityscapes.load,
-    'folders': folders.load,
-    'idd': idd.load,
-    'issu': issu.load,
-    'lars': lars.load,
-    'mapillary': mapillary.load,
-    'maritime': maritime.load,
-    'mvtec': mvtec.load,
-    'streethazards': streethazards.load,
-}
-
 SETS: dict[str, SetEntry] = {
     **anomaly.ENTRIES,
-    'road_anomaly': road_anomaly.ENTRY,
+    **road_anomaly.ENTRIES,
     **smiyc.ENTRIES,
-    'smiyc_lost_and_found': lost_and_found.ENTRY,
+    **lost_and_found.ENTRIES,
     **fishyscapes.ENTRIES,
-    'streethazards': streethazards.ENTRY,
+    **streethazards.ENTRIES,
     **issu.ENTRIES,
-    'lars': lars.ENTRY,
+    **lars.ENTRIES,
     **maritime.ENTRIES,
-    'mvtec': mvtec.ENTRY,
-    'cityscapes': cityscapes.ENTRY,
-    'camvid': camvid.ENTRY,
-    'mapillary': mapillary.ENTRY,
-    'idd': idd.ENTRY,
-    'folders': folders.ENTRY,
+    **mvtec.ENTRIES,
+    **cityscapes.ENTRIES,
+    **camvid.ENTRIES,
+    **mapillary.ENTRIES,
+    **idd.ENTRIES,
+    **folders.ENTRIES,
 }
+
+LAYOUTS = {name: entry.layout for name, entry in sorted(SETS.items()) if entry.layout}
 
 
 def load_pictures(layout: str, root: Path, split: str) -> PictureList:
@@ -103,7 +91,7 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
             f'{entry.description}: folder {place} does not exist\n'
             f'expected tree:\n{entry.tree.strip()}'
         )
-    return entry.load(place, chosen)
+    return entry.open(base, place, chosen)
 
 
 def expand_names(names: Sequence[str], root: Path) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ood_perception.errors import ConfigError
 
 from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
-from .evaluation_set import EvaluationSet, SetEntry
+from .evaluation_set import SetEntry
 from .folders import load_folders
 
 _NAMES = ('normal', 'anomaly')
@@ -36,8 +36,6 @@ CLASS_MAPS = {
     'lost_and_found_dev': PLAIN,
     'pasted': PLAIN,
 }
-# The labels of this set are the road and what stands on it already.
-GROUND_ONLY = ('road_obstacle_dev',)
 
 
 def load_anomaly_set(name: str, root: Path) -> PictureList:
@@ -52,7 +50,7 @@ def load_anomaly_set(name: str, root: Path) -> PictureList:
     return load_folders(root / 'images', root / 'labels', CLASS_MAPS[name])
 
 
-_UNSTATED = 'no licence stated by its makers; ask them before anything but research'
+UNSTATED = 'no licence stated by its makers; ask them before anything but research'
 # name -> title, region of interest, track whose size limits hold for components. The makers of
 # RoadAnomaly and Fishyscapes state none; the tracks are those of the same pictures' kind.
 _DEV_SETS = {
@@ -71,29 +69,29 @@ _DEV_SETS = {
 }
 
 
-def _entry(name: str, title: str, roi: str, track: str) -> SetEntry:
-    """Return the table row of one set in plain folders."""
-
-    def load(folder: Path, _: str) -> EvaluationSet:
-        pictures = load_anomaly_set(name, folder)
-        return EvaluationSet(name, title, pictures, 'anomaly', roi, _UNSTATED, track=track)
-
-    return SetEntry(title, load, (name,), tree=__doc__ or '')
-
-
-def _load_own(folder: Path, _: str) -> EvaluationSet:
-    """Open somebody's own pictures with labels of anomalies."""
-    pictures = load_folders(folder / 'images', folder / 'labels', PLAIN)
-    title = f'own anomaly set {folder.name}'
-    return EvaluationSet('anomaly_folders', title, pictures, 'anomaly', 'image', 'your own')
-
-
 ENTRIES = {
-    **{name: _entry(name, *row) for name, row in _DEV_SETS.items()},
+    **{
+        name: SetEntry(
+            description=title,
+            title=title,
+            kind='anomaly',
+            pictures=lambda folder, _, name=name: load_anomaly_set(name, folder),
+            folders=(name,),
+            roi=roi,
+            track=track,
+            licence=UNSTATED,
+            tree=__doc__ or '',
+        )
+        for name, (title, roi, track) in _DEV_SETS.items()
+    },
     'anomaly_folders': SetEntry(
-        'your own pictures with labels of anomalies: images/, labels/',
-        _load_own,
-        ('anomaly_folders',),
+        description='your own pictures with labels of anomalies: images/, labels/',
+        title='',
+        kind='anomaly',
+        pictures=lambda folder, _: load_folders(folder / 'images', folder / 'labels', PLAIN),
+        more=lambda folder, *_: {'title': f'own anomaly set {folder.name}'},
+        folders=('anomaly_folders',),
+        licence='your own',
         tree=__doc__ or '',
     ),
 }

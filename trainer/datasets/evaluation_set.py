@@ -1,13 +1,13 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One data set, opened and checked, with all that an evaluation has to know about it."""
+"""Data sets: a row of the table, and one that was opened, with all that evaluations need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,41 +15,15 @@ import numpy.typing as npt
 from ood_perception.errors import ConfigError, DataError
 
 from ..data.images import PictureList
+from .panoptic import PanopticLabels
 
 KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
 REGIONS = ('image', 'road')
 TRACKS = ('', 'AnomalyTrack', 'ObstacleTrack', 'LostAndFound')
 
 UInt8Array = npt.NDArray[np.uint8]
-Int32Array = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Segments:
-    """
-    The panoptic labels of one picture.
-
-    ids: int32 (H, W), the segment of every pixel, 0 = none.
-    categories: segment id -> category id, in the data set's own numbers.
-    names: category id -> name.
-    """
-
-    ids: Int32Array
-    categories: dict[int, int]
-    names: dict[int, str]
-
-
-class Panoptic(Protocol):
-    """The segments of a list of pictures."""
-
-    def __call__(self, index: int) -> Segments:
-        """Return one picture's segments; DataError naming what is missing or wrong."""
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """Return what they are read from."""
-
-    def subset(self, indices: Sequence[int]) -> Panoptic:
-        """Return those of the pictures at `indices`, in that order."""
+Loader = Callable[[Path, str], PictureList]
+More = Callable[[Path, str, PictureList], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +53,7 @@ class EvaluationSet:
     source: str = ''
     track: str = ''
     classes: PictureList | None = None
-    panoptic: Panoptic | None = None
+    panoptic: PanopticLabels | None = None
     anomalous_pictures: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
@@ -122,19 +96,43 @@ class SetEntry:
     """
     One row of the table of sets.
 
-    description: one line. load: (folder, split) -> the set; the folder exists.
+    description: one line. title, kind, roi, licence, source, track: see EvaluationSet; the split
+        follows the title.
+    pictures: (folder, split) -> the pictures with the labels of the kind; the folder exists.
     folders: its usual folder names under the root of all sets, first match wins.
     splits: what may follow the name after '/', the default first; () = anything.
     tree: the expected tree, for messages and documentation.
+    layout: like pictures, with the labels that a training takes; None = no set to train on.
+    more: (folder, split, pictures) -> what else EvaluationSet is made of.
     members: folder -> the splits that NAME/* stands for; None where a set has no such name.
     """
 
     description: str
-    load: Callable[[Path, str], EvaluationSet]
+    title: str
+    kind: str
+    pictures: Loader
     folders: tuple[str, ...]
+    licence: str
+    tree: str
+    source: str = ''
     splits: tuple[str, ...] = ('',)
-    tree: str = ''
+    roi: str = 'image'
+    track: str = ''
+    layout: Loader | None = None
+    more: More | None = None
     members: Callable[[Path], Sequence[str]] | None = None
+
+    def open(self, name: str, folder: Path, split: str) -> EvaluationSet:
+        """Open a split, called name/split; DataError saying what is missing, and where."""
+        pictures = self.pictures(folder, split)
+        values = {
+            'title': f'{self.title} {split}'.strip(),
+            **{
+                part: getattr(self, part) for part in ('kind', 'roi', 'licence', 'source', 'track')
+            },
+            **(self.more(folder, split, pictures) if self.more else {}),
+        }
+        return EvaluationSet(name=f'{name}/{split}'.rstrip('/'), pictures=pictures, **values)
 
     def find(self, root: Path) -> Path:
         """Return the set's folder under `root`; DataError naming the places and the tree."""

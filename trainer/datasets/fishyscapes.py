@@ -21,14 +21,13 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data.images import PictureList, list_pictures
+from ..data.images import PictureList, list_pictures, picture_list
 from .anomaly import PLAIN
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import need_count, picture_list
+from .evaluation_set import Loader, SetEntry
+from .layout import before_last, need_count
 from .lost_and_found import IMAGE_SUFFIX, frame_name
 from .lost_and_found import LICENCE as PICTURES_LICENCE
 
-LICENCE = f'labels: see its site; pictures: {PICTURES_LICENCE}, Cityscapes licence for Static'
 SOURCE = 'https://fishyscapes.com/dataset'
 LOST_AND_FOUND_COUNT, STATIC_COUNT = 100, 30
 _LABELS = 'fishyscapes_lostandfound'
@@ -41,21 +40,16 @@ _PICTURE_ROOTS = (
 )
 
 
-def load_lost_and_found(root: Path, _: str) -> EvaluationSet:
-    """Open the 100 validation pictures; DataError naming what is missing."""
+def load_lost_and_found(root: Path, _: str) -> PictureList:
+    """Load the 100 validation pictures; DataError naming what is missing."""
     if (root / _LABELS).is_dir():
-        pictures = _published(root)
-    else:
-        pictures = _paired(root, 'LostAndFound', LOST_AND_FOUND_COUNT)
-    name, title = 'fishyscapes_lost_and_found', 'Fishyscapes LostAndFound validation'
-    return EvaluationSet(name, title, pictures, 'anomaly', 'image', LICENCE, SOURCE)
+        return _published(root)
+    return _paired(root, 'LostAndFound', LOST_AND_FOUND_COUNT)
 
 
-def load_static(root: Path, _: str) -> EvaluationSet:
-    """Open the 30 validation pictures; DataError naming what is missing."""
-    pictures = _paired(root, 'Static', STATIC_COUNT)
-    name, title = 'fishyscapes_static', 'Fishyscapes Static validation'
-    return EvaluationSet(name, title, pictures, 'anomaly', 'image', LICENCE, SOURCE)
+def load_static(root: Path, _: str) -> PictureList:
+    """Load the 30 validation pictures; DataError naming what is missing."""
+    return _paired(root, 'Static', STATIC_COUNT)
 
 
 def _published(root: Path) -> PictureList:
@@ -76,11 +70,11 @@ def _published(root: Path) -> PictureList:
         )
     return picture_list(
         [found[frame] for frame in frames],
-        lambda path: frames[frame_name(path)],
+        [*frames.values()],
         PLAIN,
         f'unpack the labels from {SOURCE} anew',
-        frame_name,
-        lambda path: frame_name(path).rpartition('_')[0],
+        [*frames],
+        before_last(frames),
     )
 
 
@@ -95,23 +89,30 @@ def _paired(root: Path, part: str, count: int) -> PictureList:
     need_count(images, count, f'Fishyscapes {part} validation', folder)
     return picture_list(
         images,
-        lambda path: root / part / 'labels' / f'{path.stem}.png',
+        [root / part / 'labels' / f'{path.stem}.png' for path in images],
         PLAIN,
         f'make the labels anew from {SOURCE}',
     )
 
 
+def _entry(name: str, count: int, load: Loader) -> SetEntry:
+    """Return the row of one set."""
+    return SetEntry(
+        description=f'Fishyscapes {name} validation, {count} pictures',
+        title=f'Fishyscapes {name} validation',
+        kind='anomaly',
+        pictures=load,
+        folders=('fishyscapes', 'Fishyscapes'),
+        licence=f'labels: see its site; pictures: {PICTURES_LICENCE}, Cityscapes licence for '
+        'Static',
+        source=SOURCE,
+        tree=__doc__ or '',
+    )
+
+
 ENTRIES = {
-    'fishyscapes_lost_and_found': SetEntry(
-        'Fishyscapes LostAndFound validation, 100 pictures',
-        load_lost_and_found,
-        ('fishyscapes', 'Fishyscapes'),
-        tree=__doc__ or '',
+    'fishyscapes_lost_and_found': _entry(
+        'LostAndFound', LOST_AND_FOUND_COUNT, load_lost_and_found
     ),
-    'fishyscapes_static': SetEntry(
-        'Fishyscapes Static validation, 30 pictures',
-        load_static,
-        ('fishyscapes', 'Fishyscapes'),
-        tree=__doc__ or '',
-    ),
+    'fishyscapes_static': _entry('Static', STATIC_COUNT, load_static),
 }

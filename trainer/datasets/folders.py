@@ -24,11 +24,11 @@ from ood_perception.image.label_files import label_files
 from ood_perception.yaml_files import read_yaml
 
 from ..data.class_map import ClassMap, class_map_of, label_colors_of
-from ..data.images import PictureList, list_pictures, paired
+from ..data.images import PictureList, list_pictures, picture_list
 from ..data.label_colors import coloured
 from ..data.scenes import SCENES_FILE, read_scenes
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import labels_of
+from .evaluation_set import SetEntry
+from .layout import before_last, labels_of
 
 
 def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
@@ -39,8 +39,8 @@ def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
     Raises DataError for missing folders, no pictures or missing labels.
     """
     pictures = list_pictures(images)
-    sequences = [path.stem.rpartition('_')[0] for path in pictures]
-    return paired(pictures, labels_of(pictures, labels), sequences, classes)
+    sequences = before_last(path.stem for path in pictures)
+    return picture_list(pictures, labels_of(pictures, labels), classes, sequences=sequences)
 
 
 def load(root: Path, split: str) -> PictureList:
@@ -75,21 +75,20 @@ def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
     if unlisted:
         tell(f'{root / SCENES_FILE} leaves {len(unlisted)} pictures out, such as {unlisted[0]}')
     labels = [found.get(row.name, root / 'labels' / f'{row.name}.png') for row in chosen]
-    return paired(images, labels, scenes, classes)
+    return picture_list(images, labels, classes, sequences=scenes)
 
 
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split of somebody's own pictures for evaluation."""
-    title, pictures = f'{root.name} {split}'.strip(), load(root, split)
-    return EvaluationSet(
-        f'folders/{split}'.rstrip('/'), title, pictures, 'closed-set', 'image', 'your own'
+ENTRIES = {
+    'folders': SetEntry(
+        description='your own pictures with a YAML class map: folders/<split>=<folder>',
+        title='',
+        kind='closed-set',
+        pictures=load,
+        layout=load,
+        more=lambda root, split, _: {'title': f'{root.name} {split}'.strip()},
+        folders=('folders',),
+        splits=(),
+        licence='your own',
+        tree=__doc__ or '',
     )
-
-
-ENTRY = SetEntry(
-    'your own pictures with a YAML class map: folders/<split>=<folder>',
-    load_set,
-    ('folders',),
-    (),
-    __doc__ or '',
-)
+}

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data.images import IGNORED, ClassMap, PictureList
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import nested_pictures, picture_list
+from ..data.images import ClassMap, PictureList, picture_list
+from .evaluation_set import SetEntry
+from .layout import nested_pictures, of_folders
 
 _CLASSES = (
     ('road', (128, 64, 128)),
@@ -49,12 +49,7 @@ _CLASSES = (
     ('vegetation', (107, 142, 35)),
     ('sky or background fallback', (70, 130, 180)),
 )
-CLASSES = ClassMap(
-    tuple(name for name, _ in _CLASSES),
-    tuple(color for _, color in _CLASSES),
-    {**{index: index for index in range(len(_CLASSES))}, 255: IGNORED},
-)
-LICENCE = "IDD's terms, see its site"
+CLASSES = ClassMap.of(_CLASSES)
 SOURCE = 'https://idd.insaan.iiit.ac.in'
 _PAINT = (
     'paint the polygons with github.com/AutoNUE/public-code: python preparation/createLabels.py '
@@ -68,37 +63,29 @@ def load(root: Path, split: str) -> PictureList:
     remedy = f'unpack IDD_Segmentation from {SOURCE} in {root}'
     images = nested_pictures(root / 'leftImg8bit' / split, remedy)
 
-    def gt(path: Path, suffix: str) -> Path:
-        return root / 'gtFine' / split / path.parent.name / (_frame(path) + suffix)
-
-    if split != 'test' and gt(images[0], _POLYGONS).is_file():
-        if not gt(images[0], _LABEL).is_file():
-            raise DataError(f'{gt(images[0], _LABEL)} does not exist; {_PAINT.format(root=root)}')
+    frames = [path.stem.removesuffix(_IMAGE) for path in images]
+    places = [f'{path.parent.name}/{frame}' for path, frame in zip(images, frames, strict=True)]
+    truth = root / 'gtFine' / split
+    labels = [truth / f'{place}{_LABEL}' for place in places] if split != 'test' else []
+    if labels and (truth / f'{places[0]}{_POLYGONS}').is_file():
         remedy = _PAINT.format(root=root)
-    return picture_list(
-        images,
-        None if split == 'test' else lambda path: gt(path, _LABEL),
-        CLASSES,
-        remedy,
-        lambda path: f'{path.parent.name}_{_frame(path)}',
-        lambda path: path.parent.name,
+        if not labels[0].is_file():
+            raise DataError(f'{labels[0]} does not exist; {remedy}')
+    names = [place.replace('/', '_') for place in places]
+    return picture_list(images, labels, CLASSES, remedy, names, of_folders(images))
+
+
+ENTRIES = {
+    'idd': SetEntry(
+        description='IDD, Indian streets, 26 classes of level 3',
+        title='IDD',
+        kind='closed-set',
+        pictures=load,
+        layout=load,
+        folders=('IDD_Segmentation', 'idd', 'IDD', 'idd20kII'),
+        splits=('val', 'train', 'test'),
+        licence="IDD's terms, see its site",
+        source=SOURCE,
+        tree=__doc__ or '',
     )
-
-
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split for evaluation: 26 known classes."""
-    name, title, pictures = f'idd/{split}', f'IDD {split}', load(root, split)
-    return EvaluationSet(name, title, pictures, 'closed-set', 'image', LICENCE, SOURCE)
-
-
-def _frame(path: Path) -> str:
-    return path.stem.removesuffix(_IMAGE)
-
-
-ENTRY = SetEntry(
-    'IDD, Indian streets, 26 classes of level 3',
-    load_set,
-    ('IDD_Segmentation', 'idd', 'IDD', 'idd20kII'),
-    ('val', 'train', 'test'),
-    __doc__ or '',
-)
+}

@@ -19,28 +19,37 @@ normal, other classes are ignored). Pictures without a label file belong to film
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList, list_pictures
+from ..data.images import (
+    ANOMALY,
+    IGNORED,
+    NORMAL,
+    ClassMap,
+    PictureList,
+    list_pictures,
+    need_files,
+    picture_list,
+)
 from . import cityscapes
 from .anomaly import anomaly_classes
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import need_count, nested_pictures, picture_list
+from .evaluation_set import More, SetEntry
+from .layout import before_last, need_count, nested_pictures, of_folders
 
 _ANOMALY_ID, _KNOWN = 254, range(19)
-CLASSES = ClassMap(
-    cityscapes.CLASSES.names,
-    cityscapes.CLASSES.colors,
-    {**{index: index for index in _KNOWN}, _ANOMALY_ID: IGNORED, 255: IGNORED},
+CLASSES = ClassMap.of(
+    zip(cityscapes.CLASSES.names, cityscapes.CLASSES.colors, strict=True),
+    ignored=(_ANOMALY_ID, 255),
 )
 ANOMALIES = anomaly_classes({**dict.fromkeys(_KNOWN, NORMAL), _ANOMALY_ID: ANOMALY, 255: IGNORED})
 OBSTACLES = anomaly_classes(
     {0: NORMAL, **dict.fromkeys(_KNOWN[1:], IGNORED), _ANOMALY_ID: ANOMALY, 255: IGNORED}
 )
-LICENCE = "IDD's terms for its pictures; labels: see its makers"
 SOURCE = 'https://github.com/vojirt/benchmark_issu (benchmark/datasets/scripts/DOWNLOAD.md)'
+_COMPOSE = f'compose them as {SOURCE} says'
 _IMAGE, _LABEL = '_leftImg8bit', '_gtFine_csT'
 _TESTS = {
     'test_static': ('ISSU-Test-Static', 'static_', 980),
@@ -49,28 +58,12 @@ _TESTS = {
 SPLITS = (*_TESTS, 'val', 'train')
 
 
-def load(root: Path, split: str) -> PictureList:
-    """Load one split with the known classes, anomalies IGNORED; a folder is a sequence."""
-    return _load(root, split, CLASSES)
+def load(root: Path, split: str, classes: ClassMap = CLASSES) -> PictureList:
+    """
+    Load one split, by default with the known classes, anomalies IGNORED; a folder is a sequence.
 
-
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split in the anomaly protocol, with known classes; a test part must be whole."""
-    anomalies, known = _load(root, split, ANOMALIES), load(root, split)
-    name, title = f'issu/{split}', f'ISSU {split.replace("_", " ")}'
-    return EvaluationSet(
-        name, title, anomalies, 'anomaly', 'image', LICENCE, SOURCE, classes=known
-    )
-
-
-def load_obstacle_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split in the obstacle protocol: road and anomalies alone."""
-    name, title = f'issu_obstacle/{split}', f'ISSU {split.replace("_", " ")}, road'
-    obstacles = _load(root, split, OBSTACLES)
-    return EvaluationSet(name, title, obstacles, 'anomaly', 'road', LICENCE, SOURCE)
-
-
-def _load(root: Path, split: str, classes: ClassMap) -> PictureList:
+    DataError for a test part that is not whole.
+    """
     if split not in SPLITS:
         raise DataError(f'ISSU has no split {split!r}; it has {", ".join(SPLITS)}')
     if split in _TESTS and (root / 'labels_masks').is_dir():
@@ -84,13 +77,11 @@ def _converted(root: Path, split: str, classes: ClassMap) -> PictureList:
     labels = root / 'labels_masks'
     listed = [path for path in list_pictures(labels) if path.name.startswith(prefix)]
     need_count(listed, count, f'ISSU {split}', labels)
-    return picture_list(
-        _pictures([root / 'images' / path.name for path in listed]),
-        lambda path: labels / path.name,
-        classes,
-        'run convert_idd_data.py of its makers anew',
-        sequence_of=lambda path: path.stem.rpartition('_')[0],
-    )
+    images = [root / 'images' / path.name for path in listed]
+    need_files(images, 'pictures', _COMPOSE)
+    sequences = before_last(path.stem for path in images)
+    remedy = 'run convert_idd_data.py of its makers anew'
+    return picture_list(images, listed, classes, remedy, sequences=sequences)
 
 
 def _composed(root: Path, split: str, classes: ClassMap) -> PictureList:
@@ -102,49 +93,48 @@ def _composed(root: Path, split: str, classes: ClassMap) -> PictureList:
     listed = nested_pictures(base / 'gtFine_csT' / part, remedy)
     if count:
         need_count(listed, count, f'ISSU {split}', base / 'gtFine_csT' / part)
-    images = base / 'leftImg8bit' / part
-    pictures = [images / p.parent.name / f'{_frame(p, _LABEL)}{_IMAGE}.png' for p in listed]
-    return picture_list(
-        _pictures(pictures),
-        lambda path: (
-            base / 'gtFine_csT' / part / path.parent.name / f'{_frame(path, _IMAGE)}{_LABEL}.png'
-        ),
-        classes,
-        remedy,
-        lambda path: f'{path.parent.name}_{_frame(path, _IMAGE)}',
-        lambda path: path.parent.name,
+    frames = [path.stem.removesuffix(_LABEL) for path in listed]
+    folders = of_folders(listed)
+    places = [f'{place}/{frame}' for place, frame in zip(folders, frames, strict=True)]
+    images = [base / 'leftImg8bit' / part / f'{place}{_IMAGE}.png' for place in places]
+    need_files(images, 'pictures', _COMPOSE)
+    names = [place.replace('/', '_') for place in places]
+    return picture_list(images, listed, classes, remedy, names, folders)
+
+
+def _entry(name: str, classes: ClassMap, more: More, roi: str) -> SetEntry:
+    """Return the row of one protocol."""
+    return SetEntry(
+        description=f'ISSU, {name}',
+        title='',
+        kind='anomaly',
+        pictures=partial(load, classes=classes),
+        layout=load if roi == 'image' else None,
+        more=more,
+        folders=('ISSU_datasets', 'dataset_ISSUTrack', 'issu', 'ISSU'),
+        splits=SPLITS,
+        roi=roi,
+        licence="IDD's terms for its pictures; labels: see its makers",
+        source=SOURCE,
+        tree=__doc__ or '',
     )
 
 
-def _pictures(paths: list[Path]) -> list[Path]:
-    """Return the pictures of the label files; DataError naming the first that is missing."""
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(
-            f'{len(missing)} of {len(paths)} pictures are missing, the first is {missing[0]}; '
-            f'compose them as {SOURCE} says'
-        )
-    return paths
+def _title(split: str) -> str:
+    return f'ISSU {split.replace("_", " ")}'
 
 
-def _frame(path: Path, suffix: str) -> str:
-    return path.stem.removesuffix(suffix)
-
-
-_FOLDERS = ('ISSU_datasets', 'dataset_ISSUTrack', 'issu', 'ISSU')
 ENTRIES = {
-    'issu': SetEntry(
-        'ISSU, Indian streets and films; anomalies and 19 known classes',
-        load_set,
-        _FOLDERS,
-        SPLITS,
-        __doc__ or '',
+    'issu': _entry(
+        'Indian streets and films; anomalies and 19 known classes',
+        ANOMALIES,
+        lambda root, split, _: {'title': _title(split), 'classes': load(root, split)},
+        roi='image',
     ),
-    'issu_obstacle': SetEntry(
-        'ISSU, the road alone: obstacle protocol',
-        load_obstacle_set,
-        _FOLDERS,
-        SPLITS,
-        __doc__ or '',
+    'issu_obstacle': _entry(
+        'the road alone: obstacle protocol',
+        OBSTACLES,
+        lambda _, split, __: {'title': f'{_title(split)}, road'},
+        roi='road',
     ),
 }

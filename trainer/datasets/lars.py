@@ -16,21 +16,17 @@ The test labels are with its server (macvi.org): see "trainer submission".
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ood_perception.errors import DataError
 from ood_perception.metrics.lars import COLOURS
 
-from ..data.images import IGNORED, ClassMap, PictureList
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import before_last, need_folder, picture_list
+from ..data.images import ClassMap, PictureList, need_files, picture_list
+from .evaluation_set import SetEntry
+from .layout import before_last, need_folder
 from .panoptic import PanopticLabels
 
-CLASSES = ClassMap(
-    ('obstacle', 'water', 'sky'),
-    COLOURS,
-    {0: 0, 1: 1, 2: 2, 255: IGNORED},
-)
-LICENCE = 'see its site'
+CLASSES = ClassMap.of(zip(('obstacle', 'water', 'sky'), COLOURS, strict=True))
 SOURCE = 'https://lojzezust.github.io/lars-dataset'
 _LABELLED = ('train', 'val')
 
@@ -40,31 +36,23 @@ def load(root: Path, split: str) -> PictureList:
     base = need_folder(root / split, f'unpack lars_v1.0.0 images and annotations from {SOURCE}')
     names = _names(base)
     images = [base / 'images' / f'{name}.jpg' for name in names]
-    missing = [path for path in images if not path.is_file()]
-    if missing:
-        raise DataError(
-            f'{len(missing)} of {len(images)} pictures of {base / "image_list.txt"} are missing, '
-            f'the first is {missing[0]}; unpack lars_v1.0.0_images.zip from {SOURCE} there'
-        )
+    what = f'pictures of {base / "image_list.txt"}'
+    need_files(images, what, f'unpack lars_v1.0.0_images.zip from {SOURCE} there')
+    masks = base / 'semantic_masks'
     return picture_list(
         images,
-        (lambda path: base / 'semantic_masks' / f'{path.stem}.png')
-        if split in _LABELLED
-        else None,
+        [masks / f'{path.stem}.png' for path in images] if split in _LABELLED else [],
         CLASSES,
         f'unpack lars_v1.0.0_annotations.zip from {SOURCE} in {root}',
-        sequence_of=before_last,
+        sequences=before_last(path.stem for path in images),
     )
 
 
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split; train and val with panoptic labels, which are read when asked for."""
-    pictures = load(root, split)
-    panoptic = PanopticLabels(root / split, pictures.names) if split in _LABELLED else None
-    name, title = f'lars/{split}', f'LaRS {split}'
-    return EvaluationSet(
-        name, title, pictures, 'maritime', 'image', LICENCE, SOURCE, panoptic=panoptic
-    )
+def _panoptic(root: Path, split: str, pictures: PictureList) -> dict[str, Any]:
+    """Return the segments of train and val, which are read when asked for."""
+    if split not in _LABELLED:
+        return {}
+    return {'panoptic': PanopticLabels(root / split, pictures.names)}
 
 
 def _names(base: Path) -> list[str]:
@@ -79,10 +67,18 @@ def _names(base: Path) -> list[str]:
     return [line.removesuffix('.jpg').removesuffix('.png') for line in lines]
 
 
-ENTRY = SetEntry(
-    'LaRS, boats: obstacle, water, sky; panoptic',
-    load_set,
-    ('lars', 'LaRS', 'lars_v1.0.0'),
-    ('val', 'train', 'test'),
-    __doc__ or '',
-)
+ENTRIES = {
+    'lars': SetEntry(
+        description='LaRS, boats: obstacle, water, sky; panoptic',
+        title='LaRS',
+        kind='maritime',
+        pictures=load,
+        layout=load,
+        more=_panoptic,
+        folders=('lars', 'LaRS', 'lars_v1.0.0'),
+        splits=('val', 'train', 'test'),
+        licence='see its site',
+        source=SOURCE,
+        tree=__doc__ or '',
+    )
+}

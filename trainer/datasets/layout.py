@@ -1,17 +1,17 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What all layouts check: folders, complete lists, a label for every picture."""
+"""What all layouts check: folders, complete lists, a label for every picture; sequences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ood_perception.errors import DataError
 from ood_perception.image.image_files import PICTURES, sorted_out, tell, visible
 from ood_perception.image.label_files import label_files
 
-from ..data.images import ClassMap, PictureList, list_pictures
+from ..data.images import list_pictures, need_files
 
 
 def need_folder(folder: Path, remedy: str) -> Path:
@@ -48,9 +48,7 @@ def labels_of(images: Sequence[Path], folder: Path) -> list[Path]:
     """
     files = label_files(folder)
     labels = [files.get(path.stem, folder / f'{path.stem}.png') for path in images]
-    missing = [path for path in labels if not path.is_file()]
-    if missing:
-        raise DataError(f'{len(missing)} label files are missing, the first is {missing[0]}')
+    need_files(labels, 'label files')
     alone = sorted(set(files) - {path.stem for path in images})
     if alone:
         _of_unread_pictures(images[0].parent, set(alone), files)
@@ -68,39 +66,11 @@ def _of_unread_pictures(folder: Path, alone: set[str], files: Mapping[str, Path]
             )
 
 
-def picture_list(
-    images: Sequence[Path],
-    label_of: Callable[[Path], Path] | None,
-    classes: ClassMap,
-    remedy: str,
-    name_of: Callable[[Path], str] = lambda path: path.stem,
-    sequence_of: Callable[[Path], str] = lambda _: '',
-) -> PictureList:
-    """
-    Make a list of pictures with their label files, in the order given.
-
-    label_of: picture -> label file, None where the set has no labels. remedy: what to do about
-    missing labels. Raises DataError naming the first missing label, or a name that repeats.
-    """
-    labels = [label_of(path) for path in images] if label_of else []
-    missing = [path for path in labels if not path.is_file()]
-    if missing:
-        raise DataError(
-            f'{len(missing)} of {len(labels)} label files are missing, the first is {missing[0]}; '
-            f'{remedy}'
-        )
-    names = [name_of(path) for path in images]
-    repeated = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
-    if repeated:
-        raise DataError(f'{images[0].parent}: several pictures are called {repeated[0]!r}')
-    sequences = tuple(sequence_of(path) for path in images)
-    return PictureList(tuple(names), tuple(images), tuple(labels), sequences, classes)
+def of_folders(paths: Iterable[Path]) -> list[str]:
+    """Return the names of the folders that pictures lie in: their sequences."""
+    return [path.parent.name for path in paths]
 
 
-def before_last(path: Path) -> str:
-    """Return a picture's name up to its last '_': the sequence where frames are numbered."""
-    return path.stem.rpartition('_')[0]
-
-
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names)
+def before_last(names: Iterable[str]) -> list[str]:
+    """Return names up to their last '_': the sequences where frames are numbered."""
+    return [name.rpartition('_')[0] for name in names]

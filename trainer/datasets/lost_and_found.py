@@ -17,10 +17,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.images import ANOMALY, IGNORED, NORMAL
+from ..data.images import ANOMALY, IGNORED, NORMAL, PictureList, picture_list
 from .anomaly import anomaly_classes
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import need_count, nested_pictures, picture_list
+from .evaluation_set import SetEntry
+from .layout import before_last, need_count, nested_pictures
 
 CLASSES = anomaly_classes(
     {0: IGNORED, 1: NORMAL, **dict.fromkeys(range(2, 201), ANOMALY), 255: IGNORED}
@@ -42,52 +42,42 @@ _KNOWN_THINGS = (
 
 @dataclass(frozen=True)
 class _Split:
-    """folder: train or test, of count frames. empty: places left out. known: prefixes left out."""
+    """count: frames of folder (train, test) but places in `empty` and prefixes in `known`."""
 
-    folder: str
     count: int
+    folder: str
     empty: Collection[int] = ()
     known: tuple[str, ...] = ()
 
 
+FRAMES = {'test': 1203, 'train': 1036}
 SPLITS = {
-    'test_no_known': _Split('test', 1203, _EMPTY_TEST, _KNOWN_THINGS),
-    'test_valid': _Split('test', 1203, _EMPTY_TEST),
-    'test': _Split('test', 1203),
-    'train_valid': _Split('train', 1036, _EMPTY_TRAIN),
-    'train': _Split('train', 1036),
-}
-COUNTS = {
-    'test_no_known': 1043,
-    'test_valid': 1186,
-    'test': 1203,
-    'train_valid': 1030,
-    'train': 1036,
+    'test_no_known': _Split(1043, 'test', _EMPTY_TEST, _KNOWN_THINGS),
+    'test_valid': _Split(1186, 'test', _EMPTY_TEST),
+    'test': _Split(1203, 'test'),
+    'train_valid': _Split(1030, 'train', _EMPTY_TRAIN),
+    'train': _Split(1036, 'train'),
 }
 
 
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open a split; a sequence is a drive. DataError unless all of its frames are there."""
+def load(root: Path, split: str) -> PictureList:
+    """Load a split; a sequence is a drive. DataError unless all of its frames are there."""
     rule, remedy = SPLITS[split], f'unpack leftImg8bit and gtCoarse from {SOURCE} there'
     folder = root / 'leftImg8bit' / rule.folder
     frames = sorted(nested_pictures(folder, remedy), key=frame_name)
-    need_count(frames, rule.count, f'LostAndFound {rule.folder}', folder)
+    need_count(frames, FRAMES[rule.folder], f'LostAndFound {rule.folder}', folder)
     chosen = [
         path
         for place, path in enumerate(frames)
         if place not in rule.empty and not frame_name(path).startswith(rule.known or ('/',))
     ]
-    need_count(chosen, COUNTS[split], f'LostAndFound {split}', folder)
-    pictures = picture_list(
-        chosen,
-        lambda path: label_of(root, rule.folder, path),
-        CLASSES,
-        remedy,
-        frame_name,
-        lambda path: frame_name(path).rpartition('_')[0],
-    )
-    name, title = f'smiyc_lost_and_found/{split}', f'LostAndFound {split}'
-    return EvaluationSet(name, title, pictures, 'anomaly', 'road', LICENCE, SOURCE, 'LostAndFound')
+    need_count(chosen, rule.count, f'LostAndFound {split}', folder)
+    names, truth = [frame_name(path) for path in chosen], root / 'gtCoarse' / rule.folder
+    labels = [
+        truth / path.parent.name / f'{name}{LABEL_SUFFIX}.png'
+        for path, name in zip(chosen, names, strict=True)
+    ]
+    return picture_list(chosen, labels, CLASSES, remedy, names, before_last(names))
 
 
 def frame_name(path: Path) -> str:
@@ -95,16 +85,18 @@ def frame_name(path: Path) -> str:
     return path.stem.removesuffix(IMAGE_SUFFIX)
 
 
-def label_of(root: Path, folder: str, image: Path) -> Path:
-    """Return the label file of a picture."""
-    name = f'{frame_name(image)}{LABEL_SUFFIX}.png'
-    return root / 'gtCoarse' / folder / image.parent.name / name
-
-
-ENTRY = SetEntry(
-    'SegmentMeIfYouCan LostAndFound (obstacles on the road)',
-    load_set,
-    ('dataset_LostAndFound', 'lost_and_found', 'LostAndFound'),
-    tuple(SPLITS),
-    __doc__ or '',
-)
+ENTRIES = {
+    'smiyc_lost_and_found': SetEntry(
+        description='SegmentMeIfYouCan LostAndFound (obstacles on the road)',
+        title='LostAndFound',
+        kind='anomaly',
+        pictures=load,
+        folders=('dataset_LostAndFound', 'lost_and_found', 'LostAndFound'),
+        splits=tuple(SPLITS),
+        roi='road',
+        track='LostAndFound',
+        licence=LICENCE,
+        source=SOURCE,
+        tree=__doc__ or '',
+    )
+}

@@ -24,11 +24,9 @@ from typing import Any
 
 from ood_perception.errors import DataError
 
-from ..data.images import IGNORED, ClassMap, PictureList, list_pictures
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import picture_list
+from ..data.images import IGNORED, ClassMap, PictureList, list_pictures, picture_list
+from .evaluation_set import SetEntry
 
-LICENCE = 'Mapillary Vistas research licence (non-commercial); CC BY-NC-SA 4.0'
 SOURCE = 'https://www.mapillary.com/dataset/vistas'
 SPLITS = ('validation', 'training', 'testing', 'validation_v2.0', 'training_v2.0')
 
@@ -39,18 +37,13 @@ def load(root: Path, split: str) -> PictureList:
         raise DataError(f'Mapillary Vistas has no split {split!r}; it has {", ".join(SPLITS)}')
     part, _, version = split.partition('_v')
     config, labels = _version(root, part, version or '1.2')
+    images = list_pictures(root / part / 'images')
     return picture_list(
-        list_pictures(root / part / 'images'),
-        None if part == 'testing' else lambda path: labels / f'{path.stem}.png',
+        images,
+        [labels / f'{path.stem}.png' for path in images] if part != 'testing' else [],
         load_classes(config),
         f'unpack Mapillary Vistas from {SOURCE} anew',
     )
-
-
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split for evaluation; testing has no labels."""
-    name, title, pictures = f'mapillary/{split}', f'Mapillary Vistas {split}', load(root, split)
-    return EvaluationSet(name, title, pictures, 'closed-set', 'image', LICENCE, SOURCE)
 
 
 def load_classes(path: Path) -> ClassMap:
@@ -88,10 +81,17 @@ def _version(root: Path, part: str, version: str) -> tuple[Path, Path]:
     )
 
 
-ENTRY = SetEntry(
-    'Mapillary Vistas, streets of the world',
-    load_set,
-    ('mapillary_vistas', 'mapillary', 'mapillary-vistas'),
-    SPLITS,
-    __doc__ or '',
-)
+ENTRIES = {
+    'mapillary': SetEntry(
+        description='Mapillary Vistas, streets of the world',
+        title='Mapillary Vistas',
+        kind='closed-set',
+        pictures=load,
+        layout=load,
+        folders=('mapillary_vistas', 'mapillary', 'mapillary-vistas'),
+        splits=SPLITS,
+        licence='Mapillary Vistas research licence (non-commercial); CC BY-NC-SA 4.0',
+        source=SOURCE,
+        tree=__doc__ or '',
+    )
+}

@@ -15,21 +15,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import ConfigError
 
-from ..data.images import ClassMap, PictureList, list_pictures, paired
-from ..data.label_colors import ColouredPictures, coloured
-from .evaluation_set import EvaluationSet, SetEntry
+from ..data.images import ClassMap, PictureList, list_pictures, need_files, picture_list
+from ..data.label_colors import coloured
+from .evaluation_set import SetEntry
 from .lars import CLASSES as LARS
 
 # The names and the order of LaRS, so that a head fitted here is measured there.
 CLASSES = ClassMap(LARS.names, LARS.colors, {0: 0, 1: 1, 2: 2})
 SAMPLE_COLORS = (((246, 193, 59), 0), ((51, 168, 222), 1), ((69, 78, 161), 2))
-LICENCE = 'OASIs by way of yezehao/BDL-based-semantic-segmentation; no data licence stated'
-SOURCE = 'https://github.com/yezehao/BDL-based-semantic-segmentation'
-SAMPLES_LICENCE = 'bborja/wasr_network, Apache-2.0'
-SAMPLES_SOURCE = 'https://github.com/bborja/wasr_network'
-
 # Pictures of one place, ship or voyage, put together by looking at all of them: file numbers, by
 # type. A scene whole belongs to one split, so that nothing is judged on what it was fitted on.
 SCENES: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
@@ -71,48 +66,40 @@ def load(root: Path, split: str) -> PictureList:
         for number in numbers
     }
     images = [root / 'images' / f'{name}.jpg' for name in members]
-    missing = [path for path in images if not path.is_file()]
-    if missing:
-        raise DataError(
-            f'{len(missing)} of {len(images)} pictures of split {split} are missing, the first '
-            f'is {missing[0]}; for pictures of your own take the layout "folders"'
-        )
+    what = f'pictures of split {split}'
+    need_files(images, what, 'for pictures of your own take the layout "folders"')
     labels = [root / 'labels' / f'{name}.png' for name in members]
-    return paired(images, labels, list(members.values()), CLASSES)
+    return picture_list(images, labels, CLASSES, sequences=[*members.values()])
 
 
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split for evaluation."""
-    name, title = f'maritime/{split}', f'Sea pictures, {split}'
-    return EvaluationSet(name, title, load(root, split), 'maritime', 'image', LICENCE, SOURCE)
-
-
-def load_samples(root: Path, split: str) -> EvaluationSet:
-    """Open the five pictures; their labels are another network's answer."""
+def load_samples(root: Path, _: str) -> PictureList:
+    """Load the five pictures; their labels are another network's answer."""
     images = list_pictures(root / 'images')
     labels = [root / 'predicted' / f'{path.stem}.png' for path in images]
-    listed = paired(images, labels, ['' for _ in images], CLASSES)
-    pictures: ColouredPictures = coloured(listed, SAMPLE_COLORS)
-    title = "Boat's pictures, against another network's answer"
-    return EvaluationSet(
-        *('maritime_samples', title, pictures, 'maritime', 'image'),
-        *(SAMPLES_LICENCE, SAMPLES_SOURCE),
-    )
+    return coloured(picture_list(images, labels, CLASSES), SAMPLE_COLORS)
 
 
 ENTRIES = {
     'maritime': SetEntry(
-        'sea by day and night, split by scene: obstacle, water, sky',
-        load_set,
-        ('maritime',),
-        ('test', 'val', 'train', 'all'),
-        __doc__ or '',
+        description='sea by day and night, split by scene: obstacle, water, sky',
+        title='Sea pictures,',
+        kind='maritime',
+        pictures=load,
+        layout=load,
+        folders=('maritime',),
+        splits=('test', 'val', 'train', 'all'),
+        licence='OASIs by way of yezehao/BDL-based-semantic-segmentation; no data licence stated',
+        source='https://github.com/yezehao/BDL-based-semantic-segmentation',
+        tree=__doc__ or '',
     ),
     'maritime_samples': SetEntry(
-        "five pictures from a boat with another network's answer",
-        load_samples,
-        ('maritime_samples',),
-        ('',),
-        __doc__ or '',
+        description="five pictures from a boat with another network's answer",
+        title="Boat's pictures, against another network's answer",
+        kind='maritime',
+        pictures=load_samples,
+        folders=('maritime_samples',),
+        licence='bborja/wasr_network, Apache-2.0',
+        source='https://github.com/bborja/wasr_network',
+        tree=__doc__ or '',
     ),
 }

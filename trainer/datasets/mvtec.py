@@ -19,21 +19,21 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
 
-from ..data.images import ANOMALY, NORMAL, ClassMap, PictureList, read_image
+from ..data.images import ANOMALY, NORMAL, ClassMap, PictureList, picture_list, read_image
 from .anomaly import anomaly_classes
-from .evaluation_set import EvaluationSet, SetEntry, UInt8Array
-from .layout import nested_pictures, picture_list
+from .evaluation_set import SetEntry, UInt8Array
+from .layout import nested_pictures, of_folders
 
 CLASSES = anomaly_classes({0: NORMAL, 1: ANOMALY, 255: ANOMALY})
-LICENCE = 'CC BY-NC-SA 4.0 (non-commercial)'
 SOURCE = 'https://www.mvtec.com/company/research/datasets/mvtec-ad'
 _GOOD = 'good'
 
@@ -76,15 +76,14 @@ def load(root: Path, split: str) -> PictureList:
         )
     parts = [nested_pictures(root / name / 'train', f'unpack {name} anew') for name in known]
     images = [path for part in parts for path in part]
-    listed = picture_list(
-        images,
-        lambda path: path,
-        product_classes(known),
-        'unpack the set anew',
-        lambda path: f'{path.parents[2].name}_{path.stem}',
-        lambda path: path.parents[2].name,
-    )
-    return _Flawless(listed.names, listed.images, listed.labels, listed.sequences, listed.classes)
+    owners = [path.parents[2].name for path in images]
+    names = [f'{owner}_{path.stem}' for owner, path in zip(owners, images, strict=True)]
+    classes = product_classes(known)
+    return _Flawless(*_parts(picture_list(images, images, classes, '', names, owners)))
+
+
+def _parts(listed: PictureList) -> tuple[Any, ...]:
+    return tuple(getattr(listed, field.name) for field in fields(listed))
 
 
 def product_classes(names: Sequence[str]) -> ClassMap:
@@ -94,8 +93,8 @@ def product_classes(names: Sequence[str]) -> ClassMap:
     return ClassMap(tuple(names), colors, {i: i for i in range(len(names))})
 
 
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open a product, or its flawless pictures; DataError naming the products that are there."""
+def load_product(root: Path, split: str) -> PictureList:
+    """Load a product, or its flawless pictures; DataError naming the products that are there."""
     product, _, part = split.partition('/')
     known = products(root)
     if product not in known or part not in ('', 'test', 'train'):
@@ -106,41 +105,41 @@ def load_set(root: Path, split: str) -> EvaluationSet:
     base, part = root / product, part or 'test'
     images = nested_pictures(base / part, f'unpack {product} anew')
 
-    def label_of(path: Path) -> Path:
-        if path.parent.name == _GOOD:
-            return path
-        return base / 'ground_truth' / path.parent.name / f'{path.stem}_mask.png'
-
-    listed = picture_list(
-        images,
-        label_of,
-        CLASSES,
-        f'unpack {product} anew',
-        lambda path: f'{path.parent.name}_{path.stem}',
-        lambda path: path.parent.name,
-    )
-    pictures = _Inspected(
-        listed.names, listed.images, listed.labels, listed.sequences, listed.classes
-    )
-    defective = tuple(path.parent.name != _GOOD for path in images)
-    name, title = f'mvtec/{split}', f'MVTec AD {product} {part}'
-    return EvaluationSet(
-        name,
-        title,
-        pictures,
-        'inspection',
-        'image',
-        LICENCE,
-        SOURCE,
-        anomalous_pictures=defective,
-    )
+    labels = [
+        path
+        if path.parent.name == _GOOD
+        else base / 'ground_truth' / path.parent.name / f'{path.stem}_mask.png'
+        for path in images
+    ]
+    names = [f'{path.parent.name}_{path.stem}' for path in images]
+    remedy = f'unpack {product} anew'
+    listed = picture_list(images, labels, CLASSES, remedy, names, of_folders(images))
+    return _Inspected(*_parts(listed))
 
 
-ENTRY = SetEntry(
-    'MVTec AD, industrial inspection: mvtec/<product>, mvtec/* (all), mvtec/<product>/train',
-    load_set,
-    ('mvtec_anomaly_detection', 'mvtec', 'MVTec'),
-    (),
-    __doc__ or '',
-    products,
-)
+def _more(_: Path, split: str, pictures: PictureList) -> dict[str, Any]:
+    """Return the title of a product's part, and which pictures show a defect."""
+    product, _, part = split.partition('/')
+    return {
+        'title': f'MVTec AD {product} {part or "test"}',
+        'anomalous_pictures': tuple(folder != _GOOD for folder in pictures.sequences),
+    }
+
+
+ENTRIES = {
+    'mvtec': SetEntry(
+        description='MVTec AD, industrial inspection: mvtec/<product>, mvtec/* (all), '
+        'mvtec/<product>/train',
+        title='',
+        kind='inspection',
+        pictures=load_product,
+        layout=load,
+        more=_more,
+        folders=('mvtec_anomaly_detection', 'mvtec', 'MVTec'),
+        splits=(),
+        licence='CC BY-NC-SA 4.0 (non-commercial)',
+        source=SOURCE,
+        tree=__doc__ or '',
+        members=products,
+    )
+}

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ood_perception.errors import DataError
+from ood_perception.evaluation.maritime import Segments
 
 from ..data.images import IGNORED, read_image
-from .evaluation_set import Segments
 
 
 class PanopticLabels:
@@ -33,18 +33,17 @@ class PanopticLabels:
         """Return one picture's segments; DataError naming the file that is missing or wrong."""
         name = self._names[index]
         (path,) = self.files(index)
-        colors = read_image(path, 'panoptic mask').astype(np.int32)
-        ids = colors @ np.array([1, 256, 65536], np.int32)
-        segments, names = self._annotations
-        if name not in segments:
+        colors = read_image(path, 'panoptic mask')
+        ids = colors.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+        if name not in self._annotations:
             raise DataError(f'{self._json} has no annotation of {name}.png')
         void = (0, IGNORED * (1 + 256 + 65536))  # black or white, in copies that mark ignored so
-        known = segments[name]
+        known = self._annotations[name]
         unknown = [int(i) for i in np.unique(ids) if i not in known and i not in void]
         if unknown:
             raise DataError(f'{path} holds segments {unknown} that {self._json} does not know')
-        ids[ids == void[1]] = 0
-        return Segments(ids, known, names)
+        colors[ids == void[1]] = 0
+        return Segments(colors, known)
 
     def files(self, index: int) -> tuple[Path, ...]:
         """Return the mask's file; the JSON, which all pictures share, is not named."""
@@ -59,20 +58,18 @@ class PanopticLabels:
         return self._base / 'panoptic_annotations.json'
 
     @cached_property
-    def _annotations(self) -> tuple[dict[str, dict[int, int]], dict[int, str]]:
-        """Return picture -> segment -> category, and category -> name."""
+    def _annotations(self) -> dict[str, dict[int, int]]:
+        """Return picture -> segment -> category."""
         try:
             content: Any = json.loads(self._json.read_text(encoding='utf-8'))
-            segments = {
+            return {
                 Path(entry['file_name']).stem: {
                     int(segment['id']): int(segment['category_id'])
                     for segment in entry['segments_info']
                 }
                 for entry in content['annotations']
             }
-            names = {int(entry['id']): str(entry['name']) for entry in content['categories']}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f'{self._json} cannot be read as COCO panoptic annotations: {error!r}'
             ) from error
-        return segments, names

@@ -12,35 +12,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.images import ANOMALY, IGNORED, NORMAL, list_pictures
-from .anomaly import anomaly_classes
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import need_count, need_folder, picture_list
+from ..data.images import ANOMALY, IGNORED, NORMAL, PictureList, list_pictures, picture_list
+from .anomaly import UNSTATED, anomaly_classes
+from .evaluation_set import SetEntry
+from .layout import need_count, need_folder
 
 COUNT = 60
 CLASSES = anomaly_classes({0: NORMAL, 2: ANOMALY, 255: IGNORED})
-LICENCE = 'no licence stated by its makers; ask them before anything but research'
 SOURCE = 'https://www.epfl.ch/labs/cvlab/data/road-anomaly (RoadAnomaly_jpg.zip)'
 
 
-def load_set(root: Path, _: str) -> EvaluationSet:
-    """Open the 60 pictures; DataError for a missing folder, picture or label file."""
+def load(root: Path, _: str) -> PictureList:
+    """Load the 60 pictures; DataError for a missing folder, picture or label file."""
     frames = need_folder(root / 'frames', f'unpack RoadAnomaly_jpg.zip from {SOURCE} there')
     images = list_pictures(frames)
     need_count(images, COUNT, 'RoadAnomaly', frames)
-    pictures = picture_list(
+    return picture_list(
         images,
-        lambda path: path.with_suffix('.labels') / 'labels_semantic.png',
+        [path.with_suffix('.labels') / 'labels_semantic.png' for path in images],
         CLASSES,
         'unpack RoadAnomaly_jpg.zip anew: every picture has a folder <name>.labels',
     )
-    title = 'RoadAnomaly'
-    return EvaluationSet('road_anomaly', title, pictures, 'anomaly', 'image', LICENCE, SOURCE)
 
 
-ENTRY = SetEntry(
-    'RoadAnomaly, 60 pictures, anomalies anywhere',
-    load_set,
-    ('RoadAnomaly_jpg', 'RoadAnomaly', 'road_anomaly'),
-    tree=__doc__ or '',
-)
+ENTRIES = {
+    'road_anomaly': SetEntry(
+        description='RoadAnomaly, 60 pictures, anomalies anywhere',
+        title='RoadAnomaly',
+        kind='anomaly',
+        pictures=load,
+        folders=('RoadAnomaly_jpg', 'RoadAnomaly', 'road_anomaly'),
+        licence=UNSTATED,
+        source=SOURCE,
+        tree=__doc__ or '',
+    )
+}

@@ -15,16 +15,15 @@ Test labels are with the benchmark. The splits are those of its registration.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.images import list_pictures
+from ..data.images import PictureList, list_pictures, picture_list
 from .anomaly import PLAIN
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import need_count, picture_list
+from .evaluation_set import Loader, SetEntry
+from .layout import need_count
 
-LICENCE = 'see its site; pictures of several licences'
 SOURCE = 'https://segmentmeifyoucan.com/datasets'
 _SNOW, _NIGHT, _VALIDATION = ('snowstorm1', 'snowstorm2'), ('driveway',), ('validation',)
 _TEST = (
@@ -73,47 +72,55 @@ OBSTACLE_SPLITS = {
 }
 
 
-def load_anomaly_track(root: Path, split: str) -> EvaluationSet:
-    """Open a split of AnomalyTrack; DataError unless all of its pictures are there."""
-    return _load(root, 'smiyc_anomaly', 'AnomalyTrack', split, ANOMALY_SPLITS[split], 'image')
+def load_anomaly_track(root: Path, split: str) -> PictureList:
+    """Load a split of AnomalyTrack; DataError unless all of its pictures are there."""
+    return _load(root, f'SMIYC AnomalyTrack {split}', ANOMALY_SPLITS[split], scenes=False)
 
 
-def load_obstacle_track(root: Path, split: str) -> EvaluationSet:
-    """Open a split of ObstacleTrack; DataError unless all of its pictures are there."""
-    return _load(root, 'smiyc_obstacle', 'ObstacleTrack', split, OBSTACLE_SPLITS[split], 'road')
+def load_obstacle_track(root: Path, split: str) -> PictureList:
+    """Load a split of ObstacleTrack; DataError unless all of its pictures are there."""
+    return _load(root, f'SMIYC ObstacleTrack {split}', OBSTACLE_SPLITS[split], scenes=True)
 
 
-def _load(root: Path, name: str, track: str, split: str, rule: _Split, roi: str) -> EvaluationSet:
+def _load(root: Path, title: str, rule: _Split, scenes: bool) -> PictureList:
+    """scenes: whether names begin with the scene, a sequence."""
     folder, labels = root / 'images', root / 'labels_masks'
     images = [path for path in list_pictures(folder) if rule.holds(path.stem)]
-    title = f'SMIYC {track} {split}'
     if rule.count or not images:
         need_count(images, rule.count, title, folder)
-    pictures = picture_list(
+    return picture_list(
         images,
-        (lambda path: labels / f'{path.stem}_labels_semantic.png') if rule.labelled else None,
+        [labels / f'{p.stem}_labels_semantic.png' for p in images] if rule.labelled else [],
         PLAIN,
         f'unpack the track from {SOURCE} anew',
-        sequence_of=(lambda path: path.stem.split('_')[0]) if roi == 'road' else lambda _: '',
+        sequences=[path.stem.split('_')[0] for path in images] if scenes else (),
     )
-    return EvaluationSet(
-        f'{name}/{split}', title, pictures, 'anomaly', roi, LICENCE, SOURCE, track
+
+
+def _entry(
+    track: str, recorded_as: str, load: Loader, splits: Iterable[str], roi: str
+) -> SetEntry:
+    """Return the row of a track."""
+    return SetEntry(
+        description=f'SegmentMeIfYouCan {track} ({recorded_as})',
+        title=f'SMIYC {track}',
+        kind='anomaly',
+        pictures=load,
+        folders=(f'dataset_{track}', f'smiyc_{track.removesuffix("Track").lower()}'),
+        splits=tuple(splits),
+        roi=roi,
+        track=track,
+        licence='see its site; pictures of several licences',
+        source=SOURCE,
+        tree=__doc__ or '',
     )
 
 
 ENTRIES = {
-    'smiyc_anomaly': SetEntry(
-        'SegmentMeIfYouCan AnomalyTrack (RoadAnomaly21)',
-        load_anomaly_track,
-        ('dataset_AnomalyTrack', 'smiyc_anomaly'),
-        tuple(ANOMALY_SPLITS),
-        __doc__ or '',
+    'smiyc_anomaly': _entry(
+        'AnomalyTrack', 'RoadAnomaly21', load_anomaly_track, ANOMALY_SPLITS, roi='image'
     ),
-    'smiyc_obstacle': SetEntry(
-        'SegmentMeIfYouCan ObstacleTrack (RoadObstacle21)',
-        load_obstacle_track,
-        ('dataset_ObstacleTrack', 'smiyc_obstacle'),
-        tuple(OBSTACLE_SPLITS),
-        __doc__ or '',
+    'smiyc_obstacle': _entry(
+        'ObstacleTrack', 'RoadObstacle21', load_obstacle_track, OBSTACLE_SPLITS, roi='road'
     ),
 }

@@ -18,14 +18,15 @@ Class labels: 12 known classes, unlabelled and anomaly IGNORED.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
+from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList, picture_list
 from .anomaly import anomaly_classes
-from .evaluation_set import EvaluationSet, SetEntry
-from .layout import nested_pictures, picture_list
+from .evaluation_set import SetEntry
+from .layout import nested_pictures, of_folders
 
 _CLASSES = (
     ('building', (70, 70, 70)),
@@ -42,39 +43,20 @@ _CLASSES = (
     ('traffic sign', (220, 220, 0)),
 )
 _UNLABELLED, _FIRST, _ANOMALY = 1, 2, 14
-CLASSES = ClassMap(
-    tuple(name for name, _ in _CLASSES),
-    tuple(color for _, color in _CLASSES),
-    {
-        _UNLABELLED: IGNORED,
-        **{_FIRST + index: index for index in range(len(_CLASSES))},
-        _ANOMALY: IGNORED,
-        255: IGNORED,
-    },
+CLASSES = ClassMap.of(
+    _CLASSES,
+    ids=range(_FIRST, _FIRST + len(_CLASSES)),
+    ignored=(_UNLABELLED, _ANOMALY, 255),
 )
 ANOMALIES = anomaly_classes(
     {**dict.fromkeys(range(_UNLABELLED, _ANOMALY), NORMAL), _ANOMALY: ANOMALY, 255: IGNORED}
 )
-LICENCE = 'see its makers (their code is MIT)'
 SOURCE = 'https://github.com/hendrycks/anomaly-seg (streethazards_train, streethazards_test)'
 _PARTS = {'train': ('train', 'training'), 'val': ('train', 'validation'), 'test': ('test', 'test')}
 
 
-def load(root: Path, split: str) -> PictureList:
-    """Load one split with the known classes; a town is a sequence."""
-    return _load(root, split, CLASSES)
-
-
-def load_set(root: Path, split: str) -> EvaluationSet:
-    """Open one split with anomaly labels and known classes."""
-    name, title = f'streethazards/{split}', f'StreetHazards {split}'
-    anomalies, known = _load(root, split, ANOMALIES), _load(root, split, CLASSES)
-    return EvaluationSet(
-        name, title, anomalies, 'anomaly', 'image', LICENCE, SOURCE, classes=known
-    )
-
-
-def _load(root: Path, split: str, classes: ClassMap) -> PictureList:
+def load(root: Path, split: str, classes: ClassMap = CLASSES) -> PictureList:
+    """Load one split, by default with the known classes; a town is a sequence."""
     if split not in _PARTS:
         raise DataError(f'StreetHazards has no split {split!r}; it has {", ".join(_PARTS)}')
     archive, part = _PARTS[split]
@@ -85,18 +67,26 @@ def _load(root: Path, split: str, classes: ClassMap) -> PictureList:
     images.sort(key=lambda path: (path.parent.name, len(path.stem), path.stem))
     return picture_list(
         images,
-        lambda path: base / 'annotations' / part / path.parent.name / f'{path.stem}.png',
+        [base / 'annotations' / part / p.parent.name / f'{p.stem}.png' for p in images],
         classes,
         remedy,
-        lambda path: f'{path.parent.name}_{path.stem}',
-        lambda path: path.parent.name,
+        [f'{path.parent.name}_{path.stem}' for path in images],
+        of_folders(images),
     )
 
 
-ENTRY = SetEntry(
-    'StreetHazards, rendered towns; anomalies and 12 known classes',
-    load_set,
-    ('streethazards', 'StreetHazards'),
-    ('test', 'val', 'train'),
-    __doc__ or '',
-)
+ENTRIES = {
+    'streethazards': SetEntry(
+        description='StreetHazards, rendered towns; anomalies and 12 known classes',
+        title='StreetHazards',
+        kind='anomaly',
+        pictures=partial(load, classes=ANOMALIES),
+        layout=load,
+        more=lambda root, split, _: {'classes': load(root, split)},
+        folders=('streethazards', 'StreetHazards'),
+        splits=('test', 'val', 'train'),
+        licence='see its makers (their code is MIT)',
+        source=SOURCE,
+        tree=__doc__ or '',
+    )
+}

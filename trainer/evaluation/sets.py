@@ -16,7 +16,7 @@ from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.class_labels import label_groups
 from ood_perception.evaluation.loading import PictureTask
-from ood_perception.evaluation.maritime import SeaClasses, Segments, maritime_summary
+from ood_perception.evaluation.maritime import SeaClasses, maritime_summary
 from ood_perception.evaluation.measure import ANOMALY, CLOSED_SET, INSPECTION, MARITIME, Measured
 from ood_perception.evaluation.open_set import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
@@ -132,7 +132,7 @@ def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
             pictures.sequences[index],
             files,
             lambda: _read(data, index),
-            (lambda: _segments(data, index)) if panoptic else None,
+            (lambda: panoptic(index)) if panoptic else None,
         )
 
     return [task(index) for index in range(len(data))]
@@ -147,14 +147,6 @@ def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
             'defective ones: unpack the product anew'
         )
     return image, labels
-
-
-def _segments(data: EvaluationSet, index: int) -> Segments:
-    """Return a sea picture's segments as LaRS writes them."""
-    assert data.panoptic is not None
-    found = data.panoptic(index)
-    planes = [found.ids >> shift & 255 for shift in (0, 8, 16)]
-    return Segments(np.stack(planes, axis=-1).astype(np.uint8), found.categories)
 
 
 def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:

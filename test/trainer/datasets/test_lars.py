@@ -94,8 +94,8 @@ def metrics(lars, tmp_path):
         write_lars(path, frame[2])
         _, semantic = data.read(index)
         segments = data.panoptic(index)
-        rgb = np.stack([segments.ids >> shift & 255 for shift in (0, 8, 16)], 2).astype(np.uint8)
-        frames.append(lars_frame(read_lars(path), semantic, rgb, segments.categories))
+        truth = segments.panoptic, segments.categories
+        frames.append(lars_frame(read_lars(path), semantic, *truth))
     return lars_metrics(frames)
 
 
