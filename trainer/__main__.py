@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ood_perception.errors import OodPerceptionError
 
+from .evaluation.options import add_training_arguments
+
 STAGES = {
     'features': 'extract the tokens of all splits into the cache',
     'finetune': 'tune the backbone, where the recipe asks for it (finetuning.epochs)',
@@ -78,9 +80,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument('--data', help="the data set's folder, instead of the recipe's root")
         command.add_argument('--out', type=Path, help='artefacts (default: out/train/<name>)')
         command.add_argument('--bundle', type=Path, help='the bundle (default: <out>/bundle)')
-        command.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
-        command.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
-        command.add_argument('--quiet', action='store_true', help='no progress bars')
+        add_training_arguments(command)
         command.add_argument(
             '--set',
             action='append',

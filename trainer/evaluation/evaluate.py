@@ -22,20 +22,27 @@ pictures were skipped (--on-error skip): they are named in the report.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ood_perception.errors import ConfigError
-from ood_perception.evaluation.maritime import SeaClasses
 from ood_perception.evaluation.run import ON_ERROR, RunOptions
 from ood_perception.pipeline import Settings
 from ood_perception.postprocess.roi import RoiSettings
 
 from ..datasets import list_sets
-from .options import EngineChoice, add_engine_arguments
+from .options import (
+    add_engine_arguments,
+    add_mask_arguments,
+    add_root_argument,
+    add_sea_arguments,
+    command_parser,
+    engine_options,
+    sea_classes,
+    sets_root,
+)
 from .report import compare_folders, write_results
-from .runs import RunSpec, evaluate_runs, listed_runs, named_bundle
+from .runs import Evaluation, RunSpec, listed_runs, named_bundle
 from .sets import VARIANTS, Extras
 
 SOME_SKIPPED = 3
@@ -43,18 +50,13 @@ SOME_SKIPPED = 3
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer evaluate`."""
-    result = argparse.ArgumentParser(
-        'trainer evaluate',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='sets:\n' + list_sets(),
-    )
+    result = command_parser('trainer evaluate', __doc__, epilog='sets:\n' + list_sets())
     what = result.add_argument_group('what')
     what.add_argument('bundle', nargs='*', help='[NAME=]folder or .zip; default: the shipped one')
     what.add_argument('--runs', type=Path, help='YAML: runs of name, bundle, in_distribution')
     what.add_argument('--data', nargs='+', default=[], metavar='SET', help='sets, see below')
     what.add_argument('--compare', nargs=2, type=Path, metavar='FOLDER', help='earlier results')
-    what.add_argument('--root', type=Path, help='folder of the sets; default: OOD_DATA')
+    add_root_argument(what)
     what.add_argument('--limit', type=int, default=0, help='first N pictures of each set')
     what.add_argument(
         '--out', type=Path, default=Path('out/evaluate'), help='results; %(default)s'
@@ -68,8 +70,7 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add('--share', type=Path, metavar='FOLDER', help='runs of one backbone keep its outputs here')
     add('--batch', type=int, default=1, help='pictures per run of the engine')
-    add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    add('--false-alarm-rate', type=float, default=0.01, help='of the served mask')
+    add_mask_arguments(group, 'of the served mask')
     add(
         '--roi',
         choices=('ground', 'labels', 'none'),
@@ -88,8 +89,7 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
         help='of sets with known classes: also judge the '
         'final map, in which flagged pixels become this class',
     )
-    add('--water', nargs='+', default=list(SeaClasses.water), help='classes of seas')
-    add('--sky', nargs='+', default=list(SeaClasses.sky), help='classes of seas')
+    add_sea_arguments(group)
     add(
         '--variant',
         nargs='+',
@@ -112,12 +112,16 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if not options.data:
         raise ConfigError(f'--data is missing; known sets:\n{list_sets()}')
-    root = options.root or Path(os.environ.get('OOD_DATA', '.'))
-    parts = (options.engine, options.precision, options.threads, options.weights)
-    results = evaluate_runs(
-        _specs(options), options.data, root, options.out, EngineChoice(*parts, options.share),
-        RunOptions(options.batch, options.on_error, not options.quiet), _extras(options),
-    )  # fmt: skip
+    evaluation = Evaluation(
+        sets_root(options),
+        options.out,
+        engine_options(options),
+        RunOptions(options.batch, options.on_error, not options.quiet),
+        extras=_extras(options),
+        weights=options.weights,
+        shared=options.share,
+    )
+    results = evaluation.results(_specs(options), options.data)
     text, page = write_results(results, options.out, options.worst)
     print(f'{text}\nreport: {page}')
     return SOME_SKIPPED if results.skipped else 0
@@ -128,7 +132,7 @@ def _extras(options: argparse.Namespace) -> Extras:
         limit=options.limit,
         variants=tuple(options.variant),
         seed=options.seed,
-        sea=SeaClasses(tuple(options.water), tuple(options.sky)),
+        sea=sea_classes(options),
         roi_given=options.roi is not None,
         known_product=options.known_product,
         reject=options.reject,

@@ -14,17 +14,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
 from ood_perception.loader import open_model
-from ood_perception.parameters.files import given_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.image_score import (
     check_top_share,
@@ -34,31 +30,21 @@ from ood_perception.postprocess.image_score import (
 from ood_perception.types import Frame
 
 from ..data.images import list_pictures, read_image
-
-# Options of the command line that replace a parameter of the node.
-_PARAMETERS = ('bundle', 'engine', 'precision', 'threads', 'weights', 'in_distribution')
+from .options import add_node_arguments, command_parser, node_values, tell
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer image-threshold`."""
-    result = argparse.ArgumentParser(
-        'trainer image-threshold',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_parser('trainer image-threshold', __doc__)
     add = result.add_argument
     add('bundle', nargs='?', help='folder or .zip; default: as --params says')
     add('--good', type=Path, required=True, help='folder of pictures of flawless parts')
     add('--last', type=float, default=1.0, help='the last share of them by name; default: all')
     add('--rate', type=float, default=0.02, help='share of flawless parts that may be rejected')
     add('--top-share', type=float, default=0.0, help='image_score.top_share of the node')
-    add('--params', type=Path, help="the node's parameter file; default: the whole picture")
-    add('--node', default='', help='whose section of --params, such as /robot1/nav')
-    add('--in-distribution', nargs='+', help='the product; default: as --params, or all')
-    add('--engine', choices=('auto', *ENGINES))
-    add('--precision', help='auto, f32, bf16, int8')
-    add('--threads', type=int, help='0: all cores')
-    add('--weights', help="origin of the backbone's weights")
+    add_node_arguments(
+        result, '; default: the whole picture', 'the product; default: as --params, or all'
+    )
     return result
 
 
@@ -79,26 +65,12 @@ def scores_of(pipeline: Pipeline, pictures: Sequence[Path], top_share: float) ->
     return scores
 
 
-def _values(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the node's parameters that the command line asks for."""
-    values = {'roi.mode': 'none', **given_parameters(options.params, _tell, options.node)}
-    for name in _PARAMETERS:
-        given = getattr(options, name)
-        if given is not None:
-            values[name] = tuple(given) if isinstance(given, list) else given
-    return values
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Print the threshold, and what it was taken from."""
     options = parser().parse_args(arguments)
     check_top_share(options.top_share)
     pictures = good_pictures(options.good, options.last)
-    model = open_model(_values(options), _tell)
+    model = open_model({'roi.mode': 'none', **node_values(options)}, tell)
     with model.engine:
         scores = scores_of(model.pipeline, pictures, options.top_share)
     threshold = image_threshold(scores, options.rate)

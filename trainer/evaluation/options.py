@@ -1,36 +1,146 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which engine the commands that run a bundle take: one set of options for all of them."""
+"""Options that several commands share, each with its one default, and what they stand for."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from ood_perception.engines import ENGINES
+from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
+from ood_perception.bundle.weights.completion import complete
+from ood_perception.engines import ENGINES, create_engine
+from ood_perception.engines.base import EngineOptions
+from ood_perception.evaluation.maritime import SeaClasses
+from ood_perception.parameters.files import given_parameters
+from ood_perception.pipeline import Pipeline, Settings
+
+# Options of the command line that replace a parameter of the node.
+_PARAMETERS = ('bundle', 'engine', 'precision', 'threads', 'weights', 'in_distribution')
+Group = argparse._ActionsContainer
 
 
-@dataclass(frozen=True)
-class EngineChoice:
+def command_parser(name: str, description: str | None, **more: Any) -> argparse.ArgumentParser:
+    """Return a parser whose help shows a module's docstring as it stands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(name, description=description, formatter_class=raw, **more)
+
+
+def add_training_arguments(group: Group) -> None:
+    """Add --cache, --threads and --quiet of the commands that train."""
+    group.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
+    group.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
+    group.add_argument('--quiet', action='store_true', help='no progress bars')
+
+
+def add_root_argument(group: Group) -> None:
+    """Add --root, see sets_root."""
+    group.add_argument('--root', type=Path, help='folder of the sets; default: OOD_DATA')
+
+
+def sets_root(options: argparse.Namespace | None = None) -> Path:
+    """Return the folder of all sets: --root, else OOD_DATA, else the working directory."""
+    return (options.root if options else None) or Path(os.environ.get('OOD_DATA', '.'))
+
+
+def add_engine_arguments(group: Group) -> None:
+    """Add --engine, --precision, --threads and --weights of the commands that run a bundle."""
+    _add_engine(group, 'auto', 0, '')
+
+
+def engine_options(options: argparse.Namespace) -> EngineOptions:
+    """Return what add_engine_arguments were given."""
+    return EngineOptions(options.engine, options.precision, options.threads)
+
+
+def _add_engine(group: Group, auto: str | None, threads: int | None, weights: str | None) -> None:
+    add = group.add_argument
+    add('--engine', default=auto, choices=('auto', *ENGINES))
+    add('--precision', default=auto, help='auto, f32, bf16, int8')
+    add('--threads', type=int, default=threads, help='0: all cores')
+    add('--weights', default=weights, help="origin of the backbone's weights")
+
+
+def add_mask_arguments(group: Group, rate: str) -> None:
+    """Add --in-distribution and --false-alarm-rate; rate: what the latter is of."""
+    group.add_argument('--in-distribution', nargs='+', default=[], help="default: the bundle's")
+    group.add_argument('--false-alarm-rate', type=float, default=0.01, help=rate)
+
+
+def add_sea_arguments(group: Group) -> None:
+    """Add --water and --sky, see sea_classes."""
+    for name in ('water', 'sky'):
+        text = f"the bundle's classes of {name}, for seas"
+        group.add_argument(
+            f'--{name}', nargs='+', default=list(getattr(SeaClasses, name)), help=text
+        )
+
+
+def sea_classes(options: argparse.Namespace) -> SeaClasses:
+    """Return which classes are water and sky."""
+    return SeaClasses(tuple(options.water), tuple(options.sky))
+
+
+def add_node_arguments(group: Group, params: str, classes: str) -> None:
+    """Add the node's parameter file and what replaces its values; params, classes: help."""
+    add = group.add_argument
+    add('--params', type=Path, metavar='YAML', help=f"the node's parameter file{params}")
+    add('--node', default='', help='whose section of --params, such as /robot1/nav')
+    add('--in-distribution', nargs='+', help=classes)
+    _add_engine(group, None, None, None)
+
+
+def node_values(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the node's parameters: those of --params, what the command line says before them."""
+    values = given_parameters(options.params, tell, options.node)
+    given = {name: getattr(options, name) for name in _PARAMETERS}
+    return values | {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def tell(text: str) -> None:
+    """Print a line that is no result."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def opened(
+    place: str, settings: Settings, engine: EngineOptions, weights: str = ''
+) -> Iterator[tuple[Bundle, Pipeline]]:
     """
-    See EngineOptions.
+    Load and complete a bundle ('' = the shipped one), and close its engine at the end.
 
-    weights: origin of the backbone's weights, '' = as the bundle says. shared: folder where
-    bundles of one backbone share its outputs, None = each runs its own.
+    engine: compiled for the settings' classes. weights: origin, '' = as the bundle says.
     """
-
-    runtime: str = 'auto'
-    precision: str = 'auto'
-    threads: int = 0
-    weights: str = ''
-    shared: Path | None = None
+    bundle = complete(load_bundle(place or default_bundle_path()), weights or None)
+    compiled = replace(engine, compiled_classes=settings.in_distribution)
+    with create_engine(bundle, compiled) as one:
+        yield bundle, Pipeline(bundle, one, settings)
 
 
-def add_engine_arguments(parser: argparse._ActionsContainer) -> None:
-    """Add --engine, --precision, --threads and --weights, the fields of EngineChoice."""
-    add = parser.add_argument
-    add('--engine', default='auto', choices=('auto', *ENGINES))
-    add('--precision', default='auto', help='auto, f32, bf16, int8')
-    add('--threads', type=int, default=0, help='0: all cores')
-    add('--weights', default='', help="origin of the backbone's weights")
+def facts_of(bundle: Bundle, pipeline: Pipeline) -> dict[str, Any]:
+    """Return what a run's detections depend on but the pictures, as JSON values."""
+    return {
+        'bundle': bundle.manifest.name,
+        'bundle_sha256': bundle.sha256,
+        'engine': dict(pipeline.engine.description),
+        'settings': _plain(asdict(pipeline.settings)),
+    }
+
+
+def _plain(values: Any) -> Any:
+    """Return settings as values that JSON knows."""
+    if isinstance(values, dict):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_plain(value) for value in values]
+    return values if isinstance(values, (str, int, float, bool, type(None))) else str(values)

@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle, shipped_bundles
-from ood_perception.bundle.weights.completion import complete
-from ood_perception.engines import create_engine
+from ood_perception.bundle.store import shipped_bundles
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.measure import Measured
@@ -24,7 +22,7 @@ from ood_perception.yaml_files import read_yaml
 
 from ..datasets import EvaluationSet, expand_names, open_set
 from .backbone_cache import SharedBackbone
-from .options import EngineChoice
+from .options import facts_of, opened
 from .sets import Extras, checked_set, measured_set, picture_tasks, settings_of, summary_of
 
 LOG = logging.getLogger(__name__)
@@ -109,79 +107,63 @@ def _listed(entry: Any, place: str, folder: Path, settings: Settings) -> RunSpec
     )
 
 
-def evaluate_runs(
-    specs: Iterable[RunSpec],
-    names: Sequence[str],
-    root: Path,
-    out: Path,
-    choice: EngineChoice,
-    options: RunOptions,
-    extras: Extras | None = None,
-) -> Results:
+@dataclass(frozen=True)
+class Evaluation:
     """
-    Evaluate every run on every set; records go under `out`/pictures and are found again.
+    How runs are evaluated.
 
-    names: sets as open_set knows them. Raises OodPerceptionError for what a user can cause; sets
-    are opened before anything runs.
+    root: folder of the sets. out: records go under out/pictures and are found again. engine: for
+    the classes that each run chooses. weights: origin of the backbones', '' = as the bundles say.
+    shared: folder where bundles of one backbone share its outputs, None = each runs its own.
     """
-    extras = extras or Extras()
-    sets = {
-        name: checked_set(open_set(name, root), extras.limit) for name in expand_names(names, root)
-    }
-    runs = []
-    for spec in specs:
-        bundle = load_bundle(spec.bundle or default_bundle_path())
-        bundle = complete(bundle, choice.weights or None)
-        runs.append(_evaluate_run(spec, bundle, sets, out, choice, options, extras))
-    return Results(tuple(runs), extras.seed)
 
+    root: Path
+    out: Path
+    engine: EngineOptions
+    options: RunOptions
+    extras: Extras = field(default_factory=Extras)
+    weights: str = ''
+    shared: Path | None = None
 
-def _evaluate_run(
-    spec: RunSpec,
-    bundle: Bundle,
-    sets: dict[str, EvaluationSet],
-    out: Path,
-    choice: EngineChoice,
-    options: RunOptions,
-    extras: Extras,
-) -> RunResult:
-    manifest, chosen = bundle.manifest, spec.settings.in_distribution
-    engine_options = EngineOptions(
-        choice.runtime, choice.precision, choice.threads, compiled_classes=chosen
-    )
-    with create_engine(bundle, engine_options) as engine:
-        if choice.shared:
-            SharedBackbone(choice.shared).attach(engine, bundle)
-        pipeline = Pipeline(bundle, engine, spec.settings)
-        if pipeline.doubt:
-            LOG.warning('%s: %s', spec.name, pipeline.doubt)
-        facts = {
-            'bundle': manifest.name,
-            'bundle_sha256': bundle.sha256,
-            'engine': dict(engine.description),
-            'settings': _plain(asdict(spec.settings)),
-            'batch': options.batch,
+    def results(self, specs: Iterable[RunSpec], names: Sequence[str]) -> Results:
+        """
+        Evaluate every run on every set.
+
+        names: sets as open_set knows them. Raises OodPerceptionError for what a user can cause;
+        sets are opened before anything runs.
+        """
+        sets = {
+            name: checked_set(open_set(name, self.root), self.extras.limit)
+            for name in expand_names(names, self.root)
         }
-        key = run_key(facts)
-        done: dict[str, SetRun] = {}
-        for name, data in sets.items():
-            pipeline.settings = settings_of(data, manifest, spec.settings, extras)
-            measured = measured_set(data, pipeline, extras)
-            folder = records_folder(out, key, name)
-            records = run_tasks(
-                pipeline,
-                picture_tasks(data),
-                measured,
-                folder,
-                options,
-                f'{spec.name}, {name}',
-                _variant(pipeline.settings, measured),
-            )
-            save_index(folder, records)
-            summary = summary_of(pipeline, data, measured, records, extras)
-            done[name] = SetRun(data, measured, records, summary)
-    known = chosen or manifest.in_distribution
-    return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
+        return Results(tuple(self._run(spec, sets) for spec in specs), self.extras.seed)
+
+    def _run(self, spec: RunSpec, sets: Mapping[str, EvaluationSet]) -> RunResult:
+        with opened(spec.bundle, spec.settings, self.engine, self.weights) as (bundle, pipeline):
+            if self.shared:
+                SharedBackbone(self.shared).attach(pipeline.engine, bundle)
+            if pipeline.doubt:
+                LOG.warning('%s: %s', spec.name, pipeline.doubt)
+            facts = {**facts_of(bundle, pipeline), 'batch': self.options.batch}
+            key = run_key(facts)
+            done = {}
+            for name, data in sets.items():
+                pipeline.settings = settings_of(data, bundle.manifest, spec.settings, self.extras)
+                folder = records_folder(self.out, key, name)
+                done[name] = self._set_run(pipeline, data, folder, f'{spec.name}, {name}')
+        known = spec.settings.in_distribution or bundle.manifest.in_distribution
+        return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
+
+    def _set_run(
+        self, pipeline: Pipeline, data: EvaluationSet, folder: Path, label: str
+    ) -> SetRun:
+        measured = measured_set(data, pipeline, self.extras)
+        variant = _variant(pipeline.settings, measured)
+        tasks = picture_tasks(data)
+        records = run_tasks(pipeline, tasks, measured, folder, self.options, label, variant)
+        save_index(folder, records)
+        summary = summary_of(pipeline, data, measured, records, self.extras)
+        return SetRun(data, measured, records, summary)
 
 
 def _variant(settings: Settings, measured: Measured) -> str:
@@ -196,12 +178,3 @@ def _variant(settings: Settings, measured: Measured) -> str:
     if measured.classes:
         facts |= {'labels': 'confusion', 'reject': measured.reject}
     return run_key(facts)[:8]
-
-
-def _plain(values: Any) -> Any:
-    """Return settings as values that JSON knows."""
-    if isinstance(values, dict):
-        return {str(key): _plain(value) for key, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [_plain(value) for value in values]
-    return values if isinstance(values, (str, int, float, bool, type(None))) else str(values)

@@ -14,39 +14,161 @@ stopped goes on where it was; files of another bundle or other settings are not 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from ood_perception.bundle.store import default_bundle_path, load_bundle
-from ood_perception.bundle.weights.completion import complete
-from ood_perception.engines import create_engine
-from ood_perception.engines.base import EngineOptions
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, DataError, DependencyError
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
 from ood_perception.evaluation.results import write_text
+from ood_perception.files import make_file
 from ood_perception.image.geometry import camera_window, to_camera, to_camera_nearest
 from ood_perception.json_files import json_text
+from ood_perception.metrics.lars import coloured, from_coloured
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
-from ood_perception.types import Detection, Frame
+from ood_perception.types import Detection, Float32Array, Frame, UInt8Array
 
 from ..data.images import read_image
 from ..datasets import EvaluationSet, open_set
-from .options import add_engine_arguments
-from .submission_files import (
-    SCORE_FORMATS,
-    Float32Array,
-    Target,
-    target_of,
-    write_lars,
-    write_scores,
+from .options import (
+    add_engine_arguments,
+    add_mask_arguments,
+    add_root_argument,
+    add_sea_arguments,
+    command_parser,
+    engine_options,
+    facts_of,
+    opened,
+    sea_classes,
+    sets_root,
 )
+
+Float16Array = npt.NDArray[np.float16]
+
+
+SCORE_FORMATS = ('hdf5', 'npy')
+_SMIYC_NAMES = {
+    'smiyc_anomaly': 'AnomalyTrack-all',
+    'smiyc_obstacle': 'ObstacleTrack-all',
+    'smiyc_lost_and_found/test': 'LostAndFound-test',
+    'smiyc_lost_and_found/train': 'LostAndFound-train',
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """
+    Where a set's files go.
+
+    folder: relative to the output folder. suffix: of each file, with the dot.
+    """
+
+    folder: Path
+    suffix: str
+
+    def path(self, out: Path, frame: str) -> Path:
+        """Return the file of a frame."""
+        return out / self.folder / f'{frame}{self.suffix}'
+
+
+def target_of(set_name: str, kind: str, method: str, score_format: str) -> Target:
+    """
+    Return where the files of a set go; ConfigError where the set has no submission files.
+
+    set_name: as EvaluationSet says it. method: the name on the leaderboard, one folder name.
+    score_format: 'hdf5' (what the benchmark's tool reads) or 'npy' (the same array, to look at).
+    """
+    if not method or Path(method).name != method or method in ('.', '..'):
+        raise ConfigError(f'method {method!r}: give a name that can be a folder, without /')
+    if score_format not in SCORE_FORMATS:
+        raise ConfigError(f'format {score_format!r}: choose one of {", ".join(SCORE_FORMATS)}')
+    if kind == 'maritime':
+        return Target(Path(method), '.png')
+    for prefix, name in _SMIYC_NAMES.items():
+        if set_name.startswith(prefix):
+            return Target(Path('anomaly_p') / method / name, f'.{score_format}')
+    raise ConfigError(
+        f'{set_name} has no submission files; only the SegmentMeIfYouCan tracks '
+        f'({", ".join(_SMIYC_NAMES)}) and lars have (Fishyscapes runs containers, not files)'
+    )
+
+
+def write_scores(path: Path, surprisal: Float32Array) -> None:
+    """
+    Write float32 (H, W) surprisal as float16, in the form that the suffix says.
+
+    SegmentMeIfYouCan (its tool, README and evaluation code, version 1c7804e): an HDF5 a frame with
+    one array `value`, gzip 9; higher is stranger. float16 has 1024 steps between a number and its
+    double, so surprisal keeps its ranks while 1 - p (all from 0.9995 to 1 is one) would collapse.
+    """
+    values = as_float16(surprisal)
+    hdf5 = None if path.suffix == '.npy' else _hdf5()
+
+    def write(temporary: Path) -> None:
+        if hdf5 is None:
+            with temporary.open('wb') as plain:  # a name would get a suffix
+                np.save(plain, values, allow_pickle=False)
+            return
+        with hdf5.File(temporary, 'w') as file:
+            file.create_dataset('value', data=values, compression=9)
+
+    make_file(path, write)
+
+
+def read_scores(path: Path) -> Float16Array:
+    """Read what write_scores wrote; DataError naming a file that is not it."""
+    try:
+        if path.suffix == '.npy':
+            values = np.load(path, allow_pickle=False)
+        else:
+            with _hdf5().File(path, 'r') as file:
+                values = file['value'][:]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f'{path} is no submission file: {error}') from error
+    return np.asarray(values, np.float16)
+
+
+def as_float16(surprisal: Float32Array) -> Float16Array:
+    """Return the values as float16; DataError where one is no finite float16."""
+    if not np.isfinite(surprisal).all() or np.abs(surprisal).max(initial=0) > 65504:
+        raise DataError('surprisal is not finite or above 65504: the bundle is broken')
+    return surprisal.astype(np.float16)
+
+
+def write_lars(path: Path, labels: UInt8Array) -> None:
+    """
+    Write uint8 (H, W) of 0 obstacle, 1 water, 2 sky as the colours that the server knows.
+
+    RGB PNG, see the README and configuration 1.0.0 of LaRS's evaluator.
+    """
+    colors = coloured(labels)
+    done, content = cv2.imencode('.png', np.ascontiguousarray(colors[:, :, ::-1]))
+    if not done:
+        raise DataError(f'{path} cannot be encoded as PNG')
+    make_file(path, lambda temporary: temporary.write_bytes(content) and None)
+
+
+def read_lars(path: Path) -> UInt8Array:
+    """Return uint8 (H, W) of 0 obstacle, 1 water, 2 sky; 255 for any other colour."""
+    return from_coloured(read_image(path, 'prediction'))
+
+
+def _hdf5() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DependencyError(
+            "HDF5 files need the package h5py: pip install 'ood_perception[submission]', or "
+            'write --format npy'
+        ) from error
+    return h5py
 
 
 def score_map(detection: Detection) -> Float32Array:
@@ -111,23 +233,17 @@ def _claim(record: Path, facts: dict[str, Any]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer submission`."""
-    result = argparse.ArgumentParser(
-        'trainer submission',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_parser('trainer submission', __doc__)
     add = result.add_argument
     add('bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road')
     add('--data', required=True, metavar='SET', help='smiyc_..., lars/...; see docs/datasets.md')
     add('--method', required=True, help='name on the leaderboard')
-    add('--root', type=Path, help='folder of the sets; default: OOD_DATA')
+    add_root_argument(result)
     add('--out', type=Path, default=Path('out/submission'), help='default: %(default)s')
     add('--format', default='hdf5', choices=SCORE_FORMATS, help='of scores; default: %(default)s')
     add('--ground', action='store_true', help='scores outside the predicted ground become 0')
-    add('--water', nargs='+', default=list(SeaClasses.water), help="the bundle's water classes")
-    add('--sky', nargs='+', default=list(SeaClasses.sky), help="the bundle's sky classes")
-    add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    add('--false-alarm-rate', type=float, default=0.01, help='of the mask (LaRS)')
+    add_sea_arguments(result)
+    add_mask_arguments(result, 'of the mask (LaRS)')
     add('--minimum-area', type=float, default=0.0, help='of obstacles in pixels (LaRS)')
     add_engine_arguments(result)
     add('--quiet', action='store_true', help='no progress bar')
@@ -137,7 +253,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run `trainer submission`."""
     options = parser().parse_args(arguments)
-    data = open_set(options.data, options.root or Path(os.environ.get('OOD_DATA', '.')))
+    data = open_set(options.data, sets_root(options))
     target = target_of(data.name, data.kind, options.method, options.format)
     settings = Settings(
         options.false_alarm_rate,
@@ -145,29 +261,17 @@ def main(arguments: Sequence[str]) -> int:
         RoiSettings('ground' if options.ground else 'none'),
         options.minimum_area,
     )
-    sea = SeaClasses(tuple(options.water), tuple(options.sky))
-    bundle = complete(
-        load_bundle(options.bundle or default_bundle_path()), options.weights or None
-    )
-    engine_options = EngineOptions(
-        options.engine,
-        options.precision,
-        options.threads,
-        compiled_classes=settings.in_distribution,
-    )
-    with create_engine(bundle, engine_options) as engine:
+    sea = sea_classes(options)
+    engine = engine_options(options)
+    with opened(options.bundle, settings, engine, options.weights) as (bundle, pipeline):
         facts = {
-            'bundle': bundle.manifest.name,
-            'bundle_sha256': bundle.sha256,
-            'engine': dict(engine.description),
-            'settings': asdict(settings),
+            **facts_of(bundle, pipeline),
             # The splits of a track share its folder, those of LaRS do not.
             'set': data.name if data.kind == 'maritime' else target.folder.name,
             'licence': data.licence,
         }
         if data.kind == 'maritime':
             facts['classes'] = asdict(sea)
-        pipeline = Pipeline(bundle, engine, settings)
         written = write_submission(
             pipeline, data, target, options.out, facts, sea, not options.quiet
         )

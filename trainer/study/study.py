@@ -18,9 +18,7 @@ Exit status: 0 all done, 2 a mistake, 3 done, but rows could not be built: the r
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +37,8 @@ from ood_perception.json_files import write_json
 from ood_perception.pipeline import Settings
 
 from ..datasets import open_set
-from ..evaluation.options import EngineChoice
-from ..evaluation.runs import RunResult, RunSpec, evaluate_runs
+from ..evaluation.options import add_training_arguments, command_parser, sets_root
+from ..evaluation.runs import Evaluation, RunResult, RunSpec
 from ..evaluation.sets import ANOMALY_KINDS
 from ..recipe import load_recipe
 from .bundles import RUNS, LeaderboardBundles
@@ -64,13 +62,16 @@ def evaluate(
     specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
     if not specs:
         raise ConfigError('no bundle of the study is there yet: run without --report-only')
-    root = Path(os.environ.get('OOD_DATA', '.'))
+    root = sets_root()
     sets = {_address(config, name, root): name for name in config.sets}
-    choice = EngineChoice('openvino', 'f32', threads, shared=config.folder / 'backbones')
-    results = evaluate_runs(
-        specs, [*sets], root, config.folder / 'evaluation',
-        choice, RunOptions(1, 'fail', progress),
-    )  # fmt: skip
+    evaluation = Evaluation(
+        root,
+        config.folder / 'evaluation',
+        EngineOptions('openvino', 'f32', threads),
+        RunOptions(progress=progress),
+        shared=config.folder / 'backbones',
+    )
+    results = evaluation.results(specs, [*sets])
     return {
         run.name: replace(run, sets={sets[address]: one for address, one in run.sets.items()})
         for run in results.runs
@@ -146,11 +147,7 @@ def head_ms(bundle: Bundle, threads: int) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `trainer study`; return the exit status."""
-    parser = argparse.ArgumentParser(
-        'trainer study',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser('trainer study', __doc__)
     parser.add_argument('study', type=Path, help='YAML file, see config/train/leaderboard.yaml')
     parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows to build')
     parser.add_argument('--seeds', nargs='+', type=int, default=[], help='seeds to build')
@@ -164,9 +161,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument('--build-only', action='store_true', help='score nothing')
     parser.add_argument('--report-only', action='store_true', help='build nothing')
     parser.add_argument('--latency', action='store_true', help='time the heads, too')
-    parser.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
-    parser.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
-    parser.add_argument('--quiet', action='store_true', help='no progress bars')
+    add_training_arguments(parser)
     options = parser.parse_args(arguments)
     if options.threads:
         import torch

@@ -19,7 +19,7 @@ pytest.importorskip('torch')
 
 from ood_perception.metrics.lars import lars_frame, lars_metrics
 from trainer.datasets import open_set
-from trainer.evaluation.submission_files import read_lars, target_of, write_lars
+from trainer.evaluation.submission import read_lars, target_of, write_lars
 
 OBSTACLE, WATER, SKY, VOID = 0, 1, 2, 255
 HEIGHT, WIDTH = 60, 80

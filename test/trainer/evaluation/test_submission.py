@@ -25,11 +25,11 @@ from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Frame
 from trainer.__main__ import main
 from trainer.datasets import open_set
-from trainer.evaluation.submission import score_map
-from trainer.evaluation.submission_files import (
+from trainer.evaluation.submission import (
     as_float16,
     read_lars,
     read_scores,
+    score_map,
     target_of,
     write_lars,
     write_scores,

@@ -21,12 +21,12 @@ from paths import ROOT  # noqa: E402
 from stores import kept, only  # noqa: E402
 from uem_recipes import write_objects  # noqa: E402
 
+from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.evaluation.run import RunOptions  # noqa: E402
 from ood_perception.pipeline import Settings  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.evaluation.options import EngineChoice  # noqa: E402
-from trainer.evaluation.runs import RunSpec, evaluate_runs  # noqa: E402
+from trainer.evaluation.runs import Evaluation, RunSpec  # noqa: E402
 from trainer.heads.baselines.model import SCORES  # noqa: E402
 from trainer.recipe import load_recipe  # noqa: E402
 from trainer.study.bundles import STORE, LeaderboardBundles  # noqa: E402
@@ -85,9 +85,10 @@ def two_bundles(root):
 def test_bundles_of_one_backbone_share_its_outputs_to_the_bit(root, two_bundles, tmp_path):
     def records(name, shared):
         spec = RunSpec(name, str(two_bundles[name]), Settings())
-        choice = EngineChoice('openvino', 'f32', 1, shared=shared)
         out = tmp_path / f'{name}-{shared is not None}'
-        runs = evaluate_runs([spec], ['road_anomaly_dev'], root, out, choice, RunOptions()).runs
+        engine = EngineOptions('openvino', 'f32', 1)
+        evaluation = Evaluation(root, out, engine, RunOptions(), shared=shared)
+        runs = evaluation.results([spec], ['road_anomaly_dev']).runs
         return [dict(record) for record in runs[0].sets['road_anomaly_dev'].records]
 
     shared = tmp_path / 'backbones'
