@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -97,6 +98,13 @@ class PictureList:
 def read_image(path: Path, what: str = 'picture') -> UInt8Array:
     """Return a picture as uint8 (H, W, 3) RGB; DataError where it is missing or broken."""
     return picture_files.read_picture(path, what)
+
+
+def write_png(path: Path, pixels: UInt8Array) -> None:
+    """Write uint8 RGB (H, W, 3) or grey (H, W) and the folders above; DataError where it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels):
+        raise DataError(f'{path} cannot be written: is the disk full?')
 
 
 def list_pictures(folder: Path) -> list[Path]:

@@ -67,17 +67,9 @@ def scenes_of(distances: npt.NDArray[np.float32], threshold: float) -> list[int]
     Two pictures nearer than the threshold share a scene, and so do all that a chain of such
     pairs links (single linkage): no two pictures of different scenes are nearer than it.
     """
-    scene = [-1] * len(distances)
-    for first in range(len(distances)):
-        if scene[first] >= 0:
-            continue
-        number, waiting = max(scene) + 1, [first]
-        while waiting:
-            here = waiting.pop()
-            if scene[here] < 0:
-                scene[here] = number
-                waiting += np.flatnonzero(distances[here] < threshold).tolist()
-    return scene
+    from scipy.sparse.csgraph import connected_components
+
+    return connected_components(distances < threshold, directed=False)[1].tolist()
 
 
 def split_scenes(scenes: Sequence[int], shares: Mapping[str, float]) -> list[str]:

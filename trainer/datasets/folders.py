@@ -89,6 +89,5 @@ ENTRIES = {
         folders=('folders',),
         splits=(),
         licence='your own',
-        tree=__doc__ or '',
     )
 }

@@ -86,6 +86,5 @@ ENTRIES = {
         splits=('val', 'train', 'test'),
         licence="IDD's terms, see its site",
         source=SOURCE,
-        tree=__doc__ or '',
     )
 }

@@ -116,7 +116,6 @@ def _entry(name: str, classes: ClassMap, more: More, roi: str) -> SetEntry:
         roi=roi,
         licence="IDD's terms for its pictures; labels: see its makers",
         source=SOURCE,
-        tree=__doc__ or '',
     )
 
 

@@ -79,6 +79,5 @@ ENTRIES = {
         splits=('val', 'train', 'test'),
         licence='see its site',
         source=SOURCE,
-        tree=__doc__ or '',
     )
 }

@@ -97,6 +97,5 @@ ENTRIES = {
         track='LostAndFound',
         licence=LICENCE,
         source=SOURCE,
-        tree=__doc__ or '',
     )
 }

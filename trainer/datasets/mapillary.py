@@ -92,6 +92,5 @@ ENTRIES = {
         splits=SPLITS,
         licence='Mapillary Vistas research licence (non-commercial); CC BY-NC-SA 4.0',
         source=SOURCE,
-        tree=__doc__ or '',
     )
 }

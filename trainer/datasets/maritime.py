@@ -90,7 +90,6 @@ ENTRIES = {
         splits=('test', 'val', 'train', 'all'),
         licence='OASIs by way of yezehao/BDL-based-semantic-segmentation; no data licence stated',
         source='https://github.com/yezehao/BDL-based-semantic-segmentation',
-        tree=__doc__ or '',
     ),
     'maritime_samples': SetEntry(
         description="five pictures from a boat with another network's answer",
@@ -100,6 +99,5 @@ ENTRIES = {
         folders=('maritime_samples',),
         licence='bborja/wasr_network, Apache-2.0',
         source='https://github.com/bborja/wasr_network',
-        tree=__doc__ or '',
     ),
 }

@@ -139,7 +139,6 @@ ENTRIES = {
         splits=(),
         licence='CC BY-NC-SA 4.0 (non-commercial)',
         source=SOURCE,
-        tree=__doc__ or '',
         members=products,
     )
 }

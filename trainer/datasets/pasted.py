@@ -15,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
-from ood_perception.json_files import json_text
+from ood_perception.json_files import write_json
 
-from ..augment.cutouts import Cutout, Pasted, PasteSettings, paste_objects
-from ..data.images import PictureList, content_sha256
+from ..augment.cutouts import Cutout, PasteSettings, paste_objects
+from ..data.images import IGNORED, PictureList, content_sha256, write_png
 from .anomaly import load_anomaly_set
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def write_pasted_set(
@@ -30,30 +28,31 @@ def write_pasted_set(
     folder: Path,
     settings: PasteSettings,
     seed: int = 0,
+    ground_only: bool = False,
 ) -> PictureList:
     """
     Paste on every picture and write images/, labels/ and ground/ as PNG: the anomaly set 'pasted'.
 
     pictures: with true class labels. Each picture's draw depends on the seed and its own name
-    alone. A folder that was made from the same things is used as it is.
+    alone. ground_only: labels ignore all but the ground and what stands on it. A folder that was
+    made from the same things is used as it is.
     """
     key = _key(pictures, cutouts, settings, seed)
     record = folder / 'made.json'
     if not record.is_file() or json.loads(record.read_text(encoding='utf-8'))['key'] != key:
         record.unlink(missing_ok=True)
         for name in ('images', 'labels', 'ground'):
-            (folder / name).mkdir(parents=True, exist_ok=True)
             for stale in (folder / name).glob('*.png'):
                 stale.unlink()
         for index, name in enumerate(pictures.names):
             own = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], 'big')
             rng = np.random.default_rng([seed, own])
             pasted = paste_objects(*pictures.read(index), cutouts, rng, settings)
-            _write(folder, name, pasted)
-        record.write_text(
-            json_text({'key': key, 'seed': seed, 'settings': asdict(settings)}, indent=None),
-            encoding='utf-8',
-        )
+            scored = np.where(pasted.ground, pasted.mask, np.uint8(IGNORED))
+            write_png(folder / f'images/{name}.png', pasted.image)
+            write_png(folder / f'labels/{name}.png', scored if ground_only else pasted.mask)
+            write_png(folder / f'ground/{name}.png', pasted.ground.astype(np.uint8) * 255)
+        write_json(record, {'key': key, 'seed': seed, 'settings': asdict(settings)})
     return load_anomaly_set('pasted', folder)
 
 
@@ -64,18 +63,6 @@ def read_ground(path: Path) -> npt.NDArray[np.bool_]:
     if pixels is None:
         raise DataError(f'{source} cannot be read; make the pasted set again')
     return pixels > 0
-
-
-def _write(folder: Path, name: str, pasted: Pasted) -> None:
-    """Write the three files of one picture."""
-    pixels = cv2.cvtColor(pasted.image, cv2.COLOR_RGB2BGR)
-    for part, values in (
-        ('images', pixels),
-        ('labels', pasted.mask),
-        ('ground', pasted.ground.astype(np.uint8) * 255),
-    ):
-        if not cv2.imwrite(str(folder / part / f'{name}.png'), values):
-            raise DataError(f'{folder / part / name}.png cannot be written; is the disk full?')
 
 
 def _key(

@@ -44,6 +44,5 @@ ENTRIES = {
         folders=('RoadAnomaly_jpg', 'RoadAnomaly', 'road_anomaly'),
         licence=UNSTATED,
         source=SOURCE,
-        tree=__doc__ or '',
     )
 }

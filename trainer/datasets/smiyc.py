@@ -112,7 +112,6 @@ def _entry(
         track=track,
         licence='see its site; pictures of several licences',
         source=SOURCE,
-        tree=__doc__ or '',
     )
 
 

@@ -87,6 +87,5 @@ ENTRIES = {
         splits=('test', 'val', 'train'),
         licence='see its makers (their code is MIT)',
         source=SOURCE,
-        tree=__doc__ or '',
     )
 }

@@ -30,7 +30,7 @@ from ood_perception.evaluation.results import write_text
 from ood_perception.files import make_file
 from ood_perception.image.geometry import camera_window, to_camera, to_camera_nearest
 from ood_perception.json_files import json_text
-from ood_perception.metrics.lars import coloured, from_coloured
+from ood_perception.metrics.lars import coloured
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Detection, Float32Array, Frame, UInt8Array
@@ -122,19 +122,6 @@ def write_scores(path: Path, surprisal: Float32Array) -> None:
     make_file(path, write)
 
 
-def read_scores(path: Path) -> Float16Array:
-    """Read what write_scores wrote; DataError naming a file that is not it."""
-    try:
-        if path.suffix == '.npy':
-            values = np.load(path, allow_pickle=False)
-        else:
-            with _hdf5().File(path, 'r') as file:
-                values = file['value'][:]
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f'{path} is no submission file: {error}') from error
-    return np.asarray(values, np.float16)
-
-
 def as_float16(surprisal: Float32Array) -> Float16Array:
     """Return the values as float16; DataError where one is no finite float16."""
     if not np.isfinite(surprisal).all() or np.abs(surprisal).max(initial=0) > 65504:
@@ -153,11 +140,6 @@ def write_lars(path: Path, labels: UInt8Array) -> None:
     if not done:
         raise DataError(f'{path} cannot be encoded as PNG')
     make_file(path, lambda temporary: temporary.write_bytes(content) and None)
-
-
-def read_lars(path: Path) -> UInt8Array:
-    """Return uint8 (H, W) of 0 obstacle, 1 water, 2 sky; 255 for any other colour."""
-    return from_coloured(read_image(path, 'prediction'))
 
 
 def _hdf5() -> Any:

@@ -36,18 +36,22 @@ from ood_perception.evaluation.run import RunOptions
 from ood_perception.json_files import write_json
 from ood_perception.pipeline import Settings
 
+from ..augment.cutouts import PasteSettings
+from ..augment.outlier_sources import load_outliers
 from ..datasets import open_set
+from ..datasets.pasted import write_pasted_set
 from ..evaluation.options import add_training_arguments, command_parser, sets_root
 from ..evaluation.runs import Evaluation, RunResult, RunSpec
 from ..evaluation.sets import ANOMALY_KINDS
-from ..recipe import load_recipe
+from ..recipe import Recipe, load_recipe
+from ..workflow import Workflow
 from .bundles import RUNS, LeaderboardBundles
 from .config import LeaderboardConfig, load_leaderboard
-from .pasted_set import PASTED, pasted_set
 from .report import read_costs, write_report
 
 LOG = logging.getLogger(__name__)
 REPEATS = 5
+PASTED = 'pasted'
 SOME_MISSING = 3
 
 
@@ -84,13 +88,30 @@ def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
         row = config.row(config.reference)
         if not row.recipe:
             raise ConfigError(f"'pasted' is made of a recipe's pictures: {row.name!r} has none")
-        return pasted_set(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
+        return _pasted(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
     if open_set(name, root).kind not in ANOMALY_KINDS:
         raise ConfigError(
             f'{name} labels no anomalies, a study compares what finds them: measure it by '
             f'trainer evaluate --runs {config.folder / RUNS} --data {name}'
         )
     return name
+
+
+def _pasted(recipe: Recipe, folder: Path) -> str:
+    """
+    Write (or find) the set that hyperparameters are chosen on; return its address for open_set.
+
+    The pictures are those of the training split that only choose (data.selection_fraction), the
+    objects the half of the recipe's outliers that no training sees; they stand on the bundle's
+    ground classes. These alone, by their true labels, are scored, with what stands on them.
+    """
+    data, place = Workflow(recipe, folder).data, folder / PASTED
+    pictures = data.pictures.subset(data.split[1])
+    objects = load_outliers(recipe.outliers, 'selection', data.root)
+    ground = tuple(data.class_names.index(name) for name in recipe.bundle.ground_classes)
+    settings = PasteSettings(ground=ground)
+    write_pasted_set(pictures, objects, place, settings, recipe.seed, ground_only=True)
+    return f'{PASTED}={place}'
 
 
 def measure_costs(

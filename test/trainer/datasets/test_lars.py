@@ -17,9 +17,10 @@ import pytest
 
 pytest.importorskip('torch')
 
-from ood_perception.metrics.lars import lars_frame, lars_metrics
+from ood_perception.metrics.lars import from_coloured, lars_frame, lars_metrics
+from trainer.data.images import read_image
 from trainer.datasets import open_set
-from trainer.evaluation.submission import read_lars, target_of, write_lars
+from trainer.evaluation.submission import target_of, write_lars
 
 OBSTACLE, WATER, SKY, VOID = 0, 1, 2, 255
 HEIGHT, WIDTH = 60, 80
@@ -95,7 +96,7 @@ def metrics(lars, tmp_path):
         _, semantic = data.read(index)
         segments = data.panoptic(index)
         truth = segments.panoptic, segments.categories
-        frames.append(lars_frame(read_lars(path), semantic, *truth))
+        frames.append(lars_frame(from_coloured(read_image(path)), semantic, *truth))
     return lars_metrics(frames)
 
 

@@ -20,15 +20,15 @@ from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError
+from ood_perception.metrics.lars import from_coloured
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Frame
 from trainer.__main__ import main
+from trainer.data.images import read_image
 from trainer.datasets import open_set
 from trainer.evaluation.submission import (
     as_float16,
-    read_lars,
-    read_scores,
     score_map,
     target_of,
     write_lars,
@@ -119,7 +119,7 @@ def test_hdf5_without_its_package_says_what_to_install(tiny_bundle, tmp_path, ca
 def test_scores_outside_the_predicted_ground_are_zero(tiny_bundle, tmp_path):
     write_track(tmp_path)
     assert submit(tiny_bundle, tmp_path, tmp_path / 'out', '--format', 'npy', '--ground') == 0
-    scores = read_scores(tmp_path / 'out/anomaly_p/ours/AnomalyTrack-all/validation0000.npy')
+    scores = np.load(tmp_path / 'out/anomaly_p/ours/AnomalyTrack-all/validation0000.npy')
     assert (scores[:8] == 0).all()
     assert (scores[30:40, 44:54] > 0).all()
 
@@ -161,7 +161,7 @@ def test_lars_files_hold_the_servers_colours(tmp_path):
     assert colors[35, 49].tolist() == [247, 195, 37]
     assert colors[50, 10].tolist() == [41, 167, 224]
     assert colors[5, 10].tolist() == [90, 75, 164]
-    labels = read_lars(path)
+    labels = from_coloured(read_image(path))
     assert [labels[place] for place in ((35, 49), (50, 10), (5, 10))] == [0, 1, 2]
 
 
@@ -174,11 +174,11 @@ def test_lars_needs_water_and_sky(tiny_bundle, tmp_path, capsys):
 def test_lars_colours_go_round_and_others_are_ignored(tmp_path):
     labels = np.random.default_rng(0).integers(0, 3, (20, 30), dtype=np.uint8)
     write_lars(tmp_path / 'p.png', labels)
-    np.testing.assert_array_equal(read_lars(tmp_path / 'p.png'), labels)
+    np.testing.assert_array_equal(from_coloured(read_image(tmp_path / 'p.png')), labels)
     pixels = cv2.imread(str(tmp_path / 'p.png'))
     pixels[0, 0] = (37, 195, 246)  # BGR, one off
     cv2.imwrite(str(tmp_path / 'p.png'), pixels)
-    assert read_lars(tmp_path / 'p.png')[0, 0] == 255
+    assert from_coloured(read_image(tmp_path / 'p.png'))[0, 0] == 255
 
 
 def test_float16_keeps_the_ranks_of_surprisal_and_not_of_the_score():

@@ -28,6 +28,8 @@ import numpy.typing as npt
 from ood_perception.errors import DataError, OodPerceptionError
 from ood_perception.files import make_folder
 
+from ...data.images import write_png
+
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 FLOOR, WALL, SHELF = 0, 1, 2
@@ -164,16 +166,10 @@ def write_set(out: Path, count: int = 30, unknown: int = 8, seed: int = 0) -> No
                 if number >= count:
                     part = 'unknown'
                     picture, labels = add_thing(picture, labels, rng)
-                _save(folder / part / 'images' / f'{hall.name}_{number:03d}.png', picture)
-                _save(folder / part / 'labels' / f'{hall.name}_{number:03d}.png', labels)
+                write_png(folder / part / 'images' / f'{hall.name}_{number:03d}.png', picture)
+                write_png(folder / part / 'labels' / f'{hall.name}_{number:03d}.png', labels)
 
     make_folder(out, fill)
-
-
-def _save(path: Path, pixels: UInt8Array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels):
-        raise DataError(f'{path} cannot be written: is the disk full?')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +29,7 @@ from ood_perception.errors import DataError, OodPerceptionError
 from ood_perception.files import make_folder
 from ood_perception.image.label_files import read_label
 
-from ...data.images import list_pictures, read_image
+from ...data.images import list_pictures, read_image, write_png
 
 PRODUCT, FREE, UNMARKED = 'tile', 'free', 'left out: no defect is marked'
 _NAME = re.compile(r'(?P<kind>[a-z]+)_exp\d+_num_(?P<number>\d+)')
@@ -91,10 +90,10 @@ def convert(source: Path, target: Path) -> dict[str, int]:
             counts[part] = counts.get(part, 0) + 1
             if part == UNMARKED:
                 continue
-            _save(place / part / f'{tile.number:06d}.png', read_image(tile.image)[:, :, ::-1])
+            write_png(place / part / f'{tile.number:06d}.png', read_image(tile.image))
             if tile.kind != FREE:
                 name = f'{tile.number:06d}_mask.png'
-                _save(place / 'ground_truth' / tile.kind / name, mask)
+                write_png(place / 'ground_truth' / tile.kind / name, mask)
 
     target.mkdir(parents=True, exist_ok=True)
     make_folder(folder, write)
@@ -112,12 +111,6 @@ def _folder_of(tile: Tile, test: set[int]) -> str:
     if tile.kind != FREE:
         return f'test/{tile.kind}'
     return 'test/good' if tile.number in test else 'train/good'
-
-
-def _save(path: Path, pixels: UInt8Array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), pixels):
-        raise DataError(f'{path} cannot be written: is the disk full?')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
