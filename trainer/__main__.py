@@ -8,7 +8,7 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ood_perception.errors import OodPerceptionError
@@ -118,23 +118,15 @@ def run_stage(options: argparse.Namespace) -> None:
         print(f'{options.stage}: {getattr(workflow, options.stage)().folder}')
 
 
-def _command(name: str) -> Callable[[Sequence[str]], int | None] | None:
-    """Return the function of a command; None for a stage or an unknown name."""
-    name = ALIASES.get(name, name)
-    if name not in COMMANDS:
-        return None
-    module, _, function = COMMANDS[name][0].partition(':')
-    found: Callable[[Sequence[str]], int | None]
-    found = getattr(importlib.import_module(module, __package__), function)
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
-        if arguments and (command := _command(arguments[0])):
+        name = ALIASES.get(arguments[0], arguments[0]) if arguments else ''
+        if name in COMMANDS:
+            module, _, function = COMMANDS[name][0].partition(':')
+            command = getattr(importlib.import_module(module, __package__), function)
             return command(arguments[1:]) or 0
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:

@@ -159,18 +159,16 @@ def extract(
         raise ConfigError(f'precision {view.precision!r}: choose one of {", ".join(PRECISIONS)}')
     if not len(pictures):
         raise DataError('the picture list is empty: there is nothing to extract')
-    baked = backbone.baked(*view.size, layers)
+    backbone.baked(*view.size, layers)  # refuses layers and sizes that it does not have
     description = _describe(pictures, backbone, view)
     key = digest(description)
-    folder = (cache or cache_root() / 'features') / key[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / 'features'):
-        write_json(folder / 'description.json', description)
-        store = _Store(folder, len(pictures), backbone, view)
+    store = _Store((cache or cache_root() / 'features') / key[:32], pictures, backbone, view)
+    store.folder.mkdir(parents=True, exist_ok=True)
+    with locked(store.folder / 'features'):
+        write_json(store.folder / 'description.json', description)
         missing = [layer for layer in layers if store.done(layer) < len(pictures)]
         if missing:
-            baked = backbone.baked(*view.size, missing)
-            _fill(store, pictures, baked, missing, view, batch, progress)
+            store.fill(missing, batch, progress)
     return FeatureSet(
         names=pictures.names,
         tokens={layer_name(layer): store.tokens(layer, 'r') for layer in layers},
@@ -196,61 +194,53 @@ def network_picture(
 class _Store:
     """The arrays of one list at one view, and how far each layer has come."""
 
-    def __init__(self, folder: Path, count: int, backbone: Backbone, view: View):
-        self.folder = folder
-        rows, columns = view.size[0] // backbone.patch, view.size[1] // backbone.patch
-        self.token_shape = (count, rows, columns, backbone.dim)
-        self.label_shape = (count, *view.size)
+    def __init__(self, folder: Path, pictures: PictureList, backbone: Backbone, view: View):
+        self.folder, self.pictures, self.backbone, self.view = folder, pictures, backbone, view
 
     def tokens(self, layer: Layer, mode: str) -> npt.NDArray[np.float16]:
         """Return layer's memory map, float16 (n, gh, gw, D)."""
-        return _memory_map(
-            self.folder / f'{layer_name(layer)}.npy', mode, np.float16, self.token_shape
-        )
+        rows, columns = (side // self.backbone.patch for side in self.view.size)
+        return self._map(layer_name(layer), mode, np.float16, (rows, columns, self.backbone.dim))
 
     def labels(self, mode: str) -> npt.NDArray[np.uint8]:
         """Return the labels' memory map, uint8 (n, h, w)."""
-        return _memory_map(self.folder / 'labels.npy', mode, np.uint8, self.label_shape)
+        return self._map('labels', mode, np.uint8, self.view.size)
+
+    def _map(self, name: str, mode: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+        """Open a file as a memory map; 'r+' makes it when it is missing."""
+        path = self.folder / f'{name}.npy'
+        if mode == 'r+' and not path.is_file():
+            partial, whole = path.with_suffix('.part'), (len(self.pictures), *shape)
+            np.lib.format.open_memmap(partial, mode='w+', dtype=dtype, shape=whole).flush()
+            os.replace(partial, path)
+        return np.lib.format.open_memmap(path, mode=mode)
 
     def done(self, layer: Layer) -> int:
         """Return how many pictures of a layer are complete."""
         path = self.folder / f'{layer_name(layer)}.json'
         return int(json.loads(path.read_text())['done']) if path.is_file() else 0
 
-    def record(self, layer: Layer, done: int) -> None:
-        """Record that the first `done` pictures of a layer are complete."""
-        write_json(self.folder / f'{layer_name(layer)}.json', {'done': done})
+    def fill(self, layers: Sequence[Layer], batch: int, progress: bool) -> None:
+        """Compute `layers` for all pictures that any of them still lacks."""
+        from tqdm import tqdm
 
-
-def _fill(
-    store: _Store,
-    pictures: PictureList,
-    baked: torch.nn.Module,
-    layers: Sequence[Layer],
-    view: View,
-    batch: int,
-    progress: bool,
-) -> None:
-    """Compute `layers` for all pictures that any of them still lacks."""
-    from tqdm import tqdm
-
-    first = min(store.done(layer) for layer in layers)
-    arrays, labels = [store.tokens(layer, 'r+') for layer in layers], store.labels('r+')
-    total = len(pictures)
-    with tqdm(total=total, initial=first, unit='picture', disable=not progress) as bar:
-        for start in range(first, total, batch):
-            stop = min(start + batch, total)
-            views = [network_picture(pictures, i, view) for i in range(start, stop)]
-            labels[start:stop] = np.stack([label for _, label in views])
-            images = np.stack([image for image, _ in views])
-            values = forward_tokens(baked, images, view.precision)
-            for array, value in zip(arrays, values, strict=True):
-                array[start:stop] = value
-            for array in (*arrays, labels):
-                array.flush()  # type: ignore[attr-defined]
-            for layer in layers:
-                store.record(layer, stop)
-            bar.update(stop - start)
+        baked = self.backbone.baked(*self.view.size, layers)
+        first, total = min(self.done(layer) for layer in layers), len(self.pictures)
+        arrays, labels = [self.tokens(layer, 'r+') for layer in layers], self.labels('r+')
+        with tqdm(total=total, initial=first, unit='picture', disable=not progress) as bar:
+            for start in range(first, total, batch):
+                stop = min(start + batch, total)
+                views = [network_picture(self.pictures, i, self.view) for i in range(start, stop)]
+                labels[start:stop] = np.stack([label for _, label in views])
+                images = np.stack([image for image, _ in views])
+                values = forward_tokens(baked, images, self.view.precision)
+                for array, value in zip(arrays, values, strict=True):
+                    array[start:stop] = value
+                for array in (*arrays, labels):
+                    array.flush()  # type: ignore[attr-defined]
+                for layer in layers:
+                    write_json(self.folder / f'{layer_name(layer)}.json', {'done': stop})
+                bar.update(stop - start)
 
 
 def forward_tokens(
@@ -280,12 +270,3 @@ def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str
         'pictures': content_sha256(pictures),
         'count': len(pictures),
     }
-
-
-def _memory_map(path: Path, mode: str, dtype: Any, shape: tuple[int, ...]) -> Any:
-    """Open a .npy file as a memory map, making it when it is missing or of another shape."""
-    if mode == 'r+' and not path.is_file():
-        partial = path.with_suffix('.part')
-        np.lib.format.open_memmap(partial, mode='w+', dtype=dtype, shape=shape).flush()
-        os.replace(partial, path)
-    return np.lib.format.open_memmap(path, mode=mode)

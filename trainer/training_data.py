@@ -233,9 +233,10 @@ class TrainingData:
 
     def extract(self, pictures: PictureList, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a list of pictures; layers: default `blocks`."""
-        chosen, bar = layers or self.blocks, self.progress
-        folder = self.features_folder
-        return extract(pictures, self.backbone, chosen, self.view, folder, progress=bar)
+        where, bar = self.features_folder, self.progress
+        return extract(
+            pictures, self.backbone, layers or self.blocks, self.view, where, progress=bar
+        )
 
     def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a whole split; layers: default `blocks`."""

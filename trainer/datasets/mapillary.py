@@ -91,6 +91,5 @@ ENTRIES = {
         folders=('mapillary_vistas', 'mapillary', 'mapillary-vistas'),
         splits=SPLITS,
         licence='Mapillary Vistas research licence (non-commercial); CC BY-NC-SA 4.0',
-        source=SOURCE,
     )
 }

@@ -1,7 +1,8 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A hundred labelled sea pictures (OASIs), day and night, split by scene, and five pictures more.
+A hundred labelled sea pictures (OASIs, github.com/yezehao/BDL-based-semantic-segmentation), day
+and night, split by scene, and five pictures more (github.com/bborja/wasr_network).
 
 maritime/
   images/type{1,3}_<number>.jpg     512 x 384; 1 by day, 3 by night
@@ -89,7 +90,6 @@ ENTRIES = {
         folders=('maritime',),
         splits=('test', 'val', 'train', 'all'),
         licence='OASIs by way of yezehao/BDL-based-semantic-segmentation; no data licence stated',
-        source='https://github.com/yezehao/BDL-based-semantic-segmentation',
     ),
     'maritime_samples': SetEntry(
         description="five pictures from a boat with another network's answer",
@@ -98,6 +98,5 @@ ENTRIES = {
         pictures=load_samples,
         folders=('maritime_samples',),
         licence='bborja/wasr_network, Apache-2.0',
-        source='https://github.com/bborja/wasr_network',
     ),
 }

@@ -138,7 +138,6 @@ ENTRIES = {
         folders=('mvtec_anomaly_detection', 'mvtec', 'MVTec'),
         splits=(),
         licence='CC BY-NC-SA 4.0 (non-commercial)',
-        source=SOURCE,
         members=products,
     )
 }

@@ -43,6 +43,5 @@ ENTRIES = {
         pictures=load,
         folders=('RoadAnomaly_jpg', 'RoadAnomaly', 'road_anomaly'),
         licence=UNSTATED,
-        source=SOURCE,
     )
 }

@@ -111,7 +111,6 @@ def _entry(
         roi=roi,
         track=track,
         licence='see its site; pictures of several licences',
-        source=SOURCE,
     )
 
 

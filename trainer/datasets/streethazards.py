@@ -86,6 +86,5 @@ ENTRIES = {
         folders=('streethazards', 'StreetHazards'),
         splits=('test', 'val', 'train'),
         licence='see its makers (their code is MIT)',
-        source=SOURCE,
     )
 }

@@ -1,8 +1,3 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""
-Commands that measure finished bundles on labelled sets, through the node's own pipeline.
-
-What is counted and how is in ood_perception/evaluation; here are the sets, the options and the
-pages. trainer/experiments compares trainings by these.
-"""
+"""Commands that measure finished bundles on labelled sets, through the node's own pipeline."""

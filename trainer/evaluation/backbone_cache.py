@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,48 +17,41 @@ from ood_perception.engines.chain import ChainEngine
 from ood_perception.engines.int8.ranges_file import INT8, quantization_path
 from ood_perception.files import make_file, sha256_of
 
+from ..artifacts import digest
 
-class SharedBackbone:
+
+def share_backbone(engine: Engine, bundle: Bundle, folder: Path) -> None:
     """
-    Keeps what a backbone gave for a picture, by graph, weights, quantisation, engine and input.
+    Let an engine keep what its backbone gave, by graph, weights, quantisation, engine and input.
 
-    What is read again is what was computed, to the bit. folder: a file of all outputs a picture
-    and backbone (8 MB at 378 x 672 with three blocks of a ViT-S); it may be deleted at any time.
+    What is read again is what was computed, to the bit. An engine whose first stage is no backbone
+    stays as it is. folder: a file of all outputs a picture and backbone (8 MB at 378 x 672 with
+    three blocks of a ViT-S); it may be deleted at any time.
     """
+    stage = bundle.manifest.stages[0]
+    if not isinstance(engine, ChainEngine) or not stage.external_data:
+        return
+    path = bundle.stage_path(stage)
+    files = [path, path.resolve().parent / stage.external_data]
+    if engine.description['precision'] == INT8:
+        files.append(quantization_path(bundle))
+    own = folder / digest([*(sha256_of(file) for file in files), engine.description])[:24]
+    engine.first_stage = lambda feeds, compute: _outputs(own, feeds, compute)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def attach(self, engine: Engine, bundle: Bundle) -> None:
-        """Let an engine ask here first; one whose first stage is no backbone stays as it is."""
-        stage = bundle.manifest.stages[0]
-        if not isinstance(engine, ChainEngine) or not stage.external_data:
-            return
-        path = bundle.stage_path(stage)
-        files = [path, path.resolve().parent / stage.external_data]
-        if engine.description['precision'] == INT8:
-            files.append(quantization_path(bundle))
-        parts = [sha256_of(file) for file in files]
-        mark = _digest(json.dumps([*parts, engine.description], sort_keys=True).encode())
-        engine.first_stage = lambda feeds, compute: self._outputs(mark, feeds, compute)
-
-    def _outputs(
-        self, mark: str, feeds: Sequence[Any], compute: Callable[[], Sequence[Any]]
-    ) -> list[Any]:
-        content = b''.join(np.ascontiguousarray(feed).tobytes() for feed in feeds)
-        path = self.folder / mark / f'{_digest(content)}.npz'
-        if not path.is_file():
-            outputs = [np.array(one) for one in compute()]
-            make_file(path, lambda target: _write(target, outputs))
-            return outputs
+def _outputs(
+    folder: Path, feeds: Sequence[Any], compute: Callable[[], Sequence[Any]]
+) -> list[Any]:
+    content = b''.join(np.ascontiguousarray(feed).tobytes() for feed in feeds)
+    path = folder / f'{hashlib.sha256(content).hexdigest()[:24]}.npz'
+    if path.is_file():
         with np.load(path) as found:
             return [found[f'arr_{place}'] for place in range(len(found.files))]
+    outputs = [np.array(one) for one in compute()]
 
+    def write(target: Path) -> None:
+        with target.open('wb') as file:  # a name would get a suffix
+            np.savez(file, *outputs)
 
-def _write(path: Path, outputs: Sequence[Any]) -> None:
-    with path.open('wb') as file:  # a name would get a suffix
-        np.savez(file, *outputs)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:24]
+    make_file(path, write)
+    return outputs

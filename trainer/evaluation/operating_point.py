@@ -140,17 +140,14 @@ def _of_camera(polygons: CameraPolygons, camera: str) -> CameraPolygons:
 def run(options: argparse.Namespace) -> Answer:
     """Do what the command line asks for; write the report and return the answer."""
     wanted = Wanted.parse(options.wanted)
-    persistence = None
-    if options.persistence:
-        persistence = Persistence(options.persistence[1], options.persistence[0])
+    asked = Persistence(*reversed(options.persistence)) if options.persistence else None
     if options.fps < 0:
         raise ConfigError(f'--fps {options.fps:g}: give frames a second above 0')
     roi = {'roi.mode': options.roi} if options.roi else {}
     model = open_model(node_values(options) | roi, tell)
     with model.engine:
-        if persistence is None and model.persistence.active:
-            persistence = model.persistence
-        return _answer(options, model, wanted, persistence)
+        served = model.persistence if model.persistence.active else None
+        return _answer(options, model, wanted, asked or served)
 
 
 def _answer(

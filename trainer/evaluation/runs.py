@@ -21,7 +21,7 @@ from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.yaml_files import read_yaml
 
 from ..datasets import EvaluationSet, expand_names, open_set
-from .backbone_cache import SharedBackbone
+from .backbone_cache import share_backbone
 from .options import facts_of, opened
 from .sets import Extras, checked_set, measured_set, picture_tasks, settings_of, summary_of
 
@@ -141,7 +141,7 @@ class Evaluation:
     def _run(self, spec: RunSpec, sets: Mapping[str, EvaluationSet]) -> RunResult:
         with opened(spec.bundle, spec.settings, self.engine, self.weights) as (bundle, pipeline):
             if self.shared:
-                SharedBackbone(self.shared).attach(pipeline.engine, bundle)
+                share_backbone(pipeline.engine, bundle, self.shared)
             if pipeline.doubt:
                 LOG.warning('%s: %s', spec.name, pipeline.doubt)
             facts = {**facts_of(bundle, pipeline), 'batch': self.options.batch}

@@ -151,19 +151,16 @@ def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
 
 def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:
     """Return what reads a picture and its labels by name."""
-    pictures, places = data.pictures, _places(data)
-    return lambda name: pictures.read(places[name])
+    return lambda name: data.pictures.read(data.places[name])
 
 
 def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
     """Return what reads a picture and the labels of its known classes and anomalies."""
-    places = _places(data)
 
     def read(name: str) -> tuple[UInt8Array, UInt8Array]:
         assert data.classes is not None
-        image, anomaly = data.pictures.read(places[name])
-        _, classes = data.classes.read(places[name])
-        return image, open_set_truth(anomaly, classes, known)
+        image, anomaly = data.pictures.read(data.places[name])
+        return image, open_set_truth(anomaly, data.classes.read(data.places[name])[1], known)
 
     return read
 
@@ -174,17 +171,12 @@ def label_reader(data: EvaluationSet) -> Callable[[str], Any]:
 
     For passes that look at no colour: decoding the pictures took half of their time.
     """
-    pictures, places = data.pictures, _places(data)
 
     def read(name: str) -> tuple[UInt8Array, UInt8Array]:
-        labels = pictures.known(places[name]).astype(np.uint8)
+        labels = data.pictures.known(data.places[name]).astype(np.uint8)
         return np.zeros((*labels.shape, 3), np.uint8), labels
 
     return read
-
-
-def _places(data: EvaluationSet) -> dict[str, int]:
-    return {name: index for index, name in enumerate(data.pictures.names)}
 
 
 def summary_of(
@@ -213,13 +205,12 @@ def summary_of(
             f"--reject {extras.reject} is left out: the set does not label the bundle's classes."
         )
         result['notes'].append(note)
+    names = tuple(spec.name for spec in manifest.classes)
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
-        _second_pass(result, data, records, extras)
-        _add_open_set(result, pipeline, data, records, extras.seed)
+        _second_pass(result, data, records, extras, names)
         return result
     if measured.classes:
-        names = [spec.name for spec in manifest.classes]
         chosen = pipeline.settings.in_distribution or manifest.in_distribution
         result |= promise_summary(records, names, chosen, extras.seed)
     if data.kind == MARITIME:
@@ -238,8 +229,13 @@ def _second_pass(
     data: EvaluationSet,
     records: RecordSet,
     extras: Extras,
+    names: tuple[str, ...],
 ) -> None:
-    """Add what needs the labels again: a track's components, variants."""
+    """
+    Add what needs the labels again: a track's components, variants, open-set mean IoU.
+
+    The latter where the set labels the classes that the bundle knows, `names`.
+    """
     regions, read = summary['regions'], label_reader(data)
     for region, record in regions.items() if data.track else ():
         threshold = record['best_f1_threshold']
@@ -249,24 +245,13 @@ def _second_pass(
             )
     if 'smiyc' in extras.variants and data.kind == ANOMALY:
         summary['groups']['smiyc'] = smiyc_group(records, read, data.track, extras.seed)
-
-
-def _add_open_set(
-    summary: dict[str, Any],
-    pipeline: Pipeline,
-    data: EvaluationSet,
-    records: RecordSet,
-    seed: int,
-) -> None:
-    """Add the open-set mean IoU where the set labels the classes that the bundle knows."""
     if data.classes is None:
         return
-    names = [spec.name for spec in pipeline.manifest.classes]
-    if tuple(names) != data.classes.classes.names:
+    if names != data.classes.classes.names:
         summary['notes'].append(
             f'Open-set mean IoU is left out: the set labels '
             f'{", ".join(data.classes.classes.names)}; the bundle knows {", ".join(names)}.'
         )
         return
-    read = _open_set_reader(data, len(names))
-    summary['groups']['open_set'] = open_set_group(records, read, names, seed)
+    reader = _open_set_reader(data, len(names))
+    summary['groups']['open_set'] = open_set_group(records, reader, names, extras.seed)

@@ -86,7 +86,7 @@ class LeaderboardBundles:
         if row is None or not folder or not row.recipe:
             raise ConfigError(f'--use {entry!r}: give ROW=FOLDER with a row of {[*firsts]}')
         bundle, place = load_bundle(folder), self.place(row, seed)
-        make_folder(place, lambda target: _copy(Path(folder), target))
+        make_folder(place, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True) and None)
         write_json(place.parent / TAKEN, {'bundle': bundle.sha256, 'name': bundle.manifest.name})
 
     def build(self, progress: bool = True) -> dict[str, str]:
@@ -127,7 +127,3 @@ class LeaderboardBundles:
             for name, place in self.there()
         ]
         write_text(folder / RUNS, dump_yaml({'runs': runs}))
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, dirs_exist_ok=True)

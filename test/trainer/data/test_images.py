@@ -19,10 +19,8 @@ from camvid_files import write_camvid, write_pair
 from trainer.data.class_map import class_map_of
 from trainer.data.images import (
     IGNORED,
-    ClassMap,
     PictureList,
     content_sha256,
-    joined,
     split_contiguous,
 )
 from trainer.datasets import LAYOUTS, camvid, cityscapes, load_pictures
@@ -192,21 +190,6 @@ def test_single_pictures_may_be_kept_and_nothing_may_be_held_out():
     assert (len(whole), len(nothing)) == (6, 0)
     with pytest.raises(DataError, match='no sequence has two pictures'):
         split_contiguous(names_only(['a', 'b']), 0.5, keep_single=True)
-
-
-def test_joined_keeps_order_and_refuses_other_classes():
-    both = joined([names_only(['a', 'a']), names_only(['c'])])
-    assert both.sequences == ('a', 'a', 'c')
-    other = names_only(['d'])
-    other = PictureList(
-        other.names,
-        other.images,
-        other.labels,
-        other.sequences,
-        ClassMap(('x',), ((0, 0, 0),), {0: 0}),
-    )
-    with pytest.raises(DataError, match='different classes'):
-        joined([both, other])
 
 
 def test_the_digest_follows_content(tmp_path):
