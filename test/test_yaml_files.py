@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ood_perception.bags.metadata import find_files
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.parameters.sections import read_sections
-from ood_perception.yaml_files import dump_yaml, parse_yaml, read_mapping, read_yaml
+from ood_perception.yaml_files import build, dump_yaml, parse_yaml, read_mapping, read_yaml
 
 WORDS = [
     ('1e-3', 0.001), ('1e3', 1000.0), ('1.5E3', 1500.0), ('-.5e+2', -50.0), ('.5', 0.5),
@@ -124,3 +126,40 @@ def test_a_file_that_is_too_long_is_refused_unread(tmp_path):
         read_yaml(path, 'recipe')
     with pytest.raises(ConfigError, match='more than 2 MiB'):
         read_yaml(Path('/dev/zero'), 'recipe')
+
+
+@dataclass(frozen=True)
+class Wheel:
+    spokes: int
+    size: float = 28.0
+
+
+@dataclass(frozen=True)
+class Bicycle:
+    wheels: tuple[Wheel, ...]
+    name: str | None = None
+    extras: Any = ()
+
+
+def test_values_become_typed_dataclasses():
+    made = build(Bicycle, {'wheels': [{'spokes': 36, 'size': 26}], 'extras': 7}, 'b.yaml')
+    assert made == Bicycle((Wheel(36, 26.0),), None, 7)
+    assert isinstance(made.wheels[0].size, float)
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('[1]', r'expected keys and values, found \[1\]; known keys are wheels, name, extras'),
+        ('wheels: 3', 'wheels is 3, expected a list'),
+        ('name: x', r"lacks \['wheels'\]; known keys are wheels, name"),
+        ('wheels: [{spokes: 1}, {spoke: 1}]', r"wheels 2: unknown \['spoke'\].*mean 'spokes'\?"),
+        ('wheels: [{spokes: 1.5}]', r'wheels 1: spokes is 1\.5, expected a whole number'),
+        ('wheels: [{spokes: yes}]', 'spokes is True, expected a whole number'),
+        ('wheels: [{spokes: 1, size: .inf}]', 'size is inf, expected a number'),
+        ('{wheels: [], name: 3}', 'name is 3, expected text'),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_place_and_remedy(text, words):
+    with pytest.raises(DataError, match=rf'^b\.yaml: {words}'):
+        build(Bicycle, parse_yaml(text, 'b.yaml'), 'b.yaml', DataError)

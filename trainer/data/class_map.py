@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,9 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 from ood_perception.image.label_files import IGNORED
+from ood_perception.yaml_files import build
 
 Color = tuple[int, int, int]
-_TOP = ('classes', 'ignored', 'ignored_colors')
-_ENTRY = ('name', 'color', 'ids', 'colors')
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,24 @@ class ClassMap:
         return table
 
 
+_OWN = object()  # ids of a class that names none: its own place
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: Any
+    color: Any = None
+    ids: Any = _OWN
+    colors: Any = None
+
+
+@dataclass(frozen=True)
+class _File:
+    classes: tuple[_Entry, ...]
+    ignored: Any = IGNORED
+    ignored_colors: Any = None
+
+
 def class_map_of(content: object, place: str) -> ClassMap:
     """
     Read a class map: ``classes`` (list of {name, color, ids, colors}), ``ignored`` (list of ids).
@@ -60,16 +76,15 @@ def class_map_of(content: object, place: str) -> ClassMap:
     content: what YAML gave; one value stands for a list of one, an empty one for none. place:
     named in errors. Raises DataError for anything else, unknown keys included.
     """
-    entries = _entries(content, place)
-    assert isinstance(content, dict)
+    file: _File = build(_File, content, place, DataError)
     names, colors, ids = [], [], {}
-    for index, entry in enumerate(entries):
-        names.append(_name_of(entry, f'{place}: class {index}'))
+    for index, entry in enumerate(file.classes):
+        names.append(_name_of(entry.name, f'{place}: classes {index + 1}'))
         own = f'{place}: class {names[-1]}'
-        colors.append(_color_of_entry(entry, own))
-        for file_id in _listed(entry.get('ids', index)):
+        colors.append((0, 0, 0) if entry.color is None else color_of(entry.color, own))
+        for file_id in _listed(index if entry.ids is _OWN else entry.ids):
             _add_id(ids, file_id, index, f'{own}: ids')
-    for file_id in _listed(content.get('ignored', IGNORED)):
+    for file_id in _listed(file.ignored):
         _add_id(ids, file_id, IGNORED, f'{place}: ignored')
     if not names or len(set(names)) != len(names) or len(names) > 254:
         raise DataError(f'{place}: needs 1 to 254 classes of different names, has {names}')
@@ -80,20 +95,19 @@ def label_colors_of(content: object, place: str) -> tuple[tuple[Color, int], ...
     """
     Read the colours of a class map: `colors` of each class and `ignored_colors`, lists of RGB.
 
-    content: what YAML gave, checked by class_map_of. place: named in errors. Returns () where no
+    content: what YAML gave. place: named in errors. Returns () where no
     class has any: the label files hold ids. Raises DataError for colours that are not three
     numbers, belong to two classes or are lacking for a class.
     """
-    if not isinstance(content, dict):
-        return ()
-    lists = [(_colors(entry.get('colors')), c) for c, entry in enumerate(content['classes'])]
+    file: _File = build(_File, content, place, DataError)
+    lists = [(_colors(entry.colors), c) for c, entry in enumerate(file.classes)]
     if not any(colors for colors, _ in lists):
         return ()
-    lacking = [str(content['classes'][c]['name']) for colors, c in lists if not colors]
+    lacking = [str(file.classes[c].name) for colors, c in lists if not colors]
     if lacking:
         raise DataError(f'{place}: classes {lacking} have no "colors" while others have some')
     pairs: dict[Color, int] = {}
-    for colors, known in [*lists, (_colors(content.get('ignored_colors')), IGNORED)]:
+    for colors, known in [*lists, (_colors(file.ignored_colors), IGNORED)]:
         for value in colors:
             color = color_of(value, place)
             if pairs.setdefault(color, known) != known:
@@ -109,33 +123,7 @@ def color_of(value: object, place: str) -> Color:
     return red, green, blue
 
 
-def _color_of_entry(entry: Mapping[str, Any], place: str) -> Color:
-    return (0, 0, 0) if entry.get('color') is None else color_of(entry['color'], place)
-
-
-def _entries(content: object, place: str) -> list[dict[str, Any]]:
-    """Return the entries of the classes, their keys and the map's checked."""
-    if not isinstance(content, dict) or not isinstance(content.get('classes'), list):
-        raise DataError(f'{place}: expected a list "classes" of name, color and ids')
-    _known_keys(content, _TOP, place)
-    for index, entry in enumerate(content['classes']):
-        if not isinstance(entry, dict) or 'name' not in entry:
-            raise DataError(f'{place}: class {index} has no name, it is {entry!r}')
-        _known_keys(entry, _ENTRY, f'{place}: class {entry["name"]}')
-    entries: list[dict[str, Any]] = content['classes']
-    return entries
-
-
-def _known_keys(content: Mapping[Any, Any], known: Sequence[str], place: str) -> None:
-    for key in content:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f': did you mean {near[0]!r}?' if near else ''
-            raise DataError(f'{place}: {key!r} is none of {", ".join(known)}{hint}')
-
-
-def _name_of(entry: Mapping[str, Any], place: str) -> str:
-    name = entry['name']
+def _name_of(name: object, place: str) -> str:
     if isinstance(name, bool) or not isinstance(name, (str, int)) or not str(name).strip():
         raise DataError(f'{place}: name {name!r} is no text: write it in quotes')
     return str(name)

@@ -18,7 +18,7 @@ from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.results import records_folder, run_key, save_index
 from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
-from ood_perception.yaml_files import read_yaml
+from ood_perception.yaml_files import build, read_mapping
 
 from ..datasets import EvaluationSet, expand_names, open_set
 from .backbone_cache import share_backbone
@@ -26,7 +26,6 @@ from .options import facts_of, opened
 from .sets import Extras, checked_set, measured_set, picture_tasks, settings_of, summary_of
 
 LOG = logging.getLogger(__name__)
-_RUN_KEYS = ('name', 'bundle', 'in_distribution')
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,18 @@ def named_bundle(place: str, settings: Settings) -> RunSpec:
     return RunSpec(name, path, settings)
 
 
+@dataclass(frozen=True)
+class _ListedRun:
+    name: Any
+    bundle: Any = ''
+    in_distribution: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _RunList:
+    runs: tuple[_ListedRun, ...]
+
+
 def listed_runs(path: Path, settings: Settings) -> list[RunSpec]:
     """
     Read runs from YAML: a list `runs` of {name, bundle, in_distribution}; only name is needed.
@@ -85,26 +96,18 @@ def listed_runs(path: Path, settings: Settings) -> list[RunSpec]:
     Bundles are relative to the file, or names of shipped ones. Raises ConfigError naming the file
     and the entry.
     """
-    content = read_yaml(path, 'list of runs')
-    entries = content.get('runs') if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f'{path}: expected a list "runs" of {", ".join(_RUN_KEYS)}')
-    return [_listed(entry, f'{path}: run {number}', path.parent, settings)
-            for number, entry in enumerate(entries, 1)]  # fmt: skip
+    entries = build(_RunList, read_mapping(path, 'list of runs'), str(path)).runs
+    if not entries:
+        raise ConfigError(f'{path}: the list "runs" is empty: give name, bundle, in_distribution')
+    return [_listed(entry, path.parent, settings) for entry in entries]
 
 
-def _listed(entry: Any, place: str, folder: Path, settings: Settings) -> RunSpec:
-    if not isinstance(entry, dict) or 'name' not in entry or set(entry) - set(_RUN_KEYS):
-        raise ConfigError(f'{place} is {entry!r}: expected {", ".join(_RUN_KEYS)}')
-    bundle = str(entry.get('bundle') or '')
+def _listed(entry: _ListedRun, folder: Path, settings: Settings) -> RunSpec:
+    bundle = str(entry.bundle or '')
     if bundle and (bundle not in shipped_bundles() or (folder / bundle).exists()):
         bundle = str(folder / bundle)
-    chosen = tuple(entry.get('in_distribution') or settings.in_distribution)
-    return RunSpec(
-        str(entry['name']),
-        bundle,
-        replace(settings, in_distribution=chosen),
-    )
+    chosen = entry.in_distribution or settings.in_distribution
+    return RunSpec(str(entry.name), bundle, replace(settings, in_distribution=chosen))
 
 
 @dataclass(frozen=True)

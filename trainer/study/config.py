@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ood_perception.errors import ConfigError
-from ood_perception.yaml_files import read_mapping
-
-from ..recipe import build
+from ood_perception.yaml_files import build, read_mapping
 
 
 @dataclass(frozen=True)

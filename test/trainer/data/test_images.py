@@ -114,8 +114,8 @@ def test_plain_folders_take_their_classes_from_yaml(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ([], 'expected a list "classes"'),
-        ({'classes': [{'color': [1, 2, 3]}]}, 'class 0 has no name'),
+        ([], r'expected keys and values, found \[\]; known keys are classes'),
+        ({'classes': [{'color': [1, 2, 3]}]}, r"classes 1: lacks \['name'\]"),
         ({'classes': [{'name': 'a', 'color': 'red'}]}, 'color'),
         ({'classes': [{'name': 'a', 'ids': [300]}]}, '300'),
         ({'classes': [{'name': 'a', 'ids': [1]}, {'name': 'b', 'ids': [1]}]}, 'two classes'),

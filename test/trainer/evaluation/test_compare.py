@@ -113,9 +113,9 @@ def test_a_list_of_runs_may_share_a_bundle(bundles, roads, tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('runs: []', 'expected a list "runs"'),
-        ('runs: [{bundle: x}]', 'run 1'),
-        ('runs: [{name: a, colour: red}]', 'run 1'),
+        ('runs: []', 'the list "runs" is empty'),
+        ('runs: [{bundle: x}]', 'runs 1: '),
+        ('runs: [{name: a, colour: red}]', 'runs 1: '),
         (None, 'cannot be read'),
     ],
 )
