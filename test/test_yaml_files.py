@@ -155,8 +155,8 @@ def test_values_become_typed_dataclasses():
         ('name: x', r"lacks \['wheels'\]; known keys are wheels, name"),
         ('wheels: [{spokes: 1}, {spoke: 1}]', r"wheels 2: unknown \['spoke'\].*mean 'spokes'\?"),
         ('wheels: [{spokes: 1.5}]', r'wheels 1: spokes is 1\.5, expected a whole number'),
-        ('wheels: [{spokes: yes}]', 'spokes is True, expected a whole number'),
-        ('wheels: [{spokes: 1, size: .inf}]', 'size is inf, expected a number'),
+        ('wheels: [{spokes: yes}]', 'wheels 1: spokes is True, expected a whole number'),
+        ('wheels: [{spokes: 1, size: .inf}]', 'wheels 1: size is inf, expected a number'),
         ('{wheels: [], name: 3}', 'name is 3, expected text'),
     ],
 )

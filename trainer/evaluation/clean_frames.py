@@ -21,13 +21,12 @@ from ood_perception.bags.cameras import (
 from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
-from ood_perception.errors import ConfigError, DataError
-from ood_perception.image.label_files import read_label
+from ood_perception.errors import ConfigError
 from ood_perception.types import Frame
 
-from ..data.images import PictureList, list_pictures, read_image
+from ..data.images import ClassMap, PictureList, list_pictures
 from ..datasets import LAYOUTS, load_pictures
-from ..datasets.layout import labels_of
+from ..datasets.layout import before_last, labels_of
 
 UInt8Array = npt.NDArray[np.uint8]
 Item = tuple[Frame, UInt8Array | None]
@@ -90,38 +89,29 @@ def _split(
             f'{name} is labelled with {", ".join(pictures.classes.names)}, the bundle knows '
             f'{", ".join(class_names)}: leave --labels out, every obstacle counts then'
         )
-
-    def frames() -> Iterator[Item]:
-        for number, name in enumerate(pictures.names):
-            image, truth = pictures.read(number)
-            stamp = _stamp(number, fps)
-            frame = Frame(image, pictures.sequences[number], stamp, name)
-            yield frame, (None if labels is None else truth)
-
-    return CleanFrames(name, len(pictures.names), 0.0, labels is not None, frames)
+    return _listed(pictures, name, fps, labels is not None)
 
 
 def _folder(folder: Path, fps: float, labels: str | None) -> CleanFrames:
     if labels == '':
         raise ConfigError(f'{folder} is a plain folder: give --labels the folder of its labels')
     images = list_pictures(folder / 'images' if (folder / 'images').is_dir() else folder)
-    files = labels_of(images, Path(labels)) if labels else [None for _ in images]
+    files = labels_of(images, Path(labels)) if labels else []
+    names = tuple(path.stem for path in images)
+    own_ids = ClassMap((), (), {file_id: file_id for file_id in range(256)})
+    pictures = PictureList(names, tuple(images), tuple(files), tuple(before_last(names)), own_ids)
+    return _listed(pictures, str(folder), fps, labels is not None)
 
+
+def _listed(pictures: PictureList, name: str, fps: float, labelled: bool) -> CleanFrames:
     def frames() -> Iterator[Item]:
-        for number, (path, label) in enumerate(zip(images, files, strict=True)):
-            image, truth = read_image(path), read_label(label) if label else None
-            if truth is not None and truth.shape != image.shape[:2]:
-                raise DataError(
-                    f'labels of {path.name} are {truth.shape}, its picture {image.shape[:2]}'
-                )
-            yield Frame(image, path.stem.rpartition('_')[0], _stamp(number, fps), path.stem), truth
+        for number, picture in enumerate(pictures.names):
+            image, truth = pictures.read(number)
+            stamp = round((number + 1) * 1e9 / fps)  # in nanoseconds; the first is not 0
+            frame = Frame(image, pictures.sequences[number], stamp, picture)
+            yield frame, (truth if labelled else None)
 
-    return CleanFrames(str(folder), len(images), 0.0, labels is not None, frames)
-
-
-def _stamp(number: int, fps: float) -> int:
-    """Return the stamp of a picture in nanoseconds; the first is not 0."""
-    return round((number + 1) * 1e9 / fps)
+    return CleanFrames(name, len(pictures), 0.0, labelled, frames)
 
 
 def _bag(path: Path) -> CleanFrames:

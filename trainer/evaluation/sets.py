@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,20 +123,17 @@ def measured_set(data: EvaluationSet, pipeline: Pipeline, extras: Extras) -> Mea
 def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
     """Return one task a picture."""
     pictures, panoptic = data.pictures, data.panoptic
-
-    def task(index: int) -> PictureTask:
-        files = (pictures.images[index], pictures.labels[index])
-        if panoptic:
-            files += panoptic.files(index)
-        return PictureTask(
-            pictures.names[index],
+    return [
+        PictureTask(
+            name,
             pictures.sequences[index],
-            files,
-            lambda: _read(data, index),
-            (lambda: panoptic(index)) if panoptic else None,
+            (pictures.images[index], pictures.labels[index])
+            + (panoptic.files(index) if panoptic else ()),
+            partial(_read, data, index),
+            partial(panoptic, index) if panoptic else None,
         )
-
-    return [task(index) for index in range(len(data))]
+        for index, name in enumerate(pictures.names)
+    ]
 
 
 def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
