@@ -20,8 +20,8 @@ from ood_perception.json_files import write_json
 from .artifacts import REPORT_FILE, Artifact, digest
 from .backbones.layers import Layer
 from .backbones.vit import Backbone, BackboneChoice, load_backbone
-from .data.images import PictureList, content_sha256, split_contiguous
-from .data.splits import spaced_places
+from .data.images import PictureList, content_sha256
+from .data.splits import spaced_places, split_contiguous
 from .datasets import load_pictures
 from .features import FeatureSet, View, extract, joined
 from .training.finetuning import FinetuningConfig, finetune, load_tuned, save_tuned

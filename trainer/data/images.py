@@ -17,13 +17,12 @@ from ood_perception.errors import DataError
 from ood_perception.image import image_files as picture_files
 from ood_perception.image.image_files import PICTURES
 from ood_perception.image.label_files import IGNORED, read_label
+from ood_perception.types import UInt8Array
 
 from .class_map import ClassMap
 
 NORMAL, ANOMALY = 0, 1
 """What the labels of a set of anomalies say of a pixel."""
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -154,46 +153,6 @@ def picture_list(
         raise DataError(f'several pictures are called {twice!r}: {" and ".join(paths)}')
     own = tuple(sequences or ['' for _ in names])
     return PictureList(tuple(names), tuple(images), tuple(labels), own, classes)
-
-
-def split_contiguous(
-    pictures: PictureList,
-    calibration_fraction: float = 0.25,
-    keep_single: bool = False,
-    blocks: int = 1,
-) -> tuple[PictureList, PictureList]:
-    """
-    Split every sequence, or every one of its `blocks` stretches, into its first and its last part.
-
-    Neighbouring frames of a drive are nearly the same picture, so a random split would let the
-    calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
-    in the second list, in [0, 1); rounded, at least one and not all of them unless it is 0.
-    keep_single: sequences of one picture go whole into the first list. blocks: of about equal
-    length, at least two pictures each: the end of a drive alone may be unlike the rest of it.
-
-    Returns (fit, calibration). Raises DataError for another fraction, for a one-picture sequence
-    that is not to be kept, and where keeping them leaves nothing to calibrate.
-    """
-    if not 0.0 <= calibration_fraction < 1.0:
-        raise DataError(f'calibration fraction {calibration_fraction} is not between 0 and 1')
-    if not calibration_fraction:
-        return pictures, pictures.subset([])
-    fit: list[int] = []
-    held_out: list[int] = []
-    for sequence in dict.fromkeys(pictures.sequences):
-        members = [i for i, s in enumerate(pictures.sequences) if s == sequence]
-        if len(members) < 2 and keep_single:
-            fit += members
-            continue
-        if len(members) < 2:
-            raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
-        for stretch in np.array_split(members, min(blocks, len(members) // 2)):
-            count = min(max(1, round(calibration_fraction * len(stretch))), len(stretch) - 1)
-            fit += stretch[:-count].tolist()
-            held_out += stretch[-count:].tolist()
-    if not held_out:
-        raise DataError('no sequence has two pictures: there is nothing to hold out')
-    return pictures.subset(fit), pictures.subset(held_out)
 
 
 def content_sha256(pictures: PictureList) -> str:

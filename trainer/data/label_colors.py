@@ -15,8 +15,6 @@ from ood_perception.errors import DataError
 from .class_map import Color
 from .images import PictureList, read_image
 
-UInt8Array = npt.NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class ColouredPictures(PictureList):

@@ -1,13 +1,17 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of one moment count once: thinning of recordings that were labelled unevenly."""
+"""Which pictures fit and which are held out: ends of stretches, one picture of each moment."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from ood_perception.errors import DataError
+
+from .images import PictureList
 
 _NUMBER = re.compile(r'(\d+)$')
 
@@ -41,3 +45,43 @@ def frame_number(name: str) -> int:
             'set data.calibration_spacing to 0'
         )
     return int(found[1])
+
+
+def split_contiguous(
+    pictures: PictureList,
+    calibration_fraction: float = 0.25,
+    keep_single: bool = False,
+    blocks: int = 1,
+) -> tuple[PictureList, PictureList]:
+    """
+    Split every sequence, or every one of its `blocks` stretches, into its first and its last part.
+
+    Neighbouring frames of a drive are nearly the same picture, so a random split would let the
+    calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
+    in the second list, in [0, 1); rounded, at least one and not all of them unless it is 0.
+    keep_single: sequences of one picture go whole into the first list. blocks: of about equal
+    length, at least two pictures each: the end of a drive alone may be unlike the rest of it.
+
+    Returns (fit, calibration). Raises DataError for another fraction, for a one-picture sequence
+    that is not to be kept, and where keeping them leaves nothing to calibrate.
+    """
+    if not 0.0 <= calibration_fraction < 1.0:
+        raise DataError(f'calibration fraction {calibration_fraction} is not between 0 and 1')
+    if not calibration_fraction:
+        return pictures, pictures.subset([])
+    fit: list[int] = []
+    held_out: list[int] = []
+    for sequence in dict.fromkeys(pictures.sequences):
+        members = [i for i, s in enumerate(pictures.sequences) if s == sequence]
+        if len(members) < 2 and keep_single:
+            fit += members
+            continue
+        if len(members) < 2:
+            raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
+        for stretch in np.array_split(members, min(blocks, len(members) // 2)):
+            count = min(max(1, round(calibration_fraction * len(stretch))), len(stretch) - 1)
+            fit += stretch[:-count].tolist()
+            held_out += stretch[-count:].tolist()
+    if not held_out:
+        raise DataError('no sequence has two pictures: there is nothing to hold out')
+    return pictures.subset(fit), pictures.subset(held_out)

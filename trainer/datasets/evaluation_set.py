@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.types import UInt8Array
 
 from ..data.images import PictureList
 from .panoptic import PanopticLabels
@@ -22,7 +20,6 @@ KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
 REGIONS = ('image', 'road')
 TRACKS = ('', 'AnomalyTrack', 'ObstacleTrack', 'LostAndFound')
 
-UInt8Array = npt.NDArray[np.uint8]
 Loader = Callable[[Path, str], PictureList]
 More = Callable[[Path, str, PictureList], dict[str, Any]]
 

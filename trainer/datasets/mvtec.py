@@ -27,10 +27,11 @@ import numpy as np
 
 from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
+from ood_perception.types import UInt8Array
 
 from ..data.images import ANOMALY, NORMAL, ClassMap, PictureList, picture_list, read_image
 from .anomaly import anomaly_classes
-from .evaluation_set import SetEntry, UInt8Array
+from .evaluation_set import SetEntry
 from .layout import nested_pictures, of_folders
 
 CLASSES = anomaly_classes({0: NORMAL, 1: ANOMALY, 255: ANOMALY})

@@ -9,9 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from ood_perception.bags.cameras import (
     CameraTopic,
     camera_frames,
@@ -22,13 +19,12 @@ from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
 from ood_perception.errors import ConfigError
-from ood_perception.types import Frame
+from ood_perception.types import Frame, UInt8Array
 
 from ..data.images import ClassMap, PictureList, list_pictures
 from ..datasets import LAYOUTS, load_pictures
 from ..datasets.layout import before_last, labels_of
 
-UInt8Array = npt.NDArray[np.uint8]
 Item = tuple[Frame, UInt8Array | None]
 
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
@@ -29,10 +28,10 @@ from ood_perception.metrics.components import size_limits
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.settings import chosen_classes, class_ids
+from ood_perception.types import UInt8Array
 
 from ..datasets import EvaluationSet
 
-UInt8Array = npt.NDArray[np.uint8]
 ANOMALY_KINDS = (ANOMALY, INSPECTION)
 # Kinds whose pictures have no ground that could be told from the rest: all of it is scored.
 WHOLE_PICTURE = (INSPECTION, MARITIME)

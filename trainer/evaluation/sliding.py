@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional
 
 from ood_perception.errors import ConfigError
+from ood_perception.types import UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 Maps = Callable[[UInt8Array], torch.Tensor]
 
 

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -19,17 +17,9 @@ from camvid_files import write_camvid, write_pair
 from trainer.data.class_map import class_map_of
 from trainer.data.images import (
     IGNORED,
-    PictureList,
     content_sha256,
-    split_contiguous,
 )
-from trainer.datasets import LAYOUTS, camvid, cityscapes, load_pictures
-
-
-def names_only(sequences: list[str]) -> PictureList:
-    names = tuple(f'{s}_{i}' for i, s in enumerate(sequences))
-    paths = tuple(Path(name) for name in names)
-    return PictureList(names, paths, paths, tuple(sequences), camvid.CLASSES)
+from trainer.datasets import LAYOUTS, cityscapes, load_pictures
 
 
 def test_camvid_reads_pictures_labels_and_drives(tmp_path):
@@ -158,38 +148,6 @@ def test_missing_labels_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(ConfigError, match='known are'):
         load_pictures('kitti', root, 'val')
     assert {'camvid', 'cityscapes', 'folders'} <= set(LAYOUTS)
-
-
-def test_the_split_takes_the_end_of_every_sequence():
-    counts = {'0001TP': 62, '0006R0': 101, '0016E5': 204}
-    pictures = names_only([s for s, n in counts.items() for _ in range(n)])
-    fit, held_out = split_contiguous(pictures, 0.25)
-    assert len(fit) + len(held_out) == 367
-    for sequence, count in counts.items():
-        members = [n for n in pictures.names if n.startswith(sequence)]
-        kept = [n for n in fit.names if n.startswith(sequence)]
-        last = [n for n in held_out.names if n.startswith(sequence)]
-        assert kept + last == members
-        assert len(last) == round(count * 0.25)
-
-
-def test_the_split_handles_interleaved_and_refuses_single_pictures():
-    fit, held_out = split_contiguous(names_only(['a', 'b', 'a', 'b']), 0.5)
-    assert (fit.names, held_out.names) == (('a_0', 'b_1'), ('a_2', 'b_3'))
-    with pytest.raises(DataError, match="'b' has one picture"):
-        split_contiguous(names_only(['a', 'a', 'b']), 0.5)
-    with pytest.raises(DataError, match='between 0 and 1'):
-        split_contiguous(names_only(['a', 'a']), 1.0)
-
-
-def test_single_pictures_may_be_kept_and_nothing_may_be_held_out():
-    pictures = names_only(['a', 'a', 'b', 'c', 'c', 'c'])
-    fit, held_out = split_contiguous(pictures, 0.34, keep_single=True)
-    assert (fit.sequences, held_out.sequences) == (('a', 'b', 'c', 'c'), ('a', 'c'))
-    whole, nothing = split_contiguous(pictures, 0.0)
-    assert (len(whole), len(nothing)) == (6, 0)
-    with pytest.raises(DataError, match='no sequence has two pictures'):
-        split_contiguous(names_only(['a', 'b']), 0.5, keep_single=True)
 
 
 def test_the_digest_follows_content(tmp_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ood_perception.errors import DataError
-from trainer.data.images import ClassMap, PictureList, split_contiguous
-from trainer.data.splits import spaced_places
+from trainer.data.images import ClassMap, PictureList
+from trainer.data.splits import spaced_places, split_contiguous
+from trainer.datasets import camvid
 
 
 def test_pictures_of_one_moment_count_once_in_each_sequence():
@@ -56,3 +57,41 @@ def test_one_stretch_is_the_end_of_the_drive(count):
     number = max(1, round(0.25 * count))
     assert held_out.names == drives(a=count).names[-number:]
     assert fit.names == drives(a=count).names[:-number]
+
+
+def names_only(sequences: list[str]) -> PictureList:
+    names = tuple(f'{s}_{i}' for i, s in enumerate(sequences))
+    paths = tuple(Path(name) for name in names)
+    return PictureList(names, paths, paths, tuple(sequences), camvid.CLASSES)
+
+
+def test_the_split_takes_the_end_of_every_sequence():
+    counts = {'0001TP': 62, '0006R0': 101, '0016E5': 204}
+    pictures = names_only([s for s, n in counts.items() for _ in range(n)])
+    fit, held_out = split_contiguous(pictures, 0.25)
+    assert len(fit) + len(held_out) == 367
+    for sequence, count in counts.items():
+        members = [n for n in pictures.names if n.startswith(sequence)]
+        kept = [n for n in fit.names if n.startswith(sequence)]
+        last = [n for n in held_out.names if n.startswith(sequence)]
+        assert kept + last == members
+        assert len(last) == round(count * 0.25)
+
+
+def test_the_split_handles_interleaved_and_refuses_single_pictures():
+    fit, held_out = split_contiguous(names_only(['a', 'b', 'a', 'b']), 0.5)
+    assert (fit.names, held_out.names) == (('a_0', 'b_1'), ('a_2', 'b_3'))
+    with pytest.raises(DataError, match="'b' has one picture"):
+        split_contiguous(names_only(['a', 'a', 'b']), 0.5)
+    with pytest.raises(DataError, match='between 0 and 1'):
+        split_contiguous(names_only(['a', 'a']), 1.0)
+
+
+def test_single_pictures_may_be_kept_and_nothing_may_be_held_out():
+    pictures = names_only(['a', 'a', 'b', 'c', 'c', 'c'])
+    fit, held_out = split_contiguous(pictures, 0.34, keep_single=True)
+    assert (fit.sequences, held_out.sequences) == (('a', 'b', 'c', 'c'), ('a', 'c'))
+    whole, nothing = split_contiguous(pictures, 0.0)
+    assert (len(whole), len(nothing)) == (6, 0)
+    with pytest.raises(DataError, match='no sequence has two pictures'):
+        split_contiguous(names_only(['a', 'b']), 0.5, keep_single=True)

@@ -27,10 +27,10 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError, OodPerceptionError
 from ood_perception.files import make_folder
+from ood_perception.types import UInt8Array
 
 from ...data.images import write_png
 
-UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 FLOOR, WALL, SHELF = 0, 1, 2
 CLASSES = """classes:

@@ -23,18 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.errors import DataError, OodPerceptionError
 from ood_perception.files import make_folder
 from ood_perception.image.label_files import read_label
+from ood_perception.types import UInt8Array
 
 from ...data.images import list_pictures, read_image, write_png
 
 PRODUCT, FREE, UNMARKED = 'tile', 'free', 'left out: no defect is marked'
 _NAME = re.compile(r'(?P<kind>[a-z]+)_exp\d+_num_(?P<number>\d+)')
 _SAME_TILE = 500
-UInt8Array = npt.NDArray[np.uint8]
 _TEST_EVERY = 3
 
 
