@@ -32,10 +32,8 @@ from ood_perception.postprocess.roi import RoiSettings
 
 from ..datasets import list_sets
 from .options import (
-    add_engine_arguments,
-    add_mask_arguments,
+    add_bundle_arguments,
     add_root_argument,
-    add_sea_arguments,
     command_parser,
     engine_options,
     sea_classes,
@@ -66,11 +64,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _how_options(group: argparse._ArgumentGroup) -> None:
-    add_engine_arguments(group)
+    add_bundle_arguments(group, 'of the served mask')
     add = group.add_argument
     add('--share', type=Path, metavar='FOLDER', help='runs of one backbone keep its outputs here')
     add('--batch', type=int, default=1, help='pictures per run of the engine')
-    add_mask_arguments(group, 'of the served mask')
     add(
         '--roi',
         choices=('ground', 'labels', 'none'),
@@ -89,7 +86,6 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
         help='of sets with known classes: also judge the '
         'final map, in which flagged pixels become this class',
     )
-    add_sea_arguments(group)
     add(
         '--variant',
         nargs='+',

@@ -49,13 +49,19 @@ def sets_root(options: argparse.Namespace | None = None) -> Path:
     return (options.root if options else None) or Path(os.environ.get('OOD_DATA', '.'))
 
 
-def add_engine_arguments(group: Group) -> None:
-    """Add --engine, --precision, --threads and --weights of the commands that run a bundle."""
+def add_bundle_arguments(group: Group, rate: str) -> None:
+    """Add what a bundle is run with: engine, mask, classes of seas; rate: what its rate is of."""
     _add_engine(group, 'auto', 0, '')
+    add = group.add_argument
+    add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
+    add('--false-alarm-rate', type=float, default=0.01, help=rate)
+    water, sky = list(SeaClasses.water), list(SeaClasses.sky)
+    add('--water', nargs='+', default=water, help="the bundle's classes of water, for seas")
+    add('--sky', nargs='+', default=sky, help="the bundle's classes of sky, for seas")
 
 
 def engine_options(options: argparse.Namespace) -> EngineOptions:
-    """Return what add_engine_arguments were given."""
+    """Return which engine was asked for."""
     return EngineOptions(options.engine, options.precision, options.threads)
 
 
@@ -65,21 +71,6 @@ def _add_engine(group: Group, auto: str | None, threads: int | None, weights: st
     add('--precision', default=auto, help='auto, f32, bf16, int8')
     add('--threads', type=int, default=threads, help='0: all cores')
     add('--weights', default=weights, help="origin of the backbone's weights")
-
-
-def add_mask_arguments(group: Group, rate: str) -> None:
-    """Add --in-distribution and --false-alarm-rate; rate: what the latter is of."""
-    group.add_argument('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    group.add_argument('--false-alarm-rate', type=float, default=0.01, help=rate)
-
-
-def add_sea_arguments(group: Group) -> None:
-    """Add --water and --sky, see sea_classes."""
-    for name in ('water', 'sky'):
-        text = f"the bundle's classes of {name}, for seas"
-        group.add_argument(
-            f'--{name}', nargs='+', default=list(getattr(SeaClasses, name)), help=text
-        )
 
 
 def sea_classes(options: argparse.Namespace) -> SeaClasses:

@@ -38,10 +38,8 @@ from ood_perception.types import Detection, Float32Array, Frame, UInt8Array
 from ..data.images import read_image
 from ..datasets import EvaluationSet, open_set
 from .options import (
-    add_engine_arguments,
-    add_mask_arguments,
+    add_bundle_arguments,
     add_root_argument,
-    add_sea_arguments,
     command_parser,
     engine_options,
     facts_of,
@@ -224,10 +222,8 @@ def parser() -> argparse.ArgumentParser:
     add('--out', type=Path, default=Path('out/submission'), help='default: %(default)s')
     add('--format', default='hdf5', choices=SCORE_FORMATS, help='of scores; default: %(default)s')
     add('--ground', action='store_true', help='scores outside the predicted ground become 0')
-    add_sea_arguments(result)
-    add_mask_arguments(result, 'of the mask (LaRS)')
     add('--minimum-area', type=float, default=0.0, help='of obstacles in pixels (LaRS)')
-    add_engine_arguments(result)
+    add_bundle_arguments(result, 'of the mask (LaRS)')
     add('--quiet', action='store_true', help='no progress bar')
     return result
 
