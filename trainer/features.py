@@ -122,18 +122,24 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
 @dataclass(frozen=True)
 class View:
     """
-    How pictures are brought to the network.
+    How pictures are brought to the network: its input.
 
-    size: (h, w) in pixels, multiples of the patch. policy: see geometry.geometry_for.
+    height, width: in pixels, multiples of the patch. policy: see geometry.geometry_for.
     anchors: placements in [0, 1], one picture after the other in turn, so that a padded picture's
         content is seen at several places; the pictures of one sequence position move by one.
     precision: of the backbone's arithmetic, 'f32' or 'bf16' (tokens are stored as float16).
     """
 
-    size: tuple[int, int]
+    height: int = 378
+    width: int = 672
     policy: str = 'fit'
     anchors: tuple[float, ...] = (0.5,)
     precision: str = 'f32'
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
 
 
 def extract(
@@ -173,8 +179,8 @@ def extract(
         names=pictures.names,
         tokens={layer_name(layer): store.tokens(layer, 'r') for layer in layers},
         labels=store.labels('r'),
-        height=view.size[0],
-        width=view.size[1],
+        height=view.height,
+        width=view.width,
         patch=backbone.patch,
         key=digest({'set': key, 'layers': list(layers)}),
     )
@@ -262,8 +268,8 @@ def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str
         'backbone': backbone.name,
         'weights_sha256': backbone.provenance.get('weights_sha256', ''),
         'normalisation': backbone.normalisation,
-        'height': view.size[0],
-        'width': view.size[1],
+        'height': view.height,
+        'width': view.width,
         'policy': view.policy,
         'anchors': list(view.anchors),
         'precision': view.precision,

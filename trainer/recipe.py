@@ -19,6 +19,7 @@ from .augment.on_the_fly import OnlineSettings
 from .augment.outlier_sources import OutlierConfig
 from .augment.pasting import MixSettings
 from .augment.views import ViewSettings
+from .features import View
 from .heads import head_kind
 from .heads.base import HeadConfig
 from .heads.baselines.config import BaselineConfig
@@ -33,7 +34,7 @@ from .nets.patch_classifier import ClassifierConfig
 from .nets.patches import PatchSettings
 from .nets.segmenter import SegmenterConfig
 from .training.finetuning import FinetuningConfig
-from .training_data import BackboneConfig, DataConfig, ViewConfig
+from .training_data import BackboneConfig, DataConfig
 
 
 def change_value(content: Any, change: str) -> None:
@@ -92,7 +93,7 @@ class Recipe:
     bundle: BundleConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
-    view: ViewConfig = field(default_factory=ViewConfig)
+    view: View = field(default_factory=View)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     patches: PatchSettings = field(default_factory=PatchSettings)
     condensation: CondensationSettings = field(default_factory=CondensationSettings)

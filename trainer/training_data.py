@@ -94,34 +94,19 @@ class DataConfig:
         )
 
 
-@dataclass(frozen=True)
-class ViewConfig:
-    """The network input; see features.View."""
-
-    height: int = 378
-    width: int = 672
-    policy: str = 'fit'
-    anchors: tuple[float, ...] = (0.5,)
-    precision: str = 'f32'
-
-    def view(self) -> View:
-        """Return how pictures are brought to the network."""
-        return View((self.height, self.width), self.policy, self.anchors, self.precision)
-
-
 @dataclass
 class TrainingData:
     """
     The pictures of one recipe, and what a frozen backbone gives of them.
 
-    config, source, network, finetuning: the recipe's sections data, backbone, view, finetuning.
+    config, source, view, finetuning: the recipe's sections data, backbone, view, finetuning.
     store: where a tuned backbone is kept. cache: converted weights and tokens, None = the user's.
     progress: show bars. What is read or computed once is kept.
     """
 
     config: DataConfig
     source: BackboneConfig
-    network: ViewConfig
+    view: View
     finetuning: FinetuningConfig
     store: Path
     cache: Path | None = None
@@ -149,7 +134,7 @@ class TrainingData:
         pictures, blocks = self.pictures.subset(self.split[0]), self.blocks
         parts = [backbone.provenance['weights_sha256'], backbone.normalisation, list(blocks)]
         parts += [content_sha256(pictures), len(self.class_names)]
-        parts += [asdict(self.network), asdict(self.finetuning)]
+        parts += [asdict(self.view), asdict(self.finetuning)]
         artifact = Artifact(self.store, 'finetune', digest(parts))
 
         def fill(target: Path) -> None:
@@ -172,11 +157,6 @@ class TrainingData:
     def blocks(self) -> tuple[int, ...]:
         """The backbone's blocks that heads read, unless they name more."""
         return self.source.layers
-
-    @property
-    def view(self) -> View:
-        """How pictures are brought to the network."""
-        return self.network.view()
 
     @cached_property
     def root(self) -> Path:

@@ -106,7 +106,7 @@ class Workflow:
 
     def export(self) -> Artifact:
         """Write (or find) the ONNX stages with all weights."""
-        size = (self.recipe.view.height, self.recipe.view.width)
+        size = self.recipe.view.size
         key = digest([self.calibrate().key, list(size)])
 
         def fill(target: Path) -> None:

@@ -194,7 +194,7 @@ def test_what_objects_stand_on_is_part_of_a_mix(miniature):
 def test_crops_do_not_depend_on_the_backbone_s_arithmetic(miniature):
     pictures = load_pictures('folders', miniature / 'data', 'train')
     keys = [
-        Crops(pictures, (16, 16), View(size, precision=precision), ViewSettings()).key
+        Crops(pictures, (16, 16), View(*size, precision=precision), ViewSettings()).key
         for size, precision in (((56, 56), 'f32'), ((56, 56), 'bf16'), ((28, 28), 'f32'))
     ]
     assert keys[0] == keys[1] != keys[2]

@@ -24,7 +24,7 @@ from ood_perception.image.geometry import geometry_for, to_network  # noqa: E402
 from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View, extract, network_picture  # noqa: E402
 
-VIEW = View((28, 70), 'fit', (0.0, 0.5, 1.0))
+VIEW = View(28, 70, 'fit', (0.0, 0.5, 1.0))
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
 @pytest.mark.parametrize(
     'view',
     [
-        View((28, 84), 'fit', VIEW.anchors),
-        View((28, 70), 'stretch', VIEW.anchors),
-        View((28, 70), 'fit', (0.5,)),
-        View((28, 70), 'fit', VIEW.anchors, 'bf16'),
+        View(28, 84, 'fit', VIEW.anchors),
+        View(28, 70, 'stretch', VIEW.anchors),
+        View(28, 70, 'fit', (0.5,)),
+        View(28, 70, 'fit', VIEW.anchors, 'bf16'),
     ],
 )
 def test_the_key_holds_everything_that_tokens_depend_on(pictures, tmp_path, view):
@@ -106,7 +106,7 @@ def test_the_key_holds_everything_that_tokens_depend_on(pictures, tmp_path, view
 
 def test_bf16_tokens_are_close_to_f32(pictures, tmp_path):
     exact = run(pictures, tmp_path / 'cache')
-    view = View(VIEW.size, VIEW.policy, VIEW.anchors, 'bf16')
+    view = View(*VIEW.size, VIEW.policy, VIEW.anchors, 'bf16')
     close = run(pictures, tmp_path / 'cache', view=view)
     a, b = (np.asarray(f.tokens['tokens_2'], np.float64) for f in (exact, close))
     cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
@@ -135,9 +135,9 @@ def test_a_subset_reads_like_the_whole(pictures, tmp_path):
 
 def test_what_cannot_be_extracted_is_refused(pictures, tmp_path):
     with pytest.raises(ConfigError, match='multiple of the patch'):
-        run(pictures, tmp_path / 'cache', view=View((30, 70)))
+        run(pictures, tmp_path / 'cache', view=View(30, 70))
     with pytest.raises(ConfigError, match='precision'):
-        run(pictures, tmp_path / 'cache', view=View((28, 70), precision='f16'))
+        run(pictures, tmp_path / 'cache', view=View(28, 70, precision='f16'))
     with pytest.raises(DataError, match='empty'):
         run(pictures.subset([]), tmp_path / 'cache')
 
@@ -158,7 +158,7 @@ def stopping(*args):
     return forward(*args)
 features.forward_tokens = stopping
 pictures = load_pictures('camvid', Path(sys.argv[2]) / 'data', 'train')
-view = features.View((28, 70), 'fit', (0.0, 0.5, 1.0))
+view = features.View(28, 70, 'fit', (0.0, 0.5, 1.0))
 features.extract(pictures, tiny_backbone(), (0, 2), view, Path(sys.argv[2]) / 'cache', batch=1)
 """
 

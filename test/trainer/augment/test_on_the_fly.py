@@ -78,7 +78,7 @@ def pictures(places):
 def online(pictures, mix=None, seed=1):
     views = ViewSettings(seed=seed)
     backbone = tiny_backbone(depth=4)
-    return OnlineFeatures(pictures, backbone, (0, 1, 2, 3), View((56, 56)), views, CPU, mix)
+    return OnlineFeatures(pictures, backbone, (0, 1, 2, 3), View(56, 56), views, CPU, mix)
 
 
 def test_a_step_is_drawn_from_seed_and_step_alone(pictures):

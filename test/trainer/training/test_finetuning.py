@@ -30,7 +30,7 @@ from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View  # noqa: E402
 from trainer.training.finetuning import FinetuningConfig, cosine, finetune  # noqa: E402
 
-VIEW = View((56, 56), 'stretch')
+VIEW = View(56, 56, 'stretch')
 CONFIG = FinetuningConfig(epochs=3, learning_rate=1e-3, classifier_learning_rate=1e-2, seed=3)
 RECIPE = """
 name: tuned

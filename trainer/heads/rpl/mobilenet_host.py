@@ -88,7 +88,8 @@ class MobileNetFit(RplFit):
     @property
     def view(self) -> View:
         """How pictures are brought to the trunk."""
-        return replace(self.data.view, size=self.mobilenet.size)
+        height, width = self.mobilenet.size
+        return replace(self.data.view, height=height, width=width)
 
     def extract(self, pictures: PictureList) -> FeatureSet:
         """Compute (or find) the trunk's maps of a list of pictures."""

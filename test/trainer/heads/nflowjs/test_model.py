@@ -51,7 +51,7 @@ JOINT = NflowjsConfig(
     crop=(28, 42), smallest=8, largest=16, reference=28, steps=9, batch=2, warmup=2, pixel_step=1,
     select_every=3, matmul='f32', device='cpu',
 )  # fmt: skip
-VIEW = View((56, 56), 'stretch')
+VIEW = View(56, 56, 'stretch')
 
 
 def test_the_divergence_is_scipy_s():
