@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.loader import Model, open_model
 from ood_perception.metrics.false_obstacles import PATCHES, RATES, AlarmCounter, normal_cells
-from ood_perception.metrics.operating_point import AlarmRates, Wanted, alarm_rates
+from ood_perception.metrics.operating_point import Wanted, alarm_rates
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.roi import MODES, CameraPolygons, RoiSettings
 from ood_perception.postprocess.tracking import Persistence
@@ -38,15 +38,6 @@ _TELL_EVERY = 50
 _DRAWN = ('polygon', 'mask')  # need a drawing, which parameter files hold
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What is counted: false-alarm rates, minimum areas in camera pixels, and how."""
-
-    rates: tuple[float, ...]
-    areas: tuple[float, ...]
-    persistence: Persistence | None
-
-
 def patch_area(manifest: Manifest, frame: Frame) -> float:
     """Return the camera pixels that one patch of the backbone covers on this picture."""
     size = manifest.input
@@ -60,13 +51,11 @@ def usual_areas(patch: float) -> tuple[float, ...]:
     return tuple(float(f'{share * patch:.2g}') for share in PATCHES)
 
 
-def count_source(pipeline: Pipeline, source: CleanFrames, grid: Grid, block: int) -> AlarmRates:
-    """Run the pipeline once over a source and return its false obstacles over the grid."""
+def count_source(pipeline: Pipeline, source: CleanFrames, counter: AlarmCounter) -> None:
+    """Run the pipeline once over a source and count its false obstacles."""
     manifest = pipeline.manifest
     names = [spec.name for spec in manifest.classes]
     chosen = [names.index(name) for name in chosen_classes(manifest, pipeline.settings)]
-    hysteresis = pipeline.settings.hysteresis_rate
-    counter = AlarmCounter(grid.rates, grid.areas, grid.persistence, hysteresis)
     for number, (frame, labels) in enumerate(source.frames(), start=1):
         detection = pipeline.run([frame])[0]
         normal = None
@@ -76,7 +65,6 @@ def count_source(pipeline: Pipeline, source: CleanFrames, grid: Grid, block: int
         counter.add(detection, normal)
         if number % _TELL_EVERY == 0:
             tell(f'{source.name}: {number} of {source.count} frames')
-    return alarm_rates(counter.result(), block)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -160,13 +148,15 @@ def _answer(
     sources = [open_clean(t, root, options.fps or 10.0, options.labels, names) for t in texts]
     fps = options.fps or sources[0].fps or 10.0
     patch = patch_area(manifest, next(sources[0].frames())[0])
-    grid = Grid(tuple(options.rates), tuple(options.areas) or usual_areas(patch), persistence)
+    rates, areas = tuple(options.rates), tuple(options.areas) or usual_areas(patch)
     settings, measured = pipeline.settings, []
+    hysteresis = settings.hysteresis_rate
     for source in sources:
         roi = region_for(settings.roi, source, options.camera)
         pipeline.settings = replace(settings, roi=roi)
-        measured.append(count_source(pipeline, source, grid, options.block))
-    hysteresis = settings.hysteresis_rate
+        counter = AlarmCounter(rates, areas, persistence, hysteresis)
+        count_source(pipeline, source, counter)
+        measured.append(alarm_rates(counter.result(), options.block))
     result = answer(measured[0], wanted, fps, patch, persistence, hysteresis)
     facts: dict[str, Any] = {
         'bundle': manifest.name,
