@@ -154,9 +154,8 @@ def extract(
     """
     Return the patch tokens and labels of a list, computing only what the cache lacks.
 
-    layers: 0-based block indices or names, see layers; each is a file of its own, so a later call
-        with other layers computes those alone. cache: default cache_root()/features.
-    batch: pictures per forward pass. progress: show a bar with the time left.
+    layers: 0-based block indices or names, see layers; each is a file of its own. cache: default
+        cache_root()/features. batch: pictures per forward pass. progress: show a bar.
 
     Safe to kill at any moment: a later call goes on after the last recorded batch.
     Raises DataError for unreadable pictures, ConfigError for an impossible view.

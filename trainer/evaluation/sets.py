@@ -198,10 +198,8 @@ def summary_of(
         'notes': [],
     }
     if extras.reject and not measured.classes:
-        note = (
-            f"--reject {extras.reject} is left out: the set does not label the bundle's classes."
-        )
-        result['notes'].append(note)
+        why = "the set does not label the bundle's classes"
+        result['notes'].append(f'--reject {extras.reject} is left out: {why}.')
     names = tuple(spec.name for spec in manifest.classes)
     if measured.regions:
         result |= anomaly_summary(records, measured, manifest.input.patch, extras.seed)
@@ -212,10 +210,8 @@ def summary_of(
         result |= promise_summary(records, names, chosen, extras.seed)
     if data.kind == MARITIME:
         result |= maritime_summary(records, data.panoptic is not None, extras.seed)
-        result['groups']['maritime']['facts'] |= {
-            'water': list(extras.sea.water),
-            'sky': list(extras.sea.sky),
-        }
+        sea = {'water': list(extras.sea.water), 'sky': list(extras.sea.sky)}
+        result['groups']['maritime']['facts'] |= sea
     if measured.classes:
         result['groups'] |= label_groups(records, names, measured.reject, extras.seed)
     return result
