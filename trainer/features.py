@@ -168,7 +168,6 @@ def extract(
     description = _describe(pictures, backbone, view)
     key = digest(description)
     store = _Store((cache or cache_root() / 'features') / key[:32], pictures, backbone, view)
-    store.folder.mkdir(parents=True, exist_ok=True)
     with locked(store.folder / 'features'):
         write_json(store.folder / 'description.json', description)
         missing = [layer for layer in layers if store.done(layer) < len(pictures)]
@@ -201,6 +200,7 @@ class _Store:
 
     def __init__(self, folder: Path, pictures: PictureList, backbone: Backbone, view: View):
         self.folder, self.pictures, self.backbone, self.view = folder, pictures, backbone, view
+        folder.mkdir(parents=True, exist_ok=True)
 
     def tokens(self, layer: Layer, mode: str) -> npt.NDArray[np.float16]:
         """Return layer's memory map, float16 (n, gh, gw, D)."""
