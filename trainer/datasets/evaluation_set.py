@@ -126,12 +126,16 @@ class SetEntry:
     def open(self, name: str, folder: Path, split: str) -> EvaluationSet:
         """Open a split, called name/split; DataError saying what is missing, and where."""
         pictures = self.pictures(folder, split)
-        values = {
-            'title': f'{self.title} {split}'.strip(),
-            **{part: getattr(self, part) for part in ('kind', 'roi', 'licence', 'track')},
-            **(self.more(folder, split, pictures) if self.more else {}),
-        }
-        return EvaluationSet(name=f'{name}/{split}'.rstrip('/'), pictures=pictures, **values)
+        more = self.more(folder, split, pictures) if self.more else {}
+        return EvaluationSet(
+            name=f'{name}/{split}'.rstrip('/'),
+            pictures=pictures,
+            kind=self.kind,
+            roi=self.roi,
+            licence=self.licence,
+            track=self.track,
+            **{'title': f'{self.title} {split}'.strip(), **more},
+        )
 
     def find(self, root: Path, given: str = '') -> Path:
         """Return the given folder or that under `root`; DataError naming places and tree."""
@@ -139,16 +143,13 @@ class SetEntry:
         for place in places:
             if place.is_dir():
                 return place
-        listed = ' or '.join(str(place) for place in places)
-        raise DataError(
-            f'{self.description}: '
-            + (
-                f'folder {listed} does not exist'
-                if given
-                else f'expected in {listed}; put (or link) it there, or give another root'
-            )
-            + f'\nexpected tree:\n{self.tree}'
+        where = ' or '.join(str(place) for place in places)
+        where = (
+            f'folder {where} does not exist'
+            if given
+            else f'expected in {where}; put (or link) it there, or give another root'
         )
+        raise DataError(f'{self.description}: {where}\nexpected tree:\n{self.tree}')
 
     def check_split(self, name: str, split: str) -> str:
         """Return the split, the default for ''; ConfigError for one that the set does not have."""
