@@ -31,7 +31,7 @@ from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Frame
 from trainer.__main__ import main
-from trainer.data.images import split_contiguous
+from trainer.data.splits import split_contiguous
 from trainer.datasets import load_pictures, open_set
 from trainer.datasets.tools import industrial_tiles
 from trainer.recipe import load_recipe
