@@ -173,12 +173,12 @@ class TrainingData:
                 blocks,
                 self.view,
                 self.finetuning,
-                checkpoint=artifact.checkpoint,
-                key=artifact.key,
+                artifact=artifact,
                 progress=self.progress,
             )
             save_tuned(target, backbone)
-            write_json(target / REPORT_FILE, asdict(done))
+            losses = [loss for _, loss, _ in done.history]
+            write_json(target / REPORT_FILE, {'steps': done.best_step, 'losses': losses})
 
         return artifact.make(fill)
 

@@ -33,7 +33,7 @@ def train():
 @pytest.fixture(scope='module')
 def classifier(train):
     config = ClassifierConfig(epochs=8, learning_rate=3e-3, pixel_step=7)
-    return fit_classifier(train, train, LAYERS, CLASSES, config).classifier
+    return fit_classifier(train, train, LAYERS, CLASSES, config).model
 
 
 @pytest.fixture(scope='module')

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ood_perception.json_files import write_json
 
@@ -24,6 +22,7 @@ from ..features import FeatureSet, View, joined
 from ..nets.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from ..training.segmenter import fit_segmenter
 from ..training_data import TrainingData
+from .base import HeadFit
 from .calibrated import OneScoreFit
 
 SEGMENTER_FILE = 'segmenter.safetensors'
@@ -62,19 +61,11 @@ class ClosedSet:
         artifact = Artifact(self.store, 'segmenter', digest(inputs))
 
         def fill(target: Path) -> None:
-            training = fit_segmenter(
-                features,
-                chosen,
-                self.layers,
-                classes,
-                config,
-                checkpoint=artifact.checkpoint,
-                progress=data.progress,
-            )
-            save_segmenter(target / SEGMENTER_FILE, training.segmenter)
-            best = max(look[2] for look in training.history)
-            report = {'best_step': training.best_step, 'history': training.history}
-            write_json(target / REPORT_FILE, {**report, 'selection_mean_iou': best})
+            bar = data.progress
+            done = fit_segmenter(features, chosen, self.layers, classes, config, artifact, bar)
+            save_segmenter(target / SEGMENTER_FILE, done.model)
+            best = max(look[2] for look in done.history)
+            write_json(target / REPORT_FILE, {**done.report(), 'selection_mean_iou': best})
 
         return artifact.make(fill)
 
@@ -110,19 +101,20 @@ class ClosedSet:
         )
 
 
+def closed_set_of(fit: HeadFit) -> ClosedSet:
+    """Return the segmenter of a fit's sections."""
+    views, online = (fit.sections[name] for name in ('views', 'online'))
+    return ClosedSet(fit.data, views, fit.seeded('segmenter'), online, fit.store)
+
+
 class SegmenterFit(OneScoreFit):
     """A head on the segmenter: the segmenter, mixes to train with and to choose by."""
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what HeadFit takes; the sections of views, segmenter, online, outliers, mixes."""
-        super().__init__(data, sections, store, seed)
-        config = replace(sections['segmenter'], seed=seed)
-        self.views: ViewSettings = sections['views']
-        self.mixes: MixSettings = sections['mixes']
-        self.outliers: OutlierConfig = sections['outliers']
-        self.closed_set = ClosedSet(data, self.views, config, sections['online'], store)
+    def _read(self) -> None:
+        self.views: ViewSettings = self.sections['views']
+        self.mixes: MixSettings = self.sections['mixes']
+        self.outliers: OutlierConfig = self.sections['outliers']
+        self.closed_set = closed_set_of(self)
 
     def check(self) -> None:
         """Check the files of objects; see HeadFit.check."""

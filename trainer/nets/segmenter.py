@@ -9,17 +9,17 @@ baselines). Trained by segmenter_training.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import ConfigError
 
+from ..artifacts import load_network, save_network
 from .fpn import PRESETS, UPSAMPLING, Decoder
 from .gmm import GmmHead, GmmSettings
 
@@ -120,31 +120,22 @@ class Segmenter(nn.Module):
 
 
 def save_segmenter(path: Path, segmenter: Segmenter) -> None:
-    """Write a segmenter as safetensors; its configuration is in the metadata."""
+    """Write a segmenter with its configuration."""
     values = {
         'layers': segmenter.layers,
         'dim': segmenter.dim,
         'classes': segmenter.classes,
         'config': asdict(segmenter.config),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in segmenter.state_dict().items()}
-    save_file(tensors, path, metadata={'segmenter': json.dumps(values)})
+    save_network(path, segmenter, 'segmenter', values)
 
 
 def load_segmenter(path: Path) -> Segmenter:
     """Read what save_segmenter wrote; DataError where it is something else."""
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework='pt') as stream:
-            values = json.loads((stream.metadata() or {})['segmenter'])
-        config = dict(values['config'])
-        config['gmm'] = GmmSettings(**config['gmm'])
-        segmenter = Segmenter(
-            values['layers'], values['dim'], values['classes'], SegmenterConfig(**config)
-        )
-        segmenter.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise DataError(f'{path} is no segmenter of this trainer: {error}') from error
-    return segmenter.requires_grad_(False).eval()
+    def build(values: Any) -> Segmenter:
+        config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
+        sizes = (values['layers'], values['dim'], values['classes'])
+        return Segmenter(*sizes, SegmenterConfig(**config))
+
+    return load_network(path, 'segmenter', build)

@@ -4,13 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ood_perception.errors import DataError
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
+
 from ..augment.on_the_fly import OnlineFeatures
+from ..augment.pasting import OUTLIER
+from ..data.images import IGNORED
 from ..features import FeatureSet
 from ..nets.patch_classifier import interpolation_matrix
 
@@ -57,3 +62,29 @@ def cell_labels(labels: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArr
         for cells, pixels in zip(size, labels.shape[1:], strict=True)
     )
     return labels[:, rows][:, :, columns]
+
+
+SELECTION_STEP = 3
+"""Rows and columns from one pixel to the next where a selection is measured."""
+
+
+def pasted_precision(features: FeatureSet, scores: Callable[[int], torch.Tensor]) -> float:
+    """
+    Return the AP of scores against pasted pixels, every SELECTION_STEP-th row and column.
+
+    features: the labels, OUTLIER on pasted pixels. scores: of a picture by its place, float (rows,
+    columns) at these pixels, higher = stranger.
+    """
+    step, pictures = SELECTION_STEP, []
+    for index in range(len(features.names)):
+        pixels = scores(index).cpu().numpy().astype(np.float32)
+        labels = np.asarray(features.labels[index])[::step, ::step]
+        truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
+        pictures.append(scored_picture(pixels, truth.astype(np.uint8)))
+    return float(exact_metrics(pictures).average_precision)
+
+
+def need_outliers(features: FeatureSet) -> None:
+    """Raise DataError for selection mixes without any pasted pixel."""
+    if not any((np.asarray(labels) == OUTLIER).any() for labels in features.labels):
+        raise DataError('no selection mix holds an outlier: draw more, or raise the probability')

@@ -18,6 +18,7 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 from uem_recipes import RECIPE, places, train  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
+from trainer.artifacts import Artifact  # noqa: E402
 from trainer.augment.cutouts import load_cutouts  # noqa: E402
 from trainer.augment.mixes import grouped  # noqa: E402
 from trainer.augment.on_the_fly import OnlineFeatures, OnlineMix, OnlineSettings, draw_crop  # noqa: E402
@@ -124,14 +125,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, pictures):
     config = SegmenterConfig(width=8, steps=9, batch=2, warmup=2, select_every=3, online=True)
     arguments = (select, LAYERS, len(pictures.classes.names), config)
     whole = fit_segmenter(features, *arguments, progress=False)
+    artifact = Artifact(tmp_path, 'segmenter', 'key')
     dying = replace(features, pictures=Dying(pictures, 9))
     dying.__dict__['key'] = features.key
     with pytest.raises(KeyboardInterrupt):
-        fit_segmenter(dying, *arguments, tmp_path / 'ckpt', progress=False)
-    again = fit_segmenter(features, *arguments, tmp_path / 'ckpt', progress=False)
+        fit_segmenter(dying, *arguments, artifact, progress=False)
+    again = fit_segmenter(features, *arguments, artifact, progress=False)
     assert again.history == whole.history
-    for name, value in whole.segmenter.state_dict().items():
-        assert torch.equal(value, again.segmenter.state_dict()[name]), name
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize('form', ['discriminative', 'generative'])

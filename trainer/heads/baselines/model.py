@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from ood_perception.errors import ConfigError
-
-from ...calibration.curve import MonotoneTable, TableModule
-from ...head_module import HeadModule
+from ...calibration.curve import MonotoneTable
+from ..calibrated import OneScoreHead
 from ..pixood.model import PixOODHead
 
 Score = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
@@ -132,14 +130,14 @@ class EtalonDistance(nn.Module):
         return torch.sqrt(torch.stack(self.distances(last)).amin(0))
 
 
-class BaselineHead(HeadModule):
+class BaselineHead(OneScoreHead):
     """
     One score of a closed-set network's logits or features, calibrated like every other head.
 
     logits: module from tokens of its `layers` to logits (B, H, W, C). A segmenter is a stage of
         its own (decoder).
     score: module from (logits, last tokens) to (B, H, W). name: of the score.
-    classes: those that the in_distribution input names. table: None before calibration.
+    classes: those that the in_distribution input names.
     """
 
     def __init__(
@@ -160,29 +158,9 @@ class BaselineHead(HeadModule):
             self.decoder = logits
             self.head_inputs = ('logits', self.layers[-1])
         self.score = score
-        self.table = TableModule(table) if table is not None else None
-        self.requires_grad_(False).eval()
+        self.finish(table)
 
-    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
-        tokens = tuple(layer.float() for layer in tokens)
-        logits = self.logits(*tokens)
-        return self.score(logits, tokens[-1]).unsqueeze(1), logits.argmax(3).to(torch.uint8)
-
-    def _calibrated(
-        self, logits: torch.Tensor, last: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.table is None:
-            raise ConfigError('the model has no held-out table: run calibrate')
-        return self.table(self.score(logits, last)), logits.argmax(3).to(torch.uint8)
-
-    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return (surprisal, labels) of logits and last tokens, or without a decoder of tokens."""
-        if self.decoder is None:
-            return self(*inputs)
-        return self._calibrated(inputs[0].float(), inputs[1].float())
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (surprisal, labels), see HeadModule."""
-        tokens = tuple(layer.float() for layer in inputs[:-1])
-        return self._calibrated(self.logits(*tokens), tokens[-1])
+    def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (score, labels) of the tokens, or of a decoder's logits and the last tokens."""
+        logits = self.logits(*inputs) if self.decoder is None else inputs[0]
+        return self.score(logits, inputs[-1]), logits.argmax(3).to(torch.uint8)

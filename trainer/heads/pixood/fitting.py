@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 
 from ood_perception.errors import ConfigError, DataError
 
+from ...artifacts import Artifact
 from ...calibration.curve import MonotoneTable
 from ...calibration.held_out import ClassTables, collect_scores, fit_class_tables
 from ...features import FeatureSet
@@ -78,14 +78,14 @@ def fit_pixood(
     classes: Sequence[str],
     config: PixOODConfig | None = None,
     *,
-    checkpoint: Path | None = None,
+    artifact: Artifact | None = None,
     progress: bool = False,
 ) -> PixOODModel:
     """
     Fit etalons, densities and the paper's tables on the patches of training pictures.
 
-    classes: the names of the label ids = the classifier's outputs. checkpoint: file of the
-    unfinished condensation. Raises DataError when no class has enough patches.
+    classes: the names of the label ids = the classifier's outputs. artifact: what is being made,
+    see condense. Raises DataError when no class has enough patches.
     """
     config = config or PixOODConfig()
     if len(classes) != classifier.output.out_features:
@@ -96,9 +96,7 @@ def fit_pixood(
     selection = select_patches(train, classes, config.patches)
     LOG.info('patches:\n%s', selection.report())
     tokens = gather_tokens(train, classifier.layers[-1], selection)
-    condensed = condense(
-        tokens, config.condensation, checkpoint=checkpoint, key=train.key, progress=progress
-    )
+    condensed = condense(tokens, config.condensation, artifact=artifact, progress=progress)
     etalons = {n: e for n, e in zip(classes, condensed.etalons, strict=True) if len(e)}
     logits = _logits(train, classifier, selection)
     banks = [torch.from_numpy(e) for e in condensed.etalons]

@@ -4,15 +4,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import ConfigError
 
+from ....artifacts import load_network, save_network
 from .coupling_nets import DenseNet, small_net
 from .dequantisation import DEQUANTISATIONS, dequantiser
 from .flow import COLOURS, STRIDE, Flow, kept_channels
@@ -114,22 +114,15 @@ def _dense_scale(channels: int, index: int, config: FlowConfig) -> Scale:
 
 
 def save_flow(path: Path, flow: Flow, config: FlowConfig) -> None:
-    """Write a flow as safetensors; its configuration is in the metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in flow.state_dict().items()}
-    save_file(tensors, path, metadata={'flow': json.dumps(asdict(config))})
+    """Write a flow with its configuration."""
+    save_network(path, flow, 'flow', asdict(config))
 
 
 def load_flow(path: Path) -> Flow:
     """Read what save_flow wrote; DataError where it is something else."""
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework='pt') as stream:
-            values = json.loads((stream.metadata() or {})['flow'])
+    def build(values: Any) -> Flow:
         lists = {name: tuple(values[name]) for name in ('modules', 'units')}
-        flow = build_flow(FlowConfig(**{**values, **lists}))
-        flow.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise DataError(f'{path} is no flow of this trainer: {error}') from error
-    return flow.eval()
+        return build_flow(FlowConfig(**{**values, **lists}))
+
+    return load_network(path, 'flow', build)
