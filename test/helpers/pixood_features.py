@@ -6,8 +6,8 @@ import pytest
 from feature_sets import make_feature_set
 
 from trainer.heads.pixood.config import CondensationSettings, PixOODConfig
-from trainer.heads.pixood.fitting import calibrate_pixood, fit_pixood
 from trainer.heads.pixood.model import PixOODHead
+from trainer.heads.pixood.training import calibrate_pixood, fit_pixood
 from trainer.nets.patch_classifier import ClassifierConfig
 from trainer.nets.patches import PatchSettings
 from trainer.training.patch_classifier import fit_classifier

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from ood_perception.errors import DataError
 
 from ..data.images import ANOMALY, IGNORED, NORMAL, read_image
-from .coco import JSON_FILE, read_coco
-from .coco_masks import Mask
+from .coco import JSON_FILE, Mask, read_coco
 
 BoolArray = npt.NDArray[np.bool_]
 UInt8Array = npt.NDArray[np.uint8]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import ConfigError, DataError, check_choices, check_least
 from ood_perception.image.image_files import check_stored_size, file_content, picture_tree
 
 from .coco import JSON_FILE, need_pictures, read_coco
@@ -43,14 +43,9 @@ class OutlierConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ConfigError(
-                f'outliers source {self.source!r}: choose one of {", ".join(SOURCES)}'
-            )
-        if self.most < 0 or self.objects < 2:
-            raise ConfigError(
-                f'outliers: most {self.most}, objects {self.objects}: give at least 0 and 2'
-            )
+        check_choices('outliers', self, source=SOURCES)
+        check_least('outliers', self, 0, 'most')
+        check_least('outliers', self, 2, 'objects')
 
     def folder_at(self, data_root: Path) -> Path:
         """Return the folder, given the data set's."""

@@ -3,7 +3,7 @@
 """
 Objects pasted anywhere in a picture, as UEM's Anomaly Mix does: exact masks, ignored borders.
 
-Beside `outliers.paste_objects`, which makes test pictures with objects that stand on the road.
+Beside `cutouts.paste_objects`, which makes test pictures with objects that stand on the road.
 """
 
 from __future__ import annotations

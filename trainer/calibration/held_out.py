@@ -18,8 +18,7 @@ from ood_perception.image.geometry import labels_to_grid
 
 from ..features import FeatureSet
 from ..head_module import HeadModule
-from .curve import MonotoneTable
-from .curve_fit import KNOTS, table_from_curve
+from .curve import KNOTS, MonotoneTable, table_from_curve
 
 LOG = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float64]

@@ -26,7 +26,7 @@ Fill = Callable[[Path, Artifact], Mapping[str, Any] | None]
 @dataclass(frozen=True)
 class HeadConfig:
     """
-    The served head; the options but `kind` are those of heads.pixood_module.PixOODHead.
+    The served head; the options but `kind` are those of heads.pixood.model.PixOODHead.
 
     kind: a row of heads.HEADS. score: of kind 'baseline', one of heads.baselines.SCORES.
     classes: those whose score the head holds, empty = all that have a model.

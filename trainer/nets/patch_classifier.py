@@ -4,7 +4,7 @@
 The patch classifier: a two-layer GELU MLP or a linear probe over the tokens of several blocks.
 
 Its patch logits are upsampled bilinearly to the labels: two matrix products (rows, then columns),
-so a subset of the pixels costs only its share. Trained by classifier_training.
+so a subset of the pixels costs only its share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import DataError, check_choices, check_least
 from ood_perception.metrics.segmentation import class_iou, confusion
 
 from ..features import FeatureSet
@@ -57,14 +57,9 @@ class ClassifierConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        choices = (('kind', KINDS), ('matmul', MATMULS), ('schedule', SCHEDULES))
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f'classifier {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
-                )
-        if min(self.epochs, self.batch, self.pixel_step) < 1 or self.hidden < 0:
-            raise ConfigError('classifier epochs, batch and pixel_step must be at least 1')
+        check_choices('classifier', self, kind=KINDS, matmul=MATMULS, schedule=SCHEDULES)
+        check_least('classifier', self, 1, 'epochs', 'batch', 'pixel_step')
+        check_least('classifier', self, 0, 'hidden')
 
 
 class Classifier(nn.Module):

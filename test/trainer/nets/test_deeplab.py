@@ -22,8 +22,11 @@ from trainer.features import FeatureSet  # noqa: E402
 from trainer.heads.rpl.block import deeplab_block  # noqa: E402
 from trainer.heads.rpl.config import RplConfig  # noqa: E402
 from trainer.heads.rpl.training import fit_rpl  # noqa: E402
-from trainer.nets.deeplab import DeepLabHost, DeepLabShape  # noqa: E402
-from trainer.nets.deeplab_wrn38 import PublishedHost  # noqa: E402
+from trainer.nets.deeplab import (  # noqa: E402
+    DeepLabHost,
+    DeepLabShape,
+    PublishedHost,
+)
 from trainer.nets.segmenter import SegmenterConfig  # noqa: E402
 from trainer.training.segmenter import fit_segmenter  # noqa: E402
 

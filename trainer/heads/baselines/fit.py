@@ -19,11 +19,10 @@ from ...calibration.curve import MonotoneTable
 from ...nets.patch_classifier import load_classifier
 from ..calibrated import OneScoreFit, without
 from ..on_segmenter import closed_set_of
-from ..patch_logits import PatchLogits
-from ..pixood.files import load_model
 from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
-from ..pixood.fitting import MIN
 from ..pixood.model import PixOODHead
+from ..pixood.training import MIN, load_model
+from ..upsampling import PatchLogits
 from .config import BaselineConfig
 from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance
 from .statistics import fit_statistics, score_module

@@ -19,9 +19,9 @@ from ...features import FeatureSet
 from ...nets.patch_classifier import load_classifier
 from ...nets.patches import gather_tokens, select_patches
 from ..calibrated import OneScoreFit, without
-from ..patch_logits import PatchLogits
 from ..pixood.condensation import condense
 from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
+from ..upsampling import PatchLogits
 from .config import KnnConfig
 from .model import KnnHead
 from .references import Float16Array, fit_knn, load_knn, save_knn

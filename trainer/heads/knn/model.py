@@ -25,8 +25,7 @@ from ood_perception.errors import ConfigError
 from ...calibration.curve import MonotoneTable
 from ...nets.patch_classifier import Classifier
 from ..calibrated import OneScoreHead
-from ..patch_logits import PatchLogits
-from ..upsampling import upsample
+from ..upsampling import PatchLogits, upsample
 from .search import NearestReferences
 
 

@@ -24,8 +24,7 @@ from ...backbones.layers import parse_layer
 from ...backbones.vit import Backbone
 from ...data.images import PictureList
 from ...features import FeatureSet, View, network_picture
-from ...nets.fpn import UPSAMPLING
-from ...nets.segmenter import Segmenter
+from ...nets.segmenter import UPSAMPLING, Segmenter
 from ...training.label_grids import (
     SELECTION_STEP,
     MapUpsampler,

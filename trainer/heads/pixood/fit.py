@@ -26,9 +26,8 @@ from ...training.patch_classifier import fit_classifier
 from ..base import HeadFit
 from ..calibrated import without
 from .config import CondensationSettings, PixOODConfig
-from .files import load_model, save_model
-from .fitting import GATED, MIN, PixOODModel, calibrate_pixood, fit_pixood
 from .model import PixOODHead
+from .training import GATED, MIN, PixOODModel, calibrate_pixood, fit_pixood, load_model, save_model
 
 LOG = logging.getLogger(__name__)
 CLASSIFIER_FILE = 'classifier.safetensors'

@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...artifacts import load_network, save_network
-from ...nets.aspp import BRANCHES, Aspp
-from ...nets.deeplab import DeepLabHost
+from ...nets.deeplab import BRANCHES, Aspp, DeepLabHost
 
 
 class Host(Protocol):

@@ -18,8 +18,7 @@ from ...artifacts import Artifact
 from ...backbones.mobilenet import FINE, TRUNK, MobileNetV2, load_mobilenet
 from ...data.images import PictureList
 from ...features import FeatureSet, View
-from ...nets.aspp import scaled_dilations
-from ...nets.deeplab import DeepLabHost, DeepLabShape
+from ...nets.deeplab import DeepLabHost, DeepLabShape, scaled_dilations
 from ...training.segmenter import fit_segmenter
 from ...training_data import TrainingData
 from .block import ResidualBlock, deeplab_block

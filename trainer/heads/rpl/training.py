@@ -19,7 +19,7 @@ from ood_perception.errors import DataError
 from ...artifacts import Artifact
 from ...augment.on_the_fly import OnlineFeatures, device_of, drawn
 from ...features import FeatureSet
-from ...nets.aspp import scaled_dilations
+from ...nets.deeplab import scaled_dilations
 from ...training.label_grids import (
     SELECTION_STEP,
     MapUpsampler,
@@ -31,8 +31,7 @@ from ...training.label_grids import (
 from ...training.loop import Trained, TrainingRun
 from .block import Host, ResidualBlock, to_feature_grid
 from .config import RplConfig
-from .contrast import contrastive_loss, draw_pools
-from .losses import energy, rpl_loss
+from .losses import contrastive_loss, draw_pools, energy, rpl_loss
 from .model import Smoothing
 
 LAST_TIMES = 10.0

@@ -17,9 +17,8 @@ from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_width
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
 from ...features import FeatureSet
-from ...nets.fpn import UPSAMPLING
 from ...nets.gmm import GmmHead
-from ...nets.segmenter import Segmenter
+from ...nets.segmenter import UPSAMPLING, Segmenter
 from ...training.label_grids import (
     SELECTION_STEP,
     MapUpsampler,

@@ -29,8 +29,7 @@ from trainer.heads.baselines.model import (  # noqa: E402
     max_softmax,
 )
 from trainer.heads.baselines.statistics import logit_statistics  # noqa: E402
-from trainer.heads.patch_logits import PatchLogits  # noqa: E402
-from trainer.heads.upsampling import upsample  # noqa: E402
+from trainer.heads.upsampling import PatchLogits, upsample  # noqa: E402
 
 __all__ = ['classifier', 'model', 'train_set']
 

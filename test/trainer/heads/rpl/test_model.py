@@ -22,9 +22,11 @@ from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED  # noqa: E402
 from trainer.heads.rpl.block import ResidualBlock, load_block, save_block, to_feature_grid  # noqa: E402
 from trainer.heads.rpl.config import RplConfig  # noqa: E402
-from trainer.heads.rpl.contrast import Pools, contrastive_loss, draw_pools  # noqa: E402
 from trainer.heads.rpl.losses import (  # noqa: E402
+    Pools,
+    contrastive_loss,
     dissimilarity,
+    draw_pools,
     energy,
     entropy,
     positive_energy,
@@ -33,7 +35,7 @@ from trainer.heads.rpl.losses import (  # noqa: E402
 )
 from trainer.heads.rpl.model import RplHead, Smoothing  # noqa: E402
 from trainer.heads.rpl.training import fit_rpl, frozen_features  # noqa: E402
-from trainer.nets.aspp import Aspp, scaled_dilations  # noqa: E402
+from trainer.nets.deeplab import Aspp, scaled_dilations  # noqa: E402
 from trainer.training.label_grids import tokens_of  # noqa: E402
 from trainer.training.segmenter import fit_segmenter  # noqa: E402
 

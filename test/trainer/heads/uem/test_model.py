@@ -26,9 +26,14 @@ from trainer.heads.uem.model import (  # noqa: E402
     uem_loss,
 )
 from trainer.heads.uem.training import fit_uem, known_scores  # noqa: E402
-from trainer.nets.fpn import Decoder  # noqa: E402
 from trainer.nets.gmm import GmmSettings  # noqa: E402
-from trainer.nets.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter  # noqa: E402
+from trainer.nets.segmenter import (  # noqa: E402
+    Decoder,
+    Segmenter,
+    SegmenterConfig,
+    load_segmenter,
+    save_segmenter,
+)
 from trainer.training.segmenter import confusion_iou, fit_segmenter  # noqa: E402
 
 UEM = UemConfig(steps=30, warmup=3, select_every=10, batch=2)

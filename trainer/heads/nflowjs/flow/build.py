@@ -10,14 +10,11 @@ from typing import Any
 
 import torch
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, check_choices, check_least
 
 from ....artifacts import load_network, save_network
-from .coupling_nets import DenseNet, small_net
-from .dequantisation import DEQUANTISATIONS, dequantiser
-from .flow import COLOURS, STRIDE, Flow, kept_channels
-from .layers import Chain, glow_step
-from .scale import CrossUnit, Scale
+from .flow import COLOURS, STRIDE, CrossUnit, Flow, Scale, kept_channels
+from .layers import DEQUANTISATIONS, Chain, DenseNet, dequantiser, glow_step, small_net
 
 KINDS = ('real_nvp', 'dense_flow')
 
@@ -56,18 +53,14 @@ class FlowConfig:
     pixel_step: int = 1
 
     def __post_init__(self) -> None:
-        for name, known in (('kind', KINDS), ('dequantisation', DEQUANTISATIONS)):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f'flow {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
-                )
+        check_choices('flow', self, kind=KINDS, dequantisation=DEQUANTISATIONS)
         if len(self.modules) != 3 or len(self.units) != 3 or min(*self.modules, *self.units) < 1:
             raise ConfigError(
                 f'flow modules {list(self.modules)}, units {list(self.units)}: give three numbers '
                 'of at least 1, one a scale'
             )
-        if min(self.batch, self.crops, self.select_every, self.width) < 1 or self.steps < 0:
-            raise ConfigError('flow batch, crops, select_every, width: at least 1; steps: 0')
+        check_least('flow', self, 1, 'batch', 'crops', 'select_every', 'width')
+        check_least('flow', self, 0, 'steps')
         if self.pixel_step != 1:
             raise ConfigError(f'flow pixel_step {self.pixel_step}: a flow reads every pixel, 1')
         if self.side % STRIDE or self.side < STRIDE:
