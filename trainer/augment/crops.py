@@ -15,9 +15,8 @@ from ood_perception.image.geometry import geometry_for
 from ..artifacts import digest
 from ..data.images import PictureList, content_sha256
 from ..features import View
-from .mixes import marks_of
-from .on_the_fly import OnlineMix, draw_crop
-from .pasting import mix_objects
+from .mixes import AnomalyMix
+from .on_the_fly import draw_crop
 from .views import ViewSettings
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -37,17 +36,15 @@ class Crops:
     size: tuple[int, int]
     view: View
     views: ViewSettings
-    mix: OnlineMix | None = None
+    mix: AnomalyMix | None = None
 
     @cached_property
     def key(self) -> str:
         """A hash of everything that is drawn."""
-        mix = self.mix
-        objects = [marks_of(group) for group in mix.groups] if mix else []
+        objects = self.mix.marks(self.pictures) if self.mix else ([],)
         network = (self.view.size, self.view.policy)
-        parts = [content_sha256(self.pictures), self.size, network, asdict(self.views), objects]
-        parts += [asdict(mix.settings), mix.settings.ground(self.pictures)] if mix else []
-        return digest(parts)
+        parts = [content_sha256(self.pictures), self.size, network, asdict(self.views)]
+        return digest([*parts, *objects])
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
         """
@@ -59,10 +56,7 @@ class Crops:
         size = (int(labels.shape[0]), int(labels.shape[1]))
         network = geometry_for(size, self.view.size, self.view.policy).scale_x
         if self.mix:
-            group = self.mix.groups[int(rng.integers(len(self.mix.groups)))]
-            settings = self.mix.settings
-            ground = settings.ground(self.pictures)
-            image, labels = mix_objects(image, labels, group, rng, settings, network, ground)
+            image, labels = self.mix.paste((image, labels), rng, network, self.pictures)
         least, greatest = self.views.scale
         views = replace(self.views, scale=(least * network, greatest * network))
         return draw_crop(image, labels, views, self.size, self.size, rng)

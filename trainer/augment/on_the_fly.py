@@ -26,9 +26,7 @@ from ..artifacts import digest
 from ..backbones.vit import Backbone
 from ..data.images import IGNORED, PictureList, content_sha256
 from ..features import FeatureSet, View, forward_tokens
-from .cutouts import Cutout
-from .mixes import marks_of
-from .pasting import MixSettings, mix_objects
+from .mixes import AnomalyMix
 from .views import ViewSettings, recoloured
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -64,20 +62,12 @@ class OnlineSettings:
 
 
 @dataclass(frozen=True)
-class OnlineMix:
-    """Anomaly Mix before the augmentation; groups: the cut-outs of each everyday picture."""
-
-    groups: tuple[tuple[Cutout, ...], ...]
-    settings: MixSettings
-
-
-@dataclass(frozen=True)
 class OnlineFeatures:
     """
     A training set whose views are drawn when they are asked for.
 
     Stands where a FeatureSet of cached tokens does: names, height, width, patch, key. blocks:
-    0-based, of the tokens. mix: None for views alone.
+    0-based, of the tokens. mix: objects pasted before the augmentation, None for views alone.
     """
 
     pictures: PictureList
@@ -86,7 +76,7 @@ class OnlineFeatures:
     view: View
     views: ViewSettings
     settings: OnlineSettings
-    mix: OnlineMix | None = None
+    mix: AnomalyMix | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,8 +106,6 @@ class OnlineFeatures:
     @cached_property
     def key(self) -> str:
         """A hash of everything that is drawn."""
-        mix = self.mix
-        objects = [marks_of(group) for group in mix.groups] if mix else []
         parts = [
             content_sha256(self.pictures),
             self.backbone.provenance.get('weights_sha256', ''),
@@ -126,9 +114,7 @@ class OnlineFeatures:
             asdict(self.view),
             asdict(self.views),
             self.settings.crop,
-            objects,
-            asdict(mix.settings) if mix else {},
-            mix.settings.ground(self.pictures) if mix else [],
+            *(self.mix.marks(self.pictures) if self.mix else ([], {}, [])),
         ]
         return digest(parts)
 
@@ -159,10 +145,8 @@ class OnlineFeatures:
         image, labels = self.pictures.read(index)
         mix = self.mix
         if mix and rng.random() < mix.settings.probability:
-            group = mix.groups[int(rng.integers(len(mix.groups)))]
             # the least size of an object holds at the picture's own scale
-            ground = mix.settings.ground(self.pictures)
-            image, labels = mix_objects(image, labels, group, rng, mix.settings, 1.0, ground)
+            image, labels = mix.paste((image, labels), rng, 1.0, self.pictures)
         return draw_crop(image, labels, self.views, self.settings.crop, self.view.size, rng)
 
 

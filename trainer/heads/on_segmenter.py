@@ -12,8 +12,8 @@ from ood_perception.json_files import write_json
 
 from ..artifacts import REPORT_FILE, Artifact, digest
 from ..augment.cutouts import Cutout
-from ..augment.mixes import MixedPictures, draw_mixes, grouped
-from ..augment.on_the_fly import OnlineFeatures, OnlineMix, OnlineSettings
+from ..augment.mixes import AnomalyMix, MixedPictures, draw_mixes, grouped
+from ..augment.on_the_fly import OnlineFeatures, OnlineSettings
 from ..augment.outlier_sources import OutlierConfig, check_outliers, load_outliers
 from ..augment.pasting import MixSettings
 from ..augment.views import ViewSettings, draw_views
@@ -87,7 +87,7 @@ class ClosedSet:
         drawn = draw_views(data.pictures.subset(train), self.views, first=1)
         return joined([pictures, data.extract(drawn)]) if len(drawn) else pictures
 
-    def fresh(self, pictures: PictureList, mix: OnlineMix | None = None) -> OnlineFeatures:
+    def fresh(self, pictures: PictureList, mix: AnomalyMix | None = None) -> OnlineFeatures:
         """Return fresh views of pictures; mix: with objects pasted in."""
         data, blocks = self.data, tuple(sorted(self.data.blocks))
         return OnlineFeatures(
@@ -149,9 +149,9 @@ class SegmenterFit(OneScoreFit):
         pictures = self.data.pictures.subset(self.data.split[0])
         return self.closed_set.fresh(pictures, self.training_objects())
 
-    def training_objects(self) -> OnlineMix:
+    def training_objects(self) -> AnomalyMix:
         """Return the objects to paste into pictures that are drawn fresh."""
-        return OnlineMix(grouped(self.cutouts('training')), self.mixes)
+        return AnomalyMix(grouped(self.cutouts('training')), self.mixes)
 
     def cutouts(self, part: str) -> list[Cutout]:
         """Return the objects of a part."""

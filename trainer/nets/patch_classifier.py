@@ -24,7 +24,7 @@ from torch.nn import functional
 from ood_perception.errors import DataError, check_choices, check_least
 from ood_perception.metrics.segmentation import class_iou, confusion
 
-from ..features import FeatureSet
+from ..features import FeatureSet, tokens_of
 from .patches import patch_labels
 
 IGNORED = 255
@@ -135,8 +135,7 @@ def batch_tokens(
     features: FeatureSet, layers: Sequence[str], indices: Sequence[int]
 ) -> torch.Tensor:
     """Return float32 (B, gh, gw, L*D): the layers' tokens of some pictures, concatenated."""
-    parts = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
-    return torch.from_numpy(np.concatenate(parts, axis=-1)).float()
+    return torch.cat(tokens_of(features, layers, indices), -1)
 
 
 class Upsampler:

@@ -20,17 +20,6 @@ from ..features import FeatureSet
 from ..nets.patch_classifier import interpolation_matrix
 
 
-def tokens_of(
-    features: FeatureSet,
-    layers: Sequence[str],
-    indices: Sequence[int],
-    device: torch.device | None = None,
-) -> list[torch.Tensor]:
-    """Return float32 (B, gh, gw, D) of each layer, on the CPU by default."""
-    halves = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
-    return [torch.from_numpy(half).to(device).float() for half in halves]
-
-
 class MapUpsampler:
     """
     Bilinear upsampling of maps to label pixels, edges clamped (align_corners=False).

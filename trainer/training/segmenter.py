@@ -18,10 +18,10 @@ from ood_perception.metrics.segmentation import class_iou, confusion
 
 from ..artifacts import Artifact
 from ..augment.on_the_fly import OnlineFeatures, device_of, drawn, token_width
-from ..features import FeatureSet
+from ..features import FeatureSet, tokens_of
 from ..nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ..nets.segmenter import Segmenter, SegmenterConfig
-from .label_grids import MapUpsampler, cell_labels, tokens_of
+from .label_grids import MapUpsampler, cell_labels
 from .loop import Trained, TrainingRun, labelled_cross_entropy
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
 
-from ...features import FeatureSet
+from ...features import FeatureSet, tokens_of
 from ...nets.patches import PatchSettings, gather_tokens, select_patches
 from .config import BaselineConfig
 from .features import GmmDensity, GmmFit, Mahalanobis, MahalanobisFit, fit_gmm, fit_mahalanobis
@@ -47,8 +47,8 @@ def logit_statistics(
     count, total, squares = (np.zeros(len(places)) for _ in range(3))
     pictures = range(len(features.names))
     for i in tqdm(pictures, desc='largest logits', unit='picture', disable=not progress):
-        tokens = [np.array(features.tokens[n][i : i + 1], np.float32) for n in logits.layers]  # type: ignore[union-attr]
-        found = logits(*map(torch.from_numpy, tokens))[0][..., list(places)].max(-1)
+        tokens = tokens_of(features, logits.layers, [i])  # type: ignore[arg-type]
+        found = logits(*tokens)[0][..., list(places)].max(-1)
         best, winner = found.values.double().numpy(), found.indices.numpy()
         known = labels_to_grid(np.asarray(features.labels[i]), best.shape) != 255
         for sums, power in ((count, 0), (total, 1), (squares, 2)):

@@ -17,7 +17,7 @@ from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
 
 from ...artifacts import write_npz
-from ...features import FeatureSet
+from ...features import FeatureSet, tokens_of
 from ...nets.patch_classifier import Classifier, load_classifier, save_classifier
 from .config import KnnConfig
 from .model import KnnModel, parametric_score
@@ -112,8 +112,7 @@ def parametric_range(
     low, high = np.inf, -np.inf
     pictures = range(len(features.names))
     for i in tqdm(pictures, desc='normaliser', unit='picture', disable=not progress):
-        tokens = [torch.from_numpy(np.array(features.tokens[n][i : i + 1])) for n in layers]
-        score = parametric_score(logits(*(t.float() for t in tokens)))[0].numpy()
+        score = parametric_score(logits(*tokens_of(features, layers, [i])))[0].numpy()
         known = score[labels_to_grid(np.asarray(features.labels[i]), score.shape) != 255]
         if known.size:
             low, high = min(low, float(known.min())), max(high, float(known.max()))

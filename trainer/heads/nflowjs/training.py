@@ -23,13 +23,12 @@ from ...augment.on_the_fly import OnlineSettings
 from ...backbones.layers import parse_layer
 from ...backbones.vit import Backbone
 from ...data.images import PictureList
-from ...features import FeatureSet, View, network_picture
+from ...features import FeatureSet, View, network_picture, tokens_of
 from ...nets.segmenter import UPSAMPLING, Segmenter
 from ...training.label_grids import (
     SELECTION_STEP,
     MapUpsampler,
     pasted_precision,
-    tokens_of,
 )
 from ...training.loop import Trained, TrainingRun, cosine, rate_factor
 from .config import NflowjsConfig

@@ -18,7 +18,7 @@ from ood_perception.errors import DataError
 
 from ...artifacts import Artifact
 from ...augment.on_the_fly import OnlineFeatures, device_of, drawn
-from ...features import FeatureSet
+from ...features import FeatureSet, tokens_of
 from ...nets.deeplab import scaled_dilations
 from ...training.label_grids import (
     SELECTION_STEP,
@@ -26,7 +26,6 @@ from ...training.label_grids import (
     cell_labels,
     need_outliers,
     pasted_precision,
-    tokens_of,
 )
 from ...training.loop import Trained, TrainingRun
 from .block import Host, ResidualBlock, to_feature_grid

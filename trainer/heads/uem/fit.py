@@ -19,7 +19,7 @@ from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
 from .config import UemConfig
 from .model import Uem, UemHead, load_uem, save_uem
-from .training import Known, OnlineOutliers, fit_uem, known_scores
+from .training import Known, fit_uem, known_scores
 
 UEM_FILE = 'uem.safetensors'
 KNOWN_FILE = 'known.npy'
@@ -38,12 +38,8 @@ class UemFit(SegmenterFit):
         """Train (or find) segmenter and module."""
         segmenter, config = self.closed_set.load(), self.uem
         select = self.mixed('selection')
-        data = (
-            OnlineOutliers(self.fresh_mixes(), segmenter)
-            if config.online
-            else self.training_set(segmenter)
-        )
-        train = data.features if isinstance(data, OnlineOutliers) else data[0]
+        online = config.online
+        data = (self.fresh_mixes(), segmenter) if online else self.training_set(segmenter)
         # what is served of a module does not change how it is trained
         trained = asdict(replace(config, score='llr'))
 
@@ -53,7 +49,7 @@ class UemFit(SegmenterFit):
             save_uem(target / UEM_FILE, done.model)
             return done.report()
 
-        inputs = (train.key, select.key, self.closed_set.fitted.key, trained)
+        inputs = (data[0].key, select.key, self.closed_set.fitted.key, trained)
         return self.made('fit-uem', inputs, fill)
 
     def training_set(self, segmenter: Segmenter) -> tuple[FeatureSet, Known]:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from ...artifacts import Artifact
 from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_width
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
-from ...features import FeatureSet
+from ...features import FeatureSet, tokens_of
 from ...nets.gmm import GmmHead
 from ...nets.segmenter import UPSAMPLING, Segmenter
 from ...training.label_grids import (
@@ -25,21 +24,12 @@ from ...training.label_grids import (
     cell_labels,
     need_outliers,
     pasted_precision,
-    tokens_of,
 )
 from ...training.loop import Trained, TrainingRun
 from .config import UemConfig
 from .model import Uem, contrast_loss, log_likelihood_ratio, uem_loss
 
 Known = npt.NDArray[np.float16]
-
-
-@dataclass(frozen=True)
-class OnlineOutliers:
-    """What an online run trains on: fresh mixes, and the frozen segmenter that judges them."""
-
-    features: OnlineFeatures
-    segmenter: Segmenter
 
 
 @torch.no_grad()
@@ -59,7 +49,7 @@ def known_scores(segmenter: Segmenter, features: FeatureSet, progress: bool = Tr
 
 
 def fit_uem(
-    train: tuple[FeatureSet, Known] | OnlineOutliers,
+    train: tuple[FeatureSet | OnlineFeatures, Known | Segmenter],
     select: tuple[FeatureSet, Known],
     layer: str,
     config: UemConfig,
@@ -70,7 +60,7 @@ def fit_uem(
     Train on mixes and keep the state with the best AP of the LLR on the selection mixes.
 
     train, select: features with labels (OUTLIER, IGNORED or a known class) and their known_scores;
-    the selection's objects are foreign to the training's; or fresh mixes in every step.
+    the selection's objects are foreign to the training's. Fresh mixes come with the segmenter.
     layer: of the last tokens. artifact: what is being made, see TrainingRun.fit. The same seed
     gives the same module on one machine, resumed or not.
     """
@@ -102,15 +92,15 @@ class UemRun(TrainingRun):
     """A run of a module."""
 
     def __init__(
-        self, train: tuple[FeatureSet, Known] | OnlineOutliers, layer: str, config: UemConfig
+        self,
+        train: tuple[FeatureSet | OnlineFeatures, Known | Segmenter],
+        layer: str,
+        config: UemConfig,
     ) -> None:
-        self.features: FeatureSet | OnlineFeatures
-        if isinstance(train, OnlineOutliers):
-            self.features, self.known = train.features, None
-            self.segmenter = train.segmenter.to(train.features.device)
-        else:
-            self.features, self.known = train
+        self.features, self.known = train
         self.layer, self.config, self.device = layer, config, device_of(self.features)
+        if isinstance(self.known, Segmenter):
+            self.known.to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.module = Uem(token_width(self.features, layer), config)
@@ -133,7 +123,8 @@ class UemRun(TrainingRun):
             projected = self.module.projection(tokens)
         projected = projected.float()
         scores = self.coarse(self.module.head(projected), row, column).flatten(0, 2)
-        maps = known_scores(self.segmenter, batch, False) if self.known is None else self.known
+        fresh = isinstance(self.known, Segmenter)
+        maps = known_scores(self.known, batch, False) if fresh else self.known
         constant = torch.from_numpy(np.stack([maps[i] for i in places])).to(self.device).float()
         known = self.fine(constant[..., None], row, column).flatten()
         pixels = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()

@@ -20,6 +20,7 @@ from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from trainer.artifacts import Artifact  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED  # noqa: E402
+from trainer.features import tokens_of  # noqa: E402
 from trainer.heads.rpl.block import ResidualBlock, load_block, save_block, to_feature_grid  # noqa: E402
 from trainer.heads.rpl.config import RplConfig  # noqa: E402
 from trainer.heads.rpl.losses import (  # noqa: E402
@@ -36,7 +37,6 @@ from trainer.heads.rpl.losses import (  # noqa: E402
 from trainer.heads.rpl.model import RplHead, Smoothing  # noqa: E402
 from trainer.heads.rpl.training import fit_rpl, frozen_features  # noqa: E402
 from trainer.nets.deeplab import Aspp, scaled_dilations  # noqa: E402
-from trainer.training.label_grids import tokens_of  # noqa: E402
 from trainer.training.segmenter import fit_segmenter  # noqa: E402
 
 RPL = RplConfig(width=8, steps=30, select_every=10, batch=2, learning_rate=5e-3, samples=32)
