@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +139,14 @@ def batch_tokens(
     return torch.cat(tokens_of(features, layers, indices), -1)
 
 
+class Sized(NamedTuple):
+    """What upsamplers read of a set of pictures: sides of the network's input and of a patch."""
+
+    height: int
+    width: int
+    patch: int
+
+
 class Upsampler:
     """
     Bilinear upsampling of patch maps to label pixels, edges clamped (align_corners=False).
@@ -145,7 +154,7 @@ class Upsampler:
     step: rows and columns are taken `step` apart, from a place chosen in each call.
     """
 
-    def __init__(self, features: FeatureSet, step: int = 1):
+    def __init__(self, features: FeatureSet | Sized, step: int = 1):
         grid = (features.height // features.patch, features.width // features.patch)
         self.step = step
         self.rows = interpolation_matrix(grid[0], features.height)

@@ -26,7 +26,7 @@ from ..artifacts import REPORT_FILE, Artifact
 from ..backbones.vit import Backbone, BackboneChoice, load_backbone
 from ..data.images import PictureList
 from ..features import View, network_picture
-from ..nets.patch_classifier import Classifier, Upsampler
+from ..nets.patch_classifier import Classifier, Sized, Upsampler
 from .loop import EpochRun, Trained, cosine, labelled_cross_entropy
 
 WEIGHTS_FILE = 'backbone.safetensors'
@@ -59,15 +59,6 @@ class FinetuningConfig:
                 f'{self.pixel_step}, learning_rate {self.learning_rate}: give epochs of at least '
                 '0, the others above 0'
             )
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """What Upsampler reads of a feature set."""
-
-    height: int
-    width: int
-    patch: int
 
 
 def finetune(
@@ -119,7 +110,7 @@ class TuningRun(EpochRun):
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         super().__init__(nn.ModuleDict(parts), len(pictures), config, optimizer)
-        self.upsampler = Upsampler(_Grid(*view.size, backbone.patch), config.pixel_step)
+        self.upsampler = Upsampler(Sized(*view.size, backbone.patch), config.pixel_step)
 
     def rate_factor(self) -> float:
         """Return the cosine of the step."""

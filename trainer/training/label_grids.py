@@ -17,7 +17,7 @@ from ..augment.on_the_fly import OnlineFeatures
 from ..augment.pasting import OUTLIER
 from ..data.images import IGNORED
 from ..features import FeatureSet
-from ..nets.patch_classifier import interpolation_matrix
+from ..nets.patch_classifier import Sized, interpolation_matrix
 
 
 class MapUpsampler:
@@ -27,7 +27,9 @@ class MapUpsampler:
     factor: cells of the maps per patch. step: every step-th row and column of pixels.
     """
 
-    def __init__(self, features: FeatureSet | OnlineFeatures, factor: int, step: int = 1) -> None:
+    def __init__(
+        self, features: FeatureSet | OnlineFeatures | Sized, factor: int, step: int = 1
+    ) -> None:
         grid = [factor * side // features.patch for side in (features.height, features.width)]
         self.rows = interpolation_matrix(grid[0], features.height)
         self.columns = interpolation_matrix(grid[1], features.width)

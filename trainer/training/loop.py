@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,40 +25,21 @@ LOG = logging.getLogger(__name__)
 CONTIGUOUS = torch.contiguous_format
 
 
-class Schedule(Protocol):
+@dataclass(frozen=True)
+class Schedule:
     """
-    What a run reads of its settings.
+    What a run reads of its settings; a head's section of the recipe has the same fields.
 
     steps: optimiser steps, `warmup` of them with a rising rate; batch: pictures in each.
     pixel_step: every pixel_step-th row and column counts in the loss, from a drawn place on.
     select_every: steps between two looks at the selection.
     """
 
-    @property
-    def steps(self) -> int: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def pixel_step(self) -> int: ...
-    @property
-    def select_every(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """A Schedule of whole epochs: select_every steps make one."""
-
     steps: int
-    select_every: int
     batch: int
     learning_rate: float
     pixel_step: int
+    select_every: int
     seed: int
     warmup: int = 0
 
@@ -85,15 +66,15 @@ class TrainingRun(ABC):
     """
     One run of an optimiser on a model; what a step sees depends on the seed and the step alone.
 
-    pictures: number of pictures to draw from. A group of the optimiser has the schedule's rate, or
-    its own 'rate', times its 'times'.
+    pictures: number of pictures to draw from. schedule: what has the fields of Schedule. A group
+    of the optimiser has the schedule's rate, or its own 'rate', times its 'times'.
     """
 
     def __init__(
         self,
         model: nn.Module,
         pictures: int,
-        schedule: Schedule,
+        schedule: Any,
         optimizer: torch.optim.Optimizer,
     ) -> None:
         self.trained, self.pictures, self.schedule, self.step = model, pictures, schedule, 0
@@ -216,7 +197,7 @@ class EpochRun(TrainingRun):
         self, model: nn.Module, pictures: int, config: Any, optimizer: torch.optim.Optimizer
     ) -> None:
         each = math.ceil(pictures / config.batch)
-        plan = Epochs(
+        plan = Schedule(
             steps=each * config.epochs,
             select_every=each,
             batch=config.batch,

@@ -24,8 +24,8 @@ from ..pixood.model import PixOODHead
 from ..pixood.training import MIN, load_model
 from ..upsampling import PatchLogits
 from .config import BaselineConfig
-from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance
-from .statistics import fit_statistics, score_module
+from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance, score_module
+from .training import fit_statistics
 
 STATISTICS_FILE = 'statistics.npz'
 

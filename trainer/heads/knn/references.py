@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -124,21 +125,10 @@ def parametric_range(
 def save_knn(model: KnnModel, folder: Path) -> None:
     """Write a model into a folder."""
     save_classifier(folder / CLASSIFIER_FILE, model.classifier)
-    values = {
-        'classes': model.classes,
-        'feature': model.feature,
-        'heads': model.heads,
-        'k': model.k,
-        'low': model.low,
-        'high': model.high,
-        'farthest': model.farthest,
-        'upsample': model.upsample,
-        'report': model.report,
-    }
-    write_npz(
-        folder / MODEL_FILE,
-        {'references': model.references, 'values': np.array(json.dumps(values))},
-    )
+    apart = ('references', 'classifier')
+    names = [field.name for field in fields(model) if field.name not in apart]
+    values = np.array(json.dumps({name: getattr(model, name) for name in names}))
+    write_npz(folder / MODEL_FILE, {'references': model.references, 'values': values})
 
 
 def load_knn(folder: Path) -> KnnModel:

@@ -27,8 +27,8 @@ def js_to_uniform(logits: torch.Tensor) -> torch.Tensor:
     """
     Return JSD(U, P) of P = softmax(logits), nats, float (...) of float (..., K).
 
-    JSD = (KL(U || M) + KL(P || M)) / 2 with M = (U + P) / 2: 0 for equal logits, js_bound(K) for
-    one certain class. With d = (p - u) / (p + u) each class adds m f(d) / 2 >= 0, where f(d) =
+    JSD = (KL(U || M) + KL(P || M)) / 2 with M = (U + P) / 2: 0 for equal logits, most
+    for one certain class. With d = (p - u) / (p + u) each class adds m f(d) / 2 >= 0, where f(d) =
     (1 + d) ln(1 + d) + (1 - d) ln(1 - d). Near uniform, where negatives are to go, the two terms
     cancel: in float32 a small JSD lost its order and differed between engines. There the
     series of f is taken.
@@ -42,14 +42,6 @@ def js_to_uniform(logits: torch.Tensor) -> torch.Tensor:
     # f(d) = sum over n of d^(2 n) / (n (2 n - 1)); the next term is below 1e-7 of the first
     series = 1 + square * (1 / 6 + square * (1 / 15 + square * (1 / 28 + square / 45)))
     return 0.5 * torch.where(d.abs() < 0.3, m * square * series, exact).sum(-1)
-
-
-def js_bound(classes: int) -> float:
-    """Return the JSD between the uniform distribution over K classes and a certain one, nats."""
-    k = classes
-    certain = math.log(2 * k / (k + 1))
-    uniform = math.log(2 / (k + 1)) / k + (k - 1) / k * math.log(2)
-    return 0.5 * (certain + uniform)
 
 
 def kl_from_uniform(logits: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from ...backbones.layers import parse_layer
 from ...backbones.vit import Backbone
 from ...data.images import PictureList
 from ...features import FeatureSet, View, network_picture, tokens_of
+from ...nets.patch_classifier import Sized
 from ...nets.segmenter import UPSAMPLING, Segmenter
 from ...training.label_grids import (
     SELECTION_STEP,
@@ -111,7 +112,7 @@ class JointRun(TrainingRun):
         ]
         optimizer = torch.optim.Adam(groups, config.learning_rate)
         super().__init__(nn.ModuleDict(parts), len(train.pictures), config, optimizer)
-        shape = _Grid(*config.crop, self.backbone.patch)
+        shape = Sized(*config.crop, self.backbone.patch)
         self.upsampler = MapUpsampler(shape, UPSAMPLING, config.pixel_step)
         self.sides = patch_sides(config.crop, config.smallest, config.largest, config.reference)
 
@@ -173,15 +174,6 @@ class JointRun(TrainingRun):
         """Bring everything back to the CPU, frozen."""
         for part in (self.start.segmenter, self.start.flow, self.start.backbone):
             part.to(device='cpu').requires_grad_(False).eval()
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """What MapUpsampler reads of a feature set."""
-
-    height: int
-    width: int
-    patch: int
 
 
 @torch.no_grad()

@@ -98,11 +98,6 @@ def background_gaussian(groups: Sequence[FloatArray]) -> Gaussian:
     return Gaussian(np.zeros(2), np.diag([a**2, b**2]))
 
 
-def log_ratio(known: Gaussian, background: Gaussian, z: npt.ArrayLike) -> FloatArray:
-    """Return ln r = ln p_ID(z) - ln p_OOD(z), float64 (...,), of z (..., 2)."""
-    return known.log_density(z) - background.log_density(z)
-
-
 def error_curve(
     known: Gaussian, background: Gaussian, grid: int = GRID
 ) -> tuple[FloatArray, FloatArray]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.json_files import json_text
+from ood_perception.json_files import write_json
 
 from ...artifacts import Artifact
 from ...calibration.curve import MonotoneTable
@@ -238,7 +237,7 @@ def check_model(model: PixOODModel) -> None:
 
 
 def save_model(model: PixOODModel, folder: Path) -> None:
-    """Write a model to a folder; each file is replaced whole, the JSON last."""
+    """Write a model to a folder."""
     tensors = {f'classifier.{k}': v for k, v in model.classifier.state_dict().items()}
     tensors |= {f'etalons.{n}': torch.from_numpy(e) for n, e in model.etalons.items()}
     values: dict[str, Any] = {
@@ -260,12 +259,8 @@ def save_model(model: PixOODModel, folder: Path) -> None:
         }
         tensors |= {f'{kind}.{n}': torch.tensor(t.knots) for n, t in tables.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (TENSORS + '.partial')
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
-    os.replace(partial, folder / TENSORS)
-    partial = folder / (VALUES + '.partial')
-    partial.write_text(json_text(values) + '\n', encoding='utf-8')
-    os.replace(partial, folder / VALUES)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / TENSORS)
+    write_json(folder / VALUES, values)
 
 
 def load_model(folder: Path) -> PixOODModel:
@@ -296,9 +291,8 @@ def _model(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> PixOODMo
             for name, (mean, covariance) in values['densities'].items()
         },
         ood_std=np.array(values['ood_std']),
-        paper_tables=tables['paper_tables'],
-        held_out_tables=tables['held_out_tables'],
         report=values['report'],
+        **tables,
     )
 
 

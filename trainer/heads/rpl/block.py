@@ -26,17 +26,12 @@ class Host(Protocol):
     """
 
     align_corners: bool
+    trunk_width: int
+    feature_width: int
+    layers: tuple[str, ...]
+    upsampling: int
+    classifier: nn.Module
 
-    @property
-    def trunk_width(self) -> int: ...
-    @property
-    def feature_width(self) -> int: ...
-    @property
-    def layers(self) -> tuple[str, ...]: ...
-    @property
-    def upsampling(self) -> int: ...
-    @property
-    def classifier(self) -> nn.Module: ...
     def feature(self, *tokens: torch.Tensor) -> torch.Tensor: ...
 
 
