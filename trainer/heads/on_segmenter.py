@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from ood_perception.json_files import write_json
-
-from ..artifacts import REPORT_FILE, Artifact, digest
+from ..artifacts import Artifact
 from ..augment.cutouts import Cutout
 from ..augment.mixes import AnomalyMix, MixedPictures, draw_mixes, grouped
 from ..augment.on_the_fly import OnlineFeatures, OnlineSettings
@@ -21,26 +21,20 @@ from ..data.images import PictureList
 from ..features import FeatureSet, View, joined
 from ..nets.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from ..training.segmenter import fit_segmenter
-from ..training_data import TrainingData
 from .base import HeadFit
 from .calibrated import OneScoreFit
 
 SEGMENTER_FILE = 'segmenter.safetensors'
 
 
-@dataclass
 class ClosedSet:
-    """
-    The closed-set segmenter of some data.
+    """The closed-set segmenter of a fit: of its sections views, segmenter and online."""
 
-    views, config, online: the recipe's sections views, segmenter and online. store: of artifacts.
-    """
-
-    data: TrainingData
-    views: ViewSettings
-    config: SegmenterConfig
-    online: OnlineSettings
-    store: Path
+    def __init__(self, fit: HeadFit) -> None:
+        self.fit, self.data = fit, fit.data
+        self.views: ViewSettings = fit.sections['views']
+        self.online: OnlineSettings = fit.sections['online']
+        self.config: SegmenterConfig = fit.seeded('segmenter')
 
     @property
     def layers(self) -> list[str]:
@@ -57,17 +51,16 @@ class ClosedSet:
         else:
             features = self.bank()
         chosen, classes = self.chosen(), len(data.class_names)
-        inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
-        artifact = Artifact(self.store, 'segmenter', digest(inputs))
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             bar = data.progress
             done = fit_segmenter(features, chosen, self.layers, classes, config, artifact, bar)
             save_segmenter(target / SEGMENTER_FILE, done.model)
             best = max(look[2] for look in done.history)
-            write_json(target / REPORT_FILE, {**done.report(), 'selection_mean_iou': best})
+            return {**done.report(), 'selection_mean_iou': best}
 
-        return artifact.make(fill)
+        inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
+        return self.fit.made('segmenter', inputs, fill)
 
     def load(self) -> Segmenter:
         """Train (or find) the segmenter and return it."""
@@ -91,20 +84,8 @@ class ClosedSet:
         """Return fresh views of pictures; mix: with objects pasted in."""
         data, blocks = self.data, tuple(sorted(self.data.blocks))
         return OnlineFeatures(
-            pictures,
-            data.backbone,
-            blocks,
-            data.view,
-            self.views,
-            self.online,
-            mix,
+            pictures, data.backbone, blocks, data.view, self.views, self.online, mix
         )
-
-
-def closed_set_of(fit: HeadFit) -> ClosedSet:
-    """Return the segmenter of a fit's sections."""
-    views, online = (fit.sections[name] for name in ('views', 'online'))
-    return ClosedSet(fit.data, views, fit.seeded('segmenter'), online, fit.store)
 
 
 class SegmenterFit(OneScoreFit):
@@ -114,7 +95,7 @@ class SegmenterFit(OneScoreFit):
         self.views: ViewSettings = self.sections['views']
         self.mixes: MixSettings = self.sections['mixes']
         self.outliers: OutlierConfig = self.sections['outliers']
-        self.closed_set = closed_set_of(self)
+        self.closed_set = ClosedSet(self)
 
     def check(self) -> None:
         """Check the files of objects; see HeadFit.check."""

@@ -264,7 +264,7 @@ def load_segmenter(path: Path) -> Segmenter:
 
     def build(values: Any) -> Segmenter:
         config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
-        sizes = (values['layers'], values['dim'], values['classes'])
-        return Segmenter(*sizes, SegmenterConfig(**config))
+        built = SegmenterConfig(**config)
+        return Segmenter(values['layers'], values['dim'], values['classes'], built)
 
     return load_network(path, 'segmenter', build)

@@ -10,10 +10,10 @@ The classifier that trains along is thrown away: the stages behind begin anew on
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ..artifacts import REPORT_FILE, Artifact
+from ..artifacts import Artifact
 from ..backbones.vit import Backbone, BackboneChoice, load_backbone
 from ..data.images import PictureList
 from ..features import View, network_picture
@@ -138,24 +138,36 @@ def load_tuned(
     folder: Path,
     origin: Backbone,
     choice: BackboneChoice,
-    config: FinetuningConfig,
+    how: str,
+    record: Mapping[str, Any],
     cache: Path | None = None,
 ) -> Backbone:
     """
-    Load a tuned backbone; its provenance says what it was tuned from, how long and at which rate.
+    Load a tuned backbone; its provenance says what it was tuned from, and how.
 
-    Its weights have no origin that they could be completed from: a bundle has to ship them.
+    how: ends its description. record: of the tuning, JSON values. Its weights have no origin that
+    they could be completed from: a bundle has to ship them.
     """
-    tuned = load_backbone(
-        BackboneChoice(str(folder / WEIGHTS_FILE), choice.mean, choice.std), cache
-    )
+    source = replace(choice, weights=str(folder / WEIGHTS_FILE))
+    tuned = load_backbone(source, cache)
     tuned.licence = origin.licence
-    done = json.loads((folder / REPORT_FILE).read_text())
-    settings = {name: value for name, value in asdict(config).items() if name != 'seed'}
     kept = {name: value for name, value in origin.provenance.items() if name != 'path'}
     tuned.provenance |= {
         'origin': {},
-        'description': f'{origin.provenance.get("description", origin.name)}, fine-tuned again',
-        'finetuned': {**settings, 'steps': done['steps'], 'losses': done['losses'], 'from': kept},
+        'description': f'{kept.get("description", origin.name)}, {how}',
+        'finetuned': {**record, 'from': kept},
     }
     return tuned
+
+
+def load_finetuned(
+    made: Artifact,
+    origin: Backbone,
+    choice: BackboneChoice,
+    config: FinetuningConfig,
+    cache: Path | None = None,
+) -> Backbone:
+    """Load what `finetune` made; its provenance says how long it was tuned and at which rate."""
+    settings = {name: value for name, value in asdict(config).items() if name != 'seed'}
+    record = {**settings, **made.report()}
+    return load_tuned(made.folder, origin, choice, 'fine-tuned again', record, cache)

@@ -18,7 +18,7 @@ from ...artifacts import Artifact, write_npz
 from ...calibration.curve import MonotoneTable
 from ...nets.patch_classifier import load_classifier
 from ..calibrated import OneScoreFit, without
-from ..on_segmenter import closed_set_of
+from ..on_segmenter import ClosedSet
 from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
 from ..pixood.model import PixOODHead
 from ..pixood.training import MIN, load_model
@@ -44,7 +44,7 @@ class BaselineFit(OneScoreFit):
         if self.score == DISTANCE and self.decoder:
             raise ConfigError("head score 'distance' is PixOOD's: use baseline.source=classifier")
         self.pixood = PixOODFit(self.data, self.sections, self.store, self.seed)
-        self.closed_set = closed_set_of(self)
+        self.closed_set = ClosedSet(self)
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -93,8 +93,9 @@ class BaselineFit(OneScoreFit):
         """Return the fitted head, see OneScoreFit."""
         factor = int(self.logits.upsampling) if self.decoder else self.config.upsampling  # type: ignore[arg-type]
         module = self._distance() if self.score == DISTANCE else self._module(factor)
-        served = (self.score, self.logits, module, self.chosen)
-        return BaselineHead(*served, factor, self.decoder, table)
+        return BaselineHead(
+            self.score, self.logits, module, self.chosen, factor, self.decoder, table
+        )
 
     def _distance(self) -> nn.Module:
         """Return the module of PixOOD's distances alone."""

@@ -14,14 +14,14 @@ from typing import Any
 from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
-from ...augment.crops import Crops
-from ...backbones.vit import Backbone, load_backbone
+from ...augment.on_the_fly import Crops
+from ...backbones.vit import Backbone
 from ...calibration.curve import MonotoneTable
 from ...nets.segmenter import load_segmenter, save_segmenter
-from ...training.finetuning import WEIGHTS_FILE, save_tuned
+from ...training.finetuning import load_tuned, save_tuned
 from ...training.segmenter import mean_iou
 from ...training_data import TrainingData
-from ..calibrated import reports, without
+from ..calibrated import reports
 from ..on_segmenter import SEGMENTER_FILE, SegmenterFit
 from .config import NflowjsConfig
 from .flow import Flow, FlowConfig, load_flow, save_flow
@@ -111,17 +111,9 @@ class NflowjsFit(SegmenterFit):
 
     def _tuned(self) -> Backbone:
         """Return the backbone that the joint run tuned."""
-        origin, path = self.data.backbone, self.fitted.folder / WEIGHTS_FILE
-        choice = replace(self.data.source, weights=str(path)).choice
-        tuned = load_backbone(choice, self.data.cache)
-        tuned.licence = origin.licence
-        kept = without(origin.provenance, 'path')
-        tuned.provenance |= {
-            'origin': {},
-            'description': f'{kept.get("description", tuned.name)}, tuned together with NFlowJS',
-            'finetuned': {'backbone_rate': self.nflowjs.backbone_rate, 'from': kept},
-        }
-        return tuned
+        data, rate = self.data, {'backbone_rate': self.nflowjs.backbone_rate}
+        how, choice = 'tuned together with NFlowJS', data.source.choice
+        return load_tuned(self.fitted.folder, data.backbone, choice, how, rate, data.cache)
 
     def build(self, table: MonotoneTable | None = None) -> NflowjsHead:
         """Return the fitted head, see OneScoreFit."""

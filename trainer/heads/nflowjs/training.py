@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from ...artifacts import Artifact
-from ...augment.crops import Crops
-from ...augment.on_the_fly import OnlineSettings
+from ...augment.on_the_fly import Crops, OnlineSettings
 from ...backbones.layers import parse_layer
 from ...backbones.vit import Backbone
 from ...data.images import PictureList

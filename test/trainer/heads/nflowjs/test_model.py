@@ -22,7 +22,7 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.artifacts import Artifact  # noqa: E402
-from trainer.augment.crops import Crops  # noqa: E402
+from trainer.augment.on_the_fly import Crops  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.augment.views import ViewSettings  # noqa: E402
 from trainer.data.images import IGNORED  # noqa: E402

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ....artifacts import Artifact
-from ....augment.crops import Crops
+from ....augment.on_the_fly import Crops
 from ....training.loop import Trained, TrainingRun
 from . import Flow, FlowConfig, build_flow
 
