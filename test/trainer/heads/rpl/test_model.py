@@ -342,7 +342,7 @@ def test_a_rate_that_is_too_high_is_named(segmenter):
 
 
 def test_wrong_options_and_files_are_refused(tmp_path, segmenter):
-    with pytest.raises(ConfigError, match=r'batch at least 2: its BatchNorm'):
+    with pytest.raises(ConfigError, match=r'rpl batch 1: give at least 2: its BatchNorm'):
         RplConfig(batch=1)
     with pytest.raises(ConfigError, match=r'dilations \[3\]: give 3'):
         RplConfig(dilations=(3,))
