@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,13 @@ import numpy as np
 from torch import nn
 
 from ood_perception.errors import ConfigError
-from ood_perception.json_files import write_json
 
-from ...artifacts import REPORT_FILE, Artifact
+from ...artifacts import Artifact
 from ...augment.context_images import load_context
 from ...augment.on_the_fly import OnlineFeatures
 from ...calibration.curve import MonotoneTable
 from ...features import FeatureSet
-from ...training_data import TrainingData
-from ..calibrated import without
+from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
 from .block import ResidualBlock, load_block, save_block
 from .config import RplConfig
@@ -37,12 +35,9 @@ class RplFit(SegmenterFit):
 
     kind = 'rpl'
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what SegmenterFit takes, and the section rpl."""
-        super().__init__(data, sections, store, seed)
-        self.rpl: RplConfig = replace(sections['rpl'], seed=seed)
+    def _read(self) -> None:
+        super()._read()
+        self.rpl: RplConfig = self.seeded('rpl')
 
     @cached_property
     def fitted_host(self) -> Artifact:
@@ -59,30 +54,30 @@ class RplFit(SegmenterFit):
         train = self.fresh_mixes() if config.online else self.mixed('training')
         select, context = self.mixed('selection'), self.everyday()
         keys = [train.key, select.key, context.key if context is not None else '']
-        artifact = self.artifact('fit-rpl', *keys, fitted.key, asdict(config))
 
-        def fill(target: Path) -> None:
-            training = fit_rpl(
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
+            done = fit_rpl(
                 host,
                 (train, context),
                 select,
                 config,
-                checkpoint=artifact.checkpoint,
+                artifact=artifact,
                 progress=self.data.progress,
                 block=self.start(),
                 frozen=None if config.online else (self._frozen(train), self._frozen(select)),
             )
-            save_block(target / BLOCK_FILE, training.block)
-            report = {'best_step': training.best_step, 'history': training.history}
-            write_json(target / REPORT_FILE, report)
+            save_block(target / BLOCK_FILE, done.model)
+            return done.report()
 
-        return artifact.make(fill)
+        return self.made('fit-rpl', (*keys, fitted.key, asdict(config)), fill)
 
     def _frozen(self, features: FeatureSet) -> Frozen:
         """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
-        artifact = self.artifact('frozen', self.fitted_host.key, features.key)
-        host, bar = self.host(), self.data.progress
-        artifact.make(lambda at: frozen_features(host, features, at / FEATURE_FILE, bar))
+
+        def fill(target: Path, _: Artifact) -> None:
+            frozen_features(self.host(), features, target / FEATURE_FILE, self.data.progress)
+
+        artifact = self.made('frozen', (self.fitted_host.key, features.key), fill)
         kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
         return kept
 
@@ -111,5 +106,4 @@ class RplFit(SegmenterFit):
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""
-        parts = {'segmenter': self.fitted_host, 'rpl': self.fitted}
-        return {name: without(part.report(), 'history') for name, part in parts.items()}
+        return reports(segmenter=self.fitted_host, rpl=self.fitted)

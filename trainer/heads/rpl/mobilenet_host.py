@@ -14,14 +14,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ood_perception.json_files import write_json
-
-from ...artifacts import REPORT_FILE, Artifact
+from ...artifacts import Artifact
 from ...backbones.mobilenet import FINE, TRUNK, MobileNetV2, load_mobilenet
 from ...data.images import PictureList
 from ...features import FeatureSet, View
-from ...nets.aspp import scaled_dilations
-from ...nets.deeplab import DeepLabHost, DeepLabShape
+from ...nets.deeplab import DeepLabHost, DeepLabShape, scaled_dilations
 from ...training.segmenter import fit_segmenter
 from ...training_data import TrainingData
 from .block import ResidualBlock, deeplab_block
@@ -103,9 +100,8 @@ class MobileNetFit(RplFit):
         train, select, _ = data.split
         known, chosen = (self.extract(data.pictures.subset(part)) for part in (train, select))
         shape = self.mobilenet.shape(len(data.class_names))
-        artifact = self.artifact('host', known.key, chosen.key, asdict(shape), asdict(config))
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             with torch.random.fork_rng():
                 torch.manual_seed(config.seed)
                 model = DeepLabHost(shape)
@@ -115,16 +111,15 @@ class MobileNetFit(RplFit):
                 model.layers,
                 shape.classes,
                 config,
-                checkpoint=artifact.checkpoint,
+                artifact=artifact,
                 progress=data.progress,
                 model=model,
             )
-            save_host(target / HOST_FILE, training.segmenter)
+            save_host(target / HOST_FILE, training.model)
             best = max(look[2] for look in training.history)
-            report = {'best_step': training.best_step, 'history': training.history}
-            write_json(target / REPORT_FILE, {**report, 'selection_mean_iou': best})
+            return {**training.report(), 'selection_mean_iou': best}
 
-        return artifact.make(fill)
+        return self.made('host', (known.key, chosen.key, asdict(shape), asdict(config)), fill)
 
     def host(self) -> DeepLabHost:
         """Return the fitted network."""
