@@ -38,7 +38,7 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueuedFrame:
     """
     A message taken from a queue; arrived: time.monotonic() of its callback, in seconds.
 
@@ -54,7 +54,7 @@ class Waiting:
 @dataclass
 class CameraState:
     """
-    All that the node knows of one camera, guarded by the mailbox's lock.
+    All that the node knows of one camera, guarded by the queue's lock.
 
     last_error: the last refused frame's reason, '' once a frame was processed after it.
     latency_ms: age of the last published frame by the node's clock, None when unknown.
@@ -62,7 +62,7 @@ class CameraState:
 
     name: str
     counters: Counters = field(default_factory=Counters)
-    queue: deque[Waiting] = field(default_factory=deque)
+    queue: deque[QueuedFrame] = field(default_factory=deque)
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     completions: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     last_error: str = ''
@@ -88,7 +88,7 @@ class CameraReport:
     capacity: int = 1
 
 
-class Mailbox:
+class FrameQueue:
     """
     The queues of all cameras. The executor's thread puts, the worker's thread takes.
 
@@ -128,12 +128,12 @@ class Mailbox:
             if not (wanted and self._open):
                 camera.counters.skipped += 1
                 return
-            camera.queue.append(Waiting(name, message, now))
+            camera.queue.append(QueuedFrame(name, message, now))
             if len(camera.queue) > self.capacity:
                 _drop_first(camera)
             self._changed.notify_all()
 
-    def take(self, timeout: float) -> list[Waiting]:
+    def take(self, timeout: float) -> list[QueuedFrame]:
         """Return the first frame of each queue; [] after `timeout` seconds or when closed."""
         with self._changed:
             self._changed.wait_for(self._anything_waits, timeout)
@@ -155,18 +155,12 @@ class Mailbox:
             camera.latency_ms, camera.last_error = latency_ms, ''
             self._finish_one()
 
-    def bad(self, name: str, reason: str) -> None:
-        """Count a frame that could not be decoded."""
+    def lost(self, name: str, outcome: str, reason: str) -> None:
+        """Count a frame as 'bad', not decodable, or 'failed', by a failure of ours."""
         with self._changed:
-            self._cameras[name].counters.bad += 1
-            self._cameras[name].last_error = reason
-            self._finish_one()
-
-    def failed(self, name: str, reason: str) -> None:
-        """Count a frame that was lost by a failure of ours."""
-        with self._changed:
-            self._cameras[name].counters.failed += 1
-            self._cameras[name].last_error = reason
+            camera = self._cameras[name]
+            setattr(camera.counters, outcome, getattr(camera.counters, outcome) + 1)
+            camera.last_error = reason
             self._finish_one()
 
     def reports(self) -> list[CameraReport]:

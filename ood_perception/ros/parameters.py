@@ -11,8 +11,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.spec import Spec, Value
-from ood_perception.parameters.table import BY_NAME, PARAMETERS, check_values, unknown_names
+from ood_perception.parameters.table import (
+    BY_NAME,
+    PARAMETERS,
+    Spec,
+    Value,
+    check_values,
+    unknown_names,
+)
 
 
 def undeclared(node: Any) -> str:

@@ -12,8 +12,7 @@ import pytest
 from paths import ROOT
 
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.files import given_parameters, read_parameters
-from ood_perception.parameters.sections import read_sections
+from ood_perception.parameters.files import given_parameters, read_parameters, read_sections
 
 RATE = '{ros__parameters: {false_alarm_rate: 0.2, roi: {mode: none}}}'
 FOUND = {'false_alarm_rate': 0.2, 'roi.mode': 'none'}

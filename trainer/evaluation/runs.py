@@ -12,14 +12,14 @@ from typing import Any
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle, shipped_bundles
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.measure import Measured
 from ood_perception.evaluation.record import RecordSet
 from ood_perception.evaluation.results import records_folder, run_key, save_index
 from ood_perception.evaluation.run import RunOptions, run_tasks
-from ood_perception.pipeline import Pipeline, Settings
+from ood_perception.loader import open_pipeline
+from ood_perception.pipeline import Settings
 from ood_perception.yaml_files import read_yaml
 
 from ..datasets import EvaluationSet, expand_names, open_set
@@ -149,10 +149,10 @@ def _evaluate_run(
     engine_options = EngineOptions(
         choice.runtime, choice.precision, choice.threads, compiled_classes=chosen
     )
-    with create_engine(bundle, engine_options) as engine:
+    pipeline = open_pipeline(bundle, engine_options, spec.settings)
+    with pipeline.engine as engine:
         if choice.shared:
             SharedBackbone(choice.shared).attach(engine, bundle)
-        pipeline = Pipeline(bundle, engine, spec.settings)
         if pipeline.doubt:
             LOG.warning('%s: %s', spec.name, pipeline.doubt)
         facts = {

@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
 from ood_perception.evaluation.results import write_text
 from ood_perception.image.geometry import camera_window, to_camera, to_camera_nearest
 from ood_perception.json_files import json_text
+from ood_perception.loader import open_pipeline
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Detection, Frame
@@ -155,7 +155,8 @@ def main(arguments: Sequence[str]) -> int:
         options.threads,
         compiled_classes=settings.in_distribution,
     )
-    with create_engine(bundle, engine_options) as engine:
+    pipeline = open_pipeline(bundle, engine_options, settings)
+    with pipeline.engine as engine:
         facts = {
             'bundle': bundle.manifest.name,
             'bundle_sha256': bundle.sha256,
@@ -167,7 +168,6 @@ def main(arguments: Sequence[str]) -> int:
         }
         if data.kind == 'maritime':
             facts['classes'] = asdict(sea)
-        pipeline = Pipeline(bundle, engine, settings)
         written = write_submission(
             pipeline, data, target, options.out, facts, sea, not options.quiet
         )
