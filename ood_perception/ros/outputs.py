@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import MarkerArray
@@ -193,16 +194,18 @@ class CameraOutputs:
             if output.kind is not None and output.wanted(values)
         }
         if not missing_outputs():
+            profile = qos.latched_profile()
             for name in INFOS:
-                self._latched[name] = self._publisher(
-                    name, vision.LabelInfo, qos.latched_profile()
-                )
+                self._latched[name] = self._publisher(name, vision.LabelInfo, profile)
+        profile = qos.input_profile(qos.BEST_EFFORT)
         for name in (f'debug/{name}' for name in DEBUG_TOPICS):
-            self._publishers[name] = self._publisher(name, Float64, qos.debug_profile())
+            self._publishers[name] = self._publisher(name, Float64, profile)
 
     def _publisher(self, name: str, kind: Any, profile: Any) -> Any:
+        # declares the parameters qos_overrides.<topic>.publisher.*
+        overridable = QoSOverridingOptions.with_default_policies()
         return self._node.create_lifecycle_publisher(
-            kind, self._prefix + name, profile, qos_overriding_options=qos.overridable()
+            kind, self._prefix + name, profile, qos_overriding_options=overridable
         )
 
     def destroy(self) -> None:

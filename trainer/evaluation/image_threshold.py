@@ -17,14 +17,12 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
 from ood_perception.loader import open_model
-from ood_perception.parameters.files import given_parameters
+from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.image_score import (
     check_top_share,
@@ -36,7 +34,7 @@ from ood_perception.types import Frame
 from ..data.images import list_pictures, read_image
 
 # Options of the command line that replace a parameter of the node.
-_PARAMETERS = ('bundle', 'engine', 'precision', 'threads', 'weights', 'in_distribution')
+_PARAMETERS = ('in_distribution', 'engine', 'precision', 'threads', 'weights')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,13 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add('--last', type=float, default=1.0, help='the last share of them by name; default: all')
     add('--rate', type=float, default=0.02, help='share of flawless parts that may be rejected')
     add('--top-share', type=float, default=0.0, help='image_score.top_share of the node')
-    add('--params', type=Path, help="the node's parameter file; default: the whole picture")
-    add('--node', default='', help='whose section of --params, such as /robot1/nav')
-    add('--in-distribution', nargs='+', help='the product; default: as --params, or all')
-    add('--engine', choices=('auto', *ENGINES))
-    add('--precision', help='auto, f32, bf16, int8')
-    add('--threads', type=int, help='0: all cores')
-    add('--weights', help="origin of the backbone's weights")
+    add_parameters(result, _PARAMETERS)
     return result
 
 
@@ -79,16 +71,6 @@ def scores_of(pipeline: Pipeline, pictures: Sequence[Path], top_share: float) ->
     return scores
 
 
-def _values(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the node's parameters that the command line asks for."""
-    values = {'roi.mode': 'none', **given_parameters(options.params, _tell, options.node)}
-    for name in _PARAMETERS:
-        given = getattr(options, name)
-        if given is not None:
-            values[name] = tuple(given) if isinstance(given, list) else given
-    return values
-
-
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -98,7 +80,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     check_top_share(options.top_share)
     pictures = good_pictures(options.good, options.last)
-    model = open_model(_values(options), _tell)
+    # without --params the whole picture is scored
+    values = chosen_parameters(options, ('bundle', *_PARAMETERS), _tell)
+    model = open_model({'roi.mode': 'none', **values}, _tell)
     with model.engine:
         scores = scores_of(model.pipeline, pictures, options.top_share)
     threshold = image_threshold(scores, options.rate)

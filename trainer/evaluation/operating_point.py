@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.manifest import Manifest
-from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.loader import Model, open_model
 from ood_perception.metrics.false_obstacles import PATCHES, RATES, AlarmCounter, normal_cells
 from ood_perception.metrics.operating_point import AlarmRates, Wanted, alarm_rates
-from ood_perception.parameters.files import given_parameters
+from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.roi import MODES, CameraPolygons, RoiSettings
 from ood_perception.postprocess.tracking import Persistence
@@ -38,6 +37,7 @@ from .operating_point_answer import Answer, answer
 from .operating_point_report import write_report
 
 _TELL_EVERY = 50
+_PARAMETERS = ('in_distribution', 'engine', 'precision', 'threads', 'weights')
 _DRAWN = ('polygon', 'mask')  # need a drawing, which parameter files hold
 
 
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer operating-point`."""
     result = argparse.ArgumentParser('trainer operating-point', description=__doc__)
     add = result.add_argument
-    add('bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road')
+    add('bundle', nargs='?', help='folder, .zip or shipped name; default: the road')
     add('--clean', required=True, help='camvid/<split>, a folder of pictures, or a ROS 2 bag')
     add('--check', help='held-out clean frames, same forms: predicted against observed')
     add('--labels', nargs='?', const='', help='count only what the labels call in-distribution: '
@@ -101,33 +101,12 @@ def parser() -> argparse.ArgumentParser:
     add('--rates', nargs='+', type=float, default=RATES, help='false-alarm rates of the grid')
     add('--areas', nargs='+', type=float, default=(), help='minimum areas in camera pixels; '
         f'default: {", ".join(f"{p:g}" for p in PATCHES)} patches')  # fmt: skip
-    add('--params', type=Path, metavar='YAML', help="the node's parameter file: bundle, classes, "
-        'region with its polygons, hysteresis, persistence; options here come first')  # fmt: skip
-    add('--node', default='', help='whose section of --params, such as /robot1/nav')
     add('--camera', default='', help='of --params: the camera that took the pictures')
-    add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    add('--roi', choices=[m for m in MODES if m not in _DRAWN], help='default: ground')
-    add('--engine', choices=('auto', *ENGINES), help='default: auto')
-    add('--precision', help='auto (default), f32, bf16, int8')
-    add('--threads', type=int, default=0, help='0: all cores')
-    add('--weights', default='', help="origin of the backbone's weights")
+    add('--roi', dest='roi_mode', choices=[m for m in MODES if m not in _DRAWN], help='default: '
+        'as --params, or ground')  # fmt: skip
+    add_parameters(result, _PARAMETERS)
     add('--out', type=Path, default=Path('out/operating_point'), help='folder of the report')
     return result
-
-
-def parameter_values(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the node's parameters: those of --params, what the command line says before them."""
-    values = given_parameters(options.params, _tell, options.node)
-    given = {
-        'bundle': options.bundle,
-        'weights': options.weights,
-        'engine': options.engine,
-        'precision': options.precision,
-        'threads': options.threads,
-        'in_distribution': tuple(options.in_distribution),
-        'roi.mode': options.roi,
-    }
-    return values | {name: value for name, value in given.items() if value}
 
 
 def region_for(roi: RoiSettings, source: CleanFrames, camera: str) -> RoiSettings:
@@ -168,7 +147,8 @@ def run(options: argparse.Namespace) -> Answer:
         persistence = Persistence(options.persistence[1], options.persistence[0])
     if options.fps < 0:
         raise ConfigError(f'--fps {options.fps:g}: give frames a second above 0')
-    model = open_model(parameter_values(options), _tell)
+    values = chosen_parameters(options, ('bundle', 'roi.mode', *_PARAMETERS), _tell)
+    model = open_model(values, _tell)
     with model.engine:
         if persistence is None and model.persistence.active:
             persistence = model.persistence

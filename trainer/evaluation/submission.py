@@ -127,7 +127,8 @@ def parser() -> argparse.ArgumentParser:
     add('--water', nargs='+', default=list(SeaClasses.water), help="the bundle's water classes")
     add('--sky', nargs='+', default=list(SeaClasses.sky), help="the bundle's sky classes")
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
-    add('--false-alarm-rate', type=float, default=0.01, help='of the mask (LaRS)')
+    add('--false-alarm-rate', type=float, default=Settings.false_alarm_rate,
+        help='of the mask (LaRS)')  # fmt: skip
     add('--minimum-area', type=float, default=0.0, help='of obstacles in pixels (LaRS)')
     add_engine_arguments(result)
     add('--quiet', action='store_true', help='no progress bar')
