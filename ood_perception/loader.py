@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ood_perception.bundle.manifest import Manifest
-from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
+from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
@@ -82,7 +82,7 @@ def open_model(
     values = {**DEFAULTS, **given}
     settings, persistence = settings_from(values), persistence_from(values)
     source = str(values['weights']) or None
-    bundle = complete(load_bundle(values['bundle'] or default_bundle_path()), source, tell)
+    bundle = complete(load_bundle(values['bundle']), source, tell)
     options = EngineOptions(
         runtime=values['engine'],
         precision=values['precision'],

@@ -26,6 +26,7 @@ from ood_perception.engines.tensorrt.module import TensorRt, load_tensorrt
 from ood_perception.engines.tensorrt.options import BuildOptions
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.json_files import json_text, write_json
+from ood_perception.texts import tell
 from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
@@ -138,10 +139,6 @@ def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Name
         return 0
 
 
-def _load(arguments: argparse.Namespace) -> Bundle:
-    return load_bundle(arguments.bundle or default_bundle_path())
-
-
 def _options(arguments: argparse.Namespace) -> EngineOptions:
     return EngineOptions(
         arguments.engine,
@@ -152,16 +149,12 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
     )
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _inspect(arguments: argparse.Namespace) -> int:
-    bundle = _load(arguments)
+    bundle = load_bundle(arguments.bundle)
     golden: GoldenReport | None = None
     facts: dict[str, str] = {}
     if arguments.check:
-        bundle = complete(bundle, arguments.weights or None, _tell)
+        bundle = complete(bundle, arguments.weights or None, tell)
         engine, golden = create_checked_engine(bundle, _options(arguments))
         facts = engine.description
         engine.close()
@@ -177,10 +170,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _compile(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
-    bundle = _load(arguments)
+    bundle = load_bundle(arguments.bundle)
     print(f'checked    {bundle.root} in {_seconds(start)}')
     start = time.perf_counter()
-    bundle = complete(bundle, arguments.weights or None, _tell)
+    bundle = complete(bundle, arguments.weights or None, tell)
     print(f'weights    {bundle.stage_root} in {_seconds(start)}')
     start = time.perf_counter()
     options = dataclasses.replace(_options(arguments), max_batch=max(arguments.cameras, 1))
@@ -218,7 +211,7 @@ def _build_engines(bundle: Bundle, options: EngineOptions, arguments: argparse.N
             optimization_level=arguments.level,
         )
         for plan in _plans(bundle, options):
-            _say(trt, obtain_engine(trt, _request(bundle, options, plan, gpu, build), _tell))
+            _say(trt, obtain_engine(trt, _request(bundle, options, plan, gpu, build), tell))
     return not arguments.gpu
 
 
@@ -254,8 +247,8 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     chosen: list[Case] = []
     for name in arguments.bundle:
-        bundle = load_bundle(name or default_bundle_path())
-        complete(bundle, arguments.weights or None, _tell)  # once, outside of all measurements
+        bundle = load_bundle(name)
+        complete(bundle, arguments.weights or None, tell)  # once, outside of all measurements
         base = Case(
             bundle=str(name or default_bundle_path()),
             runs=min(arguments.runs, 2) if arguments.quick else arguments.runs,
@@ -271,7 +264,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         )
     torch = not (arguments.quick or arguments.no_torch)
     sides = (256,) if arguments.quick else SIDES
-    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), _tell)
+    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), tell)
     print(tables.bundle_text(report))
     _keep(report, arguments)
     return 1 if program.failed(report['results']) else 0

@@ -18,6 +18,7 @@ from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.errors import OodPerceptionError
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
+from ood_perception.texts import tell
 from ood_perception.types import UInt8Array
 
 FINE, FAILED, WITH_SKIPPED = 0, 1, 3
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    values = chosen_parameters(arguments, _PARAMETERS, _tell)
+    values = chosen_parameters(arguments, _PARAMETERS, tell)
     out = arguments.out or Path(f'{arguments.bag.absolute().name.split(".")[0]}_evaluated')
     options = ReplayOptions(
         bag=arguments.bag,
@@ -83,9 +84,9 @@ def _run(arguments: argparse.Namespace) -> int:
         limits=Limits(int(arguments.max_message_mib * MIB), int(arguments.max_file_gib * _GIB)),
         batch=arguments.batch,
     )
-    model = open_model(values, _tell, max(1, arguments.batch))
+    model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
-        outcome = evaluate(options, model, _tell, _by_cv_bridge)
+        outcome = evaluate(options, model, tell, _by_cv_bridge)
     print(_summary(outcome, out))
     return WITH_SKIPPED if outcome.report['problems']['counts'] else FINE
 
@@ -120,10 +121,6 @@ def _by_cv_bridge(message: Any) -> UInt8Array:
     from ood_perception.ros.decode import decode_by_cv_bridge
 
     return decode_by_cv_bridge(message)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == '__main__':

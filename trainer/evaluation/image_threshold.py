@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from ood_perception.postprocess.image_score import (
     image_surprisal,
     image_threshold,
 )
+from ood_perception.texts import tell
 from ood_perception.types import Frame
 
 from ..data.images import list_pictures, read_image
@@ -71,18 +71,14 @@ def scores_of(pipeline: Pipeline, pictures: Sequence[Path], top_share: float) ->
     return scores
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Print the threshold, and what it was taken from."""
     options = parser().parse_args(arguments)
     check_top_share(options.top_share)
     pictures = good_pictures(options.good, options.last)
     # without --params the whole picture is scored
-    values = chosen_parameters(options, ('bundle', *_PARAMETERS), _tell)
-    model = open_model({'roi.mode': 'none', **values}, _tell)
+    values = chosen_parameters(options, ('bundle', *_PARAMETERS), tell)
+    model = open_model({'roi.mode': 'none', **values}, tell)
     with model.engine:
         scores = scores_of(model.pipeline, pictures, options.top_share)
     threshold = image_threshold(scores, options.rate)

@@ -30,6 +30,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.roi import MODES, CameraPolygons, RoiSettings
 from ood_perception.postprocess.tracking import Persistence
 from ood_perception.settings import chosen_classes
+from ood_perception.texts import tell
 from ood_perception.types import Frame
 
 from .clean_frames import CleanFrames, open_clean
@@ -147,16 +148,12 @@ def run(options: argparse.Namespace) -> Answer:
         persistence = Persistence(options.persistence[1], options.persistence[0])
     if options.fps < 0:
         raise ConfigError(f'--fps {options.fps:g}: give frames a second above 0')
-    values = chosen_parameters(options, ('bundle', 'roi.mode', *_PARAMETERS), _tell)
-    model = open_model(values, _tell)
+    values = chosen_parameters(options, ('bundle', 'roi.mode', *_PARAMETERS), tell)
+    model = open_model(values, tell)
     with model.engine:
         if persistence is None and model.persistence.active:
             persistence = model.persistence
         return _answer(options, model, wanted, persistence)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _answer(

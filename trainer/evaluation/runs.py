@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle, shipped_bundles
+from ood_perception.bundle.store import Bundle, load_bundle, shipped_bundles
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
@@ -130,7 +130,7 @@ def evaluate_runs(
     }
     runs = []
     for spec in specs:
-        bundle = load_bundle(spec.bundle or default_bundle_path())
+        bundle = load_bundle(spec.bundle)
         bundle = complete(bundle, choice.weights or None)
         runs.append(_evaluate_run(spec, bundle, sets, out, choice, options, extras))
     return Results(tuple(runs), extras.seed)

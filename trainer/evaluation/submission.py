@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ood_perception.bundle.store import default_bundle_path, load_bundle
+from ood_perception.bundle.store import load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
@@ -147,9 +147,7 @@ def main(arguments: Sequence[str]) -> int:
         options.minimum_area,
     )
     sea = SeaClasses(tuple(options.water), tuple(options.sky))
-    bundle = complete(
-        load_bundle(options.bundle or default_bundle_path()), options.weights or None
-    )
+    bundle = complete(load_bundle(options.bundle), options.weights or None)
     engine_options = EngineOptions(
         options.engine,
         options.precision,
