@@ -27,11 +27,17 @@ import yaml
 
 from ood_perception.errors import ConfigError
 from ood_perception.parameters.settings import strings
-from ood_perception.parameters.table import BY_NAME, DEFAULTS, Spec, check_value, unknown_names
+from ood_perception.parameters.table import (
+    BY_NAME,
+    DEFAULTS,
+    NODE,
+    Spec,
+    check_value,
+    unknown_names,
+)
 from ood_perception.yaml_files import Loader, read_text, single_node, yaml_problem
 
 PARAMETERS_KEY = 'ros__parameters'
-NODE = 'road_anomaly'
 _TOKEN = re.compile(r'\*\*?|[A-Za-z_][A-Za-z0-9_]*')
 
 _EXPECTED = {

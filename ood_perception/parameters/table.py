@@ -55,6 +55,7 @@ def _positive(name: str, value: float) -> None:
         raise ConfigError(f'{name} is {value:g}, it must be above 0')
 
 
+NODE = 'road_anomaly'  # the name of the node, where nobody gives it another
 MISSING_ENGINE = ('compile', 'error', 'fallback_cpu')
 RELIABILITIES = ('auto', 'reliable', 'best_effort')
 ATTITUDE_SOURCES = ('none', 'level', 'imu', 'line', 'edge')

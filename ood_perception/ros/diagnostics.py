@@ -53,26 +53,6 @@ class EngineStatus:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-class CameraHistory:
-    """Remembers each camera's counters so that a report can say what happened since the last."""
-
-    def __init__(self) -> None:
-        self._before: dict[str, Counters] = {}
-
-    def since_last(self, report: CameraReport) -> Counters:
-        """Return the counters' growth since the previous call for this camera."""
-        before = self._before.get(report.name, Counters())
-        self._before[report.name] = report.counters
-        return Counters(
-            *(
-                max(0, now - then)
-                for now, then in zip(
-                    dataclasses.astuple(report.counters), dataclasses.astuple(before), strict=True
-                )
-            )
-        )
-
-
 def camera_level(report: CameraReport, recent: Counters, seen: InputStatus) -> tuple[bytes, str]:
     """Return level and message, the most specific cause first."""
     silent = report.idle is None or report.idle > seen.timeout

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from ood_perception.image.encodings import message_codec
@@ -35,6 +35,11 @@ class Counters:
     bad: int = 0
     failed: int = 0
     skipped: int = 0
+
+    def since(self, before: Counters) -> Counters:
+        """Return how much each has grown since `before`."""
+        pairs = zip(astuple(self), astuple(before), strict=True)
+        return Counters(*(max(0, now - then) for now, then in pairs))
 
 
 @dataclass(frozen=True)

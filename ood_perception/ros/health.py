@@ -13,13 +13,13 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 
 from ood_perception.ros.diagnostics import (
-    CameraHistory,
     EngineStatus,
     camera_status,
     diagnostic_array,
     engine_status,
     timing_status,
 )
+from ood_perception.ros.frame_queue import Counters
 from ood_perception.ros.outputs import missing_outputs
 
 PERIOD = 1.0
@@ -37,7 +37,7 @@ class Health:
         self._node = node
         self._name = node.get_fully_qualified_name()
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
-        self._history = CameraHistory()
+        self._before: dict[str, Counters] = {}
         self._engine = EngineStatus()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name='diagnostics', daemon=True)
@@ -83,7 +83,8 @@ class Health:
         statuses = []
         for report in session.queue.reports():
             seen = session.input_status(report.name, self._node.state_label)
-            recent = self._history.since_last(report)
+            recent = report.counters.since(self._before.get(report.name, Counters()))
+            self._before[report.name] = report.counters
             statuses.append(camera_status(self._name, report, recent, seen))
         statuses += session.range_statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))

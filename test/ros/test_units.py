@@ -408,10 +408,10 @@ def test_camera_state_is_the_most_specific(recent, idle, changes, level, words):
         assert word in got[1]
 
 
-def test_history_reports_growth_only():
-    history = diagnostics.CameraHistory()
-    history.since_last(report(callbacks=3, bad=1))
-    assert history.since_last(report(callbacks=7, bad=1)) == Counters(callbacks=4)
+def test_counters_since_others_are_their_growth():
+    before = Counters(callbacks=3, bad=1)
+    assert Counters(callbacks=7, bad=1).since(before) == Counters(callbacks=4)
+    assert Counters().since(before) == Counters(), 'configured anew, counting begins anew'
 
 
 def test_processing_time_status_has_every_stage_even_before_the_first_frame():

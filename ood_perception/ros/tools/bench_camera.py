@@ -21,7 +21,7 @@ from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text
 from ood_perception.ros.messages import ImageBuffer
 from ood_perception.ros.qos import input_profile, output_profile
-from ood_perception.ros.tools.listeners import NodeListener
+from ood_perception.ros.tools.listeners import NODE, NodeListener
 from ood_perception.types import UInt8Array
 
 FRAME_ID = 'bench_optical_frame'
@@ -35,7 +35,7 @@ class BenchCamera(NodeListener):
     """Publishes `image` and remembers the headers of what comes back."""
 
     def __init__(self, case: dict[str, Any]) -> None:
-        observed = f'/{case["namespace"]}/road_anomaly'
+        observed = f'/{case["namespace"]}{NODE}'
         super().__init__('bench_camera', observed, namespace=case['namespace'])
         self.sent: set[tuple[int, int, str]] = set()
         self.received: Counter[str] = Counter()

@@ -20,10 +20,11 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from ood_perception.bags.comparison import mask_digest
 from ood_perception.image.decode import stamp_ns
+from ood_perception.parameters import table
 from ood_perception.ros.frame_queue import Counters
 from ood_perception.ros.qos import output_profile
 
-NODE = '/road_anomaly'
+NODE = f'/{table.NODE}'
 MAPS: dict[str, type[Any]] = {
     'score': np.float32,
     'surprisal': np.float32,

@@ -33,7 +33,7 @@ from ood_perception.errors import ConfigError, EngineError
 from ood_perception.image.encodings import COMPRESSED
 from ood_perception.ros.tools.bag_player import TRANSPORTS
 from ood_perception.ros.tools.discovery import run_program
-from ood_perception.ros.tools.listeners import MaskListener
+from ood_perception.ros.tools.listeners import NODE, MaskListener
 from ood_perception.types import JsonDict
 
 PLAYERS = ('own', 'ros2')
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--rate', type=float, default=1.0, help='times the recorded speed')
     parser.add_argument('--player', default='own', choices=PLAYERS, help='own, or ros2 bag play')
     parser.add_argument('--transport', default='raw', choices=TRANSPORTS, help="the node's")
-    parser.add_argument('--node', default='/road_anomaly', help="the node's full name")
+    parser.add_argument('--node', default=NODE, help="the node's full name")
     parser.add_argument('--wait', type=float, default=120.0, help='seconds to wait for the node')
     return parser
 
