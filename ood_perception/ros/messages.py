@@ -127,10 +127,16 @@ def obstacle_markers(
     space = 'obstacles' if _calibrated(info) else 'obstacles_without_camera_info'
     markers = [Marker(header=header, ns=space, action=Marker.DELETEALL)]
     for number, obstacle in zip(_numbers(obstacles, tracks), obstacles, strict=True):
-        name = f'#{number} ' if tracks else ''
-        place = number % _MARKER_NUMBERS
-        markers.append(_rectangle(obstacle, rays, header, space, place))
-        markers.append(_caption(obstacle, rays, header, space, place, name))
+        place = 2 * (number % _MARKER_NUMBERS)
+        outline = _marker(header, space, place, Marker.LINE_STRIP)
+        outline.scale.x, outline.points = _LINE_WIDTH, _outline(obstacle, rays)
+        caption = _marker(header, space, place + 1, Marker.TEXT_VIEW_FACING)
+        caption.scale.z = _TEXT_HEIGHT
+        top = _point(obstacle.center[0], obstacle.y - 0.5, rays)
+        top.y -= _TEXT_HEIGHT / 2
+        caption.pose.position = top
+        caption.text = f'{f"#{number} " if tracks else ""}{obstacle.score:.4f}'
+        markers += [outline, caption]
     return MarkerArray(markers=markers)
 
 
@@ -168,27 +174,13 @@ def _marker(header: Any, space: str, number: int, kind: int) -> Any:
     return marker
 
 
-def _rectangle(obstacle: Obstacle, rays: Pinhole, header: Any, space: str, number: int) -> Any:
-    marker = _marker(header, space, 2 * number, Marker.LINE_STRIP)
-    marker.scale.x = _LINE_WIDTH
+def _outline(obstacle: Obstacle, rays: Pinhole) -> list[Any]:
+    """Return the corners of the box, the first again last."""
     # Box edges are pixel edges, rays are pixel centres.
     left, top = obstacle.x - 0.5, obstacle.y - 0.5
     right, bottom = left + obstacle.width, top + obstacle.height
     corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
-    marker.points = [_point(x, y, rays) for x, y in corners]
-    return marker
-
-
-def _caption(
-    obstacle: Obstacle, rays: Pinhole, header: Any, space: str, number: int, name: str
-) -> Any:
-    marker = _marker(header, space, 2 * number + 1, Marker.TEXT_VIEW_FACING)
-    marker.scale.z = _TEXT_HEIGHT
-    top = _point(obstacle.center[0], obstacle.y - 0.5, rays)
-    top.y -= _TEXT_HEIGHT / 2
-    marker.pose.position = top
-    marker.text = f'{name}{obstacle.score:.4f}'
-    return marker
+    return [_point(x, y, rays) for x, y in corners]
 
 
 def detections_message(
