@@ -1,24 +1,25 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node's model without the node: the same bundle, engine and settings from the same values."""
+"""The one way from parameters to bundle, engine and pipeline, in the node and without it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ood_perception.bundle.manifest import Manifest
+from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
+from ood_perception.engines import create_engine
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.errors import ConfigError
+from ood_perception.parameters.settings import PINNING, persistence_from, settings_from
+from ood_perception.parameters.table import DEFAULTS
+from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.tracking import Persistence
-
-from .bundle.store import Bundle, default_bundle_path, load_bundle
-from .engines import create_engine
-from .engines.base import Engine, EngineOptions
-from .errors import ConfigError
-from .parameters.settings import DEFAULTS, PINNING, persistence_from, settings_from
-from .pipeline import Pipeline
-from .settings import Settings, chosen_classes
-from .types import JsonDict
+from ood_perception.settings import Settings, chosen_classes
+from ood_perception.types import JsonDict
 
 # what the bundle and the engine say of themselves, or what changes no result
 _OF_ENGINE = (
@@ -31,14 +32,18 @@ class Model:
     """
     A pipeline with what it was made of; close the engine when it is done.
 
-    persistence: when obstacles are announced. scale: size of the output images as a share.
+    values: the parameters. persistence: when obstacles are announced.
     """
 
     bundle: Bundle
-    engine: Engine
     pipeline: Pipeline
     values: Mapping[str, Any]
     persistence: Persistence
+
+    @property
+    def engine(self) -> Engine:
+        """The pipeline's engine."""
+        return self.pipeline.engine
 
     @property
     def scale(self) -> float:
@@ -61,49 +66,72 @@ class Model:
         }
 
 
-def open_model(given: Mapping[str, Any], tell: Callable[[str], None], max_batch: int = 1) -> Model:
+def open_model(
+    given: Mapping[str, Any],
+    tell: Callable[[str], None] | None = None,
+    max_batch: int = 1,
+    create: Callable[[Bundle, EngineOptions], Engine] = create_engine,
+) -> Model:
     """
-    Load, complete, compile and check as the node does.
+    Load, complete, compile and check: the node's model, in the node and without it.
 
-    given: some of DEFAULTS. max_batch: most frames of a run. Raises an OodPerceptionError that
+    given: the node's parameters, all or some. tell: takes what a user should know meanwhile.
+    max_batch: most frames of a run. create: makes the engine. Raises an OodPerceptionError that
     says what is wrong.
     """
     values = {**DEFAULTS, **given}
     settings, persistence = settings_from(values), persistence_from(values)
     source = str(values['weights']) or None
-    bundle = complete(load_bundle(values['bundle'] or default_bundle_path()), source, tell)
+    bundle = complete(load_bundle(values['bundle']), source, tell)
     options = EngineOptions(
         runtime=values['engine'],
         precision=values['precision'],
         threads=values['threads'],
         head=values['head'],
-        compiled_classes=_classes_to_compile(bundle, values['head'], settings),
+        compiled_classes=classes_to_compile(bundle.manifest, values['head'], settings),
         max_batch=max_batch,
+        build=values.get('on_missing_engine', 'compile') == 'compile',
         mode=values['engine_mode'],
         pin_threads=PINNING[values['pin_threads']],
     )
-    engine = create_engine(bundle, options)
+    pipeline = open_pipeline(bundle, options, settings, create)
+    if pipeline.doubt and tell is not None:
+        tell(pipeline.doubt)
+    return Model(bundle, pipeline, values, persistence)
+
+
+def open_pipeline(
+    bundle: Bundle,
+    options: EngineOptions,
+    settings: Settings,
+    create: Callable[[Bundle, EngineOptions], Engine] = create_engine,
+) -> Pipeline:
+    """Compile a completed bundle and return its pipeline; close its engine when it is done."""
+    engine = create(bundle, options)
     try:
-        pipeline = Pipeline(bundle, engine, settings)
-        if pipeline.doubt:
-            tell(pipeline.doubt)
-        return Model(bundle, engine, pipeline, values, persistence)
+        return Pipeline(bundle, engine, settings)
     except BaseException:
         engine.close()
         raise
 
 
-def _classes_to_compile(bundle: Bundle, name: str, settings: Settings) -> tuple[str, ...]:
-    """Return the chosen classes where the head has one model per class, as the node compiles."""
-    manifest = bundle.manifest
-    head = next((head for head in manifest.heads if head.name == name), manifest.heads[0])
-    if head.selection != 'min':
-        return ()
+def classes_to_compile(
+    manifest: Manifest, head_name: str, settings: Settings, have: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """
+    Return the classes to compile the head for, () where `have` suffices or it has no choice.
+
+    A compiled head pays for every class that it holds, so it holds the chosen ones only. Raises
+    ConfigError for a class that the head lacks.
+    """
+    head = next((head for head in manifest.heads if head.name == head_name), manifest.heads[0])
     chosen = chosen_classes(manifest, settings)
     without = [name for name in chosen if name not in head.compiled_classes]
-    if without:
+    if without and (head.selection == 'min' or head.set_calibration):
         raise ConfigError(
-            f'in_distribution {", ".join(without)}: bundle {manifest.name} has no model of it; '
-            f'choose from {", ".join(head.compiled_classes)}'
+            f'in_distribution {", ".join(without)}: bundle {manifest.name} knows the class and '
+            f'has no model of it; choose from {", ".join(head.compiled_classes)}'
         )
+    if head.selection != 'min' or set(chosen) <= set(have):
+        return ()
     return tuple(name for name in head.compiled_classes if name in chosen)

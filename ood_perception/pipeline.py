@@ -69,7 +69,7 @@ class Pipeline:
 
     `run` and `run_each` may be called by one thread at a time; settings and engine may be replaced
     from any other thread meanwhile: a run uses what was current when it began. The same frames
-    give the same bits on every run. The pipeline never closes an engine.
+    give the same bits on every run.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings | None = None) -> None:
@@ -77,6 +77,7 @@ class Pipeline:
         self.manifest = bundle.manifest
         self._samples = read_samples(bundle)
         self._writing = threading.Lock()
+        self._running = threading.Lock()
         self._state = self._new_state(engine, settings or Settings())
 
     @property
@@ -126,11 +127,10 @@ class Pipeline:
             old = self._state
             self._state = self._new_state(engine or old.engine, settings or old.settings)
 
-    def swap_engine(self, engine: Engine) -> Engine:
-        """Replace the engine; return the old one, to close once no earlier run is at work."""
-        old = self.engine
-        self.update(engine=engine)
-        return old
+    def close(self, engine: Engine) -> None:
+        """Close an engine of this pipeline once no run uses it."""
+        with self._running:
+            engine.close()
 
     def run(self, frames: Sequence[Frame]) -> list[Detection]:
         """
@@ -148,17 +148,18 @@ class Pipeline:
 
     def run_each(self, frames: Sequence[Frame]) -> list[Detection | ImageError]:
         """Do as `run`, but return a bad frame's ImageError in its place; the others go on."""
-        state = self._state
-        results: list[Detection | ImageError | None] = [None] * len(frames)
+        results: dict[int, Detection | ImageError] = {}
         inputs: list[_Input] = []
-        for index, frame in enumerate(frames):
-            try:
-                inputs.append(_prepare(frame, index, self._view(state, frame)))
-            except ImageError as error:
-                results[index] = error
-        for item, detection in zip(inputs, _infer(state, inputs), strict=True):
-            results[item.index] = detection
-        return [result for result in results if result is not None]
+        with self._running:
+            state = self._state
+            for index, frame in enumerate(frames):
+                try:
+                    inputs.append(_prepare(frame, index, self._view(state, frame)))
+                except ImageError as error:
+                    results[index] = error
+            for item, detection in zip(inputs, _infer(state, inputs), strict=True):
+                results[item.index] = detection
+        return [results[index] for index in range(len(frames))]
 
     def _new_state(self, engine: Engine, settings: Settings) -> _State:
         manifest = self.manifest

@@ -5,10 +5,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 MOST_CHARACTERS = 4000
 _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r]")  # full width: Excel in Japanese
+
+
+def tell(text: str) -> None:
+    """Print a line for the person at the terminal, beside what a program puts out."""
+    print(text, file=sys.stderr)
 
 
 def printable(text: str, most: int = MOST_CHARACTERS, keep: str = '') -> str:

@@ -84,6 +84,16 @@ class Obstacle:
     area: float
     surprisal: float
 
+    @property
+    def center(self) -> tuple[float, float]:
+        """The box's middle, x and y, in coordinates whose whole numbers are pixel centres."""
+        return self.x + self.width / 2 - 0.5, self.y + self.height / 2 - 0.5
+
+    @property
+    def score(self) -> float:
+        """1 - 10^-surprisal, in [0, 1]."""
+        return 1.0 - float(10.0**-self.surprisal)
+
 
 @dataclass(frozen=True)
 class StageTimes:

@@ -254,11 +254,11 @@ def test_refused_settings_leave_the_old_ones():
     assert pipeline.run([Frame(picture())])
 
 
-def test_an_engine_is_swapped_and_the_old_one_returned():
+def test_another_engine_takes_over():
     pipeline = pipeline_of()
     old = pipeline.engine
     new = KnownEngine(manifest_of())
-    assert pipeline.swap_engine(new) is old
+    pipeline.update(engine=new)
     pipeline.run([Frame(picture())])
     assert (len(old.batches), len(new.batches)) == (0, 1)
 

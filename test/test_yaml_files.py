@@ -13,7 +13,7 @@ import pytest
 
 from ood_perception.bags.metadata import find_files
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.parameters.sections import read_sections
+from ood_perception.parameters.files import read_sections
 from ood_perception.yaml_files import build, dump_yaml, parse_yaml, read_mapping, read_yaml
 
 WORDS = [

@@ -14,7 +14,7 @@ from ood_perception.errors import DataError, DependencyError, ImageError
 from ood_perception.image.decode import NANOSECONDS, decode_image
 from ood_perception.image.encodings import COMPRESSED, RAW
 from ood_perception.image.label_files import decode_label
-from ood_perception.postprocess.output_maps import OutputMaps
+from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.types import Obstacle, UInt8Array
 
@@ -107,15 +107,11 @@ class Cdr:
         return memoryview(self.store.serialize_cdr(message, DETECTIONS))
 
     def output(self, name: str, tracked: Tracked, maps: OutputMaps) -> memoryview:
-        """Return one output of a frame ('score', 'surprisal', 'mask' or 'obstacles') as CDR."""
+        """Return one output of a frame, 'obstacles' or one of IMAGES, as CDR."""
         if name == 'obstacles':
             return self.obstacles(tracked)
         frame = tracked.detection.frame
-        stamp, frame_id = frame.stamp_ns, frame.frame_id
-        if name == 'mask':
-            return self.image(maps.mask(), 'mono8', stamp, frame_id)
-        pixels = maps.score() if name == 'score' else maps.surprisal()
-        return self.image(pixels, '32FC1', stamp, frame_id)
+        return self.image(maps.image(name), IMAGES[name].encoding, frame.stamp_ns, frame.frame_id)
 
     def _header(self, stamp: int, frame_id: str) -> Any:
         seconds, nanoseconds = divmod(stamp, NANOSECONDS)
@@ -124,17 +120,14 @@ class Cdr:
 
     def _detection(self, obstacle: Obstacle, number: int, header: Any) -> Any:
         types = self.store.types
-        # Boxes are pixel edges, the message wants the place of a pixel centre.
-        place = types['vision_msgs/msg/Point2D'](
-            x=obstacle.x + obstacle.width / 2 - 0.5, y=obstacle.y + obstacle.height / 2 - 0.5
-        )
+        place = types['vision_msgs/msg/Point2D'](*obstacle.center)
         box = types['vision_msgs/msg/BoundingBox2D'](
             center=types['vision_msgs/msg/Pose2D'](position=place, theta=0.0),
             size_x=float(obstacle.width),
             size_y=float(obstacle.height),
         )
         hypothesis = types['vision_msgs/msg/ObjectHypothesis'](
-            class_id='obstacle', score=1.0 - float(10.0**-obstacle.surprisal)
+            class_id='obstacle', score=obstacle.score
         )
         result = types['vision_msgs/msg/ObjectHypothesisWithPose'](
             hypothesis=hypothesis, pose=self._no_pose()

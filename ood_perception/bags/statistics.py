@@ -166,7 +166,7 @@ class LabelledFrames:
     def add(self, maps: OutputMaps, labels: UInt8Array) -> None:
         """Add a frame; labels: uint8 (H, W), 1 anomaly, 0 normal, else ignored."""
         seen = camera_window(maps.detection.geometry)
-        surprisal = maps.surprisal()[seen]
+        surprisal = maps.image('surprisal')[seen]
         scored = ~np.isnan(surprisal)
         counts = label_counts(np.nan_to_num(surprisal, copy=False), labels[seen], scored)
         normal, anomaly = counts[1]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ood_perception.errors import ConfigError, DependencyError
 from ood_perception.image.encodings import RAW
-from ood_perception.postprocess.output_maps import OutputMaps
+from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
 
 from .messages import DETECTIONS, Cdr
@@ -57,7 +57,7 @@ class ResultBag:
         self._connections = {
             (camera, name): self._writer.add_connection(
                 output_topic(camera, name),
-                DETECTIONS if name == 'obstacles' else RAW,
+                RAW if name in IMAGES else DETECTIONS,
                 typestore=cdr.store,
                 offered_qos_profiles=[_quality()],
             )

@@ -9,17 +9,24 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.cli import compile as cli_compile
 from ood_perception.cli.describe import as_text, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
-from ood_perception.engines.golden import GoldenReport
+from ood_perception.engines.golden import GoldenReport, read_golden
+from ood_perception.engines.plan import Plan, plan_for
+from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.engine import chosen_precision, int8_backbone
+from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
+from ood_perception.engines.tensorrt.module import TensorRt, load_tensorrt
+from ood_perception.engines.tensorrt.options import BuildOptions
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.json_files import json_text, write_json
+from ood_perception.texts import tell
 from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
@@ -43,7 +50,7 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser('compile_bundle', description=compile_bundle.__doc__)
     _add_bundle(parser)
     _add_engine(parser)
-    cli_compile.add_options(parser)
+    _add_tensorrt(parser)
     return _guarded(_compile, parser.parse_args(argv))
 
 
@@ -100,6 +107,26 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('TensorRT')
+    group.add_argument('--cameras', type=int, default=1, help='frames that one run may hold')
+    group.add_argument(
+        '--gpu',
+        nargs='+',
+        default=[],
+        metavar='X.Y',
+        help='build for these compute capabilities, no GPU needed (TensorRT for RTX)',
+    )
+    group.add_argument('--workspace', type=int, default=0, metavar='MIB', help='limit, 0: none')
+    group.add_argument('--level', type=int, help='how long to search, 0 to 5')
+    group.add_argument(
+        '--version-compatible', action='store_true', help='for later minor versions, too'
+    )
+    group.add_argument(
+        '--hardware-compatible', action='store_true', help='for every GPU from Ampere on'
+    )
+
+
 def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Return the exit status; a user's mistake is one line, never a traceback."""
     try:
@@ -112,10 +139,6 @@ def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Name
         return 0
 
 
-def _load(arguments: argparse.Namespace) -> Bundle:
-    return load_bundle(arguments.bundle or default_bundle_path())
-
-
 def _options(arguments: argparse.Namespace) -> EngineOptions:
     return EngineOptions(
         arguments.engine,
@@ -126,16 +149,12 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
     )
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _inspect(arguments: argparse.Namespace) -> int:
-    bundle = _load(arguments)
+    bundle = load_bundle(arguments.bundle)
     golden: GoldenReport | None = None
     facts: dict[str, str] = {}
     if arguments.check:
-        bundle = complete(bundle, arguments.weights or None, _tell)
+        bundle = complete(bundle, arguments.weights or None, tell)
         engine, golden = create_checked_engine(bundle, _options(arguments))
         facts = engine.description
         engine.close()
@@ -151,14 +170,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _compile(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
-    bundle = _load(arguments)
+    bundle = load_bundle(arguments.bundle)
     print(f'checked    {bundle.root} in {_seconds(start)}')
     start = time.perf_counter()
-    bundle = complete(bundle, arguments.weights or None, _tell)
+    bundle = complete(bundle, arguments.weights or None, tell)
     print(f'weights    {bundle.stage_root} in {_seconds(start)}')
     start = time.perf_counter()
     options = dataclasses.replace(_options(arguments), max_batch=max(arguments.cameras, 1))
-    if not cli_compile.build_engines(bundle, options, arguments):
+    if not _build_engines(bundle, options, arguments):
         print('golden     checked where the engine runs, at every start')
         return 0
     engine, golden = create_checked_engine(bundle, options)
@@ -171,6 +190,56 @@ def _compile(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _build_engines(bundle: Bundle, options: EngineOptions, arguments: argparse.Namespace) -> bool:
+    """
+    Build what was asked for, say where it lies, and return whether it can be checked here.
+
+    An engine for a GPU that is not here is checked against the golden vectors where it runs.
+    """
+    if options.runtime != 'tensorrt':
+        if arguments.gpu or arguments.version_compatible or arguments.hardware_compatible:
+            raise ConfigError('--gpu and --...-compatible are for --engine tensorrt')
+        return True
+    trt = load_tensorrt()
+    for gpu in arguments.gpu or [require_gpu(load_cuda())[1]]:
+        build = BuildOptions(
+            max_batch=options.max_batch,
+            compute_capability=gpu if trt.is_rtx or arguments.gpu else '',
+            version_compatible=arguments.version_compatible,
+            hardware_compatible=arguments.hardware_compatible,
+            workspace_mib=arguments.workspace,
+            optimization_level=arguments.level,
+        )
+        for plan in _plans(bundle, options):
+            _say(trt, obtain_engine(trt, _request(bundle, options, plan, gpu, build), tell))
+    return not arguments.gpu
+
+
+def _plans(bundle: Bundle, options: EngineOptions) -> list[Plan]:
+    """Return the plan, and the whole head's where the golden check of a cut one needs it."""
+    plan = plan_for(bundle, options)
+    if set(read_golden(bundle, plan.head).classes) <= set(plan.compiled_classes):
+        return [plan]
+    return [plan, plan_for(bundle, dataclasses.replace(options, compiled_classes=()))]
+
+
+def _request(
+    bundle: Bundle, options: EngineOptions, plan: Plan, gpu: str, build: BuildOptions
+) -> Request:
+    precision = chosen_precision(options.precision)
+    backbone = partial(int8_backbone, bundle) if precision == 'int8' else None
+    return Request(bundle, plan, precision, gpu, build, backbone)
+
+
+def _say(trt: TensorRt, kept: KeptEngine) -> None:
+    facts = kept.facts
+    done = f'built in {facts.get("build_seconds", 0):.1f} s' if kept.built else 'found'
+    print(
+        f'engine     {trt.name} {trt.version}, compute capability {facts.get("gpu")}, '
+        f'{facts.get("precision")}: {done}, {len(kept.blob) / 1e6:.1f} MB, {kept.path}'
+    )
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     from ood_perception.bench import program, tables
     from ood_perception.bench.cases import Case, cases
@@ -178,8 +247,8 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     chosen: list[Case] = []
     for name in arguments.bundle:
-        bundle = load_bundle(name or default_bundle_path())
-        complete(bundle, arguments.weights or None, _tell)  # once, outside of all measurements
+        bundle = load_bundle(name)
+        complete(bundle, arguments.weights or None, tell)  # once, outside of all measurements
         base = Case(
             bundle=str(name or default_bundle_path()),
             runs=min(arguments.runs, 2) if arguments.quick else arguments.runs,
@@ -195,7 +264,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         )
     torch = not (arguments.quick or arguments.no_torch)
     sides = (256,) if arguments.quick else SIDES
-    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), _tell)
+    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), tell)
     print(tables.bundle_text(report))
     _keep(report, arguments)
     return 1 if program.failed(report['results']) else 0

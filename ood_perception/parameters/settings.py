@@ -1,18 +1,12 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""
-The node's parameters as values by name: what pipeline and tracker make of them, without ROS.
-
-The node declares and checks them (ros/parameters.py). Who reads a parameter file without a node
-(evaluate_bag, trainer operating-point) starts at parameter_files.read_parameters.
-"""
+"""Values of the node's parameters by name, and what pipeline and tracker make of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ood_perception.engines.base import MODES
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.postprocess.roi_files import load_masks, parse_polygons
 from ood_perception.postprocess.tracking import Persistence
@@ -20,34 +14,6 @@ from ood_perception.settings import Settings
 
 Values = Mapping[str, Any]
 PINNING = {'auto': None, 'always': True, 'never': False}  # of pin_threads, see EngineOptions
-# The parameters that decide what a frame gives, with the node's defaults.
-DEFAULTS: dict[str, Any] = {
-    'bundle': '',
-    'weights': '',
-    'engine': 'auto',
-    'precision': 'auto',
-    'threads': 0,
-    'engine_mode': MODES[0],
-    'pin_threads': 'auto',
-    'head': '',
-    'false_alarm_rate': 0.01,
-    'hysteresis_rate': 0.0,
-    'minimum_area': 0.0,
-    'in_distribution': (),
-    'obstacle_classes': (),
-    'roi.mode': 'ground',
-    'roi.classes': (),
-    'roi.bridge': RoiSettings.bridge,
-    'roi.margin': RoiSettings.margin,
-    'roi.polygons': (),
-    'roi.masks': (),
-    'roi.ignore_polygons': (),
-    'persistence.window': 1,
-    'persistence.required': 1,
-    'persistence.mask': False,
-    'persistence.longest_gap': 2.0,
-    'output_scale': 1.0,
-}
 
 
 def strings(value: Any) -> tuple[str, ...]:

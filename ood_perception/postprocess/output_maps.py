@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ood_perception.image.geometry import (
     Size,
@@ -28,6 +32,7 @@ from ood_perception.types import (
 )
 
 UNLABELLED = 255
+FULL_SCALE = 5.0
 # Rows that are worked on together: a 1080p stripe of float32 (0.5 MB) stays in the L2 cache.
 _STRIPE = 64
 
@@ -41,9 +46,21 @@ class OutputMaps:
     given memory, which spares a 1080p map about a millisecond of page faults a frame.
     """
 
-    def __init__(self, detection: Detection, scale: float = 1.0) -> None:
-        """`scale`: size of the maps as a share of the camera picture, > 0."""
-        self.detection = detection
+    def __init__(
+        self,
+        detection: Detection,
+        scale: float = 1.0,
+        full_scale: float = FULL_SCALE,
+        outside: str = OUTSIDE[0],
+    ) -> None:
+        """
+        Make no map yet.
+
+        scale: size of the maps as a share of the camera picture, > 0. full_scale: surprisal that
+        `confidence` shows as 255, > 0. outside: what open_set_labels holds outside the region,
+        see open_set.open_set_cells.
+        """
+        self.detection, self._full_scale, self._outside = detection, full_scale, outside
         self._geometry = detection.geometry
         if scale != 1.0:
             height = max(1, round(detection.geometry.camera_height * scale))
@@ -67,10 +84,10 @@ class OutputMaps:
             score_from_surprisal(self._surprisal[rows], out=out[rows])
             np.copyto(out[rows], np.nan, where=self._scored[rows] == 0)
 
-    def write_confidence(self, out: UInt8Array, full_scale: float) -> None:
-        """Write round(255 min(surprisal, S) / S), 0 = not scored, into uint8 (H, W)."""
+    def write_confidence(self, out: UInt8Array) -> None:
+        """Write round(255 min(surprisal, S) / S), S: full_scale, 0 = not scored: uint8 (H, W)."""
         # convertScaleAbs rounds and saturates at 255, which is the min; nothing is negative.
-        cv2.convertScaleAbs(self._surprisal, dst=out, alpha=255.0 / full_scale)
+        cv2.convertScaleAbs(self._surprisal, dst=out, alpha=255.0 / self._full_scale)
         np.bitwise_and(out, self._scored, out=out)
 
     def write_mask(self, out: UInt8Array) -> None:
@@ -84,45 +101,16 @@ class OutputMaps:
         """Write class ids into uint8 (H, W), 255 where a cropping network does not look."""
         np.copyto(out, self._nearest(self.detection.labels, UNLABELLED))
 
-    def write_open_set(self, out: UInt8Array, outside: str = OUTSIDE[0]) -> None:
+    def write_open_set(self, out: UInt8Array) -> None:
         """Write class ids, 254 unknown and 255 not scored (open_set.py) into uint8 (H, W)."""
-        cells = open_set_cells(self.detection, outside)
+        cells = open_set_cells(self.detection, self._outside)
         np.copyto(out, self._nearest(cells, UNLABELLED))
 
-    def surprisal(self) -> Float32Array:
-        """Return the surprisal, float32 (H, W) >= 0, NaN = not scored."""
-        out = np.empty(self.size, dtype=np.float32)
-        self.write_surprisal(out)
-        return out
-
-    def score(self) -> Float32Array:
-        """Return 1 - 10^-surprisal, float32 (H, W) in [0, 1], NaN = not scored."""
-        out = np.empty(self.size, dtype=np.float32)
-        self.write_score(out)
-        return out
-
-    def confidence(self, full_scale: float = 5.0) -> UInt8Array:
-        """Return round(255 min(surprisal, S) / S), uint8 (H, W), S: full_scale; 0: not scored."""
-        out = np.empty(self.size, dtype=np.uint8)
-        self.write_confidence(out, full_scale)
-        return out
-
-    def mask(self) -> UInt8Array:
-        """Return 0 normal, 1 obstacle, 255 not scored, uint8 (H, W)."""
-        out = np.empty(self.size, dtype=np.uint8)
-        self.write_mask(out)
-        return out
-
-    def labels(self) -> UInt8Array:
-        """Return class ids, uint8 (H, W), 255 where a cropping network does not look."""
-        out = np.empty(self.size, dtype=np.uint8)
-        self.write_labels(out)
-        return out
-
-    def open_set(self, outside: str = OUTSIDE[0]) -> UInt8Array:
-        """Return class ids, 254 unknown and 255 not scored, uint8 (H, W)."""
-        out = np.empty(self.size, dtype=np.uint8)
-        self.write_open_set(out, outside)
+    def image(self, name: str) -> npt.NDArray[Any]:
+        """Return a map of IMAGES in memory of its own, (H, W) of its type."""
+        row = IMAGES[name]
+        out = np.empty(self.size, dtype=row.dtype)
+        row.write(self, out)
         return out
 
     @cached_property
@@ -144,3 +132,23 @@ class OutputMaps:
         pixels[:, : columns.start] = outside
         pixels[:, columns.stop :] = outside
         return pixels
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """An output that is an image: its encoding in a message, its type, and what fills it."""
+
+    encoding: str
+    dtype: type[Any]
+    write: Callable[[OutputMaps, Any], None]
+
+
+# The image outputs of node and result bag, by topic.
+IMAGES = {
+    'score': ImageOutput('32FC1', np.float32, OutputMaps.write_score),
+    'surprisal': ImageOutput('32FC1', np.float32, OutputMaps.write_surprisal),
+    'confidence': ImageOutput('mono8', np.uint8, OutputMaps.write_confidence),
+    'mask': ImageOutput('mono8', np.uint8, OutputMaps.write_mask),
+    'labels': ImageOutput('mono8', np.uint8, OutputMaps.write_labels),
+    'open_set_labels': ImageOutput('mono8', np.uint8, OutputMaps.write_open_set),
+}

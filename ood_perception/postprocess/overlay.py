@@ -64,7 +64,7 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
     options = options or OverlayOptions()
     picture = _with_heat(detection, options.opacity)
     line = _line_width(picture)
-    mask = OutputMaps(detection).mask()
+    mask = OutputMaps(detection).image('mask')
     if options.region:
         _outline(picture, mask != MASK_NOT_SCORED, REGION_COLOR, line)
     _outline(picture, mask == MASK_OBSTACLE, OBSTACLE_COLOR, line)

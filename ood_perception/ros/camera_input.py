@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from std_msgs.msg import Header
 
 from ood_perception.errors import ConfigError
 from ood_perception.ros import qos
+from ood_perception.ros.frame_queue import FrameQueue
+from ood_perception.ros.outputs import CameraOutputs
 
 
 @dataclass(frozen=True)
@@ -46,30 +48,30 @@ class CameraInput:
     """
     Subscribes to `image` and `camera_info`, for a named camera `<camera>/image` and so on.
 
-    transport: one of encodings.TRANSPORTS. But for 'raw' the topic is the *resolved* image topic
-    with the transport's name behind it, so that one remap of `image` serves all transports.
-    depth: pictures that DDS keeps for us.
-    on_image: called with (camera, message) on the executor's thread.
+    values: the node's parameters. With a `transport` (encodings.TRANSPORTS) but 'raw' the topic
+    is the *resolved* image topic with the transport's name behind it, so that one remap of
+    `image` serves all transports. Messages go into the queue, wanted while the node is enabled
+    and somebody subscribes to one of the outputs.
     """
 
     def __init__(
         self,
         node: Any,
         camera: str,
-        transport: str,
-        reliability: str,
-        on_image: Callable[[str, Any], None],
-        depth: int = 1,
+        values: Mapping[str, Any],
+        queue: FrameQueue,
+        outputs: CameraOutputs,
     ) -> None:
-        self.camera, self._depth = camera, depth
+        self.camera, self._depth = camera, values['frame_queue']
         self.camera_info: Any | None = None
-        self._node, self._setting, self._on_image = node, reliability, on_image
+        self._node, self._queue, self._outputs = node, queue, outputs
+        self._setting, transport = values['image_reliability'], values['transport']
         prefix = f'{camera}/' if camera else ''
         self.topic: str = node.resolve_topic_name(f'{prefix}image')
         self._kind: Any = message_type(transport)
         if transport != 'raw':
             self.topic = f'{self.topic}/{transport}'
-        self.reliability = qos.chosen_reliability(reliability, self.publishers())
+        self.reliability = qos.chosen_reliability(self._setting, self.publishers())
         self._images = self._subscribe()
         self._infos = node.create_subscription(
             CameraInfo, f'{prefix}camera_info', self._keep_info, qos.input_profile(qos.BEST_EFFORT)
@@ -107,10 +109,12 @@ class CameraInput:
         )
 
     def _receive(self, message: Any) -> None:
+        """Put a message into the queue; runs on the executor's thread and must be quick."""
         if not hasattr(message, 'header'):
             header = Header(stamp=message.timestamp, frame_id=message.frame_id)
             message = StampedVideo(header, message.format, message.data)
-        self._on_image(self.camera, message)
+        wanted = self._node.enabled and bool(self._outputs.subscribed())
+        self._queue.put(self.camera, message, wanted=wanted)
 
     def _keep_info(self, message: Any) -> None:
         self.camera_info = message

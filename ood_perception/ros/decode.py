@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node's decoder: ood_perception.image.decode, and cv_bridge for what that does not know."""
+"""cv_bridge for what ood_perception.image.decode does not know."""
 
 from __future__ import annotations
 
@@ -10,21 +10,9 @@ from typing import Any
 import numpy as np
 
 from ood_perception.errors import ImageError
-from ood_perception.image import decode
-from ood_perception.image.decode import decode_compressed, first_line
+from ood_perception.image.decode import first_line
 from ood_perception.image.encodings import known_encodings
 from ood_perception.types import UInt8Array
-
-__all__ = ['decode_compressed', 'decode_image']
-
-
-def decode_image(message: Any) -> UInt8Array:
-    """
-    Return a sensor_msgs/Image as uint8 (H, W, 3) RGB, C-contiguous, as decode.decode_image does.
-
-    An encoding that the tables lack goes to cv_bridge, where it is installed; else ImageError.
-    """
-    return decode.decode_image(message, otherwise=decode_by_cv_bridge)
 
 
 def decode_by_cv_bridge(message: Any) -> UInt8Array:

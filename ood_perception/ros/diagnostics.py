@@ -15,18 +15,17 @@ from ood_perception.ros.frame_queue import CameraReport, Counters
 from ood_perception.ros.timing import STAGES, StageSummary
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-Verdict = tuple[bytes, str]
 
 
 @dataclass(frozen=True)
-class InputSituation:
+class InputStatus:
     """
     How a camera's topic looks from here.
 
     publishers: number of publishers seen. offered: their QoS in words. requested: ours.
     transport: how this process was told to transport images. timeout: seconds without a frame
     that are too many. state: the lifecycle state's label. enabled: by ~/enable.
-    demanded: whether anyone subscribes to an output.
+    subscribed: whether anyone subscribes to an output.
     """
 
     topic: str
@@ -37,11 +36,11 @@ class InputSituation:
     timeout: float
     state: str
     enabled: bool
-    demanded: bool
+    subscribed: bool
 
 
 @dataclass(frozen=True)
-class EngineSituation:
+class EngineStatus:
     """
     The engine's state: 'unconfigured', 'compiling', 'ready' or 'failed'; and what to show.
 
@@ -54,29 +53,9 @@ class EngineSituation:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-class CameraHistory:
-    """Remembers each camera's counters so that a report can say what happened since the last."""
-
-    def __init__(self) -> None:
-        self._before: dict[str, Counters] = {}
-
-    def since_last(self, report: CameraReport) -> Counters:
-        """Return the counters' growth since the previous call for this camera."""
-        before = self._before.get(report.name, Counters())
-        self._before[report.name] = report.counters
-        return Counters(
-            *(
-                max(0, now - then)
-                for now, then in zip(
-                    dataclasses.astuple(report.counters), dataclasses.astuple(before), strict=True
-                )
-            )
-        )
-
-
-def camera_verdict(report: CameraReport, recent: Counters, situation: InputSituation) -> Verdict:
+def camera_level(report: CameraReport, recent: Counters, seen: InputStatus) -> tuple[bytes, str]:
     """Return level and message, the most specific cause first."""
-    silent = report.idle is None or report.idle > situation.timeout
+    silent = report.idle is None or report.idle > seen.timeout
     if recent.failed:
         return ERROR, f'{recent.failed} frames failed: {report.last_error}'
     if recent.bad:
@@ -85,30 +64,28 @@ def camera_verdict(report: CameraReport, recent: Counters, situation: InputSitua
     if recent.dropped and report.capacity > 1:
         # With a queue every frame counts; without one a busy node drops by design.
         return WARN, f'{recent.dropped} frames dropped: the queue of {report.capacity} is full'
-    if situation.publishers and silent:
-        return WARN, _silence(situation)
+    if seen.publishers and silent:
+        return WARN, _silence(seen)
     if silent:
-        return WARN, f'waiting: nobody publishes {situation.topic}'
-    if situation.state != 'active':
-        return OK, f'{situation.state}: frames arrive and are not used'
-    if not situation.enabled:
+        return WARN, f'waiting: nobody publishes {seen.topic}'
+    if seen.state != 'active':
+        return OK, f'{seen.state}: frames arrive and are not used'
+    if not seen.enabled:
         return OK, 'disabled by ~/enable'
-    return OK, 'ok' if situation.demanded else 'ok: nobody subscribes, so nothing is computed'
+    return OK, 'ok' if seen.subscribed else 'ok: nobody subscribes, so nothing is computed'
 
 
-def _silence(situation: InputSituation) -> str:
+def _silence(seen: InputStatus) -> str:
     return (
-        f'publisher seen, no frame arriving on {situation.topic}: offered {situation.offered}; '
-        f'requested {situation.requested}; our transport: {situation.transport}. Large images '
+        f'publisher seen, no frame arriving on {seen.topic}: offered {seen.offered}; '
+        f'requested {seen.requested}; our transport: {seen.transport}. Large images '
         "need the DDS profile large_images in the publisher's process, or a reliable publisher"
     )
 
 
-def camera_status(
-    node: str, report: CameraReport, recent: Counters, situation: InputSituation
-) -> Any:
+def camera_status(node: str, report: CameraReport, recent: Counters, seen: InputStatus) -> Any:
     """Return the status '<node>: camera <name>'."""
-    level, message = camera_verdict(report, recent, situation)
+    level, message = camera_level(report, recent, seen)
     latency = 'n/a' if report.latency_ms is None else f'{report.latency_ms:.1f}'
     values = {
         **{key: str(value) for key, value in dataclasses.asdict(report.counters).items()},
@@ -117,11 +94,11 @@ def camera_status(
         'output_rate_hz': f'{report.output_rate:.2f}',
         'latency_ms': latency,
         'seconds_since_frame': 'never' if report.idle is None else f'{report.idle:.1f}',
-        'topic': situation.topic,
-        'publishers': str(situation.publishers),
-        'offered_qos': situation.offered,
-        'requested_reliability': situation.requested,
-        'transport': situation.transport,
+        'topic': seen.topic,
+        'publishers': str(seen.publishers),
+        'offered_qos': seen.offered,
+        'requested_reliability': seen.requested,
+        'transport': seen.transport,
         'last_error': report.last_error,
     }
     return _status(node, f'camera {report.name}'.rstrip(), level, message, values)
@@ -142,30 +119,38 @@ def timing_status(node: str, summary: Mapping[str, StageSummary]) -> Any:
     return _status(node, 'processing time', OK, message, values)
 
 
-def place_status(
-    node: str, camera: str, error: str, warning: str, values: Mapping[str, str]
-) -> Any:
+@dataclass(frozen=True)
+class RangeReport:
     """
-    Return the status '<node>: places <camera>': bearings and distances.
+    What is to be reported of one camera's bearings and distances.
 
-    error: why there are no bearings. warning: why there are no distances. values: to show.
+    error: why there are no bearings, '' where there are. warning: why there are no distances.
+    values: to show.
     """
+
+    error: str = ''
+    warning: str = ''
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+def range_status(node: str, camera: str, report: RangeReport) -> Any:
+    """Return the status '<node>: places <camera>': bearings and distances."""
     level, message = OK, 'bearings and distances'
-    if warning:
-        level, message = WARN, warning
-    if error:
-        level, message = ERROR, f'no bearings: {error}'
-    return _status(node, f'places {camera}'.rstrip(), level, message, values)
+    if report.warning:
+        level, message = WARN, report.warning
+    if report.error:
+        level, message = ERROR, f'no bearings: {report.error}'
+    return _status(node, f'places {camera}'.rstrip(), level, message, report.values)
 
 
-def engine_status(node: str, situation: EngineSituation) -> Any:
+def engine_status(node: str, engine: EngineStatus) -> Any:
     """Return the status '<node>: engine'."""
     levels = {'failed': ERROR, 'compiling': WARN, 'unconfigured': OK, 'ready': OK}
-    level = levels[situation.state]
-    if situation.state == 'ready' and situation.message:
+    level = levels[engine.state]
+    if engine.state == 'ready' and engine.message:
         level = WARN
-    message = ': '.join(filter(None, (situation.state, situation.message)))
-    return _status(node, 'engine', level, message, {'state': situation.state, **situation.values})
+    message = ': '.join(filter(None, (engine.state, engine.message)))
+    return _status(node, 'engine', level, message, {'state': engine.state, **engine.values})
 
 
 def diagnostic_array(stamp: Any, statuses: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from ood_perception.image.encodings import message_codec
@@ -36,9 +36,14 @@ class Counters:
     failed: int = 0
     skipped: int = 0
 
+    def since(self, before: Counters) -> Counters:
+        """Return how much each has grown since `before`."""
+        pairs = zip(astuple(self), astuple(before), strict=True)
+        return Counters(*(max(0, now - then) for now, then in pairs))
+
 
 @dataclass(frozen=True)
-class Waiting:
+class QueuedFrame:
     """
     A message taken from a queue; arrived: time.monotonic() of its callback, in seconds.
 
@@ -54,7 +59,7 @@ class Waiting:
 @dataclass
 class CameraState:
     """
-    All that the node knows of one camera, guarded by the mailbox's lock.
+    All that the node knows of one camera, guarded by the queue's lock.
 
     last_error: the last refused frame's reason, '' once a frame was processed after it.
     latency_ms: age of the last published frame by the node's clock, None when unknown.
@@ -62,7 +67,7 @@ class CameraState:
 
     name: str
     counters: Counters = field(default_factory=Counters)
-    queue: deque[Waiting] = field(default_factory=deque)
+    queue: deque[QueuedFrame] = field(default_factory=deque)
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     completions: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     last_error: str = ''
@@ -88,7 +93,7 @@ class CameraReport:
     capacity: int = 1
 
 
-class Mailbox:
+class FrameQueue:
     """
     The queues of all cameras. The executor's thread puts, the worker's thread takes.
 
@@ -102,7 +107,6 @@ class Mailbox:
         self._changed = threading.Condition()
         self._cameras = {name: CameraState(name) for name in names}
         self._open = False
-        self._in_work = 0
 
     def open(self) -> None:
         """Accept frames from now on."""
@@ -128,23 +132,16 @@ class Mailbox:
             if not (wanted and self._open):
                 camera.counters.skipped += 1
                 return
-            camera.queue.append(Waiting(name, message, now))
+            camera.queue.append(QueuedFrame(name, message, now))
             if len(camera.queue) > self.capacity:
                 _drop_first(camera)
             self._changed.notify_all()
 
-    def take(self, timeout: float) -> list[Waiting]:
+    def take(self, timeout: float) -> list[QueuedFrame]:
         """Return the first frame of each queue; [] after `timeout` seconds or when closed."""
         with self._changed:
             self._changed.wait_for(self._anything_waits, timeout)
-            taken = [c.queue.popleft() for c in self._cameras.values() if c.queue]
-            self._in_work = len(taken)
-            return taken
-
-    def settle(self, timeout: float) -> bool:
-        """Wait until no taken frame is in work; return whether that happened in time (seconds)."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._in_work == 0, timeout)
+            return [c.queue.popleft() for c in self._cameras.values() if c.queue]
 
     def processed(self, name: str, latency_ms: float | None) -> None:
         """Count a frame whose outputs were published."""
@@ -153,21 +150,13 @@ class Mailbox:
             camera.counters.processed += 1
             camera.completions.append(time.monotonic())
             camera.latency_ms, camera.last_error = latency_ms, ''
-            self._finish_one()
 
-    def bad(self, name: str, reason: str) -> None:
-        """Count a frame that could not be decoded."""
+    def lost(self, name: str, outcome: str, reason: str) -> None:
+        """Count a frame as 'bad', not decodable, or 'failed', by a failure of ours."""
         with self._changed:
-            self._cameras[name].counters.bad += 1
-            self._cameras[name].last_error = reason
-            self._finish_one()
-
-    def failed(self, name: str, reason: str) -> None:
-        """Count a frame that was lost by a failure of ours."""
-        with self._changed:
-            self._cameras[name].counters.failed += 1
-            self._cameras[name].last_error = reason
-            self._finish_one()
+            camera = self._cameras[name]
+            setattr(camera.counters, outcome, getattr(camera.counters, outcome) + 1)
+            camera.last_error = reason
 
     def reports(self) -> list[CameraReport]:
         """Return a consistent copy of every camera's state."""
@@ -190,11 +179,6 @@ class Mailbox:
 
     def _anything_waits(self) -> bool:
         return not self._open or any(c.queue for c in self._cameras.values())
-
-    def _finish_one(self) -> None:
-        self._in_work -= 1
-        if self._in_work == 0:
-            self._changed.notify_all()
 
 
 def _drop_first(camera: CameraState) -> None:

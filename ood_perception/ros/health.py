@@ -13,13 +13,14 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 
 from ood_perception.ros.diagnostics import (
-    CameraHistory,
-    EngineSituation,
+    EngineStatus,
     camera_status,
     diagnostic_array,
     engine_status,
     timing_status,
 )
+from ood_perception.ros.frame_queue import Counters
+from ood_perception.ros.outputs import missing_outputs
 
 PERIOD = 1.0
 
@@ -36,8 +37,8 @@ class Health:
         self._node = node
         self._name = node.get_fully_qualified_name()
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
-        self._history = CameraHistory()
-        self._engine = EngineSituation()
+        self._before: dict[str, Counters] = {}
+        self._engine = EngineStatus()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name='diagnostics', daemon=True)
         self._thread.start()
@@ -45,15 +46,15 @@ class Health:
     @contextmanager
     def compiling(self) -> Iterator[None]:
         """Say 'compiling' inside the block, 'unconfigured' after it (a session says more)."""
-        self._engine = EngineSituation('compiling', 'loading the bundle and compiling the engine')
+        self._engine = EngineStatus('compiling', 'loading the bundle and compiling the engine')
         try:
             yield
         finally:
-            self._engine = EngineSituation()
+            self._engine = EngineStatus()
 
     def failed(self, reason: str) -> None:
         """Say that configuring failed, until it is tried again."""
-        self._engine = EngineSituation('failed', reason)
+        self._engine = EngineStatus('failed', reason)
 
     def stop(self) -> None:
         """End the thread."""
@@ -80,14 +81,15 @@ class Health:
         if session is None:
             return [engine_status(self._name, self._engine)]
         statuses = []
-        for report in session.mailbox.reports():
-            situation = session.situation(report.name, self._node.state_label)
-            recent = self._history.since_last(report)
-            statuses.append(camera_status(self._name, report, recent, situation))
-        statuses += session.place_statuses(self._name)
+        for report in session.queue.reports():
+            seen = session.input_status(report.name, self._node.state_label)
+            recent = report.counters.since(self._before.get(report.name, Counters()))
+            self._before[report.name] = report.counters
+            statuses.append(camera_status(self._name, report, recent, seen))
+        statuses += session.range_statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
-        engine = session.model.situation()
-        if session.missing_outputs:
-            values = {**engine.values, 'missing_outputs': session.missing_outputs}
+        engine = session.model.status()
+        if missing := missing_outputs():
+            values = {**engine.values, 'missing_outputs': missing}
             engine = dataclasses.replace(engine, values=values)
         return [*statuses, engine_status(self._name, engine)]

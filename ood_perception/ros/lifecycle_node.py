@@ -13,12 +13,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool
 
 from ood_perception.errors import ConfigError, OodPerceptionError
-from ood_perception.parameters.table import check_change
+from ood_perception.parameters.table import NODE, check_change
 from ood_perception.ros import parameters
 from ood_perception.ros.health import Health
 from ood_perception.ros.session import Session
 
-NODE_NAME = 'road_anomaly'
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _WATCH_PERIOD = 0.5
 _REPEAT_SECONDS = 5.0
@@ -32,7 +31,7 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
     the worker. Nothing that a frame causes ends the node.
     """
 
-    def __init__(self, name: str = NODE_NAME, **options: Any) -> None:
+    def __init__(self, name: str = NODE, **options: Any) -> None:
         """Declare the parameters; raises ConfigError for an override that cannot be used."""
         super().__init__(name, **options)
         self.session: Session | None = None

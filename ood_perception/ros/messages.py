@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import array
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from visualization_msgs.msg import Marker, MarkerArray
 
-from ood_perception.image.decode import NANOSECONDS
-from ood_perception.ros.camera_infos import calibration_of
+from ood_perception.postprocess.image_score import Inspection
+from ood_perception.ranging.camera_model import Calibration
 from ood_perception.types import Obstacle
 
 # Marker rectangles lie this far from the camera, in metres: a picture alone has no distance.
@@ -26,11 +28,6 @@ _TEXT_HEIGHT = 0.04
 # Marker ids are int32 and each obstacle has two.
 _MARKER_NUMBERS = 2**30
 _CHANNELS = {'32FC1': (np.float32, 1), 'mono8': (np.uint8, 1), 'rgb8': (np.uint8, 3)}
-
-
-def stamp_ns(header: Any) -> int:
-    """Return a std_msgs/Header's stamp in nanoseconds."""
-    return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
 
 
 class ImageBuffer:
@@ -76,6 +73,21 @@ def compressed_message(jpeg: npt.NDArray[np.uint8], header: Any) -> Any:
     return message
 
 
+def calibration_of(info: Any) -> Calibration:
+    """Return a sensor_msgs/CameraInfo as plain values."""
+    roi = info.roi
+    return Calibration(
+        height=info.height,
+        width=info.width,
+        model=info.distortion_model,
+        d=tuple(map(float, info.d)),
+        k=tuple(map(float, info.k)),
+        p=tuple(map(float, info.p)),
+        binning=(info.binning_x, info.binning_y),
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+    )
+
+
 def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:
     """
     Return the CameraInfo of a camera's picture resized to (height, width).
@@ -115,10 +127,16 @@ def obstacle_markers(
     space = 'obstacles' if _calibrated(info) else 'obstacles_without_camera_info'
     markers = [Marker(header=header, ns=space, action=Marker.DELETEALL)]
     for number, obstacle in zip(_numbers(obstacles, tracks), obstacles, strict=True):
-        name = f'#{number} ' if tracks else ''
-        place = number % _MARKER_NUMBERS
-        markers.append(_rectangle(obstacle, rays, header, space, place))
-        markers.append(_caption(obstacle, rays, header, space, place, name))
+        place = 2 * (number % _MARKER_NUMBERS)
+        outline = _marker(header, space, place, Marker.LINE_STRIP)
+        outline.scale.x, outline.points = _LINE_WIDTH, _outline(obstacle, rays)
+        caption = _marker(header, space, place + 1, Marker.TEXT_VIEW_FACING)
+        caption.scale.z = _TEXT_HEIGHT
+        top = _point(obstacle.center[0], obstacle.y - 0.5, rays)
+        top.y -= _TEXT_HEIGHT / 2
+        caption.pose.position = top
+        caption.text = f'{f"#{number} " if tracks else ""}{obstacle.score:.4f}'
+        markers += [outline, caption]
     return MarkerArray(markers=markers)
 
 
@@ -156,32 +174,13 @@ def _marker(header: Any, space: str, number: int, kind: int) -> Any:
     return marker
 
 
-def _rectangle(obstacle: Obstacle, rays: Pinhole, header: Any, space: str, number: int) -> Any:
-    marker = _marker(header, space, 2 * number, Marker.LINE_STRIP)
-    marker.scale.x = _LINE_WIDTH
+def _outline(obstacle: Obstacle, rays: Pinhole) -> list[Any]:
+    """Return the corners of the box, the first again last."""
     # Box edges are pixel edges, rays are pixel centres.
     left, top = obstacle.x - 0.5, obstacle.y - 0.5
     right, bottom = left + obstacle.width, top + obstacle.height
     corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
-    marker.points = [_point(x, y, rays) for x, y in corners]
-    return marker
-
-
-def _caption(
-    obstacle: Obstacle, rays: Pinhole, header: Any, space: str, number: int, name: str
-) -> Any:
-    marker = _marker(header, space, 2 * number + 1, Marker.TEXT_VIEW_FACING)
-    marker.scale.z = _TEXT_HEIGHT
-    top = _point(obstacle.x + obstacle.width / 2 - 0.5, obstacle.y - 0.5, rays)
-    top.y -= _TEXT_HEIGHT / 2
-    marker.pose.position = top
-    marker.text = f'{name}{obstacle_score(obstacle):.4f}'
-    return marker
-
-
-def obstacle_score(obstacle: Obstacle) -> float:
-    """Return the obstacle's score, 1 - 10^-surprisal in [0, 1]."""
-    return 1.0 - float(10.0**-obstacle.surprisal)
+    return [_point(x, y, rays) for x, y in corners]
 
 
 def detections_message(
@@ -196,13 +195,13 @@ def detections_message(
     message = vision.Detection2DArray(header=header)
     for number, obstacle in zip(_numbers(obstacles, tracks), obstacles, strict=True):
         detection = vision.Detection2D(header=header, id=str(number))
-        detection.bbox.center.position.x = obstacle.x + obstacle.width / 2 - 0.5
-        detection.bbox.center.position.y = obstacle.y + obstacle.height / 2 - 0.5
+        position = detection.bbox.center.position
+        position.x, position.y = obstacle.center
         detection.bbox.size_x = float(obstacle.width)
         detection.bbox.size_y = float(obstacle.height)
         result = vision.ObjectHypothesisWithPose()
         result.hypothesis.class_id = 'obstacle'
-        result.hypothesis.score = obstacle_score(obstacle)
+        result.hypothesis.score = obstacle.score
         detection.results.append(result)
         message.detections.append(detection)
     return message
@@ -216,3 +215,32 @@ def label_info_message(
     for value, name in names.items():
         message.class_map.append(vision.VisionClass(class_id=value, class_name=name))
     return message
+
+
+def image_score_message(judged: Inspection, threshold: float, name: str, header: Any) -> Any:
+    """
+    Return the judgement of a whole image as a DiagnosticArray with one status.
+
+    Of the stamped messages that every installation has, it alone says "good" or "bad" in a typed
+    field: level OK below the threshold (or where it is 0: no threshold), WARN from it on, ERROR
+    where nothing was scored, since such an image was not inspected.
+    """
+    level, text = DiagnosticStatus.OK, f'image score {judged.surprisal:.3f}'
+    if math.isnan(judged.surprisal):
+        level = DiagnosticStatus.ERROR
+        text = 'not inspected: no pixel lies in the region of interest'
+    elif threshold > 0.0:
+        anomalous = judged.surprisal >= threshold
+        level = DiagnosticStatus.WARN if anomalous else DiagnosticStatus.OK
+        text = f'{"anomalous" if anomalous else "normal"}: {text}, threshold {threshold:.3f}'
+    values = {
+        'surprisal': judged.surprisal,
+        'threshold': threshold,
+        'scored_share': judged.scored,
+        'flagged_share': judged.flagged,
+    }
+    pairs = [KeyValue(key=key, value=repr(value)) for key, value in values.items()]
+    status = DiagnosticStatus(
+        level=level, name=name, message=text, hardware_id=header.frame_id, values=pairs
+    )
+    return DiagnosticArray(header=header, status=[status])

@@ -18,20 +18,15 @@ if TYPE_CHECKING:
 _POLL = 0.2
 
 
-class Stop:
-    """Set by SIGINT, SIGTERM or a failed start; holds the exit code."""
+class Stop(threading.Event):
+    """Set by SIGINT, SIGTERM or a failed start; code: what the process exits with."""
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.code = 0
+    code = 0
 
-    def __call__(self, code: int = 0) -> None:
-        """Ask for the end."""
-        self.code = max(self.code, code)
-        self._event.set()
-
-    def __bool__(self) -> bool:
-        return self._event.is_set()
+    def fail(self) -> None:
+        """Ask for the end, and for exit status 1."""
+        self.code = 1
+        self.set()
 
     def listen(self) -> None:
         """
@@ -41,7 +36,7 @@ class Stop:
         would fail with a traceback.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self())
+            signal.signal(number, lambda *_: self.set())
 
 
 def _import_ros() -> Any:
@@ -66,19 +61,19 @@ def _init(rclpy: Any, argv: Sequence[str] | None) -> None:
         raise ConfigError(f'ROS arguments {args or sys.argv[1:]}: {reason}') from error
 
 
-def _autostart(node: RoadAnomalyNode, stop: Stop) -> None:
-    if not node.autostart():
-        stop(1)
-
-
 def _spin(rclpy: Any, node: RoadAnomalyNode, stop: Stop) -> None:
     """Run the node until it is told to stop."""
+
+    def start() -> None:
+        if not node.autostart():
+            stop.fail()
+
     executor = rclpy.executors.SingleThreadedExecutor()
     executor.add_node(node)
     if node.get_parameter('autostart').value:
         # Its own thread, so that services answer while the engine compiles.
-        threading.Thread(target=_autostart, args=(node, stop), daemon=True).start()
-    while not stop and rclpy.ok():
+        threading.Thread(target=start, daemon=True).start()
+    while not stop.is_set() and rclpy.ok():
         executor.spin_once(timeout_sec=_POLL)
     executor.remove_node(node)
     executor.shutdown(timeout_sec=0)

@@ -1,161 +1,267 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What each output's message is made of: a table from the topic's name to its builder."""
+"""Every output topic in one table, type and builder, and what publishes a camera's outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
+from std_msgs.msg import Float64, Header
+from visualization_msgs.msg import MarkerArray
+
 from ood_perception.postprocess.image_score import inspect
-from ood_perception.postprocess.open_set import OUTSIDE
-from ood_perception.postprocess.output_maps import OutputMaps
+from ood_perception.postprocess.open_set import open_set_names
+from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay, encode_jpeg
-from ood_perception.ros.image_score import image_score_message
+from ood_perception.postprocess.tracking import Tracked
+from ood_perception.ros import point_clouds, qos
 from ood_perception.ros.messages import (
     ImageBuffer,
     compressed_message,
     detections_message,
     image_message,
+    image_score_message,
+    label_info_message,
     obstacle_markers,
     scaled_camera_info,
 )
-from ood_perception.ros.point_clouds import PLACES, Look
-from ood_perception.types import Detection
+from ood_perception.ros.point_clouds import RangeResult
+from ood_perception.ros.timing import FrameTimes, stopwatch
+from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE, UInt8Array
 
-IMAGES = {
-    'score': '32FC1',
-    'surprisal': '32FC1',
-    'confidence': 'mono8',
-    'mask': 'mono8',
-    'labels': 'mono8',
-    'open_set_labels': 'mono8',
-}
+try:
+    import vision_msgs.msg as vision
+except ImportError:
+    vision = SimpleNamespace(Detection2DArray=None)
 
-Looking = Callable[[Detection], Look | None]
+DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
+MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
+INFOS = ('mask_info', 'label_info', 'open_set_label_info')
 
 
-@dataclass(frozen=True)
-class OutputOptions:
+class FrameOutputs:
     """
-    How outputs are made.
+    One frame's messages in the making; what several of them show is made once, when asked for.
 
-    scale: size of the output images as a share of the camera picture, in (0, 1].
-    full_scale: surprisal that `confidence` shows as 255, > 0.
-    scan: whether there is a scan; it needs a frame whose z is up.
-    open_set_outside: what open_set_labels holds outside the region, see open_set.open_set_cells.
-    top_share: of image_score, see inspection.image_surprisal. image_threshold: image score from
-    which a picture is reported as anomalous, 0 = none.
+    tracked: the detection as tracking leaves it. header: the input message's own. info: the
+    camera's newest CameraInfo or None. look: returns bearings and distances of the detection,
+    None where nothing tells them.
     """
-
-    scale: float = 1.0
-    full_scale: float = 5.0
-    overlay: OverlayOptions = field(default_factory=OverlayOptions)
-    jpeg_quality: int = 85
-    scan: bool = False
-    open_set_outside: str = OUTSIDE[0]
-    top_share: float = 0.0
-    image_threshold: float = 0.0
-    depth: int = 1
-
-
-@dataclass(frozen=True)
-class Making:
-    """What a camera's messages are made with, frame after frame; vision: vision_msgs.msg."""
-
-    buffers: Mapping[str, ImageBuffer]
-    vision: Any | None
-    status_name: str
-
-
-class Job:
-    """One frame's outputs in the making; the overlay is drawn once for both of its topics."""
 
     def __init__(
         self,
-        options: OutputOptions,
-        making: Making,
-        maps: OutputMaps,
-        tracks: tuple[int, ...],
+        camera: CameraOutputs,
+        tracked: Tracked,
         header: Any,
         info: Any | None,
-        looking: Looking,
+        look: Callable[[], RangeResult | None],
     ) -> None:
-        self.maps, self.tracks, self.header, self.info = maps, tracks, header, info
-        self.detection, self.options = maps.detection, options
-        self.buffers, self.vision, self.name = making.buffers, making.vision, making.status_name
-        self._looking = looking
-        self._overlay: Any = None
+        self.detection, self.tracks = tracked.detection, tracked.tracks
+        self.header, self.info, self._look = header, info, look
+        self.buffers, self.status_name = camera.buffers, camera.status_name
+        self.values = camera.values
+        self.maps = OutputMaps(
+            tracked.detection,
+            self.values['output_scale'],
+            self.values['confidence_full_scale'],
+            self.values['open_set.outside'],
+        )
 
     @cached_property
-    def look(self) -> Look | None:
-        """Bearings and distances, made once for all outputs that need them."""
-        return self._looking(self.detection)
+    def ranges(self) -> RangeResult | None:
+        """Bearings and distances."""
+        return self._look()
 
-    def image(self, name: str, write: Callable[[Any], None]) -> Any:
-        """Let `write` fill the named output's message."""
-        buffer = self.buffers[name]
-        write(buffer.pixels(*self.maps.size))
-        return buffer.stamped(self.header)
-
-    def overlay(self) -> Any:
+    @cached_property
+    def overlay(self) -> UInt8Array:
         """uint8 (H, W, 3) RGB."""
-        if self._overlay is None:
-            self._overlay = draw_overlay(self.detection, self.options.overlay)
-        return self._overlay
+        shown = ('opacity', 'boxes', 'region', 'legend')
+        options = OverlayOptions(**{name: self.values[f'overlay.{name}'] for name in shown})
+        return draw_overlay(self.detection, options)
 
 
-def _confidence(job: Job) -> Any:
-    scale = job.options.full_scale
-    return job.image('confidence', lambda out: job.maps.write_confidence(out, scale))
+def _image(name: str, frame: FrameOutputs) -> Any:
+    buffer = frame.buffers[name]
+    IMAGES[name].write(frame.maps, buffer.pixels(*frame.maps.size))
+    return buffer.stamped(frame.header)
 
 
-def _open_set(job: Job) -> Any:
-    outside = job.options.open_set_outside
-    return job.image('open_set_labels', lambda out: job.maps.write_open_set(out, outside))
+def _overlay_jpeg(frame: FrameOutputs) -> Any:
+    jpeg = encode_jpeg(frame.overlay, frame.values['overlay.jpeg_quality'])
+    return compressed_message(jpeg, frame.header)
 
 
-def _image_score(job: Job) -> Any:
-    judged = inspect(job.detection, job.options.top_share)
-    return image_score_message(judged, job.options.image_threshold, job.name, job.header)
+def _markers(frame: FrameOutputs) -> Any:
+    geometry = frame.detection.geometry
+    size = geometry.camera_height, geometry.camera_width
+    return obstacle_markers(
+        frame.detection.obstacles, size, frame.info, frame.header, frame.tracks
+    )
 
 
-def _overlay_jpeg(job: Job) -> Any:
-    return compressed_message(encode_jpeg(job.overlay(), job.options.jpeg_quality), job.header)
+def _image_score(frame: FrameOutputs) -> Any:
+    judged = inspect(frame.detection, frame.values['image_score.top_share'])
+    threshold = frame.values['image_score.threshold']
+    return image_score_message(judged, threshold, frame.status_name, frame.header)
 
 
-def _markers(job: Job) -> Any:
-    size = job.detection.geometry.camera_height, job.detection.geometry.camera_width
-    return obstacle_markers(job.detection.obstacles, size, job.info, job.header, job.tracks)
-
-
-def _camera_info(job: Job) -> Any:
-    if job.info is None:
+def _camera_info(frame: FrameOutputs) -> Any:
+    if frame.info is None:
         return None
-    return scaled_camera_info(job.info, *job.maps.size, job.header)
+    return scaled_camera_info(frame.info, *frame.maps.size, frame.header)
 
 
-def _place(name: str, job: Job) -> Any:
-    look, build = job.look, PLACES[name][1]
-    return None if look is None else build(look, job.detection, job.tracks, job.header)
+def _obstacles(frame: FrameOutputs) -> Any:
+    return detections_message(vision, frame.detection.obstacles, frame.header, frame.tracks)
 
 
-BUILDERS: dict[str, Callable[[Job], Any]] = {
-    'score': lambda job: job.image('score', job.maps.write_score),
-    'surprisal': lambda job: job.image('surprisal', job.maps.write_surprisal),
-    'confidence': _confidence,
-    'mask': lambda job: job.image('mask', job.maps.write_mask),
-    'labels': lambda job: job.image('labels', job.maps.write_labels),
-    'open_set_labels': _open_set,
-    'image_score': _image_score,
-    'overlay': lambda job: image_message(job.overlay(), 'rgb8', job.header),
-    'overlay/compressed': _overlay_jpeg,
-    'obstacles': lambda job: detections_message(
-        job.vision, job.detection.obstacles, job.header, job.tracks
+def _ranges(build: Callable[[RangeResult, Any], Any], frame: FrameOutputs) -> Any:
+    return None if frame.ranges is None else build(frame.ranges, frame.header)
+
+
+def _always(_: Mapping[str, Any]) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Output:
+    """
+    One topic.
+
+    kind: its message type, None: not installed. build: a frame's message, None: there is none.
+    wanted: whether the topic is there with the node's parameters.
+    """
+
+    kind: Any
+    build: Callable[[FrameOutputs], Any]
+    wanted: Callable[[Mapping[str, Any]], bool] = _always
+
+
+# The encodings of images are in postprocess/output_maps.py, which the result bag reads, too.
+OUTPUTS = {
+    **{name: Output(Image, partial(_image, name)) for name in IMAGES},
+    'overlay': Output(Image, lambda frame: image_message(frame.overlay, 'rgb8', frame.header)),
+    'overlay/compressed': Output(CompressedImage, _overlay_jpeg),
+    'obstacle_markers': Output(MarkerArray, _markers),
+    'image_score': Output(DiagnosticArray, _image_score),
+    'obstacle_points': Output(PointCloud2, partial(_ranges, point_clouds.obstacle_cloud)),
+    'edge_points': Output(PointCloud2, partial(_ranges, point_clouds.edge_cloud)),
+    'contact_points': Output(PointCloud2, partial(_ranges, point_clouds.contact_cloud)),
+    # a scan needs a frame whose z is up
+    'scan': Output(
+        LaserScan,
+        partial(_ranges, point_clouds.scan_message),
+        lambda values: bool(values['camera.base_frame']),
     ),
-    'obstacle_markers': _markers,
-    'camera_info': _camera_info,
-    **{name: partial(_place, name) for name in PLACES},
+    'camera_info': Output(CameraInfo, _camera_info, lambda values: values['output_scale'] != 1.0),
+    'obstacles': Output(vision.Detection2DArray, _obstacles),
 }
+RANGES = ('obstacle_points', 'edge_points', 'contact_points', 'scan')
+
+
+def missing_outputs() -> str:
+    """Return why some topics are absent, '' when all are there."""
+    if vision.Detection2DArray is not None:
+        return ''
+    return f'{", ".join(("obstacles", *INFOS))} are off: vision_msgs is not installed'
+
+
+class CameraOutputs:
+    """
+    The outputs of one camera on '~/...' or, for a named camera, '~/<camera>/...'.
+
+    values: the node's parameters; they may be replaced between frames. The LabelInfo topics and
+    `obstacles` need vision_msgs and are absent without it.
+    """
+
+    def __init__(self, node: Any, camera: str, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self._node, self._prefix = node, f'~/{camera}/' if camera else '~/'
+        self.status_name = f'{node.get_fully_qualified_name()}: image {camera}'.rstrip()
+        self.buffers = {name: ImageBuffer(row.encoding) for name, row in IMAGES.items()}
+        self._latched: dict[str, Any] = {}
+        profile = qos.output_profile(values['frame_queue'])
+        self._publishers = {
+            name: self._publisher(name, output.kind, profile)
+            for name, output in OUTPUTS.items()
+            if output.kind is not None and output.wanted(values)
+        }
+        if not missing_outputs():
+            profile = qos.latched_profile()
+            for name in INFOS:
+                self._latched[name] = self._publisher(name, vision.LabelInfo, profile)
+        profile = qos.input_profile(qos.BEST_EFFORT)
+        for name in (f'debug/{name}' for name in DEBUG_TOPICS):
+            self._publishers[name] = self._publisher(name, Float64, profile)
+
+    def _publisher(self, name: str, kind: Any, profile: Any) -> Any:
+        # declares the parameters qos_overrides.<topic>.publisher.*
+        overridable = QoSOverridingOptions.with_default_policies()
+        return self._node.create_lifecycle_publisher(
+            kind, self._prefix + name, profile, qos_overriding_options=overridable
+        )
+
+    def destroy(self) -> None:
+        """Remove the publishers from the node."""
+        for publisher in (*self._publishers.values(), *self._latched.values()):
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers, self._latched = {}, {}
+
+    def subscribed(self) -> list[str]:
+        """Return the names of the outputs that someone subscribes to."""
+        return [n for n, p in self._publishers.items() if p.get_subscription_count() > 0]
+
+    def publish_infos(self, labels: dict[int, str], false_alarm_rate: float, stamp: Any) -> None:
+        """Publish what the values of mask and label images mean, and the threshold; latched."""
+        header, threshold = Header(stamp=stamp), 1.0 - false_alarm_rate
+        infos = {
+            'mask_info': (MASK_NAMES, threshold),
+            'label_info': (labels, 0.0),
+            'open_set_label_info': (open_set_names(tuple(labels.values())), threshold),
+        }
+        for name, publisher in self._latched.items():
+            publisher.publish(label_info_message(vision, *infos[name], header))
+
+    def publish(
+        self,
+        tracked: Tracked,
+        header: Any,
+        info: Any | None,
+        *,
+        look: Callable[[], RangeResult | None],
+        times: FrameTimes,
+    ) -> None:
+        """
+        Publish what is subscribed, see FrameOutputs.
+
+        times: fill_ms and publish_ms are added to.
+        """
+        frame = FrameOutputs(self, tracked, header, info, look)
+        for name in self.subscribed():
+            if name not in OUTPUTS:
+                continue
+            with stopwatch(times, 'fill_ms'):
+                message = OUTPUTS[name].build(frame)
+            if message is not None:
+                with stopwatch(times, 'publish_ms'):
+                    self._publishers[name].publish(message)
+
+    def publish_debug(self, times: FrameTimes, latency_ms: float | None) -> None:
+        """Publish the debug topics that are subscribed; latency only when it is known."""
+        values = {
+            'preprocess_ms': times.decode_ms + times.preprocess_ms,
+            'inference_ms': times.inference_ms,
+            'postprocess_ms': times.postprocess_ms,
+            'latency_ms': latency_ms,
+        }
+        for name, value in values.items():
+            publisher = self._publishers[f'debug/{name}']
+            if value is not None and publisher.get_subscription_count() > 0:
+                publisher.publish(Float64(data=value))

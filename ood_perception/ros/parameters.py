@@ -11,8 +11,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.spec import Spec, Value
-from ood_perception.parameters.table import BY_NAME, PARAMETERS, check_values, unknown_names
+from ood_perception.parameters.table import (
+    BY_NAME,
+    PARAMETERS,
+    Spec,
+    Value,
+    check_values,
+    unknown_names,
+)
 
 
 def undeclared(node: Any) -> str:
@@ -50,7 +56,8 @@ def changed_values(parameters: Sequence[Any]) -> dict[str, Value]:
 def descriptor(spec: Spec) -> ParameterDescriptor:
     """Return what ros2 param describe shows of a parameter."""
     kind = 'dynamic' if spec.dynamic else 'fixed while configured'
-    descriptor = ParameterDescriptor(name=spec.name, type=_type_of(spec.default))
+    of_type = Parameter.Type.from_parameter_value(spec.default)
+    descriptor = ParameterDescriptor(name=spec.name, type=of_type.value)
     descriptor.description = f'{spec.description} ({kind})'
     if spec.choices:
         descriptor.additional_constraints = f'one of: {", ".join(spec.choices)}'
@@ -61,14 +68,3 @@ def descriptor(spec: Spec) -> ParameterDescriptor:
         span = IntegerRange(from_value=int(low), to_value=int(high), step=1)
         descriptor.integer_range = [span]
     return descriptor
-
-
-def _type_of(default: Value) -> int:
-    kinds: dict[type, Any] = {
-        bool: Parameter.Type.BOOL,
-        int: Parameter.Type.INTEGER,
-        float: Parameter.Type.DOUBLE,
-        str: Parameter.Type.STRING,
-        tuple: Parameter.Type.STRING_ARRAY,
-    }
-    return int(kinds[type(default)].value)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import array
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy.typing as npt
 from sensor_msgs.msg import LaserScan, PointCloud2, PointField
 
 from ood_perception.image.geometry import Points
+from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ranging.ground_plane import Places, Viewpoint
 from ood_perception.ranging.ranges import Sightings, barriers, nearest_by_bearing
-from ood_perception.types import Detection
 
 _DATATYPES = {
     np.dtype(np.float32): PointField.FLOAT32,
@@ -48,78 +47,69 @@ CONTACT_POINT = np.dtype([*_PLACE[:3], ('distance_sigma', '<f4'), ('kind', 'u1')
 
 
 @dataclass(frozen=True)
-class Look:
+class RangeResult:
     """
-    One frame's sightings and how to say them.
+    One frame's bearings and distances, and how to publish them.
 
-    base_frame: name of the frame that points are given in; '' = the picture's own optical frame.
-    increment: of the scan, radians. range_max: of the scan, metres.
+    tracked: the obstacles, in the order of `sightings`. base_frame: name of the frame that points
+    are given in; '' = the image's own optical frame. increment: of the scan, radians. range_max:
+    of the scan, metres.
     """
 
     sightings: Sightings
     view: Viewpoint
+    tracked: Tracked
     base_frame: str = ''
     increment: float = 0.01
     range_max: float = 200.0
 
 
-def obstacle_cloud(
-    look: Look, detection: Detection, tracks: tuple[int, ...], header: Any
-) -> PointCloud2:
+def obstacle_cloud(result: RangeResult, header: Any) -> PointCloud2:
     """Return one OBSTACLE_POINT per obstacle, in their order; track is -1 without tracking."""
-    found = look.sightings
-    rows = _rows(look, found.obstacles, OBSTACLE_POINT)
+    found, tracked = result.sightings, result.tracked
+    rows = _rows(result, found.obstacles, OBSTACLE_POINT)
     rows['bearing_left'], rows['bearing_right'] = found.left, found.right
-    rows['surprisal'] = [obstacle.surprisal for obstacle in detection.obstacles]
-    rows['track'] = tracks or [-1] * len(rows)
+    rows['surprisal'] = [obstacle.surprisal for obstacle in tracked.detection.obstacles]
+    rows['track'] = tracked.tracks or [-1] * len(rows)
     rows['at_edge'] = found.contacts.at_edge
-    return cloud_message(rows, _header(look, header))
+    return cloud_message(rows, _header(result, header))
 
 
-def edge_cloud(look: Look, _: Detection, __: tuple[int, ...], header: Any) -> PointCloud2:
+def edge_cloud(result: RangeResult, header: Any) -> PointCloud2:
     """Return one EDGE_POINT per column of the score grid; u, v: pixel centres are whole."""
-    line, places = look.sightings.edge_line, look.sightings.edge
-    rows = _rows(look, places, EDGE_POINT)
+    line, places = result.sightings.edge_line, result.sightings.edge
+    rows = _rows(result, places, EDGE_POINT)
     rows['u'] = (line.line[:, 0] + line.line[:, 1]) / 2 - 0.5
     rows['v'] = line.line[:, 2] - 0.5
     rows['kind'] = line.kind
-    return cloud_message(rows, _header(look, header))
+    return cloud_message(rows, _header(result, header))
 
 
-def contact_cloud(look: Look, _: Detection, __: tuple[int, ...], header: Any) -> PointCloud2:
+def contact_cloud(result: RangeResult, header: Any) -> PointCloud2:
     """Return one CONTACT_POINT per place on the plane that a path must not cross."""
-    points, sigma, kind = barriers(look.sightings)
+    points, sigma, kind = barriers(result.sightings)
     rows = np.zeros(len(points), CONTACT_POINT)
-    _place(rows, look, points)
+    _place(rows, result, points)
     rows['distance_sigma'], rows['kind'] = sigma, kind
-    return cloud_message(rows, _header(look, header))
+    return cloud_message(rows, _header(result, header))
 
 
-def scan_message(look: Look, _: Detection, __: tuple[int, ...], header: Any) -> LaserScan:
+def scan_message(result: RangeResult, header: Any) -> LaserScan:
     """
     Return the nearest obstacle or blocked edge per bearing in the base frame.
 
     inf: free; NaN: not seen, or at a distance that is not known; farther than range_max: inf.
     """
-    count = round(2 * math.pi / look.increment)
-    ranges = nearest_by_bearing(look.sightings, look.view, count)
-    ranges[ranges > look.range_max] = np.inf
+    count = round(2 * math.pi / result.increment)
+    ranges = nearest_by_bearing(result.sightings, result.view, count)
+    ranges[ranges > result.range_max] = np.inf
     width = 2 * math.pi / count
-    message = LaserScan(header=_header(look, header))
+    message = LaserScan(header=_header(result, header))
     message.angle_min, message.angle_max = -math.pi, math.pi - width
     message.angle_increment = width
-    message.range_min, message.range_max = 0.0, look.range_max
+    message.range_min, message.range_max = 0.0, result.range_max
     message.ranges = array.array('f', ranges.astype(np.float32))
     return message
-
-
-# Output name: its type and how it is made of a look, a detection, its tracks and the header.
-PLACES: dict[str, tuple[Any, Callable[[Look, Detection, tuple[int, ...], Any], Any]]] = {
-    'obstacle_points': (PointCloud2, obstacle_cloud),
-    'edge_points': (PointCloud2, edge_cloud),
-    'contact_points': (PointCloud2, contact_cloud),
-    'scan': (LaserScan, scan_message),
-}
 
 
 def cloud_message(rows: npt.NDArray[Any], header: Any) -> PointCloud2:
@@ -134,28 +124,28 @@ def cloud_message(rows: npt.NDArray[Any], header: Any) -> PointCloud2:
     return message
 
 
-def _rows(look: Look, places: Places, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _rows(result: RangeResult, places: Places, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Return the rows with all that every kind of point has."""
     rows = np.zeros(len(places.bearing), dtype)
     for name in ('bearing', 'elevation', 'distance'):
         rows[name] = getattr(places, name)
         rows[f'{name}_sigma'] = getattr(places, f'{name}_sigma')
     rows['status'] = places.status
-    _place(rows, look, places.points)
+    _place(rows, result, places.points)
     return rows
 
 
-def _place(rows: npt.NDArray[Any], look: Look, points: Points) -> None:
+def _place(rows: npt.NDArray[Any], result: RangeResult, points: Points) -> None:
     """Fill x, y, z with points of the base frame, in the frame that is said."""
-    if not look.base_frame:
-        mounting = look.view.mounting
+    if not result.base_frame:
+        mounting = result.view.mounting
         points = (points - mounting.position) @ mounting.rotation
     rows['x'], rows['y'], rows['z'] = points.T
 
 
-def _header(look: Look, header: Any) -> Any:
-    if not look.base_frame:
+def _header(result: RangeResult, header: Any) -> Any:
+    if not result.base_frame:
         return header
     named = copy.deepcopy(header)
-    named.frame_id = look.base_frame
+    named.frame_id = result.base_frame
     return named

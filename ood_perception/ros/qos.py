@@ -13,7 +13,6 @@ from rclpy.qos import (
     QoSProfile,
     ReliabilityPolicy,
 )
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from ood_perception.parameters.table import RELIABILITIES
 
@@ -46,16 +45,6 @@ def latched_profile() -> QoSProfile:
     profile = output_profile()
     profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
     return profile
-
-
-def debug_profile() -> QoSProfile:
-    """Return the profile of the debug topics: best effort, depth 1."""
-    return input_profile(BEST_EFFORT)
-
-
-def overridable() -> QoSOverridingOptions:
-    """Return options that declare `qos_overrides.<topic>.publisher.*` parameters."""
-    return QoSOverridingOptions.with_default_policies()
 
 
 def chosen_reliability(setting: str, publishers: Sequence[Any]) -> str:

@@ -1,40 +1,80 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Bearings and distances in the node: the imu topic, a look at each frame, what to report."""
+"""Bearings and distances in the node: from CameraInfo, Imu and parameters to a frame's ranges."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Imu
 
+from ood_perception.errors import CalibrationError, OodPerceptionError
+from ood_perception.image.decode import stamp_ns
+from ood_perception.image.geometry import Points, Size
+from ood_perception.postprocess.tracking import Tracked
+from ood_perception.ranging.attitude import (
+    Attitude,
+    AttitudeHistory,
+    Mounting,
+    Orientation,
+    dip,
+    level,
+    mounting,
+    rotation_from_rpy,
+    up_from_horizon,
+)
+from ood_perception.ranging.camera_model import CameraModel, camera_model
 from ood_perception.ranging.ground import Scene
-from ood_perception.ranging.ground_plane import Viewpoint
-from ood_perception.ranging.ranges import only, sightings_of, wide_enough
-from ood_perception.ros.diagnostics import place_status
-from ood_perception.ros.point_clouds import Look
-from ood_perception.ros.viewpoints import IMU_TOPIC, Viewpoints
+from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
+from ood_perception.ranging.poses import parse_lines, parse_poses, parse_rpy
+from ood_perception.ranging.ranges import attitude_from_edge, only, sightings_of, wide_enough
+from ood_perception.ros.diagnostics import RangeReport, range_status
+from ood_perception.ros.messages import calibration_of
+from ood_perception.ros.point_clouds import RangeResult
 from ood_perception.types import Detection, Frame
 
+IMU_TOPIC = 'imu'
+_HORIZON_COLUMNS = 33
+_MARGIN_SIGMAS = 3.0
+_camera_model = lru_cache(maxsize=64)(camera_model)
 
-class Places:
-    """Subscribes to `imu` while attitude.source asks for it; `look` belongs to the worker."""
+
+class Ranging:
+    """
+    Tells where a frame's obstacles are, as far as CameraInfo, Imu and parameters tell.
+
+    It subscribes to `imu` while attitude.source asks for it. The worker's thread asks; the
+    executor's adds Imu messages, replaces parameters and reads statuses.
+    """
 
     def __init__(self, node: Any, values: Mapping[str, Any]) -> None:
         """Raise ConfigError for a parameter that cannot be read."""
-        self._node, self._values = node, values
-        self._viewpoints = Viewpoints(values, node.resolve_topic_name)
-        self._said: dict[str, str] = {}
+        self._node = node
+        self._history = AttitudeHistory(node.resolve_topic_name(IMU_TOPIC))
+        self._reports: dict[str, RangeReport] = {}
+        self._logged: dict[str, str] = {}
         self._imu: Any | None = None
-        self._listen()
+        self.apply(values)
 
     def apply(self, values: Mapping[str, Any]) -> None:
-        """Take dynamic parameters over."""
+        """Take parameters over; ConfigError for one that cannot be read."""
+        self._poses = parse_poses('camera.poses', values['camera.poses'])
+        self._lines = parse_lines('attitude.lines', values['attitude.lines'])
+        rpy = parse_rpy('attitude.imu_rpy', values['attitude.imu_rpy'])
+        self._imu_in_base = rotation_from_rpy(rpy)
         self._values = values
-        self._viewpoints.apply(values)
-        self._listen()
+        if values['attitude.source'] != 'imu':
+            self.close()
+        elif self._imu is None:
+            self._imu = self._node.create_subscription(
+                Imu, IMU_TOPIC, self._add_imu, qos_profile_sensor_data
+            )
 
     def close(self) -> None:
         """Remove the subscription."""
@@ -43,17 +83,37 @@ class Places:
             self._imu = None
 
     def with_horizon(self, frame: Frame, info: Any | None) -> Frame:
-        """Return the frame with its horizon, where it is known before the detection."""
-        return self._viewpoints.with_horizon(frame, info)
+        """
+        Return the frame with its horizon, as it is where none is known before the detection.
 
-    def look(self, detection: Detection, info: Any | None, scene: Scene) -> Look | None:
+        The horizon lies three standard deviations of the attitude too high: it is there to cut
+        off what cannot be ground, not what might be.
+        """
+        size = (frame.image.shape[0], frame.image.shape[1])
+        if info is None or self._values['attitude.source'] in ('none', 'edge'):
+            return frame
+        try:
+            model = self._model(info, size)
+        except CalibrationError:
+            return frame  # said when the outputs are made
+        view, _ = self._viewpoint(frame, model, 1.0, None)
+        if view.attitude is None:
+            return frame
+        columns = np.linspace(0.0, size[1], _HORIZON_COLUMNS)
+        rows = horizon_rows(view, columns, _MARGIN_SIGMAS * view.attitude.sigma)
+        if np.isnan(rows).any():
+            return frame
+        return dataclasses.replace(frame, horizon=np.column_stack([columns, rows]))
+
+    def ranges(self, tracked: Tracked, info: Any | None, scene: Scene) -> RangeResult | None:
         """Return a detection's bearings and distances, None where nothing tells them."""
-        view = self._view(detection, info, scene)
+        view = self._reported_view(tracked.detection, info, scene)
         if view is None:
             return None
-        return Look(
-            sightings_of(detection, scene, view),
+        return RangeResult(
+            sightings_of(tracked.detection, scene, view),
             view,
+            tracked,
             base_frame=self._values['camera.base_frame'],
             increment=self._values['scan.increment'],
             range_max=self._values['scan.range_max'],
@@ -64,39 +124,131 @@ class Places:
         minimum = self._values['minimum_size']
         if not minimum or not detection.obstacles:
             return detection
-        view = self._view(detection, info, scene)
+        view = self._reported_view(detection, info, scene)
         if view is None:
             return detection
         return only(detection, wide_enough(detection, scene, view, minimum))
 
     def statuses(self, node: str, cameras: Sequence[str]) -> list[Any]:
-        """Return the diagnostic statuses of the cameras whose places somebody wants."""
-        reports = {camera: self._viewpoints.report(camera) for camera in cameras}
-        return [
-            place_status(node, camera, report.error, report.warning, report.values)
-            for camera, report in reports.items()
-            if report is not None
-        ]
+        """Return the diagnostic statuses of those cameras that have had a frame."""
+        reports = self._reports
+        return [range_status(node, name, reports[name]) for name in cameras if name in reports]
 
-    def _view(self, detection: Detection, info: Any | None, scene: Scene) -> Viewpoint | None:
-        view = self._viewpoints.viewpoint(detection, info, scene)
-        self._say(detection.frame.camera)
+    def _add_imu(self, message: Any) -> None:
+        q = message.orientation
+        covariance = tuple(float(value) for value in message.orientation_covariance)
+        sample = Orientation(stamp_ns(message), (q.x, q.y, q.z, q.w), covariance)
+        self._history.add(sample)
+
+    def _reported_view(
+        self, detection: Detection, info: Any | None, scene: Scene
+    ) -> Viewpoint | None:
+        """Return the view; report, and log when it begins, why there is none or no attitude."""
+        camera = detection.frame.camera
+        try:
+            view, report = self._view(detection, info, scene)
+        except CalibrationError as error:
+            view, report = None, RangeReport(error=str(error))
+        self._reports[camera] = report
+        text = report.error or report.warning
+        if text and text != self._logged.get(camera):
+            name = f'camera {camera}' if camera else 'camera'
+            self._node.log('error' if report.error else 'warning', f'{name}: {text}')
+        self._logged[camera] = text
         return view
 
-    def _say(self, camera: str) -> None:
-        """Log what is wrong when it begins, not with every frame."""
-        report = self._viewpoints.report(camera)
-        text = (report.error or report.warning) if report else ''
-        if text and text != self._said.get(camera):
-            name = f'camera {camera}' if camera else 'camera'
-            self._node.log('error' if report and report.error else 'warning', f'{name}: {text}')
-        self._said[camera] = text
-
-    def _listen(self) -> None:
-        wanted = self._values['attitude.source'] == 'imu'
-        if wanted and self._imu is None:
-            self._imu = self._node.create_subscription(
-                Imu, IMU_TOPIC, self._viewpoints.add_imu, qos_profile_sensor_data
+    def _view(
+        self, detection: Detection, info: Any | None, scene: Scene
+    ) -> tuple[Viewpoint, RangeReport]:
+        """Return how the detection's frame was seen; CalibrationError where nothing tells."""
+        frame, geometry = detection.frame, detection.geometry
+        if info is None:
+            prefix = f'{frame.camera}/' if frame.camera else ''
+            topic = self._node.resolve_topic_name(f'{prefix}camera_info')
+            raise CalibrationError(
+                f'no CameraInfo has arrived on {topic}: publish it, or remap camera_info'
             )
-        elif not wanted:
-            self.close()
+        model = self._model(info, (geometry.camera_height, geometry.camera_width))
+        sigma = (
+            self._values['plane.pixel_sigma'] or geometry.camera_width / detection.mask.shape[1]
+        )
+        view, missing = self._viewpoint(frame, model, sigma, (detection, scene))
+        return view, self._report(view, missing)
+
+    def _model(self, info: Any, size: Size) -> CameraModel:
+        return _camera_model(calibration_of(info), size, self._values['camera.rectified'])
+
+    def _viewpoint(
+        self,
+        frame: Frame,
+        model: CameraModel,
+        pixel_sigma: float,
+        seen: tuple[Detection, Scene] | None,
+    ) -> tuple[Viewpoint, str]:
+        """Return the viewpoint and why it has no attitude, '' where it has one."""
+        values = self._values
+        place = self._pose(frame.camera)
+        view = Viewpoint(
+            model,
+            place,
+            base_height=values['plane.base_height'],
+            height_sigma=values['plane.height_sigma'],
+            pixel_sigma=pixel_sigma,
+            largest_ratio=values['plane.largest_ratio'],
+        )
+        try:
+            attitude = self._attitude(frame, view, seen)
+        except OodPerceptionError as error:
+            return view, str(error)
+        missing = '' if attitude else 'attitude.source is none'
+        return dataclasses.replace(view, attitude=attitude), missing
+
+    def _attitude(
+        self, frame: Frame, view: Viewpoint, seen: tuple[Detection, Scene] | None
+    ) -> Attitude | None:
+        """Return the attitude by the chosen source; CalibrationError where it does not tell."""
+        source, sigma = self._values['attitude.source'], self._values['attitude.sigma']
+        if source == 'level':
+            return level(sigma)
+        if source == 'imu':
+            gap = self._values['attitude.longest_gap']
+            return self._history.attitude(frame.stamp_ns, gap, self._imu_in_base, sigma)
+        if source == 'line':
+            return Attitude(self._up_from_line(frame.camera, view), sigma)
+        if source == 'edge' and seen is not None:
+            found = attitude_from_edge(*seen, view.camera, view.mounting, view.height)
+            return dataclasses.replace(found, sigma=max(found.sigma, sigma))
+        return None
+
+    def _up_from_line(self, camera: str, view: Viewpoint) -> Points:
+        ends = self._lines.get(camera, self._lines.get(''))
+        if ends is None:
+            raise CalibrationError(f'attitude.lines has no line for camera {camera!r}')
+        model = view.camera
+        rows = np.array(ends) * model.height
+        rays = model.rays(np.column_stack([(0.0, model.width), rows])) @ view.mounting.rotation.T
+        if not np.isfinite(rays).all():
+            raise CalibrationError('attitude.lines meets the sides beyond what the lens covers')
+        return up_from_horizon(rays, dip(view.height)).up
+
+    def _pose(self, camera: str) -> Mounting:
+        return self._poses.get(camera) or self._poses.get('') or mounting()
+
+    def _report(self, view: Viewpoint, missing: str) -> RangeReport:
+        forward, left, up = view.level_from_optical[:, 2]  # the camera's axis
+        values = {
+            'attitude_source': self._values['attitude.source'],
+            'camera_height_m': f'{view.height:.3f}',
+            'camera_bearing_deg': f'{math.degrees(math.atan2(left, forward)):.2f}',
+            'camera_elevation_deg': f'{math.degrees(math.asin(np.clip(up, -1, 1))):.2f}',
+        }
+        if view.attitude is not None:
+            values['attitude_sigma_deg'] = f'{math.degrees(view.attitude.sigma):.3f}'
+            if not view.height > 0.0:
+                missing = (
+                    f'the camera is {view.height:.3g} m above the plane: set its z in '
+                    'camera.poses, or plane.base_height'
+                )
+        if missing:
+            missing = f'bearings without distances: {missing}'
+        return RangeReport(warning=missing, values=values)

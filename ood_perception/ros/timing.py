@@ -8,8 +8,9 @@ import dataclasses
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 
@@ -43,24 +44,15 @@ class FrameTimes:
 STAGES = (*(field.name for field in dataclasses.fields(FrameTimes)), 'own_ms')
 
 
-class Stopwatch:
-    """Adds the wall time of a `with` block to one field of a FrameTimes."""
-
-    def __init__(self, times: FrameTimes, stage: str) -> None:
-        self._times, self._stage = times, stage
-        self._start = 0.0
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        spent = (time.perf_counter() - self._start) * 1e3
-        setattr(self._times, self._stage, getattr(self._times, self._stage) + spent)
+@contextmanager
+def stopwatch(times: FrameTimes, stage: str) -> Iterator[None]:
+    """Add the wall time of a `with` block to one field of a FrameTimes."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent = (time.perf_counter() - start) * 1e3
+        setattr(times, stage, getattr(times, stage) + spent)
 
 
 @dataclass(frozen=True)

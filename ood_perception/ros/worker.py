@@ -1,143 +1,174 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that turns waiting frames into published outputs, off the executor's thread."""
+"""The thread that turns queued frames into published outputs, off the executor's thread."""
 
 from __future__ import annotations
 
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ood_perception.errors import ImageError, OodPerceptionError
-from ood_perception.image.decode import FrameDecoder
+from ood_perception.image.decode import NANOSECONDS, FrameDecoder
 from ood_perception.ros.decode import decode_by_cv_bridge
-from ood_perception.ros.frame_queue import Mailbox, Waiting
-from ood_perception.ros.timing import FrameTimes, Stopwatch, TimingWindow
+from ood_perception.ros.frame_queue import FrameQueue, QueuedFrame
+from ood_perception.ros.timing import FrameTimes, TimingWindow, stopwatch
 from ood_perception.types import Detection, Frame
 
+if TYPE_CHECKING:
+    from ood_perception.postprocess.tracking import Tracker
+    from ood_perception.ros.camera_input import CameraInput
+    from ood_perception.ros.model import Model
+    from ood_perception.ros.outputs import CameraOutputs
+    from ood_perception.ros.ranging import Ranging
+
 _POLL = 0.5
+_MOST_LATENCY_NS = 3600 * NANOSECONDS
 
 
 @dataclass
-class Job:
-    """One frame on its way; waiting: with the message that the frame is of."""
+class PendingFrame:
+    """One frame on its way; queued: with the message that the frame is of."""
 
-    waiting: Waiting
+    queued: QueuedFrame
     frame: Frame
     times: FrameTimes
 
 
+@dataclass(eq=False, kw_only=True)
 class Worker:
     """
-    Takes the newest frames of all cameras, runs them as one batch and hands on the results.
+    Takes the newest frames of all cameras, runs them as one batch and publishes what they give.
 
-    run: frames -> per frame, in order, its detection or the error that refuses it.
-    publish: called per detection with (waiting, detection, times); returns the latency in
-    milliseconds or None. log: called with (severity, text), severity 'warning' or 'error'.
-
-    Nothing that a frame causes ends the thread: it is counted, logged and told to diagnostics.
+    inputs, outputs: of the cameras, by name. Nothing that a frame causes ends the thread: it is
+    counted, logged and reported to diagnostics.
     """
 
-    def __init__(
-        self,
-        mailbox: Mailbox,
-        run: Callable[[Sequence[Frame]], Sequence[Detection | OodPerceptionError]],
-        publish: Callable[[Waiting, Detection, FrameTimes], float | None],
-        log: Callable[[str, str], None],
-        window: TimingWindow,
-    ) -> None:
-        self._mailbox, self._run, self._publish = mailbox, run, publish
-        self._log, self._window = log, window
+    node: Any
+    queue: FrameQueue
+    model: Model
+    ranging: Ranging
+    tracker: Tracker
+    inputs: Mapping[str, CameraInput]
+    outputs: Mapping[str, CameraOutputs]
+    window: TimingWindow
+
+    def __post_init__(self) -> None:
         self._decoders: dict[str, FrameDecoder[Any]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name='inference', daemon=True)
 
     def start(self) -> None:
         """Start the thread and accept frames."""
-        self._mailbox.open()
+        self.queue.open()
         self._thread.start()
 
     def stop(self) -> None:
         """Stop accepting frames, finish the ones in work, and join the thread."""
         self._stop.set()
-        self._mailbox.close()
+        self.queue.close()
         self._thread.join()
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            taken = self._mailbox.take(_POLL)
-            jobs = [job for waiting in taken if (job := self._decode(waiting)) is not None]
-            if jobs:
-                self._process(jobs)
+            taken = self.queue.take(_POLL)
+            frames = [frame for queued in taken if (frame := self._decode(queued)) is not None]
+            if frames:
+                self._process(frames)
 
-    def _decode(self, waiting: Waiting) -> Job | None:
-        times = FrameTimes(wait_ms=(time.monotonic() - waiting.arrived) * 1e3)
+    def _decode(self, queued: QueuedFrame) -> PendingFrame | None:
+        times = FrameTimes(wait_ms=(time.monotonic() - queued.arrived) * 1e3)
         try:
-            with Stopwatch(times, 'decode_ms'):
-                message, frame = self._newest(waiting)
+            with stopwatch(times, 'decode_ms'):
+                message, frame = self._newest(queued)
         except ImageError as error:
-            self._reject(waiting, error)
+            self._lose(queued, 'bad', error)
             return None
         except Exception as error:
-            self._fail(waiting, error)
+            self._lose(queued, 'failed', error)
             return None
-        return Job(replace(waiting, message=message, earlier=()), frame, times)
+        return PendingFrame(replace(queued, message=message, earlier=()), frame, times)
 
-    def _newest(self, waiting: Waiting) -> tuple[Any, Frame]:
+    def _newest(self, queued: QueuedFrame) -> tuple[Any, Frame]:
         """Return the last frame that a message completes, and the message it is of; ImageError."""
-        name = waiting.camera
+        name = queued.camera
         decoder = self._decoders.setdefault(name, FrameDecoder(name, decode_by_cv_bridge))
-        for message in waiting.earlier:
+        for message in queued.earlier:
             # Counted as dropped already; a stream that it has spoiled says so below, too.
             with suppress(ImageError):
                 decoder.decode(message, message)
-        done = decoder.decode(waiting.message, waiting.message)
+        done = decoder.decode(queued.message, queued.message)
         if not done:
             raise ImageError('no picture yet: the video has B frames, its pictures come later')
         return done[-1]
 
-    def _process(self, jobs: list[Job]) -> None:
+    def _process(self, pending: list[PendingFrame]) -> None:
         try:
-            detections = self._run([job.frame for job in jobs])
+            infos = [self.inputs[one.frame.camera].camera_info for one in pending]
+            frames = [
+                self.ranging.with_horizon(one.frame, info)
+                for one, info in zip(pending, infos, strict=True)
+            ]
+            results = self.model.pipeline.run_each(frames)
         except Exception as error:
-            for job in jobs:
-                self._fail(job.waiting, error)
+            for one in pending:
+                self._lose(one.queued, 'failed', error)
             return
-        for job, result in zip(jobs, detections, strict=True):
-            if isinstance(result, OodPerceptionError):
-                self._reject(job.waiting, result)
+        for one, result in zip(pending, results, strict=True):
+            if isinstance(result, ImageError):
+                self._lose(one.queued, 'bad', result)
             else:
-                self._deliver(job, result)
+                self._deliver(one, result)
 
-    def _deliver(self, job: Job, detection: Detection) -> None:
-        times, stages = job.times, detection.times
+    def _deliver(self, pending: PendingFrame, detection: Detection) -> None:
+        times, stages, name = pending.times, detection.times, pending.queued.camera
         times.preprocess_ms = stages.preprocess_ms
         times.inference_ms = stages.inference_ms
         times.postprocess_ms = stages.postprocess_ms
         try:
-            latency = self._publish(job.waiting, detection, times)
+            latency = self._publish(pending, detection)
         except Exception as error:
-            self._fail(job.waiting, error)
+            self._lose(pending.queued, 'failed', error)
             return
-        self._window.add(times)
-        self._mailbox.processed(job.waiting.camera, latency)
+        self.window.add(times)
+        self.queue.processed(name, latency)
 
-    def _reject(self, waiting: Waiting, error: OodPerceptionError) -> None:
-        self._mailbox.bad(waiting.camera, str(error))
-        self._log('warning', f'{_name(waiting)}: frame rejected: {error}')
+    def _publish(self, pending: PendingFrame, detection: Detection) -> float | None:
+        """Publish one frame's outputs; return its age in milliseconds by the node's clock."""
+        name, header = pending.queued.camera, pending.queued.message.header
+        outputs, info = self.outputs[name], self.inputs[name].camera_info
+        scene = self.model.pipeline.scene
+        detection = self.ranging.without_small(detection, info, scene)
+        tracked = self.tracker.update(detection)
+        outputs.publish(
+            tracked,
+            header,
+            info,
+            look=lambda: self.ranging.ranges(tracked, info, scene),
+            times=pending.times,
+        )
+        age = self.node.get_clock().now().nanoseconds - pending.frame.stamp_ns
+        # None where stamp and clock are of different worlds
+        latency = age / 1e6 if 0 <= age < _MOST_LATENCY_NS else None
+        outputs.publish_debug(pending.times, latency)
+        return latency
 
-    def _fail(self, waiting: Waiting, error: Exception) -> None:
-        """Count and tell a failure; a traceback goes to the log unless the error says it all."""
+    def _lose(self, queued: QueuedFrame, outcome: str, error: Exception) -> None:
+        """
+        Count and log a lost frame, outcome: 'bad' or 'failed' (see Counters).
+
+        A traceback goes to the log unless the error says it all.
+        """
         expected = isinstance(error, OodPerceptionError)
         text = str(error) if expected else f'{type(error).__name__}: {error}'
-        self._mailbox.failed(waiting.camera, text)
+        self.queue.lost(queued.camera, outcome, text)
+        name = f'camera {queued.camera}' if queued.camera else 'camera'
+        if outcome == 'bad':
+            self.node.log('warning', f'{name}: frame rejected: {text}')
+            return
         detail = '' if expected else '\n' + ''.join(traceback.format_exception(error))
-        self._log('error', f'{_name(waiting)}: frame failed: {text}{detail}')
-
-
-def _name(waiting: Waiting) -> str:
-    return f'camera {waiting.camera}' if waiting.camera else 'camera'
+        self.node.log('error', f'{name}: frame failed: {text}{detail}')

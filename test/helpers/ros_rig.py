@@ -178,7 +178,7 @@ class Rig:
         outputs = self.node.session._outputs
         owner = next((c for c in outputs if c and name.startswith(f'{c}/')), '')
         short = name.removeprefix(f'{owner}/')
-        self.wait(lambda: short in outputs[owner].demanded(), f'demand of {topic}')
+        self.wait(lambda: short in outputs[owner].subscribed(), f'demand of {topic}')
         return heard
 
     def camera(self, topic='image', kind=Image, reliability='best_effort'):
@@ -199,7 +199,7 @@ class Rig:
         return stamp
 
     def counters(self, camera=''):
-        reports = self.node.session.mailbox.reports()
+        reports = self.node.session.queue.reports()
         return next(r.counters for r in reports if r.name == camera)
 
     def wait(self, condition, what, seconds=WAIT):

@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from paths import ROOT
 
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.files import given_parameters, read_parameters
-from ood_perception.parameters.sections import read_sections
+from ood_perception.parameters.files import read_parameters, read_sections
+from ood_perception.parameters.options import chosen_parameters
 
 RATE = '{ros__parameters: {false_alarm_rate: 0.2, roi: {mode: none}}}'
 FOUND = {'false_alarm_rate': 0.2, 'roi.mode': 'none'}
@@ -91,7 +92,7 @@ def test_a_chosen_node_takes_the_sections_of_all_nodes_too(read):
     text = f'/**: {{ros__parameters: {{threads: 3}}}}\nwarehouse: {RATE}\nshop: {RATE}'
     assert read(text, 'shop')[0] == {**FOUND, 'threads': 3}
     with pytest.raises(ConfigError, match='--node'):
-        given_parameters(None, print, 'shop')
+        chosen_parameters(SimpleNamespace(params=None, node='shop'), (), print)
 
 
 def test_a_file_for_other_nodes_alone_is_an_error_that_lists_them(read):

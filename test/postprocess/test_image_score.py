@@ -106,8 +106,8 @@ def test_the_open_set_map_repeats_its_cells_and_agrees_with_the_mask():
     rng = np.random.default_rng(0)
     found = detection(rng.gamma(1, 1.5, (6, 8)), rng.integers(0, 5, (6, 8)).astype(np.uint8))
     maps = OutputMaps(found)
-    pixels = maps.open_set()
+    pixels = maps.image('open_set_labels')
     np.testing.assert_array_equal(
         pixels, np.kron(open_set.open_set_cells(found), np.ones((10, 10), np.uint8))
     )
-    np.testing.assert_array_equal(pixels == open_set.UNKNOWN, maps.mask() == 1)
+    np.testing.assert_array_equal(pixels == open_set.UNKNOWN, maps.image('mask') == 1)

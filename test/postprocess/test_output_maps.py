@@ -7,7 +7,7 @@ import pytest
 
 from ood_perception.image.geometry import geometry_for, to_camera, to_camera_nearest
 from ood_perception.postprocess import mask as post
-from ood_perception.postprocess.output_maps import OutputMaps
+from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.types import Detection, Frame
 
 GRID = (54, 96)
@@ -41,20 +41,20 @@ def test_camera_maps_follow_the_grid(policy):
         top = int(np.floor(0.5 * (height - 480) + 0.5))
         outside = np.ones(480, bool)
         outside[-top : -top + height] = False
-        assert (maps.labels()[outside] == 255).all()
+        assert (maps.image('labels')[outside] == 255).all()
         seen[outside] = False
-    mask = maps.mask()
+    mask = maps.image('mask')
     np.testing.assert_array_equal(mask == 255, ~seen)
     flagged = to_camera_nearest(detection.mask, geometry)
     np.testing.assert_array_equal(mask == 1, flagged & seen)
     full = to_camera(surprisal, geometry)
-    got = maps.surprisal()
+    got = maps.image('surprisal')
     np.testing.assert_array_equal(np.isnan(got), ~seen)
     np.testing.assert_array_equal(got[seen], full[seen])
-    score = maps.score()
+    score = maps.image('score')
     np.testing.assert_array_equal(np.isnan(score), ~seen)
     np.testing.assert_allclose(score[seen], 1 - 10.0 ** -full[seen].astype(float), atol=2e-7)
-    confidence = maps.confidence(4.0)
+    confidence = OutputMaps(detection, full_scale=4.0).image('confidence')
     expected = np.where(seen, np.rint(255 * np.minimum(full, 4.0) / 4.0), 0)
     assert np.abs(confidence.astype(int) - expected).max() <= 1  # a half rounds either way
     assert (confidence[~seen] == 0).all()
@@ -68,8 +68,8 @@ def test_maps_of_another_size_show_the_same_view(policy, scale):
     y, x = np.mgrid[: GRID[0], : GRID[1]]
     surprisal = (0.02 * x + 0.01 * y).astype(np.float32)
     detection = detection_of(surprisal, np.ones(GRID, bool), geometry)
-    full = OutputMaps(detection).surprisal()
-    small = OutputMaps(detection, scale).surprisal()
+    full = OutputMaps(detection).image('surprisal')
+    small = OutputMaps(detection, scale).image('surprisal')
     size = (round(480 * scale), round(500 * scale))
     assert small.shape == size
     rows = np.minimum(((np.arange(size[0]) + 0.5) * 480 / size[0]).astype(int), 479)
@@ -85,8 +85,8 @@ def test_maps_of_another_size_show_the_same_view(policy, scale):
 def test_maps_do_not_disturb_each_other():
     surprisal, scored = random_case(2)
     maps = OutputMaps(detection_of(surprisal, scored, geometry_for((70, 90), (378, 672))))
-    first = [maps.surprisal(), maps.score(), maps.confidence(), maps.mask(), maps.labels()]
-    again = [maps.surprisal(), maps.score(), maps.confidence(), maps.mask(), maps.labels()]
+    first = [maps.image(name) for name in IMAGES]
+    again = [maps.image(name) for name in IMAGES]
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
         assert one is not two

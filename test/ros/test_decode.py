@@ -5,6 +5,7 @@
 import array
 import struct
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import cv2
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ImageError
+from ood_perception.image import decode
+from ood_perception.image.decode import decode_compressed
 from ood_perception.image.encodings import ENCODINGS, SEMIPLANAR
-from ood_perception.ros.decode import decode_compressed, decode_image
+from ood_perception.ros.decode import decode_by_cv_bridge
 
 COLOR = (200, 60, 90)
+decode_image = partial(decode.decode_image, otherwise=decode_by_cv_bridge)
 
 
 def image(pixels, encoding, padding=0, big=0):

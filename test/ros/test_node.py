@@ -3,6 +3,7 @@
 """The node in a real graph: what comes in, what goes out, and what is counted."""
 
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -165,10 +166,11 @@ def test_without_subscribers_nothing_is_computed(rig):
 
 
 def test_only_subscribed_outputs_are_made(rig, monkeypatch):
-    from ood_perception.postprocess.output_maps import OutputMaps
+    from ood_perception.postprocess.output_maps import IMAGES
 
     rig = rig()
-    monkeypatch.setattr(OutputMaps, 'write_score', lambda *_: pytest.fail('score was made'))
+    unmade = replace(IMAGES['score'], write=lambda *_: pytest.fail('score was made'))
+    monkeypatch.setitem(IMAGES, 'score', unmade)
     mask = rig.listen('mask', Image)
     rig.send(rig.camera())
     rig.wait(lambda: mask, 'a mask')

@@ -154,8 +154,7 @@ def test_the_node_publishes_exactly_what_the_pipeline_gives(bundle):
         settings = Settings(roi=RoiSettings(mode='none'))
         (detection,) = Pipeline(loaded, engine, settings).run([Frame(picture(150, 200))])
     maps = OutputMaps(detection)
-    for name, expected in {
-        'surprisal': maps.surprisal(), 'mask': maps.mask(), 'labels': maps.labels()
-    }.items():  # fmt: skip
+    for name in ('surprisal', 'mask', 'labels'):
+        expected = maps.image(name)
         got = np.frombuffer(heard[name][0].data, expected.dtype).reshape(expected.shape)
         np.testing.assert_array_equal(got, expected)

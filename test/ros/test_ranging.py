@@ -107,7 +107,7 @@ class Boat(Rig):
             fields = ('x', 'y', 'z', 'w')
             for name, value in zip(fields, quaternion(*boat), strict=True):
                 setattr(message.orientation, name, value)
-            history = self.node.session.places._viewpoints._history._samples
+            history = self.node.session.ranging._history._samples
             before = len(history)
             self.imu.publish(message)
             self.wait(lambda: len(history) > before, 'the Imu message')
@@ -364,7 +364,7 @@ def test_what_is_surely_too_small_is_no_obstacle(rig):
     limit = float(np.sqrt(widths.min() * widths.max()))
     assert widths.max() > 1.5 * limit
     assert rig.set(minimum_size=limit).successful
-    rig.wait(lambda: rig.node.session.places._values['minimum_size'] == limit, 'the parameter')
+    rig.wait(lambda: rig.node.session.ranging._values['minimum_size'] == limit, 'the parameter')
     rig.frame(glint, boat=(0.0, 0.0, 0.0))
     rig.wait(lambda: len(points) == len(mask) == 2, 'outputs')
     (left,) = rows_of(points[1])
@@ -408,7 +408,7 @@ def test_other_sources_of_attitude(rig):
         share = row / HEIGHT
         line = [f'{share},{share}']
         assert rig.set(attitude__source=source, attitude__lines=line).successful
-        places = rig.node.session.places
+        places = rig.node.session.ranging
         rig.wait(lambda s=source, p=places: p._values['attitude.source'] == s, source)
         rig.frame(picture)
         rig.wait(lambda n=number: len(points) == len(edge) == n, 'points')

@@ -71,23 +71,23 @@ def test_no_frame_is_lost_and_no_backbone_is_compiled_while_the_classes_change(r
 
     stream(2)
     model = rig.node.session.model
-    first, before = model._engine, list(compiled)
+    first, before = model.pipeline.engine, list(compiled)
     gate.clear()
     assert rig.set(in_distribution=['Road', 'Sky']).successful
     rig.wait(lambda: 'head' in compiled[len(before) :], 'the compilation')
     stream(DURING)
-    assert model._engine is first
-    assert model.settings.in_distribution == ('Road',)
+    assert model.pipeline.engine is first
+    assert model.pipeline.settings.in_distribution == ('Road',)
     assert rig.status('engine', lambda s: 'Road, Sky' in s[1])
 
     gate.set()
     end = time.monotonic() + WAIT
-    while model._engine is first:
+    while model.pipeline.engine is first:
         stream(1)
         assert time.monotonic() < end, 'the new engine never came'
     stream(AFTER)
 
-    assert model._engine.compiled_classes == ('Road', 'Sky')
+    assert model.pipeline.engine.compiled_classes == ('Road', 'Sky')
     assert 'backbone' not in compiled[len(before) :]
     stamps = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in masks]
     assert stamps == sent
@@ -97,12 +97,12 @@ def test_no_frame_is_lost_and_no_backbone_is_compiled_while_the_classes_change(r
 
 def test_the_backbone_is_the_same_compiled_object(rig, compilations):
     model = rig.node.session.model
-    first = model._engine
+    first = model.pipeline.engine
     backbone = first._compiled[0]._models[1]
 
     assert rig.set(in_distribution=['Sky']).successful
-    rig.wait(lambda: model._engine is not first, 'the swap')
+    rig.wait(lambda: model.pipeline.engine is not first, 'the swap')
 
-    assert model._engine._compiled[0]._models[1] is backbone
-    assert model._engine._compiled[0]._requests[1] is not None
+    assert model.pipeline.engine._compiled[0]._models[1] is backbone
+    assert model.pipeline.engine._compiled[0]._requests[1] is not None
     assert 'backbone' not in compilations[0]

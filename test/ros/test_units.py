@@ -24,62 +24,61 @@ from ood_perception.postprocess.roi_files import parse_polygons  # noqa: E402
 from ood_perception.ranging.camera_model import camera_model  # noqa: E402
 from ood_perception.ros import camera_input as inputs  # noqa: E402
 from ood_perception.ros import dds, diagnostics, messages, qos  # noqa: E402
-from ood_perception.ros.camera_infos import calibration_of  # noqa: E402
-from ood_perception.ros.frame_queue import Counters, Mailbox  # noqa: E402
+from ood_perception.ros.frame_queue import Counters, FrameQueue  # noqa: E402
 from ood_perception.ros.timing import STAGES, FrameTimes, TimingWindow  # noqa: E402
 from ood_perception.types import Obstacle  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
 
-def counters(mailbox, name=''):
-    return next(r.counters for r in mailbox.reports() if r.name == name)
+def counters(queue, name=''):
+    return next(r.counters for r in queue.reports() if r.name == name)
 
 
 def test_slot_keeps_the_newest_frame_and_counts_the_others():
-    mailbox = Mailbox(['front', 'left'])
-    mailbox.open()
+    queue = FrameQueue(['front', 'left'])
+    queue.open()
     for number in range(5):
-        mailbox.put('front', number, wanted=True)
-    mailbox.put('left', 'l', wanted=True)
-    taken = mailbox.take(0.0)
+        queue.put('front', number, wanted=True)
+    queue.put('left', 'l', wanted=True)
+    taken = queue.take(0.0)
     assert [(w.camera, w.message) for w in taken] == [('front', 4), ('left', 'l')]
-    mailbox.processed('front', 3.0)
-    mailbox.bad('left', 'odd')
-    assert counters(mailbox, 'front') == Counters(callbacks=5, dropped=4, processed=1)
-    assert counters(mailbox, 'left') == Counters(callbacks=1, bad=1)
+    queue.processed('front', 3.0)
+    queue.lost('left', 'bad', 'odd')
+    assert counters(queue, 'front') == Counters(callbacks=5, dropped=4, processed=1)
+    assert counters(queue, 'left') == Counters(callbacks=1, bad=1)
 
 
 def test_unwanted_closed_and_emptied_slots_are_skipped_not_lost():
-    mailbox = Mailbox([''])
-    mailbox.put('', 1, wanted=True)  # not open yet
-    mailbox.open()
-    mailbox.put('', 2, wanted=False)
-    mailbox.put('', 3, wanted=True)
-    mailbox.close()
-    assert mailbox.take(0.0) == []
-    assert counters(mailbox) == Counters(callbacks=3, skipped=3)
+    queue = FrameQueue([''])
+    queue.put('', 1, wanted=True)  # not open yet
+    queue.open()
+    queue.put('', 2, wanted=False)
+    queue.put('', 3, wanted=True)
+    queue.close()
+    assert queue.take(0.0) == []
+    assert counters(queue) == Counters(callbacks=3, skipped=3)
 
 
 def test_every_callback_is_accounted_for_under_threads():
-    mailbox = Mailbox(['a', 'b'])
-    mailbox.open()
+    queue = FrameQueue(['a', 'b'])
+    queue.open()
     stop = threading.Event()
 
     def work():
         while not stop.is_set():
-            for waiting in mailbox.take(0.05):
-                mailbox.processed(waiting.camera, None)
+            for waiting in queue.take(0.05):
+                queue.processed(waiting.camera, None)
 
     worker = threading.Thread(target=work)
     worker.start()
     for number in range(2000):
-        mailbox.put('ab'[number % 2], number, wanted=True)
-    mailbox.close()
+        queue.put('ab'[number % 2], number, wanted=True)
+    queue.close()
     stop.set()
     worker.join()
     for name in 'ab':
-        seen = counters(mailbox, name)
+        seen = counters(queue, name)
         assert seen.callbacks == 1000
         assert seen.callbacks == seen.processed + seen.dropped + seen.skipped
 
@@ -204,7 +203,7 @@ def test_bearings_of_a_binned_or_cut_picture_are_the_consumers(binning, roi):
     info = viewed(binning, roi)
     info.d = [0.0] * 5
     seen = seen_by_a_consumer(info, info.k)
-    model = camera_model(calibration_of(info), seen[-1])
+    model = camera_model(messages.calibration_of(info), seen[-1])
     ray = model.rays([[60.5, 70.5]])[0]
     np.testing.assert_allclose(ray[:2] / ray[2], consumer_ray(seen, 60, 70), atol=0.5 * 4 / 500)
 
@@ -366,8 +365,8 @@ def test_auto_reliability_follows_the_publishers():
 
 
 def report(idle=0.1, **counts):
-    mailbox = Mailbox(['front'])
-    empty = mailbox.reports()[0]
+    queue = FrameQueue(['front'])
+    empty = queue.reports()[0]
     return SimpleNamespace(
         **{**vars(empty), 'idle': idle, 'counters': Counters(**counts), 'last_error': 'why'}
     )
@@ -377,9 +376,9 @@ def situation(**changes):
     values = {
         'topic': '/image', 'publishers': 1, 'offered': '/driver: best_effort',
         'requested': 'best_effort', 'transport': 'default transports', 'timeout': 2.0,
-        'state': 'active', 'enabled': True, 'demanded': True,
+        'state': 'active', 'enabled': True, 'subscribed': True,
     }  # fmt: skip
-    return diagnostics.InputSituation(**{**values, **changes})
+    return diagnostics.InputStatus(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
@@ -398,21 +397,21 @@ def situation(**changes):
         ({}, 3.0, {'publishers': 0}, 'WARN', ['waiting', '/image']),
         ({}, 0.1, {'state': 'inactive'}, 'OK', ['inactive']),
         ({}, 0.1, {'enabled': False}, 'OK', ['~/enable']),
-        ({}, 0.1, {'demanded': False}, 'OK', ['nobody subscribes']),
+        ({}, 0.1, {'subscribed': False}, 'OK', ['nobody subscribes']),
         ({'callbacks': 5, 'processed': 5}, 0.1, {}, 'OK', ['ok']),
     ],
 )
 def test_camera_state_is_the_most_specific(recent, idle, changes, level, words):
-    got = diagnostics.camera_verdict(report(idle), Counters(**recent), situation(**changes))
+    got = diagnostics.camera_level(report(idle), Counters(**recent), situation(**changes))
     assert got[0] == getattr(diagnostics, level)
     for word in words:
         assert word in got[1]
 
 
-def test_history_reports_growth_only():
-    history = diagnostics.CameraHistory()
-    history.since_last(report(callbacks=3, bad=1))
-    assert history.since_last(report(callbacks=7, bad=1)) == Counters(callbacks=4)
+def test_counters_since_others_are_their_growth():
+    before = Counters(callbacks=3, bad=1)
+    assert Counters(callbacks=7, bad=1).since(before) == Counters(callbacks=4)
+    assert Counters().since(before) == Counters(), 'configured anew, counting begins anew'
 
 
 def test_processing_time_status_has_every_stage_even_before_the_first_frame():
@@ -471,8 +470,11 @@ def test_a_camera_listens_where_its_transport_publishes(monkeypatch):
         resolve_topic_name=lambda name: f'/robot/{name}',
         get_publishers_info_by_topic=lambda topic: [],
         create_subscription=lambda *arguments: made.append(arguments),
+        enabled=True,
     )
-    inputs.CameraInput(node, '', 'foxglove', 'auto', lambda *pair: received.append(pair))
+    queue = SimpleNamespace(put=lambda *pair, wanted: received.append(pair))
+    outputs = SimpleNamespace(subscribed=lambda: ['mask'])
+    inputs.CameraInput(node, '', defaults(transport='foxglove'), queue, outputs)
     kind, topic, callback, _ = made[0]
     assert (kind, topic) == (Video, '/robot/image/foxglove')
     stamp = Image().header.stamp

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from videos import encoded, pictures
 
-from ood_perception.ros.frame_queue import Mailbox
+from ood_perception.postprocess.tracking import Tracker
+from ood_perception.ros.frame_queue import FrameQueue
 from ood_perception.ros.timing import TimingWindow
 from ood_perception.ros.worker import Worker
 
@@ -17,32 +18,49 @@ TIMES = SimpleNamespace(preprocess_ms=0.0, inference_ms=0.0, postprocess_ms=0.0)
 
 
 def packets(codec, drawn, **options):
-    header = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id='lens')
+    stamp = SimpleNamespace(sec=0, nanosec=0)
     return [
-        SimpleNamespace(header=header, format=codec, data=np.frombuffer(data, np.uint8), number=n)
-        for n, data in enumerate(encoded(codec, drawn, **options))
+        SimpleNamespace(
+            header=SimpleNamespace(stamp=stamp, frame_id='lens', number=number),
+            format=codec,
+            data=np.frombuffer(data, np.uint8),
+        )
+        for number, data in enumerate(encoded(codec, drawn, **options))
     ]
 
 
 class Rig:
-    """A mailbox and a worker whose engine keeps the frames, without a graph."""
+    """A queue and a worker whose engine keeps the frames, without a graph."""
 
     def __init__(self, capacity=1):
-        self.mailbox = Mailbox([''], capacity)
+        self.queue = FrameQueue([''], capacity)
         self.frames, self.published, self.logged = [], [], []
-        self.worker = Worker(self.mailbox, self._run, self._publish, self._log, TimingWindow())
-        self.mailbox.open()
+        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
+        outputs = SimpleNamespace(publish=self._publish, publish_debug=lambda *_: None)
+        self.worker = Worker(
+            node=SimpleNamespace(log=self._log, get_clock=lambda: clock),
+            queue=self.queue,
+            model=SimpleNamespace(pipeline=SimpleNamespace(run_each=self._run, scene=None)),
+            ranging=SimpleNamespace(
+                with_horizon=lambda frame, _: frame, without_small=lambda found, *_: found
+            ),
+            tracker=Tracker(),
+            inputs={'': SimpleNamespace(camera_info=None)},
+            outputs={'': outputs},
+            window=TimingWindow(),
+        )
+        self.queue.open()
 
     def put(self, messages):
         for message in messages:
-            self.mailbox.put('', message, wanted=True)
+            self.queue.put('', message, wanted=True)
 
     def work(self):
         """Run the worker until nothing waits, and return the camera's counters."""
         self.worker.start()
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            (report,) = self.mailbox.reports()
+            (report,) = self.queue.reports()
             counted = report.counters
             done = counted.processed + counted.bad + counted.failed + counted.dropped
             if done == counted.callbacks:
@@ -53,10 +71,10 @@ class Rig:
 
     def _run(self, frames):
         self.frames += frames
-        return [SimpleNamespace(times=TIMES) for _ in frames]
+        return [SimpleNamespace(times=TIMES, frame=frame) for frame in frames]
 
-    def _publish(self, waiting, detection, times):
-        self.published.append(waiting.message.number)
+    def _publish(self, tracked, header, info, *, look, times):
+        self.published.append(header.number)
 
     def _log(self, severity, text):
         self.logged.append((severity, text))
@@ -89,14 +107,14 @@ def test_packets_that_nobody_wanted_are_told_until_the_next_key_frame():
     messages = packets('h264', drawn, group=6)
     rig = Rig(capacity=100)
     rig.put(messages[:2])
-    rig.mailbox.put('', messages[2], wanted=False)
+    rig.queue.put('', messages[2], wanted=False)
     rig.put(messages[3:])
     end = time.monotonic() + 20
     rig.worker.start()
-    while rig.mailbox.reports()[0].counters.processed < 5 and time.monotonic() < end:
+    while rig.queue.reports()[0].counters.processed < 5 and time.monotonic() < end:
         time.sleep(0.01)
     rig.worker.stop()
-    counted = rig.mailbox.reports()[0].counters
+    counted = rig.queue.reports()[0].counters
     assert (counted.processed, counted.bad, counted.skipped) == (5, 3, 1)
     assert rig.published == [0, 1, 6, 7, 8]
     assert all('key frame' in text for severity, text in rig.logged)
@@ -118,9 +136,9 @@ def test_b_frames_publish_each_picture_with_its_own_message():
 
 
 def test_a_still_picture_leaves_nothing_behind_when_it_is_dropped():
-    mailbox = Mailbox([''])
-    mailbox.open()
+    queue = FrameQueue([''])
+    queue.open()
     for number in range(4):
-        mailbox.put('', SimpleNamespace(format='jpeg', number=number), wanted=True)
-    (waiting,) = mailbox.take(0)
+        queue.put('', SimpleNamespace(format='jpeg', number=number), wanted=True)
+    (waiting,) = queue.take(0)
     assert (waiting.message.number, waiting.earlier) == (3, ())

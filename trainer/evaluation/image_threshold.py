@@ -21,6 +21,7 @@ import numpy as np
 
 from ood_perception.errors import ConfigError
 from ood_perception.loader import open_model
+from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.image_score import (
     check_top_share,
@@ -30,7 +31,10 @@ from ood_perception.postprocess.image_score import (
 from ood_perception.types import Frame
 
 from ..data.images import list_pictures, read_image
-from .options import add_node_arguments, command_parser, node_values, tell
+from .options import command_parser, tell
+
+# Options of the command line that replace a parameter of the node.
+_PARAMETERS = ('in_distribution', 'engine', 'precision', 'threads', 'weights')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,9 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add('--last', type=float, default=1.0, help='the last share of them by name; default: all')
     add('--rate', type=float, default=0.02, help='share of flawless parts that may be rejected')
     add('--top-share', type=float, default=0.0, help='image_score.top_share of the node')
-    add_node_arguments(
-        result, '; default: the whole picture', 'the product; default: as --params, or all'
-    )
+    add_parameters(result, _PARAMETERS)
     return result
 
 
@@ -70,7 +72,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     check_top_share(options.top_share)
     pictures = good_pictures(options.good, options.last)
-    model = open_model({'roi.mode': 'none', **node_values(options)}, tell)
+    # without --params the whole picture is scored
+    values = chosen_parameters(options, ('bundle', *_PARAMETERS), tell)
+    model = open_model({'roi.mode': 'none', **values}, tell)
     with model.engine:
         scores = scores_of(model.pipeline, pictures, options.top_share)
     threshold = image_threshold(scores, options.rate)

@@ -23,6 +23,7 @@ from ood_perception.image.geometry import geometry_for
 from ood_perception.loader import Model, open_model
 from ood_perception.metrics.false_obstacles import PATCHES, RATES, AlarmCounter, normal_cells
 from ood_perception.metrics.operating_point import Wanted, alarm_rates
+from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.roi import MODES, CameraPolygons, RoiSettings
 from ood_perception.postprocess.tracking import Persistence
@@ -32,7 +33,7 @@ from ood_perception.types import Frame
 from .clean_frames import CleanFrames, open_clean
 from .operating_point_answer import Answer, answer
 from .operating_point_report import write_report
-from .options import add_node_arguments, add_root_argument, node_values, sets_root, tell
+from .options import add_root_argument, sets_root, tell
 
 _TELL_EVERY = 50
 _DRAWN = ('polygon', 'mask')  # need a drawing, which parameter files hold
@@ -87,10 +88,9 @@ def parser() -> argparse.ArgumentParser:
     add('--areas', nargs='+', type=float, default=(), help='minimum areas in camera pixels; '
         f'default: {", ".join(f"{p:g}" for p in PATCHES)} patches')  # fmt: skip
     add('--camera', default='', help='of --params: the camera that took the pictures')
-    classes = "default: the bundle's"
-    add_node_arguments(result, ': bundle, classes, region with its polygons, hysteresis, '
-        'persistence; options here come first', classes)  # fmt: skip
-    add('--roi', choices=[m for m in MODES if m not in _DRAWN], help='default: ground')
+    add('--roi', dest='roi_mode', choices=[m for m in MODES if m not in _DRAWN], help='default: '
+        'as --params, or ground')  # fmt: skip
+    add_parameters(result, _PARAMETERS)
     add('--out', type=Path, default=Path('out/operating_point'), help='folder of the report')
     return result
 
@@ -131,8 +131,8 @@ def run(options: argparse.Namespace) -> Answer:
     asked = Persistence(*reversed(options.persistence)) if options.persistence else None
     if options.fps < 0:
         raise ConfigError(f'--fps {options.fps:g}: give frames a second above 0')
-    roi = {'roi.mode': options.roi} if options.roi else {}
-    model = open_model(node_values(options) | roi, tell)
+    values = chosen_parameters(options, ('bundle', 'roi.mode', *_PARAMETERS), tell)
+    model = open_model(values, tell)
     with model.engine:
         served = model.persistence if model.persistence.active else None
         return _answer(options, model, wanted, asked or served)

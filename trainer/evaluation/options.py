@@ -15,14 +15,12 @@ from typing import Any
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.engines import ENGINES, create_engine
+from ood_perception.engines import ENGINES
 from ood_perception.engines.base import EngineOptions
 from ood_perception.evaluation.maritime import SeaClasses
-from ood_perception.parameters.files import given_parameters
+from ood_perception.loader import open_pipeline
 from ood_perception.pipeline import Pipeline, Settings
 
-# Options of the command line that replace a parameter of the node.
-_PARAMETERS = ('bundle', 'engine', 'precision', 'threads', 'weights', 'in_distribution')
 Group = argparse._ActionsContainer
 
 
@@ -51,8 +49,11 @@ def sets_root(options: argparse.Namespace | None = None) -> Path:
 
 def add_bundle_arguments(group: Group, rate: str) -> None:
     """Add what a bundle is run with: engine, mask, classes of seas; rate: what its rate is of."""
-    _add_engine(group, 'auto', 0, '')
     add = group.add_argument
+    add('--engine', default='auto', choices=('auto', *ENGINES))
+    add('--precision', default='auto', help='auto, f32, bf16, int8')
+    add('--threads', type=int, default=0, help='0: all cores')
+    add('--weights', default='', help="origin of the backbone's weights")
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     add('--false-alarm-rate', type=float, default=0.01, help=rate)
     water, sky = list(SeaClasses.water), list(SeaClasses.sky)
@@ -65,37 +66,9 @@ def engine_options(options: argparse.Namespace) -> EngineOptions:
     return EngineOptions(options.engine, options.precision, options.threads)
 
 
-def _add_engine(group: Group, auto: str | None, threads: int | None, weights: str | None) -> None:
-    add = group.add_argument
-    add('--engine', default=auto, choices=('auto', *ENGINES))
-    add('--precision', default=auto, help='auto, f32, bf16, int8')
-    add('--threads', type=int, default=threads, help='0: all cores')
-    add('--weights', default=weights, help="origin of the backbone's weights")
-
-
 def sea_classes(options: argparse.Namespace) -> SeaClasses:
     """Return which classes are water and sky."""
     return SeaClasses(tuple(options.water), tuple(options.sky))
-
-
-def add_node_arguments(group: Group, params: str, classes: str) -> None:
-    """Add the node's parameter file and what replaces its values; params, classes: help."""
-    add = group.add_argument
-    add('--params', type=Path, metavar='YAML', help=f"the node's parameter file{params}")
-    add('--node', default='', help='whose section of --params, such as /robot1/nav')
-    add('--in-distribution', nargs='+', help=classes)
-    _add_engine(group, None, None, None)
-
-
-def node_values(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the node's parameters: those of --params, what the command line says before them."""
-    values = given_parameters(options.params, tell, options.node)
-    given = {name: getattr(options, name) for name in _PARAMETERS}
-    return values | {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in given.items()
-        if value is not None
-    }
 
 
 def tell(text: str) -> None:
@@ -114,8 +87,9 @@ def opened(
     """
     bundle = complete(load_bundle(place or default_bundle_path()), weights or None)
     compiled = replace(engine, compiled_classes=settings.in_distribution)
-    with create_engine(bundle, compiled) as one:
-        yield bundle, Pipeline(bundle, one, settings)
+    pipeline = open_pipeline(bundle, compiled, settings)
+    with pipeline.engine:
+        yield bundle, pipeline
 
 
 def facts_of(bundle: Bundle, pipeline: Pipeline) -> dict[str, Any]:

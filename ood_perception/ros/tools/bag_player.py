@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -33,7 +31,7 @@ from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.image.decode import NANOSECONDS, FrameDecoder
 from ood_perception.image.encodings import COMPRESSED, RAW
 from ood_perception.ros.decode import decode_by_cv_bridge
-from ood_perception.ros.tools.discovery import wait_for_subscribers
+from ood_perception.ros.tools.discovery import flush, run_program, wait_for_subscribers
 
 TRANSPORTS = ('raw', 'compressed')
 # What image_transport puts behind a camera's topic
@@ -86,10 +84,7 @@ class BagPlayer(Node):  # type: ignore[misc]
 
     def flush(self) -> None:
         """Wait until the pictures were acknowledged, at most five seconds for each topic."""
-        from rclpy.duration import Duration
-
-        for publisher in self._publishers_by_topic.values():
-            publisher.wait_for_all_acked(Duration(seconds=5))
+        flush(self._publishers_by_topic.values())
 
     def _contents(self, message: Message) -> list[bytes]:
         """Return the CDR to publish: of a packet any number, of what does not decode nothing."""
@@ -141,20 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--transport', default='raw', choices=TRANSPORTS, help="the node's")
     parser.add_argument('--wait', type=float, default=60.0, help='seconds to wait for the node')
     options, ros_arguments = parser.parse_known_args(argv)
-    rclpy.init(args=ros_arguments)
-    try:
-        _play(options)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 1
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    return run_program(ros_arguments, lambda: _play(options))
 
 
-def _play(options: argparse.Namespace) -> None:
+def _play(options: argparse.Namespace) -> int:
     if not options.rate > 0:
         raise ConfigError(f'--rate {options.rate:g}: give a number above 0')
     with Bag(options.bag, Problems(SKIP)) as bag:
@@ -167,6 +152,7 @@ def _play(options: argparse.Namespace) -> None:
         player.flush()
         print(f'{count} pictures were published')
         player.destroy_node()
+    return 0
 
 
 if __name__ == '__main__':

@@ -8,14 +8,11 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.node import Node
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
@@ -24,6 +21,7 @@ from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text
 from ood_perception.ros.messages import ImageBuffer
 from ood_perception.ros.qos import input_profile, output_profile
+from ood_perception.ros.tools.listeners import NODE, NodeListener
 from ood_perception.types import UInt8Array
 
 FRAME_ID = 'bench_optical_frame'
@@ -33,25 +31,23 @@ _SETTLE_SECONDS = 2.5
 _DRAIN_SECONDS = 15.0
 
 
-class BenchCamera(Node):  # type: ignore[misc]
+class BenchCamera(NodeListener):
     """Publishes `image` and remembers the headers of what comes back."""
 
     def __init__(self, case: dict[str, Any]) -> None:
-        super().__init__('bench_camera', namespace=case['namespace'])
-        self._observed = f'/{case["namespace"]}/road_anomaly'
+        observed = f'/{case["namespace"]}{NODE}'
+        super().__init__('bench_camera', observed, namespace=case['namespace'])
         self.sent: set[tuple[int, int, str]] = set()
         self.received: Counter[str] = Counter()
         self.foreign_headers = 0
-        self.statuses: dict[str, dict[str, str]] = {}
         self._camera = self.create_publisher(Image, 'image', input_profile(case['reliability']))
         self.results = [self._listen(name) for name in case['outputs']]
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._keep, 10)
         self._buffer = ImageBuffer('rgb8')
         self._buffer.pixels(case['height'], case['width'])[:] = made_picture(case)
 
     def _listen(self, name: str) -> Any:
         kind = MarkerArray if name == 'obstacle_markers' else Image
-        topic = f'{self._observed}/{name}'
+        topic = f'{self.observed}/{name}'
         return self.create_subscription(
             kind, topic, lambda message: self._receive(name, message), output_profile()
         )
@@ -60,12 +56,6 @@ class BenchCamera(Node):  # type: ignore[misc]
         header = message.markers[0].header if name == 'obstacle_markers' else message.header
         self.received[name] += 1
         self.foreign_headers += header_key(header) not in self.sent
-
-    def _keep(self, message: Any) -> None:
-        for status in message.status:
-            if status.hardware_id == self._observed:
-                name = status.name.removeprefix(f'{self._observed}: ')
-                self.statuses[name] = {pair.key: pair.value for pair in status.values}
 
     def send(self) -> None:
         """Publish one frame stamped now."""
@@ -81,25 +71,15 @@ class BenchCamera(Node):  # type: ignore[misc]
     def ready(self) -> bool:
         """Whether the node listens and its outputs are heard."""
         matched = all(self.count_publishers(sub.topic_name) for sub in self.results)
-        engine = self.statuses.get('engine', {})
-        if engine.get('state') == 'failed':
+        if self.failure:
             raise ConfigError('the node could not be configured, its message is above')
         return (
             bool(self._camera.get_subscription_count()) and matched and 'camera' in self.statuses
         )
 
-    def counters(self) -> dict[str, int]:
-        """Return the node's counters from its newest diagnostics."""
-        names = ('callbacks', 'processed', 'dropped', 'bad', 'failed', 'skipped')
-        camera = self.statuses['camera']
-        return {name: int(camera[name]) for name in names}
-
     def drained(self) -> bool:
         """Whether no frame is on its way any more."""
-        counted = self.counters()
-        return counted['callbacks'] == len(self.sent) and counted['callbacks'] == sum(
-            counted[name] for name in counted if name != 'callbacks'
-        )
+        return self.counters()['callbacks'] == len(self.sent) and self.settled()
 
     def times_ms(self) -> dict[str, dict[str, float]]:
         """Return {stage: {median, p95, last}} from the node's newest diagnostics."""
@@ -130,22 +110,11 @@ def made_picture(case: dict[str, Any]) -> UInt8Array:
     return image.astype(np.uint8)
 
 
-def spin_until(node: Node, done: Callable[[], bool], seconds: float) -> bool:
-    """Spin until `done` or the time is over; return whether it was done."""
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            return False
-        rclpy.spin_once(node, timeout_sec=0.05)
-    return True
-
-
 def send_frames(node: BenchCamera, frames: int, rate: float) -> None:
     """Publish at the rate, spinning in between; late frames do not come in bursts."""
     due = time.monotonic()
     for _ in range(frames):
-        while (left := due - time.monotonic()) > 0:
-            rclpy.spin_once(node, timeout_sec=left)
+        node.spin(due - time.monotonic())
         due = time.monotonic() + 1.0 / rate
         node.send()
 
@@ -156,11 +125,11 @@ def main() -> int:
     rclpy.init(args=[])
     try:
         node = BenchCamera(case)
-        if not spin_until(node, node.ready, _READY_SECONDS):
+        if not node.spin(_READY_SECONDS, node.ready):
             raise ConfigError(f'the node was not ready after {_READY_SECONDS:.0f} s')
-        spin_until(node, lambda: False, _SETTLE_SECONDS)
+        node.spin(_SETTLE_SECONDS)
         send_frames(node, case['frames'], case['rate'])
-        drained = spin_until(node, node.drained, _DRAIN_SECONDS)
+        drained = node.spin(_DRAIN_SECONDS, node.drained)
     except OodPerceptionError as error:
         print(f'bench_camera: {error}', file=sys.stderr)
         return 1

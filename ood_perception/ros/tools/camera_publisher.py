@@ -17,16 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from ood_perception.errors import OodPerceptionError
+from ood_perception.image.decode import stamp_ns
 from ood_perception.image.image_files import list_pictures, read_picture
-from ood_perception.ros.messages import image_message, stamp_ns
+from ood_perception.ros.messages import image_message
 from ood_perception.ros.qos import RELIABLE, input_profile
-from ood_perception.ros.tools.discovery import wait_for_subscribers
+from ood_perception.ros.tools.discovery import flush, run_program, wait_for_subscribers
 
 FRAME_ID = 'demo_camera_optical_frame'
 
@@ -50,13 +48,11 @@ class CameraPublisher(Node):  # type: ignore[misc]
         message: Any = image_message(picture, 'rgb8', header)
         header.stamp = self.get_clock().now().to_msg()
         self._publisher.publish(message)
-        return stamp_ns(header)
+        return stamp_ns(message)
 
     def flush(self) -> None:
         """Wait until the last picture was acknowledged, at most five seconds."""
-        from rclpy.duration import Duration
-
-        self._publisher.wait_for_all_acked(Duration(seconds=5))
+        flush([self._publisher])
 
 
 def publish_all(camera: CameraPublisher, files: Sequence[Path], rate: float) -> None:
@@ -75,19 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--rate', type=float, default=2.0, help='pictures per second')
     parser.add_argument('--wait', type=float, default=30.0, help='seconds to wait for the node')
     options, ros_arguments = parser.parse_known_args(argv)
-    rclpy.init(args=ros_arguments)
-    try:
+
+    def work() -> int:
         camera = CameraPublisher()
         camera.wait_for_subscriber(options.wait)
         publish_all(camera, list_pictures(options.folder), options.rate)
-    except OodPerceptionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 1
-    finally:
-        rclpy.try_shutdown()
-    return 0
+        return 0
+
+    return run_program(ros_arguments, work)
 
 
 if __name__ == '__main__':

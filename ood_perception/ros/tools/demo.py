@@ -28,6 +28,7 @@ from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, DependencyError, OodPerceptionError
 from ood_perception.ros.tools.processes import detail, graph_environment, say
+from ood_perception.settings import Settings
 
 
 def run(options: argparse.Namespace) -> int:
@@ -149,7 +150,8 @@ def arguments() -> argparse.ArgumentParser:
     add('--bundle', default=str(default_bundle_path()), help='bundle folder or .zip')
     add('--engine', default='auto', help='auto, openvino, onnxruntime, faiss')
     add('--precision', default='auto', help='auto, f32, bf16, int8')
-    add('--false-alarm-rate', type=float, default=0.01, help='the promised rate')
+    rate = Settings.false_alarm_rate
+    add('--false-alarm-rate', type=float, default=rate, help='the promised rate')
     add('--frames', type=int, default=24, help='at most this many pictures')
     add('--rate', type=float, default=0.0, help='pictures per second, 0: what the engine keeps')
     add('--timeout', type=float, default=150.0, help='seconds for the node to start, and to run')

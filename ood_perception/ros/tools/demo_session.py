@@ -20,7 +20,7 @@ from ood_perception.demo.speed import Speed
 from ood_perception.demo.verdict import check_frame
 from ood_perception.errors import EngineError
 from ood_perception.image.geometry import geometry_for
-from ood_perception.ros.tools.collector import Collector
+from ood_perception.ros.tools.listeners import Collector
 from ood_perception.ros.tools.processes import Child, say
 
 _TOPIC = '/demo/camera/image'
@@ -77,10 +77,9 @@ def _wait_until_ready(collector: Collector, node: Child, seconds: float) -> None
 
     def ready() -> bool:
         node.check()
-        engine = collector.statuses.get('engine', {})
-        if engine.get('state') == 'failed':
-            raise EngineError(f'the node could not start: {collector.messages["engine"]}')
-        return engine.get('state') == 'ready' and 'camera' in collector.statuses
+        if collector.failure:
+            raise EngineError(f'the node could not start: {collector.failure}')
+        return collector.engine_state == 'ready' and 'camera' in collector.statuses
 
     if not collector.spin(seconds, lambda: ready() and collector.heard()):
         raise EngineError(

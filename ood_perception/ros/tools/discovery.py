@@ -1,21 +1,39 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting until somebody listens, and listens as reliably as the publisher offers."""
+"""What programs beside the node share: to start and stop, to wait for who listens."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException
 from rclpy.qos import ReliabilityPolicy
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, OodPerceptionError
 
 # The node meets the publisher's reliability within half a second of discovering it.
 _MOST_SETTLING = 10.0
 _SETTLED = 0.7
 _POLL = 0.05
+
+
+def run_program(ros_arguments: Sequence[str], work: Callable[[], int]) -> int:
+    """Return the exit status of `work`, done while ROS runs; a user's mistake is one line, 1."""
+    rclpy.init(args=list(ros_arguments))
+    try:
+        return work()
+    except OodPerceptionError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 1
+    finally:
+        rclpy.try_shutdown()
 
 
 def wait_for_subscribers(node: Any, publishers: Iterable[Any], seconds: float) -> None:
@@ -41,3 +59,9 @@ def _reliably_heard(node: Any, publisher: Any) -> bool:
     infos = node.get_subscriptions_info_by_topic(publisher.topic_name)
     policies = [info.qos_profile.reliability for info in infos]
     return bool(policies) and all(p == ReliabilityPolicy.RELIABLE for p in policies)
+
+
+def flush(publishers: Iterable[Any]) -> None:
+    """Wait until the last messages were acknowledged, at most five seconds for each publisher."""
+    for publisher in publishers:
+        publisher.wait_for_all_acked(Duration(seconds=5))

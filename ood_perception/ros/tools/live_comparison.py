@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 
 from ood_perception.bags.comparison import (
     CameraComparison,
@@ -30,10 +29,11 @@ from ood_perception.bags.comparison import (
     summary,
     write_comparison,
 )
-from ood_perception.errors import ConfigError, EngineError, OodPerceptionError
+from ood_perception.errors import ConfigError, EngineError
 from ood_perception.image.encodings import COMPRESSED
 from ood_perception.ros.tools.bag_player import TRANSPORTS
-from ood_perception.ros.tools.mask_listener import MaskListener
+from ood_perception.ros.tools.discovery import run_program
+from ood_perception.ros.tools.listeners import NODE, MaskListener
 from ood_perception.types import JsonDict
 
 PLAYERS = ('own', 'ros2')
@@ -48,19 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Options for evaluate_bag take all the words that follow, but not those for ROS.
     end = words.index('--ros-args') if '--ros-args' in words else len(words)
     options = _parser().parse_args(words[:end])
-    rclpy.init(args=words[end:])
-    try:
+
+    def work() -> int:
         rows = run(options)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 1
-    finally:
-        rclpy.try_shutdown()
-    print(summary(rows))
-    print(f'report: {options.out / "live.html"}')
-    return 0 if all_equal(rows) else 1
+        print(summary(rows))
+        print(f'report: {options.out / "live.html"}')
+        return 0 if all_equal(rows) else 1
+
+    return run_program(words[end:], work)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--rate', type=float, default=1.0, help='times the recorded speed')
     parser.add_argument('--player', default='own', choices=PLAYERS, help='own, or ros2 bag play')
     parser.add_argument('--transport', default='raw', choices=TRANSPORTS, help="the node's")
-    parser.add_argument('--node', default='/road_anomaly', help="the node's full name")
+    parser.add_argument('--node', default=NODE, help="the node's full name")
     parser.add_argument('--wait', type=float, default=120.0, help='seconds to wait for the node')
     return parser
 
@@ -108,7 +103,11 @@ def run(options: argparse.Namespace) -> list[CameraComparison]:
         'Player': options.player,
         'Transport': options.transport,
     }
-    write_comparison(options.out, rows, facts, listener.counters)
+    counters = {
+        name: {key: str(count) for key, count in listener.counters(name).items()}
+        for name in listener.cameras
+    }
+    write_comparison(options.out, rows, facts, counters)
     return rows
 
 

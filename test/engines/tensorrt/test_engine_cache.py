@@ -159,13 +159,13 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from limits import HANGS
 from fake_tensorrt import FakeCuda, fake_tensorrt
-from ood_perception.cli import compile as cli_compile
+from ood_perception.cli import bundle as programs
 from ood_perception.engines.tensorrt import engine as tensorrt
 cuda = FakeCuda()
 trt = fake_tensorrt('11.4', cuda)
 slowly = trt.module._build
 trt.module._build = lambda *a: (time.sleep(1.5), slowly(*a))[1]
-for module in (tensorrt, cli_compile):
+for module in (tensorrt, programs):
     module.load_tensorrt = lambda: trt
     module.load_cuda = lambda: cuda
 if sys.argv[2] == 'compile':

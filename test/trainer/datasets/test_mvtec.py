@@ -173,7 +173,7 @@ def test_one_model_serves_all_products_and_a_defect_stands_out(station):
             for index in range(len(test)):
                 image, labels = test.read(index)
                 (found,) = pipeline.run([Frame(image)])
-                regions.append(region_picture(OutputMaps(found).surprisal(), labels))
+                regions.append(region_picture(OutputMaps(found).image('surprisal'), labels))
                 scores.append(image_surprisal(found.surprisal, found.scored))
             anomalous = np.array(test.anomalous_pictures, np.uint8)
             assert image_auroc(np.array(scores), anomalous)[0] == 1.0
