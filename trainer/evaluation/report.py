@@ -22,10 +22,15 @@ from ood_perception.evaluation.results import (
     write_json,
     write_text,
 )
-from ood_perception.reports import html as page
-from ood_perception.reports.csv_tables import CSV_HEADER, PICTURE_COLUMNS, csv_rows, picture_rows
-from ood_perception.reports.evaluation import differences, write_report
-from ood_perception.reports.tables import differences_markdown, markdown
+from ood_perception.reports.evaluation import write_comparison, write_report
+from ood_perception.reports.tables import (
+    CSV_HEADER,
+    PICTURE_COLUMNS,
+    csv_rows,
+    differences_markdown,
+    markdown,
+    picture_rows,
+)
 from ood_perception.reports.worst_images import ShownFrame, draw_worst
 
 from .runs import Results
@@ -133,10 +138,7 @@ def compare_folders(first: Path, second: Path, out: Path, seed: int = 0) -> Path
     write_json(out / 'comparison.json', {'format': 1, 'seed': seed, 'comparisons': rows})
     write_text(out / 'comparison.md', text)
     print(text)
-    intro = page.paragraph(f'A is {first}, B is {second}.')
-    title = page.element('h1', 'Comparison of two evaluations')
-    body = page.element('header', page.joined([title, intro]))
-    return page.write_page(out / 'index.html', 'Comparison', [body, differences(rows)])
+    return write_comparison(out / 'index.html', (first, second), rows)
 
 
 def _pairs(

@@ -21,12 +21,12 @@ import cv2
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.demo.report import FrameResult, Run, write_page
+from ood_perception.demo.report import FrameResult, Run, try_engine, write_page
 from ood_perception.demo.sources import Picture, Source, open_source
-from ood_perception.demo.speed import try_engine
 from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, DependencyError, OodPerceptionError
+from ood_perception.reports.html import environment
 from ood_perception.ros.tools.processes import detail, graph_environment, say
 
 
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     os.environ.update(graph_environment())
     _check_ros()
+    environment()  # without jinja2 there is no page: say so before the work
     out = _made_folder(options.out)
     source = open_source(options.input, options.frames)
     say(1, f'pictures: {source.description}')
