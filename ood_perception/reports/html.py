@@ -47,7 +47,12 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    result.filters |= {'anchor': anchor_of, 'fraction': fraction}
+    result.filters |= {
+        'anchor': anchor_of,
+        'fraction': fraction,
+        'line': one_line,
+        'number': '{:g}'.format,
+    }
     return result
 
 
@@ -70,6 +75,11 @@ def anchor_of(title: str) -> str:
 def fraction(value: float | None, places: int = 1) -> str:
     """Write a fraction as '83.1 %', '-' where it is undefined."""
     return '-' if value is None else f'{100 * value:.{places}f} %'
+
+
+def one_line(text: str) -> str:
+    """Return a sentence, which a template may break where it likes, as a line of a text file."""
+    return ' '.join(text.split()) + '\n'
 
 
 def save_jpeg(
