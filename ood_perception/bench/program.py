@@ -17,9 +17,8 @@ from pathlib import Path
 from ood_perception.bench.cases import Case, check, to_json
 from ood_perception.bench.machine import EnergyMeter, machine
 from ood_perception.bench.peak import SIDES, best_rates
-from ood_perception.bench.protocol import Worker, take_turns
+from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
 from ood_perception.bench.references import peak_worker, torch_worker
-from ood_perception.bench.statistics import percentiles, ratio
 from ood_perception.bundle.store import load_bundle
 from ood_perception.types import JsonDict
 
