@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import Float32Array, Float64Array, Int64Array, UInt8Array
-from .pixel import ScoredPicture, full_curve, pool, strict_threshold
 
 T = TypeVar('T', bound=np.generic)
 
@@ -104,16 +103,6 @@ def mean_iou_samples(
 def halved(picture: npt.NDArray[T]) -> npt.NDArray[T]:
     """Return every second pixel of every second row: what the threshold is calibrated on."""
     return picture[::2, ::2]
-
-
-def fold_threshold(pictures: Sequence[ScoredPicture]) -> float:
-    """
-    Return the threshold that one half of the set gives the other.
-
-    pictures: of halved scores and labels (1 anomaly, 0 known, others ignored). nan without
-    anomalies, which flags nothing.
-    """
-    return strict_threshold(full_curve(pool(pictures)))
 
 
 def two_fold_open_iou(folds: Sequence[Int64Array], known: int) -> float:
