@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ood_perception.metrics.binning import binned_metrics, coarse_starts
 from ood_perception.metrics.bootstrap import (
     RESAMPLES,
@@ -16,7 +19,7 @@ from ood_perception.metrics.lars import lars_samples
 from ood_perception.metrics.pixel import METRICS
 
 from ..errors import DataError
-from ..types import JsonDict
+from ..types import Float64Array, JsonDict
 from .groups import GROUPS
 from .inspection import inspection_samples, inspection_values, read_product
 from .maritime import lars_values, read_frames
@@ -67,7 +70,10 @@ def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0
 
 
 # Groups whose numbers follow from the records alone: what is read of them, values and samples.
-_FROM_RECORDS = {
+Read = Callable[[RecordSet], Any]
+Values = Callable[[Any], dict[str, float]]
+Samples = Callable[[Any, Float64Array], dict[str, Float64Array]]
+_FROM_RECORDS: dict[str, tuple[Read, Values, Samples]] = {
     'inspection': (read_product, inspection_values, inspection_samples),
     'maritime': (read_frames, lars_values, lars_samples),
 }
