@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ood_perception.evaluation.groups import GROUPS
+from ood_perception.evaluation.results import write_text
 from ood_perception.types import JsonDict
 
-from .html import fraction, write_page
+from .html import render, write_page
 from .plots import MOST_LINES, Rate, calibration_plot, curve_plot, histogram_plot
 from .tables import (
     REGION_TITLES,
     comparison_tables,
-    found_cells,
     group_names,
     group_table,
     headline_table,
@@ -57,11 +57,41 @@ def write_report(
     )
 
 
-def write_comparison(path: Path, folders: tuple[Path, Path], rows: Sequence[JsonDict]) -> Path:
-    """Write the page of the differences between two folders of results."""
-    first, second = folders
-    tables = comparison_tables(rows)
-    return write_page(path, 'comparison.html.j2', first=first, second=second, tables=tables)
+def markdown(document: JsonDict) -> str:
+    """Return every set's headline tables as Markdown."""
+    return render(
+        'evaluation.md.j2',
+        sets=[_headline_values(document, data) for data in set_names(document)],
+        products=product_table(document),
+        tables=comparison_tables(document['comparisons']),
+    )
+
+
+def _headline_values(document: JsonDict, data: str) -> JsonDict:
+    first = document['runs'][0]['sets'][data]
+    skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
+    return {
+        **first,
+        'name': data,
+        'groups': [_group_values(document, data, group) for group in group_names(document, data)],
+        'headline': headline_table(document, data) if 'regions' in first else None,
+        'promise': promise_cells(document, data) if 'rows' in first else None,
+        'left_out': sorted(skipped),
+    }
+
+
+def write_comparison(folder: Path, folders: tuple[Path, Path], rows: Sequence[JsonDict]) -> Path:
+    """
+    Write the differences between two folders of results, comparison.md and index.html.
+
+    Prints the former, returns the latter.
+    """
+    tables, (first, second) = comparison_tables(rows), folders
+    text = render('comparison.md.j2', tables=tables)
+    write_text(folder / 'comparison.md', text)
+    print(text)
+    page = folder / 'index.html'
+    return write_page(page, 'comparison.html.j2', first=first, second=second, tables=tables)
 
 
 def _set_values(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> JsonDict:
@@ -112,12 +142,6 @@ def _pixel_values(document: JsonDict, data: str, runs: Mapping[str, JsonDict]) -
         'calibration': calibration_plot(rates),
         'histogram': histogram_plot(first['regions'][region]['histogram']),
         'limited': f'the first {MOST_LINES} of {len(runs)} runs' if limited else '',
-        'by_size': found_cells(first['objects']['size']),
-        'by_place': found_cells(first['objects']['place']),
-        'places': [
-            [row['name'], f'{row["pixels"]:,}', fraction(row['flagged'], 2)]
-            for row in first['places']
-        ],
     }
 
 

@@ -23,6 +23,8 @@ from ood_perception.files import make_file
 from ood_perception.postprocess.overlay import encode_jpeg
 from ood_perception.types import UInt8Array
 
+from .markdown import percent
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -47,6 +49,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    result.globals['percent'] = percent
     result.filters |= {
         'anchor': anchor_of,
         'fraction': fraction,

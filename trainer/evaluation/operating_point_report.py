@@ -25,7 +25,6 @@ from ood_perception.metrics.operating_point import (
 )
 from ood_perception.postprocess.tracking import Persistence
 from ood_perception.reports.html import render
-from ood_perception.reports.markdown import markdown_table
 
 NAME = 'operating_point'
 
@@ -121,15 +120,18 @@ def write_report(
         plot = ''
         print(f'no plot: {error}')
     unit = result.wanted.unit
+    scales = [1.0] if unit == 'frame' else [1.0, frames_per(unit, result.fps)]
     text = render(
         f'{NAME}.md.j2',
         facts=facts,
         result=result,
         plot=plot,
-        distinct=rates.distinct,
-        per_frame=_table(rates, 1.0),
-        per_unit='' if unit == 'frame' else _table(rates, frames_per(unit, result.fps)),
-        checked=_checked(rates, *checked, result) if checked else None,
+        rates=rates,
+        scales=scales,
+        source=checked[0] if checked else '',
+        observed=checked[1] if checked else None,
+        kept=float(np.mean(checked[1].mean <= rates.upper)) if checked else None,
+        two_digits=two_digits,
     )
     write_text(folder / f'{NAME}.md', text)
 
@@ -137,46 +139,6 @@ def write_report(
 def _record(rates: AlarmRates) -> dict[str, Any]:
     """Return rates as JSON values."""
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(rates).items()}
-
-
-def _table(rates: AlarmRates, scale: float) -> str:
-    """Return the grid as Markdown, in false obstacles per `scale` frames."""
-    header = ['rate \\ minimum area', *(f'{area:g}' for area in rates.areas)]
-    rows = [
-        [
-            f'{rate:g}',
-            *(
-                f'{two_digits(mean * scale)} ({two_digits(upper * scale)})'
-                for mean, upper in zip(rates.mean[row], rates.upper[row], strict=True)
-            ),
-        ]
-        for row, rate in enumerate(rates.rates)
-    ]
-    return markdown_table(header, rows)
-
-
-def _checked(
-    rates: AlarmRates, source: str, observed: AlarmRates, result: Answer
-) -> dict[str, Any]:
-    """Return predicted against observed false obstacles per frame, chosen pairs and the grid."""
-    rows = []
-    for choice in result.choices:
-        place = rates.rates.index(choice.rate), rates.areas.index(choice.area)
-        mean, low, high = (
-            two_digits(float(values[place]))
-            for values in (observed.mean, observed.low, observed.high)
-        )
-        rows.append(
-            [
-                f'{choice.rate:g}',
-                f'{choice.area:g}',
-                f'{two_digits(choice.mean)} ({two_digits(choice.upper)})',
-                f'{mean} [{low}, {high}]',
-                'yes' if observed.mean[place] <= choice.upper else 'no',
-            ]
-        )
-    kept = float(np.mean(observed.mean <= rates.upper))
-    return {'source': source, 'rows': rows, 'frames': observed.frames, 'kept': kept}
 
 
 def _plot(path: Path, rates: AlarmRates, result: Answer) -> None:

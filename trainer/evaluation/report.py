@@ -22,15 +22,8 @@ from ood_perception.evaluation.results import (
     write_json,
     write_text,
 )
-from ood_perception.reports.evaluation import write_comparison, write_report
-from ood_perception.reports.tables import (
-    CSV_HEADER,
-    PICTURE_COLUMNS,
-    csv_rows,
-    differences_markdown,
-    markdown,
-    picture_rows,
-)
+from ood_perception.reports.evaluation import markdown, write_comparison, write_report
+from ood_perception.reports.tables import CSV_HEADER, PICTURE_COLUMNS, csv_rows, picture_rows
 from ood_perception.reports.worst_images import ShownFrame, draw_worst
 
 from .runs import Results
@@ -134,11 +127,8 @@ def compare_folders(first: Path, second: Path, out: Path, seed: int = 0) -> Path
         raise DataError(
             f'{first} and {second} have no run and measured set in common: nothing to compare'
         )
-    text = '\n'.join(differences_markdown(rows))
     write_json(out / 'comparison.json', {'format': 1, 'seed': seed, 'comparisons': rows})
-    write_text(out / 'comparison.md', text)
-    print(text)
-    return write_comparison(out / 'index.html', (first, second), rows)
+    return write_comparison(out, (first, second), rows)
 
 
 def _pairs(

@@ -13,7 +13,6 @@ from ood_perception.evaluation.results import interval_record
 from ood_perception.json_files import write_json
 from ood_perception.metrics.bootstrap import RESAMPLES
 from ood_perception.reports.html import render
-from ood_perception.reports.markdown import percent
 from ood_perception.reports.tables import REGION_TITLES
 
 from ..evaluation.runs import RunResult
@@ -105,7 +104,6 @@ def _markdown(config: LeaderboardConfig, source: Path, document: dict[str, Any])
         metrics=[*METRICS],
         titles=METRICS,
         region_titles=REGION_TITLES,
-        percent=percent,
         absent=absent,
         lacking=lacking,
         settings=sorted(settings),
