@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ood_perception.json_files import json_text
 from ood_perception.reports.html import write_page
-from ood_perception.reports.markdown import TITLES, percent
+from ood_perception.reports.tables import TITLES, percent
 from ood_perception.types import JsonDict
 
 from .statistics import Shown

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import cv2
 import numpy as np
@@ -38,8 +37,6 @@ from ..types import Detection, JsonDict, UInt8Array
 from .groups import group_record
 from .record import Arrays, RecordSet
 
-_FIELDS = tuple(field.name for field in fields(LarsFrame))
-_PER_CLASS = ('intersections', 'unions')
 _MOST_SEGMENTS = 0xFFFF
 
 
@@ -130,20 +127,13 @@ def maritime_counts(
     given = segments or plain_segments(semantic)
     prediction = sea_labels(detection, table)
     frame = lars_frame(prediction, semantic, given.panoptic, given.categories)
-    counts = [np.atleast_1d(getattr(frame, name)) for name in _FIELDS]
-    return {'lars': np.concatenate(counts).astype(np.int64)}
+    return {'lars': np.hstack([getattr(frame, field.name) for field in fields(frame)])}
 
 
 def unpack_frame(arrays: Arrays) -> LarsFrame:
     """Return the counts of maritime_counts."""
-    values: dict[str, Any] = {}
-    place = 0
-    for name in _FIELDS:
-        size = 3 if name in _PER_CLASS else 1
-        part = arrays['lars'][place : place + size]
-        values[name] = part if size > 1 else int(part[0])
-        place += size
-    return LarsFrame(**values)
+    counts = arrays['lars']  # two of the fields are per class
+    return LarsFrame(counts[:3], counts[3:6], *map(int, counts[6:]))
 
 
 def read_frames(records: RecordSet) -> list[LarsFrame]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -96,26 +97,24 @@ def write_json(path: Path, values: Any) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table, whole or not at all; None becomes an empty cell, see table_cell."""
-
-    def fill(temporary: Path) -> None:
-        with temporary.open('w', newline='', encoding='utf-8') as file:
-            writer = csv.writer(file, lineterminator='\n')
-            writer.writerow(header)
-            writer.writerows([table_cell(value) for value in row] for row in rows)
-
-    _make(path, fill)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    writer.writerows([table_cell(value) for value in row] for row in rows)
+    write_text(path, text.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    _make(path, lambda temporary: _fill(temporary, text))
+    write_bytes(path, text.encode('utf-8'))
 
 
-def _fill(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all; DataError where the folder cannot be written."""
 
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
 
-def _make(path: Path, fill: Any) -> None:
     try:
         make_file(path, fill)
     except OSError as error:

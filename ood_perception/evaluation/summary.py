@@ -13,11 +13,16 @@ from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts
 from ood_perception.metrics.bootstrap import (
     RESAMPLES,
     metric_intervals,
-    percentile_interval,
     resample_weights,
 )
 from ood_perception.metrics.bounds import BinnedMetrics
-from ood_perception.metrics.false_alarm_rate import POOLED, RATES, PictureAlarms, promise_rows
+from ood_perception.metrics.false_alarm_rate import (
+    POOLED,
+    RATES,
+    PictureAlarms,
+    observed_rate,
+    promise_rows,
+)
 
 from ..types import Float64Array, Int64Array, JsonDict
 from .breakdown import (
@@ -165,11 +170,8 @@ def calibration_rows(pooled: Pooled, seed: int) -> list[JsonDict]:
         for label, name in enumerate(('normal', 'anomaly')):
             flagged = pooled.flagged[:, index, label].astype(np.float64)
             pixels = pooled.pixels[:, label].astype(np.float64)
-            drawn = weights @ pixels
-            with np.errstate(invalid='ignore', divide='ignore'):
-                samples = np.where(drawn > 0, (weights @ flagged) / drawn, np.nan)
-            row[name] = float(flagged.sum() / pixels.sum()) if pixels.sum() else None
-            row[f'{name}_interval'] = interval_record(percentile_interval(samples))
+            observed, interval = observed_rate(flagged, pixels, weights)
+            row[name], row[f'{name}_interval'] = plain(observed), interval_record(interval)
         rows.append(row)
     return rows
 

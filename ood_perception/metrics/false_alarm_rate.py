@@ -120,6 +120,22 @@ def promise_rows(
     return rows
 
 
+def observed_rate(
+    flagged: npt.NDArray[np.float64],
+    pixels: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+) -> tuple[float, Interval]:
+    """
+    Return the flagged fraction of all pixels, nan without any, and its interval.
+
+    flagged, pixels: float64 (n,), per picture. weights: float64 (R, n), bootstrap.
+    """
+    drawn, total = weights @ pixels, pixels.sum()
+    samples = np.where(drawn > 0, (weights @ flagged) / np.maximum(drawn, 1.0), np.nan)
+    observed = float(flagged.sum() / total) if total else float('nan')
+    return observed, percentile_interval(samples)
+
+
 def _with_pooled(
     counts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
@@ -136,15 +152,13 @@ def _row(
     weights: npt.NDArray[np.float64],
 ) -> PromiseRow:
     """Make one row from per-picture counts (n,) and bootstrap weights (R, n)."""
-    observed = float(flagged.sum() / pixels.sum())
-    drawn = weights @ pixels
-    samples = np.where(drawn > 0, (weights @ flagged) / np.maximum(drawn, 1.0), np.nan)
+    observed, interval = observed_rate(flagged, pixels, weights)
     return PromiseRow(
         group=group,
         class_name=name,
         promised=rate,
         observed=observed,
-        interval=percentile_interval(samples),
+        interval=interval,
         pixels=int(pixels.sum()),
         pictures=int(np.count_nonzero(pixels)),
         kept=rate / FACTOR <= observed <= rate * FACTOR,

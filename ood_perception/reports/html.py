@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ood_perception.errors import DataError, DependencyError
-from ood_perception.files import make_file
+from ood_perception.errors import DependencyError
+from ood_perception.evaluation.results import write_bytes, write_text
 from ood_perception.postprocess.overlay import encode_jpeg
 from ood_perception.types import UInt8Array
 
-from .markdown import percent
+from .tables import percent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,7 +66,7 @@ def render(template: str, **values: Any) -> str:
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
     """Write a filled template, whole or not at all; returns its path. DataError where it fails."""
-    _write(path, render(template, **values).encode('utf-8'))
+    write_text(path, render(template, **values))
     return path
 
 
@@ -93,7 +93,7 @@ def save_jpeg(
 
     Raises DataError where the folder cannot be written.
     """
-    _write(folder / name, _small_jpeg(picture, width, quality))
+    write_bytes(folder / name, _small_jpeg(picture, width, quality))
     return name
 
 
@@ -110,17 +110,3 @@ def _small_jpeg(picture: UInt8Array, width: int, quality: int) -> bytes:
         picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
     return encode_jpeg(np.asarray(small, np.uint8), quality).tobytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-
-    def fill(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
-    try:
-        make_file(path, fill)
-    except OSError as error:
-        raise DataError(
-            f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
-        ) from error

@@ -12,9 +12,27 @@ from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED
 from ood_perception.metrics.pixel import METRICS
 from ood_perception.types import JsonDict
 
-from .markdown import TITLES, percent
-
+TITLES = {
+    'average_precision': 'AP',
+    'average_precision_missed': 'AP, lost counted',
+    'component_average_precision': 'component-averaged AP',
+    'fpr95': 'FPR95',
+    'auroc': 'AUROC',
+    'best_f1': 'best F1',
+}
 REGION_TITLES = {'image': 'whole image', 'ground': 'predicted ground', 'road': 'road'}
+
+
+def percent(
+    value: float | None, interval: Sequence[float | None] | None = None, places: int = 1
+) -> str:
+    """Write a share as '83.1 [70.2, 91.0]' in percent; '-' where undefined."""
+    if value is None:
+        return '-'
+    text = f'{100 * value:.{places}f}'
+    if interval is None or interval[0] is None or interval[1] is None:
+        return text
+    return f'{text} [{100 * interval[0]:.{places}f}, {100 * interval[1]:.{places}f}]'
 
 
 def metric_rows(document: JsonDict, data: str) -> Iterator[tuple[str, str, JsonDict]]:

@@ -11,7 +11,7 @@ import pytest
 
 from ood_perception.errors import DataError, DependencyError
 from ood_perception.reports import html
-from ood_perception.reports.markdown import markdown_table, percent
+from ood_perception.reports.tables import percent
 
 VOID = {'meta', 'img', 'br'}
 PAGE = """{% extends 'page.html.j2' %}
@@ -123,5 +123,6 @@ def test_shares_are_written_in_percent_and_undefined_ones_as_a_dash():
 
 
 def test_tables_read_as_markdown():
-    got = markdown_table(['a', 'b'], [['1', '2']])
+    template = "{% from 'parts.md.j2' import table %}{{ table(['a', 'b'], [['1', '2']]) }}"
+    got = html.environment().overlay(autoescape=False).from_string(template).render()
     assert got == '| a | b |\n| --- | --- |\n| 1 | 2 |\n'
