@@ -32,12 +32,6 @@ class GroundTruth:
     road: BoolArray
 
 
-def bounding_box(mask: BoolArray) -> tuple[int, int, int, int]:
-    """Return x, y, width, height of a mask in pixels, (0, 0, 0, 0) for an empty one."""
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return int(x), int(y), int(width), int(height)
-
-
 def from_labels(labels: UInt8Array, road: int = 0, obstacle: int = 1) -> GroundTruth:
     """Return the truth of a label picture, uint8 (H, W); every other value is not road."""
     count, parts = cv2.connectedComponents((labels == obstacle).astype(np.uint8), connectivity=8)
@@ -152,8 +146,9 @@ def judge(checks: Sequence[FrameCheck], promised: float) -> Verdict:
 
 def _check_object(flagged: BoolArray, pixels: BoolArray, patch: float) -> ObjectCheck:
     area = int(pixels.sum())
+    x, y, width, height = cv2.boundingRect(pixels.astype(np.uint8))
     return ObjectCheck(
-        box=bounding_box(pixels),
+        box=(int(x), int(y), int(width), int(height)),
         covered=float((flagged & pixels).sum() / area),
         counted=area >= MINIMUM_PATCHES * patch * patch,
     )

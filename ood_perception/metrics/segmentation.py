@@ -15,15 +15,11 @@ Source: Grcic et al., DenseHybrid, ECCV 2022. On StreetHazards: 12 known classes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import Float32Array, Float64Array, Int64Array, UInt8Array
-
-T = TypeVar('T', bound=np.generic)
 
 
 def confusion(prediction: UInt8Array, truth: UInt8Array, classes: int) -> Int64Array:
@@ -98,11 +94,6 @@ def mean_iou_samples(
     matrices: (n, C, C), one confusion matrix a frame. weights: float64 (R, n).
     """
     return mean_iou(np.tensordot(weights, matrices, axes=1), known)
-
-
-def halved(picture: npt.NDArray[T]) -> npt.NDArray[T]:
-    """Return every second pixel of every second row: what the threshold is calibrated on."""
-    return picture[::2, ::2]
 
 
 def two_fold_open_iou(folds: Sequence[Int64Array], known: int) -> float:

@@ -43,7 +43,7 @@ class SmiycFrame:
     alarms: Int64Array
 
 
-METRICS = ('average_precision', 'auroc', 'fpr95', 'best_f1')
+METRICS = ('average_precision', 'fpr95', 'auroc', 'best_f1')
 """What the leaderboard shows."""
 
 

@@ -12,7 +12,6 @@ from ood_perception.metrics.pixel import full_curve, scored_picture, strict_thre
 from ood_perception.metrics.segmentation import (
     class_iou,
     confusion,
-    halved,
     mean_iou,
     mean_iou_samples,
     open_prediction,
@@ -84,13 +83,6 @@ def test_the_threshold_is_the_first_with_recall_above_095():
     assert np.isnan(strict_threshold(curves[1]))
     flagged_by_nan = open_prediction(labels, scores, float('nan'), 5)
     np.testing.assert_array_equal(flagged_by_nan, labels)
-
-
-def test_halved_keeps_every_second_pixel():
-    assert halved(np.arange(15, dtype=np.uint8).reshape(3, 5)).tolist() == [
-        [0, 2, 4],
-        [10, 12, 14],
-    ]
 
 
 def test_folds_are_weighted_with_their_pictures():
