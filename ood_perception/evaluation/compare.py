@@ -61,12 +61,9 @@ def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0
     starts = coarse_starts(sums[0][0] + sums[1][0], sums[0][1] + sums[1][1])
     left, right = (picture_counts(records, region, starts) for records in (first, second))
     intervals = paired_difference(left, right, RESAMPLES, seed)
-    values = [binned_metrics(*pooled) for pooled in sums]
-    result: JsonDict = {'pictures': len(first)}
-    for name in METRICS:
-        a, b = (float(getattr(value, name)[0]) for value in values)
-        result[name] = _row(a, b, intervals[name])
-    return result
+    a, b = (binned_metrics(*pooled) for pooled in sums)
+    rows = {m: _row(getattr(a, m)[0], getattr(b, m)[0], intervals[m]) for m in METRICS}
+    return {'pictures': len(first), **rows}
 
 
 # Groups whose numbers follow from the records alone: what is read of them, values and samples.
@@ -87,11 +84,8 @@ def compare_group(first: RecordSet, second: RecordSet, name: str, seed: int = 0)
     contents = [read(records) for records in (first, second)]
     left, right = (samples_of(content, weights) for content in contents)
     a, b = (values_of(content) for content in contents)
-    result: JsonDict = {'pictures': len(first)}
-    for metric in a:
-        interval = percentile_interval(left[metric] - right[metric])
-        result[metric] = _row(a[metric], b[metric], interval)
-    return result
+    rows = {m: _row(a[m], b[m], percentile_interval(left[m] - right[m])) for m in a}
+    return {'pictures': len(first), **rows}
 
 
 COMPARED_GROUPS = tuple(_FROM_RECORDS)

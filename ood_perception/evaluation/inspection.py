@@ -4,7 +4,7 @@
 One product of an inspection set: is a picture defective, and where; MVTec AD's three numbers.
 
 A picture's score is the maximum of its score map. What AUPRO needs is kept per picture in the bins
-of bins.py, so that memory does not grow with the set and the exact value has bounds.
+of binning.py, so that memory does not grow with the set and the exact value has bounds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from ood_perception.metrics.binning import coarse_starts
 from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, resample_weights
 from ood_perception.metrics.bounds import Bounded
 from ood_perception.postprocess.image_score import image_surprisal
-from ood_perception.types import Float64Array, Int64Array
 
-from ..types import Detection, JsonDict, UInt8Array
+from ..types import Detection, Float64Array, Int64Array, JsonDict, UInt8Array
 from .groups import group_record
 from .record import Arrays, RecordSet, picture_counts, pooled_counts
 from .results import plain

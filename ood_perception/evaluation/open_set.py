@@ -3,8 +3,8 @@
 """
 Mean IoU of the known classes with `unknown` where the score says so, from the records of a set.
 
-Each half of the set gets the threshold of the other half (openset.py). The labels are read twice
-more; the engine does not run again. In memory is one picture, and 32 MiB of counts.
+Each half of the set gets the threshold of the other half (metrics/segmentation.py). The labels
+are read twice more; the engine does not run again. In memory is one picture, and 32 MiB of counts.
 """
 
 from __future__ import annotations

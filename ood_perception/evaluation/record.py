@@ -9,10 +9,10 @@ file that is damaged is made again (the format checks itself).
 
 from __future__ import annotations
 
-import os
+import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ from ..types import (
     StageTimes,
     UInt8Array,
 )
+from .results import read_json, write_bytes, write_json
 
 Arrays = dict[str, npt.NDArray[Any]]
 # Raise it when a record's content changes its meaning: older records are then made again.
 FORMAT = 3
+_INDEX = 'index.json'
 
 
 def pack_detection(detection: Detection) -> Arrays:
@@ -107,18 +109,9 @@ def unpack_shares(arrays: Mapping[str, npt.NDArray[Any]]) -> Float64Array:
 
 def save_record(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a record, whole or not at all; DataError where the folder cannot be written."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open('wb') as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(
-            f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
 
 
 def load_record(path: Path) -> Arrays | None:
@@ -171,6 +164,38 @@ class RecordSet:
     def subset(self, places: Sequence[int]) -> RecordSet:
         """Return the pictures at `places`."""
         return RecordSet(tuple(self.kept[place] for place in places))
+
+
+def records_folder(folder: Path, key: str, data: str) -> Path:
+    """Return where the records of a run on a set are; data: the set's name, any characters."""
+    safe = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in data)
+    return folder / 'pictures' / key / safe
+
+
+def save_index(folder: Path, records: RecordSet) -> None:
+    """Write which records of a folder belong to a set."""
+    write_json(
+        folder / _INDEX,
+        {
+            'pictures': [
+                {'name': k.name, 'sequence': k.sequence, 'content': k.content, 'file': k.path.name}
+                for k in records.kept
+            ],
+            'skipped': [asdict(one) for one in records.skipped],
+        },
+    )
+
+
+def load_index(folder: Path) -> RecordSet:
+    """Return the records of a folder; DataError where it has no index."""
+    content = read_json(folder / _INDEX)
+    return RecordSet(
+        tuple(
+            Kept(row['name'], row['sequence'], row['content'], folder / row['file'])
+            for row in content['pictures']
+        ),
+        tuple(Skipped(**row) for row in content['skipped']),
+    )
 
 
 def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:

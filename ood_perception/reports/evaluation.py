@@ -41,7 +41,7 @@ def write_report(
         'evaluation.html.j2',
         document=document,
         products=product_table(document),
-        sets=[_set_values(document, data, frames) for data in set_names(document)],
+        sets=[_section_values(document, data, frames) for data in set_names(document)],
         tables=comparison_tables(document['comparisons']),
         skipped=[
             [run['name'], data, row['name'], row['reason']]
@@ -61,23 +61,10 @@ def markdown(document: JsonDict) -> str:
     """Return every set's headline tables as Markdown."""
     return render(
         'evaluation.md.j2',
-        sets=[_headline_values(document, data) for data in set_names(document)],
+        sets=[_set_values(document, data) for data in set_names(document)],
         products=product_table(document),
         tables=comparison_tables(document['comparisons']),
     )
-
-
-def _headline_values(document: JsonDict, data: str) -> JsonDict:
-    first = document['runs'][0]['sets'][data]
-    skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
-    return {
-        **first,
-        'name': data,
-        'groups': [_group_values(document, data, group) for group in group_names(document, data)],
-        'headline': headline_table(document, data) if 'regions' in first else None,
-        'promise': promise_cells(document, data) if 'rows' in first else None,
-        'left_out': sorted(skipped),
-    }
 
 
 def write_comparison(folder: Path, folders: tuple[Path, Path], rows: Sequence[JsonDict]) -> Path:
@@ -94,19 +81,31 @@ def write_comparison(folder: Path, folders: tuple[Path, Path], rows: Sequence[Js
     return write_page(page, 'comparison.html.j2', first=first, second=second, tables=tables)
 
 
-def _set_values(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> JsonDict:
-    """Return what the section of one set shows."""
-    runs = {run['name']: run['sets'][data] for run in document['runs']}
-    name, first = next(iter(runs.items()))
+def _set_values(document: JsonDict, data: str) -> JsonDict:
+    """Return the headline tables of one set, and what its first run says of it."""
+    first = document['runs'][0]['sets'][data]
+    skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
     return {
         **first,
         'name': data,
-        'run': name,
-        'frames': [frame for frame in frames if frame.data == data],
+        'run': document['runs'][0]['name'],
         'groups': [_group_values(document, data, group) for group in group_names(document, data)],
-        'pixels': _pixel_values(document, data, runs) if 'regions' in first else None,
-        'promise': _promise_values(document, data, runs) if 'rows' in first else None,
+        'headline': headline_table(document, data) if 'regions' in first else None,
+        'promise': promise_cells(document, data) if 'rows' in first else None,
+        'left_out': sorted(skipped),
     }
+
+
+def _section_values(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> JsonDict:
+    """Return what the page's section of one set shows beside its tables: frames and drawings."""
+    runs = {run['name']: run['sets'][data] for run in document['runs']}
+    values = _set_values(document, data)
+    values['frames'] = [frame for frame in frames if frame.data == data]
+    if values['headline']:
+        values['pixels'] = _pixel_values(runs)
+    if values['promise']:
+        values['promise_plot'] = _promise_plot(runs)
+    return values
 
 
 def _group_values(document: JsonDict, data: str, name: str) -> JsonDict:
@@ -120,8 +119,8 @@ def _group_values(document: JsonDict, data: str, name: str) -> JsonDict:
     return {**group, 'name': name, 'title': GROUPS[name].title, 'run': run, 'table': table}
 
 
-def _pixel_values(document: JsonDict, data: str, runs: Mapping[str, JsonDict]) -> JsonDict:
-    """Return tables and drawings of a set of anomalies, in its strictest region."""
+def _pixel_values(runs: Mapping[str, JsonDict]) -> JsonDict:
+    """Return the drawings of a set of anomalies, in its strictest region."""
     first = next(iter(runs.values()))
     region = list(first['regions'])[-1]
     records = {name: one['regions'][region] for name, one in runs.items()}
@@ -137,7 +136,6 @@ def _pixel_values(document: JsonDict, data: str, runs: Mapping[str, JsonDict]) -
     return {
         'ground': 'ground' in first['regions'],
         'region': REGION_TITLES[region],
-        'table': headline_table(document, data),
         'curves': curve_plot({name: one['curve'] for name, one in records.items()}, shares),
         'calibration': calibration_plot(rates),
         'histogram': histogram_plot(first['regions'][region]['histogram']),
@@ -145,12 +143,12 @@ def _pixel_values(document: JsonDict, data: str, runs: Mapping[str, JsonDict]) -
     }
 
 
-def _promise_values(document: JsonDict, data: str, runs: Mapping[str, JsonDict]) -> JsonDict:
-    """Return table and drawing of a set with known classes."""
+def _promise_plot(runs: Mapping[str, JsonDict]) -> str:
+    """Return the drawing of a set with known classes."""
     lines: dict[str, list[Rate]] = {}
     for name, one in runs.items():
         for row in one['curve']:
             line = row['class_name'] if len(runs) == 1 else f'{name}, {row["class_name"]}'
             rate = (row['promised'], row['observed'], row['interval'])
             lines.setdefault(line, []).append(rate)
-    return {'table': promise_cells(document, data), 'calibration': calibration_plot(lines)}
+    return calibration_plot(lines)

@@ -11,13 +11,11 @@ import numpy as np
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation.compare import compare_sets
-from ood_perception.evaluation.record import RecordSet
+from ood_perception.evaluation.record import RecordSet, load_index, records_folder
 from ood_perception.evaluation.results import (
     RESULTS,
     TIMES,
-    load_index,
     read_json,
-    records_folder,
     write_csv,
     write_json,
     write_text,
