@@ -46,6 +46,7 @@ BAGS = [
     'mcap>=1.1,<2',
     'backports.zstd>=1,<2; python_version<"3.14"',
 ]
+REPORT = ['jinja2>=3.0,<4']
 VIDEO = ['av>=12,<20']
 CUDA = 'cuda-bindings>=12.6,<14'
 # TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
@@ -62,6 +63,7 @@ TRAIN = [
     'safetensors>=0.4,<1',
     'onnxscript>=0.5,<1',
     'onnxruntime>=1.20,<2',
+    *REPORT,
     'matplotlib>=3.8,<4',
     'scipy>=1.11,<2',
     'scikit-learn>=1.4,<2',
@@ -76,6 +78,7 @@ TEST = [
     'pytest-xdist>=3.6,<4',
     *FAISS,
     *VIDEO,
+    *REPORT,
     'scikit-learn>=1.4,<2',
     'scipy>=1.11,<2',
     'torchmetrics>=1.4,<2',
@@ -97,7 +100,7 @@ setup(
     python_requires='>=3.10',
     packages=runtime_packages + trainer_packages,
     package_dir={'ood_perception_trainer': 'trainer'},
-    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*']},
+    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*', 'reports/templates/*']},
     data_files=data_files,
     install_requires=[
         'numpy>=1.26,<3',
@@ -119,7 +122,8 @@ setup(
         'faiss': FAISS,
         'tensorrt': [CUDA],
         'tensorrt-rtx': TENSORRT_RTX,
-        'bags': BAGS,
+        'bags': [*BAGS, *REPORT],
+        'report': REPORT,
         'video': VIDEO,
         'train': TRAIN,
         'submission': SUBMISSION,

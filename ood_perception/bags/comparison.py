@@ -14,7 +14,7 @@ from typing import Any
 from ood_perception.errors import DataError
 from ood_perception.image.decode import stamp_ns
 from ood_perception.json_files import write_json
-from ood_perception.reports import html as page
+from ood_perception.reports.html import write_page
 from ood_perception.types import JsonDict
 
 from .problems import FAIL, Problems
@@ -132,33 +132,13 @@ def write_comparison(
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'live.json', record, indent=2)
-    page.write_page(folder / 'live.html', 'A bag, live against offline', _parts(rows, record))
-
-
-def _parts(rows: Sequence[CameraComparison], record: JsonDict) -> Iterable[str]:
-    yield page.element('h1', 'A bag, live against offline')
-    yield page.paragraph(summary(rows), 'good' if record['equal'] else 'bad')
-    header = ['camera', 'offline', 'live', 'equal', 'different', 'dropped', 'of other stamps']
-    cells = [
-        [row.camera or '-', *map(str, (row.offline, row.live, row.equal, row.different)),
-         f'{row.dropped} ({row.dropped / max(1, row.offline):.0%})', str(row.foreign)]
-        for row in rows
-    ]  # fmt: skip
-    yield page.section(
-        'Masks',
-        [page.table(header, cells)],
-        'Offline every recorded frame is evaluated. Live the node always takes the newest frame '
-        'and drops the ones that it had no time for: that is what real time costs. Frames that '
-        'it did take must give the same mask, pixel by pixel.',
+    write_page(
+        folder / 'live.html',
+        'live.html.j2',
+        record=record,
+        summary=summary(rows),
+        counted=sorted({name for values in counters.values() for name in values}),
     )
-    if record['node']:
-        names = sorted({name for values in record['node'].values() for name in values})
-        table = [
-            [camera, *(values.get(name, '-') for name in names)]
-            for camera, values in record['node'].items()
-        ]
-        yield page.section('What the node counted', [page.table(['', *names], table)])
-    yield page.section('How', [page.facts(record['facts'])])
 
 
 def summary(rows: Sequence[CameraComparison]) -> str:

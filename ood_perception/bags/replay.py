@@ -24,6 +24,7 @@ from ood_perception.image.decode import FrameDecoder, Otherwise
 from ood_perception.loader import Model
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracker
+from ood_perception.reports.html import environment
 from ood_perception.types import Detection, Frame, JsonDict
 
 from . import problems as kinds
@@ -83,6 +84,7 @@ def evaluate(
     if options.batch < 1:
         raise ConfigError(f'--batch {options.batch}: give 1 or more')
     _check_out(options.out)
+    environment()  # without jinja2 there is no report: say so before the work
     outcomes: list[Outcome] = []
 
     def fill(folder: Path) -> None:

@@ -17,9 +17,8 @@ from pathlib import Path
 from ood_perception.bench.cases import Case, check, to_json
 from ood_perception.bench.machine import EnergyMeter, machine
 from ood_perception.bench.peak import SIDES, best_rates
-from ood_perception.bench.protocol import Worker, take_turns
+from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
 from ood_perception.bench.references import peak_worker, torch_worker
-from ood_perception.bench.statistics import percentiles, ratio
 from ood_perception.bundle.store import load_bundle
 from ood_perception.types import JsonDict
 
@@ -52,7 +51,11 @@ def run(plan: Plan, tell: Callable[[str], None]) -> JsonDict:
         check(case)
     facts = machine()
     with contextlib.ExitStack() as stack:
-        entries = [_compiled(stack, case, tell) for case in plan.cases]
+        entries: list[Entry] = []
+        for case in plan.cases:
+            tell(f'compiling: {case.label}')
+            worker = stack.enter_context(Worker(case.label, WORKER, asdict(case)))
+            entries.append((case, worker, worker.ready()))
         alive = [entry for entry in entries if not entry[1].error]
         peaks = _peaks(stack, alive, plan.sides, tell)
         torches = _torches(stack, alive, tell) if plan.references else {}
@@ -77,12 +80,6 @@ def run(plan: Plan, tell: Callable[[str], None]) -> JsonDict:
         tell('the node in a real graph')
         report['node'] = measure_node(plan.cases[0], plan.node)
     return report
-
-
-def _compiled(stack: contextlib.ExitStack, case: Case, tell: Callable[[str], None]) -> Entry:
-    tell(f'compiling: {case.label}')
-    worker = stack.enter_context(Worker(case.label, WORKER, asdict(case)))
-    return case, worker, worker.ready()
 
 
 def _peaks(

@@ -19,11 +19,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
+import numpy as np
+import numpy.typing as npt
+
 from ood_perception.bench.machine import EnergyMeter
 from ood_perception.errors import OodPerceptionError
 from ood_perception.json_files import json_text
 from ood_perception.types import JsonDict
 
+PERCENTILES = (5, 50, 95, 99)
 Times = dict[str, list[float]]
 Measure = Callable[[int], Times]
 # From a task: what is to be known before measuring, the measuring, what is known at the end.
@@ -149,3 +153,23 @@ def take_turns(workers: Sequence[Worker], runs: int, warmup: int, rounds: int = 
             joules = meter.since_last()
             if joules is not None:
                 worker.joules.append(joules / count)
+
+
+def percentiles(values: npt.ArrayLike) -> dict[str, float]:
+    """Return p5, p50, p95 and p99 of (N,) values, N >= 1."""
+    return {f'p{p}': float(np.percentile(np.asarray(values), p)) for p in PERCENTILES}
+
+
+def ratio(
+    numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence[float]]
+) -> dict[str, float]:
+    """
+    Return the ratio of two things measured in the same rounds: median, least, greatest.
+
+    numerators, denominators: per round the times; of each round the medians are compared, so
+    that what slows a whole round down cancels.
+    """
+    rounds = [
+        float(np.median(a) / np.median(b)) for a, b in zip(numerators, denominators, strict=True)
+    ]
+    return {'median': float(np.median(rounds)), 'least': min(rounds), 'greatest': max(rounds)}

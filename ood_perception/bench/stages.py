@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -87,8 +86,3 @@ class FramesInStages:
             'postprocess': sum(one.postprocess_ms for one in times),
             'total': total,
         }
-
-
-def inner_stages(names: Sequence[str]) -> list[str]:
-    """Return the engine's own stages among the names of `measure`."""
-    return [n for n in names if n not in ('preprocess', 'inference', 'postprocess', 'total')]

@@ -13,7 +13,7 @@ from ood_perception.bench.flops import count_flops
 from ood_perception.bench.machine import peak_rss_mb
 from ood_perception.bench.protocol import Measure, serve
 from ood_perception.bench.stages import FramesInStages
-from ood_perception.bundle.manifest import HeadSpec, Manifest
+from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_checked_engine
@@ -54,7 +54,7 @@ def prepare(task: JsonDict) -> tuple[JsonDict, Measure, Callable[[], JsonDict]]:
 
 def options_of(case: Case, manifest: Manifest) -> EngineOptions:
     """Return the engine's options; without a choice, the classes that the node compiles."""
-    head = _head(manifest, case.head)
+    head = next((one for one in manifest.heads if one.name == case.head), manifest.heads[0])
     classes = () if case.classes == ALL else case.classes
     if not case.classes and head.selection == 'min':
         classes = tuple(name for name in head.compiled_classes if name in manifest.in_distribution)
@@ -90,10 +90,6 @@ def operations(bundle: Bundle, options: EngineOptions, batch: int) -> dict[str, 
         }
     except OodPerceptionError:  # a figure beside the times, none without onnx
         return {}
-
-
-def _head(manifest: Manifest, name: str) -> HeadSpec:
-    return next((head for head in manifest.heads if head.name == name), manifest.heads[0])
 
 
 if __name__ == '__main__':

@@ -275,7 +275,7 @@ def _keep(report: JsonDict, arguments: argparse.Namespace) -> None:
     if arguments.json:
         write_json(arguments.json, report)
     if arguments.plot:
-        from ood_perception.bench.plot import plot_latency, points_of_bundles
+        from ood_perception.bench.tables import plot_latency, points_of_bundles
 
         plot_latency(points_of_bundles(report['results']), arguments.plot)
 

@@ -6,12 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
-from ood_perception.demo import recordings
-from ood_perception.demo.truth import GroundTruth, from_labels
+from ood_perception.bags.cameras import camera_frames, open_cameras
+from ood_perception.bags.metadata import is_bag
+from ood_perception.bags.problems import FAIL, Problems
+from ood_perception.bags.reading import Bag
+from ood_perception.demo.verdict import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.image.image_files import PICTURES, list_pictures, read_picture, tell
 from ood_perception.image.label_files import label_files, read_label
@@ -67,19 +73,19 @@ def open_source(text: str, limit: int) -> Source:
         description = 'frames of a real drive with objects composed in'
         return replace(_folder(ROAD, limit), description=description, note=COMPOSED)
     if text.isdigit() or text.startswith('/dev/'):
-        return _recorded(f'camera {text}', recordings.camera(text, limit))
+        return _recorded(f'camera {text}', device_frames(text, limit))
     path = Path(text).expanduser()
     if not path.exists():
         raise ConfigError(
             f'DEMO_INPUT {text!r} does not exist: give a folder of pictures, a video, a ROS 2 bag '
             "or a camera device such as /dev/video0; leave it empty for the demo's own pictures"
         )
-    if recordings.is_bag(path):
-        return _recorded(f'ROS 2 bag {path}', recordings.bag(path, limit))
+    if is_bag(path):
+        return _recorded(f'ROS 2 bag {path}', bag_frames(path, limit))
     if path.is_dir():
         return _folder(path, limit)
     if path.suffix.lower() in VIDEOS:
-        return _recorded(f'video {path}', recordings.video(path, limit))
+        return _recorded(f'video {path}', video_frames(path, limit))
     raise ConfigError(
         f'DEMO_INPUT {text!r}: a file ending in {path.suffix or "nothing"} is neither a video '
         f'({", ".join(VIDEOS)}) nor a bag (.mcap, .db3); for pictures give their folder'
@@ -142,3 +148,58 @@ def _truth(path: Path, image: UInt8Array) -> GroundTruth | None:
         tell(f'{path.parent} holds ids beside 0, 1 and 255: its pictures are shown unchecked')
         return None
     return from_labels(labels)
+
+
+def video_frames(path: Path, limit: int) -> Iterator[UInt8Array]:
+    """Yield at most `limit` frames, uint8 (H, W, 3) RGB, spread over a video file."""
+    capture = _opened(str(path), f'video {path}', 'its codec may be missing: convert it to H.264')
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    step = max(1, count // limit)
+    return _grab(capture, f'video {path}', limit, step)
+
+
+def device_frames(device: str, limit: int) -> Iterator[UInt8Array]:
+    """Yield `limit` frames, uint8 (H, W, 3) RGB, of a camera device (/dev/video0 or 0)."""
+    if device.startswith('/dev/') and not Path(device).exists():
+        raise ConfigError(f'camera {device} does not exist: is it plugged in? (ls /dev/video*)')
+    name: str | int = int(device) if device.isdigit() else device
+    capture = _opened(name, f'camera {device}', 'is another program using it, may you read it?')
+    return _grab(capture, f'camera {device}', limit, step=1)
+
+
+def bag_frames(path: Path, limit: int) -> Iterator[UInt8Array]:
+    """
+    Yield at most `limit` pictures, uint8 (H, W, 3) RGB, spread over a bag's fullest camera.
+
+    Raises DependencyError without rosbags, DataError for a bag that cannot be read.
+    """
+    with Bag(path, Problems(FAIL)) as opened:
+        fullest = max(open_cameras(opened), key=lambda camera: camera.count)
+        step = max(1, fullest.count // limit)
+        for frame in islice(camera_frames(opened, [fullest], step), limit):
+            yield frame.image
+
+
+def _opened(name: str | int, what: str, remedy: str) -> Any:
+    capture = cv2.VideoCapture(name)
+    if not capture.isOpened():
+        raise DataError(f'{what} cannot be opened: {remedy}')
+    return capture
+
+
+def _grab(capture: Any, what: str, limit: int, step: int) -> Iterator[UInt8Array]:
+    """Yield every `step`-th frame until there are `limit`; DataError when there is none."""
+    count = 0
+    try:
+        while count < limit:
+            fine, picture = capture.read()
+            if not fine:
+                break
+            count += 1
+            yield np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
+            for _ in range(step - 1):
+                capture.grab()
+    finally:
+        capture.release()
+    if not count:
+        raise DataError(f'{what} gave no frame: it is empty or cannot be decoded')

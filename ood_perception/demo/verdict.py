@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the demo did its job: the object found, the rate kept on the rest of the road."""
+"""What is known of a demo picture, and whether the demo did its job: object found, rate kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ood_perception.demo.truth import GroundTruth, bounding_box
 from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, BoolArray, UInt8Array
 
 # An object counts as found when this share of its pixels is flagged.
@@ -19,6 +18,25 @@ FOUND_SHARE = 0.25
 MINIMUM_PATCHES = 2.0
 REQUIRED_FOUND = 0.8
 ALLOWED_EXCESS = 3.0
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """
+    The known parts of a picture.
+
+    objects: bool (H, W) each, the pixels of one object. road: bool (H, W), road without objects.
+    """
+
+    objects: tuple[BoolArray, ...]
+    road: BoolArray
+
+
+def from_labels(labels: UInt8Array, road: int = 0, obstacle: int = 1) -> GroundTruth:
+    """Return the truth of a label picture, uint8 (H, W); every other value is not road."""
+    count, parts = cv2.connectedComponents((labels == obstacle).astype(np.uint8), connectivity=8)
+    objects = tuple(np.asarray(parts == index, dtype=np.bool_) for index in range(1, count))
+    return GroundTruth(objects=objects, road=np.asarray(labels == road, dtype=np.bool_))
 
 
 @dataclass(frozen=True)
@@ -128,8 +146,9 @@ def judge(checks: Sequence[FrameCheck], promised: float) -> Verdict:
 
 def _check_object(flagged: BoolArray, pixels: BoolArray, patch: float) -> ObjectCheck:
     area = int(pixels.sum())
+    x, y, width, height = cv2.boundingRect(pixels.astype(np.uint8))
     return ObjectCheck(
-        box=bounding_box(pixels),
+        box=(int(x), int(y), int(width), int(height)),
         covered=float((flagged & pixels).sum() / area),
         counted=area >= MINIMUM_PATCHES * patch * patch,
     )

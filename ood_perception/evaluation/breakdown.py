@@ -1,6 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the mask is right and wrong: objects by size and place, false alarms by place and rate."""
+"""
+What a set's record shows beside its metrics: objects by size and place, false alarms by place and
+rate, and curves and histograms of binned scores with few enough points to keep and to draw.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.image.geometry import to_camera_nearest
+from ood_perception.metrics.binning import lower_edges
 from ood_perception.postprocess.mask import surprisal_threshold
 
-from ..types import BoolArray, Detection, JsonDict, UInt8Array
+from ..types import BoolArray, Detection, Float64Array, Int64Array, JsonDict, UInt8Array
 from .record import Arrays
 
 FOUND_SHARE = 0.5
@@ -24,9 +27,8 @@ CURVE_RATES = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.
 PATCH_BINS = (1.0, 4.0, 16.0)
 SIZE_NAMES = ('under 1 patch', '1 to 4 patches', '4 to 16 patches', 'over 16 patches')
 PLACE_NAMES = ('top third (far)', 'middle third', 'bottom third (near)')
-
-Float64Array = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
+CURVE_POINTS = 160
+_HISTOGRAM = np.concatenate([np.arange(0, 6.01, 0.1), [np.inf]])
 
 
 def objects_of(labels: UInt8Array, flagged: BoolArray, scored: BoolArray) -> Arrays:
@@ -75,8 +77,8 @@ def alarms_of(
     Count flagged pixels per rate and true class, on the mask's own grid repeated to label size.
 
     labels: uint8 (H, W), class ids; ids >= classes are left out. inside: bool (H, W), pixels that
-    count, None = all. The same numbers as promise.count_alarms, but each cell of the grid is
-    compared with the thresholds once instead of each pixel.
+    count, None = all. The same numbers as false_alarm_rate.count_alarms, but each cell of the
+    grid is compared with the thresholds once instead of each pixel.
     Returns 'flagged' int64 (R, C) and 'pixels' int64 (C,).
     """
     thresholds = np.array(sorted(surprisal_threshold(rate) for rate in rates), np.float32)
@@ -127,3 +129,41 @@ def place_table(places: Int64Array) -> list[JsonDict]:
         {'name': name, 'pixels': int(scored), 'flagged': int(wrong) / scored if scored else None}
         for name, (scored, wrong) in zip(PLACE_NAMES, places.tolist(), strict=True)
     ]
+
+
+def curve_points(positives: Int64Array, negatives: Int64Array) -> JsonDict:
+    """Return at most 2 CURVE_POINTS points of the curve, from the highest score down."""
+    found = np.cumsum(positives[::-1])
+    alarms = np.cumsum(negatives[::-1])
+    chosen = []
+    for total in (found, alarms):
+        if total[-1]:
+            # Evenly spaced, and evenly in the logarithm: both ends of a ROC can be looked at.
+            ranks = np.concatenate([
+                np.linspace(1, int(total[-1]), CURVE_POINTS // 2),
+                np.geomspace(1, int(total[-1]), CURVE_POINTS // 2),
+            ])  # fmt: skip
+            chosen.append(np.searchsorted(total, ranks))
+    places = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+    edges = lower_edges()[::-1][places]
+    return {
+        'threshold': [round(float(max(edge, 0.0)), 6) for edge in edges],
+        'recall': _rounded(found[places], found[-1]),
+        'fallout': _rounded(alarms[places], alarms[-1]),
+        'precision': _rounded(found[places], found[places] + alarms[places]),
+    }
+
+
+def _rounded(part: Int64Array, total: Int64Array | int) -> list[float]:
+    return [round(float(v), 7) for v in part / np.maximum(total, 1)]
+
+
+def score_histogram(positives: Int64Array, negatives: Int64Array) -> JsonDict:
+    """Return the share of pixels per tenth of surprisal, 0 to 6; the last bin is all above."""
+    edges = np.maximum(lower_edges(), 0)
+    at = np.clip(np.searchsorted(_HISTOGRAM, edges + 1e-6, 'right') - 1, 0, len(_HISTOGRAM) - 2)
+    result: JsonDict = {'from': [round(float(v), 1) for v in _HISTOGRAM[:-1]]}
+    for name, counts in (('anomaly', positives), ('normal', negatives)):
+        sums = np.bincount(at, weights=counts, minlength=len(_HISTOGRAM) - 1)
+        result[name] = [round(float(v), 8) for v in sums / max(1, int(counts.sum()))]
+    return result

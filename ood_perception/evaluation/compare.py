@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts
+from ood_perception.metrics.binning import binned_metrics, coarse_starts
 from ood_perception.metrics.bootstrap import (
     RESAMPLES,
     Interval,
@@ -14,17 +15,16 @@ from ood_perception.metrics.bootstrap import (
     percentile_interval,
     resample_weights,
 )
+from ood_perception.metrics.lars import lars_samples
 from ood_perception.metrics.pixel import METRICS
-from ood_perception.types import Float64Array, Int64Array
 
 from ..errors import DataError
-from ..types import JsonDict
+from ..types import Float64Array, JsonDict
 from .groups import GROUPS
-from .inspection import inspection_samples, inspection_values
-from .maritime import maritime_samples, maritime_values
-from .record import RecordSet, unpack_counts
+from .inspection import inspection_samples, inspection_values, read_product
+from .maritime import lars_values, read_frames
+from .record import RecordSet, picture_counts, pooled_counts
 from .results import interval_record, plain
-from .summary import picture_counts, region_counts, region_shares
 
 LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in group.less_is_better)}
 
@@ -57,37 +57,35 @@ def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0
     same pictures for both. It is resolved when the interval leaves zero out.
     """
     first, second = common_pictures(first, second)
-    sums = [_pooled(records, region) for records in (first, second)]
+    sums = [pooled_counts(records, region) for records in (first, second)]
     starts = coarse_starts(sums[0][0] + sums[1][0], sums[0][1] + sums[1][1])
     left, right = (picture_counts(records, region, starts) for records in (first, second))
     intervals = paired_difference(left, right, RESAMPLES, seed)
-    values = [binned_metrics(*pooled) for pooled in sums]
-    result: JsonDict = {'pictures': len(first)}
-    for name in METRICS:
-        a, b = (float(getattr(value, name)[0]) for value in values)
-        result[name] = _row(a, b, intervals[name])
-    return result
+    a, b = (binned_metrics(*pooled) for pooled in sums)
+    rows = {m: _row(getattr(a, m)[0], getattr(b, m)[0], intervals[m]) for m in METRICS}
+    return {'pictures': len(first), **rows}
 
 
-# Groups whose numbers follow from the records alone: values and samples of a set of records.
-_FROM_RECORDS = {
-    'inspection': (inspection_values, inspection_samples),
-    'maritime': (maritime_values, maritime_samples),
+# Groups whose numbers follow from the records alone: what is read of them, values and samples.
+Read = Callable[[RecordSet], Any]
+Values = Callable[[Any], dict[str, float]]
+Samples = Callable[[Any, Float64Array], dict[str, Float64Array]]
+_FROM_RECORDS: dict[str, tuple[Read, Values, Samples]] = {
+    'inspection': (read_product, inspection_values, inspection_samples),
+    'maritime': (read_frames, lars_values, lars_samples),
 }
 
 
 def compare_group(first: RecordSet, second: RecordSet, name: str, seed: int = 0) -> JsonDict:
     """Return the same for the metrics of a group; name: one of COMPARED_GROUPS."""
     first, second = common_pictures(first, second)
-    values_of, samples_of = _FROM_RECORDS[name]
+    read, values_of, samples_of = _FROM_RECORDS[name]
     weights = resample_weights(len(first), RESAMPLES, seed)
-    left, right = (samples_of(records, weights) for records in (first, second))
-    a, b = values_of(first), values_of(second)
-    result: JsonDict = {'pictures': len(first)}
-    for metric in a:
-        interval = percentile_interval(left[metric] - right[metric])
-        result[metric] = _row(a[metric], b[metric], interval)
-    return result
+    contents = [read(records) for records in (first, second)]
+    left, right = (samples_of(content, weights) for content in contents)
+    a, b = (values_of(content) for content in contents)
+    rows = {m: _row(a[m], b[m], percentile_interval(left[m] - right[m])) for m in a}
+    return {'pictures': len(first), **rows}
 
 
 COMPARED_GROUPS = tuple(_FROM_RECORDS)
@@ -119,15 +117,6 @@ def compare_sets(
         *({'region': name, 'metrics': compare_runs(*records, name, seed)} for name in regions),
         *({'group': name, 'metrics': compare_group(*records, name, seed)} for name in groups),
     ]
-
-
-def _pooled(records: RecordSet, region: str) -> tuple[Int64Array, Int64Array, int, Float64Array]:
-    """Return the pooled counts and weights of a region; see region_counts, region_shares."""
-    counts, shares = np.zeros((2, 2, BINS), np.int64), np.zeros(BINS)
-    for arrays in records:
-        counts += unpack_counts(arrays)
-        shares += region_shares(arrays, region)
-    return (*region_counts(counts, region), shares)
 
 
 def in_words(metric: str, row: JsonDict, first: str, second: str) -> str:

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ood_perception.metrics.bootstrap import percentile_interval
-from ood_perception.types import Float64Array
 
-from ..types import JsonDict
+from ..types import Float64Array, JsonDict
 from .results import interval_record, plain
 
 

@@ -9,9 +9,8 @@ Sets without segments of single obstacles get them from their labels (plain_segm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 
 import cv2
 import numpy as np
@@ -26,10 +25,10 @@ from ood_perception.metrics.lars import (
     WATER,
     LarsFrame,
     lars_frame,
+    lars_metrics,
     lars_samples,
     with_obstacles,
 )
-from ood_perception.types import Float64Array
 
 from ..bundle.manifest import Manifest
 from ..errors import ConfigError, DataError
@@ -38,8 +37,6 @@ from ..types import Detection, JsonDict, UInt8Array
 from .groups import group_record
 from .record import Arrays, RecordSet
 
-_FIELDS = tuple(field.name for field in fields(LarsFrame))
-_PER_CLASS = ('intersections', 'unions')
 _MOST_SEGMENTS = 0xFFFF
 
 
@@ -130,31 +127,23 @@ def maritime_counts(
     given = segments or plain_segments(semantic)
     prediction = sea_labels(detection, table)
     frame = lars_frame(prediction, semantic, given.panoptic, given.categories)
-    counts = [np.atleast_1d(getattr(frame, name)) for name in _FIELDS]
-    return {'lars': np.concatenate(counts).astype(np.int64)}
+    return {'lars': np.hstack([getattr(frame, field.name) for field in fields(frame)])}
 
 
 def unpack_frame(arrays: Arrays) -> LarsFrame:
     """Return the counts of maritime_counts."""
-    values: dict[str, Any] = {}
-    place = 0
-    for name in _FIELDS:
-        size = 3 if name in _PER_CLASS else 1
-        part = arrays['lars'][place : place + size]
-        values[name] = part if size > 1 else int(part[0])
-        place += size
-    return LarsFrame(**values)
+    counts = arrays['lars']  # two of the fields are per class
+    return LarsFrame(counts[:3], counts[3:6], *map(int, counts[6:]))
 
 
-def maritime_values(records: RecordSet) -> dict[str, float]:
+def read_frames(records: RecordSet) -> list[LarsFrame]:
+    """Return the counts of every picture."""
+    return [unpack_frame(arrays) for arrays in records]
+
+
+def lars_values(frames: Sequence[LarsFrame]) -> dict[str, float]:
     """Return every value of LarsMetrics."""
-    samples = maritime_samples(records, np.ones((1, len(records))))
-    return {name: float(values[0]) for name, values in samples.items()}
-
-
-def maritime_samples(records: RecordSet, weights: Float64Array) -> dict[str, Float64Array]:
-    """Return the same of R multisets of the pictures, (R,) each; weights: float64 (R, n)."""
-    return lars_samples([unpack_frame(arrays) for arrays in records], weights)
+    return asdict(lars_metrics(frames))
 
 
 def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonDict:
@@ -163,9 +152,8 @@ def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonD
 
     segments: whether the set has segments of its own.
     """
-    frames = [unpack_frame(arrays) for arrays in records]
-    weights = resample_weights(len(records), RESAMPLES, seed)
-    samples = lars_samples(frames, weights)
+    frames = read_frames(records)
+    samples = lars_samples(frames, resample_weights(len(records), RESAMPLES, seed))
     facts = {
         'obstacles': sum(frame.found + frame.missed for frame in frames),
         'found': sum(frame.found for frame in frames),
@@ -173,9 +161,7 @@ def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonD
         'segments': 'labelled' if segments else 'made of the labels',
     }
     return {
-        'groups': {
-            'maritime': group_record(maritime_values(records), samples, len(frames), facts)
-        },
+        'groups': {'maritime': group_record(lars_values(frames), samples, len(frames), facts)},
         'pictures': [
             {'name': kept.name, 'sequence': kept.sequence, **_picture_row(frame)}
             for kept, frame in zip(records.kept, frames, strict=True)

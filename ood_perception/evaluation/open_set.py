@@ -3,8 +3,8 @@
 """
 Mean IoU of the known classes with `unknown` where the score says so, from the records of a set.
 
-Each half of the set gets the threshold of the other half (openset.py). The labels are read twice
-more; the engine does not run again. In memory is one picture, and 32 MiB of counts.
+Each half of the set gets the threshold of the other half (metrics/segmentation.py). The labels
+are read twice more; the engine does not run again. In memory is one picture, and 32 MiB of counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ood_perception.metrics.pixel import strict_threshold
 from ood_perception.metrics.segmentation import (
     class_iou,
     confusion,
-    halved,
     mean_iou,
     mean_iou_samples,
     open_prediction,
@@ -111,10 +110,11 @@ def _thresholds(
     """
     counts = np.zeros((2, 2, BINS), np.int64)
     for fold, (detection, truth) in zip(folds, replay(records, read), strict=True):
-        scores = halved(to_camera(detection.surprisal, detection.geometry))
+        # every second pixel of every second row, as the protocol has it
+        scores = to_camera(detection.surprisal, detection.geometry)[::2, ::2]
         labels = np.where(truth < known, 0, np.where(truth == known, 1, IGNORED)).astype(np.uint8)
         everywhere = np.ones(scores.shape, np.bool_)
-        counts[fold] += label_counts(scores, halved(labels), everywhere)[1]
+        counts[fold] += label_counts(scores, labels[::2, ::2], everywhere)[1]
     return np.array([strict_threshold(binned_curve(found, normal)) for normal, found in counts])
 
 

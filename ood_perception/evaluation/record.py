@@ -9,34 +9,37 @@ file that is damaged is made again (the format checks itself).
 
 from __future__ import annotations
 
-import os
+import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.metrics.binning import BINS
+from ood_perception.metrics.binning import BINS, lower_edges
+from ood_perception.metrics.bootstrap import PictureHistograms
 
 from ..errors import DataError
 from ..types import (
     BoolArray,
     Detection,
+    Float64Array,
     Frame,
     Geometry,
+    Int64Array,
     Obstacle,
     StageTimes,
     UInt8Array,
 )
+from .results import read_json, write_bytes, write_json
 
 Arrays = dict[str, npt.NDArray[Any]]
-Int64Array = npt.NDArray[np.int64]
-Float64Array = npt.NDArray[np.float64]
 # Raise it when a record's content changes its meaning: older records are then made again.
 FORMAT = 3
+_INDEX = 'index.json'
 
 
 def pack_detection(detection: Detection) -> Arrays:
@@ -106,18 +109,9 @@ def unpack_shares(arrays: Mapping[str, npt.NDArray[Any]]) -> Float64Array:
 
 def save_record(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a record, whole or not at all; DataError where the folder cannot be written."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open('wb') as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(
-            f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
 
 
 def load_record(path: Path) -> Arrays | None:
@@ -170,3 +164,81 @@ class RecordSet:
     def subset(self, places: Sequence[int]) -> RecordSet:
         """Return the pictures at `places`."""
         return RecordSet(tuple(self.kept[place] for place in places))
+
+
+def records_folder(folder: Path, key: str, data: str) -> Path:
+    """Return where the records of a run on a set are; data: the set's name, any characters."""
+    safe = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in data)
+    return folder / 'pictures' / key / safe
+
+
+def save_index(folder: Path, records: RecordSet) -> None:
+    """Write which records of a folder belong to a set."""
+    write_json(
+        folder / _INDEX,
+        {
+            'pictures': [
+                {'name': k.name, 'sequence': k.sequence, 'content': k.content, 'file': k.path.name}
+                for k in records.kept
+            ],
+            'skipped': [asdict(one) for one in records.skipped],
+        },
+    )
+
+
+def load_index(folder: Path) -> RecordSet:
+    """Return the records of a folder; DataError where it has no index."""
+    content = read_json(folder / _INDEX)
+    return RecordSet(
+        tuple(
+            Kept(row['name'], row['sequence'], row['content'], folder / row['file'])
+            for row in content['pictures']
+        ),
+        tuple(Skipped(**row) for row in content['skipped']),
+    )
+
+
+def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:
+    """
+    Return positives, negatives int64 (BINS,) and missed anomaly pixels of a region.
+
+    counts: label_counts, int64 (2, 2, BINS).
+    """
+    if region == 'ground':
+        return counts[1, 1], counts[1, 0], int(counts[0, 1].sum())
+    both = counts.sum(axis=0)
+    return both[1], both[0], 0
+
+
+def region_shares(arrays: Arrays, region: str) -> Float64Array:
+    """Return the weights of a picture's anomaly pixels in a region, float64 (BINS,)."""
+    shares = unpack_shares(arrays)
+    found: Float64Array = shares[1] if region == 'ground' else shares.sum(axis=0)
+    return found
+
+
+def pooled_counts(
+    records: RecordSet, region: str
+) -> tuple[Int64Array, Int64Array, int, Float64Array]:
+    """Return the sums of region_counts and region_shares over all pictures."""
+    counts, shares = np.zeros((2, 2, BINS), np.int64), np.zeros(BINS)
+    for arrays in records:
+        counts += unpack_counts(arrays)
+        shares += region_shares(arrays, region)
+    return (*region_counts(counts, region), shares)
+
+
+def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> PictureHistograms:
+    """Return the coarse counts of every picture in a region; starts: see coarse_starts."""
+    positives = np.empty((len(records), len(starts)), np.int64)
+    negatives = np.empty_like(positives)
+    missed, components = np.empty((2, len(records)), np.int64)
+    shares = np.empty(positives.shape)
+    for index, arrays in enumerate(records):
+        shares[index] = np.add.reduceat(region_shares(arrays, region), starts)
+        found, alarms, lost = region_counts(unpack_counts(arrays), region)
+        positives[index] = np.add.reduceat(found, starts)
+        negatives[index] = np.add.reduceat(alarms, starts)
+        missed[index], components[index] = lost, int(arrays['components'])
+    edges = lower_edges()[starts]
+    return PictureHistograms(edges, positives, negatives, missed, shares, components)

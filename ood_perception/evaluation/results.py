@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -31,52 +32,13 @@ from ..errors import DataError
 from ..json_files import json_text
 from ..texts import table_cell
 from ..types import JsonDict
-from .record import Kept, RecordSet, Skipped
 
 RESULTS, TIMES = 'results.json', 'times.json'
-_INDEX = 'index.json'
 
 
 def run_key(facts: JsonDict) -> str:
     """Return a short hash of everything that a run's detections depend on, but the pictures."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def records_folder(folder: Path, key: str, data: str) -> Path:
-    """Return where the records of a run on a set are; data: the set's name, any characters."""
-    safe = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in data)
-    return folder / 'pictures' / key / safe
-
-
-def save_index(folder: Path, records: RecordSet) -> None:
-    """Write which records of a folder belong to a set."""
-    write_json(
-        folder / _INDEX,
-        {
-            'pictures': [
-                {'name': k.name, 'sequence': k.sequence, 'content': k.content, 'file': k.path.name}
-                for k in records.kept
-            ],
-            'skipped': skipped_record(records.skipped),
-        },
-    )
-
-
-def skipped_record(skipped: Sequence[Skipped]) -> list[JsonDict]:
-    """Return what was skipped, and why, as JSON values."""
-    return [{'name': one.name, 'reason': one.reason} for one in skipped]
-
-
-def load_index(folder: Path) -> RecordSet:
-    """Return the records of a folder; DataError where it has no index."""
-    content = read_json(folder / _INDEX)
-    return RecordSet(
-        tuple(
-            Kept(row['name'], row['sequence'], row['content'], folder / row['file'])
-            for row in content['pictures']
-        ),
-        tuple(Skipped(row['name'], row['reason']) for row in content['skipped']),
-    )
 
 
 def read_json(path: Path) -> Any:
@@ -96,26 +58,24 @@ def write_json(path: Path, values: Any) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table, whole or not at all; None becomes an empty cell, see table_cell."""
-
-    def fill(temporary: Path) -> None:
-        with temporary.open('w', newline='', encoding='utf-8') as file:
-            writer = csv.writer(file, lineterminator='\n')
-            writer.writerow(header)
-            writer.writerows([table_cell(value) for value in row] for row in rows)
-
-    _make(path, fill)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    writer.writerows([table_cell(value) for value in row] for row in rows)
+    write_text(path, text.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    _make(path, lambda temporary: _fill(temporary, text))
+    write_bytes(path, text.encode('utf-8'))
 
 
-def _fill(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all; DataError where the folder cannot be written."""
 
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
 
-def _make(path: Path, fill: Any) -> None:
     try:
         make_file(path, fill)
     except OSError as error:

@@ -24,7 +24,7 @@ from ood_perception.metrics.components import (
     size_limits,
 )
 from ood_perception.metrics.pixel import scored_picture
-from ood_perception.metrics.smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
+from ood_perception.metrics.smiyc import METRICS, smiyc_frame, smiyc_metrics, smiyc_samples
 
 from ..types import Detection, Float32Array, Frame, JsonDict, UInt8Array
 from .groups import group_record
@@ -112,18 +112,14 @@ def smiyc_group(records: RecordSet, read: ReadPicture, track: str, seed: int = 0
     ]
     weights = resample_weights(len(frames), RESAMPLES, seed)
     metrics = smiyc_metrics(frames)
-    values = {
-        'average_precision': metrics.average_precision,
-        'fpr95': metrics.fpr95,
-        'auroc': metrics.auroc,
-        'best_f1': metrics.best_f1,
-    }
+    values = {name: float(getattr(metrics, name)) for name in METRICS}
+    threshold = float(metrics.best_f1_threshold)
     samples = smiyc_samples(frames, weights)
-    facts: JsonDict = {'threshold': plain(metrics.best_f1_threshold), 'track': track}
-    if track and not np.isnan(metrics.best_f1_threshold):
+    facts: JsonDict = {'threshold': plain(threshold), 'track': track}
+    if track and not np.isnan(threshold):
         limits = size_limits(TRACKS[track])
         components = [
-            frame_components(predicted_mask(scores, metrics.best_f1_threshold), labels, limits)
+            frame_components(predicted_mask(scores, threshold), labels, limits)
             for scores, labels in _stored(records, read)
         ]
         found = component_metrics(components)

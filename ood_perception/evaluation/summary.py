@@ -8,48 +8,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
-from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts, lower_edges
+from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts
 from ood_perception.metrics.bootstrap import (
     RESAMPLES,
-    PictureHistograms,
     metric_intervals,
-    percentile_interval,
     resample_weights,
 )
 from ood_perception.metrics.bounds import BinnedMetrics
-from ood_perception.metrics.false_alarm_rate import POOLED, RATES, PictureAlarms, promise_rows
+from ood_perception.metrics.false_alarm_rate import (
+    POOLED,
+    RATES,
+    PictureAlarms,
+    observed_rate,
+    promise_rows,
+)
 
-from ..types import JsonDict
-from .breakdown import CURVE_RATES, object_table, place_table
+from ..types import Float64Array, Int64Array, JsonDict
+from .breakdown import (
+    CURVE_RATES,
+    curve_points,
+    object_table,
+    place_table,
+    score_histogram,
+)
 from .inspection import inspection_group
 from .measure import CLOSED_SET, INSPECTION, Measured
-from .plot_data import curve_points, score_histogram
-from .record import Arrays, RecordSet, unpack_counts, unpack_shares
+from .record import (
+    Arrays,
+    RecordSet,
+    picture_counts,
+    region_counts,
+    region_shares,
+    unpack_counts,
+)
 from .results import interval_record, plain, promise_record
-
-Int64Array = npt.NDArray[np.int64]
-Float64Array = npt.NDArray[np.float64]
-
-
-def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:
-    """
-    Return positives, negatives int64 (BINS,) and missed anomaly pixels of a region.
-
-    counts: label_counts, int64 (2, 2, BINS).
-    """
-    if region == 'ground':
-        return counts[1, 1], counts[1, 0], int(counts[0, 1].sum())
-    both = counts.sum(axis=0)
-    return both[1], both[0], 0
-
-
-def region_shares(arrays: Arrays, region: str) -> Float64Array:
-    """Return the weights of a picture's anomaly pixels in a region, float64 (BINS,)."""
-    shares = unpack_shares(arrays)
-    found: Float64Array = shares[1] if region == 'ground' else shares.sum(axis=0)
-    return found
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,8 @@ class Pooled:
     shares: dict[str, Float64Array]
     flagged: Int64Array
     pixels: Int64Array
-    objects: npt.NDArray[np.float64]
-    patch_area: npt.NDArray[np.float64]
+    objects: Float64Array
+    patch_area: Float64Array
     places: Int64Array
     pictures: tuple[JsonDict, ...]
 
@@ -117,25 +110,11 @@ def _picture_row(counts: Int64Array, arrays: Arrays, region: str) -> JsonDict:
     }
 
 
-def _missed_share(objects: npt.NDArray[np.float64]) -> float | None:
+def _missed_share(objects: Float64Array) -> float | None:
     """Return the share of the picture's anomaly pixels that the mask leaves out."""
     if not len(objects):
         return None
     return float(1 - np.sum(objects[:, 0] * objects[:, 2]) / objects[:, 0].sum())
-
-
-def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> PictureHistograms:
-    """Return the coarse counts of every picture in a region; starts: see coarse_starts."""
-    positives = np.empty((len(records), len(starts)), np.int64)
-    negatives, missed = np.empty_like(positives), np.empty(len(records), np.int64)
-    shares = np.empty(positives.shape)
-    for index, arrays in enumerate(records):
-        shares[index] = np.add.reduceat(region_shares(arrays, region), starts)
-        found, alarms, lost = region_counts(unpack_counts(arrays), region)
-        positives[index] = np.add.reduceat(found, starts)
-        negatives[index] = np.add.reduceat(alarms, starts)
-        missed[index] = lost
-    return PictureHistograms(lower_edges()[starts], positives, negatives, missed, shares)
 
 
 def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: int = 0) -> JsonDict:
@@ -191,11 +170,8 @@ def calibration_rows(pooled: Pooled, seed: int) -> list[JsonDict]:
         for label, name in enumerate(('normal', 'anomaly')):
             flagged = pooled.flagged[:, index, label].astype(np.float64)
             pixels = pooled.pixels[:, label].astype(np.float64)
-            drawn = weights @ pixels
-            with np.errstate(invalid='ignore', divide='ignore'):
-                samples = np.where(drawn > 0, (weights @ flagged) / drawn, np.nan)
-            row[name] = float(flagged.sum() / pixels.sum()) if pixels.sum() else None
-            row[f'{name}_interval'] = interval_record(percentile_interval(samples))
+            observed, interval = observed_rate(flagged, pixels, weights)
+            row[name], row[f'{name}_interval'] = plain(observed), interval_record(interval)
         rows.append(row)
     return rows
 

@@ -13,8 +13,7 @@ Source: Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021, section
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,36 +21,19 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 from .bounds import UNDEFINED, Bounded
-from .pixel import Curve, ScoredPicture, full_curve, pixel_metrics, scored_picture
+from .pixel import Curve, ScoredPicture, fraction, pixel_metrics, scored_picture
 
 FPR_LIMIT = 0.3
 
 
-@dataclass(frozen=True)
-class RegionPicture:
-    """
-    One picture (or a pool): each anomaly pixel weighs 1 / size of its component.
-
-    positives: float32 (P,) ascending, scores of anomaly pixels. shares: float64 (P,), weights.
-    negatives: float32 (N,) ascending, scores of normal pixels. components: their number.
-    """
-
-    positives: Float32Array
-    shares: Float64Array
-    negatives: Float32Array
-    components: int
-
-
 def region_picture(
     scores: Float32Array, labels: UInt8Array, roi: BoolArray | None = None, smallest: int = 1
-) -> RegionPicture:
+) -> ScoredPicture:
     """
-    Split one picture by its true components.
+    Split one picture by its labels; each anomaly pixel weighs 1 / size of its true component.
 
-    scores: float32 (H, W), no NaN where scored. labels: uint8 (H, W), 1 anomaly, 0 normal, others
-    ignored. roi: bool (H, W), pixels that count, None = all; a component that is cut by it keeps
-    the weight of the part inside. smallest: see component_shares.
-    Raises DataError for unequal shapes or NaN.
+    scores, labels, roi: see pixel.scored_picture; a component that is cut by roi keeps the weight
+    of the part inside. smallest: see component_shares.
     """
     split = scored_picture(scores, labels, roi)
     anomaly = labels == 1
@@ -61,7 +43,7 @@ def region_picture(
         inside = roi[anomaly]
         values, shares = values[inside], shares[inside]
     order = np.argsort(values, kind='stable')
-    return RegionPicture(values[order], shares[order], split.negatives, components)
+    return replace(split, weights=shares[order], components=components)
 
 
 def component_shares(anomaly: BoolArray, smallest: int = 1) -> tuple[Float64Array, int]:
@@ -80,54 +62,33 @@ def component_shares(anomaly: BoolArray, smallest: int = 1) -> tuple[Float64Arra
     return shares, int(np.count_nonzero(areas[1:] >= smallest))
 
 
-def pool_regions(pictures: Sequence[RegionPicture]) -> RegionPicture:
-    """Pool the pictures of one product; memory: 12 bytes per anomaly pixel, 4 per normal one."""
-    empty = np.empty(0, np.float32)
-    positives = np.concatenate([empty, *(p.positives for p in pictures)])
-    order = np.argsort(positives, kind='stable')
-    shares = np.concatenate([np.empty(0), *(p.shares for p in pictures)])
-    negatives = np.concatenate([empty, *(p.negatives for p in pictures)])
-    negatives.sort()
-    return RegionPicture(
-        positives[order], shares[order], negatives, sum(p.components for p in pictures)
-    )
-
-
-def aupro(pixels: RegionPicture, limit: float = FPR_LIMIT) -> float:
+def aupro(
+    curve: Curve, components: float | Float64Array, limit: float = FPR_LIMIT
+) -> Float64Array:
     """
-    Return the exact AUPRO of the pooled pictures of one product, in [0, 1].
+    Return the AUPRO (...) of a curve (..., K) with weights, in [0, 1].
 
+    Exact for a full_curve of pooled pictures of one product. components: (...), their numbers.
     limit: largest FPR, in (0, 1] (else ConfigError). nan without anomalies or normal pixels.
     """
     _check_limit(limit)
-    other = pixels.negatives.size
-    if pixels.components == 0 or other == 0:
-        return float('nan')
-    scores, first = np.unique(pixels.positives, return_index=True)
-    overlap = np.add.reduceat(pixels.shares, first)[::-1].cumsum() / pixels.components
-    # Only at scores of anomalies PRO rises; before each, thresholds of normal pixels run level.
-    before = (other - np.searchsorted(pixels.negatives, scores, 'right')[::-1]) / other
-    at = (other - np.searchsorted(pixels.negatives, scores, 'left')[::-1]) / other
-    fallout = np.concatenate([[0.0], np.stack([before, at], axis=1).ravel(), [1.0]])
-    level = np.concatenate([[0.0], overlap[:-1]])
-    height = np.concatenate([[0.0], np.stack([level, overlap], axis=1).ravel(), [overlap[-1]]])
-    return float(_area(fallout[None], height[None], limit)[0])
+    if curve.weights is None or curve.found.shape[-1] == 0:
+        return np.full(curve.found.shape[:-1], np.nan)
+    origin = np.zeros((*curve.found.shape[:-1], 1))
+    fallout = np.concatenate([origin, curve.false_positive_rate], axis=-1)
+    height = np.concatenate([origin, fraction(curve.weights, components)], axis=-1)
+    left, right = fallout[..., :-1], fallout[..., 1:]
+    low, high = height[..., :-1], height[..., 1:]
+    width = np.clip(right, None, limit) - np.clip(left, None, limit)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        part = np.where(right > left, width / (right - left), 0.0)
+    areas = np.sum(width * (low + 0.5 * part * (high - low)), axis=-1) / limit
+    return np.where(curve.weights[..., -1] > 0, areas, np.nan)
 
 
 def _check_limit(limit: float) -> None:
     if not 0.0 < limit <= 1.0:
         raise ConfigError(f'the FPR limit {limit} of AUPRO must lie between 0 and 1')
-
-
-def _area(fallout: Float64Array, height: Float64Array, limit: float) -> Float64Array:
-    """Integrate rows (R, K) of polylines from 0 to `limit` and divide by it."""
-    left, right = fallout[:, :-1], fallout[:, 1:]
-    low, high = height[:, :-1], height[:, 1:]
-    width = np.clip(right, None, limit) - np.clip(left, None, limit)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        part = np.where(right > left, width / (right - left), 0.0)
-    areas: Float64Array = np.sum(width * (low + 0.5 * part * (high - low)), axis=1) / limit
-    return areas
 
 
 def bounded_aupro(
@@ -153,79 +114,6 @@ def bounded_aupro(
     part = np.divide(width, fallout - start, out=np.zeros_like(width), where=width > 0)
     value = np.sum(width * (after - rises + 0.5 * part * rises)) / limit
     return Bounded(float(value), float(low), float(high))
-
-
-def component_average_precision(pixels: RegionPicture) -> float:
-    """
-    Return the exact AP in which every true component weighs the same, whatever its size.
-
-    pixels: pooled pictures (region_picture, pool_regions). Definition: pixel.component_precision.
-    nan where no component counts.
-    """
-    scored = ScoredPicture(pixels.positives, pixels.negatives)
-    metrics = pixel_metrics(full_curve(scored, pixels.shares))
-    return float(metrics.component_average_precision)
-
-
-@dataclass(frozen=True)
-class RegionHistograms:
-    """
-    Per-picture histograms of one product, from which any multiset of its pictures follows.
-
-    Bin j holds the scores in [edges[j], edges[j + 1]); the edges are scores of the pool, so that
-    every point of the curve is exact and the line between two points is what is approximated.
-
-    edges: float32 (M,). shares: float64 (n, M), summed weights of the anomaly pixels.
-    negatives: int64 (n, M). components: int64 (n,).
-    """
-
-    edges: Float32Array
-    shares: Float64Array
-    negatives: Int64Array
-    components: Int64Array
-
-    def aupro(self, weights: Float64Array, limit: float = FPR_LIMIT) -> Float64Array:
-        """Return AUPRO (R,) of R multisets; weights: float64 (R, n); nan where undefined."""
-        _check_limit(limit)
-        found = np.cumsum((weights @ self.shares)[:, ::-1], axis=1)
-        alarms = np.cumsum((weights @ self.negatives)[:, ::-1], axis=1)
-        with np.errstate(invalid='ignore', divide='ignore'):
-            height = found / (weights @ self.components)[:, None]
-            fallout = alarms / alarms[:, -1:]
-        origin = np.zeros((len(weights), 1))
-        areas = _area(np.hstack([origin, fallout]), np.hstack([origin, height]), limit)
-        defined = (found[:, -1] > 0) & (alarms[:, -1] > 0)
-        return np.where(defined, areas, np.nan)
-
-
-def region_histograms(pictures: Sequence[RegionPicture], bins: int = 16384) -> RegionHistograms:
-    """Bin pictures by quantiles of their pooled anomaly pixels (half) and normal ones (half)."""
-    pooled = pool_regions(pictures)
-    edges = [np.array([-np.inf], np.float32)]
-    for scores in (pooled.positives, pooled.negatives):
-        if scores.size:
-            edges.append(scores[np.linspace(0, scores.size - 1, bins // 2 - 1).astype(np.int64)])
-    cuts = np.unique(np.concatenate(edges))
-    return RegionHistograms(
-        cuts,
-        np.stack([_binned(p.positives, p.shares, cuts) for p in pictures]),
-        np.stack([_binned(p.negatives, None, cuts) for p in pictures]).astype(np.int64),
-        np.array([p.components for p in pictures], np.int64),
-    )
-
-
-def _binned(
-    scores: Float32Array, weights: Float64Array | None, edges: Float32Array
-) -> Float64Array | Int64Array:
-    places = np.searchsorted(edges, scores, 'right') - 1
-    return np.bincount(places, weights, minlength=edges.size)
-
-
-def mean_aupro(products: Mapping[str, RegionPicture], limit: float = FPR_LIMIT) -> float:
-    """Return the mean AUPRO over products, as MVTec reports it; nan if one is undefined."""
-    if not products:
-        return float('nan')
-    return float(np.mean([aupro(pixels, limit) for pixels in products.values()]))
 
 
 def image_auroc(

@@ -38,6 +38,7 @@ class PictureHistograms:
     missed: int64 (n,), anomaly pixels outside the region of interest.
     shares: float64 (n, M), summed weights of the anomaly pixels (aupro.component_shares); without
         them the component-averaged AP is nan.
+    components: int64 (n,), true components of each picture, which AUPRO needs.
     """
 
     edges: Float32Array
@@ -45,20 +46,7 @@ class PictureHistograms:
     negatives: Int64Array
     missed: Int64Array
     shares: Float64Array | None = None
-
-    def merged(self, other: PictureHistograms) -> PictureHistograms:
-        """Return the pictures of both; both must have the same edges (else DataError)."""
-        if not np.array_equal(self.edges, other.edges):
-            raise DataError('histograms with different edges cannot be merged; bin them together')
-        return PictureHistograms(
-            self.edges,
-            np.concatenate([self.positives, other.positives]),
-            np.concatenate([self.negatives, other.negatives]),
-            np.concatenate([self.missed, other.missed]),
-            None
-            if self.shares is None or other.shares is None
-            else np.concatenate([self.shares, other.shares]),
-        )
+    components: Int64Array | None = None
 
     def curve(self, weights: Float64Array) -> Curve:
         """Return the curves of R multisets; weights: float64 (R, n), picture multiplicities."""
@@ -88,11 +76,14 @@ def picture_histograms(pictures: Sequence[ScoredPicture], bins: int = 16384) -> 
     if not pictures:
         raise DataError('no pictures: histograms need at least one')
     edges = _quantile_edges(pool(pictures), bins)
+    shares = [_weight_histogram(p, edges) for p in pictures if p.weights is not None]
     return PictureHistograms(
         edges,
         np.stack([_histogram(p.positives, edges) for p in pictures]),
         np.stack([_histogram(p.negatives, edges) for p in pictures]),
         np.array([p.missed for p in pictures], np.int64),
+        np.stack(shares) if len(shares) == len(pictures) else None,
+        np.array([p.components for p in pictures], np.int64),
     )
 
 
@@ -110,6 +101,11 @@ def _histogram(ordered: Float32Array, edges: Float32Array) -> Int64Array:
     """Count ascending scores per bin: a lookup of the edges instead of one per pixel."""
     below = np.searchsorted(ordered, edges, 'left')
     return np.diff(below, append=ordered.size).astype(np.int64)
+
+
+def _weight_histogram(picture: ScoredPicture, edges: Float32Array) -> Float64Array:
+    places = np.searchsorted(edges, picture.positives, 'right') - 1
+    return np.bincount(places, picture.weights, minlength=edges.size).astype(np.float64)
 
 
 @dataclass(frozen=True)

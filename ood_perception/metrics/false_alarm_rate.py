@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
-from ..types import Float32Array, UInt8Array
+from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 from .bootstrap import RESAMPLES, Interval, percentile_interval, resample_weights
 
 POOLED = 'pooled'
@@ -35,8 +34,8 @@ class PictureAlarms:
     """
 
     group: str
-    flagged: npt.NDArray[np.int64]
-    pixels: npt.NDArray[np.int64]
+    flagged: Int64Array
+    pixels: Int64Array
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,21 @@ def promise_rows(
     return rows
 
 
-def _with_pooled(
-    counts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
+def observed_rate(
+    flagged: Float64Array, pixels: Float64Array, weights: Float64Array
+) -> tuple[float, Interval]:
+    """
+    Return the flagged fraction of all pixels, nan without any, and its interval.
+
+    flagged, pixels: float64 (n,), per picture. weights: float64 (R, n), bootstrap.
+    """
+    drawn, total = weights @ pixels, pixels.sum()
+    samples = np.where(drawn > 0, (weights @ flagged) / np.maximum(drawn, 1.0), np.nan)
+    observed = float(flagged.sum() / total) if total else float('nan')
+    return observed, percentile_interval(samples)
+
+
+def _with_pooled(counts: Int64Array, chosen: BoolArray) -> Int64Array:
     """Append the sum over the chosen classes as one more column."""
     return np.concatenate([counts, counts[..., chosen].sum(-1, keepdims=True)], axis=-1)
 
@@ -131,20 +142,18 @@ def _row(
     group: str,
     name: str,
     rate: float,
-    flagged: npt.NDArray[np.float64],
-    pixels: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
+    flagged: Float64Array,
+    pixels: Float64Array,
+    weights: Float64Array,
 ) -> PromiseRow:
     """Make one row from per-picture counts (n,) and bootstrap weights (R, n)."""
-    observed = float(flagged.sum() / pixels.sum())
-    drawn = weights @ pixels
-    samples = np.where(drawn > 0, (weights @ flagged) / np.maximum(drawn, 1.0), np.nan)
+    observed, interval = observed_rate(flagged, pixels, weights)
     return PromiseRow(
         group=group,
         class_name=name,
         promised=rate,
         observed=observed,
-        interval=percentile_interval(samples),
+        interval=interval,
         pixels=int(pixels.sum()),
         pictures=int(np.count_nonzero(pixels)),
         kept=rate / FACTOR <= observed <= rate * FACTOR,

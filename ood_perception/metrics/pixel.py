@@ -31,11 +31,15 @@ class ScoredPicture:
 
     positives, negatives: float32, scores of the anomaly and of the normal pixels, ascending.
     missed: number of anomaly pixels that the region of interest leaves out.
+    weights: float64, of each of the positives (aupro.region_picture), None = not weighted.
+    components: number of true components whose pixels weigh 1 together.
     """
 
     positives: Float32Array
     negatives: Float32Array
     missed: int = 0
+    weights: Float64Array | None = None
+    components: int = 0
 
 
 def scored_picture(
@@ -75,12 +79,24 @@ def _sorted(scores: Float32Array) -> Float32Array:
 
 
 def pool(pictures: Sequence[ScoredPicture]) -> ScoredPicture:
-    """Pool pictures into one; memory: one float32 copy of all valid pixels."""
+    """
+    Pool pictures into one; memory: one float32 copy of all valid pixels.
+
+    Anomaly pixels keep their weights where all pictures have them.
+    """
     empty = np.empty(0, np.float32)
+    positives = np.concatenate([empty, *(p.positives for p in pictures)])
+    parts = [p.weights for p in pictures if p.weights is not None]
+    weights = None
+    if len(parts) == len(pictures):
+        order = np.argsort(positives, kind='stable')
+        weights = np.concatenate([np.empty(0), *parts])[order]
     return ScoredPicture(
-        _sorted(np.concatenate([empty, *(p.positives for p in pictures)])),
+        _sorted(positives),
         _sorted(np.concatenate([empty, *(p.negatives for p in pictures)])),
         sum(p.missed for p in pictures),
+        weights,
+        sum(p.components for p in pictures),
     )
 
 
@@ -108,12 +124,12 @@ class Curve:
     @property
     def recall(self) -> Float64Array:
         """Recall (true positive rate), float64 (..., K); nan without positives."""
-        return _fraction(self.found, self.positives)
+        return fraction(self.found, self.positives)
 
     @property
     def false_positive_rate(self) -> Float64Array:
         """False positive rate, float64 (..., K); nan without negatives."""
-        return _fraction(self.alarms, self.negatives)
+        return fraction(self.alarms, self.negatives)
 
     @property
     def precision(self) -> Float64Array:
@@ -130,7 +146,7 @@ class Curve:
         return np.where(total > 0, f1, np.nan)
 
 
-def _fraction(counts: Int64Array | Float64Array, total: float | Float64Array) -> Float64Array:
+def fraction(counts: Int64Array | Float64Array, total: float | Float64Array) -> Float64Array:
     """Divide (..., K) by (...); nan where the total is 0."""
     return _ratio(counts, np.asarray(total, np.float64)[..., None])
 
@@ -140,18 +156,17 @@ def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Float64Array:
         return np.where(np.asarray(whole) > 0, np.divide(part, whole), np.nan)
 
 
-def full_curve(pixels: ScoredPicture, weights: Float64Array | None = None) -> Curve:
+def full_curve(pixels: ScoredPicture) -> Curve:
     """
     Return the curve over every distinct score, those of normal pixels included.
 
-    weights: float64 (P,), of the anomaly pixels in ascending order of their scores. Memory: up to
-    20 bytes per pixel; for sets that are too large see binning.py.
+    Memory: up to 20 bytes per pixel; for sets that are too large see binning.py.
     """
     scores = np.unique(np.concatenate([pixels.positives, pixels.negatives]))[::-1]
     below = np.searchsorted(pixels.positives, scores, 'left')
     cumulated = None
-    if weights is not None:
-        above = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
+    if pixels.weights is not None:
+        above = np.concatenate([np.cumsum(pixels.weights[::-1])[::-1], [0.0]])
         cumulated = above[below]
     return Curve(
         scores,
@@ -253,7 +268,7 @@ def component_precision(curve: Curve) -> Float64Array:
     """
     if curve.weights is None:
         return np.full(curve.found.shape[:-1], np.nan)
-    recall = _fraction(curve.weights, curve.weights[..., -1])
+    recall = fraction(curve.weights, curve.weights[..., -1])
     weighted = Curve(
         curve.thresholds,
         recall * np.asarray(curve.positives, np.float64)[..., None],

@@ -15,16 +15,11 @@ Source: Grcic et al., DenseHybrid, ECCV 2022. On StreetHazards: 12 known classes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import Float32Array, Float64Array, Int64Array, UInt8Array
-from .pixel import ScoredPicture, full_curve, pool, strict_threshold
-
-T = TypeVar('T', bound=np.generic)
 
 
 def confusion(prediction: UInt8Array, truth: UInt8Array, classes: int) -> Int64Array:
@@ -99,21 +94,6 @@ def mean_iou_samples(
     matrices: (n, C, C), one confusion matrix a frame. weights: float64 (R, n).
     """
     return mean_iou(np.tensordot(weights, matrices, axes=1), known)
-
-
-def halved(picture: npt.NDArray[T]) -> npt.NDArray[T]:
-    """Return every second pixel of every second row: what the threshold is calibrated on."""
-    return picture[::2, ::2]
-
-
-def fold_threshold(pictures: Sequence[ScoredPicture]) -> float:
-    """
-    Return the threshold that one half of the set gives the other.
-
-    pictures: of halved scores and labels (1 anomaly, 0 known, others ignored). nan without
-    anomalies, which flags nothing.
-    """
-    return strict_threshold(full_curve(pool(pictures)))
 
 
 def two_fold_open_iou(folds: Sequence[Int64Array], known: int) -> float:

@@ -16,7 +16,7 @@ Source: the benchmark's evaluator (github.com/SegmentMeIfYouCan/road-anomaly-ben
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import Float64Array, Int64Array
-from .pixel import Curve, ScoredPicture, pixel_metrics
+from .pixel import Curve, PixelMetrics, ScoredPicture, pixel_metrics
 
 QUANTILES = 384
 
@@ -43,19 +43,8 @@ class SmiycFrame:
     alarms: Int64Array
 
 
-@dataclass(frozen=True)
-class SmiycMetrics:
-    """
-    Leaderboard metrics of a set; nan where no pixel is anomalous (fpr95, auroc: or none normal).
-
-    best_f1_threshold: as the leaderboard hands it to the component metrics, which flag score > it.
-    """
-
-    average_precision: float
-    auroc: float
-    fpr95: float
-    best_f1: float
-    best_f1_threshold: float
+METRICS = ('average_precision', 'fpr95', 'auroc', 'best_f1')
+"""What the leaderboard shows."""
 
 
 def smiyc_frame(picture: ScoredPicture, float16: bool = False) -> SmiycFrame:
@@ -137,27 +126,28 @@ def _merge(frames: Sequence[SmiycFrame]) -> _Merged:
     )
 
 
-def smiyc_metrics(frames: Sequence[SmiycFrame]) -> SmiycMetrics:
-    """Return the metrics of frames in the order of the data set."""
+def smiyc_metrics(frames: Sequence[SmiycFrame]) -> PixelMetrics:
+    """
+    Return the metrics of frames in the order of the data set; nan where no pixel is anomalous.
+
+    best_f1_threshold: as the leaderboard hands it to the component metrics, which flag score > it.
+    """
     return _metrics(_merge(frames), np.ones(len(frames)))
 
 
 def smiyc_samples(frames: Sequence[SmiycFrame], weights: Float64Array) -> dict[str, Float64Array]:
-    """Return each metric of R multisets of the frames, (R,); weights: float64 (R, n)."""
+    """Return each of METRICS of R multisets of the frames, (R,); weights: float64 (R, n)."""
     merged = _merge(frames)
     rows = [_metrics(merged, row) for row in weights]
-    return {
-        field.name: np.array([getattr(row, field.name) for row in rows])
-        for field in fields(SmiycMetrics)
-    }
+    return {name: np.array([getattr(row, name) for row in rows]) for name in METRICS}
 
 
-def _metrics(merged: _Merged, weights: Float64Array) -> SmiycMetrics:
+def _metrics(merged: _Merged, weights: Float64Array) -> PixelMetrics:
     """Evaluate the merged curve with each frame counted `weights` (n,) times."""
     times = weights[merged.frame]
     found, alarms = np.cumsum(merged.found * times), np.cumsum(merged.alarms * times)
-    if found.size == 0 or found[-1] == 0:
-        return SmiycMetrics(*[float('nan')] * 5)
+    if found.size == 0:
+        return pixel_metrics(Curve(found, found, alarms, positives=0.0, negatives=0.0))
     thresholds = merged.thresholds
     # The last of each run of equal thresholds, and always the very first entry.
     kept = np.concatenate(
@@ -168,7 +158,6 @@ def _metrics(merged: _Merged, weights: Float64Array) -> SmiycMetrics:
     if found[0] != 0 or alarms[0] != 0:
         found, alarms = np.append(0.0, found), np.append(0.0, alarms)
         thresholds = np.append(thresholds.max() + 1, thresholds)
-    metrics = pixel_metrics(
+    return pixel_metrics(
         Curve(thresholds, found, alarms, positives=totals[0], negatives=totals[1])
     )
-    return SmiycMetrics(*(float(getattr(metrics, field.name)) for field in fields(SmiycMetrics)))

@@ -4,15 +4,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ood_perception.evaluation.groups import GROUPS
+from ood_perception.evaluation.results import write_text
 from ood_perception.types import JsonDict
 
-from . import html as page
-from .evaluation_sets import interval_table, set_section
-from .tables import comparison_tables, product_table, set_names
-from .texts import TEXTS, WORDS
+from .html import render, write_page
+from .plots import MOST_LINES, Rate, calibration_plot, curve_plot, histogram_plot
+from .tables import (
+    REGION_TITLES,
+    comparison_tables,
+    group_names,
+    group_table,
+    headline_table,
+    product_table,
+    promise_cells,
+    set_names,
+)
 from .worst_images import ShownFrame
 
 
@@ -22,176 +32,123 @@ def write_report(
     """
     Write the page of a document of results.
 
-    document: the content of results.json. frames: the worst ones, see worst.py. times: the content
-    of times.json.
+    document: the content of results.json. frames: the worst ones. times: the content of
+    times.json.
     """
-    sets, products = set_names(document), product_table(document)[1]
-    titles = [
-        'In short',
-        *(['Products'] if products else []),
-        *sets,
-        *(['Differences'] if document['comparisons'] else []),
-        *(['Skipped pictures'] if _skipped(document) else []),
-        *('Time', 'What was run', 'Words'),
-    ]
-    parts = [_header(document), page.contents(titles), _in_short(document)]
-    if products:
-        parts.append(_product_section(document))
-    parts += [set_section(document, data, frames) for data in sets]
-    if document['comparisons']:
-        parts.append(differences(document['comparisons']))
-    if _skipped(document):
-        parts.append(_skipped_section(document))
-    parts += [_time_section(times), _run_section(document), _word_section()]
-    return page.write_page(path, 'Evaluation', parts)
-
-
-def differences(comparisons: Sequence[JsonDict]) -> page.Html:
-    """Return the section on which run is better."""
-    tables = [
-        page.table(header, rows, title) for title, header, rows in comparison_tables(comparisons)
-    ]
-    return page.section('Differences', tables, TEXTS['differences'])
-
-
-def _header(document: JsonDict) -> page.Html:
-    runs, sets = document['runs'], set_names(document)
-    pictures = sum(one['count'] for one in runs[0]['sets'].values())
-    plural = 's' if len(runs) > 1 else ''
-    return page.element(
-        'header',
-        page.joined([
-            page.element('h1', f'Evaluation of {len(runs)} bundle{plural} on {pictures} pictures'),
-            page.paragraph(
-                f'Sets: {", ".join(sets)}. The pictures went through the same pipeline as on the '
-                'robot, and the result was compared with labels drawn by people. In brackets: the '
-                'range that other pictures of the same kind would give 95 times in 100.'
-            ),
-        ]),
-    )  # fmt: skip
-
-
-def _in_short(document: JsonDict) -> page.Html:
-    """Return the section with one sentence per set for the first run."""
-    first, *others = document['runs']
-    lines = [
-        f'{first["name"]} on {data}: {_sentence(first["sets"][data])}.' for data in first['sets']
-    ]
-    if others:
-        names = ', '.join(run['name'] for run in others)
-        lines.append(f'Compared with it, below and under "Differences": {names}.')
-    return page.section('In short', [page.bullets(lines)], TEXTS['in short'])
-
-
-def _sentence(one: JsonDict) -> str:
-    """Say in words what the numbers of a set are."""
-    groups = one['groups']
-    if 'maritime' in groups:
-        return _maritime_sentence(groups['maritime'])
-    if 'inspection' in groups:
-        return _inspection_sentence(groups['inspection']['values'])
-    if 'regions' in one:
-        return _anomaly_sentence(one)
-    rows = [r for r in one['rows'] if r['group'] == 'all' and r['class_name'] == 'pooled']
-    said = [f'{100 * r["observed"]:.2f} % at {100 * r["promised"]:g} %' for r in rows]
-    return f'flagged {", ".join(said)} promised, of all pixels that should be left alone'
-
-
-def _maritime_sentence(group: JsonDict) -> str:
-    values, facts = group['values'], group['facts']
-    return (
-        f'found {facts["found"]} of {facts["obstacles"]} obstacles with {facts["false_alarms"]} '
-        f'false alarms on open water; {_percent(values["edge_accuracy"])} of the water edge and '
-        f'{_percent(values["mean_iou"])} mIoU are right; Q is {_percent(values["quality"])}'
+    columns = ('read', 'preprocess', 'inference', 'postprocess', 'measure')
+    return write_page(
+        path,
+        'evaluation.html.j2',
+        document=document,
+        products=product_table(document),
+        sets=[_section_values(document, data, frames) for data in set_names(document)],
+        tables=comparison_tables(document['comparisons']),
+        skipped=[
+            [run['name'], data, row['name'], row['reason']]
+            for run in document['runs']
+            for data, one in run['sets'].items()
+            for row in one['skipped']
+        ],
+        times=[
+            [run, data, *(f'{row[name]:.1f}' for name in columns)]
+            for run, sets in times.items()
+            for data, row in sets.items()
+        ],
     )
 
 
-def _inspection_sentence(values: JsonDict) -> str:
-    return (
-        f'in {_percent(values["image_auroc"])} of the pairs the defective picture scores higher '
-        f'than the flawless one (image AUROC; a guess gives 50 %); where the defects are: AUPRO '
-        f'{_percent(values["aupro"])} (100 % is perfect)'
+def markdown(document: JsonDict) -> str:
+    """Return every set's headline tables as Markdown."""
+    return render(
+        'evaluation.md.j2',
+        sets=[_set_values(document, data) for data in set_names(document)],
+        products=product_table(document),
+        tables=comparison_tables(document['comparisons']),
     )
 
 
-def _anomaly_sentence(one: JsonDict) -> str:
-    region = list(one['regions'])[-1]
-    record, found = one['regions'][region], one['objects']['all'][0]
-    where = {'road': 'on the road', 'ground': 'on the predicted ground'}[region]
-    wrong = sum((p['flagged'] or 0) * p['pixels'] for p in one['places'])
-    share = wrong / max(1, sum(p['pixels'] for p in one['places']))
-    precision = record['average_precision']
-    ranked = f'no labelled anomaly lies {where}'
-    if precision is not None:
-        ranked = f'average precision {_percent(precision)} {where}'
-    said = (
-        f'{ranked}; the mask found {found["found"]} of {found["objects"]} labelled objects and '
-        f'wrongly flagged {100 * share:.2f} % of the rest'
-    )
-    if 'open_set' in one['groups']:
-        values = one['groups']['open_set']['values']
-        said += (
-            f'; mIoU of the known classes {_percent(values["mean_iou"])}, with unknown where the '
-            f'score says so {_percent(values["open_mean_iou"])}'
-        )
-    return said
+def write_comparison(folder: Path, folders: tuple[Path, Path], rows: Sequence[JsonDict]) -> Path:
+    """
+    Write the differences between two folders of results, comparison.md and index.html.
+
+    Prints the former, returns the latter.
+    """
+    tables, (first, second) = comparison_tables(rows), folders
+    text = render('comparison.md.j2', tables=tables)
+    write_text(folder / 'comparison.md', text)
+    print(text)
+    page = folder / 'index.html'
+    return write_page(page, 'comparison.html.j2', first=first, second=second, tables=tables)
 
 
-def _percent(value: float | None) -> str:
-    return '-' if value is None else f'{100 * value:.1f} %'
+def _set_values(document: JsonDict, data: str) -> JsonDict:
+    """Return the headline tables of one set, and what its first run says of it."""
+    first = document['runs'][0]['sets'][data]
+    skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
+    return {
+        **first,
+        'name': data,
+        'run': document['runs'][0]['name'],
+        'groups': [_group_values(document, data, group) for group in group_names(document, data)],
+        'headline': headline_table(document, data) if 'regions' in first else None,
+        'promise': promise_cells(document, data) if 'rows' in first else None,
+        'left_out': sorted(skipped),
+    }
 
 
-def _product_section(document: JsonDict) -> page.Html:
-    return page.section('Products', [interval_table(*product_table(document))], TEXTS['products'])
+def _section_values(document: JsonDict, data: str, frames: Sequence[ShownFrame]) -> JsonDict:
+    """Return what the page's section of one set shows beside its tables: frames and drawings."""
+    runs = {run['name']: run['sets'][data] for run in document['runs']}
+    values = _set_values(document, data)
+    values['frames'] = [frame for frame in frames if frame.data == data]
+    if values['headline']:
+        values['pixels'] = _pixel_values(runs)
+    if values['promise']:
+        values['promise_plot'] = _promise_plot(runs)
+    return values
 
 
-def _skipped(document: JsonDict) -> list[list[str]]:
-    return [
-        [run['name'], data, row['name'], row['reason']]
+def _group_values(document: JsonDict, data: str, name: str) -> JsonDict:
+    """Return one group's table, and the facts of the first run that has it."""
+    run, group = next(
+        (run['name'], run['sets'][data]['groups'][name])
         for run in document['runs']
-        for data, one in run['sets'].items()
-        for row in one['skipped']
-    ]
-
-
-def _skipped_section(document: JsonDict) -> page.Html:
-    rows = _skipped(document)
-    return page.section(
-        'Skipped pictures',
-        [page.table(['run', 'set', 'picture', 'why'], rows)],
-        f'{len(rows)} pictures could not be read or had wrong labels. No number counts them.',
+        if name in run['sets'][data]['groups']
     )
+    table = group_table(document, data, name)
+    return {**group, 'name': name, 'title': GROUPS[name].title, 'run': run, 'table': table}
 
 
-def _time_section(times: JsonDict) -> page.Html:
-    rows = [
-        [run, data, *(f'{row[name]:.1f}' for name in ('read', *STAGES, 'measure'))]
-        for run, sets in times.items()
-        for data, row in sets.items()
-    ]
-    header = ['run', 'set', 'read files', 'preprocess', 'network', 'postprocess', 'measure']
-    return page.section('Time', [page.table(header, rows)], TEXTS['time'])
+def _pixel_values(runs: Mapping[str, JsonDict]) -> JsonDict:
+    """Return the drawings of a set of anomalies, in its strictest region."""
+    first = next(iter(runs.values()))
+    region = list(first['regions'])[-1]
+    records = {name: one['regions'][region] for name, one in runs.items()}
+    shares = {
+        name: record['positives'] / max(1, record['positives'] + record['negatives'])
+        for name, record in records.items()
+    }
+    rates: dict[str, list[Rate]] = {
+        name: [(r['promised'], r['normal'], r['normal_interval']) for r in one['calibration']]
+        for name, one in runs.items()
+    }
+    limited = len(runs) > MOST_LINES
+    return {
+        'ground': 'ground' in first['regions'],
+        'region': REGION_TITLES[region],
+        'curves': curve_plot({name: one['curve'] for name, one in records.items()}, shares),
+        'calibration': calibration_plot(rates),
+        'histogram': histogram_plot(first['regions'][region]['histogram']),
+        'limited': f'the first {MOST_LINES} of {len(runs)} runs' if limited else '',
+    }
 
 
-STAGES = ('preprocess', 'inference', 'postprocess')
-
-
-def _run_section(document: JsonDict) -> page.Html:
-    parts = []
-    for run in document['runs']:
-        engine = ', '.join(f'{key} {value}' for key, value in run['engine'].items())
-        parts.append(page.element('h3', run['name']))
-        parts.append(
-            page.facts({
-                'bundle': run['bundle'],
-                'sha256 of its manifest': run['bundle_sha256'],
-                'normal classes': ', '.join(run['in_distribution']),
-                'false alarm rate of the mask': f'{run["settings"]["false_alarm_rate"]:g}',
-                'engine': engine,
-            })
-        )  # fmt: skip
-    return page.section('What was run', parts, TEXTS['runs'])
-
-
-def _word_section() -> page.Html:
-    return page.section('Words', [page.facts(WORDS)])
+def _promise_plot(runs: Mapping[str, JsonDict]) -> str:
+    """Return the drawing of a set with known classes."""
+    lines: dict[str, list[Rate]] = {}
+    for name, one in runs.items():
+        for row in one['curve']:
+            line = row['class_name'] if len(runs) == 1 else f'{name}, {row["class_name"]}'
+            rate = (row['promised'], row['observed'], row['interval'])
+            lines.setdefault(line, []).append(rate)
+    return calibration_plot(lines)

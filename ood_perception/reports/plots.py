@@ -13,6 +13,8 @@ from ood_perception.errors import DependencyError
 from ood_perception.texts import printable
 from ood_perception.types import JsonDict
 
+# promised, observed, its interval
+Rate = tuple[float, float | None, Sequence[float | None]]
 MOST_LINES = 6
 _TEXT, _GRID = '#b6bfca', '#2a3038'
 _COLORS = ('#7db4ea', '#f0c674', '#5fd38a', '#ff6b7d', '#c792ea', '#7fdbca')
@@ -71,7 +73,7 @@ def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> s
     """
     Draw precision over recall, and recall over the false positive rate.
 
-    curves: run -> plot_data.curve_points. shares: run -> anomaly share of all pixels, the
+    curves: run -> breakdown.curve_points. shares: run -> anomaly share of all pixels, the
     precision of a guess.
     """
     with _axes(2) as (_, (left, right), text):
@@ -96,9 +98,7 @@ def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> s
     return text[0]
 
 
-def calibration_plot(
-    curves: Mapping[str, Sequence[tuple[float, float | None, Sequence[float | None]]]],
-) -> str:
+def calibration_plot(curves: Mapping[str, Sequence[Rate]]) -> str:
     """
     Draw the observed over the promised false-alarm rate, both logarithmic.
 
@@ -134,15 +134,7 @@ def histogram_plot(histogram: JsonDict) -> str:
         starts = histogram['from']
         for name, color in (('normal', _COLORS[2]), ('anomaly', _COLORS[3])):
             shares = [max(v, 0.0) for v in histogram[name]]
-            axis.bar(
-                starts,
-                shares,
-                width=0.1,
-                align='edge',
-                alpha=0.55,
-                label=_label(name),
-                color=color,
-            )
+            axis.bar(starts, shares, 0.1, align='edge', alpha=0.55, label=name, color=color)
         axis.axvline(2.0, color=_TEXT, lw=1, ls='--', label='flagged from here at 1 %')
         axis.set(yscale='log', xlim=(0, 6.1), xlabel='surprisal (the last bar: 6 and above)')
         axis.set_ylim(bottom=1e-6)

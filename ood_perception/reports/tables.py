@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of an evaluation's document: rows of text for Markdown and HTML."""
+"""The tables of an evaluation's document: text for Markdown and HTML, values for CSV."""
 
 from __future__ import annotations
 
@@ -12,9 +12,27 @@ from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED
 from ood_perception.metrics.pixel import METRICS
 from ood_perception.types import JsonDict
 
-from .markdown import TITLES, markdown_table, percent
-
+TITLES = {
+    'average_precision': 'AP',
+    'average_precision_missed': 'AP, lost counted',
+    'component_average_precision': 'component-averaged AP',
+    'fpr95': 'FPR95',
+    'auroc': 'AUROC',
+    'best_f1': 'best F1',
+}
 REGION_TITLES = {'image': 'whole image', 'ground': 'predicted ground', 'road': 'road'}
+
+
+def percent(
+    value: float | None, interval: Sequence[float | None] | None = None, places: int = 1
+) -> str:
+    """Write a share as '83.1 [70.2, 91.0]' in percent; '-' where undefined."""
+    if value is None:
+        return '-'
+    text = f'{100 * value:.{places}f}'
+    if interval is None or interval[0] is None or interval[1] is None:
+        return text
+    return f'{text} [{100 * interval[0]:.{places}f}, {100 * interval[1]:.{places}f}]'
 
 
 def metric_rows(document: JsonDict, data: str) -> Iterator[tuple[str, str, JsonDict]]:
@@ -125,77 +143,30 @@ def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[s
     return [*header, 'pixels', 'pictures'], rows
 
 
-def markdown(document: JsonDict) -> str:
-    """Return every set's headline tables as Markdown."""
-    parts = ['Percent, with 95 % bootstrap intervals over pictures.\n']
-    for data in set_names(document):
-        parts += _set_markdown(document, data)
-    products = product_table(document)
-    if products[1]:
-        parts += ['### Products\n', markdown_table(*products)]
-    if document['comparisons']:
-        parts.append('### Differences\n')
-        parts += differences_markdown(document['comparisons'])
-    return '\n'.join(parts)
+def comparison_tables(
+    comparisons: Sequence[JsonDict],
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """
+    Return title, header and rows of every table of differences that has a row.
 
-
-def differences_markdown(comparisons: Sequence[JsonDict]) -> list[str]:
-    """Return every table of differences under its title."""
-    return [
-        f'{title}:\n\n{markdown_table(header, rows)}'
-        for title, header, rows in comparison_tables(comparisons)
-    ]
-
-
-def _set_markdown(document: JsonDict, data: str) -> list[str]:
-    first = document['runs'][0]['sets'][data]
-    parts = [f'### {data} ({first["count"]} pictures)\n']
-    for name in group_names(document, data):
-        parts += [f'{GROUPS[name].title}:\n', markdown_table(*group_table(document, data, name))]
-    if 'regions' in first:
-        parts += ['Pixels:\n'] if len(parts) > 1 else []
-        parts.append(markdown_table(*headline_table(document, data)))
-    if 'rows' in first:
-        parts.append(markdown_table(*promise_cells(document, data)))
-    parts += [f'{note}\n' for note in first['notes']]
-    skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
-    if skipped:
-        parts.append(f'Skipped: {", ".join(sorted(skipped))}\n')
-    return parts
-
-
-def comparison_table(comparisons: Sequence[JsonDict]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: one line per pair, set and region; differences in words."""
+    One line per pair and set (of pixels: and region); differences in words.
+    """
     regions = [row for row in comparisons if 'region' in row]
     metrics = {name: TITLES[name] for name in ('average_precision', 'fpr95', 'auroc')}
     cells = [
         [row['set'], REGION_TITLES[row['region']], *_differences(row, metrics)] for row in regions
     ]
-    return ['set', 'region', 'difference', 'pictures', *metrics.values()], cells
-
-
-def group_comparison_table(
-    comparisons: Sequence[JsonDict], name: str
-) -> tuple[list[str], list[list[str]]]:
-    """Return the same for one group, one line per pair and set; no rows where none has it."""
-    rows = [row for row in comparisons if row.get('group') == name]
-    metrics = {
-        metric: title
-        for metric, title in GROUPS[name].metrics.items()
-        if any(metric in row['metrics'] for row in rows)
-    }
-    cells = [[row['set'], *_differences(row, metrics)] for row in rows]
-    return ['set', 'difference', 'pictures', *metrics.values()], cells
-
-
-def comparison_tables(
-    comparisons: Sequence[JsonDict],
-) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return title, header and rows of every table of differences that has a row."""
-    tables = [('Pixels', *comparison_table(comparisons))]
-    tables += [
-        (group.title, *group_comparison_table(comparisons, name)) for name, group in GROUPS.items()
-    ]
+    header = ['difference', 'pictures']
+    tables = [('Pixels', ['set', 'region', *header, *metrics.values()], cells)]
+    for name, group in GROUPS.items():
+        rows = [row for row in comparisons if row.get('group') == name]
+        shown = {
+            metric: title
+            for metric, title in group.metrics.items()
+            if any(metric in row['metrics'] for row in rows)
+        }
+        cells = [[row['set'], *_differences(row, shown)] for row in rows]
+        tables.append((group.title, ['set', *header, *shown.values()], cells))
     return [table for table in tables if table[2]]
 
 
@@ -207,19 +178,43 @@ def _differences(row: JsonDict, metrics: Mapping[str, str]) -> list[str]:
     return [f'{pair[0]} minus {pair[1]}', str(found['pictures']), *words]
 
 
-def found_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return an object table's rows as text."""
-    return [
-        [
-            row['name'],
-            str(row['objects']),
-            _share_of(row['found'], row['objects']),
-            percent(row['flagged']),
-            percent(row['inside']),
-        ]
-        for row in rows
-    ]
+CSV_HEADER = (
+    *('run', 'set', 'region', 'metric', 'value', 'low_95', 'high_95'),
+    *('bound_low', 'bound_high', 'pictures'),
+)
 
 
-def _share_of(part: int, whole: int) -> str:
-    return f'{part} ({100 * part / whole:.0f} %)' if whole else '-'
+def csv_rows(document: JsonDict) -> Iterator[list[Any]]:
+    """Yield one row per run, set, region or group, and metric, as shares of 1; see CSV_HEADER."""
+    for data in set_names(document):
+        for run, region, record in metric_rows(document, data):
+            for name in TITLES:
+                if name in record:
+                    interval = record['intervals'].get(name, [None, None])
+                    bounds = record['bounds'][name]
+                    values = [record[name], *interval, *bounds, record['pictures']]
+                    yield [run, data, region, name, *values]
+        for one in document['runs']:
+            for name, group in one['sets'][data]['groups'].items():
+                for metric, value in group['values'].items():
+                    bounds = group['bounds'].get(metric, [None, None])
+                    values = [value, *group['intervals'][metric], *bounds, group['pictures']]
+                    yield [one['name'], data, name, metric, *values]
+            for row in one['sets'][data].get('rows', []):
+                metric = f'flagged at {row["promised"]:g}, {row["group"]}, {row["class_name"]}'
+                values = [row['observed'], *row['interval'], None, None, row['pictures']]
+                yield [one['name'], data, 'labelled', metric, *values]
+
+
+PICTURE_COLUMNS = (
+    *('name', 'sequence', 'average_precision', 'average_precision_missed', 'objects'),
+    *('objects_found', 'anomaly_missed', 'normal_flagged', 'false_alarms', 'mean_iou'),
+)
+
+
+def picture_rows(document: JsonDict) -> Iterator[list[Any]]:
+    """Yield one row per run, set and picture: run, set, PICTURE_COLUMNS."""
+    for run in document['runs']:
+        for data, one in run['sets'].items():
+            for picture in one['pictures']:
+                yield [run['name'], data, *(picture.get(name) for name in PICTURE_COLUMNS)]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from ood_perception.evaluation.maritime import sea_labels
 from ood_perception.evaluation.measure import INSPECTION, Measured
 from ood_perception.evaluation.record import Kept, RecordSet, unpack_detection
+from ood_perception.evaluation.second_pass import ReadPicture
 from ood_perception.metrics.lars import OBSTACLE, coloured
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay
 from ood_perception.types import BoolArray, Frame, JsonDict, UInt8Array
@@ -23,16 +24,15 @@ from .html import save_jpeg
 
 LABEL_COLOR, SHORE_COLOR = (64, 128, 255), (255, 255, 255)
 SMALLEST_WIDTH = 640
-ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]
 
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A frame of the report: a JPEG beside the page and what is said of it."""
+    """A frame of the report: its set, a JPEG beside the page, and its row of the summary."""
 
     data: str
     source: str
-    caption: str
+    row: JsonDict
 
 
 def worst_pictures(pictures: Sequence[JsonDict], count: int) -> list[JsonDict]:
@@ -77,9 +77,7 @@ def draw_worst(
         picture = _drawn(records, kept[row['name']], read, measured)
         safe = ''.join(c if c.isalnum() else '_' for c in data)
         source = save_jpeg(folder, f'frames/{safe}_{number:02d}.jpg', picture, width=960)
-        noun = 'defects' if measured.kind == INSPECTION else 'objects'
-        caption = _sea_caption(row) if measured.sea is not None else _caption(row, noun)
-        frames.append(ShownFrame(data, source, caption))
+        frames.append(ShownFrame(data, source, row))
     return frames
 
 
@@ -118,25 +116,3 @@ def _outlined(picture: UInt8Array, area: BoolArray, color: tuple[int, int, int])
     contours, _ = cv2.findContours(filled, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(picture, contours, -1, color, max(2, picture.shape[0] // 270))
     return picture
-
-
-def _caption(row: JsonDict, noun: str) -> str:
-    """Say what the picture's numbers are; noun: what is labelled in it."""
-    parts = [f'picture {row["name"]}']
-    if row.get('objects'):
-        parts.append(f'{row["objects_found"]} of {row["objects"]} {noun} found')
-        parts.append(f'{100 * row["anomaly_missed"]:.0f} % of their pixels missed')
-    if row.get('normal_flagged') is not None:
-        parts.append(f'{100 * row["normal_flagged"]:.1f} % of the normal pixels flagged')
-    return '; '.join(parts)
-
-
-def _sea_caption(row: JsonDict) -> str:
-    """Say what a sea picture's numbers are."""
-    parts = [f'picture {row["name"]}']
-    if row['objects']:
-        parts.append(f'{row["objects_found"]} of {row["objects"]} obstacles found')
-    parts.append(f'{row["false_alarms"]} false alarms on open water')
-    if row['mean_iou'] is not None:
-        parts.append(f'mIoU {100 * row["mean_iou"]:.0f} %')
-    return '; '.join(parts)

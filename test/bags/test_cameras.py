@@ -226,10 +226,10 @@ def test_a_bag_of_ros_1_says_how_to_convert_it(tmp_path, place):
 
 
 def test_the_demo_takes_the_same_camera(tmp_path):
-    from ood_perception.demo.recordings import bag
+    from ood_perception.demo.sources import bag_frames
 
     path = write_bag(tmp_path / 'bag', raw('/depth/image', '16UC1', 5) + raw(COLOUR))
-    pictures = list(bag(path, 9))
+    pictures = list(bag_frames(path, 9))
     assert len(pictures) == 3
     np.testing.assert_array_equal(pictures[0], PICTURE)
 

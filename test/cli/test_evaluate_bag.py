@@ -220,7 +220,7 @@ def test_the_report_counts_and_the_page_can_be_read(run, tmp_path):
         (camera, index) for index in range(6) for camera in ('front', 'left')
     ]
     assert int(rows[0]['log_time_ns']) - int(rows[0]['stamp_ns']) == DELAY
-    page = (folder / 'index.html').read_text()
+    page = ' '.join((folder / 'index.html').read_text().split())
     for words in ('12 of 12 frames', FRONT, 'The strangest frames', 'data:image/jpeg', 'tiny'):
         assert words in page
     assert '12 frames in' in printed

@@ -17,7 +17,7 @@ from jpegs import jpeg
 from videos import encoded, pictures
 
 from ood_perception.cli.evaluate_bag import FAILED, FINE, WITH_SKIPPED, evaluate_bag
-from ood_perception.demo.recordings import bag as demo_pictures
+from ood_perception.demo.sources import bag_frames as demo_pictures
 from ood_perception.image.encodings import COMPRESSED_VIDEO, FFMPEG_PACKET
 
 TOPIC = '/camera/image_raw'

@@ -7,10 +7,15 @@ import re
 import numpy as np
 import pytest
 
-from ood_perception.demo.charts import latency_chart
-from ood_perception.demo.report import FrameResult, Run, heat, mask_picture, write_page
-from ood_perception.demo.truth import GroundTruth
-from ood_perception.demo.verdict import check_frame, judge
+from ood_perception.demo.report import (
+    FrameResult,
+    Run,
+    heat,
+    latency_chart,
+    mask_picture,
+    write_page,
+)
+from ood_perception.demo.verdict import GroundTruth, check_frame, judge
 
 PATCH = 4.0
 
@@ -92,7 +97,7 @@ def page_of(tmp_path, **changes):
         'verdict': judge([check], 0.01), 'licences': ('CamVid: non-commercial',),
     } | changes  # fmt: skip
     page = write_page(tmp_path, [result(check), result(None, 'other')], Run(**values))
-    return page, page.read_text(encoding='utf-8')
+    return page, ' '.join(page.read_text(encoding='utf-8').split())
 
 
 def test_the_page_tells_everything_and_needs_only_its_folder(tmp_path):
@@ -128,9 +133,17 @@ def test_colours_show_what_is_not_scored():
     assert len({tuple(color) for color in shown[0].tolist()}) == 3
 
 
-def test_the_chart_scales_to_its_highest_bar():
-    chart = latency_chart([10.0, 20.0, 37.0])
-    heights = [float(h) for h in re.findall(r'height="([\d.]+)" fill', chart)]
-    assert heights == pytest.approx([27.6, 55.2, 102.12], abs=0.06)
-    assert 'median 20' in chart
-    assert latency_chart([]) == ''
+def test_the_chart_scales_to_its_highest_bar(tmp_path):
+    assert latency_chart([10.0, 20.0, 37.0]) == {
+        'bars': [10.0, 20.0, 37.0], 'median': 20.0, 'worst': 37.0, 'top': 50.0
+    }  # fmt: skip
+    assert [latency_chart([ms])['top'] for ms in (0.2, 1.0, 1.5, 100.0, 101.0)] == [
+        *(1.0, 1.0, 2.0, 100.0, 200.0)
+    ]
+    assert latency_chart([]) is None
+    _, text = page_of(tmp_path)
+    heights = [float(h) for h in re.findall(r'width="0.7" height="([\d.]+)"', text)]
+    (scale,) = re.findall(r'scale\([\d.]+ -([\d.]+)\)', text)
+    assert heights == [42.0, 42.0]
+    assert 50.0 * float(scale) == pytest.approx(138.0)  # the highest tick, below the title
+    assert 'median 42' in text

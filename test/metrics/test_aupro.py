@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.metrics.aupro import (
-    aupro,
-    image_auroc,
-    mean_aupro,
-    pool_regions,
-    region_histograms,
-    region_picture,
-)
+from ood_perception.metrics.aupro import FPR_LIMIT, aupro, image_auroc, region_picture
+from ood_perception.metrics.bootstrap import picture_histograms
+from ood_perception.metrics.pixel import full_curve, pool
 
 
 def random_pictures(seed, shape=(9, 11)):
@@ -29,6 +24,18 @@ def random_pictures(seed, shape=(9, 11)):
     if seed % 2:
         scores = np.round(scores * 3) / 3
     return scores.astype(np.float32), labels
+
+
+def exact(pictures, limit=FPR_LIMIT):
+    """Return the AUPRO of pooled pictures."""
+    pixels = pool(pictures)
+    return float(aupro(full_curve(pixels), pixels.components, limit))
+
+
+def drawn(pictures, weights):
+    """Return the AUPRO of each multiset of pictures."""
+    histograms = picture_histograms(pictures)
+    return aupro(histograms.curve(weights), weights @ histograms.components)
 
 
 def at_every_threshold(scores, labels, limit):
@@ -58,7 +65,7 @@ def test_aupro_equals_every_threshold_tried(limit):
         scores, labels = random_pictures(seed)
         pictures = [region_picture(s, y) for s, y in zip(scores, labels, strict=True)]
         wanted = at_every_threshold(scores, labels, limit)
-        assert aupro(pool_regions(pictures), limit) == pytest.approx(wanted, abs=1e-9), seed
+        assert exact(pictures, limit) == pytest.approx(wanted, abs=1e-9), seed
 
 
 def test_small_regions_weigh_as_much_as_large_ones_by_hand():
@@ -66,36 +73,25 @@ def test_small_regions_weigh_as_much_as_large_ones_by_hand():
     scores = np.array([[9, 5, 4, 0, 1, 1, 1, 1]], np.float32)
     labels = np.array([[1, 0, 0, 0, 1, 1, 1, 1]], np.uint8)
     # PRO .5 from FPR 0 to 2/3, then 1 at 2/3
-    pixels = pool_regions([region_picture(scores, labels)])
-    assert pixels.components == 2
-    assert aupro(pixels, 0.3) == pytest.approx(0.5)
-    assert aupro(pixels, 1.0) == pytest.approx((0.5 * 2 / 3 + 1 / 3) / 1.0)
+    picture = region_picture(scores, labels)
+    assert picture.components == 2
+    assert exact([picture], 0.3) == pytest.approx(0.5)
+    assert exact([picture], 1.0) == pytest.approx((0.5 * 2 / 3 + 1 / 3) / 1.0)
 
 
 def test_all_scores_equal_is_the_diagonal_by_hand():
-    pixels = pool_regions(
-        [region_picture(np.ones((1, 4), np.float32), np.eye(4)[:1].astype('u1'))]
-    )
-    assert aupro(pixels, 0.3) == pytest.approx(0.15)
+    picture = region_picture(np.ones((1, 4), np.float32), np.eye(4)[:1].astype('u1'))
+    assert exact([picture], 0.3) == pytest.approx(0.15)
 
 
 def test_edge_cases_give_nan_or_one():
     ones = np.ones((1, 1), np.float32)
     for label in (0, 1, 255):
         picture = region_picture(ones, np.full((1, 1), label, np.uint8))
-        assert np.isnan(aupro(picture))
-    assert np.isnan(aupro(pool_regions([])))
+        assert np.isnan(exact([picture]))
+    assert np.isnan(exact([]))
     perfect = region_picture(np.array([[2, 1]], np.float32), np.array([[1, 0]], np.uint8))
-    assert aupro(perfect) == 1.0
-
-
-def test_products_are_evaluated_apart_and_averaged():
-    products = {}
-    for seed in range(3):
-        parts = zip(*random_pictures(seed), strict=True)
-        products[str(seed)] = pool_regions([region_picture(*part) for part in parts])
-    assert mean_aupro(products) == pytest.approx(np.mean([aupro(p) for p in products.values()]))
-    assert np.isnan(mean_aupro({}))
+    assert exact([perfect]) == 1.0
 
 
 def test_samples_are_the_metric_of_the_drawn_pictures():
@@ -106,17 +102,17 @@ def test_samples_are_the_metric_of_the_drawn_pictures():
     )
     pictures = [region_picture(s, labels[0]) for s in scores]
     weights = np.array([[1, 1, 1], [2, 0, 1], [0, 0, 3]])
-    samples = region_histograms(pictures).aupro(weights.astype(float))
+    samples = drawn(pictures, weights.astype(float))
     for sample, row in zip(samples, weights, strict=True):
-        drawn = [p for p, times in zip(pictures, row, strict=True) for _ in range(times)]
-        assert sample == pytest.approx(aupro(pool_regions(drawn)), abs=1e-12)
+        chosen = [p for p, times in zip(pictures, row, strict=True) for _ in range(times)]
+        assert sample == pytest.approx(exact(chosen), abs=1e-12)
 
 
 def test_binned_samples_of_large_sets_are_close():
     scores, labels = random_pictures(4, (150, 150))
     pictures = [region_picture(s, y) for s, y in zip(scores, labels, strict=True)]
-    sample = region_histograms(pictures).aupro(np.ones((1, len(pictures))))[0]
-    assert sample == pytest.approx(aupro(pool_regions(pictures)), abs=1e-4)
+    sample = drawn(pictures, np.ones((1, len(pictures))))[0]
+    assert sample == pytest.approx(exact(pictures), abs=1e-4)
 
 
 def test_a_draw_without_anomalies_is_undefined():
@@ -125,7 +121,7 @@ def test_a_draw_without_anomalies_is_undefined():
     pictures.append(region_picture(scores[0], np.zeros_like(labels[0])))
     only_last = np.zeros((1, len(pictures)))
     only_last[0, -1] = 2
-    assert np.isnan(region_histograms(pictures).aupro(only_last)[0])
+    assert np.isnan(drawn(pictures, only_last)[0])
 
 
 def test_image_auroc_equals_scikit_learn_also_when_pictures_repeat():
@@ -150,7 +146,7 @@ def test_image_auroc_is_undefined_without_both_kinds():
 
 def test_bad_input_is_named():
     with pytest.raises(ConfigError, match='FPR limit 0'):
-        aupro(pool_regions([]), 0.0)
+        exact([], 0.0)
     with pytest.raises(DataError, match='differ in size'):
         region_picture(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
     with pytest.raises(DataError, match='do not match'):

@@ -135,16 +135,6 @@ def test_weights_are_multiplicities():
     assert binned.auroc[0] == pytest.approx(exact.auroc, abs=3e-4)
 
 
-def test_histograms_merge_only_on_the_same_edges():
-    scores, labels = make_case('continuous')
-    pictures = [scored_picture(scores[k::2], labels[k::2]) for k in range(2)]
-    whole = picture_histograms(pictures)
-    merged = whole.merged(whole)
-    assert merged.positives.shape[0] == 4
-    with pytest.raises(DataError, match='edges'):
-        whole.merged(picture_histograms(pictures[:1]))
-
-
 def test_bad_input_is_named():
     scores, labels = make_case('continuous')
     with pytest.raises(DataError, match='differ in size'):

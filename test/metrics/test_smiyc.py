@@ -11,7 +11,7 @@ import pytest
 
 from ood_perception.errors import DataError
 from ood_perception.metrics.pixel import exact_metrics, scored_picture
-from ood_perception.metrics.smiyc import smiyc_frame, smiyc_metrics, smiyc_samples
+from ood_perception.metrics.smiyc import METRICS, smiyc_frame, smiyc_metrics, smiyc_samples
 
 NAMES = ('average_precision', 'auroc', 'fpr95', 'best_f1', 'best_f1_threshold')
 
@@ -162,7 +162,7 @@ def test_samples_are_the_metrics_of_the_drawn_frames():
     samples = smiyc_samples(frames, np.array([[1, 1, 1, 1], [2, 0, 1, 1]], float))
     whole = smiyc_metrics(frames)
     drawn = smiyc_metrics([frames[0], frames[0], frames[2], frames[3]])
-    for name in NAMES:
+    for name in METRICS:
         assert samples[name] == pytest.approx([getattr(whole, name), getattr(drawn, name)])
 
 

@@ -1,18 +1,23 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTML page writer, read back by the standard library's parser."""
+"""The HTML pages and their parts, read back by the standard library's parser."""
 
+import sys
 from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
 
-from ood_perception.errors import DataError
-from ood_perception.reports import html as page
-from ood_perception.reports.markdown import markdown_table, percent
+from ood_perception.errors import DataError, DependencyError
+from ood_perception.reports import html
+from ood_perception.reports.tables import percent
 
 VOID = {'meta', 'img', 'br'}
+PAGE = """{% extends 'page.html.j2' %}
+{% from 'parts.html.j2' import contents, drawing, facts, figure, how_to_read, section, table %}
+{% block title %}{{ 'A <title>' }}{% endblock %}
+{% block body %}"""
 
 
 class Outline(HTMLParser):
@@ -41,31 +46,32 @@ class Outline(HTMLParser):
         self.words.append(data)
 
 
-def outline(tmp_path, parts):
-    return Outline(page.write_page(tmp_path / 'index.html', 'A <title>', parts).read_text())
+def outline(body, **values):
+    """Return the outline of a page with this body."""
+    template = html.environment().from_string(f'{PAGE}{body}{{% endblock %}}')
+    return Outline(template.render(values))
 
 
-def test_whatever_comes_in_is_shown_and_not_run(tmp_path):
+def test_whatever_comes_in_is_shown_and_not_run():
     evil = '<script>alert("x")</script> & "quotes"'
     got = outline(
-        tmp_path,
-        [
-            evil,
-            page.facts({evil: evil}),
-            page.table([evil], [[evil]], caption=evil),
-            page.section(evil, [page.paragraph(evil)], how_to_read=evil),
-            page.bullets([evil]),
-            page.figure('a.jpg', evil),
-        ],
+        '{{ evil }}{{ facts({evil: evil}) }}{{ table([evil], [[evil]], evil) }}'
+        '{% call section(evil) %}{% call how_to_read() %}{{ evil }}{% endcall %}{% endcall %}'
+        '{{ contents([evil]) }}{{ figure("a.jpg", evil) }}{{ drawing("", evil) }}',
+        evil=evil,
     )
     assert 'script' not in got.tags
     assert sum(evil in words for words in got.words) == 11
     assert 'A <title>' in got.words
 
 
-def test_links_reach_their_sections(tmp_path):
+def test_links_reach_their_sections():
     titles = ['Headline numbers', 'road_anomaly_dev: worst (10) frames']
-    got = outline(tmp_path, [page.contents(titles), *(page.section(t, []) for t in titles)])
+    got = outline(
+        '{{ contents(titles) }}{% for title in titles %}{% call section(title) %}{% endcall %}'
+        '{% endfor %}',
+        titles=titles,
+    )
     assert got.links == [f'#{name}' for name in got.ids]
     assert len(set(got.ids)) == 2
 
@@ -73,31 +79,50 @@ def test_links_reach_their_sections(tmp_path):
 def test_pictures_lie_beside_the_page_or_inside_it(tmp_path):
     picture = np.zeros((50, 200, 3), np.uint8)
     picture[:, :100, 0] = 255  # red on the left: RGB, not BGR
-    name = page.save_jpeg(tmp_path, 'left.jpg', picture, width=100)
-    got = outline(
-        tmp_path,
-        [page.figures([page.figure(name, 'one'), page.figure(page.embedded(picture), 'two')])],
-    )
+    name = html.save_jpeg(tmp_path, 'left.jpg', picture, width=100)
+    got = outline('{{ figure(a, "1") }}{{ figure(b, "2") }}', a=name, b=html.embedded(picture))
     assert got.sources[0] == 'left.jpg'
     assert got.sources[1].startswith('data:image/jpeg;base64,')
+    assert got.links == ['left.jpg']
     back = cv2.imread(str(tmp_path / 'left.jpg'))
     assert back.shape == (25, 100, 3)
     assert back[12, 20, 2] > 240
     assert back[12, 20, 0] < 20
 
 
+def test_an_interval_breaks_before_its_bracket_alone():
+    got = outline('{{ table(["a"], [["1.0 [0.5, 2.0]"]], unbroken=true) }}')
+    assert '1.0 [0.5,\u00a02.0]' in got.words
+
+
+def test_a_value_that_is_missing_is_an_error():
+    with pytest.raises(Exception, match="'nothing' is undefined"):
+        outline('{{ nothing }}')
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match=r'file/index\.html cannot be written'):
-        page.write_page(tmp_path / 'file' / 'index.html', 'x', [])
+        html.write_page(
+            tmp_path / 'file' / 'index.html', 'comparison.html.j2', first='', second='', tables=[]
+        )
+
+
+def test_without_jinja2_the_extra_is_named(monkeypatch):
+    html.environment.cache_clear()
+    monkeypatch.setitem(sys.modules, 'jinja2', None)
+    with pytest.raises(DependencyError, match=r'ood_perception\[report\]'):
+        html.environment()
 
 
 def test_shares_are_written_in_percent_and_undefined_ones_as_a_dash():
     assert percent(0.8312, (0.7, 0.9)) == '83.1 [70.0, 90.0]'
     assert percent(0.8312, (None, None)) == '83.1'
     assert percent(None, (0.7, 0.9)) == '-'
+    assert [html.fraction(value) for value in (0.8312, None)] == ['83.1 %', '-']
 
 
 def test_tables_read_as_markdown():
-    got = markdown_table(['a', 'b'], [['1', '2']])
+    template = "{% from 'parts.md.j2' import table %}{{ table(['a', 'b'], [['1', '2']]) }}"
+    got = html.environment().overlay(autoescape=False).from_string(template).render()
     assert got == '| a | b |\n| --- | --- |\n| 1 | 2 |\n'

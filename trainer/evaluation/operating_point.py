@@ -31,8 +31,7 @@ from ood_perception.settings import chosen_classes
 from ood_perception.types import Frame
 
 from .clean_frames import CleanFrames, open_clean
-from .operating_point_answer import Answer, answer
-from .operating_point_report import write_report
+from .operating_point_report import Answer, answer, write_report
 from .options import add_root_argument, sets_root, tell
 
 _TELL_EVERY = 50

@@ -1,10 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The report of `trainer operating-point`: JSON, Markdown and a plot."""
+"""The answer of `trainer operating-point`, and its report: JSON, Markdown and a plot."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,81 @@ import numpy as np
 from ood_perception.errors import DependencyError
 from ood_perception.evaluation.results import write_json, write_text
 from ood_perception.files import make_file
-from ood_perception.metrics.operating_point import AlarmRates, frames_per
-from ood_perception.reports.markdown import markdown_table
-
-from .operating_point_answer import Answer, two_digits
+from ood_perception.metrics.operating_point import (
+    SECONDS,
+    AlarmRates,
+    Choice,
+    Wanted,
+    frames_needed,
+    frames_per,
+    frontier,
+    recommended,
+)
+from ood_perception.postprocess.tracking import Persistence
+from ood_perception.reports.html import render
 
 NAME = 'operating_point'
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    What can be promised.
+
+    wanted: as asked. fps: frames a second. choices: the least strict pairs that keep it, the
+    largest rate first. choice: the recommended one, None when none keeps it. text: all of it in
+    words, with lines for the node's YAML where there is a choice.
+    """
+
+    wanted: Wanted
+    fps: float
+    choices: tuple[Choice, ...]
+    choice: Choice | None
+    text: str
+
+
+def answer(
+    rates: AlarmRates,
+    wanted: Wanted,
+    fps: float,
+    patch: float,
+    persistence: Persistence | None,
+    hysteresis_rate: float = 0.0,
+) -> Answer:
+    """
+    Choose parameters.
+
+    patch: camera pixels of one patch of the backbone. persistence, hysteresis_rate: what the
+    counts were made with.
+    """
+    per_frame = wanted.per_frame(fps)
+    choices = frontier(rates, per_frame)
+    choice = recommended(choices, patch)
+    row, column = np.unravel_index(np.argmin(rates.upper), rates.upper.shape)
+    text = render(
+        f'{NAME}_answer.txt.j2',
+        rates=rates,
+        wanted=wanted,
+        fps=fps,
+        scale=frames_per(wanted.unit, fps),
+        patch=patch,
+        choices=choices,
+        choice=choice,
+        least=_pair(rates, int(row), int(column)),
+        needed=frames_needed(per_frame, rates.block, rates.distinct),
+        needed_once=frames_needed(per_frame, rates.block, True),
+        persistence=persistence,
+        hysteresis_rate=hysteresis_rate,
+        two_digits=two_digits,
+        decimal=_decimal,
+        duration=_duration,
+    )
+    return Answer(wanted, fps, tuple(choices), choice, text if choice else text.rstrip())
+
+
+def _pair(rates: AlarmRates, row: int, column: int) -> Choice:
+    mean, upper = (float(values[row, column]) for values in (rates.mean, rates.upper))
+    return Choice(rates.rates[row], rates.areas[column], mean, upper)
 
 
 def write_report(
@@ -28,7 +97,11 @@ def write_report(
     result: Answer,
     checked: tuple[str, AlarmRates] | None,
 ) -> None:
-    """Write operating_point.json, .md and, where matplotlib is installed, .png."""
+    """
+    Write operating_point.json, .md and, where matplotlib is installed, .png.
+
+    checked: held-out frames, their source and what was observed on them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         **facts,
@@ -40,89 +113,32 @@ def write_report(
         'check': {'source': checked[0], **_record(checked[1])} if checked else None,
     }
     write_json(folder / f'{NAME}.json', record)
-    pictured = True
+    plot = f'{NAME}.png'
     try:
-        make_file(folder / f'{NAME}.png', lambda path: _plot(path, rates, result))
+        make_file(folder / plot, lambda path: _plot(path, rates, result))
     except DependencyError as error:
-        pictured = False
+        plot = ''
         print(f'no plot: {error}')
-    text = _markdown(facts, rates, result, checked, pictured)
+    unit = result.wanted.unit
+    scales = [1.0] if unit == 'frame' else [1.0, frames_per(unit, result.fps)]
+    text = render(
+        f'{NAME}.md.j2',
+        facts=facts,
+        result=result,
+        plot=plot,
+        rates=rates,
+        scales=scales,
+        source=checked[0] if checked else '',
+        observed=checked[1] if checked else None,
+        kept=float(np.mean(checked[1].mean <= rates.upper)) if checked else None,
+        two_digits=two_digits,
+    )
     write_text(folder / f'{NAME}.md', text)
 
 
 def _record(rates: AlarmRates) -> dict[str, Any]:
     """Return rates as JSON values."""
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(rates).items()}
-
-
-def _markdown(
-    facts: dict[str, Any],
-    rates: AlarmRates,
-    result: Answer,
-    checked: tuple[str, AlarmRates] | None,
-    pictured: bool,
-) -> str:
-    unit = result.wanted.unit
-    counted = 'each obstacle once' if rates.distinct else 'each frame anew'
-    told = [
-        '# Operating point\n',
-        '\n'.join(f'* {key}: {value}' for key, value in facts.items() if value is not None),
-        f'\n```\n{result.text}```\n' if result.choice else f'\n{result.text}\n',
-        *([f'![false obstacles against the rate]({NAME}.png)\n'] if pictured else []),
-        f'False obstacles per frame, {counted}: seen (95 % upper bound).\n',
-        _table(rates, 1.0),
-    ]
-    if unit != 'frame':
-        told += [f'The same per {unit}.\n', _table(rates, frames_per(unit, result.fps))]
-    if checked:
-        told += [
-            f'## On held-out frames: {checked[0]}\n',
-            check_table(rates, *checked[1:], result),
-        ]
-    return '\n'.join(told)
-
-
-def _table(rates: AlarmRates, scale: float) -> str:
-    """Return the grid as Markdown, in false obstacles per `scale` frames."""
-    header = ['rate \\ minimum area', *(f'{area:g}' for area in rates.areas)]
-    rows = [
-        [
-            f'{rate:g}',
-            *(
-                f'{two_digits(mean * scale)} ({two_digits(upper * scale)})'
-                for mean, upper in zip(rates.mean[row], rates.upper[row], strict=True)
-            ),
-        ]
-        for row, rate in enumerate(rates.rates)
-    ]
-    return markdown_table(header, rows)
-
-
-def check_table(rates: AlarmRates, observed: AlarmRates, result: Answer) -> str:
-    """Return predicted against observed false obstacles per frame, chosen pairs and the grid."""
-    kept = float(np.mean(observed.mean <= rates.upper))
-    rows = []
-    for choice in result.choices:
-        place = rates.rates.index(choice.rate), rates.areas.index(choice.area)
-        mean, low, high = (
-            two_digits(float(values[place]))
-            for values in (observed.mean, observed.low, observed.high)
-        )
-        rows.append(
-            [
-                f'{choice.rate:g}',
-                f'{choice.area:g}',
-                f'{two_digits(choice.mean)} ({two_digits(choice.upper)})',
-                f'{mean} [{low}, {high}]',
-                'yes' if observed.mean[place] <= choice.upper else 'no',
-            ]
-        )
-    header = ['rate', 'area', 'predicted per frame (upper)', 'observed [95 %]', 'kept']
-    text = markdown_table(header, rows) if rows else ''
-    return text + (
-        f'\nOver the whole grid the observed rate of {observed.frames} frames is at or below the '
-        f'predicted upper bound at {100 * kept:.0f} % of the pairs.\n'
-    )
 
 
 def _plot(path: Path, rates: AlarmRates, result: Answer) -> None:
@@ -151,3 +167,24 @@ def _plot(path: Path, rates: AlarmRates, result: Answer) -> None:
     axes.legend(title='minimum area', fontsize='small')
     axes.set_title(f'wanted: {result.wanted.count:g} per {unit}')
     figure.savefig(path, format='png', dpi=120)
+
+
+def two_digits(value: float) -> str:
+    """Write a rate with two digits."""
+    if value == 0:
+        return '0'
+    return f'{value:.0f}' if value >= 99.5 else f'{value:.2g}'
+
+
+def _decimal(value: float) -> str:
+    """Write a rate without an exponent, as ROS takes it for a double."""
+    text = f'{value:.10f}'.rstrip('0')
+    return f'{text}0' if text.endswith('.') else text
+
+
+def _duration(seconds: float) -> str:
+    """Write a time in the unit that suits it."""
+    for unit in ('hour', 'minute'):
+        if seconds >= 2 * SECONDS[unit]:
+            return f'{seconds / SECONDS[unit]:.1f} {unit}s'
+    return f'{seconds:.1f} s'

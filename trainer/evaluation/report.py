@@ -11,21 +11,17 @@ import numpy as np
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation.compare import compare_sets
-from ood_perception.evaluation.record import RecordSet
+from ood_perception.evaluation.record import RecordSet, load_index, records_folder
 from ood_perception.evaluation.results import (
     RESULTS,
     TIMES,
-    load_index,
     read_json,
-    records_folder,
     write_csv,
     write_json,
     write_text,
 )
-from ood_perception.reports import html as page
-from ood_perception.reports.csv_tables import CSV_HEADER, PICTURE_COLUMNS, csv_rows, picture_rows
-from ood_perception.reports.evaluation import differences, write_report
-from ood_perception.reports.tables import differences_markdown, markdown
+from ood_perception.reports.evaluation import markdown, write_comparison, write_report
+from ood_perception.reports.tables import CSV_HEADER, PICTURE_COLUMNS, csv_rows, picture_rows
 from ood_perception.reports.worst_images import ShownFrame, draw_worst
 
 from .runs import Results
@@ -129,14 +125,8 @@ def compare_folders(first: Path, second: Path, out: Path, seed: int = 0) -> Path
         raise DataError(
             f'{first} and {second} have no run and measured set in common: nothing to compare'
         )
-    text = '\n'.join(differences_markdown(rows))
     write_json(out / 'comparison.json', {'format': 1, 'seed': seed, 'comparisons': rows})
-    write_text(out / 'comparison.md', text)
-    print(text)
-    intro = page.paragraph(f'A is {first}, B is {second}.')
-    title = page.element('h1', 'Comparison of two evaluations')
-    body = page.element('header', page.joined([title, intro]))
-    return page.write_page(out / 'index.html', 'Comparison', [body, differences(rows)])
+    return write_comparison(out, (first, second), rows)
 
 
 def _pairs(

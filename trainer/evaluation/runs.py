@@ -14,8 +14,8 @@ from ood_perception.bundle.store import shipped_bundles
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.measure import Measured
-from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.results import records_folder, run_key, save_index
+from ood_perception.evaluation.record import RecordSet, records_folder, save_index
+from ood_perception.evaluation.results import run_key
 from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.yaml_files import build, read_mapping

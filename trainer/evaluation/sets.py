@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from ood_perception.evaluation.maritime import SeaClasses, maritime_summary
 from ood_perception.evaluation.measure import ANOMALY, CLOSED_SET, INSPECTION, MARITIME, Measured
 from ood_perception.evaluation.open_set import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.results import skipped_record
 from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
 from ood_perception.image.label_files import need_anomaly
@@ -193,7 +192,7 @@ def summary_of(
         'in_distribution': list(chosen_classes(manifest, pipeline.settings)),
         'licence': data.licence,
         'count': len(records),
-        'skipped': skipped_record(records.skipped),
+        'skipped': [asdict(one) for one in records.skipped],
         'groups': {},
         'notes': [],
     }

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.evaluation.record import RecordSet, unpack_counts
+from ood_perception.evaluation.record import RecordSet, picture_counts, pooled_counts
 from ood_perception.evaluation.results import interval_record
 from ood_perception.evaluation.second_pass import component_frames
-from ood_perception.evaluation.summary import picture_counts, region_counts
-from ood_perception.metrics.binning import BINS, coarse_starts
+from ood_perception.metrics.binning import coarse_starts
 from ood_perception.metrics.bootstrap import (
     RESAMPLES,
     Interval,
@@ -108,9 +107,6 @@ def _samples(run: SetRun, region: str, with_components: bool) -> Samples:
 def _pixel_samples(
     records: RecordSet, region: str, weights: np.ndarray[Any, np.dtype[np.float64]]
 ) -> Samples:
-    positives, negatives = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
-    for arrays in records:
-        found, alarms, _ = region_counts(unpack_counts(arrays), region)
-        positives, negatives = positives + found, negatives + alarms
+    positives, negatives, *_ = pooled_counts(records, region)
     coarse = picture_counts(records, region, coarse_starts(positives, negatives))
     return metric_samples(coarse, weights)

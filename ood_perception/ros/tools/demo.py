@@ -21,12 +21,12 @@ import cv2
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.demo.report import FrameResult, Run, write_page
+from ood_perception.demo.report import FrameResult, Run, try_engine, write_page
 from ood_perception.demo.sources import Picture, Source, open_source
-from ood_perception.demo.speed import try_engine
 from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, DependencyError, OodPerceptionError
+from ood_perception.reports.html import environment
 from ood_perception.ros.tools.processes import detail, graph_environment, say
 from ood_perception.settings import Settings
 
@@ -35,7 +35,14 @@ def run(options: argparse.Namespace) -> int:
     """Run the demo; return the exit code. OodPerceptionError says what cannot be done."""
     begin = time.monotonic()
     os.environ.update(graph_environment())
-    _check_ros()
+    try:
+        from ood_perception.ros.tools.demo_session import through_the_node
+    except ImportError as error:
+        raise DependencyError(
+            f"the demo needs ROS 2 ({error}): pip install 'ood_perception[ros]', or source "
+            '/opt/ros/<distribution>/setup.bash'
+        ) from error
+    environment()  # without jinja2 there is no page: say so before the work
     out = _made_folder(options.out)
     source = open_source(options.input, options.frames)
     say(1, f'pictures: {source.description}')
@@ -47,29 +54,10 @@ def run(options: argparse.Namespace) -> int:
         engine = EngineOptions(runtime=options.engine, precision=options.precision)
         speed = try_engine(bundle, engine, staged[0].image)
         detail(f'built in {speed.built:.1f} s, {1000 * speed.seconds:.0f} ms a frame')
-        # Late: this imports ROS, and a machine without it has been told so above.
-        from ood_perception.ros.tools.demo_session import through_the_node
-
         frames, facts = through_the_node(
             options, bundle.manifest.input, speed, staged, Path(scratch), out
         )
     return _finish(out, source, bundle, frames, facts, begin)
-
-
-def _check_ros() -> None:
-    """Raise DependencyError where a part of ROS 2 is missing."""
-    try:
-        import diagnostic_msgs.msg
-        import rclpy
-        import sensor_msgs.msg
-        import visualization_msgs.msg
-
-        del rclpy, sensor_msgs, diagnostic_msgs, visualization_msgs
-    except ImportError as error:
-        raise DependencyError(
-            f"the demo needs ROS 2 ({error}): pip install 'ood_perception[ros]', or source "
-            '/opt/ros/<distribution>/setup.bash'
-        ) from error
 
 
 def _made_folder(folder: Path) -> Path:

@@ -14,9 +14,8 @@ import numpy as np
 import rclpy
 
 from ood_perception.bundle.manifest import InputSpec
-from ood_perception.demo.report import FrameResult
+from ood_perception.demo.report import FrameResult, Speed
 from ood_perception.demo.sources import Picture
-from ood_perception.demo.speed import Speed
 from ood_perception.demo.verdict import check_frame
 from ood_perception.errors import EngineError
 from ood_perception.image.geometry import geometry_for

@@ -50,7 +50,7 @@ def test_frames_go_through_camera_node_and_page(tiny_bundle, labelled, tmp_path)
     assert 'demo passed' in done.stdout
     assert 'object found 5 of 5 times' in done.stdout
     assert str(tmp_path / 'index.html') in done.stdout
-    page = (tmp_path / 'index.html').read_text(encoding='utf-8')
+    page = ' '.join((tmp_path / 'index.html').read_text(encoding='utf-8').split())
     assert '5 published, 5 processed, 0 dropped' in page
     assert len(list(tmp_path.glob('*_overlay.jpg'))) == 5
 

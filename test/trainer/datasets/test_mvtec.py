@@ -24,7 +24,8 @@ from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import DataError
-from ood_perception.metrics.aupro import aupro, image_auroc, pool_regions, region_picture
+from ood_perception.metrics.aupro import aupro, image_auroc, region_picture
+from ood_perception.metrics.pixel import full_curve, pool
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.image_score import image_surprisal, image_threshold
 from ood_perception.postprocess.output_maps import OutputMaps
@@ -177,7 +178,8 @@ def test_one_model_serves_all_products_and_a_defect_stands_out(station):
                 scores.append(image_surprisal(found.surprisal, found.scored))
             anomalous = np.array(test.anomalous_pictures, np.uint8)
             assert image_auroc(np.array(scores), anomalous)[0] == 1.0
-            assert aupro(pool_regions(regions)) > 0.8
+            product = pool(regions)
+            assert aupro(full_curve(product), product.components) > 0.8
             stranger = cv2.imread(str(data / other / 'test/good/000.png'))[..., ::-1]
             (found,) = pipeline.run([Frame(np.ascontiguousarray(stranger))])
             good = np.array(scores)[anomalous == 0].max()

@@ -77,7 +77,7 @@ def test_open_set_by_hand(visited):
     assert first['threshold'] < second['threshold']
     classes = {row['name']: row for row in group['facts']['classes']}
     assert classes['building']['open_iou'] == pytest.approx(12 / (13 + 24))
-    page = (visited[0] / 'index.html').read_text()
+    page = ' '.join((visited[0] / 'index.html').read_text().split())
     assert 'mIoU, open' in page
     assert f'with unknown where the score says so {100 * opened:.1f} %' in page
     assert 'threshold (surprisal), from the other half' in page
