@@ -25,6 +25,7 @@ from . import (
     maritime,
     mvtec,
     road_anomaly,
+    road_open,
     smiyc,
     streethazards,
 )
@@ -47,6 +48,7 @@ SETS: dict[str, SetEntry] = {
         camvid,
         mapillary,
         idd,
+        road_open,
         folders,
     )
     for name, entry in module.ENTRIES.items()

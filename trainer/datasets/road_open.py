@@ -1,0 +1,145 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Roads whose images may be used commercially (all MIT): road against the rest, three sources.
+
+brazil_highways/{images,labels}   survey vehicle; 0 own lane, 1 crack, 2 pothole, 255 unlabelled
+carnd_highway/images              Udacity's highway frames; labelled here: labels/carnd_highway.json
+comma10k_few/{images,labels}      dashcams; 0 road, 1 marking, 2 undrivable, 3 movable, 4 own car
+
+The three folders lie beside each other; the first names the place. Brazil's labels know the own
+lane alone: whatever else is there is ignored, never "not road". Potholes are ignored, too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ood_perception.errors import ConfigError, DataError
+
+from ..data.images import (
+    IGNORED,
+    ClassMap,
+    PictureList,
+    UInt8Array,
+    list_pictures,
+    picture_list,
+    read_image,
+)
+from ..data.splits import split_contiguous
+from .evaluation_set import SetEntry
+from .layout import labels_of
+
+ROAD, OTHER = 0, 1
+CLASSES = ClassMap.of((('Road', (128, 64, 128)), ('Other', (70, 130, 180))))
+POLYGONS = Path(__file__).parent / 'labels' / 'carnd_highway.json'
+BRAZIL, CARND, COMMA = 'brazil_highways', 'carnd_highway', 'comma10k_few'
+SOURCES = (BRAZIL, CARND, COMMA)
+_IDS = {
+    BRAZIL: {0: ROAD, 1: ROAD, 2: IGNORED, 255: IGNORED},
+    CARND: {ROAD: ROAD, OTHER: OTHER, IGNORED: IGNORED},
+    COMMA: {0: ROAD, 1: ROAD, 2: OTHER, 3: OTHER, 4: IGNORED, 255: IGNORED},
+}
+# Whole highways; of the other sources, which have few drives, the last quarter of each drive.
+_HELD_OUT_ROADS = ('DF060', 'ES259')
+# Of a survey's frames, metres apart and alike, every third is taken.
+_THINNED = 3
+SPLITS = ('train', 'val', 'all', *SOURCES)
+
+
+@dataclass(frozen=True)
+class RoadPictures(PictureList):
+    """Pictures of several sources; the source is the first part of a sequence's name."""
+
+    def file_ids(self, index: int) -> UInt8Array:
+        """Return the classes of one picture as its source's labels say, uint8 (H, W)."""
+        source = self.sequences[index].partition('/')[0]
+        if source == CARND:
+            height, width = read_image(self.images[index]).shape[:2]
+            return painted(self.images[index].stem, (height, width))
+        table = ClassMap(CLASSES.names, CLASSES.colors, _IDS[source]).table()
+        known = table[super().file_ids(index)]
+        if (known < 0).any():
+            raise DataError(f'{self.labels[index]} holds ids that {source} does not have')
+        return known.astype(np.uint8)
+
+
+@cache
+def polygons() -> dict[str, dict[str, list[list[list[float]]]]]:
+    """Return picture name -> class in small letters -> polygons, corners x, y in [0, 1]."""
+    found: dict[str, dict[str, list[list[list[float]]]]] = json.loads(POLYGONS.read_text())
+    return found
+
+
+def painted(name: str, size: tuple[int, int]) -> UInt8Array:
+    """Return a picture's polygons as classes, uint8 (H, W), 255 where nobody has drawn any."""
+    height, width = size
+    labels = np.full(size, IGNORED, np.uint8)
+    for place in (OTHER, ROAD):
+        for corners in polygons()[name][CLASSES.names[place].lower()]:
+            points = np.round(np.array(corners) * [width, height]).astype(np.int32)
+            cv2.fillPoly(labels, [points], place)
+    return labels
+
+
+def load(root: Path, split: str) -> PictureList:
+    """
+    Load a split, or the whole of one source; a sequence is '<source>/<drive>'.
+
+    root: the first folder; the others lie beside it. Raises ConfigError for another split,
+    DataError for a missing folder or label.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f'road_open has no split {split!r}: choose {", ".join(SPLITS)}')
+    if split in SOURCES:
+        return _source(root.parent / split, split)
+    lists = [_split(_source(root.parent / source, source), source, split) for source in SOURCES]
+    fields = ('names', 'images', 'labels', 'sequences')
+    joined = {field: tuple(chain(*(getattr(x, field) for x in lists))) for field in fields}
+    return RoadPictures(**joined, classes=CLASSES)
+
+
+def _source(folder: Path, source: str) -> PictureList:
+    """Return all labelled pictures of one source."""
+    images = list_pictures(folder / 'images')
+    if source == CARND:
+        images = [path for path in images if path.stem in polygons()]
+    labels = [POLYGONS] * len(images) if source == CARND else labels_of(images, folder / 'labels')
+    drives = ['' if source == COMMA else path.stem.rpartition('_')[0] for path in images]
+    names = [f'{source}_{path.stem}' for path in images]
+    sequences = [f'{source}/{drive}' for drive in drives]
+    made = picture_list(images, labels, CLASSES, names=names, sequences=sequences)
+    return RoadPictures(made.names, made.images, made.labels, made.sequences, made.classes)
+
+
+def _split(pictures: PictureList, source: str, split: str) -> PictureList:
+    """Return what of a source belongs to a split; 'val' is never fitted on."""
+    if source == BRAZIL:
+        pictures = pictures.subset(range(0, len(pictures), _THINNED))
+    if split == 'all':
+        return pictures
+    if source != BRAZIL:
+        return split_contiguous(pictures)[split == 'val']
+    held_out = [s.rpartition('/')[2] in _HELD_OUT_ROADS for s in pictures.sequences]
+    return pictures.subset([i for i, out in enumerate(held_out) if out == (split == 'val')])
+
+
+ENTRIES = {
+    'road_open': SetEntry(
+        description='roads of three sources under MIT: road against the rest',
+        title='Open roads,',
+        kind='closed-set',
+        pictures=load,
+        layout=load,
+        folders=(BRAZIL,),
+        splits=SPLITS,
+        licence='MIT (Cracks-and-Potholes-in-Road-Images, CarND, comma10k)',
+    )
+}
