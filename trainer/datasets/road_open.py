@@ -4,7 +4,7 @@
 Roads whose images may be used commercially (all MIT): road against the rest, three sources.
 
 brazil_highways/{images,labels}   survey vehicle; 0 own lane, 1 crack, 2 pothole, 255 unlabelled
-carnd_highway/images              Udacity's highway frames; labelled here: labels/carnd_highway.json
+carnd_highway/images              Udacity's highway frames; labelled in labels/carnd_highway.json
 comma10k_few/{images,labels}      dashcams; 0 road, 1 marking, 2 undrivable, 3 movable, 4 own car
 
 The three folders lie beside each other; the first names the place. Brazil's labels know the own

@@ -22,6 +22,12 @@ class BaselineConfig:
         out: a served graph has no gradient.
     shrinkage: of the covariance of 'mahalanobis' towards a multiple of the identity; the tokens'
         LayerNorm leaves it singular.
+    layers: of 'mahalanobis': blocks whose tokens are put side by side, so that one Gaussian
+        is over all of them; () = the last that the classifier reads.
+    standardise: of 'mahalanobis': every dimension by its deviation over the training tokens before
+        the covariance is shrunk, which else favours the few long ones.
+    balance: of 'mahalanobis': every source of images counts alike, however many images it has; a
+        source is what the names of sequences begin with, up to '/'.
     components, reduced: of 'gmm': Gaussians with full covariance, on so many principal
         components, a size chosen on training pictures. samples: features that it is fitted on.
     """
@@ -29,6 +35,9 @@ class BaselineConfig:
     source: str = 'classifier'
     temperature: float = 1000.0
     shrinkage: float = 1e-3
+    layers: tuple[int, ...] = ()
+    standardise: bool = False
+    balance: bool = False
     components: int = 10
     reduced: int = 8
     samples: int = 50_000

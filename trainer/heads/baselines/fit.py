@@ -24,7 +24,7 @@ from ..pixood.model import PixOODHead
 from ..pixood.training import MIN, load_model
 from ..upsampling import PatchLogits
 from .config import BaselineConfig
-from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance, score_module
+from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance, read_layers, score_module
 from .training import fit_statistics
 
 STATISTICS_FILE = 'statistics.npz'
@@ -68,7 +68,8 @@ class BaselineFit(OneScoreFit):
         """Fit (or find) the network and what the score learns."""
         data, head = self.data, self.config
         train, select, _ = data.split
-        features = data.train_features.subset(sorted([*train, *select]))
+        places = sorted([*train, *select])
+        features = data.train_features.subset(places)
         etalons = self.pixood.fitted.key if self.score == DISTANCE else ''
         settings = [asdict(self.baseline), asdict(self.pixood.patches)]
         served = [self.score, self.chosen, head.upsampling, head.logits, head.half_weights]
@@ -82,6 +83,7 @@ class BaselineFit(OneScoreFit):
                 self.chosen,
                 self.baseline,
                 self.pixood.patches,
+                [data.pictures.sequences[i].partition('/')[0] for i in places],
                 data.progress,
             )
             write_npz(target / STATISTICS_FILE, arrays)
@@ -93,8 +95,9 @@ class BaselineFit(OneScoreFit):
         """Return the fitted head, see OneScoreFit."""
         factor = int(self.logits.upsampling) if self.decoder else self.config.upsampling  # type: ignore[arg-type]
         module = self._distance() if self.score == DISTANCE else self._module(factor)
+        read = read_layers(self.logits.layers, self.baseline)  # type: ignore[arg-type]
         return BaselineHead(
-            self.score, self.logits, module, self.chosen, factor, self.decoder, table
+            self.score, self.logits, module, read, self.chosen, factor, self.decoder, table
         )
 
     def _distance(self) -> nn.Module:

@@ -13,6 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ood_perception.errors import ConfigError
+
+from ...backbones.layers import layer_name
 from ...calibration.curve import MonotoneTable
 from ..calibrated import OneScoreHead
 from ..pixood.model import PixOODHead
@@ -159,7 +162,7 @@ class Mahalanobis(nn.Module):
         self.register_buffer('means', (means @ self.whitening.double()).float())
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, gh*f, gw*f) of last tokens (B, gh, gw, D), higher = stranger."""
+        """Return float (B, gh*f, gw*f) of tokens (B, gh, gw, D), higher = stranger."""
         whitened = (last - self.center) @ self.whitening
         differences = whitened.unsqueeze(3) - self.means
         squared = (differences * differences).sum(4).amin(3, keepdim=True)
@@ -192,7 +195,7 @@ class GmmDensity(nn.Module):
         self.register_buffer('constants', torch.from_numpy(constants + fit['log_weights']).float())
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, gh*f, gw*f) of last tokens (B, gh, gw, D), higher = stranger."""
+        """Return float (B, gh*f, gw*f) of tokens (B, gh, gw, D), higher = stranger."""
         reduced = (last - self.center) @ self.basis
         whitened = reduced @ self.matrix - self.offsets
         rows, columns = int(last.shape[1]), int(last.shape[2])
@@ -229,7 +232,8 @@ class BaselineHead(OneScoreHead):
 
     logits: module from tokens of its `layers` to logits (B, H, W, C). A segmenter is a stage of
         its own (decoder).
-    score: module from (logits, last tokens) to (B, H, W). name: of the score.
+    score: module from (logits, tokens) to (B, H, W). read: names of the layers whose tokens it
+        takes, side by side. name: of the score.
     classes: those that the in_distribution input names.
     """
 
@@ -238,22 +242,40 @@ class BaselineHead(OneScoreHead):
         name: str,
         logits: nn.Module,
         score: nn.Module,
+        read: Sequence[str],
         classes: Sequence[str],
         upsampling: int,
         decoder: bool = False,
         table: MonotoneTable | None = None,
     ) -> None:
         super().__init__()
+        self.read = tuple(read)
         self.name, self.layers = name, tuple(logits.layers)  # type: ignore[arg-type]
         self.compiled_classes, self.upsampling = tuple(classes), upsampling
         self.logits = logits
         if decoder:
             self.decoder = logits
-            self.head_inputs = ('logits', self.layers[-1])
+            self.head_inputs = ('logits', *self.read)
         self.score = score
         self.finish(table)
 
     def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (score, labels) of the tokens, or of a decoder's logits and the last tokens."""
-        logits = self.logits(*inputs) if self.decoder is None else inputs[0]
-        return self.score(logits, inputs[-1]), logits.argmax(3).to(torch.uint8)
+        """Return (score, labels) of the tokens, or of a decoder's logits and the tokens read."""
+        whole = self.decoder is None
+        logits = self.logits(*inputs) if whole else inputs[0]
+        given = dict(zip(self.layers if whole else self.head_inputs, inputs, strict=True))
+        tokens = [given[name] for name in self.read]
+        features = tokens[0] if len(tokens) == 1 else torch.cat(tokens, 3)
+        return self.score(logits, features), logits.argmax(3).to(torch.uint8)
+
+
+def read_layers(available: Sequence[str], config: BaselineConfig) -> tuple[str, ...]:
+    """Return the names of the layers that a score reads; ConfigError for one not at hand."""
+    names = tuple(map(layer_name, config.layers)) or (available[-1],)
+    wrong = [name for name in names if name not in available]
+    if wrong:
+        raise ConfigError(
+            f'baseline.layers {list(config.layers)}: the network reads {", ".join(available)}; '
+            'name these blocks in backbone.layers, too'
+        )
+    return names

@@ -19,34 +19,57 @@ from ood_perception.image.geometry import labels_to_grid
 from ...features import FeatureSet, tokens_of
 from ...nets.patches import PatchSettings, gather_tokens, select_patches
 from .config import BaselineConfig
-from .model import GMM, MAHALANOBIS, STANDARDISED
+from .model import GMM, MAHALANOBIS, STANDARDISED, read_layers
 
 Array = npt.NDArray[np.float64]
 
 
 def fit_mahalanobis(
-    classes: Sequence[npt.NDArray[np.floating]], shrinkage: float
+    classes: Sequence[npt.NDArray[np.floating]],
+    shrinkage: float,
+    weights: Sequence[Array] = (),
+    standardise: bool = False,
 ) -> dict[str, Array]:
     """
     Fit class means and the covariance that all classes share (Lee et al., 2018).
 
     Return means, float64 (C, D), and whitening W, float64 (D, D), W W^T = inverse covariance.
-    classes: float (N_c, D) each, not empty. The covariance S of the features around their class's
-    mean becomes (1 - s) S + s tr(S) / D I.
+    classes: float (N_c, D) each, not empty. weights: float (N_c,) each, () = all alike. The
+    covariance S of the features around their class's mean becomes (1 - s) S + s tr(S) / D I.
+    standardise: S is that of features divided by their deviations; W takes the features as they
+    are all the same.
     """
     if not classes or not all(len(one) for one in classes):
         raise DataError('Mahalanobis distances need features of every chosen class')
-    means = np.stack([one.astype(np.float64).mean(0) for one in classes])
-    width, count = means.shape[1], sum(len(one) for one in classes)
+    weights = weights or [np.ones(len(one)) for one in classes]
+    pairs = list(zip(classes, weights, strict=True))
+    means = np.stack([np.average(one.astype(np.float64), 0, weight) for one, weight in pairs])
+    width, total = means.shape[1], sum(weight.sum() for weight in weights)
     scatter = np.zeros((width, width))
-    for one, mean in zip(classes, means, strict=True):
+    for (one, weight), mean in zip(pairs, means, strict=True):
         for start in range(0, len(one), 20_000):
-            centered = one[start : start + 20_000].astype(np.float64) - mean
-            scatter += centered.T @ centered
-    covariance = scatter / count
+            part = slice(start, start + 20_000)
+            centered = one[part].astype(np.float64) - mean
+            scatter += (centered * weight[part, None]).T @ centered
+    covariance = scatter / total
+    scale = np.sqrt(np.diagonal(covariance)) + 1e-6 if standardise else np.ones(width)
+    covariance /= np.outer(scale, scale)
     covariance *= 1 - shrinkage
     covariance += shrinkage / (1 - shrinkage) * np.trace(covariance) / width * np.eye(width)
-    return {'means': means, 'whitening': np.linalg.cholesky(np.linalg.inv(covariance))}
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance)) / scale[:, None]
+    return {'means': means, 'whitening': whitening}
+
+
+def source_weights(sources: Sequence[str], starts: npt.NDArray[np.int64]) -> Array:
+    """
+    Return a weight a token, float64 (N,), so that the tokens of every source sum to one.
+
+    sources: of every image. starts: see ClassTokens.
+    """
+    names, source = np.unique(np.asarray(sources), return_inverse=True)
+    owner = np.repeat(source, np.diff(starts))
+    counts = np.bincount(owner, minlength=len(names))
+    return np.asarray(1.0 / counts[owner], np.float64)
 
 
 def fit_gmm(features: npt.NDArray[np.floating], config: BaselineConfig) -> dict[str, Array]:
@@ -118,22 +141,28 @@ def fit_statistics(
     chosen: Sequence[str],
     config: BaselineConfig,
     patches: PatchSettings,
+    sources: Sequence[str] = (),
     progress: bool = False,
 ) -> dict[str, npt.NDArray[Any]]:
     """
     Fit what a score needs on training pictures; nothing for scores of the logits alone.
 
     names: classes by label id. chosen: the classes whose score is taken. patches: which patches
-    carry their class's label; their last tokens are the features.
+    carry their class's label; their tokens are the features. sources: of the images, see
+    BaselineConfig.balance.
     """
     places = [list(names).index(name) for name in chosen]
     if score == STANDARDISED:
         return logit_statistics(features, logits, places, progress)
     if score not in (MAHALANOBIS, GMM):
         return {}
-    last = logits.layers[-1]  # type: ignore[index]
-    tokens = gather_tokens(features, last, select_patches(features, names, patches))
-    groups = [tokens[place].tokens for place in places if len(tokens[place])]
+    read = read_layers(logits.layers, config)  # type: ignore[arg-type]
+    selection = select_patches(features, names, patches)
+    layers = [gather_tokens(features, layer, selection) for layer in read]
+    places = [place for place in places if len(layers[0][place])]
+    groups = [np.concatenate([tokens[place].tokens for tokens in layers], 1) for place in places]
     if score == MAHALANOBIS:
-        return fit_mahalanobis(groups, config.shrinkage)
+        starts = [layers[0][place].starts for place in places if config.balance]
+        weights = [source_weights(sources, one) for one in starts]
+        return fit_mahalanobis(groups, config.shrinkage, weights, config.standardise)
     return fit_gmm(np.concatenate(groups), config)

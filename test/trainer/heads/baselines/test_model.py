@@ -28,11 +28,13 @@ from trainer.heads.baselines.model import (  # noqa: E402
     ScaledSoftmax,
     StandardisedMaxLogit,
     max_softmax,
+    read_layers,
 )
 from trainer.heads.baselines.training import (  # noqa: E402
     fit_gmm,
     fit_mahalanobis,
     logit_statistics,
+    source_weights,
 )
 from trainer.heads.upsampling import PatchLogits, upsample  # noqa: E402
 
@@ -137,6 +139,39 @@ def test_mahalanobis_is_scipys_to_the_nearest_mean(factor):
     ]
     grid = torch.tensor(expected).reshape(1, 3, 4, 1)
     np.testing.assert_allclose(found, upsample(grid, factor)[..., 0], rtol=2e-5)
+
+
+def test_standardising_is_whitening_the_standardised_features():
+    rng = np.random.default_rng(3)
+    scales = np.geomspace(0.01, 30, 8)
+    one = rng.normal(2, 1, (500, 8)) @ rng.normal(size=(8, 8)) * scales
+    fit = fit_mahalanobis([one], 0.3, standardise=True)
+    deviation = one.std(0)
+    oracle = fit_mahalanobis([one / deviation], 0.3)
+    tokens = torch.from_numpy(rng.normal(0, 3, (1, 2, 3, 8)) * scales).float()
+    scaled = (tokens / torch.from_numpy(deviation)).float()
+    found = Mahalanobis(fit, 1)(tokens, tokens)
+    np.testing.assert_allclose(found, Mahalanobis(oracle, 1)(scaled, scaled), rtol=1e-3)
+
+
+def test_balanced_sources_count_alike_however_many_images_they_have():
+    rng = np.random.default_rng(4)
+    many, few = rng.normal(0, 1, (900, 4)), rng.normal(6, 2, (100, 4))
+    starts = np.array([0, 300, 900, 1000])
+    weights = source_weights(['a', 'a', 'b'], starts)
+    np.testing.assert_allclose([weights[:900].sum(), weights[900:].sum()], 1)
+    fit = fit_mahalanobis([np.concatenate([many, few])], 0.1, [weights])
+    repeated = fit_mahalanobis([np.concatenate([many, *[few] * 9])], 0.1)
+    for name in fit:
+        np.testing.assert_allclose(fit[name], repeated[name], rtol=1e-6)
+
+
+def test_a_score_reads_the_blocks_that_the_recipe_names():
+    config = BaselineConfig(layers=(8, 11))
+    assert read_layers(['tokens_5', 'tokens_8', 'tokens_11'], config) == ('tokens_8', 'tokens_11')
+    assert read_layers(['tokens_5', 'tokens_8'], BaselineConfig()) == ('tokens_8',)
+    with pytest.raises(ConfigError, match='name these blocks in backbone.layers'):
+        read_layers(['tokens_5'], config)
 
 
 def test_the_density_is_sklearns_mixture_on_sklearns_components():
