@@ -16,6 +16,7 @@ from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines.base import Engine
 from ood_perception.errors import EngineError, ImageError
 from ood_perception.image.geometry import Size, camera_area_of_cell, geometry_for, to_network
+from ood_perception.image.views import merged, view_geometry
 from ood_perception.postprocess.calibration import SetTable, read_samples
 from ood_perception.postprocess.ground_edge import below_line
 from ood_perception.postprocess.mask import make_mask, obstacles_of
@@ -43,10 +44,20 @@ _MOST_VIEWS = 64
 
 @dataclass(frozen=True)
 class _View:
-    """How one camera at one picture size is seen: geometry and the region that may be scored."""
+    """
+    How one camera at one picture size is seen.
 
-    geometry: Geometry
+    geometries: of the whole image, then of the bundle's further views. fixed: the cells of the
+    whole image's grid that may be scored.
+    """
+
+    geometries: tuple[Geometry, ...]
     fixed: BoolArray
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the whole image comes to the network: what detections are on."""
+        return self.geometries[0]
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,8 @@ class Pipeline:
             grid_size = _grid_size(self.manifest, state.engine)
             fixed = fixed_region(state.settings.roi, frame.camera, geometry, grid_size)
             fixed.setflags(write=False)  # detections share it
-            view = _View(geometry, fixed)
+            crops = [view_geometry(crop, key[1], (size.height, size.width)) for crop in size.views]
+            view = _View((geometry, *crops), fixed)
             if len(state.views) >= _MOST_VIEWS:
                 state.views.clear()
             state.views[key] = view
@@ -193,12 +205,12 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class _Input:
-    """A frame that is ready for the engine."""
+    """A frame that is ready for the engine: uint8 (V, h, w, 3), the whole image first."""
 
     frame: Frame
     index: int
     view: _View
-    image: UInt8Array
+    images: UInt8Array
     preprocess_ms: float
 
 
@@ -218,8 +230,8 @@ def _check_image(frame: Frame) -> None:
 
 def _prepare(frame: Frame, index: int, view: _View) -> _Input:
     start = time.perf_counter()
-    image = to_network(frame.image, view.geometry)
-    return _Input(frame, index, view, image, _since(start))
+    images = np.stack([to_network(frame.image, geometry) for geometry in view.geometries])
+    return _Input(frame, index, view, images, _since(start))
 
 
 def _infer(state: _State, inputs: Sequence[_Input]) -> list[Detection]:
@@ -227,18 +239,26 @@ def _infer(state: _State, inputs: Sequence[_Input]) -> list[Detection]:
     if not inputs:
         return []
     start = time.perf_counter()
-    output = state.engine.run(np.stack([item.image for item in inputs]), state.in_distribution)
+    batch = np.concatenate([item.images for item in inputs])
+    output = state.engine.run(batch, state.in_distribution)
     inference_ms = _since(start)
-    _check_output(output, inputs)
+    _check_output(output, len(batch), inputs[0].view.fixed.shape)
+    views = len(inputs[0].images)
     return [
-        _detect(state, item, output.surprisal[row], output.labels[row], inference_ms)
-        for row, item in enumerate(inputs)
+        _detect(
+            state,
+            item,
+            output.surprisal[first : first + views],
+            output.labels[first],
+            inference_ms,
+        )
+        for first, item in zip(range(0, len(batch), views), inputs, strict=True)
     ]
 
 
-def _check_output(output: EngineOutput, inputs: Sequence[_Input]) -> None:
+def _check_output(output: EngineOutput, images: int, grid_size: tuple[int, ...]) -> None:
     # A NaN is below every threshold: it would hide an obstacle without a word.
-    expected = (len(inputs), *inputs[0].view.fixed.shape)
+    expected = (images, *grid_size)
     if output.surprisal.shape != expected or output.labels.shape != expected:
         raise EngineError(
             f'engine returned surprisal {output.surprisal.shape} and labels '
@@ -258,11 +278,12 @@ def _detect(
     labels: UInt8Array,
     inference_ms: float,
 ) -> Detection:
-    """Return one frame's detection from its row of the engine's output."""
+    """Return one frame's detection from its views' surprisal (V, gh, gw) and its labels."""
     start = time.perf_counter()
     settings, view = state.settings, item.view
     # Copies: the engine may use its buffers again, and a batch would live as long as one frame.
-    surprisal, labels = surprisal.astype(np.float32), labels.astype(np.uint8)
+    whole, *crops = surprisal.astype(np.float32)
+    surprisal, labels = merged(whole, crops, list(view.geometries)), labels.astype(np.uint8)
     if state.table is not None:
         surprisal = state.table(surprisal)
     roi, horizon = settings.roi, _horizon(item)

@@ -16,6 +16,7 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, EngineError, ImageError
 from ood_perception.image.geometry import geometry_for, to_network
+from ood_perception.image.views import ViewSpec, merged, view_geometry
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
 from ood_perception.postprocess.roi import RoiSettings
@@ -394,3 +395,23 @@ def test_few_held_out_pixels_are_told_and_a_rate_beyond_them_is_refused(tmp_path
     assert '50 held-out pixels' in pipeline.doubt
     with pytest.raises(ConfigError, match='pavement: 50 held-out pixels'):
         Pipeline(bundle, KnownEngine(manifest), pavement)
+
+
+def test_further_views_go_through_the_engine_in_one_batch_and_the_most_anomalous_counts():
+    far = ViewSpec('far', width=0.5)
+    plain = manifest_of()
+    manifest = replace(plain, input=replace(plain.input, views=(far,)))
+    pipeline = pipeline_of(manifest=manifest)
+    engine = pipeline.engine
+    frames = [Frame(picture(4 * HEIGHT, 4 * WIDTH, seed=seed)) for seed in (1, 2, 3)]
+    found = pipeline.run(frames)
+    assert [count for count, _ in engine.batches] == [6]
+    whole = pipeline_of().run(frames)
+    for frame, one, alone in zip(frames, found, whole, strict=True):
+        size = frame.image.shape[:2]
+        geometry = view_geometry(far, size, (HEIGHT, WIDTH))
+        crop = engine.run(to_network(frame.image, geometry)[None], np.array([1, 0], np.float32))
+        expected = merged(alone.surprisal, [crop.surprisal[0]], [alone.geometry, geometry])
+        np.testing.assert_array_equal(one.surprisal, expected)
+        assert (one.surprisal > alone.surprisal).any()
+        assert one.geometry == alone.geometry

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ import torch
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.files import cache_root, locked
 from ood_perception.image.geometry import geometry_for, to_network
+from ood_perception.image.views import ViewSpec, view_geometry, view_problem
 from ood_perception.json_files import write_json
+from ood_perception.types import Geometry
 
 from .artifacts import digest
 from .backbones.layers import Layer, layer_name
 from .backbones.vit import Backbone
-from .data.images import PictureList, content_sha256
+from .data.images import PictureList, content_sha256, read_image
 
 FORMAT = 1
 PRECISIONS = ('f32', 'bf16')
@@ -40,6 +42,7 @@ class FeatureSet:
         memory-mapped; nearest-resized by ood_perception.image.geometry.
     height, width, patch: h, w and the patch size; gh = h / patch, gw = w / patch.
     key: sha256 of everything that the tokens depend on.
+    geometries: how each picture lies in the network input; () where nothing asks for it.
     """
 
     names: tuple[str, ...]
@@ -49,6 +52,7 @@ class FeatureSet:
     width: int
     patch: int
     key: str
+    geometries: tuple[Geometry, ...] = ()
 
     def subset(self, indices: Sequence[int]) -> FeatureSet:
         """Return the pictures at `indices`, in that order; arrays are read when rows are asked."""
@@ -58,6 +62,7 @@ class FeatureSet:
             names=tuple(self.names[i] for i in chosen),
             tokens={name: Rows([array], chosen) for name, array in self.tokens.items()},
             labels=np.asarray(self.labels[chosen]),
+            geometries=tuple(self.geometries[i] for i in chosen if self.geometries),
             key=digest({'of': self.key, 'indices': chosen.tolist()}),
         )
 
@@ -126,6 +131,7 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
         names=tuple(name for s in sets for name in s.names),
         tokens=tokens,
         labels=np.concatenate([np.asarray(s.labels) for s in sets]),
+        geometries=tuple(g for s in sets for g in s.geometries),
         key=digest({'joined': [s.key for s in sets]}),
     )
 
@@ -139,6 +145,8 @@ class View:
     anchors: placements in [0, 1], one picture after the other in turn, so that a padded picture's
         content is seen at several places; the pictures of one sequence position move by one.
     precision: of the backbone's arithmetic, 'f32' or 'bf16' (tokens are stored as float16).
+    views: further crops that the bundle sees beside the whole picture; they calibrate, and are not
+        fitted on.
     """
 
     height: int = 378
@@ -146,11 +154,36 @@ class View:
     policy: str = 'fit'
     anchors: tuple[float, ...] = (0.5,)
     precision: str = 'f32'
+    views: tuple[ViewSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        if problem := view_problem(self.views):
+            raise ConfigError(f'view: {problem}')
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.height, self.width
+
+    def geometry(self, image: npt.NDArray[np.uint8], index: int) -> Geometry:
+        """Return how picture `index` of a list, uint8 (H, W, 3), lies in the network input."""
+        size = (int(image.shape[0]), int(image.shape[1]))
+        return geometry_for(size, self.size, self.policy, self.anchors[index % len(self.anchors)])
+
+    def cropped(self, crop: ViewSpec) -> CropView:
+        """Return the same input, that sees a crop instead of the whole picture."""
+        return CropView(self.height, self.width, precision=self.precision, crop=crop)
+
+
+@dataclass(frozen=True)
+class CropView(View):
+    """One of the further views alone."""
+
+    crop: ViewSpec = field(default_factory=lambda: ViewSpec('crop'))
+
+    def geometry(self, image: npt.NDArray[np.uint8], index: int) -> Geometry:
+        """Return how the crop of a picture, uint8 (H, W, 3), lies in the network input."""
+        return view_geometry(self.crop, (int(image.shape[0]), int(image.shape[1])), self.size)
 
 
 def extract(
@@ -192,7 +225,16 @@ def extract(
         width=view.width,
         patch=backbone.patch,
         key=digest({'set': key, 'layers': list(layers)}),
+        geometries=_geometries(pictures, view),
     )
+
+
+def _geometries(pictures: PictureList, view: View) -> tuple[Geometry, ...]:
+    """Return how each picture lies in the network input, where several views are to meet."""
+    if not view.views and not isinstance(view, CropView):
+        return ()
+    images = (read_image(path) for path in pictures.images)
+    return tuple(view.geometry(image, index) for index, image in enumerate(images))
 
 
 def network_picture(
@@ -200,9 +242,7 @@ def network_picture(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Return picture `index` at network size: uint8 (h, w, 3) RGB and labels uint8 (h, w)."""
     image, labels = pictures.read(index)
-    anchor = view.anchors[index % len(view.anchors)]
-    size = (int(image.shape[0]), int(image.shape[1]))
-    geometry = geometry_for(size, view.size, view.policy, anchor)
+    geometry = view.geometry(image, index)
     return to_network(image, geometry), to_network(labels, geometry, labels=True)
 
 
@@ -285,4 +325,5 @@ def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str
         'precision': view.precision,
         'pictures': content_sha256(pictures),
         'count': len(pictures),
+        **({'crop': asdict(view.crop)} if isinstance(view, CropView) else {}),
     }

@@ -15,6 +15,7 @@ from typing import Any
 
 from ood_perception.errors import ConfigError
 from ood_perception.files import cache_root
+from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import write_json
 
 from .artifacts import REPORT_FILE, Artifact, digest
@@ -249,6 +250,13 @@ class TrainingData:
         lists = [self.pictures_of(split).sequences for split in config.calibration]
         mine = [self.pictures.sequences[i] for i in place]
         return joined([*held_out, *splits]), [*mine, *(name for part in lists for name in part)]
+
+    def cropped(self, crop: ViewSpec) -> TrainingData:
+        """Return the same pictures and the same backbone, seen in a crop of each."""
+        other = copy.copy(self)
+        other.backbone, other._tokens = self.backbone, {}
+        other.view = self.view.cropped(crop)
+        return other
 
     def reading(self, blocks: Sequence[int]) -> TrainingData:
         """Return the same pictures and the same backbone, read at other blocks."""

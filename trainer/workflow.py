@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -93,11 +93,13 @@ class Workflow:
         """Draw (or find) the held-out sample that tables of sets of classes are fitted on."""
         names, seed, fit = self.data.class_names, self.recipe.seed, self.head_fit
         calibrated, features = self.calibrate(), fit.calibration_features
-        key = digest([calibrated.key, features.key, names, seed])
+        views = [asdict(view) for view in self.recipe.view.views]
+        key = digest([calibrated.key, features.key, names, seed, *views])
 
         def fill(target: Path) -> None:
             head, bar = fit.head(), self.progress
-            sample = sample_held_out(head, features, names, seed=seed, progress=bar)
+            views = fit.calibration_views
+            sample = sample_held_out(head, features, names, views=views, seed=seed, progress=bar)
             write_npz(target / SET_CALIBRATION, arrays_of(sample))
 
         artifact = Artifact(self.data.store, 'sets', key).make(fill)
@@ -195,6 +197,7 @@ class Workflow:
             ground_classes=recipe.bundle.ground_classes,
             data=f'{recipe.data.description} Licence: {recipe.data.licence}.',
             policy=recipe.view.policy,
+            views=recipe.view.views,
             anchor=recipe.bundle.anchor,
             calibration=facts.calibration,
             provenance={**origin, **facts.provenance},

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from ood_perception.image.views import ViewSpec
 from ood_perception.types import JsonDict
 
 FORMAT_VERSION = 1
@@ -21,6 +22,8 @@ class InputSpec:
     policy: how a camera picture gets there, one of geometry.POLICIES ('fit' keeps the aspect and
         pads, 'fill' keeps it and crops, 'stretch' does not keep it).
     anchor: where the picture lies when it is padded or cropped, 0 = left/top, 1 = right/bottom.
+    views: crops of the frame that the network sees, too, in the same batch (image.views); the
+        calibration is that of the merged scores.
     """
 
     height: int
@@ -28,6 +31,7 @@ class InputSpec:
     patch: int
     policy: str = 'fit'
     anchor: float = 0.5
+    views: tuple[ViewSpec, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ood_perception.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
 from ood_perception.bundle.weights.origin_rules import check_member
 from ood_perception.errors import BundleError
+from ood_perception.image.views import view_problem
 from ood_perception.json_files import read_json
 
 T = TypeVar('T')
@@ -137,6 +138,8 @@ def _check_names(manifest: Manifest, place: str) -> None:
 def _check_sizes(manifest: Manifest, place: str) -> None:
     """Refuse sizes that no network has, before somebody allocates them."""
     size = manifest.input
+    if problem := view_problem(size.views):
+        raise BundleError(f'{place}: {problem}')
     cells = size.height * size.width // size.patch**2
     largest = max(head.upsampling for head in manifest.heads) ** 2 * cells
     if size.height * size.width > MOST_INPUT_PIXELS or largest > MOST_INPUT_PIXELS:

@@ -176,7 +176,8 @@ def _compile(arguments: argparse.Namespace) -> int:
     bundle = complete(bundle, arguments.weights or None, tell)
     print(f'weights    {bundle.stage_root} in {_seconds(start)}')
     start = time.perf_counter()
-    options = dataclasses.replace(_options(arguments), max_batch=max(arguments.cameras, 1))
+    images = max(arguments.cameras, 1) * (1 + len(bundle.manifest.input.views))
+    options = dataclasses.replace(_options(arguments), max_batch=images)
     if not _build_engines(bundle, options, arguments):
         print('golden     checked where the engine runs, at every start')
         return 0

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
+from ood_perception.image.views import merged
 from ood_perception.postprocess.calibration import HeldOutSample
 
 from ..features import FeatureSet, tokens_of
@@ -101,6 +102,7 @@ def sample_held_out(
     features: FeatureSet,
     classes: Sequence[str],
     *,
+    views: Sequence[FeatureSet] = (),
     size: int = SIZE,
     seed: int = 0,
     progress: bool = False,
@@ -109,24 +111,34 @@ def sample_held_out(
     Run the calibrated head over held-out pictures; return the sample of its surprisal.
 
     classes: names by label id. Pixels of classes that the head does not hold are left out.
+    views: the same pictures in the bundle's further views; the sample is of the merged scores.
     """
     sample = StratifiedSample(head.compiled_classes, size, seed)
     places = np.full(256, 255, np.uint8)
     for place, name in enumerate(head.compiled_classes):
         places[classes.index(name)] = place
-    for surprisal, labels in surprisal_maps(head, features, progress):
+    for surprisal, labels in surprisal_maps(head, features, views, progress):
         sample.add(surprisal, places[labels])
     return sample.finish()
 
 
 @torch.inference_mode()
 def surprisal_maps(
-    head: HeadModule, features: FeatureSet, progress: bool
+    head: HeadModule, features: FeatureSet, views: Sequence[FeatureSet], progress: bool
 ) -> Iterator[tuple[Maps, npt.NDArray[np.uint8]]]:
     """Yield a picture's surprisal float32 (S, gh*f, gw*f) and its true labels on that grid."""
     every = torch.ones(len(head.compiled_classes))
     pictures = range(len(features.names))
     for i in tqdm(pictures, desc='sets of classes', unit='picture', disable=not progress):
-        least, _, *own = head.outputs(*tokens_of(features, head.layers, [i]), every)
-        maps = torch.cat(own or [least]).numpy()
+        maps, *crops = (_maps(head, one, i, every) for one in (features, *views))
+        if crops:
+            geometries = [one.geometries[i] for one in (features, *views)]
+            per_class = zip(maps, *crops, strict=True)
+            maps = np.stack([merged(whole, parts, geometries) for whole, *parts in per_class])
         yield maps, labels_to_grid(np.asarray(features.labels[i]), maps.shape[1:])
+
+
+def _maps(head: HeadModule, features: FeatureSet, index: int, every: torch.Tensor) -> Maps:
+    """Return the surprisal of one view of one picture, float32 (S, gh*f, gw*f)."""
+    least, _, *own = head.outputs(*tokens_of(features, head.layers, [index]), every)
+    return torch.cat(own or [least]).numpy()

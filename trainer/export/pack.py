@@ -26,6 +26,7 @@ from ood_perception.bundle.manifest_json import read_manifest
 from ood_perception.bundle.store import file_spec, write_manifest
 from ood_perception.errors import BundleError
 from ood_perception.files import make_folder
+from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import write_json
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
 from ood_perception.types import JsonDict
@@ -51,6 +52,7 @@ class BundleText:
 
     classes: all known classes in label order (name, colour, whether it has etalons).
     in_distribution, ground_classes: names. policy, anchor: see geometry.geometry_for.
+    views: further crops that the bundle sees.
     data: sentences on the training pictures and their licence. metrics: rows of the card's table.
     calibration, provenance: facts for the manifest; pass what does not change between runs.
     licences: one line per licence; the backbone's and the head's notices are added.
@@ -63,6 +65,7 @@ class BundleText:
     data: str
     policy: str = 'fit'
     anchor: float = 0.5
+    views: tuple[ViewSpec, ...] = ()
     metrics: Sequence[Mapping[str, Any]] = ()
     calibration: JsonDict = field(default_factory=dict)
     provenance: JsonDict = field(default_factory=dict)
@@ -191,7 +194,7 @@ def _manifest(
     licences = (f'Backbone {backbone.name}: {backbone.licence}', *text.licences, *head.notices)
     return Manifest(
         name=text.name,
-        input=InputSpec(*size, backbone.patch, text.policy, text.anchor),
+        input=InputSpec(*size, backbone.patch, text.policy, text.anchor, text.views),
         stages=exported.stages,
         classes=text.classes,
         heads=(spec,),

@@ -105,6 +105,12 @@ class HeadFit(ABC):
         return self.served.calibration_features(self.layers)
 
     @cached_property
+    def calibration_views(self) -> tuple[FeatureSet, ...]:
+        """The same pictures in each further view of the bundle."""
+        data = self.served
+        return tuple(data.cropped(v).calibration_features(self.layers) for v in data.view.views)
+
+    @cached_property
     def fitted(self) -> Artifact:
         """What fit() gave, asked once."""
         return self.fit()
