@@ -7,7 +7,8 @@ Plain folders with pixel labels of anomalies.
   images/<name>.jpg (or .png, .webp, ...)
   labels/<name>.png    0 normal, 1 anomaly, 255 ignored (road_anomaly_dev: 0 normal, 2 anomaly)
 
-As picture lists of two classes, 0 normal and 1 anomaly; pixels that are not scored are IGNORED.
+Of the development samples every third picture is the part `choose`, on which choices are made, the
+rest `report`. As picture lists of two classes, 0 normal and 1 anomaly; pixels that are not scored are IGNORED.
 """
 
 from __future__ import annotations
@@ -38,16 +39,24 @@ CLASS_MAPS = {
 }
 
 
-def load_anomaly_set(name: str, root: Path) -> PictureList:
+PARTS = ('', 'choose', 'report')
+
+
+def load_anomaly_set(name: str, root: Path, part: str = '') -> PictureList:
     """
     List the pictures of one anomaly set.
 
     name: how its labels are written, a key of CLASS_MAPS. root: folder of images/ and labels/.
-    Raises ConfigError for an unknown name, DataError for missing folders, pictures or labels.
+    part: of PARTS, '' = all. Raises ConfigError for an unknown name, DataError for missing
+    folders, pictures or labels.
     """
     if name not in CLASS_MAPS:
         raise ConfigError(f'unknown anomaly set {name!r}; known are {sorted(CLASS_MAPS)}')
-    return load_folders(root / 'images', root / 'labels', CLASS_MAPS[name])
+    pictures = load_folders(root / 'images', root / 'labels', CLASS_MAPS[name])
+    if not part:
+        return pictures
+    places = range(len(pictures))
+    return pictures.subset([i for i in places if (i % 3 == 0) == (part == 'choose')])
 
 
 UNSTATED = 'no licence stated by its makers; ask them before anything but research'
@@ -75,8 +84,9 @@ ENTRIES = {
             description=title,
             title=title,
             kind='anomaly',
-            pictures=lambda folder, _, name=name: load_anomaly_set(name, folder),
+            pictures=lambda folder, part, name=name: load_anomaly_set(name, folder, part),
             folders=(name,),
+            splits=PARTS,
             roi=roi,
             track=track,
             licence=UNSTATED,

@@ -51,7 +51,9 @@ _IDS = {
 _HELD_OUT_ROADS = ('DF060', 'ES259')
 # Of a survey's frames, metres apart and alike, every third is taken.
 _THINNED = 3
-SPLITS = ('train', 'val', 'all', *SOURCES)
+# With one source left out of fit and calibration: what happens on a road that nobody has seen.
+WITHOUT = {f'without_{source}': source for source in SOURCES}
+SPLITS = ('train', 'val', 'all', *SOURCES, *WITHOUT, *(f'{name}_val' for name in WITHOUT))
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ def load(root: Path, split: str) -> PictureList:
         raise ConfigError(f'road_open has no split {split!r}: choose {", ".join(SPLITS)}')
     if split in SOURCES:
         return _source(root.parent / split, split)
-    lists = [_split(_source(root.parent / source, source), source, split) for source in SOURCES]
+    left_out = WITHOUT.get(split.removesuffix('_val'))
+    part = split if left_out is None else 'val' if split.endswith('_val') else 'train'
+    chosen = [source for source in SOURCES if source != left_out]
+    lists = [_split(_source(root.parent / source, source), source, part) for source in chosen]
     fields = ('names', 'images', 'labels', 'sequences')
     joined = {field: tuple(chain(*(getattr(x, field) for x in lists))) for field in fields}
     return RoadPictures(**joined, classes=CLASSES)

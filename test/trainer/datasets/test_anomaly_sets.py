@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 from miniatures import values, write_label, write_picture
+from paths import need_data
 
 from ood_perception.errors import ConfigError, DataError
 
@@ -363,3 +364,12 @@ def test_issu_says_what_is_missing(tmp_path):
 def test_a_split_that_does_not_exist_is_a_users_mistake(tmp_path):
     with pytest.raises(ConfigError, match=r'smiyc_anomaly has no split .train.'):
         open_set('smiyc_anomaly/train', tmp_path)
+
+
+def test_a_development_sample_is_cut_into_what_chooses_and_what_reports():
+    whole, choose, report = (
+        open_set(f'road_obstacle_dev{part}', need_data('road_obstacle_dev').parent).pictures.names
+        for part in ('', '/choose', '/report')
+    )
+    assert len(choose) == len(whole) // 3
+    assert sorted((*choose, *report)) == sorted(whole)

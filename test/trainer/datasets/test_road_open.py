@@ -83,3 +83,15 @@ def test_the_road_lies_below_the_rest_and_looks_alike():
         # asphalt is grey; sky and dry grass are not
         spread = np.ptp(image.astype(int), axis=2)
         assert np.median(spread[labels == 0]) <= 32
+
+
+def test_a_source_can_be_left_out_of_fit_and_calibration(root):
+    for source in SOURCES:
+        for split in (f'without_{source}', f'without_{source}_val'):
+            found = {
+                s.partition('/')[0] for s in load_pictures('road_open', root, split).sequences
+            }
+            assert found == set(SOURCES) - {source}
+    whole = load_pictures('road_open', root, 'train')
+    part = load_pictures('road_open', root, f'without_{COMMA}')
+    assert set(part.names) == {name for name in whole.names if not name.startswith(COMMA)}
