@@ -8,7 +8,7 @@ DISTRO ?= jazzy
 TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN = $(VENV)/bin/python
-BUNDLE = ood_perception/bundles/road_default
+BUNDLES = ood_perception/bundles
 OUT ?= out
 # The documentation's site is built in an environment of its own.
 DOCS_VENV ?= .venv-docs
@@ -74,12 +74,18 @@ test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the o
 	$(PIP) install 'pytest>=8,<10' 'pytest-xdist>=3.6,<4' 'onnxruntime>=1.20,<2'
 	$(RUN) -m pytest -m ros $(PARALLEL)
 
-bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (needs the CamVid pictures: OOD_DATA=folder)
-	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLE)
-	$(RUN) -m trainer quantize $(BUNDLE)
+bundles: bundle camvid-bundle water-bundle ## All bundles that ship, again (needs the images: OOD_DATA=folder)
 
-water-bundle: $(VENV)/.all-$(DISTRO) ## Train the boat's bundle again (needs the sea pictures: OOD_DATA=folder)
-	$(RUN) -m trainer train config/train/pixood_maritime.yaml --bundle ood_perception/bundles/water_default --threads 1
+bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (brazil_highways, carnd_highway, comma10k_few in OOD_DATA)
+	$(RUN) -m trainer train config/train/road_open.yaml --bundle $(BUNDLES)/road_open
+	$(RUN) -m trainer quantize $(BUNDLES)/road_open --layout road_open --data $(OOD_DATA)/brazil_highways --root $(OOD_DATA) --kept
+
+camvid-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle of eleven classes again (camvid in OOD_DATA)
+	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLES)/road_camvid
+	$(RUN) -m trainer quantize $(BUNDLES)/road_camvid
+
+water-bundle: $(VENV)/.all-$(DISTRO) ## Train the boat's bundle again (maritime in OOD_DATA)
+	$(RUN) -m trainer train config/train/pixood_maritime.yaml --bundle $(BUNDLES)/water_default --threads 1
 
 tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (needs the pictures: OOD_DATA=folder)
 	$(RUN) -m trainer study config/train/selection_camvid.yaml

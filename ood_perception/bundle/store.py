@@ -18,7 +18,7 @@ from ood_perception.json_files import json_text
 
 BUNDLE_ENV = 'OOD_PERCEPTION_BUNDLE'
 SHIPPED_BUNDLES = Path(__file__).resolve().parents[1] / 'bundles'
-DEFAULT_BUNDLE = SHIPPED_BUNDLES / 'road_default'
+DEFAULT_BUNDLE = SHIPPED_BUNDLES / 'road_open'
 
 
 @dataclass(frozen=True)

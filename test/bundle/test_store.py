@@ -155,19 +155,19 @@ def test_the_default_bundle_is_the_shipped_one_unless_named(own, monkeypatch):
 
 def test_a_shipped_bundle_is_found_by_its_name(own, tmp_path, monkeypatch):
     monkeypatch.delenv('OOD_PERCEPTION_BUNDLE', raising=False)
-    assert store.shipped_bundles()['road_default'] == store.DEFAULT_BUNDLE
+    assert store.shipped_bundles()['road_open'] == store.DEFAULT_BUNDLE
     for name, path in store.shipped_bundles().items():
         bundle = load_bundle(name)
         assert (bundle.root, bundle.manifest.name) == (path, name)
-    monkeypatch.setenv('OOD_PERCEPTION_BUNDLE', 'road_default')
+    monkeypatch.setenv('OOD_PERCEPTION_BUNDLE', 'road_open')
     assert default_bundle_path() == store.DEFAULT_BUNDLE
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'road_default').symlink_to(own)
-    assert load_bundle('road_default').root.samefile(own)  # what lies here comes first
+    (tmp_path / 'road_open').symlink_to(own)
+    assert load_bundle('road_open').root.samefile(own)  # what lies here comes first
 
 
 def test_an_unknown_name_is_told_with_the_shipped_ones():
-    with pytest.raises(BundleError, match=r'lake_default does not exist: .*road_default'):
+    with pytest.raises(BundleError, match=r'lake_default does not exist: .*road_open'):
         load_bundle('lake_default')
 
 

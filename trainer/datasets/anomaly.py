@@ -8,7 +8,8 @@ Plain folders with pixel labels of anomalies.
   labels/<name>.png    0 normal, 1 anomaly, 255 ignored (road_anomaly_dev: 0 normal, 2 anomaly)
 
 Of the development samples every third picture is the part `choose`, on which choices are made, the
-rest `report`. As picture lists of two classes, 0 normal and 1 anomaly; pixels that are not scored are IGNORED.
+rest `report`. As picture lists of two classes, 0 normal and 1 anomaly; pixels that are not scored
+are IGNORED.
 """
 
 from __future__ import annotations
