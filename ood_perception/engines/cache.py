@@ -96,8 +96,8 @@ def _write_entry(key: Key, blob: bytes, facts: JsonDict) -> None:
     sidecar = {**content, 'sidecar_sha256': _digest_of_sidecar(content)}
     text = json.dumps(sidecar, indent=1, sort_keys=True)
     sweep(path.parent, f'.{path.stem}')
-    make_file(path, lambda file: _write(file, blob))
-    make_file(_sidecar(path), lambda file: _write(file, text.encode()))
+    make_file(path, lambda file: file.write_bytes(blob))
+    make_file(_sidecar(path), lambda file: file.write_bytes(text.encode()))
 
 
 def _damage(key: Key, path: Path, described: bytes, blob: bytes) -> str:
@@ -126,7 +126,3 @@ def _sidecar(path: Path) -> Path:
 
 def _digest(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
-
-
-def _write(file: Path, data: bytes) -> None:
-    file.write_bytes(data)

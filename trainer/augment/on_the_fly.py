@@ -23,7 +23,7 @@ import torch
 from ood_perception.errors import ConfigError
 
 from ..artifacts import digest
-from ..backbones.vit import Backbone
+from ..backbones.base import Backbone, Layer, layer_name
 from ..data.images import IGNORED, PictureList, content_sha256
 from ..features import FeatureSet, View, forward_tokens
 from .cutouts import Cutout
@@ -77,12 +77,12 @@ class OnlineFeatures:
     A training set whose views are drawn when they are asked for.
 
     Stands where a FeatureSet of cached tokens does: names, height, width, patch, key. blocks:
-    0-based, of the tokens. mix: None for views alone.
+    0-based, or names of layers. mix: None for views alone.
     """
 
     pictures: PictureList
     backbone: Backbone
-    blocks: tuple[int, ...]
+    blocks: tuple[Layer, ...]
     view: View
     views: ViewSettings
     settings: OnlineSettings
@@ -146,7 +146,7 @@ class OnlineFeatures:
         tokens = forward_tokens(self._baked, images, self.view.precision)
         return FeatureSet(
             names=tuple(self.names[i] for i in indices),
-            tokens={f'tokens_{b}': t for b, t in zip(self.blocks, tokens, strict=True)},
+            tokens={layer_name(b): t for b, t in zip(self.blocks, tokens, strict=True)},
             labels=np.stack([labels for _, labels in drawn]),
             height=self.height,
             width=self.width,
@@ -207,11 +207,11 @@ def drawn(
     return features, indices
 
 
-def token_width(features: FeatureSet | OnlineFeatures, layer: str) -> int:
-    """Return the width of a set's tokens."""
+def token_widths(features: FeatureSet | OnlineFeatures, layers: Sequence[str]) -> list[int]:
+    """Return the width of each of a set's layers."""
     if isinstance(features, OnlineFeatures):
-        return features.backbone.dim
-    return int(features.tokens[layer].shape[-1])
+        return [features.backbone.width(layer) for layer in layers]
+    return [int(features.tokens[layer].shape[-1]) for layer in layers]
 
 
 def device_of(features: FeatureSet | OnlineFeatures) -> torch.device:

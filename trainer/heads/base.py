@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..artifacts import Artifact, digest
-from ..backbones.layers import Layer
+from ..backbones.base import Layer
 from ..features import FeatureSet
 from ..head_module import HeadFacts, HeadModule
 from ..training_data import TrainingData

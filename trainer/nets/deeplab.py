@@ -19,8 +19,6 @@ from ood_perception.errors import ConfigError
 
 from .aspp import BRANCHES, DILATIONS, Aspp
 
-FINE, TRUNK = 'fine', 'trunk'
-
 
 @dataclass(frozen=True)
 class DeepLabShape:
@@ -29,6 +27,7 @@ class DeepLabShape:
 
     trunk, fine: channels of the trunk's two maps. upsampling: fine cells per trunk cell along each
     axis. width: of ASPP's branches and the classifier. fine_width: of the fine map's 1x1.
+    layers: names of the two maps.
     """
 
     trunk: int = 4096
@@ -38,6 +37,7 @@ class DeepLabShape:
     width: int = 256
     fine_width: int = 48
     dilations: tuple[int, ...] = DILATIONS
+    layers: tuple[str, ...] = ('fine', 'trunk')
 
     def __post_init__(self) -> None:
         least = min(self.trunk, self.fine, self.upsampling, self.width, self.fine_width)
@@ -70,12 +70,12 @@ class DeepLabHost(nn.Module):
     H = upsampling x h. align_corners: as published, every upsampling maps corners onto corners.
     """
 
-    layers = (FINE, TRUNK)
     align_corners = True
 
     def __init__(self, shape: DeepLabShape) -> None:
         super().__init__()
         self.shape, self.classes, self.upsampling = shape, shape.classes, shape.upsampling
+        self.layers = shape.layers
         self.aspp = Aspp(shape.trunk, shape.width, shape.dilations)
         self.reduce = nn.Conv2d(BRANCHES * shape.width, shape.width, 1, bias=False)
         self.project = nn.Conv2d(shape.fine, shape.fine_width, 1, bias=False)

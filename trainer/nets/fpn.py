@@ -25,19 +25,24 @@ class Decoder(nn.Module):
     """
     Token maps of four blocks to one feature map, four cells per patch along each axis.
 
-    layers: token names, from the first block to the last. dim: width of the tokens.
+    layers: token names, from the first block to the last. dim: width of the tokens, one for all
+    or one each.
     width: of the feature. preset: 'light' or 'full'.
     """
 
-    def __init__(self, layers: Sequence[str], dim: int, width: int, preset: str = 'light') -> None:
+    def __init__(
+        self, layers: Sequence[str], dim: int | Sequence[int], width: int, preset: str = 'light'
+    ) -> None:
         super().__init__()
         self.layers, self.width = tuple(layers), width
         if len(self.layers) != len(SCALES):
             raise ValueError(f'the decoder reads {len(SCALES)} layers, not {list(layers)}')
         level = _FullLevel if preset == 'full' else _LightLevel
-        self.levels = nn.ModuleList([level(dim, width, scale) for scale in SCALES])
+        dims = [dim] * len(SCALES) if isinstance(dim, int) else dim
+        sizes = zip(dims, SCALES, strict=True)
+        self.levels = nn.ModuleList([level(one, width, scale) for one, scale in sizes])
         # UEM: the level at the patches' own scale also sees the last tokens through two layers
-        self.last = _LastTokens(dim, width) if preset == 'full' else None
+        self.last = _LastTokens(dims[-1], width) if preset == 'full' else None
         self.smooth = nn.ModuleList([_ConvBlock(width) for _ in SCALES])
         self.heads = nn.ModuleList([_UpHead(width, steps) for steps in range(len(SCALES))])
 

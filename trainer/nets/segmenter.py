@@ -72,13 +72,20 @@ class Segmenter(nn.Module):
     """
     Decoder and classifier.
 
-    layers: token names in the order of forward's arguments. upsampling: cells per patch.
+    layers: token names in the order of forward's arguments. dim: their width, one for all or
+    one each. upsampling: cells per patch.
     align_corners: of its bilinear upsampling.
     """
 
     align_corners = False
 
-    def __init__(self, layers: Sequence[str], dim: int, classes: int, config: SegmenterConfig):
+    def __init__(
+        self,
+        layers: Sequence[str],
+        dim: int | Sequence[int],
+        classes: int,
+        config: SegmenterConfig,
+    ):
         super().__init__()
         self.config, self.classes, self.dim = config, classes, dim
         self.decoder = Decoder(layers, dim, config.width, config.preset)
@@ -101,7 +108,7 @@ class Segmenter(nn.Module):
     @property
     def trunk_width(self) -> int:
         """Width of the last tokens."""
-        return self.dim
+        return self.dim if isinstance(self.dim, int) else self.dim[-1]
 
     @property
     def feature_width(self) -> int:

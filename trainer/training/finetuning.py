@@ -14,7 +14,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ from tqdm import tqdm
 from ood_perception.errors import ConfigError
 
 from ..artifacts import REPORT_FILE, load_checkpoint, part_of, save_checkpoint
-from ..backbones.vit import Backbone, BackboneChoice, load_backbone
+from ..backbones import load_backbone
+from ..backbones.base import Backbone, BackboneChoice
 from ..data.images import IGNORED, PictureList
 from ..features import View, network_picture
 from ..nets.patch_classifier import Classifier, Upsampler
@@ -139,7 +140,7 @@ class _Run:
         names = [str(layer) for layer in layers]
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            width = len(names) * backbone.dim
+            width = sum(backbone.width(layer) for layer in layers)
             self.classifier = Classifier(width, classes, names, 'mlp', config.hidden)
         self.modules = nn.ModuleDict({'backbone': self.baked, 'classifier': self.classifier})
         self.baked.requires_grad_(True)
@@ -223,9 +224,7 @@ def load_tuned(
 
     Its weights have no origin that they could be completed from: a bundle has to ship them.
     """
-    tuned = load_backbone(
-        BackboneChoice(str(folder / WEIGHTS_FILE), choice.mean, choice.std), cache
-    )
+    tuned = load_backbone(replace(choice, weights=str(folder / WEIGHTS_FILE)), cache)
     tuned.licence = origin.licence
     done = json.loads((folder / REPORT_FILE).read_text())
     settings = {name: value for name, value in asdict(config).items() if name != 'seed'}

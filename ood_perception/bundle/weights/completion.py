@@ -99,11 +99,7 @@ def _place_graph(bundle: Bundle, name: str, folder: Path) -> None:
     """Put the graph beside its weights, where runtimes look for them."""
     place = folder / name
     if not (place.is_file() and sha256_of(place) == bundle.manifest.files[name].sha256):
-
-        def copy(file: Path) -> None:
-            shutil.copyfile(bundle.path(name), file)
-
-        make_file(place, copy)
+        make_file(place, lambda file: shutil.copyfile(bundle.path(name), file))
 
 
 def _write(file: Path, content: WeightsMap, origin: Path) -> None:

@@ -10,12 +10,12 @@ the products of attention stay as they are: the runtime chooses bf16 or float32 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.engines.graphs.precision_types import require_onnx
 from ood_perception.engines.int8.ranges_file import Quantization
 from ood_perception.engines.int8.smoothing import Tensors, smooth
 from ood_perception.errors import BundleError
@@ -49,13 +49,13 @@ def quantised(model: Any, facts: Quantization, form: str = 'u8', weight_bits: in
     """
     if form not in FORMS:
         raise ValueError(f'form {form!r}: choose one of {", ".join(FORMS)}')
-    onnx = require_onnx()
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    import onnx
+
+    result = deepcopy(model)
     _check(result, facts)
     smooth(result, facts.smoothing)
     chosen = [node for node in linear_nodes(result) if node.name not in facts.kept]
-    tensors = Tensors(onnx, result)
+    tensors = Tensors(result)
     places = {node.output[0] for node in chosen}  # nodes may be without a name
     nodes: list[Any] = []
     made: set[str] = set()
@@ -65,7 +65,7 @@ def quantised(model: Any, facts: Quantization, form: str = 'u8', weight_bits: in
             nodes += _weights(onnx, tensors, node, weight_bits, made)
         nodes.append(node)
     tensors.write()
-    copies = [_copied(onnx, node) for node in nodes]
+    copies = deepcopy(nodes)
     del result.graph.node[:]
     result.graph.node.extend(copies)
     del result.graph.value_info[:]
@@ -155,9 +155,3 @@ def _weights(onnx: Any, tensors: Tensors, node: Any, bits: int, made: set[str]) 
             axis=1,
         )
     ]
-
-
-def _copied(onnx: Any, node: Any) -> Any:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy

@@ -65,11 +65,7 @@ def write_quantization(path: Path, facts: Quantization) -> None:
     text = json.dumps(asdict(facts), sort_keys=True, separators=(',', ':'))
     # one tensor per line: a difference of two files can be read
     text = text.replace(',"/', ',\n"/').replace('},', '},\n') + '\n'
-    make_file(path, lambda file: _write(file, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')
+    make_file(path, lambda file: file.write_text(text, encoding='utf-8'))
 
 
 def quantization_path(bundle: Bundle) -> Path:

@@ -10,12 +10,12 @@ makes X: a LayerNorm's scale and shift, or the value projection in front of an a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.engines.graphs.precision_types import require_onnx
 from ood_perception.errors import BundleError
 
 Array = NDArray[Any]
@@ -25,8 +25,8 @@ _MOVES = frozenset({'Reshape', 'Transpose'})
 class Tensors:
     """The initialisers of a graph as arrays by name; `write` puts changes back."""
 
-    def __init__(self, onnx: Any, model: Any) -> None:
-        self._onnx, self._graph = onnx, model.graph
+    def __init__(self, model: Any) -> None:
+        self._graph = model.graph
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._changed: dict[str, Array] = {}
         self._dropped: set[str] = set()
@@ -37,7 +37,9 @@ class Tensors:
     def __getitem__(self, name: str) -> Array:
         if name in self._changed:
             return self._changed[name]
-        values: Array = self._onnx.numpy_helper.to_array(self._stored[name])
+        from onnx.numpy_helper import to_array
+
+        values: Array = to_array(self._stored[name])
         return values
 
     def __setitem__(self, name: str, values: Array) -> None:
@@ -49,15 +51,14 @@ class Tensors:
 
     def write(self) -> None:
         """Put changed initialisers in place, new ones at the end, in the order of their making."""
-        make = self._onnx.numpy_helper.from_array
+        from onnx.numpy_helper import from_array as make
+
         kept = []
         for tensor in self._graph.initializer:
             if tensor.name in self._changed:
                 tensor.CopyFrom(make(self._changed.pop(tensor.name), tensor.name))
             if tensor.name not in self._dropped:
-                copy = self._onnx.TensorProto()
-                copy.CopyFrom(tensor)
-                kept.append(copy)
+                kept.append(deepcopy(tensor))
         kept += [make(values, name) for name, values in self._changed.items()]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
@@ -71,7 +72,7 @@ def smooth(model: Any, smoothing: Mapping[str, Sequence[int]]) -> None:
     The graph computes the same: division by a power of two is exact. Raises BundleError for a
     tensor that is not there, cannot be divided where it is made, or has other readers.
     """
-    tensors = Tensors(require_onnx(), model)
+    tensors = Tensors(model)
     for name, exponents in smoothing.items():
         scale = np.exp2(np.array(exponents, np.float32))
         divided = smoothable(model, name)

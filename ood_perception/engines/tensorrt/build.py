@@ -226,12 +226,8 @@ def _write_timing(config: Any, path: Path) -> None:
     if kept is None:
         return
     data = bytes(kept.serialize())
-
-    def write(file: Path) -> None:
-        file.write_bytes(data)
-
     with suppress(OSError, OodPerceptionError):  # it only saves time
-        make_file(path, write)
+        make_file(path, lambda file: file.write_bytes(data))
 
 
 def _network_facts(network: Any) -> JsonDict:

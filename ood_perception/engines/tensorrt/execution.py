@@ -163,12 +163,8 @@ class Execution:
         if cache is None or path is None or path.is_file():
             return
         data = bytes(cache.serialize())
-
-        def write(file: Path) -> None:
-            file.write_bytes(data)
-
         with contextlib.suppress(OSError, OodPerceptionError):  # it only saves time
-            make_file(path, write)
+            make_file(path, lambda file: file.write_bytes(data))
 
     def _check_tensors(self) -> None:
         """Refuse an engine whose inputs and outputs are not those of the contract."""

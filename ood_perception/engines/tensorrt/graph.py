@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from ood_perception.engines.graphs.precision_types import (
     HALF_TYPES,
     prune,
     read_model,
-    require_onnx,
     to_half,
 )
 from ood_perception.engines.plan import Plan
@@ -57,7 +57,8 @@ def write_model(model: Any, folder: Path) -> Path:
 
     The model is emptied of what went to model.data, since two copies may not fit into memory.
     """
-    onnx = require_onnx()
+    import onnx
+
     path = folder / 'model.onnx'
     with (folder / 'model.data').open('wb') as data:
         for tensor in model.graph.initializer:
@@ -84,15 +85,16 @@ def _stage_model(source: Any) -> Any:
     if isinstance(source, Path):
         return read_model(source)
     if isinstance(source, bytes):
-        return require_onnx().ModelProto.FromString(source)
-    copy = type(source)()
-    copy.CopyFrom(source)
-    return copy
+        import onnx
+
+        return onnx.ModelProto.FromString(source)
+    return deepcopy(source)
 
 
 def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str, str]) -> Any:
     """Chain the graphs by tensor name; names inside a stage get its name in front."""
-    onnx = require_onnx()
+    import onnx
+
     models = _same_opset(onnx, models)
     joined = onnx.ModelProto(ir_version=max(m.ir_version for m in models))
     joined.opset_import.extend(models[0].opset_import)

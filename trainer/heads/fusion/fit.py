@@ -16,7 +16,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.json_files import write_json
 
 from ...artifacts import REPORT_FILE, Artifact
-from ...backbones.layers import Layer
+from ...backbones.base import Layer
 from ...calibration.curve import MonotoneTable
 from ...calibration.held_out import HeldOutScores, collect_scores, fit_class_tables
 from ...head_module import HeadFacts

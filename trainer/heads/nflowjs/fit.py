@@ -18,7 +18,8 @@ from ood_perception.json_files import write_json
 
 from ...artifacts import REPORT_FILE, Artifact, digest
 from ...augment.crops import Crops
-from ...backbones.vit import Backbone, load_backbone
+from ...backbones import load_backbone
+from ...backbones.base import Backbone
 from ...calibration.curve import MonotoneTable
 from ...nets.segmenter import Segmenter, load_segmenter, save_segmenter
 from ...training.finetuning import WEIGHTS_FILE, save_tuned
@@ -78,7 +79,7 @@ class NflowjsFit(SegmenterFit):
     def crops(self, part: int, size: tuple[int, int]) -> Crops:
         """Return crops of the pictures that are fitted on (0), or that choose (1)."""
         pictures = self.data.pictures.subset(self.data.split[part])
-        return Crops(pictures, size, self.view, replace(self.views, scale=self.nflowjs.scale))
+        return Crops(pictures, size, self.data.view, replace(self.views, scale=self.nflowjs.scale))
 
     def _training(self) -> Crops:
         """Return the crops of the joint run, for the ablation with objects pasted in."""
@@ -91,7 +92,8 @@ class NflowjsFit(SegmenterFit):
         """Train (or find) segmenter and flow, then both together."""
         config, mixes = trained_part(self.nflowjs), self.drawn_mixes('selection')
         before = [self.closed_set.fitted.key, self.flow.key]
-        select, train = Selection(self.extract(mixes), mixes, self.view), self._training()
+        select = Selection(self.data.extract(mixes), mixes, self.data.view)
+        train = self._training()
         inputs = (*before, train.key, select.features.key, asdict(config))
         artifact = self.artifact('fit-nflowjs', *inputs)
 

@@ -25,8 +25,7 @@ from ...artifacts import digest
 from ...augment.crops import Crops
 from ...augment.on_the_fly import OnlineSettings
 from ...augment.pasting import OUTLIER
-from ...backbones.layers import parse_layer
-from ...backbones.vit import Backbone
+from ...backbones.base import Backbone, parse_layer
 from ...data.images import IGNORED, PictureList
 from ...features import FeatureSet, View, network_picture
 from ...nets.fpn import UPSAMPLING

@@ -10,6 +10,7 @@ from ood_perception.errors import ConfigError
 
 from ...nets.aspp import BRANCHES
 
+NETWORKS = ('segmenter', 'deeplab')
 ENERGY_WEIGHT = 0.05
 TEMPERATURE, SAMPLES = 0.1, 512
 """Of the contrast, see corocl."""
@@ -20,6 +21,9 @@ class RplConfig:
     """
     How the block is built and trained (defaults: the `cpu` preset on cached mixes).
 
+    network: the frozen closed-set network, of the section segmenter's width and schedule:
+        'segmenter', or 'deeplab', a DeepLabV3+ on a convolutional backbone, from whose ASPP the
+        block starts (of its width and dilations).
     width: of the block's branches. dilations: in cells of the trunk's grid, () = those that reach
         as far over the picture as the paper's, see aspp.scaled_dilations.
     dissimilarity, contrast: the losses beside cross-entropy and energy. context: show whole
@@ -31,6 +35,7 @@ class RplConfig:
         kept. online: draw fresh mixes in every step, see SegmenterConfig.
     """
 
+    network: str = 'segmenter'
     width: int = 128
     dilations: tuple[int, ...] = ()
     dissimilarity: bool = True
@@ -51,6 +56,8 @@ class RplConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ConfigError(f'rpl network {self.network!r}: choose one of {", ".join(NETWORKS)}')
         if self.matmul not in ('f32', 'bf16'):
             raise ConfigError(f'rpl matmul {self.matmul!r}: choose one of f32, bf16')
         if self.dilations and (len(self.dilations) != BRANCHES - 2 or min(self.dilations) < 1):

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from ood_perception.errors import ConfigError
 from ood_perception.json_files import write_json
@@ -24,8 +22,9 @@ from ...features import FeatureSet
 from ...training_data import TrainingData
 from ..calibrated import without
 from ..on_segmenter import SegmenterFit
-from .block import ResidualBlock, load_block, save_block
+from .block import deeplab_block, load_block, save_block
 from .config import RplConfig
+from .deeplab import DeepLabClosedSet, deeplab_layers
 from .model import RplHead
 from .training import Frozen, fit_rpl, frozen_features
 
@@ -41,21 +40,15 @@ class RplFit(SegmenterFit):
         self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
     ) -> None:
         """Take what SegmenterFit takes, and the section rpl."""
-        super().__init__(data, sections, store, seed)
         self.rpl: RplConfig = replace(sections['rpl'], seed=seed)
-
-    @cached_property
-    def fitted_host(self) -> Artifact:
-        """The frozen network that the block sits on, trained or found."""
-        return self.closed_set.fitted
-
-    def host(self) -> nn.Module:
-        """Return the fitted network."""
-        return self.closed_set.load()
+        if self.rpl.network == 'deeplab':
+            self.network = DeepLabClosedSet
+            data = data.reading(deeplab_layers(data.backbone))
+        super().__init__(data, sections, store, seed)
 
     def fit(self) -> Artifact:
         """Train (or find) host and block."""
-        fitted, host, config = self.fitted_host, self.host(), self.rpl
+        fitted, host, config = self.closed_set.fitted, self.closed_set.load(), self.rpl
         train = self.fresh_mixes() if config.online else self.mixed('training')
         select, context = self.mixed('selection'), self.everyday()
         keys = [train.key, select.key, context.key if context is not None else '']
@@ -69,7 +62,7 @@ class RplFit(SegmenterFit):
                 config,
                 checkpoint=artifact.checkpoint,
                 progress=self.data.progress,
-                block=self.start(),
+                block=deeplab_block(host) if config.network == 'deeplab' else None,
                 frozen=None if config.online else (self._frozen(train), self._frozen(select)),
             )
             save_block(target / BLOCK_FILE, training.block)
@@ -80,15 +73,11 @@ class RplFit(SegmenterFit):
 
     def _frozen(self, features: FeatureSet) -> Frozen:
         """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
-        artifact = self.artifact('frozen', self.fitted_host.key, features.key)
-        host, bar = self.host(), self.data.progress
+        artifact = self.artifact('frozen', self.closed_set.fitted.key, features.key)
+        host, bar = self.closed_set.load(), self.data.progress
         artifact.make(lambda at: frozen_features(host, features, at / FEATURE_FILE, bar))
         kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
         return kept
-
-    def start(self) -> ResidualBlock | None:
-        """Return the block to start from; None = a new one, for a host without an ASPP."""
-        return None
 
     def everyday(self) -> FeatureSet | OnlineFeatures | None:
         """Return whole everyday pictures, those that the training's objects come from."""
@@ -102,14 +91,14 @@ class RplFit(SegmenterFit):
             )
         folder, classes = outliers.folder_at(self.data.root), self.data.pictures.classes
         pictures = load_context(folder, 'training', classes, outliers.exclude)
-        return self.closed_set.fresh(pictures) if config.online else self.extract(pictures)
+        return self.closed_set.fresh(pictures) if config.online else self.data.extract(pictures)
 
     def build(self, table: MonotoneTable | None = None) -> RplHead:
         """Return the fitted head, see OneScoreFit."""
         block = load_block(self.fitted.folder / BLOCK_FILE)
-        return RplHead(self.host(), block, self.data.class_names, table)
+        return RplHead(self.closed_set.load(), block, self.data.class_names, table)
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""
-        parts = {'segmenter': self.fitted_host, 'rpl': self.fitted}
+        parts = {'segmenter': self.closed_set.fitted, 'rpl': self.fitted}
         return {name: without(part.report(), 'history') for name, part in parts.items()}

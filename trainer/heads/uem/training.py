@@ -18,7 +18,7 @@ from ood_perception.errors import DataError
 from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
 from ...artifacts import digest
-from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_width
+from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
 from ...features import FeatureSet
@@ -128,7 +128,7 @@ class _Run(TrainingRun):
         self.layer, self.config, self.device = layer, config, device_of(self.features)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.module = Uem(token_width(self.features, layer), config)
+            self.module = Uem(token_widths(self.features, [layer])[0], config)
         self.module.to(self.device)
         super().__init__(self.module, len(self.features.names), config, weight_decay=0.0)
         self.coarse = MapUpsampler(self.features, 1, config.pixel_step)
