@@ -23,8 +23,8 @@ from ood_perception.bench.protocol import Measure, Times, serve
 from ood_perception.errors import ConfigError, DependencyError
 from ood_perception.types import JsonDict
 
-from .backbones.architectures import Architecture
 from .backbones.vit import VitBackbone, build
+from .backbones.weight_names import Architecture
 from .export.onnx import to_onnx
 from .heads.upsampling import naive_squared_distances
 

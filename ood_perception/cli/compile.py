@@ -13,11 +13,10 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.golden import read_golden
 from ood_perception.engines.plan import Plan, plan_for
-from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.engine import chosen_precision, int8_backbone
 from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
-from ood_perception.engines.tensorrt.module import TensorRt, load_tensorrt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import ConfigError
 
 

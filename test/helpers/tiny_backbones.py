@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from trainer.backbones.architectures import Architecture
 from trainer.backbones.vit import VitBackbone, build
+from trainer.backbones.weight_names import Architecture
 
 ARCHITECTURES = {
     'dinov2': Architecture('dinov2', 16, 3, 14, 64, 0, 4),

@@ -15,7 +15,7 @@ from bundles import donor_of, write_tiny_bundle  # noqa: E402
 from ros_rig import WAIT, Rig, isolate  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from ood_perception.engines import openvino_stage  # noqa: E402
+from ood_perception.engines import openvino as openvino_stage  # noqa: E402
 
 pytestmark = pytest.mark.ros
 DURING, AFTER = 6, 4  # frames while the head is held back, and after the swap

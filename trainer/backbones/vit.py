@@ -18,9 +18,8 @@ from torch.nn import functional
 
 from ood_perception.errors import DataError, DependencyError
 
-from .architectures import HEAD_DIM, Architecture, architecture_of
 from .base import IMAGENET, PROJECTIONS, TOKENS, Backbone, BackboneChoice, Layer
-from .weight_names import common_name
+from .weight_names import HEAD_DIM, Architecture, architecture_of, common_name
 from .weights import Weights
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

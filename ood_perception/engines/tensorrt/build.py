@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ood_perception.engines.tensorrt.module import TensorRt, load_tensorrt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.files import make_file
 from ood_perception.types import JsonDict

@@ -16,12 +16,11 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.plan import plan_for
-from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.engine_cache import Request, require_engine
 from ood_perception.engines.tensorrt.execution import Execution
 from ood_perception.engines.tensorrt.graph import PRECISIONS
-from ood_perception.engines.tensorrt.module import load_tensorrt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.module import BuildOptions, load_tensorrt
 from ood_perception.errors import EngineError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 

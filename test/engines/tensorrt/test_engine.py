@@ -24,8 +24,7 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_checked_engine, create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.tensorrt import engine as tensorrt
-from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
-from ood_perception.engines.tensorrt.cuda_pycuda import PyCuda
+from ood_perception.engines.tensorrt.cuda import PyCuda, load_cuda, require_gpu
 from ood_perception.errors import EngineError
 
 RGB = (56, 84, 3)
@@ -199,7 +198,7 @@ def test_a_compatible_engine_is_found_by_later_versions_and_cards(
 ):
     from ood_perception.engines.plan import plan_for
     from ood_perception.engines.tensorrt.engine_cache import Request, obtain_engine
-    from ood_perception.engines.tensorrt.options import BuildOptions
+    from ood_perception.engines.tensorrt.module import BuildOptions
 
     trt, cuda = make_machine(monkeypatch, tmp_path)
     request = Request(
@@ -374,7 +373,7 @@ def test_a_free_input_size_has_its_own_profile_and_a_fixed_one_refuses_it(tmp_pa
     from ood_perception.engines.plan import plan_for
     from ood_perception.engines.tensorrt.build import build_engine
     from ood_perception.engines.tensorrt.graph import fused_model, write_model
-    from ood_perception.engines.tensorrt.options import BuildOptions
+    from ood_perception.engines.tensorrt.module import BuildOptions
 
     bundle = load_bundle(write_tiny_bundle(tmp_path / 'tiny'))
     plan = plan_for(bundle, EngineOptions())
@@ -399,7 +398,7 @@ def test_a_free_input_size_has_its_own_profile_and_a_fixed_one_refuses_it(tmp_pa
 @pytest.mark.parametrize('version', ['10.3', '11.4'])
 def test_full_tensorrt_builds_for_its_own_gpu_alone(version, tmp_path):
     from ood_perception.engines.tensorrt.build import build_engine
-    from ood_perception.engines.tensorrt.options import BuildOptions
+    from ood_perception.engines.tensorrt.module import BuildOptions
 
     with pytest.raises(EngineError, match='builds for the GPU of this machine alone'):
         build_engine(
