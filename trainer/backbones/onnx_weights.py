@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ood_perception.errors import DataError, DependencyError
+from ood_perception.errors import DataError
 
 from .weight_names import Array, common_name
 
@@ -88,12 +88,8 @@ def source_tensors(path: Path, raw: bytes | None = None) -> list[SourceTensor]:
 
 def _sources_of_onnx(raw: bytes) -> list[SourceTensor]:
     """Name an ONNX graph's initialisers and find their data, in the order of the file."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError(
-            "reading weights from ONNX needs onnx: pip install 'ood_perception[train]'"
-        ) from error
+    import onnx
+
     graph = onnx.load_from_string(raw).graph
     readers = {name: node for node in graph.node for name in node.input}
     sources, start = [], 0

@@ -57,7 +57,7 @@ def write_model(model: Any, folder: Path) -> Path:
 
     The model is emptied of what went to model.data, since two copies may not fit into memory.
     """
-    import onnx
+    from onnx.external_data_helper import set_external_data
 
     path = folder / 'model.onnx'
     with (folder / 'model.data').open('wb') as data:
@@ -67,11 +67,8 @@ def write_model(model: Any, folder: Path) -> Path:
             offset = -(-data.tell() // 64) * 64
             data.seek(offset)
             data.write(tensor.raw_data)
-            entries = {'location': 'model.data', 'offset': offset, 'length': len(tensor.raw_data)}
+            set_external_data(tensor, 'model.data', offset, len(tensor.raw_data))
             tensor.ClearField('raw_data')
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in entries.items():
-                tensor.external_data.add(key=key, value=str(value))
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
 
