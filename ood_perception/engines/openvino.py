@@ -17,7 +17,7 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines import cache as compiled_cache
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.cache import identity, shared
-from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, openvino_int8
 from ood_perception.errors import DependencyError, EngineError
 from ood_perception.files import sha256_of
@@ -108,13 +108,7 @@ class StageByBatch:
         compiled = self.request(1).get_compiled_model()
         while len(self._parallel) < count:
             self._parallel.append(compiled.create_infer_request())
-        rows = [
-            {
-                name: feed if name == 'in_distribution' else feed[row : row + 1]
-                for name, feed in zip(self._stage.inputs, feeds, strict=True)
-            }
-            for row in range(count)
-        ]
+        rows = frame_by_frame(self._stage, feeds)
         for request, named in zip(self._parallel, rows, strict=False):
             request.start_async(named, share_inputs=True)
         for request in self._parallel[:count]:

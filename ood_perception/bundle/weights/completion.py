@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.bundle.manifest_json import build
+from ood_perception.bundle.manifest_json import read_as
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.origin_rules import check_origin
 from ood_perception.bundle.weights.origins import Progress, locate_origin
 from ood_perception.errors import BundleError
 from ood_perception.files import cache_root, locked, make_file, sha256_of, sweep
-from ood_perception.json_files import read_json
 from ood_perception.types import JsonDict
 
 MAP_NAME = 'weights.map.json'
@@ -79,11 +78,7 @@ class WeightsMap:
 
 def read_map(path: Path) -> WeightsMap:
     """Read and check a weights.map.json; BundleError naming file, field and remedy."""
-    try:
-        value = read_json(path)
-    except (OSError, ValueError) as error:
-        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
-    result = build(WeightsMap, value, str(path))
+    result = read_as(WeightsMap, path)
     check_origin(result.origin, str(path))
     if not re.fullmatch('[0-9a-f]{64}', result.target.sha256):
         raise BundleError(f'{path}: {result.target.sha256!r} is no sha256; pack the bundle again')

@@ -64,7 +64,7 @@ def engine_key(trt: TensorRt, request: Request) -> dict[str, str]:
         'precision': request.precision,
         'head': request.plan.head.name,
         'classes': ', '.join(request.plan.compiled_classes),
-        **options.key(),
+        'max_batch': str(options.max_batch),  # limits of the search change no input
     }
 
 

@@ -51,7 +51,7 @@ def make_buffer(engine: Any, cuda: Cuda, name: str, max_batch: int) -> Buffer:
     if any(size < 0 for size in shape[1 if per_frame else 0 :]):
         raise EngineError(
             f'tensor {name} of the engine has the free shape {shape}: the node runs one size; '
-            'build with heights and widths empty'
+            'pack the bundle again'
         )
     full = (max_batch, *shape[1:]) if per_frame else shape
     size = int(np.prod(full)) * item
@@ -147,12 +147,6 @@ class Execution:
     def replays(self) -> bool:
         """Whether the last shape is recorded as a CUDA graph."""
         return self._graph is not None
-
-    def inspect(self) -> str:
-        """Return TensorRT's description of the engine's layers and their types, as JSON."""
-        inspector = self._engine.create_engine_inspector()
-        kind = self._trt.module.LayerInformationFormat.JSON
-        return str(inspector.get_engine_information(kind))
 
     def close(self) -> None:
         """Release graph, buffers, stream, context and engine, in this order; twice is fine."""

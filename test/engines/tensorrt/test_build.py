@@ -209,7 +209,6 @@ def test_limits_are_taken(rtx, tiny_bundle, tmp_path):
         ({'max_batch': 0}, 'max_batch 0: give the number of cameras'),
         ({'compute_capability': 'ada'}, 'write it like 8.9'),
         ({'workspace_mib': -1}, 'workspace -1'),
-        ({'heights': (3, 2, 1)}, 'least <= usual <= largest'),
         ({'optimization_level': 9}, 'give 0 to 5'),
     ],
 )
