@@ -141,7 +141,7 @@ def test_a_pixood_bundle_of_it_is_fitted_completed_and_run(miniature, name, ship
     backbone = convolutional(weights, name)
     changes = [
         *(f'backbone.name={name}', f'backbone.weights={weights}', 'backbone.layers=[2, 10, 13]'),
-        *('view.height=64', 'view.width=64', 'head.upsampling=4', f'bundle.ship_weights={ship}'),
+        *('view.height=128', 'view.width=128', 'head.upsampling=3', f'bundle.ship_weights={ship}'),
     ]
     out = miniature / f'{name} {ship}'
     options = [word for change in changes for word in ('--set', change)]
