@@ -7,15 +7,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from functools import partial
 
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.golden import read_golden
 from ood_perception.engines.plan import Plan, plan_for
 from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
-from ood_perception.engines.tensorrt.engine import chosen_precision, int8_backbone
-from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
+from ood_perception.engines.tensorrt.engine import chosen_precision, request_for
+from ood_perception.engines.tensorrt.engine_cache import KeptEngine, obtain_engine
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import ConfigError
 
@@ -61,8 +60,10 @@ def build_engines(bundle: Bundle, options: EngineOptions, arguments: argparse.Na
             workspace_mib=arguments.workspace,
             optimization_level=arguments.level,
         )
+        precision = chosen_precision(options.precision)
         for plan in _plans(bundle, options):
-            _say(trt, obtain_engine(trt, _request(bundle, options, plan, gpu, build), _tell))
+            request = request_for(bundle, plan, precision, gpu, build)
+            _say(trt, obtain_engine(trt, request, _tell))
     return not arguments.gpu
 
 
@@ -72,14 +73,6 @@ def _plans(bundle: Bundle, options: EngineOptions) -> list[Plan]:
     if set(read_golden(bundle, plan.head).classes) <= set(plan.compiled_classes):
         return [plan]
     return [plan, plan_for(bundle, dataclasses.replace(options, compiled_classes=()))]
-
-
-def _request(
-    bundle: Bundle, options: EngineOptions, plan: Plan, gpu: str, build: BuildOptions
-) -> Request:
-    precision = chosen_precision(options.precision)
-    backbone = partial(int8_backbone, bundle) if precision == 'int8' else None
-    return Request(bundle, plan, precision, gpu, build, backbone)
 
 
 def _say(trt: TensorRt, kept: KeptEngine) -> None:

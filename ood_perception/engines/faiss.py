@@ -111,9 +111,7 @@ class FaissEngine(OpenVinoEngine):
         """Return the plan with a stage for every search in front of the head."""
         place = next(i for i, s in enumerate(plan.stages) if plan.head.surprisal in s.outputs)
         stage, source = plan.stages[place], plan.models[place]
-        import onnx
-
-        model = onnx.load_from_string(source) if isinstance(source, bytes) else read_model(source)
+        model = read_model(source)
         searches = cut_searches(model)
         if not searches:
             raise BundleError(  # no other precision would help, as after an EngineError

@@ -32,22 +32,25 @@ DATA_INPUTS = {'Resize': 1}  # only so many inputs are data: its scales must be 
 FP16_LIMIT = 65504.0
 
 
-def read_model(path: Path) -> Any:
+def read_model(source: Path | bytes) -> Any:
     """
-    Return the ModelProto of an ONNX file with its external data inside.
+    Return the ModelProto of an ONNX file with its external data inside, or of its bytes.
 
     onnx.load refuses weights that are hard-linked, as completed ones are. Raises BundleError.
     """
     import onnx
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        if isinstance(source, bytes):
+            return onnx.load_from_string(source)
+        model = onnx.load(str(source), load_external_data=False)
         for tensor in model.graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                _read_external(tensor, path.parent)
+                _read_external(tensor, source.parent)
                 tensor.data_location = onnx.TensorProto.DEFAULT
     except Exception as error:  # protobuf's own classes among them
-        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
+        place = source if isinstance(source, Path) else 'a graph'
+        raise BundleError(f'{place} cannot be read ({error}): copy the bundle again') from error
     return model
 
 

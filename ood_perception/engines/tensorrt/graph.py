@@ -42,7 +42,10 @@ def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
     models = []
     for stage, source in zip(plan.stages, plan.models, strict=True):
         given = backbone if stage.name == 'backbone' else None
-        model = _stage_model(source if given is None else given)
+        if given is None or isinstance(given, Path):
+            model = read_model(source if given is None else given)
+        else:
+            model = deepcopy(given)
         if given is None and precision in HALF_TYPES and stage.reduced_precision:
             model = to_half(model, precision)
         models.append(model)
@@ -76,16 +79,6 @@ def write_model(model: Any, folder: Path) -> Path:
 def digest(model: Any) -> str:
     """Return the hex sha256 of a ModelProto."""
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _stage_model(source: Any) -> Any:
-    if isinstance(source, Path):
-        return read_model(source)
-    if isinstance(source, bytes):
-        import onnx
-
-        return onnx.ModelProto.FromString(source)
-    return deepcopy(source)
 
 
 def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str, str]) -> Any:
