@@ -21,8 +21,10 @@ from ood_perception.errors import ConfigError, DataError
 from .base import IMAGENET, MAPS, TOKENS, Backbone, BackboneChoice, Layer, parse_layer
 from .weight_names import Array
 
-STEM = 32
+STEM, EXPANSION = 32, 6
 STRIDES = (8, 16, 32)
+FIRST_STEPS = (1, 2, 2, 2, 1, 2, 1)
+"""Strides of the stages' first blocks; the first stage does not expand, the others by 6."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Network:
     """
     A network's sizes.
 
-    stages: expansion, channels, blocks, first stride and kernel of each.
-    epsilon: of BatchNorm. lead: whether strided convolutions start at the image's first pixel, as
-    TensorFlow's do, instead of one before it. normalisation: mean and deviation in [0, 1] units.
+    channels, counts, kernels: of each stage; counts of blocks. epsilon: of BatchNorm.
+    lead: whether strided convolutions start at the image's first pixel, as TensorFlow's do,
+    instead of one before it. normalisation: mean and deviation in [0, 1] units.
     """
 
-    stages: tuple[tuple[int, int, int, int, int], ...]
+    channels: tuple[int, ...]
+    counts: tuple[int, ...]
+    kernels: tuple[int, ...]
     epsilon: float = 1e-5
     lead: bool = False
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
@@ -43,26 +47,14 @@ class Network:
 
 NETWORKS = {
     'mobilenet_v2': Network(
-        stages=(
-            (1, 16, 1, 1, 3),
-            (6, 24, 2, 2, 3),
-            (6, 32, 3, 2, 3),
-            (6, 64, 4, 2, 3),
-            (6, 96, 3, 1, 3),
-            (6, 160, 3, 2, 3),
-            (6, 320, 1, 1, 3),
-        ),
+        channels=(16, 24, 32, 64, 96, 160, 320),
+        counts=(1, 2, 3, 4, 3, 3, 1),
+        kernels=(3, 3, 3, 3, 3, 3, 3),
     ),
     'efficientnet_lite0': Network(
-        stages=(
-            (1, 16, 1, 1, 3),
-            (6, 24, 2, 2, 3),
-            (6, 40, 2, 2, 5),
-            (6, 80, 3, 2, 3),
-            (6, 112, 3, 1, 5),
-            (6, 192, 4, 2, 5),
-            (6, 320, 1, 1, 3),
-        ),
+        channels=(16, 24, 40, 80, 112, 192, 320),
+        counts=(1, 2, 2, 3, 3, 4, 1),
+        kernels=(3, 3, 5, 3, 5, 5, 3),
         epsilon=1e-3,
         lead=True,
         normalisation=((127 / 255,) * 3, (128 / 255,) * 3),
@@ -170,14 +162,17 @@ class InvertedResiduals(nn.Module):
         self.stem = _Convolution(network, 3, STEM, 3, step=2)
         self.widths: list[int] = []
         self.strides: list[int] = []
-        blocks = []
+        blocks: list[nn.Module] = []
         dim, reached, rate = STEM, 2, 1
-        for expansion, width, count, first, kernel in network.stages:
+        stages = zip(network.channels, network.counts, network.kernels, FIRST_STEPS, strict=True)
+        for width, count, kernel, first in stages:
             for index in range(count):
                 step = 1 if index else first
                 dilated = step == 2 and reached == stride
-                sizes = (dim, width, kernel, step, rate)
-                blocks.append(_Block(network, expansion, *sizes, dilated=dilated))
+                inner = dim * EXPANSION if blocks else dim
+                reach = {'step': step, 'rate': rate, 'dilated': dilated}
+                depthwise = _Convolution(network, inner, inner, kernel, groups=inner, **reach)
+                blocks.append(_Block(network, dim, width, depthwise, step == 1 and dim == width))
                 # the block that would have strode still sees the neighbours of before
                 rate, reached = (rate * 2, reached) if dilated else (rate, reached * step)
                 dim = width
@@ -190,31 +185,14 @@ class _Block(nn.Module):
     """1x1 expansion, depthwise, linear 1x1, with a shortcut where sizes allow it."""
 
     def __init__(
-        self,
-        network: Network,
-        expansion: int,
-        dim: int,
-        width: int,
-        kernel: int,
-        step: int,
-        rate: int,
-        dilated: bool,
+        self, network: Network, dim: int, width: int, depthwise: _Convolution, shortcut: bool
     ) -> None:
         super().__init__()
-        inner = dim * expansion
-        self.expand = _Convolution(network, dim, inner, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _Convolution(
-            network,
-            inner,
-            inner,
-            kernel,
-            step=step,
-            rate=rate,
-            dilated=dilated,
-            groups=inner,
-        )
+        inner = depthwise.conv.in_channels
+        self.expand = nn.Identity() if inner == dim else _Convolution(network, dim, inner, 1)
+        self.depthwise = depthwise
         self.project = _Convolution(network, inner, width, 1, linear=True)
-        self.shortcut = step == 1 and dim == width
+        self.shortcut = shortcut
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.project(self.depthwise(self.expand(values)))
