@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Device memory, streams and CUDA graphs, whichever package reaches them (see cuda_choice).
+Device memory, streams and CUDA graphs, whichever package reaches them (see load_cuda).
 
 Addresses and streams are plain integers, as TensorRT takes them. Everything is on GPU 0; what a
 process should see is CUDA_VISIBLE_DEVICES' business.

@@ -84,7 +84,7 @@ class Execution:
         host_code: bool = False,
     ) -> None:
         """
-        Load an engine; the GPU must have been asked for before (cuda_choice.require_gpu).
+        Load an engine; the GPU must have been asked for before (cuda.require_gpu).
 
         outputs: names of surprisal and labels. kernels: file in which TensorRT for RTX keeps what
         it compiles for this card. host_code: whether the engine may bring code for the CPU, as
