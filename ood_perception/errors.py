@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error that a user can cause. Each message names the value, the place and the remedy."""
 
+from collections.abc import Sequence
+
 from .texts import printable
 
 
@@ -38,3 +40,19 @@ class DependencyError(OodPerceptionError):
 
 class DataError(OodPerceptionError):
     """A data set, a picture list or a label file is not what it should be."""
+
+
+def check_choices(section: str, config: object, **known: Sequence[str]) -> None:
+    """Raise ConfigError for a field of a section's config that is none of the values known."""
+    for name, values in known.items():
+        value = getattr(config, name)
+        if value not in values:
+            raise ConfigError(f'{section} {name} {value!r}: choose one of {", ".join(values)}')
+
+
+def check_least(section: str, config: object, least: int, *names: str) -> None:
+    """Raise ConfigError where a field of a section's config is below the least value."""
+    for name in names:
+        value = getattr(config, name)
+        if value < least:
+            raise ConfigError(f'{section} {name} {value}: give at least {least}')

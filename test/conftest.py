@@ -34,7 +34,7 @@ def coarse_grids():
     trainer.heads.pixood.density, at full size.
     """
     if {'trainer', 'torch'} <= sys.modules.keys():
-        from trainer.heads.pixood import fitting as pixood
+        from trainer.heads.pixood import training as pixood
 
         pixood.neyman_pearson_table = functools.partial(pixood.neyman_pearson_table, grid=400)
 

@@ -12,20 +12,23 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
+from ood_perception.errors import DataError
 from ood_perception.files import locked, make_folder
 from ood_perception.json_files import write_json
 
 LOG = logging.getLogger(__name__)
 KEY_FILE = 'key.json'
 REPORT_FILE = 'report.json'
+Network = TypeVar('Network', bound=nn.Module)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
 
 
@@ -67,6 +70,29 @@ class Artifact:
             self.checkpoint.unlink(missing_ok=True)
         return self
 
+    def save_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Write a checkpoint; a kill at any moment leaves the old file or the new one, whole."""
+        self.store.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_name(self.checkpoint.name + '.partial')
+        tensors = {name: value.detach().contiguous() for name, value in state.items()}
+        save_file(tensors, partial, metadata={'key': _sha256(self.key)})
+        os.replace(partial, self.checkpoint)
+
+    def load_state(self) -> dict[str, torch.Tensor] | None:
+        """Return the tensors of the checkpoint; None without one of this very key."""
+        path = self.checkpoint
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework='pt') as file:
+                if (file.metadata() or {}).get('key') != _sha256(self.key):
+                    LOG.warning('%s belongs to other settings or data: started anew', path)
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            LOG.warning('%s cannot be read (%s): started anew', path, error)
+            return None
+
     def _there(self) -> bool:
         """Return whether the folder holds this very key, not only its first digits."""
         path = self.folder / KEY_FILE
@@ -94,28 +120,26 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
                 np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
 
-def save_checkpoint(path: Path, state: dict[str, torch.Tensor], key: str) -> None:
-    """Write the tensors; a kill at any moment leaves the old file or the new one, whole."""
+def save_network(path: Path, network: nn.Module, kind: str, values: Any) -> None:
+    """Write a network as safetensors; kind: what it is; values: JSON to build it again from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
-    tensors = {name: value.detach().contiguous() for name, value in state.items()}
-    save_file(tensors, partial, metadata={'key': _sha256(key)})
-    os.replace(partial, path)
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(tensors, path, metadata={kind: json.dumps(values)})
 
 
-def load_checkpoint(path: Path, key: str) -> dict[str, torch.Tensor] | None:
-    """Return the tensors that were saved under this key; None without such a file."""
-    if not path.is_file():
-        return None
+def load_network(path: Path, kind: str, build: Callable[[Any], Network]) -> Network:
+    """
+    Read what save_network wrote, frozen and in evaluation mode.
+
+    build: the values to a network. Raises DataError where the file holds something else.
+    """
     try:
         with safe_open(path, framework='pt') as file:
-            if (file.metadata() or {}).get('key') != _sha256(key):
-                LOG.warning('%s belongs to other settings or data: started anew', path)
-                return None
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        LOG.warning('%s cannot be read (%s): started anew', path, error)
-        return None
+            network = build(json.loads((file.metadata() or {})[kind]))
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f'{path} is no {kind} of this trainer: {error}') from error
+    return network.requires_grad_(False).eval()
 
 
 def part_of(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

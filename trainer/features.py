@@ -97,6 +97,17 @@ class Rows:
         return np.asarray(self[:], dtype=dtype)
 
 
+def tokens_of(
+    features: FeatureSet,
+    layers: Sequence[str],
+    indices: Sequence[int],
+    device: torch.device | None = None,
+) -> list[torch.Tensor]:
+    """Return float32 (B, gh, gw, D) of each layer, on the CPU by default."""
+    halves = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
+    return [torch.from_numpy(half).to(device).float() for half in halves]
+
+
 def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
     """Put feature sets of one backbone, layers and view behind each other."""
     first = sets[0]

@@ -24,7 +24,7 @@ from .data.images import PictureList, content_sha256, split_contiguous
 from .data.splits import spaced_places
 from .datasets import load_pictures
 from .features import FeatureSet, View, extract, joined
-from .training.finetuning import FinetuningConfig, finetune, load_tuned, save_tuned
+from .training.finetuning import FinetuningConfig, finetune, load_finetuned, save_tuned
 
 LOG = logging.getLogger(__name__)
 DATA_ENV = 'OOD_DATA'
@@ -136,7 +136,7 @@ class TrainingData:
         if not self.finetuning.epochs:
             return backbone
         tuned = self._tune(backbone)
-        return load_tuned(tuned.folder, backbone, self.source, self.finetuning, self.cache)
+        return load_finetuned(tuned, backbone, self.source, self.finetuning, self.cache)
 
     def finetune(self) -> Artifact:
         """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
@@ -159,12 +159,12 @@ class TrainingData:
                 blocks,
                 self.view,
                 self.finetuning,
-                checkpoint=artifact.checkpoint,
-                key=artifact.key,
+                artifact=artifact,
                 progress=self.progress,
             )
             save_tuned(target, backbone)
-            write_json(target / REPORT_FILE, asdict(done))
+            losses = [loss for _, loss, _ in done.history]
+            write_json(target / REPORT_FILE, {'steps': done.best_step, 'losses': losses})
 
         return artifact.make(fill)
 

@@ -6,21 +6,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import DataError
-from ood_perception.image.frames import stamp_ns
+from ood_perception.image.decode import stamp_ns
 from ood_perception.json_files import write_json
 from ood_perception.reports import html as page
 from ood_perception.types import JsonDict
 
-from .messages import Cdr
 from .problems import FAIL, Problems
-from .reading import Bag, Limits
+from .reading import Bag
 from .replay import RESULT
 from .writing import output_topic
 
@@ -70,15 +68,11 @@ def offline_cameras(folder: Path) -> list[JsonDict]:
 
 def offline_masks(folder: Path, cameras: Sequence[str]) -> dict[str, list[tuple[int, bytes]]]:
     """Return every camera's masks of an evaluated bag, 24 bytes a frame; DataError without."""
-    cdr, problems = Cdr(), Problems(FAIL)
     masks: dict[str, list[tuple[int, bytes]]] = {camera: [] for camera in cameras}
     names = {output_topic(camera, 'mask'): camera for camera in cameras}
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Bag(folder / RESULT, problems, Limits(), Path(scratch)) as bag,
-    ):
+    with Bag(folder / RESULT, Problems(FAIL)) as bag:
         for message in bag.messages(names):
-            content = cdr.read(message.data, message.msgtype)
+            content = bag.cdr.read(message.data, message.msgtype)
             masks[names[message.topic]].append((stamp_ns(content), mask_digest(content)))
     if not all(masks.values()):
         missing = ', '.join(topic for topic, camera in names.items() if not masks[camera])

@@ -1,10 +1,11 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Zstandard in bags: told by its first bytes, unpacked with a cap on the size."""
+"""Compressed messages, chunks and files of bags, unpacked with a cap on the size."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ MIB = 1 << 20
 # 200 megapixels of four bytes, the largest picture that the decoder takes, and its header.
 MAX_MESSAGE_BYTES = 801 * MIB
 MAX_FILE_BYTES = 256 << 30
+_MOST_FRAMES = 1000  # of one chunk
 
 
 class SizeCapError(DataError):
@@ -54,6 +56,38 @@ def unpack_message(data: bytes, limit: int = MAX_MESSAGE_BYTES) -> bytes:
     return plain
 
 
+def unpack_chunk(data: bytes, compression: str, size: int) -> bytes:
+    """
+    Return the bytes of an .mcap chunk, whose frames ('zstd', 'lz4'; '' is none) follow each other.
+
+    Raises DataError where they are damaged, cut off, or more than `size` bytes: no further ones
+    are unpacked then; DependencyError without the library.
+    """
+    if not compression:
+        return data
+    makers: dict[str, Callable[[], Any]] = {
+        'zstd': lambda: zstd_library().ZstdDecompressor(),
+        'lz4': lambda: _library('lz4', 'lz4.frame').LZ4FrameDecompressor(),
+    }
+    if compression not in makers:
+        raise DataError(f'compression {compression!r} is not known, only zstd and lz4 are')
+    plain, frames = bytearray(), 0
+    while data:
+        unpacker, frames = makers[compression](), frames + 1
+        if frames > _MOST_FRAMES:  # each costs a copy of the rest
+            raise DataError(f'more than {_MOST_FRAMES} frames of {compression}')
+        try:
+            plain += unpacker.decompress(data, max_length=size + 1 - len(plain))
+        except Exception as error:  # the libraries' own classes; lz4 raises RuntimeError
+            raise DataError(f'{compression}: {error}') from error
+        if not unpacker.eof or len(plain) > size:
+            raise DataError(
+                f'{compression}: it is cut off or larger than the {size} bytes it says'
+            )
+        data = unpacker.unused_data or b''
+    return bytes(plain)
+
+
 def unpack_file(source: Path, target: Path, limit: int = MAX_FILE_BYTES) -> str:
     """
     Unpack a .zstd file; return '' or, for a cut off or damaged file, what is wrong with it.
@@ -81,7 +115,13 @@ def unpack_file(source: Path, target: Path, limit: int = MAX_FILE_BYTES) -> str:
 
 def zstd_library() -> Any:
     """Return Python 3.14's own module, or its backport."""
-    for name in ('compression.zstd', 'backports.zstd'):
+    return _library('zstd', 'compression.zstd', 'backports.zstd')
+
+
+def _library(compression: str, *names: str) -> Any:
+    for name in names:
         with suppress(ImportError):
             return importlib.import_module(name)
-    raise DependencyError("this bag is zstd-compressed: pip install 'ood_perception[bags]'")
+    raise DependencyError(
+        f"this bag is {compression}-compressed: pip install 'ood_perception[bags]'"
+    )

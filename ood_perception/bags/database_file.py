@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -16,10 +17,14 @@ from ood_perception.errors import DataError
 from .compression import MAX_MESSAGE_BYTES
 from .storage import Counts, Stored, message_type
 
+_LOG, _JOURNAL = '-wal', '-journal'
+_LOG_HEAD, _FRAME_HEAD = 32, 24
+_JOURNAL_MAGIC = bytes.fromhex('d9d505f920a163d7')
+
 
 class DatabaseFile:
     """
-    A .db3 file, see StorageFile. SQLite keeps no statistics, `promised` stays empty.
+    A .db3 file that is open, as McapFile. SQLite keeps no statistics, `promised` stays empty.
 
     Raises DataError for a file without the tables of a bag, and for a damaged one of which no
     message can be read. The file is never written.
@@ -52,9 +57,6 @@ class DatabaseFile:
     def lost(self) -> int:
         """Return how many messages turned out to be unreadable."""
         return len(self._lost)
-
-    def close(self) -> None:
-        """Do nothing: the file is open only while it is read."""
 
     def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
         """Yield the topics' messages by log time; rows that cannot be read are left out."""
@@ -161,3 +163,62 @@ def _last_row(database: sqlite3.Connection) -> int | None:
     except sqlite3.Error:
         return None
     return int(last) if last is not None else None
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether a log or a journal beside a .db3 file has to be applied to it."""
+    log, journal = _beside(path, _LOG), _beside(path, _JOURNAL)
+    if log.is_file() and log.stat().st_size > _LOG_HEAD:
+        return True
+    if not journal.is_file():
+        return False
+    with journal.open('rb') as file:
+        return file.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
+
+
+def finished_copy(path: Path, folder: Path) -> tuple[Path, str]:
+    """
+    Return a copy with log and journal applied, and '' or what was lost in doing so.
+
+    A recorder that was killed leaves messages in them alone, and SQLite merges them only into
+    files that it may write. folder: on a disk with room for the copy. Raises DataError where
+    SQLite cannot apply them.
+    """
+    target = folder / path.name
+    for ending in ('', _LOG, _JOURNAL):
+        if _beside(path, ending).is_file():
+            shutil.copyfile(_beside(path, ending), _beside(target, ending))
+    lost = (
+        'the recorder was killed while it wrote: its last, unfinished transaction is lost'
+        if _beside(target, _JOURNAL).is_file()
+        else ''
+    )
+    try:
+        with closing(sqlite3.connect(target)) as database:
+            ((_, frames, _),) = database.execute('PRAGMA wal_checkpoint(PASSIVE)')
+            lost = lost or _lost_frames(_beside(path, _LOG), frames)
+            database.execute('PRAGMA journal_mode = DELETE').fetchall()
+    except sqlite3.Error as error:
+        raise DataError(f'the log beside it cannot be applied: {error}') from error
+    return target, lost
+
+
+def _lost_frames(log: Path, applied: int) -> str:
+    """Return '' or that the log holds more pages than were applied: it was cut or damaged."""
+    if not log.is_file():
+        return ''
+    with log.open('rb') as file:
+        head = file.read(_LOG_HEAD)
+        size = int.from_bytes(head[8:12], 'big') + _FRAME_HEAD
+        file.seek(_LOG_HEAD + max(0, applied) * size)
+        following = file.read(_FRAME_HEAD)
+    # Behind the end lie pages of an earlier round of the log, which have other salts.
+    if following[8:16] != head[16:24] or len(following) < _FRAME_HEAD:
+        return ''
+    return f'{log.name} is damaged or ends in the middle: what it holds behind that is lost'
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """Return the file of this ending; SQLite writes it beside the file, not beside a link."""
+    real = path.resolve()
+    return real.with_name(real.name + ending)

@@ -17,18 +17,18 @@ from typing import BinaryIO
 
 from ood_perception.errors import DataError
 
-from .mcap_chunk import MOST_BYTES, read_chunk
 from .mcap_index import (
-    HEADER_BYTES,
     MESSAGE,
     MESSAGE_HEAD,
+    MOST_BYTES,
+    UNREADABLE,
     Chunk,
+    read_body,
+    read_chunk,
     read_index,
     split_records,
-    unreadable,
 )
-from .ros1 import refuse_ros1
-from .storage import Counts, Stored, in_words, message_type
+from .storage import Counts, Stored, message_type, refuse_ros1
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]
@@ -38,7 +38,10 @@ _MOST_RECORDS = 1 << 20
 
 class McapFile:
     """
-    An .mcap file, see StorageFile. A damaged chunk is lost as a whole, later ones are read.
+    An .mcap file that is open. A damaged chunk is lost as a whole, later ones are read.
+
+    topics: messages that are there. promised: those that the file's own statistics promise, {}
+    without any. damage: what is wrong with the file as far as opening it showed, '' for nothing.
 
     Raises DataError for a file without any message that can be read but with damage, and for a
     ROS 1 recording.
@@ -83,14 +86,12 @@ class McapFile:
         """Return how many messages of damaged chunks are lost, as far as an index counts them."""
         return sum(self._lost.values())
 
-    def close(self) -> None:
-        """Do nothing: the file is open only while it is read."""
-
     def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
         """
         Yield the topics' messages by log time; memory holds the chunks that overlap.
 
-        Raises DataError where they hold more than the largest message may.
+        tell: called with what turns out damaged. Raises DataError where they hold more than the
+        largest message may.
         """
         chosen = {number for number, key in self._keys.items() if key[0] in topics}
         with self._path.open('rb') as file:
@@ -99,7 +100,7 @@ class McapFile:
             for start, place, chunk in self._places(chosen):
                 while heap and heap[0][:2] < (start, place):
                     held -= len(heap[0][4])
-                    yield self._stored(heapq.heappop(heap))
+                    yield self._popped(heap)
                 for item in self._items(file, place, chunk, tell):
                     if item[3] in chosen:
                         heapq.heappush(heap, item)
@@ -107,32 +108,25 @@ class McapFile:
                 if held > MOST_BYTES:
                     raise DataError(f'chunks that begin by {start} ns overlap by {held} bytes')
             while heap:
-                yield self._stored(heapq.heappop(heap))
+                yield self._popped(heap)
 
-    def _stored(self, item: _Item) -> Stored:
-        time, _, _, channel, data = item
+    def _popped(self, heap: list[_Item]) -> Stored:
+        time, _, _, channel, data = heapq.heappop(heap)
         return *self._keys[channel], time, data
 
     def _places(self, chosen: set[int]) -> list[tuple[int, int, Chunk | None]]:
         """Return (log time, byte, chunk or None for a loose message) in the order of reading."""
-        places: list[tuple[int, int, Chunk | None]] = [
-            (chunk.start_ns, chunk.place, chunk)
-            for chunk in self._index.chunks
-            if chosen & chunk.counts.keys()
-        ]
-        places += [
-            (t, place, None) for t, place, channel in self._index.loose if channel in chosen
-        ]
-        return sorted(places, key=lambda place: place[:2])
+        chunks = [chunk for chunk in self._index.chunks if chosen & chunk.counts.keys()]
+        loose = [(t, place, None) for t, place, number in self._index.loose if number in chosen]
+        places = [(chunk.start_ns, chunk.place, chunk) for chunk in chunks]
+        return sorted([*places, *loose], key=lambda place: place[:2])
 
     def _items(
         self, file: BinaryIO, place: int, chunk: Chunk | None, tell: Callable[[str], None]
     ) -> list[_Item]:
         """Return the messages of a chunk, none and a word where it is damaged; or a loose one."""
         if chunk is None:
-            file.seek(place)
-            length = int.from_bytes(file.read(HEADER_BYTES)[1:], 'little')
-            return [_message(place, 0, file.read(length))]
+            return [_message(place, 0, read_body(file, place))]
         items, damage = self._read(file, chunk)
         if damage:
             tell(damage)
@@ -150,10 +144,10 @@ class McapFile:
         self._lost[chunk.place] = missing.total()
         if not missing:
             return items, ''
-        words = in_words(self._by_topic(missing))
-        return items, self._damaged(
-            chunk, reason, f'{missing.total()} messages are lost ({words})'
-        )
+        by_topic = sorted(self._by_topic(missing).items())
+        words = ', '.join(f'{topic} {count}' for (topic, _), count in by_topic if count)
+        lost = f'{missing.total()} messages are lost ({words})'
+        return items, self._damaged(chunk, reason, lost)
 
     def _chunk_items(self, file: BinaryIO, chunk: Chunk) -> list[_Item]:
         """Return a chunk's messages, and keep the channels that it defines; DataError."""
@@ -167,7 +161,7 @@ class McapFile:
                     items.append(_message(chunk.place, number, body))
                 else:
                     self._index.define(opcode, body)
-        except unreadable() as error:
+        except UNREADABLE as error:
             raise DataError(f'a record in it cannot be read: {error}') from error
         return items
 

@@ -20,14 +20,22 @@ from zlib import crc32
 
 from ood_perception.errors import DataError, DependencyError
 
-MAGIC = b'\x89MCAP0\r\n'
-HEADER_BYTES = 9  # opcode and length of a record
-FOOTER_BYTES = HEADER_BYTES + 20 + len(MAGIC)
-FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX = 2, 3, 4, 5, 6, 7
-CHUNK_INDEX, STATISTICS, DATA_END = 8, 11, 15
+from .compression import MAX_MESSAGE_BYTES, MIB, unpack_chunk
+
+MESSAGE = 5
+MESSAGE_HEAD = struct.Struct('<HIQQ')  # channel, sequence, log time, publish time
+# What damaged records make this module raise.
+UNREADABLE = (DataError, struct.error, UnicodeDecodeError)
+# Room for the largest message and its record: more is a damaged number or a bomb.
+MOST_BYTES = MAX_MESSAGE_BYTES + MIB
+_MAGIC = b'\x89MCAP0\r\n'
+_HEAD = struct.Struct('<BQ')  # opcode and length of a record
+_FOOTER_BYTES = _HEAD.size + 20 + len(_MAGIC)
+_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _CHUNK, _MESSAGE_INDEX = 1, 2, 3, 4, 6, 7
+_CHUNK_INDEX, _STATISTICS, _DATA_END = 8, 11, 15
 # Opcodes of the format, and those that it leaves to applications.
 _KNOWN = frozenset(range(1, 16)) | frozenset(range(0x80, 0x100))
-MESSAGE_HEAD = struct.Struct('<HIQQ')  # channel, sequence, log time, publish time
+_CHUNK_HEAD = struct.Struct('<QQQII')  # first and last log time, size, checksum, length of a name
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class McapIndex:
     What the records of a file say.
 
     loose: (log time, byte of the record, channel) of each message outside chunks. promised:
-    messages by channel as the file's statistics say, None without. damage: '' or what is wrong.
+    messages by channel as the file's statistics say, None without. damages: what is wrong.
     """
 
     profile: str = ''
@@ -61,12 +69,11 @@ class McapIndex:
 
     def define(self, opcode: int, body: bytes) -> None:
         """Keep a Schema or Channel record; others are ignored."""
-        records = _records()
-        if opcode == SCHEMA:
-            schema = records.Schema.read(_stream(body))
+        if opcode == _SCHEMA:
+            schema = _parsed('Schema', body)
             self.schemas[schema.id] = schema.name
-        elif opcode == CHANNEL:
-            channel = records.Channel.read(_stream(body))
+        elif opcode == _CHANNEL:
+            channel = _parsed('Channel', body)
             self.channels[channel.id] = channel
 
     def counts(self) -> Counter[int]:
@@ -81,73 +88,116 @@ def read_index(file: BinaryIO) -> McapIndex:
     """Return what a file's records say; DataError for what is no .mcap file."""
     size = file.seek(0, 2)
     file.seek(0)
-    if file.read(len(MAGIC)) != MAGIC:
+    if file.read(len(_MAGIC)) != _MAGIC:
         raise DataError('it does not begin as an mcap' if size else 'it is empty')
-    index, known = McapIndex(), [size]
-    _read_summary(file, size, index, known)
-    for place, opcode, length in _walk(file, size, sorted(known), index.damages):
+    index = McapIndex()
+    known = sorted([*_read_summary(file, size, index), size])
+    for place, opcode, length in _walk(file, size, known, index.damages):
         _visit(file, place, opcode, length, index)
     return index
 
 
-def _read_summary(file: BinaryIO, size: int, index: McapIndex, known: list[int]) -> None:
-    """Keep what the summary says, and add the places of chunks that it knows to `known`."""
-    file.seek(max(0, size - FOOTER_BYTES))
+def read_body(file: BinaryIO, place: int) -> bytes:
+    """Return the body of the record at a byte of the file, as far as the file holds it."""
+    file.seek(place)
+    _, length = _HEAD.unpack(file.read(_HEAD.size))
+    return file.read(length)
+
+
+def read_chunk(file: BinaryIO, place: int) -> bytes:
+    """Return the records of the chunk at a byte of the file; DataError where it is damaged."""
+    body = read_body(file, place)
+    try:
+        _, _, size, checksum, letters = _CHUNK_HEAD.unpack_from(body)
+        start = _CHUNK_HEAD.size + letters
+        compression = body[_CHUNK_HEAD.size : start].decode()
+        (packed,) = struct.unpack_from('<Q', body, start)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise DataError(f'its head cannot be read: {error}') from error
+    data = body[start + 8 : start + 8 + packed]
+    if len(data) < packed or size > MOST_BYTES:
+        raise DataError(f'{packed} packed bytes, {size} unpacked, in a record of {len(body)}')
+    plain = unpack_chunk(data, compression, size)
+    if len(plain) != size:
+        raise DataError(f'{len(plain)} bytes where it promises {size}')
+    if checksum and crc32(plain) != checksum:
+        raise DataError('its checksum does not match')
+    return plain
+
+
+def split_records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (opcode, body) of the records in a block; DataError where one runs past its end."""
+    place = 0
+    while place < len(data):
+        if len(data) - place < _HEAD.size:
+            raise DataError(f'a record at byte {place} of {len(data)} has no head')
+        opcode, length = _HEAD.unpack_from(data, place)
+        place += _HEAD.size
+        if length > len(data) - place:
+            raise DataError(f'a record of {length} bytes at byte {place} of {len(data)}')
+        yield opcode, data[place : place + length]
+        place += length
+
+
+def _read_summary(file: BinaryIO, size: int, index: McapIndex) -> list[int]:
+    """Keep what the summary says; return the places of the chunks that it knows."""
+    known: list[int] = []
+    file.seek(max(0, size - _FOOTER_BYTES))
     tail = file.read()
-    if len(tail) < FOOTER_BYTES or tail[-len(MAGIC) :] != MAGIC or tail[0] != FOOTER:
-        return  # the walk finds out where the file ends
-    start, _, checksum = struct.unpack_from('<QQI', tail, HEADER_BYTES)
-    end = size - FOOTER_BYTES
+    if len(tail) < _FOOTER_BYTES or tail[-len(_MAGIC) :] != _MAGIC or tail[0] != _FOOTER:
+        return known  # the walk finds out where the file ends
+    start, _, checksum = struct.unpack_from('<QQI', tail, _HEAD.size)
     if not start:
-        return
-    file.seek(start)
+        return known
+    end = size - _FOOTER_BYTES
+    file.seek(min(start, end))
     summary = file.read(max(0, end - start))
-    signed = summary + tail[: HEADER_BYTES + 16]
-    if start > end or (checksum and crc32(signed) != checksum):
+    if start > end or (checksum and crc32(summary + tail[: _HEAD.size + 16]) != checksum):
         index.damages.append('its summary does not match its checksum or place')
-        return
+        return known
     try:
         for opcode, body in split_records(summary):
-            _keep_summary(file, opcode, body, index, known)
-    except unreadable() as error:
+            index.define(opcode, body)
+            if opcode == _CHUNK_INDEX:
+                known += _known_chunk(file, size, body)
+            elif opcode == _STATISTICS:
+                statistics = _parsed('Statistics', body)
+                counts = Counter(statistics.channel_message_counts)
+                # Some writers count all messages and none by channel: that promise cannot be
+                # checked by channel, but the file is then read whole.
+                total = sum(counts.values())
+                index.promised = counts if total == statistics.message_count else None
+    except UNREADABLE as error:
         index.damages.append(f'its summary cannot be read ({error})')
+    return known
 
 
-def _keep_summary(
-    file: BinaryIO, opcode: int, body: bytes, index: McapIndex, known: list[int]
-) -> None:
-    index.define(opcode, body)
-    if opcode == CHUNK_INDEX:
-        chunk = _records().ChunkIndex.read(_stream(body))
-        file.seek(chunk.chunk_start_offset)
-        # A place that is no chunk of this length would break up the record that lies there.
-        if file.read(HEADER_BYTES) == struct.pack('<BQ', CHUNK, chunk.chunk_length - HEADER_BYTES):
-            known.append(chunk.chunk_start_offset)
-    elif opcode == STATISTICS:
-        statistics = _records().Statistics.read(_stream(body))
-        counts = Counter(statistics.channel_message_counts)
-        # Some writers count all messages and none by channel: that promise cannot be checked by
-        # channel, but the file is then read whole.
-        index.promised = counts if sum(counts.values()) == statistics.message_count else None
+def _known_chunk(file: BinaryIO, size: int, body: bytes) -> list[int]:
+    """Return the place that a ChunkIndex names, none where no chunk of its length lies there."""
+    chunk = _parsed('ChunkIndex', body)
+    file.seek(min(chunk.chunk_start_offset, size))
+    # Another place would break up the record that lies there.
+    right = _HEAD.pack(_CHUNK, chunk.chunk_length - _HEAD.size)
+    return [chunk.chunk_start_offset] if file.read(_HEAD.size) == right else []
 
 
 def _walk(
     file: BinaryIO, size: int, known: list[int], damages: list[str]
 ) -> Iterator[tuple[int, int, int]]:
     """Yield (place, opcode, length of the body) of each record of the data section."""
-    place = len(MAGIC)
+    place = len(_MAGIC)
     while True:
         file.seek(place)
-        head = file.read(HEADER_BYTES)
+        head = file.read(_HEAD.size)
         following = known[min(bisect_right(known, place), len(known) - 1)]
-        if len(head) < HEADER_BYTES:
+        if len(head) < _HEAD.size:
             damages.append(f'it ends at byte {size} without its end mark')
             return
-        opcode, length = struct.unpack('<BQ', head)
-        end = place + HEADER_BYTES + length
-        if opcode in (DATA_END, FOOTER) and following == size:
+        opcode, length = _HEAD.unpack(head)
+        end = place + _HEAD.size + length
+        if opcode in (_DATA_END, _FOOTER) and following == size:
             return
-        if opcode not in _KNOWN or opcode in (DATA_END, FOOTER) or end > following:
+        if opcode not in _KNOWN or opcode in (_DATA_END, _FOOTER) or end > following:
             damages.append(f'its record at byte {place} is damaged or cut off')
             if following == size:
                 return
@@ -160,54 +210,33 @@ def _walk(
 def _visit(file: BinaryIO, place: int, opcode: int, length: int, index: McapIndex) -> None:
     """Keep what one record says; the file stands behind the record's head."""
     try:
-        if opcode in (SCHEMA, CHANNEL):
+        if opcode in (_SCHEMA, _CHANNEL):
             index.define(opcode, file.read(length))
-        elif opcode == CHUNK:
+        elif opcode == _CHUNK:
             index.chunks.append(Chunk(place, *struct.unpack('<Q', file.read(8))))
-        elif opcode == MESSAGE_INDEX and index.chunks:
+        elif opcode == _MESSAGE_INDEX and index.chunks:
             channel, size = struct.unpack('<HI', file.read(6))
             index.chunks[-1].counts[channel] += size // 16
         elif opcode == MESSAGE:
             channel, _, time, _ = MESSAGE_HEAD.unpack(file.read(MESSAGE_HEAD.size))
             index.loose.append((time, place, channel))
-        elif opcode == 1:
-            index.profile = _records().Header.read(_stream(file.read(length))).profile
-    except unreadable() as error:
+        elif opcode == _HEADER:
+            index.profile = _parsed('Header', file.read(length)).profile
+    except UNREADABLE as error:
         index.damages.append(f'its record at byte {place} is damaged ({error})')
 
 
-def split_records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (opcode, body) of the records in a block; DataError where one runs past its end."""
-    place = 0
-    while place < len(data):
-        if len(data) - place < HEADER_BYTES:
-            raise DataError(f'a record at byte {place} of {len(data)} has no head')
-        opcode, length = struct.unpack_from('<BQ', data, place)
-        place += HEADER_BYTES
-        if length > len(data) - place:
-            raise DataError(f'a record of {length} bytes at byte {place} of {len(data)}')
-        yield opcode, data[place : place + length]
-        place += length
-
-
-def unreadable() -> tuple[type[Exception], ...]:
-    """Return what damaged records make this module and the mcap library raise."""
-    from mcap.exceptions import McapError
-
-    return (DataError, struct.error, UnicodeDecodeError, McapError)
-
-
-def _stream(body: bytes) -> Any:
-    from mcap.data_stream import ReadDataStream
-
-    return ReadDataStream(BytesIO(body))
-
-
-def _records() -> Any:
+def _parsed(kind: str, body: bytes) -> Any:
+    """Return a record of the mcap library; UNREADABLE errors for a damaged one."""
     try:
         from mcap import records
+        from mcap.data_stream import ReadDataStream
+        from mcap.exceptions import McapError
     except ImportError as error:
         raise DependencyError(
             "reading an .mcap needs mcap: pip install 'ood_perception[bags]'"
         ) from error
-    return records
+    try:
+        return getattr(records, kind).read(ReadDataStream(BytesIO(body)))
+    except McapError as error:
+        raise DataError(str(error)) from error

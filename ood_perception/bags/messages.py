@@ -5,24 +5,48 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError, DependencyError, ImageError
-from ood_perception.image.decode import decode_image
-from ood_perception.image.encodings import COMPRESSED, RAW, message_codec
-from ood_perception.image.frames import NANOSECONDS, FrameDecoder
+from ood_perception.image.decode import NANOSECONDS, decode_image
+from ood_perception.image.encodings import COMPRESSED, RAW
 from ood_perception.image.label_files import decode_label
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracked
-from ood_perception.types import Frame, Obstacle, UInt8Array
+from ood_perception.types import Obstacle, UInt8Array
 
-from .definitions import VIDEO_MSGS, VISION_MSGS
-from .reading import Message
-
+# Definitions that rosbags does not bring, without their comments: vision_msgs 4 (Humble to
+# Rolling) for results; foxglove_msgs 3 and ffmpeg_image_transport_msgs 3 for packets of video.
+VISION_MSGS: dict[str, str] = {
+    'vision_msgs/msg/Point2D': 'float64 x\nfloat64 y\n',
+    'vision_msgs/msg/Pose2D': 'vision_msgs/Point2D position\nfloat64 theta\n',
+    'vision_msgs/msg/BoundingBox2D': (
+        'vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n'
+    ),
+    'vision_msgs/msg/ObjectHypothesis': 'string class_id\nfloat64 score\n',
+    'vision_msgs/msg/ObjectHypothesisWithPose': (
+        'vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n'
+    ),
+    'vision_msgs/msg/Detection2D': (
+        'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n'
+        'vision_msgs/BoundingBox2D bbox\nstring id\n'
+    ),
+    'vision_msgs/msg/Detection2DArray': (
+        'std_msgs/Header header\nvision_msgs/Detection2D[] detections\n'
+    ),
+}
+VIDEO_MSGS: dict[str, str] = {
+    'foxglove_msgs/msg/CompressedVideo': (
+        'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n'
+    ),
+    'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': (
+        'std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\n'
+        'uint8 flags\nbool is_bigendian\nuint8[] data\n'
+    ),
+}
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
 _STAMP_END = 12  # behind the four bytes that say how CDR is encoded
 _LABEL_ENCODINGS = ('mono8', '8UC1')
@@ -68,8 +92,7 @@ class Cdr:
             step=pixels[0].nbytes,
             data=np.ascontiguousarray(pixels).view(np.uint8).reshape(-1),
         )
-        written: memoryview = self.store.serialize_cdr(message, RAW)
-        return written
+        return memoryview(self.store.serialize_cdr(message, RAW))
 
     def obstacles(self, tracked: Tracked) -> memoryview:
         """Return a vision_msgs/Detection2DArray as CDR, as the node publishes it."""
@@ -81,8 +104,7 @@ class Cdr:
             for number, obstacle in zip(numbers, obstacles, strict=True)
         ]
         message = self.store.types[DETECTIONS](header=header, detections=detections)
-        written: memoryview = self.store.serialize_cdr(message, DETECTIONS)
-        return written
+        return memoryview(self.store.serialize_cdr(message, DETECTIONS))
 
     def output(self, name: str, tracked: Tracked, maps: OutputMaps) -> memoryview:
         """Return one output of a frame ('score', 'surprisal', 'mask' or 'obstacles') as CDR."""
@@ -130,28 +152,6 @@ class Cdr:
         return types['geometry_msgs/msg/PoseWithCovariance'](
             pose=pose, covariance=np.zeros(36, np.float64)
         )
-
-
-def frames_of(
-    messages: Iterable[Message], cdr: Cdr, cameras: Mapping[str, str], step: int = 1
-) -> Iterator[Frame]:
-    """
-    Yield the frames of every `step`-th message of all, from the first on.
-
-    cameras: the cameras' names by topic. Pictures between them are not decoded, packets of a
-    video are. Raises DataError and ImageError as reading and decoding do.
-    """
-    decoders: dict[str, FrameDecoder[bool]] = {
-        topic: FrameDecoder(camera) for topic, camera in cameras.items()
-    }
-    for number, message in enumerate(messages):
-        wanted = number % step == 0
-        content = cdr.read(message.data, message.msgtype)
-        if wanted or message_codec(content):
-            done = decoders[message.topic].decode(content, wanted)
-            yield from (frame for chosen, frame in done if chosen)
-    for decoder in decoders.values():
-        yield from (frame for chosen, frame in decoder.finish()[0] if chosen)
 
 
 def leading_stamp(data: bytes) -> int:

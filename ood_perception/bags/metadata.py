@@ -1,9 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What metadata.yaml says about a bag, and which storage files belong to it."""
+"""Which storage files belong to a bag, and what metadata.yaml promises about them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -13,11 +14,11 @@ from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
 from ood_perception.yaml_files import read_yaml
 
-from .ros1 import is_ros1_bag, ros1_recording
-from .storage import SUFFIXES
+from .storage import SUFFIXES, Counts, is_ros1_bag, refuse_ros1_bag
 
 METADATA = 'metadata.yaml'
 PACKED = '.zstd'
+_REMEDY = ': copy the recording again, or make metadata.yaml again with ros2 bag reindex'
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ def find_files(path: Path) -> BagFiles:
     if not path.exists():
         raise DataError(f'bag {path} does not exist: give its folder or storage file')
     if path.is_file():
-        if is_ros1_bag(path):
-            raise ros1_recording(path)
+        refuse_ros1_bag(path)
         if not _is_storage(path):
             raise DataError(f'{path} is no bag: give a folder, or a file {_endings()}')
         return _by_names((path,))
@@ -68,8 +68,7 @@ def find_files(path: Path) -> BagFiles:
     files = _storage_files(path)
     if not files:
         for file in sorted(path.iterdir()):
-            if is_ros1_bag(file):
-                raise ros1_recording(file)
+            refuse_ros1_bag(file)
         raise DataError(f'{path} is no bag: it holds neither {METADATA} nor a file {_endings()}')
     return _by_names(files)
 
@@ -90,7 +89,9 @@ def _by_metadata(folder: Path) -> BagFiles:
         mode = str(known.get('compression_mode') or '').lower()
         form = str(known.get('compression_format') or '').lower()
         messages = int(known['message_count'])
-        promised = _promised(known.get('topics_with_message_count') or [])
+        promised: Counter[str] = Counter()
+        for row in known.get('topics_with_message_count') or []:
+            promised[str(row['topic_metadata']['name'])] += int(row['message_count'])
         storage = str(known['storage_identifier'])
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -114,15 +115,6 @@ def _by_metadata(folder: Path) -> BagFiles:
         promised=promised,
         metadata=True,
     )
-
-
-def _promised(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the number of messages by topic that metadata.yaml promises."""
-    promised: dict[str, int] = {}
-    for row in rows:
-        topic = str(row['topic_metadata']['name'])
-        promised[topic] = promised.get(topic, 0) + int(row['message_count'])
-    return promised
 
 
 def _storage_files(folder: Path) -> tuple[Path, ...]:
@@ -149,3 +141,34 @@ def _in_order(path: Path) -> tuple[int, str]:
 
 def _endings() -> str:
     return ' or '.join(f'*{suffix}' for suffix in SUFFIXES) + f' (also with {PACKED})'
+
+
+def fewer_in_the_file(promised: Counts, topics: Counts) -> str:
+    """Return what a file's statistics promise beyond what it holds, '' for nothing."""
+    return _shortage('its statistics promise', _by_topic(promised), topics)
+
+
+def fewer_in_the_bag(files: BagFiles, topics: Counts) -> str:
+    """Return what metadata.yaml promises beyond what the files hold, '' for nothing."""
+    by_topic = _shortage('metadata.yaml promises', files.promised, topics)
+    found = sum(topics.values())
+    if by_topic or files.messages is None or files.messages <= found:
+        return by_topic
+    return f'metadata.yaml promises {files.messages} messages, {found} are there{_REMEDY}'
+
+
+def _shortage(who: str, promised: Mapping[str, int], topics: Counts) -> str:
+    found = _by_topic(topics)
+    short = [
+        f'{count} messages of {topic}, {found[topic]} are there'
+        for topic, count in sorted(promised.items())
+        if count > found[topic]
+    ]
+    return f'{who} {"; ".join(short)}{_REMEDY}' if short else ''
+
+
+def _by_topic(counts: Counts) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for (topic, _), count in counts.items():
+        found[topic] += count
+    return found

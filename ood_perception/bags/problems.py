@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.types import JsonDict
@@ -52,15 +52,16 @@ class Problems:
         self.told: list[Problem] = []
         self._whole: set[Problem] = set()
 
-    def meet(self, problem: Problem) -> None:
-        """Count a problem; DataError with its text when problems are refused."""
+    def add(self, kind: str, place: str, text: str) -> None:
+        """Count a Problem of these values; DataError with its text when problems are refused."""
         if self.on_error == FAIL:
-            raise DataError(f'{problem.text} (--on-error skip goes on without it)')
-        if problem.kind in _OF_THE_WHOLE_BAG:
-            if problem in self._whole:  # a second pass over the bag meets them again
+            raise DataError(f'{text} (--on-error skip goes on without it)')
+        problem = Problem(kind, place, text)
+        if kind in _OF_THE_WHOLE_BAG:
+            if problem in self._whole:  # a second pass over the bag finds them again
                 return
             self._whole.add(problem)
-        self.counts[problem.kind] += 1
+        self.counts[kind] += 1
         if len(self.told) < _TOLD:
             self.told.append(problem)
 
@@ -72,8 +73,5 @@ class Problems:
         return {
             'on_error': self.on_error,
             'counts': dict(sorted(self.counts.items())),
-            'first': [
-                {'kind': problem.kind, 'place': problem.place, 'text': problem.text}
-                for problem in self.told
-            ],
+            'first': [asdict(problem) for problem in self.told],
         }

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
-from ood_perception.errors import DataError, DependencyError
+from ood_perception.errors import DataError
 from ood_perception.types import JsonDict
 
 from . import problems as kinds
@@ -29,20 +28,14 @@ from .compression import (
     unpack_file,
     unpack_message,
 )
-from .metadata import PACKED, BagFiles, find_files
-from .problems import Problem, Problems
-from .promises import fewer_in_the_bag, fewer_in_the_file
-from .ros1 import Ros1RecordingError
-from .storage import Counts, StorageFile, Stored
-from .unfinished import finished_copy, is_unfinished
+from .database_file import DatabaseFile, finished_copy, is_unfinished
+from .mcap_file import McapFile
+from .messages import Cdr
+from .metadata import PACKED, fewer_in_the_bag, fewer_in_the_file, find_files
+from .problems import Problems
+from .storage import Ros1RecordingError, Stored
 
-
-def open_storage(path: Path) -> StorageFile:
-    """Return an .mcap or .db3 file, whole or not; DataError when nothing in it can be read."""
-    from .database_file import DatabaseFile
-    from .mcap_file import McapFile
-
-    return McapFile(path) if path.suffix.lower() == '.mcap' else DatabaseFile(path)
+StorageFile = McapFile | DatabaseFile
 
 
 @dataclass(frozen=True)
@@ -58,14 +51,13 @@ class Message:
     """
     One recorded message, unpacked.
 
-    time_ns: when it was recorded (the log time). data: CDR. compressed: it was stored zstd-packed.
+    time_ns: when it was recorded (the log time). data: CDR.
     """
 
     topic: str
     msgtype: str
     time_ns: int
     data: bytes
-    compressed: bool = False
 
 
 class Bag:
@@ -73,39 +65,51 @@ class Bag:
     An open bag. Use as a context manager.
 
     files: what was found on disk. topics: number of messages by (topic, message type).
-    notes: what the report should say although nothing went wrong.
+    notes: what the report should say although nothing went wrong. cdr: reads the messages.
     message_compression: in words, how the messages read so far were stored.
     """
 
-    def __init__(self, path: Path, problems: Problems, limits: Limits, scratch: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        problems: Problems,
+        limits: Limits | None = None,
+        scratch: Path | None = None,
+    ) -> None:
         """
         Open the storage files.
 
-        scratch: folder for unpacked files, on a disk with room. Raises DataError for what is no
-        bag, and for a damaged or missing file when `problems` refuses or nothing else is left.
+        scratch: folder for unpacked files, on a disk with room; None: the system's. Raises
+        DataError for what is no bag, and for a damaged or missing file when `problems` refuses or
+        nothing else is left, DependencyError without rosbags.
         """
         self.path = path
-        self._problems, self._limits = problems, limits
+        self.problems, self.cdr = problems, Cdr()
+        self._limits, self._scratch = limits or Limits(), scratch
         self._stack = ExitStack()
         self._packed = self._plain = 0
         self._storages: list[tuple[Path, StorageFile]] = []
         self.notes: list[str] = []
         try:
             self.files = find_files(path)
-            for problem in _other_files(path, self.files):
-                problems.meet(problem)
+            self._check_files()
             for file in self.files.files:
-                self._open(file, scratch)
+                self._open(file)
             if not self._storages:
-                raise DataError(f'bag {path} has no readable storage file: {_tell(problems)}')
-            self.topics = _sum(storage.topics for _, storage in self._storages)
+                texts = '; '.join(problem.text for problem in problems.told)
+                why = texts or 'an empty folder'
+                raise DataError(f'bag {path} has no readable storage file: {why}')
+            counts: Counter[tuple[str, str]] = Counter()
+            for _, storage in self._storages:
+                counts.update(storage.topics)
+            self.topics = dict(counts)
             self._missing = self._check_promise()
         except BaseException:
             self._stack.close()
             raise
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Yield the topics' messages in recorded order; problems are met on the way."""
+        """Yield the topics' messages in recorded order; problems are added on the way."""
         for file, storage in self._storages:
             for item in self._guarded(file, storage, topics):
                 message = self._unpacked(item)
@@ -113,12 +117,17 @@ class Bag:
                     yield message
 
     def peek(self, topic: str) -> Iterator[Message]:
-        """Yield a topic's messages that can be read; nothing is counted or met."""
+        """Yield a topic's messages that can be read; nothing is counted."""
         for _, storage in self._storages:
             for name, kind, time, data in storage.messages([topic], lambda text: None):
                 with suppress(DataError):
                     plain = unpack_message(data, self._limits.message) if is_zstd(data) else data
                     yield Message(name, kind, time, plain)
+
+    def folder(self) -> Path:
+        """Return a new folder, which goes when the bag is closed."""
+        folder = tempfile.TemporaryDirectory(prefix='.bag.', dir=self._scratch)
+        return Path(self._stack.enter_context(folder))
 
     @property
     def lost(self) -> int:
@@ -130,12 +139,10 @@ class Bag:
         """Return in words how the messages read so far were stored."""
         if not self._packed:
             return 'none'
-        told = (
-            'metadata.yaml says so'
-            if self.files.compression_mode == 'message'
-            else ('told by the first bytes; no metadata.yaml says so')
-        )
-        return f'zstd, {self._packed} of {self._packed + self._plain} messages ({told})'
+        source = 'told by the first bytes; no metadata.yaml says so'
+        if self.files.compression_mode == 'message':
+            source = 'metadata.yaml says so'
+        return f'zstd, {self._packed} of {self._packed + self._plain} messages ({source})'
 
     def to_json(self) -> JsonDict:
         """Return what was found, for the report; read the messages first."""
@@ -157,14 +164,25 @@ class Bag:
             ],
         }
 
+    def _check_files(self) -> None:
+        """Add files that metadata.yaml alone names, and those that it does not name."""
+        for file in self.files.missing:
+            text = f'metadata.yaml names {file.name}, which is not there: copy the whole bag'
+            self.problems.add(kinds.MISSING_FILE, str(file), f'bag {self.path}: {text}')
+        for file in self.files.unnamed:
+            text = (
+                f'metadata.yaml does not name {file.name}, which is not read: make '
+                'metadata.yaml again with ros2 bag reindex, or give the file itself'
+            )
+            self.problems.add(kinds.UNNAMED_FILE, str(file), f'bag {self.path}: {text}')
+
     def _guarded(
         self, file: Path, storage: StorageFile, topics: Collection[str]
     ) -> Iterator[Stored]:
-        """Yield a file's messages; meet what is damaged, and a disk that fails."""
+        """Yield a file's messages; add what is damaged, and a disk that fails."""
 
         def tell(text: str) -> None:
-            problem = Problem(kinds.DAMAGED_FILE, str(file), f'{file} is damaged: {text}')
-            self._problems.meet(problem)
+            self.problems.add(kinds.DAMAGED_FILE, str(file), f'{file} is damaged: {text}')
 
         try:
             yield from storage.messages(topics, tell)
@@ -172,7 +190,7 @@ class Bag:
             tell(f'it cannot be read to its end ({error})')
 
     def _check_promise(self) -> int:
-        """Return how many messages are missing beside those known as lost; meet a shortage."""
+        """Return how many messages are missing beside those known as lost; add a shortage."""
         found, lost = sum(self.topics.values()), 0
         promised = 0
         for _, storage in self._storages:
@@ -180,9 +198,8 @@ class Bag:
             promised += max(there, sum(storage.promised.values()))
             lost += storage.lost
         fewer = fewer_in_the_bag(self.files, self.topics)
-        if fewer and not self._problems:
-            text = f'bag {self.path}: {fewer}'
-            self._problems.meet(Problem(kinds.FEWER_MESSAGES, str(self.path), text))
+        if fewer and not self.problems:
+            self.problems.add(kinds.FEWER_MESSAGES, str(self.path), f'bag {self.path}: {fewer}')
         return max(0, max(promised, self.files.messages or 0) - found - lost)
 
     def _unpacked(self, item: Stored) -> Message | None:
@@ -192,92 +209,53 @@ class Bag:
         if not packed:
             return Message(topic, kind, time, data)
         try:
-            return Message(topic, kind, time, unpack_message(data, self._limits.message), True)
-        except DependencyError:
-            raise
+            return Message(topic, kind, time, unpack_message(data, self._limits.message))
         except DataError as error:
-            capped = isinstance(error, SizeCapError)
-            place = f'{topic} at {time}'
-            self._problems.meet(
-                Problem(
-                    kinds.SIZE_CAP if capped else kinds.CORRUPT_MESSAGE, place, f'{place}: {error}'
-                )
-            )
+            capped, place = isinstance(error, SizeCapError), f'{topic} at {time}'
+            problem = kinds.SIZE_CAP if capped else kinds.CORRUPT_MESSAGE
+            self.problems.add(problem, place, f'{place}: {error}')
             return None
 
-    def _open(self, file: Path, scratch: Path) -> None:
-        """Open one file, unpacked first where it is packed, and meet what is wrong with it."""
+    def _open(self, file: Path) -> None:
+        """Open one file, unpacked first where it is packed, and add what is wrong with it."""
         try:
-            readable = self._unpacked_file(file, scratch) if file.suffix == PACKED else file
+            readable = self._unpacked_file(file) if file.suffix == PACKED else file
             if readable.suffix.lower() == '.db3' and is_unfinished(readable):
-                readable = self._finished(readable, scratch)
-            storage = open_storage(readable)
-        except (DependencyError, SizeCapError, Ros1RecordingError):
+                readable = self._finished(readable)
+            mcap = readable.suffix.lower() == '.mcap'
+            storage = McapFile(readable) if mcap else DatabaseFile(readable)
+        except (SizeCapError, Ros1RecordingError):
             raise
         except (DataError, OSError) as error:
             text = f'{file} is damaged or cut off ({error}); 0 messages can be read'
-            self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), text))
+            self.problems.add(kinds.DAMAGED_FILE, str(file), text)
             return
-        self._stack.callback(storage.close)
         self._storages.append((file, storage))
-        fewer = fewer_in_the_file(storage)
+        fewer = fewer_in_the_file(storage.promised, storage.topics)
         if storage.damage:
             found = sum(storage.topics.values())
             text = f'{file} is damaged or cut off ({storage.damage}); {found} messages can be read'
-            self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), text))
+            self.problems.add(kinds.DAMAGED_FILE, str(file), text)
         elif fewer:
-            self._problems.meet(Problem(kinds.FEWER_MESSAGES, str(file), f'{file}: {fewer}'))
+            self.problems.add(kinds.FEWER_MESSAGES, str(file), f'{file}: {fewer}')
 
-    def _finished(self, file: Path, scratch: Path) -> Path:
+    def _finished(self, file: Path) -> Path:
         """Return a copy of an unfinished .db3 with all that its log holds, and say so."""
-        copy, lost = finished_copy(file, self._folder(scratch))
+        copy, lost = finished_copy(file, self.folder())
         self.notes.append(f'{file.name} was not closed by its recorder: its log was read, too')
         if lost:
-            self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), f'{file}: {lost}'))
+            self.problems.add(kinds.DAMAGED_FILE, str(file), f'{file}: {lost}')
         return copy
 
-    def _folder(self, scratch: Path) -> Path:
-        folder = tempfile.TemporaryDirectory(prefix='.bag.', dir=scratch)
-        return Path(self._stack.enter_context(folder))
-
-    def _unpacked_file(self, file: Path, scratch: Path) -> Path:
-        target = self._folder(scratch) / file.stem  # bag_0.mcap.zstd -> bag_0.mcap
+    def _unpacked_file(self, file: Path) -> Path:
+        target = self.folder() / file.stem  # bag_0.mcap.zstd -> bag_0.mcap
         damage = unpack_file(file, target, self._limits.file)
         if damage:
-            self._problems.meet(Problem(kinds.DAMAGED_FILE, str(file), damage))
+            self.problems.add(kinds.DAMAGED_FILE, str(file), damage)
         return target
 
     def __enter__(self) -> Bag:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stack.close()
-
-
-def _other_files(path: Path, files: BagFiles) -> Iterator[Problem]:
-    for file in files.missing:
-        text = f'metadata.yaml names {file.name}, which is not there: copy the whole bag'
-        yield Problem(kinds.MISSING_FILE, str(file), f'bag {path}: {text}')
-    for file in files.unnamed:
-        text = (
-            f'metadata.yaml does not name {file.name}, which is not read: make '
-            'metadata.yaml again with ros2 bag reindex, or give the file itself'
-        )
-        yield Problem(kinds.UNNAMED_FILE, str(file), f'bag {path}: {text}')
-
-
-def _sum(counts: Iterable[Counts]) -> Counts:
-    total: Counter[tuple[str, str]] = Counter()
-    for one in counts:
-        total.update(one)
-    return dict(total)
-
-
-def _tell(problems: Problems) -> str:
-    texts = [problem.text for problem in problems.told]
-    return '; '.join(texts) or 'an empty folder'

@@ -10,32 +10,29 @@ result/ (the bag), report.json, index.html and frames.csv, and the same input gi
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ood_perception.errors import ConfigError, DataError, ImageError
 from ood_perception.files import make_folder
-from ood_perception.image.frames import FrameDecoder, Otherwise
+from ood_perception.image.decode import FrameDecoder, Otherwise
 from ood_perception.loader import Model
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.types import Detection, Frame, JsonDict
 
 from . import problems as kinds
-from .cameras import camera_messages, open_cameras
+from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
-from .labelled_frames import LabelledFrames
-from .messages import Cdr
-from .problems import Problem, Problems
+from .problems import Problems
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
-from .statistics import CameraStatistics, FrameTable, StrangestFrames
-from .topics import CameraTopic
+from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
 from .writing import DEFAULT_OUTPUTS, ResultBag
 
 RESULT = 'result'
@@ -87,10 +84,11 @@ def evaluate(
         raise ConfigError(f'--batch {options.batch}: give 1 or more')
     _check_out(options.out)
     outcomes: list[Outcome] = []
-    make_folder(
-        options.out,
-        lambda folder: outcomes.append(_evaluate(options, model, folder, tell, otherwise)),
-    )
+
+    def fill(folder: Path) -> None:
+        outcomes.append(_evaluate(options, model, folder, tell, otherwise))
+
+    make_folder(options.out, fill)
     return outcomes[0]
 
 
@@ -114,29 +112,25 @@ def _evaluate(
     tell: Callable[[str], None],
     otherwise: Otherwise | None,
 ) -> Outcome:
-    problems, cdr = Problems(options.on_error), Cdr()
-    with (
-        tempfile.TemporaryDirectory(prefix='.scratch.', dir=folder) as scratch,
-        Bag(options.bag, problems, options.limits, Path(scratch)) as bag,
-    ):
-        labels = label_topics(options.ground_truth, bag)
-        cameras = open_cameras(bag, cdr, problems, options.topics, labels)
-        truth = open_ground_truth(options.ground_truth, bag, cameras, cdr, problems, Path(scratch))
+    problems = Problems(options.on_error)
+    with Bag(options.bag, problems, options.limits, folder) as bag:
+        cameras = open_cameras(bag, options.topics, label_topics(options.ground_truth, bag))
+        truth = open_ground_truth(options.ground_truth, bag, cameras)
         for camera in cameras:
             tell(f'{camera.camera or "camera"}: {camera.topic}, {camera.count} messages')
         for note in bag.notes:
             tell(note)
-        run = Replay(model, cdr, cameras, truth, problems, otherwise=otherwise)
+        run = Replay(model, bag, cameras, truth, otherwise)
         names = [camera.camera for camera in cameras]
         with (
-            ResultBag(folder / RESULT, cdr, names, options.storage, options.outputs) as result,
-            FrameTable(folder / 'frames.csv') as table,
+            ResultBag(folder / RESULT, bag.cdr, names, options.storage, options.outputs) as result,
+            (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
         ):
-            seconds = run.run(bag, result, table, options.batch)
+            seconds = run.run(result, FrameTable(table), options.batch)
         if not any(statistics.evaluated for statistics in run.statistics.values()):
             first = problems.told[0].text if problems.told else 'its image topics are empty'
             raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
-        report = run.report(options, bag)
+        report = run.report(options)
     write_reports(folder, report, run.strangest.frames)
     return Outcome(report, seconds)
 
@@ -156,13 +150,12 @@ class Replay:
     def __init__(
         self,
         model: Model,
-        cdr: Cdr,
+        bag: Bag,
         cameras: Sequence[CameraTopic],
         truth: dict[str, LabelFolder],
-        problems: Problems,
         otherwise: Otherwise | None = None,
     ) -> None:
-        self._model, self._cdr, self._problems = model, cdr, problems
+        self._model, self._bag, self._problems = model, bag, bag.problems
         self._cameras = {camera.topic: camera for camera in cameras}
         self._decoders: dict[str, FrameDecoder[tuple[int, int]]] = {
             camera.topic: FrameDecoder(camera.camera, otherwise) for camera in cameras
@@ -173,45 +166,45 @@ class Replay:
         self.labelled = {camera: LabelledFrames() for camera in truth}
         self.strangest = StrangestFrames()
 
-    def run(self, bag: Bag, result: ResultBag, table: FrameTable, batch: int) -> float:
+    def run(self, result: ResultBag, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
         count, start = sum(camera.count for camera in self._cameras.values()), time.monotonic()
         # disable=None: shown on a terminal alone
         with tqdm(total=count, unit='frame', leave=False, disable=None) as bar:
-            for items in _batches(self._items(bag, bar), batch):
+            frames = self._items(bar)
+            while items := list(islice(frames, batch)):
                 detections = self._model.pipeline.run([item.frame for item in items])
                 for item, detection in zip(items, detections, strict=True):
                     self._keep(item, detection, result, table)
         return time.monotonic() - start
 
-    def _items(self, bag: Bag, bar: tqdm) -> Iterator[_Item]:
-        for message in camera_messages(bag, list(self._cameras.values())):
+    def _items(self, bar: tqdm) -> Iterator[_Item]:
+        """Yield the frames, at the end those that a video's decoder still holds."""
+        for message in camera_messages(self._bag, list(self._cameras.values())):
             camera = self._cameras[message.topic]
             statistics = self.statistics[camera.camera]
             index, statistics.messages = statistics.messages, statistics.messages + 1
-            yield from self._decoded(message, camera, index)
+            yield from self._decoded(message, index)
             bar.update()
         for topic, decoder in self._decoders.items():
-            yield from self._held_back(topic, decoder)
+            held, lost = decoder.finish()
+            yield from (_Item(frame, *ticket) for ticket, frame in held)
+            for _ in range(lost):
+                text = (
+                    f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
+                )
+                self._problems.add(kinds.BAD_FRAME, topic, text)
 
-    def _held_back(self, topic: str, decoder: FrameDecoder[tuple[int, int]]) -> Iterator[_Item]:
-        """Yield what a video's decoder still holds; packets that gave no picture are a problem."""
-        held, lost = decoder.finish()
-        yield from (_Item(frame, *ticket) for ticket, frame in held)
-        for _ in range(lost):
-            text = f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
-            self._problems.meet(Problem(kinds.BAD_FRAME, topic, text))
-
-    def _decoded(self, message: Message, camera: CameraTopic, index: int) -> list[_Item]:
+    def _decoded(self, message: Message, index: int) -> list[_Item]:
         place = f'{message.topic} at {message.time_ns}'
         try:
-            content = self._cdr.read(message.data, message.msgtype)
+            content = self._bag.cdr.read(message.data, message.msgtype)
             ticket = (index, message.time_ns)
             frames = self._decoders[message.topic].decode(content, ticket)
             return [_Item(frame, *own) for own, frame in frames]
         except (DataError, ImageError) as error:
             kind = kinds.BAD_FRAME if isinstance(error, ImageError) else kinds.CORRUPT_MESSAGE
-            self._problems.meet(Problem(kind, place, f'{place}: {error}'))
+            self._problems.add(kind, place, f'{place}: {error}')
             return []
 
     def _keep(
@@ -233,17 +226,17 @@ class Replay:
             labels = folder.label(item.frame, item.index)
         except DataError as error:
             place = f'{camera or "camera"} frame {item.index}'
-            self._problems.meet(Problem(kinds.BAD_LABEL, place, f'{place}: {error}'))
+            self._problems.add(kinds.BAD_LABEL, place, f'{place}: {error}')
             return
         if labels is not None:
             self.labelled[camera].add(maps, labels)
             self.statistics[camera].labelled += 1
 
-    def report(self, options: ReplayOptions, bag: Bag) -> JsonDict:
+    def report(self, options: ReplayOptions) -> JsonDict:
         """Return the report as JSON values; nothing in it depends on the clock."""
         return {
             'program': PROGRAM,
-            'bag': bag.to_json(),
+            'bag': self._bag.to_json(),
             'model': self._model.to_json(),
             'cameras': [
                 {
@@ -261,14 +254,3 @@ class Replay:
             'problems': self._problems.to_json(),
             'result': {'storage': options.storage, 'outputs': list(options.outputs)},
         }
-
-
-def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
-    batch: list[_Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

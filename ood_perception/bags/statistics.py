@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted per camera, and the frames that are worth a look."""
+"""What is counted per camera and against labels, and the frames that are worth a look."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import csv
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
+import numpy.typing as npt
 
+from ood_perception.evaluation.results import interval_record, plain
+from ood_perception.image.geometry import camera_window
+from ood_perception.metrics.binning import BINS, binned_metrics, label_counts, lower_edges
+from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, metric_intervals
+from ood_perception.postprocess.image_score import inspect
+from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay
 from ood_perception.reports.html import embedded
 from ood_perception.texts import table_cell
-from ood_perception.types import Detection, JsonDict
+from ood_perception.types import Detection, JsonDict, UInt8Array
 
 _SHOWN = 6
 _PICTURE_WIDTH = 480
@@ -25,6 +30,9 @@ COLUMNS = (
     'camera', 'index', 'log_time_ns', 'stamp_ns', 'frame_id', 'height', 'width', 'scored_share',
     'flagged_share', 'obstacles', 'largest_surprisal',
 )  # fmt: skip
+# Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.
+_COARSE = BINS // 64
+METRICS = ('average_precision', 'average_precision_missed', 'auroc', 'fpr95')
 
 
 @dataclass
@@ -53,8 +61,9 @@ class CameraStatistics:
         self.evaluated += 1
         self.obstacles += len(detection.obstacles)
         self.frames_with_obstacles += bool(detection.obstacles)
-        self.scored += float(detection.scored.mean())
-        self.flagged += flagged_share(detection)
+        judged = inspect(detection)
+        self.scored += judged.scored
+        self.flagged += judged.flagged
         self.first_stamp = stamp if self.first_stamp is None else min(self.first_stamp, stamp)
         self.last_stamp = stamp if self.last_stamp is None else max(self.last_stamp, stamp)
         self.sizes.add(detection.frame.image.shape[:2])
@@ -79,48 +88,24 @@ class CameraStatistics:
         }
 
 
-def flagged_share(detection: Detection) -> float:
-    """Return the flagged share of the scored cells, 0 where nothing is scored."""
-    scored = int(np.count_nonzero(detection.scored))
-    return int(np.count_nonzero(detection.mask)) / max(1, scored)
-
-
-def largest_surprisal(detection: Detection) -> float:
-    """Return the largest surprisal that is scored, 0 where nothing is."""
-    return float(np.max(detection.surprisal, where=detection.scored, initial=0.0))
-
-
 class FrameTable:
-    """frames.csv: one line per evaluated frame, written as they come. Use as a context manager."""
+    """frames.csv: one line per evaluated frame, written to an open file as they come."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open('w', encoding='utf-8', newline='')
-        self._writer: Any = csv.writer(self._file, lineterminator='\n')
+    def __init__(self, file: TextIO) -> None:
+        self._writer: Any = csv.writer(file, lineterminator='\n')
         self._writer.writerow(COLUMNS)
 
     def add(self, detection: Detection, index: int, time_ns: int) -> None:
         """Write a frame's line."""
-        frame = detection.frame
+        frame, judged = detection.frame, inspect(detection)
+        largest = max(0.0, judged.surprisal)  # 0 where nothing is scored
         self._writer.writerow(
             (
                 table_cell(frame.camera), index, time_ns, frame.stamp_ns,
-                table_cell(frame.frame_id),
-                *frame.image.shape[:2], f'{detection.scored.mean():.6f}',
-                f'{flagged_share(detection):.6f}', len(detection.obstacles),
-                f'{largest_surprisal(detection):.6f}',
+                table_cell(frame.frame_id), *frame.image.shape[:2], f'{judged.scored:.6f}',
+                f'{judged.flagged:.6f}', len(detection.obstacles), f'{largest:.6f}',
             )
         )  # fmt: skip
-
-    def __enter__(self) -> FrameTable:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
 
 
 @dataclass(frozen=True, order=True)
@@ -159,3 +144,55 @@ class StrangestFrames:
     def frames(self) -> Sequence[Shown]:
         """The kept frames, strangest first."""
         return sorted(self._kept, reverse=True)
+
+
+class LabelledFrames:
+    """
+    Counts of the labelled frames: fine ones of all together, coarse ones of each (8 KiB).
+
+    The values carry bounds on what the order inside bins can change (metrics/binning.py). The
+    frame is the unit of the bootstrap. Pixels that the network does not see are left out.
+    """
+
+    def __init__(self) -> None:
+        self._positives = np.zeros(BINS, np.int64)
+        self._negatives = np.zeros(BINS, np.int64)
+        self._each: list[npt.NDArray[np.int32]] = []
+        self._missed: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._missed)
+
+    def add(self, maps: OutputMaps, labels: UInt8Array) -> None:
+        """Add a frame; labels: uint8 (H, W), 1 anomaly, 0 normal, else ignored."""
+        seen = camera_window(maps.detection.geometry)
+        surprisal = maps.surprisal()[seen]
+        scored = ~np.isnan(surprisal)
+        counts = label_counts(np.nan_to_num(surprisal, copy=False), labels[seen], scored)
+        normal, anomaly = counts[1]
+        self._negatives += normal
+        self._positives += anomaly
+        self._each.append(counts[1].reshape(2, _COARSE, -1).sum(2).astype(np.int32))
+        self._missed.append(int(counts[0, 1].sum()))
+
+    def record(self, seed: int = 0) -> JsonDict:
+        """Return the metrics, their bounds and their 95 % intervals; None where undefined."""
+        exact = binned_metrics(self._positives, self._negatives, sum(self._missed))
+        counts = np.stack(self._each)
+        pictures = PictureHistograms(
+            lower_edges()[:: BINS // _COARSE],
+            counts[:, 1].astype(np.int64),
+            counts[:, 0].astype(np.int64),
+            np.array(self._missed, np.int64),
+        )
+        intervals = metric_intervals(pictures, RESAMPLES, seed)
+        found = {name: getattr(exact, name) for name in METRICS}
+        return {
+            'frames': len(self),
+            'anomaly_pixels': exact.positives,
+            'normal_pixels': exact.negatives,
+            'anomaly_pixels_outside_the_region': exact.missed,
+            'metrics': {name: plain(values[0]) for name, values in found.items()},
+            'bounds': {name: [plain(v) for v in values[1:]] for name, values in found.items()},
+            'intervals': {name: interval_record(intervals[name]) for name in METRICS},
+        }

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ood_perception.errors import ConfigError, DependencyError
@@ -36,7 +35,11 @@ class ResultBag:
         self, path: Path, cdr: Cdr, cameras: Sequence[str], storage: str, outputs: Sequence[str]
     ) -> None:
         """Create the folder `path`; ConfigError for an unknown storage or output."""
-        _check(storage, outputs)
+        unknown = [name for name in outputs if name not in OUTPUTS]
+        if unknown or not outputs:
+            raise ConfigError(f'outputs {" ".join(outputs)}: use some of {", ".join(OUTPUTS)}')
+        if storage not in STORAGES:
+            raise ConfigError(f'storage {storage!r}: use {" or ".join(STORAGES)}')
         try:
             from rosbags import rosbag2
         except ImportError as error:
@@ -54,7 +57,7 @@ class ResultBag:
         self._connections = {
             (camera, name): self._writer.add_connection(
                 output_topic(camera, name),
-                message_type(name),
+                DETECTIONS if name == 'obstacles' else RAW,
                 typestore=cdr.store,
                 offered_qos_profiles=[_quality()],
             )
@@ -71,12 +74,7 @@ class ResultBag:
     def __enter__(self) -> ResultBag:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         if kind is None:
             self._writer.close()
         else:
@@ -108,16 +106,3 @@ def _quality() -> Any:
 def output_topic(camera: str, name: str) -> str:
     """Return the topic on which the node publishes an output of a camera."""
     return f'{NODE}/{camera}/{name}' if camera else f'{NODE}/{name}'
-
-
-def message_type(name: str) -> str:
-    """Return the message type of an output."""
-    return DETECTIONS if name == 'obstacles' else RAW
-
-
-def _check(storage: str, outputs: Sequence[str]) -> None:
-    unknown = [name for name in outputs if name not in OUTPUTS]
-    if unknown or not outputs:
-        raise ConfigError(f'outputs {" ".join(outputs)}: use some of {", ".join(OUTPUTS)}')
-    if storage not in STORAGES:
-        raise ConfigError(f'storage {storage!r}: use {" or ".join(STORAGES)}')

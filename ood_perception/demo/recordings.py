@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ood_perception.bags.cameras import camera_messages, open_cameras
-from ood_perception.bags.messages import Cdr, frames_of
+from ood_perception.bags.cameras import camera_frames, open_cameras
 from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
-from ood_perception.bags.reading import Bag, Limits
+from ood_perception.bags.reading import Bag
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.types import UInt8Array
 
@@ -47,17 +45,11 @@ def bag(path: Path, limit: int) -> Iterator[UInt8Array]:
 
     Raises DependencyError without rosbags, DataError for a bag that cannot be read.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        problems = Problems(FAIL)
-        with Bag(path, problems, Limits(), Path(scratch)) as opened:
-            cdr = Cdr()
-            cameras = open_cameras(opened, cdr, problems)
-            fullest = max(cameras, key=lambda camera: camera.count)
-            step = max(1, fullest.count // limit)
-            messages = camera_messages(opened, [fullest])
-            names = {fullest.topic: fullest.camera}
-            for frame in islice(frames_of(messages, cdr, names, step), limit):
-                yield frame.image
+    with Bag(path, Problems(FAIL)) as opened:
+        fullest = max(open_cameras(opened), key=lambda camera: camera.count)
+        step = max(1, fullest.count // limit)
+        for frame in islice(camera_frames(opened, [fullest], step), limit):
+            yield frame.image
 
 
 def _opened(name: str | int, what: str, remedy: str) -> Any:

@@ -1,21 +1,22 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Image and CompressedImage messages to RGB arrays, with every way to lie refused.
+One camera's messages to frames, for node and bags, with every way to lie refused.
 
-A message is anything with the fields of sensor_msgs: the node's own, or a bag's.
+A message is anything with the fields of sensor_msgs, the node's own or a bag's. Pictures are
+decoded each by itself, packets of a video by a stream that remembers the last ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 import cv2
 import numpy as np
 
 from ood_perception.errors import ImageError
-from ood_perception.types import UInt8Array
+from ood_perception.types import Frame, UInt8Array
 
 from . import jpeg
 from .encodings import (
@@ -23,20 +24,76 @@ from .encodings import (
     ENCODINGS,
     SEMIPLANAR,
     Encoding,
-    Semiplanar,
     is_depth,
     is_wide_grey_png,
     known_encodings,
+    message_codec,
     mosaic_conversion,
     split_format,
     video_codec,
 )
 from .image_size import PNG_START, png_size, size_problem
+from .video import Ticket, VideoStream
 
 _PNG_GREY = 0
+NANOSECONDS = 1_000_000_000
+Otherwise = Callable[[Any], UInt8Array]
 
 
-def decode_image(message: Any, otherwise: Callable[[Any], UInt8Array] | None = None) -> UInt8Array:
+class FrameDecoder(Generic[Ticket]):
+    """
+    Decodes what arrives on one camera's topic.
+
+    camera: the frames' camera. otherwise: for encodings of Image that our tables lack, or None.
+    """
+
+    def __init__(self, camera: str, otherwise: Otherwise | None = None) -> None:
+        self._camera, self._otherwise = camera, otherwise
+        self._stream: VideoStream[tuple[Ticket, Any]] | None = None
+
+    def decode(self, message: Any, ticket: Ticket) -> list[tuple[Ticket, Frame]]:
+        """
+        Return the frames that a message completes: one for a picture, any number for a packet.
+
+        message: sensor_msgs/Image or CompressedImage, foxglove_msgs/CompressedVideo or
+        ffmpeg_image_transport_msgs/FFMPEGPacket. ticket: comes back with the message's own frame.
+        Raises ImageError for what is not what it claims, and as VideoStream.decode does.
+        """
+        codec = message_codec(message)
+        if not codec:
+            raw = hasattr(message, 'step')
+            image = decode_image(message, self._otherwise) if raw else decode_compressed(message)
+            return [(ticket, self._frame(message, image))]
+        if self._stream is None or self._stream.codec != codec:
+            self._stream = VideoStream(codec)
+        data = _bytes_of(message, f'{codec} packet').tobytes()
+        return self._framed(self._stream.decode(data, (ticket, message)))
+
+    def finish(self) -> tuple[list[tuple[Ticket, Frame]], int]:
+        """Return the frames that a stream held back, and how many packets never gave one."""
+        if self._stream is None:
+            return [], 0
+        stream, self._stream = self._stream, None
+        done = self._framed(stream.finish())
+        return done, stream.lost
+
+    def _framed(
+        self, pictures: list[tuple[tuple[Ticket, Any], UInt8Array]]
+    ) -> list[tuple[Ticket, Frame]]:
+        return [(ticket, self._frame(message, image)) for (ticket, message), image in pictures]
+
+    def _frame(self, message: Any, image: UInt8Array) -> Frame:
+        place = message.header if hasattr(message, 'header') else message
+        return Frame(image, self._camera, stamp_ns(message), place.frame_id)
+
+
+def stamp_ns(message: Any) -> int:
+    """Return a message's stamp in nanoseconds, of its header or CompressedVideo's own."""
+    stamp = message.header.stamp if hasattr(message, 'header') else message.timestamp
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def decode_image(message: Any, otherwise: Otherwise | None = None) -> UInt8Array:
     """
     Return a sensor_msgs/Image as uint8 (H, W, 3) RGB, C-contiguous.
 
@@ -47,7 +104,7 @@ def decode_image(message: Any, otherwise: Callable[[Any], UInt8Array] | None = N
     Raises ImageError when size, step, data and encoding do not agree, for depth, for an encoding
     that neither the tables nor `otherwise` know, and above 200 megapixels.
     """
-    check_size(message.width, message.height, 'Image')
+    _check_size(message.width, message.height, 'Image')
     name = message.encoding
     if name in DEPTH:
         raise ImageError(
@@ -57,7 +114,7 @@ def decode_image(message: Any, otherwise: Callable[[Any], UInt8Array] | None = N
     if name in SEMIPLANAR:
         return _from_semiplanar(message, SEMIPLANAR[name])
     if name in ENCODINGS:
-        return _from_packed(message, ENCODINGS[name])
+        return _converted(_rows(message, ENCODINGS[name]), ENCODINGS[name].conversion, message)
     if otherwise is not None:
         return otherwise(message)
     raise ImageError(
@@ -75,7 +132,7 @@ def decode_compressed(message: Any) -> UInt8Array:
     Raises ImageError for other formats, depth, damaged data, and above 200 megapixels.
     """
     place = f'CompressedImage {message.format!r}'
-    data = bytes_of(message, place)
+    data = _bytes_of(message, place)
     encoding, codec = split_format(message.format)
     if is_depth(encoding, codec) or (encoding and is_wide_grey_png(data, encoding)):
         raise ImageError(
@@ -94,14 +151,14 @@ def decode_compressed(message: Any) -> UInt8Array:
         ) from error
 
 
-def check_size(width: int, height: int, what: str) -> None:
+def _check_size(width: int, height: int, what: str) -> None:
     """Raise ImageError for an empty picture and for one of more than 200 megapixels."""
     if problem := size_problem(width, height):
         remedy = 'publish a smaller picture' if width and height else 'check the camera driver'
         raise ImageError(f'{what} of size {width}x{height} {problem}: {remedy}')
 
 
-def bytes_of(message: Any, place: str) -> UInt8Array:
+def _bytes_of(message: Any, place: str) -> UInt8Array:
     """Return a message's data as uint8 (N,), a view; ImageError where it lies elsewhere."""
     try:
         return np.frombuffer(message.data, dtype=np.uint8)
@@ -112,14 +169,10 @@ def bytes_of(message: Any, place: str) -> UInt8Array:
         ) from error
 
 
-def _from_packed(message: Any, encoding: Encoding) -> UInt8Array:
-    pixels = _rows(message, encoding)
-    if encoding.conversion is None:
+def _converted(pixels: UInt8Array, conversion: int | None, message: Any) -> UInt8Array:
+    """Return the pixels as RGB, contiguous; conversion: OpenCV's, None: they are RGB."""
+    if conversion is None:
         return np.ascontiguousarray(pixels)
-    return _converted(pixels, encoding.conversion, message)
-
-
-def _converted(pixels: UInt8Array, conversion: int, message: Any) -> UInt8Array:
     try:
         return np.asarray(cv2.cvtColor(pixels, conversion), dtype=np.uint8)
     except cv2.error as error:
@@ -150,7 +203,7 @@ def _rows(message: Any, encoding: Encoding) -> UInt8Array:
 def _grid(message: Any, row: int, rows: int) -> UInt8Array:
     """Return the data as uint8 (rows, row): `row` bytes of each `step`; ImageError."""
     place, step = f'Image {message.width}x{message.height} {message.encoding}', message.step
-    data = bytes_of(message, place)
+    data = _bytes_of(message, place)
     if step < row:
         raise ImageError(
             f'{place} has step {step}, a row takes at least {row} bytes: check the camera driver'
@@ -164,9 +217,9 @@ def _grid(message: Any, row: int, rows: int) -> UInt8Array:
     return data.reshape(rows, step)[:, :row]
 
 
-def _from_semiplanar(message: Any, encoding: Semiplanar) -> UInt8Array:
+def _from_semiplanar(message: Any, conversion: int | None) -> UInt8Array:
     width, height = message.width, message.height
-    if encoding.conversion is None:
+    if conversion is None:
         return _from_full_chroma(message)
     if width % 2 or height % 2:
         raise ImageError(
@@ -174,7 +227,7 @@ def _from_semiplanar(message: Any, encoding: Semiplanar) -> UInt8Array:
             'is shared by 2 x 2 pixels: check the camera driver'
         )
     grid = _grid(message, row=width, rows=height + height // 2)
-    return _converted(np.ascontiguousarray(grid), encoding.conversion, message)
+    return _converted(np.ascontiguousarray(grid), conversion, message)
 
 
 def _from_full_chroma(message: Any) -> UInt8Array:
@@ -195,13 +248,13 @@ def _unpacked(data: UInt8Array, place: str, mosaic: int | None) -> UInt8Array:
     """Return a JPEG's or a PNG's pixels as RGB; ImageError, ValueError or cv2.error."""
     if data[:2].tobytes() == jpeg.START:
         width, height, grey = jpeg.jpeg_header(data)
-        check_size(width, height, place)
+        _check_size(width, height, place)
         if not (grey and mosaic):
             return jpeg.read_jpeg(data)
         pixels = jpeg.read_jpeg(data, 'GRAY')
         return np.asarray(cv2.cvtColor(pixels, mosaic), np.uint8)
     if data[:8].tobytes() == PNG_START and data.size > 25:
-        check_size(*png_size(data), place)
+        _check_size(*png_size(data), place)
         return _read_png(data, mosaic if data[25] == _PNG_GREY else None)
     head = data[:8].tobytes().hex(' ') or 'nothing'
     raise ImageError(

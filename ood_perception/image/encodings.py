@@ -9,19 +9,9 @@ Names are those of sensor_msgs/image_encodings and of image_transport's format s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any
 
 import cv2
-
-
-class Content(Enum):
-    """What a message holds, as far as its encoding or format tells. cv_bridge may know OTHER."""
-
-    PICTURE = 'picture'
-    VIDEO = 'video'
-    DEPTH = 'depth'
-    OTHER = 'other'
 
 
 @dataclass(frozen=True)
@@ -37,17 +27,6 @@ class Encoding:
     conversion: int | None
     even_width: bool = False
     wide: bool = False
-
-
-@dataclass(frozen=True)
-class Semiplanar:
-    """
-    How a plane of luma with a plane of interleaved chroma behind it becomes RGB.
-
-    conversion: OpenCV's for chroma of half width and height; None: chroma of the picture's size.
-    """
-
-    conversion: int | None
 
 
 # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row.
@@ -80,10 +59,12 @@ ENCODINGS: dict[str, Encoding] = {
     'yuv422_yuy2': Encoding(2, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
     'yuyv': Encoding(2, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
 }
-SEMIPLANAR: dict[str, Semiplanar] = {
-    'nv12': Semiplanar(cv2.COLOR_YUV2RGB_NV12),
-    'nv21': Semiplanar(cv2.COLOR_YUV2RGB_NV21),
-    'nv24': Semiplanar(None),
+# A plane of luma with a plane of interleaved chroma behind it: OpenCV's conversion for chroma of
+# half width and height; None: chroma of the picture's size.
+SEMIPLANAR: dict[str, int | None] = {
+    'nv12': cv2.COLOR_YUV2RGB_NV12,
+    'nv21': cv2.COLOR_YUV2RGB_NV21,
+    'nv24': None,
 }
 # One number per pixel that is no brightness: metres, millimetres, labels, temperatures.
 DEPTH = frozenset({'16UC1', '16SC1', '32SC1', '32FC1', '64FC1'})
@@ -95,7 +76,6 @@ COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
 FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
 IMAGE_TYPES = (RAW, COMPRESSED, COMPRESSED_VIDEO, FFMPEG_PACKET)
-_PICTURE_CODECS = ('', 'jpeg', 'jpg', 'png')
 _VIDEO_CODECS = {
     'h264': ('h264', '264', 'avc'),
     'hevc': ('h265', 'hevc', '265'),
@@ -135,39 +115,12 @@ def video_codec(name: str) -> str:
     return ''
 
 
-def _format_of(message: Any) -> str:
-    return str(getattr(message, 'format', ''))
-
-
 def message_codec(message: Any) -> str:
     """Return the video codec of an image message of any type, '' for a picture by itself."""
     if hasattr(message, 'step'):
         return ''
-    return video_codec(message.encoding if hasattr(message, 'pts') else _format_of(message))
-
-
-def content_of(message: Any) -> Content:
-    """
-    Return what a message holds, by its encoding or format and a PNG's header; nothing is decoded.
-
-    message: anything with the fields of sensor_msgs/Image or CompressedImage, of
-    foxglove_msgs/CompressedVideo or of ffmpeg_image_transport_msgs/FFMPEGPacket.
-    """
-    if hasattr(message, 'step'):
-        return _content_of_image(message.encoding)
-    if message_codec(message):
-        return Content.VIDEO
-    encoding, codec = split_format(_format_of(message))
-    if is_depth(encoding, codec) or is_wide_grey_png(message.data, encoding):
-        return Content.DEPTH
-    return Content.PICTURE if codec in _PICTURE_CODECS else Content.OTHER
-
-
-def _content_of_image(encoding: str) -> Content:
-    if encoding in DEPTH:
-        return Content.DEPTH
-    known = encoding in ENCODINGS or encoding in SEMIPLANAR
-    return Content.PICTURE if known else Content.OTHER
+    form = message.encoding if hasattr(message, 'pts') else getattr(message, 'format', '')
+    return video_codec(str(form))
 
 
 def is_depth(encoding: str, codec: str) -> bool:

@@ -139,8 +139,8 @@ def grid_valid(geometry: Geometry, grid_size: Size) -> BoolArray:
 
 def camera_area_of_cell(geometry: Geometry, grid_size: Size) -> float:
     """Return the area of one grid cell in camera pixels, > 0."""
-    step_x, step_y = _cell_step(geometry, grid_size)
-    return step_x * step_y
+    _, _, height, width = _canvas(geometry)
+    return (width / grid_size[1]) * (height / grid_size[0])
 
 
 def camera_window(geometry: Geometry) -> tuple[slice, slice]:
@@ -166,28 +166,19 @@ def for_output(geometry: Geometry, size: Size) -> Geometry:
     return Geometry(*size, *inner, scale_x, scale_y, left * scale_x, top * scale_y)
 
 
-def camera_to_network(points: Points, geometry: Geometry) -> Points:
-    """Map (..., 2) points (x, y) from camera to network pixels, in edge coordinates."""
-    scale = (geometry.scale_x, geometry.scale_y)
-    return np.asarray(points) * scale + (geometry.offset_x, geometry.offset_y)
-
-
-def network_to_camera(points: Points, geometry: Geometry) -> Points:
-    """Map (..., 2) points (x, y) from network to camera pixels: camera_to_network's inverse."""
-    scale = (geometry.scale_x, geometry.scale_y)
-    return (np.asarray(points) - (geometry.offset_x, geometry.offset_y)) / scale
-
-
-def camera_to_grid(points: Points, geometry: Geometry, grid_size: Size) -> Points:
-    """Map (..., 2) points (x, y) from camera pixels to grid cells, in edge coordinates."""
-    cells = (grid_size[1] / geometry.width, grid_size[0] / geometry.height)
-    return camera_to_network(points, geometry) * cells
-
-
 def grid_to_camera(points: Points, geometry: Geometry, grid_size: Size) -> Points:
-    """Map (..., 2) points (x, y) from grid cells to camera pixels: camera_to_grid's inverse."""
+    """Map (..., 2) points (x, y) from grid cells to camera pixels, in edge coordinates."""
     cells = (grid_size[1] / geometry.width, grid_size[0] / geometry.height)
-    return network_to_camera(np.asarray(points) / cells, geometry)
+    offset, scale = (geometry.offset_x, geometry.offset_y), (geometry.scale_x, geometry.scale_y)
+    return (np.asarray(points) / cells - offset) / scale
+
+
+def cell_centres(geometry: Geometry, grid_size: Size) -> tuple[Points, Points]:
+    """Return x, float64 (gw,), and y, (gh,), of the grid cells' centres in camera pixels."""
+    rows, columns = (np.arange(count) + 0.5 for count in grid_size)
+    x = grid_to_camera(np.column_stack([columns, columns]), geometry, grid_size)[:, 0]
+    y = grid_to_camera(np.column_stack([rows, rows]), geometry, grid_size)[:, 1]
+    return x, y
 
 
 def scaled_intrinsics(matrix: Points, scale_x: float, scale_y: float) -> Points:
@@ -282,12 +273,6 @@ def _centres(count: int, length: int) -> npt.NDArray[np.float64]:
 def _nearest(count: int, length: int) -> npt.NDArray[np.intp]:
     """Return which of `length` pixels holds the centre of each of `count` equal cells."""
     return (2 * np.arange(count) + 1) * length // (2 * count)
-
-
-def _cell_step(geometry: Geometry, grid_size: Size) -> tuple[float, float]:
-    """Return the width and height of a grid cell in camera pixels."""
-    _, _, height, width = _canvas(geometry)
-    return width / grid_size[1], height / grid_size[0]
 
 
 @lru_cache(maxsize=16)

@@ -34,14 +34,10 @@ _TIFF = (b'II*\0', b'MM\0*')
 _ORIENTATION = 274  # the tag of EXIF and TIFF
 
 
-def is_litter(path: Path) -> bool:
-    """Return whether a file or folder is hidden or left by a desktop: no picture, bag or class."""
-    return path.name.startswith('.') or path.name.lower() in _LITTER
-
-
 def visible(folder: Path) -> list[Path]:
-    """Return the files and folders in a folder that are no litter, sorted."""
-    return sorted(path for path in folder.iterdir() if not is_litter(path))
+    """Return the files and folders in a folder that are neither hidden nor litter, sorted."""
+    names = (path for path in folder.iterdir() if not path.name.startswith('.'))
+    return sorted(path for path in names if path.name.lower() not in _LITTER)
 
 
 def sorted_out(folder: Path, suffixes: Sequence[str] = PICTURES) -> tuple[list[Path], list[Path]]:

@@ -25,6 +25,7 @@ from ood_perception.image.image_files import (
     tell,
 )
 from ood_perception.image.image_size import PNG_START, opened, png_size
+from ood_perception.image.jpeg import START as JPEG_START
 from ood_perception.types import UInt8Array
 
 LABELS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
@@ -81,7 +82,9 @@ def decode_label(content: bytes, place: str) -> UInt8Array:
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders let struct's, zlib's and many others through
-        raise _unreadable(content, place, error) from error
+        if content[:2] == JPEG_START:
+            raise DataError(f'{place} is a JPEG, which changes ids: save labels as PNG') from error
+        raise broken(place, '' if isinstance(error, UnidentifiedImageError) else error) from error
     if frames > 1:
         raise DataError(f'{place} holds {frames} pictures: a label file holds one')
     if mode not in _ONE_CHANNEL:
@@ -112,13 +115,6 @@ def _bit_depth(content: bytes, image: Image.Image) -> int:
     if image.format == 'TIFF':
         return int(getattr(image, 'tag_v2', {}).get(_TIFF_DEPTH, (8,))[0])
     return 8
-
-
-def _unreadable(content: bytes, place: str, error: Exception) -> DataError:
-    """Return why nothing could be decoded: a lossy file, or a broken one."""
-    if content[:2] == b'\xff\xd8':
-        return DataError(f'{place} is a JPEG, which changes ids: save labels as PNG')
-    return broken(place, '' if isinstance(error, UnidentifiedImageError) else error)
 
 
 def need_anomaly(labels: Iterable[UInt8Array], anomaly: Sequence[int], what: str) -> None:

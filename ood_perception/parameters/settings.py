@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ood_perception.engines.base import MODES
-from ood_perception.postprocess.polygons import parse_polygons
 from ood_perception.postprocess.roi import RoiSettings
-from ood_perception.postprocess.roi_files import load_masks
+from ood_perception.postprocess.roi_files import load_masks, parse_polygons
 from ood_perception.postprocess.tracking import Persistence
 from ood_perception.settings import Settings
 

@@ -15,9 +15,8 @@ from ood_perception.parameters.ranging import PLACE_PARAMETERS, check_places
 from ood_perception.parameters.settings import PINNING, persistence_from, strings
 from ood_perception.parameters.spec import NO_STRINGS, Spec, Value, positive
 from ood_perception.postprocess.open_set import OUTSIDE as OPEN_SET_OUTSIDE
-from ood_perception.postprocess.polygons import parse_polygons
 from ood_perception.postprocess.roi import MODES as ROI_MODES
-from ood_perception.postprocess.roi_files import mask_files
+from ood_perception.postprocess.roi_files import mask_files, parse_polygons
 from ood_perception.postprocess.tracking import LONGEST_WINDOW
 
 MISSING_ENGINE = ('compile', 'error', 'fallback_cpu')

@@ -112,21 +112,17 @@ class HeldOutSample:
         """
         count = self.pixels(chosen)
         if count < FEWEST_PIXELS:
-            return self._careful_table(chosen)
+            x, above = self._counted(chosen)
+            if not len(x):
+                raise ConfigError(_too_few(chosen, 0, 'calibrate nothing'))
+            e = np.minimum(_upper(above) / above[0], 1.0)
+            return _through(x, -np.log10(e), 100 / above[0])
         x, e = self.curve(chosen)
         levels = -np.log10(np.geomspace(_SHALLOWEST, 10 / count, KNOTS))
         surprisal = -np.log10(e)
         keep = np.concatenate([[True], np.diff(surprisal) > 0])
         places = np.interp(levels, surprisal[keep], x[keep])
         return _through(places, levels, _TAIL)
-
-    def _careful_table(self, chosen: Sequence[str]) -> SetTable:
-        """Return the table of few pixels."""
-        x, above = self._counted(chosen)
-        if not len(x):
-            raise ConfigError(_too_few(chosen, 0, 'calibrate nothing'))
-        count = above[0]
-        return _through(x, -np.log10(np.minimum(_upper(above) / count, 1.0)), 100 / count)
 
     def least_rate(self, chosen: Sequence[str]) -> float:
         """
@@ -210,11 +206,17 @@ def _through(x: Float64Array, y: Float64Array, tail: float) -> SetTable:
 
 def read_samples(bundle: Bundle) -> dict[str, HeldOutSample]:
     """Return the held-out sample of every head that has one; BundleError when it is damaged."""
-    return {
-        head.name: _read(bundle, head.set_calibration)
-        for head in bundle.manifest.heads
-        if head.set_calibration
-    }
+    samples: dict[str, HeldOutSample] = {}
+    for head in bundle.manifest.heads:
+        if head.set_calibration:
+            path = bundle.path(head.set_calibration)
+            try:
+                samples[head.name] = sample_of(read_arrays(path))
+            except (OSError, ValueError, KeyError) as error:
+                raise BundleError(
+                    f'{path} cannot be read ({error}): copy the bundle again'
+                ) from error
+    return samples
 
 
 def arrays_of(sample: HeldOutSample) -> dict[str, npt.NDArray[Any]]:
@@ -232,21 +234,10 @@ def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
     surprisal, truth, weight = (np.asarray(arrays[k]) for k in ('surprisal', 'truth', 'weight'))
     classes = tuple(str(name) for name in arrays['classes'])
     fits = surprisal.ndim == 2 and surprisal.shape[1] in (1, len(classes))
-    if (
-        not fits
-        or not len(surprisal) == len(truth) == len(weight)
-        or (truth >= len(classes)).any()
-    ):
+    fits = fits and len(surprisal) == len(truth) == len(weight)
+    if not fits or (truth >= len(classes)).any():
         raise ValueError(
             f'surprisal {surprisal.shape}, truth {truth.shape} and weight {weight.shape} of '
             f'{len(classes)} classes do not fit together'
         )
     return HeldOutSample(classes, surprisal.astype(np.float32), truth, weight)
-
-
-def _read(bundle: Bundle, file: str) -> HeldOutSample:
-    path = bundle.path(file)
-    try:
-        return sample_of(read_arrays(path))
-    except (OSError, ValueError, KeyError) as error:
-        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error

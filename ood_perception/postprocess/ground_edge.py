@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.image.geometry import Points, Size, grid_to_camera
+from ood_perception.image.geometry import Points, Size, cell_centres
 from ood_perception.types import BoolArray, Geometry
 
 Rows = npt.NDArray[np.intp]
@@ -98,11 +98,7 @@ def below_line(line: Points, geometry: Geometry, grid_size: Size) -> BoolArray:
     line: float64 (n, 2), points x, y in camera pixels, x rising, e.g. the horizon; straight
         between them and level beyond the ends. A NaN cuts nothing off there.
     """
-    rows, columns = grid_size
-    centres = np.column_stack([np.arange(columns) + 0.5, np.zeros(columns)])
-    across = grid_to_camera(centres, geometry, grid_size)[:, 0]
-    down = np.column_stack([np.zeros(rows), np.arange(rows) + 0.5])
-    y = grid_to_camera(down, geometry, grid_size)[:, 1]
-    limit = np.interp(across, line[:, 0], line[:, 1])
+    x, y = cell_centres(geometry, grid_size)
+    limit = np.interp(x, line[:, 0], line[:, 1])
     cells: BoolArray = ~(y[:, None] < limit[None, :])
     return cells

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
-from ood_perception.image.geometry import camera_area_of_cell, grid_to_camera
+from ood_perception.image.geometry import Points, camera_area_of_cell, grid_to_camera
 from ood_perception.types import BoolArray, Float32Array, Geometry, Obstacle
 
 _LN10 = math.log(10.0)
@@ -87,7 +87,9 @@ def make_mask(
     if seed_rate > 0.0:
         seeded = components.peaks >= surprisal_threshold(seed_rate)
         if named is not None:
-            seeded |= _holds(components, named)
+            holding = np.zeros(len(components.areas) + 1, dtype=bool)
+            holding[components.patches[named]] = True
+            seeded |= holding[1:]
         keep &= seeded
     if keep.all():
         return mask, components
@@ -130,17 +132,7 @@ def keep_components(components: Components, keep: BoolArray) -> tuple[BoolArray,
     return patches > 0, Components(patches, boxes, areas, components.peaks[keep])
 
 
-def _holds(components: Components, cells: BoolArray) -> BoolArray:
-    """Return bool (n,): components with at least one of the cells, bool (gh, gw)."""
-    found = np.zeros(len(components.areas) + 1, dtype=bool)
-    found[components.patches[cells]] = True
-    return found[1:]
-
-
-Corners = npt.NDArray[np.float64]
-
-
-def _corners(components: Components, geometry: Geometry) -> tuple[Corners, Corners]:
+def _corners(components: Components, geometry: Geometry) -> tuple[Points, Points]:
     """Return the corners of the components' boxes inside the camera picture, (n, 2) each."""
     size = (components.patches.shape[0], components.patches.shape[1])
     picture = (geometry.camera_width, geometry.camera_height)

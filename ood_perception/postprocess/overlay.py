@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for people: surprisal over the camera picture, mask, boxes, legend; class colours."""
+"""Pictures for people: surprisal over the camera picture, mask, boxes, legend."""
 
 from __future__ import annotations
 
@@ -75,18 +75,6 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
     return picture
 
 
-def colour_map(labels: UInt8Array, colors: Sequence[Color]) -> UInt8Array:
-    """
-    Return class ids as colours.
-
-    labels: uint8 (H, W). colors: RGB per class id; ids beyond the list are black.
-    Returns uint8 (H, W, 3) RGB.
-    """
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colors)] = np.asarray(colors, dtype=np.uint8).reshape(-1, 3)
-    return table[labels]
-
-
 def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:
     """
     Return an RGB picture, uint8 (H, W, 3), as JPEG bytes, uint8 (N,).
@@ -138,12 +126,7 @@ def _line_width(picture: UInt8Array) -> int:
     return max(1, round(int(picture.shape[0]) / 540))
 
 
-def _outline(
-    picture: UInt8Array,
-    inside: BoolArray,
-    color: Color,
-    width: int,
-) -> None:
+def _outline(picture: UInt8Array, inside: BoolArray, color: Color, width: int) -> None:
     """Draw the border of an area, bool (H, W), into the picture."""
     area = np.ascontiguousarray(inside).view(np.uint8)
     contours, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
@@ -190,17 +173,12 @@ def _draw_legend(picture: UInt8Array, detection: Detection) -> None:
     panel[:] = (panel * 0.3 + np.array(PANEL_COLOR) * 0.7).astype(np.uint8)
     _write(picture, text, pad, pad + height)
     top = height + base + 2 * pad
-    _draw_scale(panel[top : top + height, pad : width + pad])
+    bar = panel[top : top + height, pad : width + pad]
+    bar[:] = heat_tables()[0][np.linspace(0, 255, bar.shape[1]).astype(np.intp)]
     ends = (0.0, '0'), (0.5, f'surprisal {threshold:.3g}: mask'), (1.0, f'{2 * threshold:.3g}')
     for place, number in ends:
         (extent, _), _ = cv2.getTextSize(number, _FONT, scale * 0.8, 1)
         _write(picture, number, pad + round(place * (width - extent)), top + 2 * height + pad, 0.8)
-
-
-def _draw_scale(bar: UInt8Array) -> None:
-    """Fill a strip with the heat colours from no surprisal to twice the threshold."""
-    colors, _ = heat_tables()
-    bar[:] = colors[np.linspace(0, 255, bar.shape[1]).astype(np.intp)]
 
 
 def _write(picture: UInt8Array, text: str, x: int, y: int, size: float = 1.0) -> None:

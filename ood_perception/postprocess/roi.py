@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import ConfigError
-from ood_perception.image.geometry import Points, Size, grid_to_camera, grid_valid
+from ood_perception.image.geometry import Points, Size, cell_centres, grid_valid
 from ood_perception.postprocess.ground_edge import below_edge, lowered
-from ood_perception.postprocess.roi_files import CameraMasks, mask_cells
+from ood_perception.postprocess.roi_files import CameraMasks, Polygon, mask_cells, polygon_problem
 from ood_perception.types import BoolArray, Geometry, UInt8Array
 
 MODES = ('ground', 'polygon', 'mask', 'labels', 'below_edge', 'below_horizon', 'none')
@@ -21,7 +21,6 @@ MODES = ('ground', 'polygon', 'mask', 'labels', 'below_edge', 'below_horizon', '
 # across the road cuts its far end off: that end must stay in, so the share is small.
 SMALLEST_GROUND = 0.01
 
-Polygon = tuple[tuple[float, float], ...]
 CameraPolygons = Mapping[str, tuple[Polygon, ...]]
 
 
@@ -72,7 +71,8 @@ class RoiSettings:
             raise ConfigError(f'roi margin {self.margin:g}: give a share of the height, 0 to 1')
         for polygons in (*self.polygons.values(), *self.ignore_polygons.values()):
             for polygon in polygons:
-                _check_polygon(polygon)
+                if problem := polygon_problem(polygon):
+                    raise ConfigError(f'polygon {polygon}: {problem}')
 
 
 def fixed_region(
@@ -162,11 +162,8 @@ def class_table(ids: Sequence[int]) -> BoolArray:
 
 def polygon_cells(polygons: Sequence[Polygon], geometry: Geometry, grid_size: Size) -> BoolArray:
     """Return bool (gh, gw): cells whose centre lies inside one of the polygons (even-odd rule)."""
-    rows, columns = grid_size
-    centres_x = np.stack([np.arange(columns) + 0.5, np.zeros(columns)], axis=1)
-    centres_y = np.stack([np.zeros(rows), np.arange(rows) + 0.5], axis=1)
-    x = grid_to_camera(centres_x, geometry, grid_size)[:, 0] / geometry.camera_width
-    y = grid_to_camera(centres_y, geometry, grid_size)[:, 1] / geometry.camera_height
+    x, y = cell_centres(geometry, grid_size)
+    x, y = x / geometry.camera_width, y / geometry.camera_height
     inside = np.zeros(grid_size, dtype=bool)
     for polygon in polygons:
         inside |= _inside(polygon, x[None, :], y[:, None])
@@ -205,13 +202,3 @@ def _of_camera(polygons: CameraPolygons, camera: str) -> tuple[Polygon, ...]:
     """Return the polygons of every camera and those of this one."""
     named = polygons.get(camera, ()) if camera else ()
     return (*polygons.get('', ()), *named)
-
-
-def _check_polygon(polygon: Polygon) -> None:
-    """Raise ConfigError unless there are three points or more, all inside the picture."""
-    if len(polygon) < 3 or any(len(point) != 2 for point in polygon):
-        raise ConfigError(f'polygon {polygon}: give three points (x, y) or more')
-    if not all(0.0 <= value <= 1.0 for point in polygon for value in point):
-        raise ConfigError(
-            f'polygon {polygon}: x and y are shares of the width and height, from 0 to 1'
-        )

@@ -1,6 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A drawn region of interest: a grey picture whose non-zero pixels are scored (a conveyor)."""
+"""
+Regions of interest that users give: pictures whose non-zero pixels are scored, and polygons.
+
+ROS parameters do not nest: polygons are strings, '[camera:] x,y x,y x,y'.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, ImageError
-from ood_perception.image.geometry import Size, grid_to_camera
+from ood_perception.image.geometry import Size, cell_centres
 from ood_perception.image.label_files import read_label
 from ood_perception.types import BoolArray, Geometry
 
-EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"
+MASK_EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"
+Polygon = tuple[tuple[float, float], ...]
+POLYGON_EXAMPLE = "'front: 0.1,1.0 0.45,0.5 0.55,0.5 0.9,1.0'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +60,8 @@ def load_masks(parameter: str, entries: Sequence[str]) -> dict[str, RegionMask]:
 
     Raises ConfigError naming the parameter or the file.
     """
-    masks: dict[str, RegionMask] = {}
-    for camera, path in mask_files(parameter, entries).items():
-        masks[camera] = load_mask(Path(path).expanduser())
-    return masks
+    files = mask_files(parameter, entries)
+    return {camera: load_mask(Path(path).expanduser()) for camera, path in files.items()}
 
 
 def mask_files(parameter: str, entries: Sequence[str]) -> dict[str, str]:
@@ -70,7 +74,7 @@ def mask_files(parameter: str, entries: Sequence[str]) -> dict[str, str]:
             camera, path = '', entry
         if camera in files or not path.strip():
             raise ConfigError(
-                f'{parameter} has {entry!r}: write one file for a camera, like {EXAMPLE}'
+                f'{parameter} has {entry!r}: write one file for a camera, like {MASK_EXAMPLE}'
             )
         files[camera] = path.strip()
     return files
@@ -90,13 +94,51 @@ def mask_cells(mask: RegionMask, geometry: Geometry, grid_size: Size) -> BoolArr
             f'{geometry.camera_width} x {geometry.camera_height}: draw the mask on a picture of '
             'this camera; its size may differ, its aspect may not'
         )
-    rows, columns = grid_size
-    x = np.stack([np.arange(columns) + 0.5, np.zeros(columns)], axis=1)
-    y = np.stack([np.zeros(rows), np.arange(rows) + 0.5], axis=1)
-    across = grid_to_camera(x, geometry, grid_size)[:, 0] * (width / geometry.camera_width)
-    down = grid_to_camera(y, geometry, grid_size)[:, 1] * (height / geometry.camera_height)
+    x, y = cell_centres(geometry, grid_size)
+    across, down = x * (width / geometry.camera_width), y * (height / geometry.camera_height)
     # Cells in the padding are no part of the picture; grid_valid leaves them out.
     column = np.clip(np.floor(across), 0, width - 1).astype(np.intp)
     row = np.clip(np.floor(down), 0, height - 1).astype(np.intp)
     cells: BoolArray = mask.scored[row[:, None], column[None, :]]
     return cells
+
+
+def parse_polygons(parameter: str, entries: Sequence[str]) -> dict[str, tuple[Polygon, ...]]:
+    """
+    Return the polygons per camera; those without a camera's name are under ''.
+
+    Coordinates are shares of the picture's width and height, 0 = left/top, 1 = right/bottom.
+
+    Raises ConfigError naming the parameter and the entry.
+    """
+    polygons: dict[str, tuple[Polygon, ...]] = {}
+    for entry in entries:
+        if entry.strip():
+            camera, polygon = _parse_one(parameter, entry)
+            polygons[camera] = (*polygons.get(camera, ()), polygon)
+    return polygons
+
+
+def _parse_one(parameter: str, entry: str) -> tuple[str, Polygon]:
+    camera, colon, rest = entry.rpartition(':')
+    try:
+        pairs = (word.split(',') for word in rest.split())
+        points = tuple((float(x), float(y)) for x, y in pairs)
+    except ValueError:
+        raise _refused(parameter, entry, 'a point is not x,y') from None
+    if problem := polygon_problem(points):
+        raise _refused(parameter, entry, problem)
+    return camera.strip() if colon else '', points
+
+
+def polygon_problem(polygon: Polygon) -> str:
+    """Return what is wrong with a polygon, '' for three points or more inside the picture."""
+    if len(polygon) < 3 or any(len(point) != 2 for point in polygon):
+        return f'{len(polygon)} points, give three points (x, y) or more'
+    if not all(0.0 <= value <= 1.0 for point in polygon for value in point):
+        return 'x and y are shares of the width and height, from 0 to 1'
+    return ''
+
+
+def _refused(parameter: str, entry: str, reason: str) -> ConfigError:
+    return ConfigError(f'{parameter} has {entry!r}: {reason}; write it like {POLYGON_EXAMPLE}')

@@ -20,7 +20,7 @@ from ood_perception.postprocess.motion import (
     predicted,
     updated,
 )
-from ood_perception.types import BoolArray, Detection, Obstacle
+from ood_perception.types import BoolArray, Detection
 
 LONGEST_WINDOW = 64
 # Frames without usable stamps (equal ones, zeros) are taken to be this far apart.
@@ -136,7 +136,8 @@ class _Camera:
         """Return the track number, int64 (N,), of every obstacle and whether it is announced."""
         width = detection.geometry.camera_width
         states = self._until(detection, settings.longest_gap)
-        boxes = _boxes(detection.obstacles)
+        rows_of = [(o.x, o.y, o.width, o.height) for o in detection.obstacles]
+        boxes: Boxes = np.array(rows_of, dtype=np.float64).reshape(-1, 4)
         alike = overlaps(states.boxes, boxes, least=_LEAST_REACH * width)
         rows, columns = matches(alike, _LEAST_OVERLAP)
         seen = np.zeros(len(self._numbers), bool)
@@ -184,12 +185,6 @@ class _Camera:
         self._states = self._states.only(keep)
         self._numbers, self._history = self._numbers[keep], self._history[keep]
         self._announced = self._announced[keep]
-
-
-def _boxes(obstacles: tuple[Obstacle, ...]) -> Boxes:
-    """Return left, top, width, height as float64 (N, 4)."""
-    rows = [(o.x, o.y, o.width, o.height) for o in obstacles]
-    return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def _announced_mask(detection: Detection, announced: BoolArray) -> BoolArray:

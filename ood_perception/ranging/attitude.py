@@ -11,12 +11,14 @@ about fixed axes in the order roll (x), pitch (y), yaw (z), so that a positive p
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import CalibrationError, ConfigError
 from ood_perception.ranging.lens import Vectors
 
 # Columns: the optical axes in a camera body that looks along its x axis (REP-103).
@@ -25,6 +27,7 @@ OPTICAL_IN_BODY: Vectors = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1
 _EARTH_RADIUS = 6.371e6 * 7 / 6
 _FIT_STEPS = 20
 _LEVEL = (0.0, 0.0, 1.0)
+_MOST_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
     _, spread, axes = np.linalg.svd(rays, full_matrices=False)
     if len(rays) < 2 or spread[1] < 1e-6:
         raise ConfigError(f'{len(rays)} points of a horizon that lie together: give its two ends')
-    up = _fix_sign(np.cross(axes[0], axes[1]))
+    up = np.cross(axes[0], axes[1])
+    up = up if up[2] >= 0.0 else -up
     scale = 0.0
     for _ in range(_FIT_STEPS):
         tangent = np.linalg.svd(up[None, :])[2][1:]
@@ -153,5 +157,67 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
     return Attitude(up, scale)
 
 
-def _fix_sign(up: Vectors) -> Vectors:
-    return up if up[2] >= 0.0 else -up
+@dataclass(frozen=True)
+class Orientation:
+    """
+    What a sensor_msgs/Imu says of orientation.
+
+    stamp_ns: its time. quaternion: (x, y, z, w), IMU in a world whose z is up. covariance:
+    row-major 3 x 3 about x, y, z, rad^2; all 0 = not known, first element -1 = no orientation.
+    """
+
+    stamp_ns: int
+    quaternion: tuple[float, float, float, float]
+    covariance: tuple[float, ...]
+
+
+class AttitudeHistory:
+    """
+    Keeps the last thousand orientations; may be written and read by different threads.
+
+    topic: where they come from, for messages.
+    """
+
+    def __init__(self, topic: str = 'imu') -> None:
+        self._topic = topic
+        self._lock = threading.Lock()
+        self._samples: deque[Orientation] = deque(maxlen=_MOST_SAMPLES)
+
+    def add(self, sample: Orientation) -> None:
+        """Keep a sample."""
+        with self._lock:
+            self._samples.append(sample)
+
+    def attitude(
+        self, stamp_ns: int, longest_gap: float, imu_in_base: Vectors, least_sigma: float
+    ) -> Attitude:
+        """
+        Return the attitude by the sample nearest in time.
+
+        longest_gap: seconds that it may be away. imu_in_base: rotation (3, 3). least_sigma: the
+        tilt's standard deviation is at least this, radians, whatever the IMU claims.
+
+        Raises CalibrationError where there is none near enough, and for one without orientation.
+        """
+        with self._lock:
+            samples = tuple(self._samples)
+        if not samples:
+            raise CalibrationError(f'no Imu message has arrived on {self._topic}')
+        nearest = min(samples, key=lambda sample: abs(sample.stamp_ns - stamp_ns))
+        gap = abs(nearest.stamp_ns - stamp_ns) / 1e9
+        if gap > longest_gap:
+            raise CalibrationError(
+                f'the nearest Imu message on {self._topic} is {gap:.3g} s from the picture, '
+                f'allowed are {longest_gap:g} s: do IMU and camera use one clock?'
+            )
+        if nearest.covariance[0] == -1.0:
+            raise CalibrationError(
+                f'Imu on {self._topic} has no orientation (covariance[0] = -1): run a filter, '
+                'such as imu_filter_madgwick, and take its topic'
+            )
+        try:
+            up = up_from_imu(nearest.quaternion, imu_in_base)
+        except ConfigError as error:
+            raise CalibrationError(f'Imu orientation: {error}') from error
+        variance = max(nearest.covariance[0], nearest.covariance[4], 0.0)
+        return Attitude(up, max(math.sqrt(variance), least_sigma))

@@ -62,13 +62,14 @@ def contacts_of(detection: Detection, terrain: Terrain) -> Contacts:
     outline = [np.insert(border, 2, index, axis=1) for index, border in enumerate(borders)]
     spans = np.concatenate([np.zeros((0, 3)), *outline])
     cut = ~below[spans[:, 1].astype(int) - 1, spans[:, 0].astype(int)]
+    above = terrain.behind[lowest[:, 0].astype(np.intp)]
+    touching = lowest[:, 1] - above <= _TOUCHING * terrain.visible.shape[0]
     return Contacts(
         points=cells_to_camera(lowest[:, :2], detection),
         left=cells_to_camera(left, detection),
         right=cells_to_camera(right, detection),
         cut_off=lowest[:, 2] > 0,
-        at_edge=_at_end(terrain, components, numbers)
-        & (_touching(terrain, lowest) | _at_side(terrain, boxes)),
+        at_edge=_at_end(terrain, components, numbers) & (touching | _at_side(terrain, boxes)),
         outline=np.column_stack([column_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
         outline_cut_off=cut,
     )
@@ -120,13 +121,6 @@ def _at_end(terrain: Terrain, components: Components, numbers: npt.NDArray[np.in
     piece_of[components.patches] = pieces
     at_end: BoolArray = ends[piece_of[numbers + 1]]
     return at_end
-
-
-def _touching(terrain: Terrain, lowest: Points) -> BoolArray:
-    """Return whose lowest points, (N, 3) in cells, are about as high as the ground's edge."""
-    above = terrain.behind[lowest[:, 0].astype(np.intp)]
-    near: BoolArray = lowest[:, 1] - above <= _TOUCHING * terrain.visible.shape[0]
-    return near
 
 
 def _at_side(terrain: Terrain, boxes: npt.NDArray[Any]) -> BoolArray:

@@ -31,24 +31,12 @@ class Status(IntEnum):
     """Why a distance is given or not; the values are part of the ROS interface."""
 
     KNOWN = 0
-    # The thing goes on where the camera does not look: it is at most this far away.
-    AT_MOST = 1
+    AT_MOST = 1  # cut off by the picture or an ignored area: it is at most this far away
     NO_ATTITUDE = 2
-    NO_HEIGHT = 3
+    NO_HEIGHT = 3  # the camera's height above the plane is not above 0
     ABOVE_HORIZON = 4
-    NEAR_HORIZON = 5
-    OUTSIDE_LENS = 6
-
-
-STATUS_TEXT = {
-    Status.KNOWN: 'known',
-    Status.AT_MOST: 'at most this far: cut off by the picture or an ignored area',
-    Status.NO_ATTITUDE: 'not known: no attitude',
-    Status.NO_HEIGHT: "not known: the camera's height above the plane is not above 0",
-    Status.ABOVE_HORIZON: 'not known: at or above the horizon',
-    Status.NEAR_HORIZON: 'not known: so near the horizon that the uncertainty is too large',
-    Status.OUTSIDE_LENS: 'not known: beyond what the lens model covers',
-}
+    NEAR_HORIZON = 5  # so near that the uncertainty is too large
+    OUTSIDE_LENS = 6  # beyond what the lens model covers
 
 
 @dataclass(frozen=True)
@@ -150,16 +138,8 @@ def locate(view: Viewpoint, pixels: Points) -> Places:
     unknown = status != Status.KNOWN
     distance[unknown] = distance_sigma[unknown] = np.nan
     points = _points(view, bearing, distance)
-    return Places(
-        bearing,
-        elevation,
-        bearing_sigma,
-        elevation_sigma,
-        distance,
-        distance_sigma,
-        status,
-        points,
-    )
+    sigmas = bearing_sigma, elevation_sigma
+    return Places(bearing, elevation, *sigmas, distance, distance_sigma, status, points)
 
 
 def horizon_rows(

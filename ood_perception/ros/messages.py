@@ -15,7 +15,7 @@ from geometry_msgs.msg import Point
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from visualization_msgs.msg import Marker, MarkerArray
 
-from ood_perception.image.frames import NANOSECONDS
+from ood_perception.image.decode import NANOSECONDS
 from ood_perception.ros.camera_infos import calibration_of
 from ood_perception.types import Obstacle
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ood_perception.errors import OodPerceptionError
-from ood_perception.image.frames import NANOSECONDS
+from ood_perception.image.decode import NANOSECONDS
 from ood_perception.parameters.settings import persistence_from
 from ood_perception.postprocess.overlay import OverlayOptions
 from ood_perception.postprocess.tracking import Tracker

@@ -16,14 +16,15 @@ from ood_perception.errors import CalibrationError, OodPerceptionError
 from ood_perception.image.geometry import Points, Size
 from ood_perception.ranging.attitude import (
     Attitude,
+    AttitudeHistory,
     Mounting,
+    Orientation,
     dip,
     level,
     mounting,
     rotation_from_rpy,
     up_from_horizon,
 )
-from ood_perception.ranging.attitude_history import AttitudeHistory, Orientation
 from ood_perception.ranging.camera_model import CameraModel
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows

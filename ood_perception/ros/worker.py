@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ood_perception.errors import ImageError, OodPerceptionError
-from ood_perception.image.frames import FrameDecoder
+from ood_perception.image.decode import FrameDecoder
 from ood_perception.ros.decode import decode_by_cv_bridge
 from ood_perception.ros.frame_queue import Mailbox, Waiting
 from ood_perception.ros.timing import FrameTimes, Stopwatch, TimingWindow

@@ -9,14 +9,14 @@ import time
 
 import pytest
 from bag_files import Maker
-from mcap_files import write_mcap
+from mcap_files import CHUNK_INDEX, rewrite, write_mcap
 from memory import peak_mib
 
-from ood_perception.bags import mcap_chunk, mcap_file
+from ood_perception.bags import mcap_file, mcap_index
 from ood_perception.bags.compression import zstd_library
 from ood_perception.bags.database_file import DatabaseFile
-from ood_perception.bags.mcap_chunk import read_chunk
 from ood_perception.bags.mcap_file import McapFile
+from ood_perception.bags.mcap_index import read_chunk
 from ood_perception.errors import DataError
 
 
@@ -49,10 +49,10 @@ def test_a_chunk_that_lies_about_its_size_takes_no_memory(data, size, packed):
 
 def test_a_chunk_of_a_million_frames_ends_soon():
     frames = bytes(zstd_library().compress(b'')) * 300_000
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(DataError, match='frames'):
         read_chunk(chunk(frames, 100), 0)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_a_chunk_may_hold_some_frames():
@@ -81,7 +81,30 @@ def test_a_chunk_of_empty_records_makes_no_million_of_objects(tmp_path, monkeypa
 
 
 def test_the_cap_of_a_chunk_has_room_for_the_largest_message():
-    assert mcap_chunk.MOST_BYTES > mcap_chunk.MAX_MESSAGE_BYTES
+    assert mcap_index.MOST_BYTES > mcap_index.MAX_MESSAGE_BYTES
+
+
+BEYOND = struct.pack('<Q', (1 << 64) - 1)
+
+
+@pytest.mark.parametrize('record', ['footer', 'index'])
+def test_a_place_beyond_every_file_hides_no_message(tmp_path, record):
+    maker = Maker()
+    messages = [('/a', 'std_msgs/msg/String', time, maker.text('x')) for time in range(3)]
+    path = write_mcap(tmp_path / 'a.mcap', messages)
+    if record == 'footer':
+        data = path.read_bytes()
+        path.write_bytes(data[:-28] + BEYOND + data[-20:])
+    else:
+        rewrite(
+            path,
+            lambda opcode, number, summary, body: (
+                body[:16] + BEYOND + body[24:] if opcode == CHUNK_INDEX else body
+            ),
+        )
+    bag = McapFile(path)
+    assert ('summary' in bag.damage) == (record == 'footer')
+    assert [time for *_, time, _ in bag.messages(['/a'], print)] == [0, 1, 2]
 
 
 TOPICS = 'CREATE TABLE topics(id INTEGER PRIMARY KEY, name, type, serialization_format)'
@@ -111,7 +134,7 @@ def test_a_database_that_computes_its_messages_is_refused(tmp_path, script):
     database.commit()
     database.close()
 
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(DataError, match='are computed, not stored'):
         DatabaseFile(tmp_path / 'a.db3')
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5

@@ -14,7 +14,6 @@ from bundles import road_picture
 from mcap_files import write_mcap
 
 from ood_perception.bags.cameras import camera_messages, open_cameras
-from ood_perception.bags.messages import Cdr
 from ood_perception.bags.problems import Problems
 from ood_perception.bags.reading import Bag, Limits
 from ood_perception.errors import ConfigError, DataError
@@ -51,9 +50,9 @@ def depth_png(topic, form, count=3):
 def choose(tmp_path, messages, wanted=(), on_error='fail', path=None):
     """Return ([(camera, topic)], what is said, number of messages)."""
     path = path or write_bag(tmp_path / 'bag', sorted(messages, key=lambda m: m[2]))
-    problems, cdr = Problems(on_error), Cdr()
+    problems = Problems(on_error)
     with Bag(path, problems, Limits(), tmp_path) as bag:
-        cameras = open_cameras(bag, cdr, problems, wanted)
+        cameras = open_cameras(bag, wanted)
         frames = list(camera_messages(bag, cameras))
     assert len(frames) == sum(camera.count for camera in cameras)
     return [(camera.camera, camera.topic) for camera in cameras], ' | '.join(bag.notes), problems

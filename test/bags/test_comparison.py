@@ -17,7 +17,7 @@ from ood_perception.bags.comparison import (
     write_comparison,
 )
 from ood_perception.bags.ground_truth import read_folder
-from ood_perception.bags.problems import BAD_FRAME, DAMAGED_FILE, FAIL, SKIP, Problem, Problems
+from ood_perception.bags.problems import BAD_FRAME, DAMAGED_FILE, FAIL, SKIP, Problems
 from ood_perception.errors import ConfigError, DataError
 
 OFFLINE = [(1, b'a'), (2, b'b'), (3, b'a'), (4, b'c')]
@@ -85,16 +85,16 @@ def test_a_folder_that_is_no_result_is_named(tmp_path):
 
 
 def test_problems_are_refused_or_counted_once_for_the_whole_bag():
-    frame, file = Problem(BAD_FRAME, 'a', 'text'), Problem(DAMAGED_FILE, 'b', 'cut off')
+    frame, file = (BAD_FRAME, 'a', 'text'), (DAMAGED_FILE, 'b', 'cut off')
     with pytest.raises(DataError, match=r'text .*--on-error skip'):
-        Problems(FAIL).meet(frame)
+        Problems(FAIL).add(*frame)
     problems = Problems(SKIP)
     assert not problems
     for problem in (frame, frame, file, file):
-        problems.meet(problem)
+        problems.add(*problem)
     assert problems.counts == {BAD_FRAME: 2, DAMAGED_FILE: 1}
     for _ in range(100):
-        problems.meet(frame)
+        problems.add(*frame)
     assert len(problems.told) < 30, 'a report holds the first texts, memory stays flat'
     with pytest.raises(ConfigError, match="'ignore'"):
         Problems('ignore')

@@ -11,12 +11,10 @@ pytest.importorskip('rosbags')
 
 from bag_files import FRONT, RAW, START, Maker, write_bag
 
-from ood_perception.bags.ground_truth import open_ground_truth
-from ood_perception.bags.label_stamps import match_indices, match_stamps
-from ood_perception.bags.messages import Cdr
+from ood_perception.bags.cameras import CameraTopic
+from ood_perception.bags.ground_truth import match_indices, match_stamps, open_ground_truth
 from ood_perception.bags.problems import BAD_LABEL, Problems
 from ood_perception.bags.reading import Bag, Limits
-from ood_perception.bags.topics import CameraTopic
 from ood_perception.errors import DataError
 from ood_perception.types import Frame
 
@@ -36,9 +34,8 @@ def open_truth(tmp_path, frames, labels, entry='/labels', on_error='skip'):
         messages.append(('/labels', RAW, START + 100 + number, maker.raw(pixels, 'mono8', stamp)))
     path, problems = write_bag(tmp_path / 'bag', messages), Problems(on_error)
     camera = CameraTopic('', FRONT, RAW, len(frames))
-    (tmp_path / 'scratch').mkdir()
     with Bag(path, problems, Limits(), tmp_path) as bag:
-        truth = open_ground_truth([entry], bag, [camera], Cdr(), problems, tmp_path / 'scratch')
+        truth = open_ground_truth([entry], bag, [camera])
         found = [truth[''].label(Frame(picture, '', s), n) for n, s in enumerate(frames)]
     return [None if label is None else int(label[0, 0]) for label in found], problems
 

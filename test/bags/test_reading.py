@@ -21,6 +21,7 @@ from bag_files import (
 )
 from paths import need_data
 
+from ood_perception.bags.cameras import BagTopics, camera_name, choose_cameras
 from ood_perception.bags.compression import SizeCapError, is_zstd, unpack_file, unpack_message
 from ood_perception.bags.metadata import find_files, is_bag
 from ood_perception.bags.problems import (
@@ -32,7 +33,6 @@ from ood_perception.bags.problems import (
     Problems,
 )
 from ood_perception.bags.reading import Bag, Limits
-from ood_perception.bags.topics import camera_name, choose_cameras
 from ood_perception.errors import ConfigError, DataError
 
 
@@ -260,7 +260,7 @@ TOPICS = {
 def chosen(topics=TOPICS, wanted=(), without=(), on_error='fail'):
     return [
         (camera.camera, camera.topic)
-        for camera in choose_cameras(topics, wanted, without, Problems(on_error))
+        for camera in choose_cameras(BagTopics(topics, without), wanted, Problems(on_error))
     ]
 
 
@@ -289,7 +289,7 @@ def test_a_topic_of_another_type_is_named_and_skipped():
     with pytest.raises(DataError, match=r'/chat holds std_msgs/msg/String, which is no image'):
         chosen(wanted=['/chat', FRONT])
     problems = Problems('skip')
-    cameras = choose_cameras(TOPICS, ['/chat', FRONT], (), problems)
+    cameras = choose_cameras(BagTopics(TOPICS), ['/chat', FRONT], problems)
     assert [camera.topic for camera in cameras] == [FRONT]
     assert problems.counts == {MESSAGE_TYPE: 1}
 

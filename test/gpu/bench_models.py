@@ -11,7 +11,7 @@ import numpy as np
 from trainer.bench_reference import random_banks
 from trainer.calibration.curve import MonotoneTable
 from trainer.heads.pixood.density import Gaussian
-from trainer.heads.pixood.fitting import PixOODModel
+from trainer.heads.pixood.training import PixOODModel
 from trainer.nets.patch_classifier import Classifier
 
 HIDDEN = 512  # of the classifier, as the shipped configuration trains it

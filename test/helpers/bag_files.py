@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from bundles import road_picture
 
-from ood_perception.bags.definitions import VIDEO_MSGS
+from ood_perception.bags.messages import VIDEO_MSGS
 
 RAW = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'

@@ -6,8 +6,8 @@ import pytest
 from feature_sets import make_feature_set
 
 from trainer.heads.pixood.config import CondensationSettings, PixOODConfig
-from trainer.heads.pixood.fitting import calibrate_pixood, fit_pixood
 from trainer.heads.pixood.model import PixOODHead
+from trainer.heads.pixood.training import calibrate_pixood, fit_pixood
 from trainer.nets.patch_classifier import ClassifierConfig
 from trainer.nets.patches import PatchSettings
 from trainer.training.patch_classifier import fit_classifier
@@ -33,7 +33,7 @@ def train():
 @pytest.fixture(scope='module')
 def classifier(train):
     config = ClassifierConfig(epochs=8, learning_rate=3e-3, pixel_step=7)
-    return fit_classifier(train, train, LAYERS, CLASSES, config).classifier
+    return fit_classifier(train, train, LAYERS, CLASSES, config).model
 
 
 @pytest.fixture(scope='module')

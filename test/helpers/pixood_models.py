@@ -7,7 +7,7 @@ import torch
 
 from trainer.calibration.curve import MonotoneTable
 from trainer.heads.pixood.density import Gaussian
-from trainer.heads.pixood.fitting import PixOODModel
+from trainer.heads.pixood.training import PixOODModel
 from trainer.nets.patch_classifier import Classifier
 
 CLASSES = ('road', 'pole', 'pavement', 'sky')

@@ -10,8 +10,8 @@ import pytest
 from videos import encoded, pictures
 
 from ood_perception.errors import ImageError
-from ood_perception.image.frames import FrameDecoder
-from ood_perception.image.h264 import FrameNumbers
+from ood_perception.image.decode import FrameDecoder
+from ood_perception.image.video import FrameNumbers
 
 CODECS = ('h264', 'hevc')
 STAMP = SimpleNamespace(sec=3, nanosec=7)

@@ -81,12 +81,6 @@ def test_every_size_can_be_drawn(size, policy):
     assert picture.shape == (*size, 3)
 
 
-def test_colour_map_and_unknown_labels():
-    labels = np.array([[0, 1], [2, 255]], dtype=np.uint8)
-    picture = ov.colour_map(labels, [(1, 2, 3), (4, 5, 6)])
-    assert picture.tolist() == [[[1, 2, 3], [4, 5, 6]], [[0, 0, 0], [0, 0, 0]]]
-
-
 def test_jpeg_keeps_the_colours():
     picture = np.zeros((32, 32, 3), dtype=np.uint8)
     picture[:] = (200, 60, 20)

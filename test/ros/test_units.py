@@ -18,9 +18,9 @@ from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
-from ood_perception.image.frames import FrameDecoder  # noqa: E402
+from ood_perception.image.decode import FrameDecoder  # noqa: E402
 from ood_perception.parameters import table as parameters  # noqa: E402
-from ood_perception.postprocess.polygons import parse_polygons  # noqa: E402
+from ood_perception.postprocess.roi_files import parse_polygons  # noqa: E402
 from ood_perception.ranging.camera_model import camera_model  # noqa: E402
 from ood_perception.ros import camera_input as inputs  # noqa: E402
 from ood_perception.ros import dds, diagnostics, messages, qos  # noqa: E402

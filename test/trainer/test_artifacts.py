@@ -18,9 +18,9 @@ from uem_recipes import places  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.artifacts import Artifact, digest, write_npz  # noqa: E402
-from trainer.augment.crops import Crops  # noqa: E402
 from trainer.augment.cutouts import Cutout  # noqa: E402
 from trainer.augment.mixes import draw_mixes  # noqa: E402
+from trainer.augment.on_the_fly import Crops  # noqa: E402
 from trainer.augment.pasting import MixSettings  # noqa: E402
 from trainer.augment.views import ViewSettings  # noqa: E402
 from trainer.data.images import content_sha256  # noqa: E402

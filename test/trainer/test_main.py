@@ -109,7 +109,7 @@ def test_the_quality_of_the_classifier_is_recorded(miniature):
         ('data.layout=kitti', 'known are'),
         ('data.calibration_fraction=0', 'nothing to calibrate on'),
         ('finetuning.epochs=-1', 'epochs of at least 0'),
-        ('head.gate=none', 'expected one of held-out, paper'),
+        ('head.gate=none', 'choose one of held-out, paper'),
         ('bundle.golden=lake', 'demo_road, demo_sea, pictures'),
         ('seed', 'section.key=value'),
         ('name.x=1', 'section.key=value'),

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from ood_perception.errors import DataError
 
 from ..data.images import ClassMap, PictureList, read_image
-from .coco import JSON_FILE, need_pictures, read_coco
-from .coco_masks import Mask
+from .coco import JSON_FILE, Mask, need_pictures, read_coco
 from .cutouts import part_of
 from .pasting import OUTLIER
 from .views import hash_of

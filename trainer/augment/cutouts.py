@@ -16,8 +16,7 @@ import numpy.typing as npt
 from ood_perception.errors import DataError
 
 from ..data.images import ANOMALY, IGNORED, NORMAL, read_image
-from .coco import JSON_FILE, read_coco
-from .coco_masks import Mask
+from .coco import JSON_FILE, Mask, read_coco
 
 BoolArray = npt.NDArray[np.bool_]
 UInt8Array = npt.NDArray[np.uint8]
@@ -174,7 +173,10 @@ def _place(
         if rows > s.height * height or top < 0 or left < 0 or bottom > height or right > width:
             continue
         window = (slice(top, bottom), slice(left, right))
-        colour, alpha = _scaled(cutout.rgba, rows, columns, pad)
+        colour, alpha = (
+            np.pad(part, [(pad, pad), (pad, pad), (0, 0)][: part.ndim])
+            for part in scaled(cutout.rgba, rows, columns)
+        )
         solid = alpha >= 0.5
         near = cv2.dilate(solid.astype(np.uint8), _square(s.border)) > 0
         free = np.count_nonzero(solid) >= _SMALLEST and not (taken[window] & near).any()
@@ -190,17 +192,24 @@ def _stands(solid: BoolArray, ground: BoolArray) -> bool:
     return float(ground[solid[lowest].any(0)].mean()) >= 0.9
 
 
-def _scaled(rgba: UInt8Array, rows: int, columns: int, pad: int) -> tuple[FloatArray, FloatArray]:
-    """Resize premultiplied, so that what surrounded the object never bleeds in; pad the rim."""
-    alpha = rgba[..., 3:].astype(np.float32) / 255.0
+def scaled(rgba: UInt8Array, rows: int, columns: int) -> tuple[FloatArray, FloatArray]:
+    """
+    Resize an object premultiplied, so that what surrounded it never bleeds in.
+
+    Return its colour, float32 (rows, columns, 3), 0 to 255, and alpha, (rows, columns), 0 to 1.
+    """
+    alpha = rgba[..., 3:].astype(np.float32) / 255
     layers = np.concatenate([rgba[..., :3] * alpha, alpha], axis=2)
     shrinking = rows < rgba.shape[0] or columns < rgba.shape[1]
-    small = cv2.resize(
-        layers, (columns, rows), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    )
-    small = np.pad(small, ((pad, pad), (pad, pad), (0, 0)))
-    colour = small[..., :3] / np.maximum(small[..., 3:], 1e-3)
-    return colour.astype(np.float32), small[..., 3].astype(np.float32)
+    smoother = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    small = cv2.resize(layers, (columns, rows), interpolation=smoother)
+    return small[..., :3] / np.maximum(small[..., 3:], 1e-3), small[..., 3]
+
+
+def cropped(rgba: UInt8Array) -> UInt8Array:
+    """Return an object cut to what its alpha shows."""
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(rgba[..., 3]))
+    return rgba[top : top + height, left : left + width]
 
 
 def blend(window: FloatArray, colour: FloatArray, alpha: FloatArray, feather: float) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +29,41 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class AnomalyMix:
+    """Objects to paste; groups: the cut-outs of each everyday picture."""
+
+    groups: tuple[tuple[Cutout, ...], ...] = ()
+    settings: MixSettings = field(default_factory=MixSettings)
+
+    def paste(
+        self,
+        picture: tuple[UInt8Array, UInt8Array],
+        rng: np.random.Generator,
+        magnification: float,
+        pictures: PictureList,
+    ) -> tuple[UInt8Array, UInt8Array]:
+        """Return a picture of the list and its labels with a drawn group, see mix_objects."""
+        group = self.groups[int(rng.integers(len(self.groups)))]
+        ground = self.settings.ground(pictures)
+        return mix_objects(*picture, group, rng, self.settings, magnification, ground)
+
+    def marks(self, pictures: PictureList) -> tuple[Any, ...]:
+        """Return what mixes of a list depend on, JSON values: objects, settings, their ground."""
+        objects = [marks_of(group) for group in self.groups]
+        return objects, asdict(self.settings), self.settings.ground(pictures)
+
+
+@dataclass(frozen=True)
 class MixedPictures(PictureList):
     """
     Mixes as a list of pictures; labels are class ids, OUTLIER on pasted pixels, IGNORED around.
 
-    A mix depends on the settings, the objects and its own name alone. groups: the cut-outs of
-    each everyday picture. network: (h, w) in pixels and resize policy, for MixSettings.smallest.
+    A mix depends on the settings, the objects and its own name alone. network, policy: (h, w) in
+    pixels and how pictures are brought to it, for MixSettings.smallest.
     """
 
-    mix: MixSettings = field(default_factory=MixSettings)
+    mix: AnomalyMix = field(default_factory=AnomalyMix)
     view: ViewSettings = field(default_factory=ViewSettings)
-    groups: tuple[tuple[Cutout, ...], ...] = ()
     network: tuple[int, int] = (378, 672)
     policy: str = 'fit'
 
@@ -46,17 +71,15 @@ class MixedPictures(PictureList):
         """Return a mix and its labels, see PictureList.read."""
         image, labels = super().read(index)
         rng = random_of(self.names[index])
-        if rng.random() < self.mix.probability:
-            group = self.groups[int(rng.integers(len(self.groups)))]
+        if rng.random() < self.mix.settings.probability:
             size = (labels.shape[0], labels.shape[1])
             scale = geometry_for(size, self.network, self.policy).scale_x
-            ground = self.mix.ground(self)
-            image, labels = mix_objects(image, labels, group, rng, self.mix, scale, ground)
+            image, labels = self.mix.paste((image, labels), rng, scale, self)
         return draw_view(image, labels, self.view, rng)
 
     def encoding(self) -> bytes:
         """Return what the labels' meaning depends on, and where objects stand."""
-        return super().encoding() + bytes(self.mix.ground(self))
+        return super().encoding() + bytes(self.mix.settings.ground(self))
 
 
 def draw_mixes(
@@ -87,9 +110,8 @@ def draw_mixes(
         tuple(pictures.labels[i] for i in chosen),
         tuple(pictures.sequences[i] for i in chosen),
         pictures.classes,
-        mix,
+        AnomalyMix(grouped(cutouts), mix),
         view,
-        grouped(cutouts),
         network,
         policy,
     )

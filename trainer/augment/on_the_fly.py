@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Fresh views, or mixes, in every step, with the backbone at work: UEM's own training, for a GPU.
+Fresh views, mixes or crops in every step, the backbone at work: UEM's own training, for a GPU.
 
 A step's pictures depend on the seed, the step and their place in it alone, so that a resumed run
 sees what an unbroken one sees.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -21,14 +21,13 @@ import numpy.typing as npt
 import torch
 
 from ood_perception.errors import ConfigError
+from ood_perception.image.geometry import geometry_for
 
 from ..artifacts import digest
 from ..backbones.base import Backbone, Layer, layer_name
 from ..data.images import IGNORED, PictureList, content_sha256
 from ..features import FeatureSet, View, forward_tokens
-from .cutouts import Cutout
-from .mixes import marks_of
-from .pasting import MixSettings, mix_objects
+from .mixes import AnomalyMix
 from .views import ViewSettings, recoloured
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -64,20 +63,12 @@ class OnlineSettings:
 
 
 @dataclass(frozen=True)
-class OnlineMix:
-    """Anomaly Mix before the augmentation; groups: the cut-outs of each everyday picture."""
-
-    groups: tuple[tuple[Cutout, ...], ...]
-    settings: MixSettings
-
-
-@dataclass(frozen=True)
 class OnlineFeatures:
     """
     A training set whose views are drawn when they are asked for.
 
     Stands where a FeatureSet of cached tokens does: names, height, width, patch, key. blocks:
-    0-based, or names of layers. mix: None for views alone.
+    0-based, or names of layers. mix: objects pasted before the augmentation, None for views alone.
     """
 
     pictures: PictureList
@@ -86,7 +77,7 @@ class OnlineFeatures:
     view: View
     views: ViewSettings
     settings: OnlineSettings
-    mix: OnlineMix | None = None
+    mix: AnomalyMix | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,8 +107,6 @@ class OnlineFeatures:
     @cached_property
     def key(self) -> str:
         """A hash of everything that is drawn."""
-        mix = self.mix
-        objects = [marks_of(group) for group in mix.groups] if mix else []
         parts = [
             content_sha256(self.pictures),
             self.backbone.provenance.get('weights_sha256', ''),
@@ -126,9 +115,7 @@ class OnlineFeatures:
             asdict(self.view),
             asdict(self.views),
             self.settings.crop,
-            objects,
-            asdict(mix.settings) if mix else {},
-            mix.settings.ground(self.pictures) if mix else [],
+            *(self.mix.marks(self.pictures) if self.mix else ([], {}, [])),
         ]
         return digest(parts)
 
@@ -159,10 +146,8 @@ class OnlineFeatures:
         image, labels = self.pictures.read(index)
         mix = self.mix
         if mix and rng.random() < mix.settings.probability:
-            group = mix.groups[int(rng.integers(len(mix.groups)))]
             # the least size of an object holds at the picture's own scale
-            ground = mix.settings.ground(self.pictures)
-            image, labels = mix_objects(image, labels, group, rng, mix.settings, 1.0, ground)
+            image, labels = mix.paste((image, labels), rng, 1.0, self.pictures)
         return draw_crop(image, labels, self.views, self.settings.crop, self.view.size, rng)
 
 
@@ -217,3 +202,43 @@ def token_widths(features: FeatureSet | OnlineFeatures, layers: Sequence[str]) -
 def device_of(features: FeatureSet | OnlineFeatures) -> torch.device:
     """Return where a set is trained on: cached tokens on the CPU."""
     return features.device if isinstance(features, OnlineFeatures) else torch.device('cpu')
+
+
+@dataclass(frozen=True)
+class Crops:
+    """
+    Pictures to draw crops from.
+
+    size: height and width of a crop, pixels. view: what magnification the network sees the
+    pictures at. views: further magnification, flip and colours. mix: objects that are pasted into
+    every picture first, None = none.
+    """
+
+    pictures: PictureList
+    size: tuple[int, int]
+    view: View
+    views: ViewSettings
+    mix: AnomalyMix | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of everything that is drawn."""
+        objects = self.mix.marks(self.pictures) if self.mix else ([],)
+        network = (self.view.size, self.view.policy)
+        parts = [content_sha256(self.pictures), self.size, network, asdict(self.views)]
+        return digest([*parts, *objects])
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
+        """
+        Return a crop of picture `index`, uint8 (h, w, 3) RGB, and its labels uint8 (h, w).
+
+        What the picture does not reach is black and IGNORED, right and below.
+        """
+        image, labels = self.pictures.read(index)
+        size = (int(labels.shape[0]), int(labels.shape[1]))
+        network = geometry_for(size, self.view.size, self.view.policy).scale_x
+        if self.mix:
+            image, labels = self.mix.paste((image, labels), rng, network, self.pictures)
+        least, greatest = self.views.scale
+        views = replace(self.views, scale=(least * network, greatest * network))
+        return draw_crop(image, labels, views, self.size, self.size, rng)

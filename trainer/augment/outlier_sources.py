@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import ConfigError, DataError, check_choices, check_least
 from ood_perception.image.image_files import check_stored_size, file_content, picture_tree
 
 from .coco import JSON_FILE, need_pictures, read_coco
-from .cutouts import PARTS, Cutout, load_cutouts, part_of
+from .cutouts import PARTS, Cutout, cropped, load_cutouts, part_of
 from .procedural_objects import draw_object
 
 SOURCES = ('coco', 'folder', 'procedural')
@@ -43,14 +43,9 @@ class OutlierConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ConfigError(
-                f'outliers source {self.source!r}: choose one of {", ".join(SOURCES)}'
-            )
-        if self.most < 0 or self.objects < 2:
-            raise ConfigError(
-                f'outliers: most {self.most}, objects {self.objects}: give at least 0 and 2'
-            )
+        check_choices('outliers', self, source=SOURCES)
+        check_least('outliers', self, 0, 'most')
+        check_least('outliers', self, 2, 'objects')
 
     def folder_at(self, data_root: Path) -> Path:
         """Return the folder, given the data set's."""
@@ -127,10 +122,7 @@ def _read_rgba(path: Path) -> UInt8Array:
     solid = pixels[..., 3] > 127
     if not solid.any():
         raise DataError(f'{path} has no opaque pixel: it shows no object')
-    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
-    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    mask = np.where(solid, 255, 0).astype(np.uint8)
-    return np.dstack([pixels[..., 2::-1][part], mask[part]])
+    return cropped(np.dstack([pixels[..., 2::-1], np.where(solid, 255, 0).astype(np.uint8)]))
 
 
 def procedural_cutouts(objects: int, part: str, seed: int) -> list[Cutout]:

@@ -3,7 +3,7 @@
 """
 Objects pasted anywhere in a picture, as UEM's Anomaly Mix does: exact masks, ignored borders.
 
-Beside `outliers.paste_objects`, which makes test pictures with objects that stand on the road.
+Beside `cutouts.paste_objects`, which makes test pictures with objects that stand on the road.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ood_perception.errors import ConfigError
 
 from ..data.images import IGNORED, PictureList
-from .cutouts import Cutout, blend
+from .cutouts import Cutout, blend, scaled
 
 UInt8Array = npt.NDArray[np.uint8]
 OUTLIER = 254
@@ -163,10 +163,5 @@ def _resized(
     longer = max(rgba.shape[:2])
     factor = max(factor, settings.smallest / magnification / longer)
     rows, columns = (max(1, round(side * factor)) for side in rgba.shape[:2])
-    smoother = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    # premultiplied, so that what surrounded the object does not bleed into its rim
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    layers = np.concatenate([rgba[..., :3] * alpha, alpha], axis=2)
-    small = cv2.resize(layers, (columns, rows), interpolation=smoother)
-    colour = small[..., :3] / np.maximum(small[..., 3:], 1e-3)
-    return np.dstack([np.clip(np.round(colour), 0, 255), small[..., 3] * 255]).astype(np.uint8)
+    colour, alpha = scaled(rgba, rows, columns)
+    return np.dstack([np.clip(np.round(colour), 0, 255), alpha * 255]).astype(np.uint8)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .cutouts import Cutout
+from .cutouts import Cutout, cropped
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -37,9 +37,7 @@ def draw_object(name: str, rng: np.random.Generator) -> Cutout:
     pixels = (colours[0] * (1 - blend) + colours[1] * blend) * light
     pixels += rng.normal(0, 4, pixels.shape)  # the grain of a camera
     rgb = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return Cutout(np.dstack([rgb[part], mask[part]]), name, shape)
+    return Cutout(cropped(np.dstack([rgb, mask])), name, shape)
 
 
 def _outline(points: FloatArray, height: int, width: int) -> UInt8Array:

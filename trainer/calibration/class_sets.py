@@ -15,7 +15,7 @@ from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
 from ood_perception.postprocess.calibration import HeldOutSample
 
-from ..features import FeatureSet
+from ..features import FeatureSet, tokens_of
 from ..head_module import HeadModule
 
 Maps = npt.NDArray[np.float32]
@@ -127,10 +127,6 @@ def surprisal_maps(
     every = torch.ones(len(head.compiled_classes))
     pictures = range(len(features.names))
     for i in tqdm(pictures, desc='sets of classes', unit='picture', disable=not progress):
-        tokens = [
-            torch.from_numpy(np.array(features.tokens[layer][i : i + 1])).float()
-            for layer in head.layers
-        ]
-        least, _, *own = head.outputs(*tokens, every)
+        least, _, *own = head.outputs(*tokens_of(features, head.layers, [i]), every)
         maps = torch.cat(own or [least]).numpy()
         yield maps, labels_to_grid(np.asarray(features.labels[i]), maps.shape[1:])

@@ -16,10 +16,9 @@ from tqdm import tqdm
 from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
 
-from ..features import FeatureSet
+from ..features import FeatureSet, tokens_of
 from ..head_module import HeadModule
-from .curve import MonotoneTable
-from .curve_fit import KNOTS, table_from_curve
+from .curve import KNOTS, MonotoneTable, table_from_curve
 
 LOG = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float64]
@@ -124,24 +123,6 @@ class ClassTables:
     pixels: Mapping[str, int]
     borrowed: tuple[str, ...]
 
-    @property
-    def shares(self) -> dict[str, float]:
-        """pi_c, the share of class c in the held-out pixels."""
-        total = sum(self.pixels.values())
-        return {name: count / total for name, count in self.pixels.items()}
-
-    def mixture_surprisal(self, x: npt.ArrayLike, chosen: Sequence[str]) -> FloatArray:
-        """
-        Return -log10 of e_I = sum_I pi_c e_c / sum_I pi_c for a head with one score.
-
-        x: raw scores of any shape. chosen: the classes I that count as normal, not empty.
-        """
-        weights = np.array([self.shares[name] for name in chosen])
-        terms = np.stack([self.tables[name].surprisal(x) for name in chosen])
-        least = terms.min(axis=0)
-        sums = np.tensordot(weights / weights.sum(), 10.0 ** (least - terms), axes=1)
-        return np.asarray(least - np.log10(sums))
-
 
 @dataclass(frozen=True)
 class HeldOutScores:
@@ -196,9 +177,5 @@ def score_maps(
     """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) a picture."""
     pictures = range(len(features.names))
     for i in tqdm(pictures, desc='calibration', unit='picture', disable=not progress):
-        tokens = [
-            torch.from_numpy(np.array(features.tokens[layer][i : i + 1])).float()
-            for layer in head.layers
-        ]
-        scores = head.raw_scores(*tokens)[0][0].numpy()
+        scores = head.raw_scores(*tokens_of(features, head.layers, [i]))[0][0].numpy()
         yield scores, labels_to_grid(np.asarray(features.labels[i]), scores.shape[1:])

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.bags.cameras import camera_messages, open_cameras
-from ood_perception.bags.messages import Cdr, frames_of
+from ood_perception.bags.cameras import (
+    CameraTopic,
+    camera_frames,
+    camera_messages,
+    open_cameras,
+)
 from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
-from ood_perception.bags.reading import Bag, Limits
-from ood_perception.bags.topics import CameraTopic
+from ood_perception.bags.reading import Bag
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.image.label_files import read_label
 from ood_perception.types import Frame
@@ -124,23 +126,14 @@ def _stamp(number: int, fps: float) -> int:
 
 def _bag(path: Path) -> CleanFrames:
     """Read every camera; a bag that is damaged is refused, its rates would mislead."""
-    problems, cdr = Problems(FAIL), Cdr()
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Bag(path, problems, Limits(), Path(scratch)) as bag,
-    ):
-        cameras = open_cameras(bag, cdr, problems)
+    with Bag(path, Problems(FAIL)) as bag:
+        cameras = open_cameras(bag)
         fps = _bag_fps(bag, cameras[0])
         name = '; '.join([f'bag {path}', *bag.notes])
 
     def frames() -> Iterator[Item]:
-        named = {camera.topic: camera.camera for camera in cameras}
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            Bag(path, problems, Limits(), Path(scratch)) as bag,
-            closing(camera_messages(bag, cameras)) as messages,
-        ):
-            for frame in frames_of(messages, cdr, named):
+        with Bag(path, Problems(FAIL)) as bag, closing(camera_frames(bag, cameras)) as read:
+            for frame in read:
                 yield frame, None
 
     count = sum(camera.count for camera in cameras)

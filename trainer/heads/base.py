@@ -5,23 +5,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..artifacts import Artifact, digest
+from ood_perception.json_files import write_json
+
+from ..artifacts import REPORT_FILE, Artifact, digest
 from ..backbones.base import Layer
 from ..features import FeatureSet
 from ..head_module import HeadFacts, HeadModule
 from ..training_data import TrainingData
 
+Fill = Callable[[Path, Artifact], Mapping[str, Any] | None]
+"""Fills a folder for an artifact; what it returns is recorded as its report, JSON values."""
+
 
 @dataclass(frozen=True)
 class HeadConfig:
     """
-    The served head; the options but `kind` are those of heads.pixood_module.PixOODHead.
+    The served head; the options but `kind` are those of heads.pixood.model.PixOODHead.
 
     kind: a row of heads.HEADS. score: of kind 'baseline', one of heads.baselines.SCORES.
     classes: those whose score the head holds, empty = all that have a model.
@@ -59,10 +64,26 @@ class HeadFit(ABC):
         """
         self.data, self.sections, self.store, self.seed = data, sections, store, seed
         self.config: HeadConfig = sections['head']
+        self._read()
 
-    def artifact(self, kind: str, *inputs: Any) -> Artifact:
-        """Return where something is kept; inputs: all that it depends on, JSON values."""
-        return Artifact(self.store, kind, digest(inputs))
+    def _read(self) -> None:
+        """Take up the kind's own sections; ConfigError for what cannot be."""
+        return
+
+    def seeded(self, section: str) -> Any:
+        """Return a section of the recipe with the fit's seed."""
+        return replace(self.sections[section], seed=self.seed)
+
+    def made(self, kind: str, inputs: Sequence[Any], fill: Fill) -> Artifact:
+        """Make (or find) what is kept; inputs: all that it depends on, JSON values."""
+        artifact = Artifact(self.store, kind, digest(inputs))
+
+        def whole(target: Path) -> None:
+            report = fill(target, artifact)
+            if report is not None:
+                write_json(target / REPORT_FILE, report)
+
+        return artifact.make(whole)
 
     def check(self) -> None:
         """Raise OodPerceptionError for files beside the data set that cannot be used, early."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Heads with one score for all classes: fitted in their own ways, calibrated alike."""
+"""Heads with one score for all classes: fitted in their own ways, calibrated and served alike."""
 
 from __future__ import annotations
 
@@ -11,16 +11,66 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ood_perception.json_files import write_json
+from ood_perception.errors import ConfigError
 
-from ..artifacts import REPORT_FILE, Artifact, write_npz
-from ..calibration.curve import MonotoneTable
+from ..artifacts import Artifact, write_npz
+from ..calibration.curve import MonotoneTable, TableModule
 from ..calibration.held_out import FEWEST_PIXELS, collect_scores, fit_table
 from ..head_module import HeadFacts, HeadModule
 from .base import HeadFit
 
 TABLE_FILE = 'table.npz'
+
+
+class OneScoreHead(HeadModule):
+    """
+    A head with one score, which `scored` gives, and one held-out table of it.
+
+    The class choice is made by the table of the set, after the graph: in_distribution is not read.
+    """
+
+    table: TableModule | None
+
+    def finish(self, table: MonotoneTable | None) -> None:
+        """Take the table, None before calibration, and freeze; called last in __init__."""
+        self.table = TableModule(table) if table is not None else None
+        self.requires_grad_(False).eval()
+
+    @abstractmethod
+    def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Return the raw score, float (B, gh*f, gw*f), higher = stranger, and the labels, uint8.
+
+        inputs: float32, what head_inputs names; without a decoder the tokens.
+        """
+
+    def _inputs(self, tokens: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return what `scored` reads, of the tokens of all layers."""
+        tokens = tuple(layer.float() for layer in tokens)
+        if self.decoder is None:
+            return tokens
+        named = dict(zip(self.layers, tokens, strict=True))
+        return self.decoder(*tokens), *(named[name] for name in self.head_inputs[1:])
+
+    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
+        score, labels = self.scored(*self._inputs(tokens))
+        return score.unsqueeze(1), labels
+
+    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return (surprisal, labels), see HeadModule."""
+        if self.table is None:
+            raise ConfigError('the model has no held-out table: run calibrate')
+        score, labels = self.scored(*(one.float() for one in inputs[:-1]))
+        return self.table(score), labels
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (surprisal, labels), see HeadModule."""
+        *tokens, in_distribution = inputs
+        surprisal, labels = self.top(*self._inputs(tokens), in_distribution)
+        return surprisal, labels
 
 
 class OneScoreFit(HeadFit):
@@ -42,17 +92,15 @@ class OneScoreFit(HeadFit):
         """Fit (or find) the table of the one score."""
         fitted, names, bar = self.fitted, self.data.class_names, self.data.progress
         features = self.calibration_features
-        inputs = (fitted.key, features.key, names, *self.served_options())
-        artifact = self.artifact(f'calibrate-{self.kind}', *inputs)
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, _: Artifact) -> Mapping[str, Any]:
             scores = collect_scores(self.build(), features, names, progress=bar)
             save_table(target / TABLE_FILE, fit_table(scores.pooled))
             pixels = {name: sample.count for name, sample in scores.classes.items()}
-            note = {'pictures': len(features.names), 'features': features.key, 'pixels': pixels}
-            write_json(target / REPORT_FILE, note)
+            return {'pictures': len(features.names), 'features': features.key, 'pixels': pixels}
 
-        return artifact.make(fill)
+        inputs = (fitted.key, features.key, names, *self.served_options())
+        return self.made(f'calibrate-{self.kind}', inputs, fill)
 
     def head(self) -> HeadModule:
         """Return the calibrated head."""
@@ -72,6 +120,11 @@ def classes_seen(note: Mapping[str, Any]) -> Sequence[str]:
 def without(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a report but for one entry that is too long for a manifest."""
     return {key: value for key, value in report.items() if key != name}
+
+
+def reports(**artifacts: Artifact) -> dict[str, Any]:
+    """Return what was recorded of trained parts, without their histories."""
+    return {name: without(one.report(), 'history') for name, one in artifacts.items()}
 
 
 def save_table(path: Path, table: MonotoneTable) -> None:

@@ -5,19 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ood_perception.json_files import write_json
-
-from ..artifacts import REPORT_FILE, Artifact, digest
+from ..artifacts import Artifact
 from ..augment.cutouts import Cutout
-from ..augment.mixes import MixedPictures, draw_mixes, grouped
-from ..augment.on_the_fly import OnlineFeatures, OnlineMix, OnlineSettings
+from ..augment.mixes import AnomalyMix, MixedPictures, draw_mixes, grouped
+from ..augment.on_the_fly import OnlineFeatures, OnlineSettings
 from ..augment.outlier_sources import OutlierConfig, check_outliers, load_outliers
 from ..augment.pasting import MixSettings
 from ..augment.views import ViewSettings, draw_views
@@ -26,25 +24,20 @@ from ..data.images import PictureList
 from ..features import FeatureSet, joined
 from ..nets.segmenter import SegmenterConfig, load_segmenter, save_segmenter
 from ..training.segmenter import fit_segmenter
-from ..training_data import TrainingData
+from .base import HeadFit
 from .calibrated import OneScoreFit
 
 SEGMENTER_FILE = 'segmenter.safetensors'
 
 
-@dataclass
 class ClosedSet:
-    """
-    The closed-set segmenter of some data.
+    """The closed-set segmenter of a fit: of its sections views, segmenter and online."""
 
-    views, config, online: the recipe's sections views, segmenter and online. store: of artifacts.
-    """
-
-    data: TrainingData
-    views: ViewSettings
-    config: SegmenterConfig
-    online: OnlineSettings
-    store: Path
+    def __init__(self, fit: HeadFit) -> None:
+        self.fit, self.data = fit, fit.data
+        self.views: ViewSettings = fit.sections['views']
+        self.online: OnlineSettings = fit.sections['online']
+        self.config: SegmenterConfig = fit.seeded('segmenter')
 
     @property
     def layers(self) -> list[str]:
@@ -61,26 +54,18 @@ class ClosedSet:
         else:
             features = self.bank()
         chosen, classes = self.chosen(), len(data.class_names)
-        inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
-        artifact = Artifact(self.store, 'segmenter', digest(inputs))
 
-        def fill(target: Path) -> None:
-            training = fit_segmenter(
-                features,
-                chosen,
-                self.layers,
-                classes,
-                config,
-                checkpoint=artifact.checkpoint,
-                progress=data.progress,
-                model=self.new(),
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
+            bar = data.progress
+            done = fit_segmenter(
+                features, chosen, self.layers, classes, config, artifact, bar, self.new()
             )
-            self.save(target / SEGMENTER_FILE, training.segmenter)
-            best = max(look[2] for look in training.history)
-            report = {'best_step': training.best_step, 'history': training.history}
-            write_json(target / REPORT_FILE, {**report, 'selection_mean_iou': best})
+            self.save(target / SEGMENTER_FILE, done.model)
+            best = max(look[2] for look in done.history)
+            return {**done.report(), 'selection_mean_iou': best}
 
-        return artifact.make(fill)
+        inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
+        return self.fit.made('segmenter', inputs, fill)
 
     def load(self) -> nn.Module:
         """Train (or find) the segmenter and return it."""
@@ -112,17 +97,11 @@ class ClosedSet:
         drawn = draw_views(data.pictures.subset(train), self.views, first=1)
         return joined([pictures, data.extract(drawn)]) if len(drawn) else pictures
 
-    def fresh(self, pictures: PictureList, mix: OnlineMix | None = None) -> OnlineFeatures:
+    def fresh(self, pictures: PictureList, mix: AnomalyMix | None = None) -> OnlineFeatures:
         """Return fresh views of pictures; mix: with objects pasted in."""
         data, blocks = self.data, tuple(sorted(self.data.blocks, key=parse_layer))
         return OnlineFeatures(
-            pictures,
-            data.backbone,
-            blocks,
-            data.view,
-            self.views,
-            self.online,
-            mix,
+            pictures, data.backbone, blocks, data.view, self.views, self.online, mix
         )
 
 
@@ -135,16 +114,11 @@ class SegmenterFit(OneScoreFit):
 
     network: type[ClosedSet] = ClosedSet
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what HeadFit takes; the sections of views, segmenter, online, outliers, mixes."""
-        super().__init__(data, sections, store, seed)
-        config = replace(sections['segmenter'], seed=seed)
-        self.views: ViewSettings = sections['views']
-        self.mixes: MixSettings = sections['mixes']
-        self.outliers: OutlierConfig = sections['outliers']
-        self.closed_set = self.network(data, self.views, config, sections['online'], store)
+    def _read(self) -> None:
+        self.views: ViewSettings = self.sections['views']
+        self.mixes: MixSettings = self.sections['mixes']
+        self.outliers: OutlierConfig = self.sections['outliers']
+        self.closed_set = self.network(self)
 
     def check(self) -> None:
         """Check the files of objects; see HeadFit.check."""
@@ -170,9 +144,9 @@ class SegmenterFit(OneScoreFit):
         pictures = self.data.pictures.subset(self.data.split[0])
         return self.closed_set.fresh(pictures, self.training_objects())
 
-    def training_objects(self) -> OnlineMix:
+    def training_objects(self) -> AnomalyMix:
         """Return the objects to paste into pictures that are drawn fresh."""
-        return OnlineMix(grouped(self.cutouts('training')), self.mixes)
+        return AnomalyMix(grouped(self.cutouts('training')), self.mixes)
 
     def cutouts(self, part: str) -> list[Cutout]:
         """Return the objects of a part."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import check_choices
 
 from ..data.images import IGNORED
 
@@ -49,8 +49,7 @@ class GmmSettings:
     class_norm: bool = True
 
     def __post_init__(self) -> None:
-        if self.combine not in COMBINATIONS:
-            raise ConfigError(f'combine {self.combine!r}: choose one of {", ".join(COMBINATIONS)}')
+        check_choices('gmm', self, combine=COMBINATIONS)
 
 
 class GmmHead(nn.Module):

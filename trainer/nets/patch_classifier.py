@@ -4,7 +4,7 @@
 The patch classifier: a two-layer GELU MLP or a linear probe over the tokens of several blocks.
 
 Its patch logits are upsampled bilinearly to the labels: two matrix products (rows, then columns),
-so a subset of the pixels costs only its share. Trained by classifier_training.
+so a subset of the pixels costs only its share.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import DataError, check_choices, check_least
 from ood_perception.metrics.segmentation import class_iou, confusion
 
-from ..features import FeatureSet
+from ..features import FeatureSet, tokens_of
 from .patches import patch_labels
 
 IGNORED = 255
@@ -57,14 +58,9 @@ class ClassifierConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        choices = (('kind', KINDS), ('matmul', MATMULS), ('schedule', SCHEDULES))
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f'classifier {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
-                )
-        if min(self.epochs, self.batch, self.pixel_step) < 1 or self.hidden < 0:
-            raise ConfigError('classifier epochs, batch and pixel_step must be at least 1')
+        check_choices('classifier', self, kind=KINDS, matmul=MATMULS, schedule=SCHEDULES)
+        check_least('classifier', self, 1, 'epochs', 'batch', 'pixel_step')
+        check_least('classifier', self, 0, 'hidden')
 
 
 class Classifier(nn.Module):
@@ -140,8 +136,15 @@ def batch_tokens(
     features: FeatureSet, layers: Sequence[str], indices: Sequence[int]
 ) -> torch.Tensor:
     """Return float32 (B, gh, gw, L*D): the layers' tokens of some pictures, concatenated."""
-    parts = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
-    return torch.from_numpy(np.concatenate(parts, axis=-1)).float()
+    return torch.cat(tokens_of(features, layers, indices), -1)
+
+
+class Sized(NamedTuple):
+    """What upsamplers read of a set of pictures: sides of the network's input and of a patch."""
+
+    height: int
+    width: int
+    patch: int
 
 
 class Upsampler:
@@ -151,7 +154,7 @@ class Upsampler:
     step: rows and columns are taken `step` apart, from a place chosen in each call.
     """
 
-    def __init__(self, features: FeatureSet, step: int = 1):
+    def __init__(self, features: FeatureSet | Sized, step: int = 1):
         grid = (features.height // features.patch, features.width // features.patch)
         self.step = step
         self.rows = interpolation_matrix(grid[0], features.height)

@@ -10,30 +10,26 @@ The classifier that trains along is thrown away: the stages behind begin anew on
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional
-from tqdm import tqdm
 
 from ood_perception.errors import ConfigError
 
-from ..artifacts import REPORT_FILE, load_checkpoint, part_of, save_checkpoint
+from ..artifacts import Artifact
 from ..backbones import load_backbone
 from ..backbones.base import Backbone, BackboneChoice
-from ..data.images import IGNORED, PictureList
+from ..data.images import PictureList
 from ..features import View, network_picture
-from ..nets.patch_classifier import Classifier, Upsampler
+from ..nets.patch_classifier import Classifier, Sized, Upsampler
+from .loop import EpochRun, Trained, cosine, labelled_cross_entropy
 
-LOG = logging.getLogger(__name__)
 WEIGHTS_FILE = 'backbone.safetensors'
 
 
@@ -66,24 +62,6 @@ class FinetuningConfig:
             )
 
 
-@dataclass(frozen=True)
-class Finetuning:
-    """What a run did: steps, the mean loss of every epoch, the backbone's rate at every step."""
-
-    steps: int
-    losses: tuple[float, ...]
-    rates: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """What Upsampler reads of a feature set."""
-
-    height: int
-    width: int
-    patch: int
-
-
 def finetune(
     backbone: Backbone,
     pictures: PictureList,
@@ -91,119 +69,65 @@ def finetune(
     view: View,
     config: FinetuningConfig,
     *,
-    checkpoint: Path | None = None,
-    key: str = '',
+    artifact: Artifact | None = None,
     progress: bool = False,
-) -> Finetuning:
+) -> Trained:
     """
     Tune a backbone in place on labelled pictures and leave it frozen.
 
-    layers: that the classifier reads. checkpoint: file of the unfinished run, taken up again after
-    the last whole epoch when it was written under the same key. The same seed gives the same
-    weights on the same machine.
+    layers: that the classifier reads. artifact: what is being made, see TrainingRun.fit; a look
+    ends each epoch. The same seed gives the same weights on the same machine.
     """
-    run = _Run(backbone, len(pictures.classes.names), layers, view, config)
-    run.restore(load_checkpoint(checkpoint, key) if checkpoint else None)
-    steps = math.ceil(len(pictures) / config.batch)
+    run = TuningRun(backbone, pictures, layers, view, config)
     try:
-        for epoch in range(len(run.losses), config.epochs):
-            run.epoch(pictures, epoch, steps, progress)
-            facts = (epoch + 1, config.epochs, run.losses[-1])
-            LOG.info('fine-tuning epoch %d/%d: loss %.4f', *facts)
-            if checkpoint:
-                save_checkpoint(checkpoint, run.state(), key)
+        return run.fit('fine-tuning', None, artifact, progress)
     finally:
         backbone.requires_grad_(False).eval()
-    total = steps * config.epochs
-    rates = tuple(config.learning_rate * cosine(step, total) for step in range(total))
-    return Finetuning(total, tuple(run.losses), rates)
 
 
-def cosine(step: int, steps: int) -> float:
-    """Return the factor of the learning rate at a step, 1 at step 0 and 0 after the last."""
-    return 0.5 + 0.5 * math.cos(math.pi * step / steps)
-
-
-class _Run:
-    """Backbone, classifier and optimiser of one run."""
+class TuningRun(EpochRun):
+    """A run of a backbone and a classifier on it."""
 
     def __init__(
         self,
         backbone: Backbone,
-        classes: int,
+        pictures: PictureList,
         layers: Sequence[int | str],
         view: View,
         config: FinetuningConfig,
     ) -> None:
-        self.config, self.view = config, view
-        self.baked = backbone.baked(*view.size, layers)
+        self.config, self.view, self.list = config, view, pictures
+        self.baked = backbone.baked(*view.size, layers).requires_grad_(True)
         names = [str(layer) for layer in layers]
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
+            classes = len(pictures.classes.names)
             width = sum(backbone.width(layer) for layer in layers)
             self.classifier = Classifier(width, classes, names, 'mlp', config.hidden)
-        self.modules = nn.ModuleDict({'backbone': self.baked, 'classifier': self.classifier})
-        self.baked.requires_grad_(True)
+        parts = {'backbone': self.baked, 'classifier': self.classifier}
         rates = (config.learning_rate, config.classifier_learning_rate)
-        parts = (self.baked, self.classifier)
         groups = [
-            {'params': list(part.parameters()), 'lr': rate, 'first': rate}
-            for part, rate in zip(parts, rates, strict=True)
+            {'params': list(part.parameters()), 'rate': rate}
+            for part, rate in zip(parts.values(), rates, strict=True)
         ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-        self.upsampler = Upsampler(_Grid(*view.size, backbone.patch), config.pixel_step)
-        self.losses: list[float] = []
+        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        super().__init__(nn.ModuleDict(parts), len(pictures), config, optimizer)
+        self.upsampler = Upsampler(Sized(*view.size, backbone.patch), config.pixel_step)
 
-    def epoch(self, pictures: PictureList, epoch: int, steps: int, progress: bool) -> None:
-        """Train one epoch; its randomness depends on seed and epoch alone."""
-        random = np.random.default_rng((self.config.seed, epoch))
-        order = random.permutation(len(pictures))
-        losses = []
-        for step in tqdm(range(steps), desc='fine-tuning', unit='batch', disable=not progress):
-            factor = cosine(epoch * steps + step, steps * self.config.epochs)
-            for group in self.optimizer.param_groups:
-                group['lr'] = group['first'] * factor
-            chosen = order[step * self.config.batch : (step + 1) * self.config.batch]
-            row, column = (int(v) for v in random.integers(self.config.pixel_step, size=2))
-            loss = self._loss(pictures, [int(i) for i in chosen], row, column)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            losses.append(float(loss.detach()))
-        self.losses.append(float(np.mean(losses)))
+    def rate_factor(self) -> float:
+        """Return the cosine of the step."""
+        return cosine(self.step, self.schedule.steps)
 
-    def _loss(
-        self, pictures: PictureList, chosen: Sequence[int], row: int, column: int
-    ) -> torch.Tensor:
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the mean cross-entropy over the batch's labelled pixels (0 without any)."""
-        views = [network_picture(pictures, index, self.view) for index in chosen]
+        self.baked.eval()
+        views = [network_picture(self.list, index, self.view) for index in indices]
         images = torch.from_numpy(np.stack([image for image, _ in views]))
         step = self.config.pixel_step
         labels = np.stack([label[row::step, column::step] for _, label in views])
         logits = self.classifier(torch.cat(self.baked(images), 3))
         flat = self.upsampler(logits, row, column).reshape(-1, logits.shape[-1])
-        target = torch.from_numpy(labels.reshape(-1).astype(np.int64))
-        total = functional.cross_entropy(flat, target, ignore_index=IGNORED, reduction='sum')
-        return total / max(int((target != IGNORED).sum()), 1)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return all tensors that resuming needs."""
-        state = {f'model.{name}': value for name, value in self.modules.named_parameters()}
-        for index, values in self.optimizer.state_dict()['state'].items():
-            state |= {f'optimizer.{index}.{name}': value for name, value in values.items()}
-        return state | {'losses': torch.tensor(self.losses, dtype=torch.float64)}
-
-    def restore(self, state: dict[str, torch.Tensor] | None) -> None:
-        """Take up what state() gave, if anything."""
-        if state is None:
-            return
-        self.modules.load_state_dict(part_of(state, 'model.'), strict=False)
-        self.losses = [float(value) for value in state['losses']]
-        whole = self.optimizer.state_dict()
-        for name, value in part_of(state, 'optimizer.').items():
-            index, field = name.split('.')
-            whole['state'].setdefault(int(index), {})[field] = value
-        self.optimizer.load_state_dict(whole)
+        return labelled_cross_entropy(flat, torch.from_numpy(labels.reshape(-1).astype(np.int64)))
 
 
 def save_tuned(folder: Path, backbone: Backbone) -> None:
@@ -216,22 +140,36 @@ def load_tuned(
     folder: Path,
     origin: Backbone,
     choice: BackboneChoice,
-    config: FinetuningConfig,
+    how: str,
+    record: Mapping[str, Any],
     cache: Path | None = None,
 ) -> Backbone:
     """
-    Load a tuned backbone; its provenance says what it was tuned from, how long and at which rate.
+    Load a tuned backbone; its provenance says what it was tuned from, and how.
 
-    Its weights have no origin that they could be completed from: a bundle has to ship them.
+    how: ends its description. record: of the tuning, JSON values. Its weights have no origin that
+    they could be completed from: a bundle has to ship them.
     """
-    tuned = load_backbone(replace(choice, weights=str(folder / WEIGHTS_FILE)), cache)
+    source = replace(choice, weights=str(folder / WEIGHTS_FILE))
+    tuned = load_backbone(source, cache)
     tuned.licence = origin.licence
-    done = json.loads((folder / REPORT_FILE).read_text())
-    settings = {name: value for name, value in asdict(config).items() if name != 'seed'}
     kept = {name: value for name, value in origin.provenance.items() if name != 'path'}
     tuned.provenance |= {
         'origin': {},
-        'description': f'{origin.provenance.get("description", origin.name)}, fine-tuned again',
-        'finetuned': {**settings, 'steps': done['steps'], 'losses': done['losses'], 'from': kept},
+        'description': f'{kept.get("description", origin.name)}, {how}',
+        'finetuned': {**record, 'from': kept},
     }
     return tuned
+
+
+def load_finetuned(
+    made: Artifact,
+    origin: Backbone,
+    choice: BackboneChoice,
+    config: FinetuningConfig,
+    cache: Path | None = None,
+) -> Backbone:
+    """Load what `finetune` made; its provenance says how long it was tuned and at which rate."""
+    settings = {name: value for name, value in asdict(config).items() if name != 'seed'}
+    record = {**settings, **made.report()}
+    return load_tuned(made.folder, origin, choice, 'fine-tuned again', record, cache)

@@ -4,26 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ood_perception.errors import DataError
+from ood_perception.metrics.pixel import exact_metrics, scored_picture
+
 from ..augment.on_the_fly import OnlineFeatures
+from ..augment.pasting import OUTLIER
+from ..data.images import IGNORED
 from ..features import FeatureSet
-from ..nets.patch_classifier import interpolation_matrix
-
-
-def tokens_of(
-    features: FeatureSet,
-    layers: Sequence[str],
-    indices: Sequence[int],
-    device: torch.device | None = None,
-) -> list[torch.Tensor]:
-    """Return float32 (B, gh, gw, D) of each layer, on the CPU by default."""
-    halves = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
-    return [torch.from_numpy(half).to(device).float() for half in halves]
+from ..nets.patch_classifier import Sized, interpolation_matrix
 
 
 class MapUpsampler:
@@ -33,7 +27,9 @@ class MapUpsampler:
     factor: cells of the maps per patch. step: every step-th row and column of pixels.
     """
 
-    def __init__(self, features: FeatureSet | OnlineFeatures, factor: int, step: int = 1) -> None:
+    def __init__(
+        self, features: FeatureSet | OnlineFeatures | Sized, factor: int, step: int = 1
+    ) -> None:
         grid = [factor * side // features.patch for side in (features.height, features.width)]
         self.rows = interpolation_matrix(grid[0], features.height)
         self.columns = interpolation_matrix(grid[1], features.width)
@@ -57,3 +53,29 @@ def cell_labels(labels: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArr
         for cells, pixels in zip(size, labels.shape[1:], strict=True)
     )
     return labels[:, rows][:, :, columns]
+
+
+SELECTION_STEP = 3
+"""Rows and columns from one pixel to the next where a selection is measured."""
+
+
+def pasted_precision(features: FeatureSet, scores: Callable[[int], torch.Tensor]) -> float:
+    """
+    Return the AP of scores against pasted pixels, every SELECTION_STEP-th row and column.
+
+    features: the labels, OUTLIER on pasted pixels. scores: of a picture by its place, float (rows,
+    columns) at these pixels, higher = stranger.
+    """
+    step, pictures = SELECTION_STEP, []
+    for index in range(len(features.names)):
+        pixels = scores(index).cpu().numpy().astype(np.float32)
+        labels = np.asarray(features.labels[index])[::step, ::step]
+        truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
+        pictures.append(scored_picture(pixels, truth.astype(np.uint8)))
+    return float(exact_metrics(pictures).average_precision)
+
+
+def need_outliers(features: FeatureSet) -> None:
+    """Raise DataError for selection mixes without any pasted pixel."""
+    if not any((np.asarray(labels) == OUTLIER).any() for labels in features.labels):
+        raise DataError('no selection mix holds an outlier: draw more, or raise the probability')

@@ -5,61 +5,80 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from ..artifacts import load_checkpoint, part_of, save_checkpoint
+from ..artifacts import Artifact, part_of
+from ..data.images import IGNORED
 from ..nets.gmm import GmmHead
 
 LOG = logging.getLogger(__name__)
+CONTIGUOUS = torch.contiguous_format
 
 
-class Schedule(Protocol):
+@dataclass(frozen=True)
+class Schedule:
     """
-    What a run reads of its settings.
+    What a run reads of its settings; a head's section of the recipe has the same fields.
 
     steps: optimiser steps, `warmup` of them with a rising rate; batch: pictures in each.
     pixel_step: every pixel_step-th row and column counts in the loss, from a drawn place on.
     select_every: steps between two looks at the selection.
     """
 
-    @property
-    def steps(self) -> int: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def pixel_step(self) -> int: ...
-    @property
-    def select_every(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
+    steps: int
+    batch: int
+    learning_rate: float
+    pixel_step: int
+    select_every: int
+    seed: int
+    warmup: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """
+    What came out of a run.
+
+    model: in its best state, on the CPU. best_step: of that state. history: (step, mean loss since
+    the last look, figure of the selection) of each look; the larger figure is the better.
+    """
+
+    model: Any
+    best_step: int
+    history: tuple[tuple[int, float, float], ...]
+
+    def report(self) -> dict[str, Any]:
+        """Return what is recorded of the run, JSON values."""
+        return {'best_step': self.best_step, 'history': self.history}
 
 
 class TrainingRun(ABC):
     """
-    One run of AdamW on a model; what a step sees depends on the seed and the step alone.
+    One run of an optimiser on a model; what a step sees depends on the seed and the step alone.
 
-    pictures: number of pictures to draw from. history: (step, mean loss since the last look,
-    figure of the selection) of each look; the larger figure is the better.
+    pictures: number of pictures to draw from. schedule: what has the fields of Schedule. A group
+    of the optimiser has the schedule's rate, or its own 'rate', times its 'times'.
     """
 
     def __init__(
-        self, model: torch.nn.Module, pictures: int, schedule: Schedule, weight_decay: float
+        self,
+        model: nn.Module,
+        pictures: int,
+        schedule: Any,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         self.trained, self.pictures, self.schedule, self.step = model, pictures, schedule, 0
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), schedule.learning_rate, weight_decay=weight_decay
-        )
+        self.optimizer = optimizer
         self.history: list[tuple[int, float, float]] = []
         self.best: dict[str, torch.Tensor] = {}
 
@@ -67,65 +86,76 @@ class TrainingRun(ABC):
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the loss of pictures, at every pixel_step-th pixel from (row, column) on."""
 
-    @abstractmethod
-    def head(self) -> torch.nn.Module:
-        """Return the model's head; the memory of a mixture belongs to the state."""
-
     def rate_factor(self) -> float:
-        """Return the share of the learning rate at the step; a group's 'times' comes on top."""
+        """Return the share of the learning rate at the step."""
         return rate_factor(self.step, self.schedule.steps, self.schedule.warmup)
+
+    def draw(self) -> tuple[list[int], int, int]:
+        """Return the pictures of the step, and the row and column of its first pixel."""
+        plan = self.schedule
+        random = np.random.default_rng((plan.seed, self.step))
+        drawn = random.choice(self.pictures, min(plan.batch, self.pictures), replace=False)
+        row, column = (int(v) for v in random.integers(plan.pixel_step, size=2))
+        return sorted(int(i) for i in drawn), row, column
 
     def fit(
         self,
         name: str,
-        look: Callable[[], float],
-        checkpoint: Path | None,
-        key: str,
-        progress: bool,
-    ) -> int:
+        look: Callable[[], float] | None,
+        artifact: Artifact | None = None,
+        progress: bool = False,
+    ) -> Trained:
         """
-        Train to the end, on from `checkpoint` where it belongs to `key`; load the best state.
+        Train to the end and load the best state; without a look that is the last one.
 
-        look: the selection's figure of the model as it is. Returns the best state's step.
+        look: the selection's figure of the model as it is. artifact: what is being made; the run
+        goes on from its checkpoint and writes one at every look.
         """
-        self.restore(load_checkpoint(checkpoint, key) if checkpoint else None)
+        self.restore(artifact.load_state() if artifact else None)
         steps, losses = self.schedule.steps, list[float]()
         bar = tqdm(total=steps, initial=self.step, desc=name, unit='step', disable=not progress)
         while self.step < steps:
             losses.append(self._advance())
             bar.update()
             if self.step % self.schedule.select_every == 0 or self.step == steps:
-                self._keep(float(np.mean(losses)), look())
+                self._keep(float(np.mean(losses)), look)
                 LOG.info('%s step %d/%d: loss %.4f, selection %.4f',
                          *(name, self.step, steps, *self.history[-1][1:]))  # fmt: skip
                 losses = []
-                if checkpoint:
-                    save_checkpoint(checkpoint, self.state(), key)
+                if artifact:
+                    artifact.save_state(self.state())
         bar.close()
-        self.trained.load_state_dict(self.best)
-        return max(self.history, key=lambda look: look[2])[0]
+        if look:
+            self.trained.load_state_dict(self.best)
+        model = self.trained.to(device='cpu', memory_format=CONTIGUOUS).eval()  # type: ignore[call-overload]
+        best = max(self.history, key=lambda look: look[2])[0] if look else steps
+        return Trained(model, best, tuple(self.history))
 
     def _advance(self) -> float:
         """Do one step and return its loss."""
-        plan = self.schedule
         self.trained.train()
-        random = np.random.default_rng((plan.seed, self.step))
-        drawn = random.choice(self.pictures, min(plan.batch, self.pictures), replace=False)
-        row, column = (int(v) for v in random.integers(plan.pixel_step, size=2))
+        indices, row, column = self.draw()
         for group in self.optimizer.param_groups:
-            group['lr'] = plan.learning_rate * self.rate_factor() * group.get('times', 1.0)
-        loss = self.loss(sorted(int(i) for i in drawn), row, column)
+            rate = group.get('rate', self.schedule.learning_rate)
+            group['lr'] = rate * self.rate_factor() * group.get('times', 1.0)
+        loss = self.loss(indices, row, column)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.step += 1
         return float(loss.detach())
 
-    def _keep(self, loss: float, figure: float) -> None:
+    def _keep(self, loss: float, look: Callable[[], float] | None) -> None:
         """Add a look to the history; remember the weights when it is the best."""
-        if all(figure > known for _, _, known in self.history):
+        figure = look() if look else math.nan
+        if look and all(figure > known for _, _, known in self.history):
             self.best = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
         self.history.append((self.step, loss, figure))
+
+    @property
+    def _mixtures(self) -> list[GmmHead]:
+        """The model's mixtures: their memory belongs to the state."""
+        return [module for module in self.trained.modules() if isinstance(module, GmmHead)]
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return all tensors that resuming needs."""
@@ -133,9 +163,8 @@ class TrainingRun(ABC):
         state |= {f'best.{k}': v for k, v in self.best.items()}
         for index, values in self.optimizer.state_dict()['state'].items():
             state |= {f'optimizer.{index}.{k}': v for k, v in values.items()}
-        head = self.head()
-        if isinstance(head, GmmHead):
-            state |= {'gmm.queue': head.queue, 'gmm.place': head.place}
+        for index, head in enumerate(self._mixtures):
+            state |= {f'queue.{index}': head.queue, f'place.{index}': head.place}
         state['history'] = torch.tensor(self.history, dtype=torch.float64)
         return state | {'step': torch.tensor(self.step)}
 
@@ -146,10 +175,9 @@ class TrainingRun(ABC):
         self.trained.load_state_dict(part_of(state, 'model.'))
         self.best, self.step = part_of(state, 'best.'), int(state['step'])
         self.history = [(int(a), float(b), float(c)) for a, b, c in state['history']]
-        head = self.head()
-        if isinstance(head, GmmHead):
-            head.queue.copy_(state['gmm.queue'])
-            head.place.copy_(state['gmm.place'])
+        for index, head in enumerate(self._mixtures):
+            head.queue.copy_(state[f'queue.{index}'])
+            head.place.copy_(state[f'place.{index}'])
             head.steps = self.step
         whole = self.optimizer.state_dict()
         for name, value in part_of(state, 'optimizer.').items():
@@ -158,8 +186,55 @@ class TrainingRun(ABC):
         self.optimizer.load_state_dict(whole)
 
 
+class EpochRun(TrainingRun):
+    """
+    A run that sees every picture once an epoch, in an order that depends on seed and epoch alone.
+
+    A look ends each epoch. config: epochs, batch, learning_rate, pixel_step and seed.
+    """
+
+    def __init__(
+        self, model: nn.Module, pictures: int, config: Any, optimizer: torch.optim.Optimizer
+    ) -> None:
+        each = math.ceil(pictures / config.batch)
+        plan = Schedule(
+            steps=each * config.epochs,
+            select_every=each,
+            batch=config.batch,
+            learning_rate=config.learning_rate,
+            pixel_step=config.pixel_step,
+            seed=config.seed,
+        )
+        super().__init__(model, pictures, plan, optimizer)
+
+    def draw(self) -> tuple[list[int], int, int]:
+        """Return the step's pictures, not sorted, and its first pixel."""
+        plan = self.schedule
+        epoch, place = divmod(self.step, plan.select_every)
+        if place == 0:
+            self._random = np.random.default_rng((plan.seed, epoch))
+            self._order = self._random.permutation(self.pictures).tolist()
+        row, column = (int(v) for v in self._random.integers(plan.pixel_step, size=2))
+        return self._order[place * plan.batch : (place + 1) * plan.batch], row, column
+
+
 def rate_factor(step: int, steps: int, warmup: int) -> float:
     """Return the share of the learning rate at a step: linear warm-up, then linearly to 0."""
     if step < warmup:
         return (step + 1) / warmup
     return max((steps - step) / max(steps - warmup, 1), 1e-4)
+
+
+def cosine(step: float, steps: float) -> float:
+    """Return the share of the learning rate at a step, 1 at step 0 and 0 after the last."""
+    return 0.5 + 0.5 * math.cos(math.pi * step / steps)
+
+
+def labelled_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    Return the mean cross-entropy over labelled pixels, 0 without any.
+
+    logits: float (N, C, ...). labels: int64 (N, ...), class ids or IGNORED.
+    """
+    total = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
+    return total / max(int((labels != IGNORED).sum()), 1)

@@ -9,33 +9,20 @@ On cached tokens of pre-drawn views (the `cpu` preset) or on views drawn in ever
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from ood_perception.metrics.segmentation import class_iou, confusion
 
-from ..artifacts import digest
+from ..artifacts import Artifact
 from ..augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
-from ..data.images import IGNORED
-from ..features import FeatureSet
+from ..features import FeatureSet, tokens_of
 from ..nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ..nets.segmenter import Segmenter, SegmenterConfig
-from .label_grids import MapUpsampler, cell_labels, tokens_of
-from .loop import TrainingRun
-
-
-@dataclass(frozen=True)
-class SegmenterTraining:
-    """A trained segmenter; history: (step, mean loss since the last, mean IoU) of each look."""
-
-    segmenter: Segmenter
-    best_step: int
-    history: tuple[tuple[int, float, float], ...]
+from .label_grids import MapUpsampler, cell_labels
+from .loop import Trained, TrainingRun, labelled_cross_entropy
 
 
 def fit_segmenter(
@@ -44,27 +31,24 @@ def fit_segmenter(
     layers: Sequence[str],
     classes: int,
     config: SegmenterConfig,
-    checkpoint: Path | None = None,
+    artifact: Artifact | None = None,
     progress: bool = True,
     model: Segmenter | None = None,
-) -> SegmenterTraining:
+) -> Trained:
     """
     Train on cached or freshly drawn tokens; keep the state with the best mean IoU on `select`.
 
     model: to train instead of a new segmenter; anything with its layers, feature and classifier.
-    checkpoint: a file to resume from, written at every look. The same seed gives the same
-    segmenter on one machine, resumed or not.
+    artifact: what is being made, see TrainingRun.fit. The same seed gives the same segmenter on
+    one machine, resumed or not.
     """
-    run = _Run(train, layers, classes, config, model)
+    run = SegmenterRun(train, layers, classes, config, model)
+    return run.fit('segmenter', lambda: mean_iou(run.model, select), artifact, progress)
 
-    def look() -> float:
-        return float(np.nanmean(confusion_iou(run.model, select, step=2)))
 
-    key = _run_key(train, select, layers, classes, config)
-    best_step = run.fit('segmenter', look, checkpoint, key, progress)
-    # as it will be read again
-    model = run.model.to(device='cpu', memory_format=torch.contiguous_format)
-    return SegmenterTraining(model.eval(), best_step, tuple(run.history))
+def mean_iou(model: Segmenter, features: FeatureSet) -> float:
+    """Return the mean IoU over classes that occur, of every second row and column."""
+    return float(np.nanmean(confusion_iou(model, features, step=2)))
 
 
 @torch.no_grad()
@@ -85,7 +69,7 @@ def confusion_iou(
     return class_iou(counted)
 
 
-class _Run(TrainingRun):
+class SegmenterRun(TrainingRun):
     """A run of a segmenter."""
 
     def __init__(
@@ -103,12 +87,11 @@ class _Run(TrainingRun):
             self.model = model or Segmenter(layers, token_widths(train, layers), classes, config)
         # a fifth faster on a CPU
         self.model.to(device=self.device, memory_format=torch.channels_last)
-        super().__init__(self.model, len(train.names), config, config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        super().__init__(self.model, len(train.names), config, optimizer)
         self.upsampler = MapUpsampler(train, self.model.upsampling, config.pixel_step)
-
-    def head(self) -> torch.nn.Module:
-        """Return the classifier."""
-        return self.model.classifier
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return cross-entropy over labelled pixels, for a mixture its contrast loss as well."""
@@ -124,8 +107,7 @@ class _Run(TrainingRun):
         target = target.to(self.device)
         # as the upsampler lays them out: classes before rows and columns
         pixels = self.upsampler(logits, row, column).permute(0, 3, 1, 2)
-        total = functional.cross_entropy(pixels, target, ignore_index=IGNORED, reduction='sum')
-        loss = total / max(int((target != IGNORED).sum()), 1)
+        loss = labelled_cross_entropy(pixels, target)
         if isinstance(self.model.classifier, GmmHead):
             # every second cell along each axis: its neighbours tell the mixture nothing new
             thin = (slice(None), slice(row % 2, None, 2), slice(column % 2, None, 2))
@@ -136,14 +118,3 @@ class _Run(TrainingRun):
             )
             loss = loss + CONTRAST_WEIGHT * contrast
         return loss
-
-
-def _run_key(
-    train: FeatureSet | OnlineFeatures,
-    select: FeatureSet,
-    layers: Sequence[str],
-    classes: int,
-    config: SegmenterConfig,
-) -> str:
-    parts = [train.key, train.names, select.key, select.names, list(layers), classes]
-    return digest([*parts, asdict(config)])

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +25,13 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from ood_perception.bags.cameras import open_cameras
+from ood_perception.bags.cameras import CameraTopic, open_cameras
 from ood_perception.bags.messages import Cdr
 from ood_perception.bags.problems import SKIP, Problems
-from ood_perception.bags.reading import Bag, Limits, Message
-from ood_perception.bags.topics import CameraTopic
+from ood_perception.bags.reading import Bag, Message
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.image.decode import NANOSECONDS, FrameDecoder
 from ood_perception.image.encodings import COMPRESSED, RAW
-from ood_perception.image.frames import NANOSECONDS, FrameDecoder
 from ood_perception.ros.decode import decode_by_cv_bridge
 from ood_perception.ros.tools.discovery import wait_for_subscribers
 
@@ -159,12 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _play(options: argparse.Namespace) -> None:
     if not options.rate > 0:
         raise ConfigError(f'--rate {options.rate:g}: give a number above 0')
-    problems = Problems(SKIP)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Bag(options.bag, problems, Limits(), Path(scratch)) as bag,
-    ):
-        cameras = open_cameras(bag, Cdr(), problems, options.topics)
+    with Bag(options.bag, Problems(SKIP)) as bag:
+        cameras = open_cameras(bag, options.topics)
         for note in bag.notes:
             print(note)
         player = BagPlayer(cameras, options.transport)

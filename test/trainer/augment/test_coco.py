@@ -17,8 +17,7 @@ from ood_perception.errors import DataError
 pytest.importorskip('torch')
 
 from trainer.augment import coco
-from trainer.augment.coco import need_pictures, read_coco
-from trainer.augment.coco_masks import mask_of
+from trainer.augment.coco import mask_of, need_pictures, read_coco
 from trainer.augment.context_images import load_context
 from trainer.augment.cutouts import PARTS, part_of
 from trainer.augment.outlier_sources import OutlierConfig, check_outliers, load_outliers

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from trainer.augment.coco_masks import mask_of
+from trainer.augment.coco import mask_of
 from trainer.augment.cutouts import (
     Cutout,
     PasteSettings,

@@ -18,9 +18,10 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 from uem_recipes import RECIPE, places, train  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
+from trainer.artifacts import Artifact  # noqa: E402
 from trainer.augment.cutouts import load_cutouts  # noqa: E402
-from trainer.augment.mixes import grouped  # noqa: E402
-from trainer.augment.on_the_fly import OnlineFeatures, OnlineMix, OnlineSettings, draw_crop  # noqa: E402
+from trainer.augment.mixes import AnomalyMix, grouped  # noqa: E402
+from trainer.augment.on_the_fly import OnlineFeatures, OnlineSettings, draw_crop  # noqa: E402
 from trainer.augment.pasting import OUTLIER, MixSettings  # noqa: E402
 from trainer.augment.views import ViewSettings  # noqa: E402
 from trainer.data.images import IGNORED  # noqa: E402
@@ -94,7 +95,7 @@ def test_a_step_is_drawn_from_seed_and_step_alone(pictures):
 
 def test_objects_are_pasted_as_often_as_asked(places, pictures):
     groups = grouped(load_cutouts(places / 'outlier_objects', 'training'))
-    mixed = online(pictures, OnlineMix(groups, MixSettings(probability=0.25)))
+    mixed = online(pictures, AnomalyMix(groups, MixSettings(probability=0.25)))
     drawn = [mixed.draw([0] * 20, step).labels for step in range(5)]
     share = np.mean([(one == OUTLIER).any() for labels in drawn for one in labels])
     assert 0.05 < share < 0.45  # four standard errors; a crop may miss the object
@@ -124,14 +125,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, pictures):
     config = SegmenterConfig(width=8, steps=9, batch=2, warmup=2, select_every=3, online=True)
     arguments = (select, LAYERS, len(pictures.classes.names), config)
     whole = fit_segmenter(features, *arguments, progress=False)
+    artifact = Artifact(tmp_path, 'segmenter', 'key')
     dying = replace(features, pictures=Dying(pictures, 9))
     dying.__dict__['key'] = features.key
     with pytest.raises(KeyboardInterrupt):
-        fit_segmenter(dying, *arguments, tmp_path / 'ckpt', progress=False)
-    again = fit_segmenter(features, *arguments, tmp_path / 'ckpt', progress=False)
+        fit_segmenter(dying, *arguments, artifact, progress=False)
+    again = fit_segmenter(features, *arguments, artifact, progress=False)
     assert again.history == whole.history
-    for name, value in whole.segmenter.state_dict().items():
-        assert torch.equal(value, again.segmenter.state_dict()[name]), name
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize('form', ['discriminative', 'generative'])

@@ -105,5 +105,5 @@ def test_exclusion_and_number_are_options(files, tmp_path):
 def test_wrong_options_are_refused():
     with pytest.raises(ConfigError, match=r"source 'web': choose one of coco, folder, procedural"):
         OutlierConfig('web')
-    with pytest.raises(ConfigError, match='at least 0 and 2'):
+    with pytest.raises(ConfigError, match='outliers most -1: give at least 0'):
         OutlierConfig(most=-1)

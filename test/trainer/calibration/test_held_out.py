@@ -11,7 +11,6 @@ torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
 from trainer.calibration.held_out import (  # noqa: E402
-    ClassTables,
     HeldOutScores,
     ScoreSample,
     collect_scores,
@@ -126,27 +125,6 @@ def test_a_thin_class_borrows_the_pooled_table():
 
     assert tables.borrowed == ('c',)
     assert tables.tables['c'] is tables.pooled
-
-
-def test_one_score_for_several_classes_mixes_their_curves_by_their_shares():
-    tables = some_tables()
-    x = np.linspace(-2, 4, 50)
-    e = {name: 10 ** -tables.tables[name].surprisal(x) for name in 'ab'}
-
-    got = 10 ** -tables.mixture_surprisal(x, ['a', 'b'])
-
-    np.testing.assert_allclose(got, 0.9 * e['a'] + 0.1 * e['b'], rtol=1e-3)
-    alone = tables.mixture_surprisal(x, ['b'])
-    np.testing.assert_allclose(alone, tables.tables['b'].surprisal(x), rtol=1e-9)
-
-
-def test_the_mixture_of_all_classes_is_the_pooled_table():
-    tables = some_tables()
-    x = np.linspace(-2, 4, 50)
-
-    mixed = ClassTables.mixture_surprisal(tables, x, ['a', 'b'])
-
-    np.testing.assert_allclose(mixed, tables.pooled.surprisal(x), atol=0.01)
 
 
 class FirstChannels(HeadModule):

@@ -19,8 +19,11 @@ from trainer.features import FeatureSet  # noqa: E402
 from trainer.heads.rpl.block import deeplab_block  # noqa: E402
 from trainer.heads.rpl.config import RplConfig  # noqa: E402
 from trainer.heads.rpl.training import fit_rpl  # noqa: E402
-from trainer.nets.deeplab import DeepLabHost, DeepLabShape  # noqa: E402
-from trainer.nets.deeplab_wrn38 import PublishedHost  # noqa: E402
+from trainer.nets.deeplab import (  # noqa: E402
+    DeepLabHost,
+    DeepLabShape,
+    PublishedHost,
+)
 from trainer.nets.segmenter import SegmenterConfig  # noqa: E402
 from trainer.training.segmenter import fit_segmenter  # noqa: E402
 
@@ -193,7 +196,7 @@ def test_a_host_is_trained_closed_set_and_carries_a_block():
     host = DeepLabHost(DeepLabShape(320, 24, 4, 2, 8, 6, (1, 2, 3)))
     config = SegmenterConfig(steps=6, batch=4, warmup=1, select_every=3, matmul='f32')
     done = fit_segmenter(known, known, host.layers, 2, config, progress=False, model=host)
-    assert done.segmenter is host
+    assert done.model is host
     assert np.isfinite(done.history).all()
     result = fit_rpl(
         host, (train, None), train, replace(RPL, width=8, contrast=False), progress=False,

@@ -14,6 +14,7 @@ torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
+from trainer.artifacts import Artifact  # noqa: E402
 from trainer.nets.patch_classifier import (  # noqa: E402
     Classifier,
     ClassifierConfig,
@@ -24,7 +25,7 @@ from trainer.nets.patch_classifier import (  # noqa: E402
     load_classifier,
     save_classifier,
 )
-from trainer.training.patch_classifier import _Run, fit_classifier  # noqa: E402
+from trainer.training.patch_classifier import ClassifierRun, fit_classifier  # noqa: E402
 
 LAYERS = ('tokens_5', 'tokens_11')
 CLASSES = ('a', 'b', 'c')
@@ -64,12 +65,12 @@ def test_loss_is_cross_entropy_at_label_resolution(sets):
     labels = np.array(sets[0].labels)
     labels[:, :20] = 255
     features = dataclasses.replace(sets[0], labels=labels)
-    run = _Run(features, LAYERS, 3, QUICK)
+    run = ClassifierRun(features, LAYERS, 3, QUICK)
     logits = run.model(batch_tokens(features, LAYERS, [0, 3])).permute(0, 3, 1, 2)
     whole = torch.nn.functional.interpolate(logits, (84, 112), mode='bilinear')
     target = torch.from_numpy(labels[[0, 3]].astype(np.int64))
     expected = torch.nn.functional.cross_entropy(whole, target, ignore_index=255)
-    torch.testing.assert_close(run._loss([0, 3], 0, 0), expected)
+    torch.testing.assert_close(run.loss([3, 0], 0, 0), expected)
 
 
 @pytest.mark.parametrize(
@@ -79,37 +80,37 @@ def test_loss_is_cross_entropy_at_label_resolution(sets):
 def test_it_learns_separable_classes(sets, change):
     config = dataclasses.replace(QUICK, **change)
     training = fit(sets, config)
-    quality = evaluate_classifier(training.classifier, sets[1])
+    quality = evaluate_classifier(training.model, sets[1])
     assert quality.patch_accuracy > 0.97
     assert quality.mean_iou > 0.8
     assert quality.confusion.sum() == sets[1].labels.size
-    assert training.classifier.kind == config.kind
-    assert training.history[-1][0] < training.history[0][0]
-    best = max(range(config.epochs), key=lambda epoch: training.history[epoch][1])
-    assert training.best_epoch == best
+    assert training.model.kind == config.kind
+    assert training.history[-1][1] < training.history[0][1]
+    best = max(training.history, key=lambda look: look[2])[0]
+    assert training.best_step == best
+    assert len(training.history) == config.epochs
 
 
 def test_the_same_seed_gives_the_same_classifier_resumed_or_not(sets, tmp_path):
     whole = fit(sets)
-    path = tmp_path / 'classifier.ckpt'
-    fit(sets, dataclasses.replace(QUICK, epochs=1), checkpoint=path)
-    resumed = fit(sets, checkpoint=path)
+    artifact = Artifact(tmp_path, 'classifier', 'key')
+    fit(sets, dataclasses.replace(QUICK, epochs=1), artifact=artifact)
+    resumed = fit(sets, artifact=artifact)
     assert resumed.history == whole.history
-    for name, value in whole.classifier.state_dict().items():
-        assert torch.equal(value, resumed.classifier.state_dict()[name])
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
     other = fit(sets, dataclasses.replace(QUICK, seed=1))
     assert other.history != whole.history
 
 
 def test_the_cosine_schedule_ends_at_zero(sets):
     config = dataclasses.replace(QUICK, schedule='cosine')
-    run = _Run(sets[0], LAYERS, 3, config)
-    rates = []
+    run, shares = ClassifierRun(sets[0], LAYERS, 3, config), []
     for epoch in (0.0, 1.5, 3.0):
-        run._set_rate(epoch)
-        rates.append(run.optimizer.param_groups[0]['lr'])
-    np.testing.assert_allclose(rates, [3e-3, 1.5e-3, 0.0], atol=1e-12)
-    assert evaluate_classifier(fit(sets, config).classifier, sets[1]).patch_accuracy > 0.85
+        run.step = round(epoch * run.schedule.select_every)
+        shares.append(run.rate_factor())
+    np.testing.assert_allclose(shares, [1.0, 0.5, 0.0], atol=1e-12)
+    assert evaluate_classifier(fit(sets, config).model, sets[1]).patch_accuracy > 0.85
 
 
 def test_training_leaves_the_global_generator_alone(sets):

@@ -26,9 +26,10 @@ from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
 from ood_perception.image.image_files import read_picture  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
+from trainer.artifacts import Artifact  # noqa: E402
 from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View  # noqa: E402
-from trainer.training.finetuning import FinetuningConfig, cosine, finetune  # noqa: E402
+from trainer.training.finetuning import FinetuningConfig, TuningRun, finetune  # noqa: E402
 
 VIEW = View((56, 56), 'stretch')
 CONFIG = FinetuningConfig(epochs=3, learning_rate=1e-3, classifier_learning_rate=1e-2, seed=3)
@@ -81,14 +82,20 @@ def test_only_what_the_layers_need_moves(pictures):
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
-def test_the_rate_falls_along_a_cosine(pictures):
+def test_the_rates_fall_along_a_cosine(pictures, monkeypatch):
+    rates = []
+
+    def loss(run, indices, row, column):
+        rates.append([group['lr'] for group in run.optimizer.param_groups])
+        return own_loss(run, indices, row, column)
+
+    own_loss = TuningRun.loss
+    monkeypatch.setattr(TuningRun, 'loss', loss)
     done = finetune(tiny_backbone(), pictures, [1], VIEW, CONFIG)
     steps = 3 * math.ceil(len(pictures) / CONFIG.batch)
-    assert done.steps == len(done.rates) == steps
-    wanted = [1e-3 * (1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps)]
-    np.testing.assert_allclose(done.rates, wanted, rtol=1e-12)
-    assert cosine(0, 10) == 1.0
-    assert cosine(10, 10) == 0.0
+    assert done.best_step == len(rates) == steps
+    cosine = np.array([(1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps)])
+    np.testing.assert_allclose(rates, cosine[:, None] * (1e-3, 1e-2), rtol=1e-12)
 
 
 def test_a_step_moves_no_weight_by_more_than_the_rate_allows(pictures):
@@ -97,7 +104,7 @@ def test_a_step_moves_no_weight_by_more_than_the_rate_allows(pictures):
     before = weights_of(backbone)
     config = FinetuningConfig(epochs=1, learning_rate=1e-6, batch=8)
     done = finetune(backbone, pictures, [1], VIEW, config)
-    assert done.steps == 2
+    assert done.best_step == 2
     largest = max(float((v - before[n]).abs().max()) for n, v in weights_of(backbone).items())
     assert 0 < largest < 2.1e-6
 
@@ -106,7 +113,7 @@ def test_the_loss_falls_and_the_seed_decides(pictures):
     first, again = (tiny_backbone() for _ in range(2))
     done = finetune(first, pictures, [0, 1], VIEW, CONFIG)
     finetune(again, pictures, [0, 1], VIEW, CONFIG)
-    assert done.losses[-1] < done.losses[0]
+    assert done.history[-1][1] < done.history[0][1]
     for name, value in weights_of(first).items():
         torch.testing.assert_close(value, weights_of(again)[name], rtol=0, atol=0)
 
@@ -114,21 +121,18 @@ def test_the_loss_falls_and_the_seed_decides(pictures):
 def test_a_stopped_run_goes_on_to_the_same_weights(pictures, tmp_path, monkeypatch):
     whole = tiny_backbone()
     finetune(whole, pictures, [0, 1], VIEW, CONFIG)
-    from trainer.training import finetuning
+    save, artifact = Artifact.save_state, Artifact(tmp_path, 'finetune', 'k')
 
-    save, parts = finetuning.save_checkpoint, tiny_backbone()
-
-    def stop(path, state, key):
-        save(path, state, key)
+    def stop(made, state):
+        save(made, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetuning, 'save_checkpoint', stop)
-    options = {'checkpoint': tmp_path / 'run.ckpt', 'key': 'k'}
-    with pytest.raises(KeyboardInterrupt):
-        finetune(parts, pictures, [0, 1], VIEW, CONFIG, **options)
-    monkeypatch.setattr(finetuning, 'save_checkpoint', save)
+    with monkeypatch.context() as patched:
+        patched.setattr(Artifact, 'save_state', stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(tiny_backbone(), pictures, [0, 1], VIEW, CONFIG, artifact=artifact)
     resumed = tiny_backbone()
-    finetune(resumed, pictures, [0, 1], VIEW, CONFIG, **options)
+    finetune(resumed, pictures, [0, 1], VIEW, CONFIG, artifact=artifact)
     for name, value in weights_of(whole).items():
         torch.testing.assert_close(weights_of(resumed)[name], value, rtol=1e-6, atol=1e-7)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, check_choices, check_least
 
 SOURCES = ('classifier', 'segmenter')
 
@@ -35,14 +35,10 @@ class BaselineConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ConfigError(
-                f'baseline source {self.source!r}: choose one of {", ".join(SOURCES)}'
-            )
+        check_choices('baseline', self, source=SOURCES)
         if self.temperature <= 0 or not 0 < self.shrinkage < 1:
             raise ConfigError(
                 f'baseline temperature {self.temperature}, shrinkage {self.shrinkage}: give a '
                 'temperature above 0 and a shrinkage between 0 and 1'
             )
-        if min(self.components, self.reduced, self.samples) < 1:
-            raise ConfigError('baseline components, reduced and samples must be at least 1')
+        check_least('baseline', self, 1, 'components', 'reduced', 'samples')

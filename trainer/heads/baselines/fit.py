@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,15 @@ from ood_perception.errors import ConfigError
 from ...artifacts import Artifact, write_npz
 from ...calibration.curve import MonotoneTable
 from ...nets.patch_classifier import load_classifier
-from ...training_data import TrainingData
 from ..calibrated import OneScoreFit, without
 from ..on_segmenter import ClosedSet
-from ..patch_logits import PatchLogits
-from ..pixood.files import load_model
 from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
-from ..pixood.fitting import MIN
 from ..pixood.model import PixOODHead
+from ..pixood.training import MIN, load_model
+from ..upsampling import PatchLogits
 from .config import BaselineConfig
-from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance
-from .statistics import fit_statistics, score_module
+from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance, score_module
+from .training import fit_statistics
 
 STATISTICS_FILE = 'statistics.npz'
 
@@ -38,21 +35,16 @@ class BaselineFit(OneScoreFit):
 
     kind = 'baseline'
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what HeadFit takes; ConfigError for a score that is none of the network's."""
-        super().__init__(data, sections, store, seed)
-        self.baseline: BaselineConfig = replace(sections['baseline'], seed=seed)
+    def _read(self) -> None:
+        self.baseline: BaselineConfig = self.seeded('baseline')
         self.decoder = self.baseline.source == 'segmenter'
         self.score = self.config.score
         if self.score not in SCORES:
             raise ConfigError(f'head score {self.score!r}: choose one of {", ".join(SCORES)}')
         if self.score == DISTANCE and self.decoder:
             raise ConfigError("head score 'distance' is PixOOD's: use baseline.source=classifier")
-        self.pixood = PixOODFit(data, sections, store, seed)
-        segmenter = replace(sections['segmenter'], seed=seed)
-        self.closed_set = ClosedSet(data, sections['views'], segmenter, sections['online'], store)
+        self.pixood = PixOODFit(self.data, self.sections, self.store, self.seed)
+        self.closed_set = ClosedSet(self)
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -80,10 +72,8 @@ class BaselineFit(OneScoreFit):
         etalons = self.pixood.fitted.key if self.score == DISTANCE else ''
         settings = [asdict(self.baseline), asdict(self.pixood.patches)]
         served = [self.score, self.chosen, head.upsampling, head.logits, head.half_weights]
-        inputs = (features.key, self.network.key, etalons, data.class_names, *settings, *served)
-        artifact = self.artifact('fit-baseline', *inputs)
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, _: Artifact) -> None:
             arrays = fit_statistics(
                 self.score,
                 features,
@@ -96,20 +86,15 @@ class BaselineFit(OneScoreFit):
             )
             write_npz(target / STATISTICS_FILE, arrays)
 
-        return artifact.make(fill)
+        inputs = (features.key, self.network.key, etalons, data.class_names, *settings, *served)
+        return self.made('fit-baseline', inputs, fill)
 
     def build(self, table: MonotoneTable | None = None) -> BaselineHead:
         """Return the fitted head, see OneScoreFit."""
         factor = int(self.logits.upsampling) if self.decoder else self.config.upsampling  # type: ignore[arg-type]
         module = self._distance() if self.score == DISTANCE else self._module(factor)
         return BaselineHead(
-            self.score,
-            self.logits,
-            module,
-            self.chosen,
-            factor,
-            self.decoder,
-            table,
+            self.score, self.logits, module, self.chosen, factor, self.decoder, table
         )
 
     def _distance(self) -> nn.Module:

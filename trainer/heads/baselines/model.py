@@ -4,17 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from ood_perception.errors import ConfigError
-
-from ...calibration.curve import MonotoneTable, TableModule
-from ...head_module import HeadModule
+from ...calibration.curve import MonotoneTable
+from ..calibrated import OneScoreHead
 from ..pixood.model import PixOODHead
+from ..upsampling import half_rounded, upsample
+from .config import BaselineConfig
 
+Arrays = Mapping[str, npt.NDArray[Any]]
 Score = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 
@@ -132,14 +137,100 @@ class EtalonDistance(nn.Module):
         return torch.sqrt(torch.stack(self.distances(last)).amin(0))
 
 
-class BaselineHead(HeadModule):
+class Mahalanobis(nn.Module):
+    """
+    Squared Mahalanobis distance of the patches' features to the nearest class mean, upsampled.
+
+    fit: of training.fit_mahalanobis. Differences are squared, not expanded: they are small beside
+    the features' length.
+    """
+
+    center: torch.Tensor
+    whitening: torch.Tensor
+    means: torch.Tensor
+
+    def __init__(self, fit: Arrays, factor: int, half: bool = False) -> None:
+        super().__init__()
+        self.factor = factor
+        whitening = torch.from_numpy(fit['whitening']).float()
+        self.register_buffer('center', torch.from_numpy(fit['means'].mean(0)).float())
+        self.register_buffer('whitening', half_rounded(whitening) if half else whitening)
+        means = torch.from_numpy(fit['means']) - self.center.double()
+        self.register_buffer('means', (means @ self.whitening.double()).float())
+
+    def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """Return float (B, gh*f, gw*f) of last tokens (B, gh, gw, D), higher = stranger."""
+        whitened = (last - self.center) @ self.whitening
+        differences = whitened.unsqueeze(3) - self.means
+        squared = (differences * differences).sum(4).amin(3, keepdim=True)
+        return upsample(squared, self.factor)[..., 0]
+
+
+class GmmDensity(nn.Module):
+    """Minus the log density of the mixture of training.fit_gmm of the features, upsampled."""
+
+    center: torch.Tensor
+    basis: torch.Tensor
+    constants: torch.Tensor
+
+    def __init__(self, fit: Arrays, factor: int, half: bool = False) -> None:
+        super().__init__()
+        self.factor = factor
+        self.count, self.reduced = fit['means'].shape
+        basis = torch.from_numpy(fit['basis'].copy()).float()
+        self.register_buffer('center', torch.from_numpy(fit['center']).float())
+        self.register_buffer('basis', half_rounded(basis) if half else basis)
+        stacked = np.concatenate(list(fit['precisions']), 1)
+        matrix = torch.from_numpy(stacked).float()
+        matrix = half_rounded(matrix) if half else matrix
+        used = matrix.double().numpy().reshape(self.reduced, self.count, self.reduced)
+        offsets = np.einsum('kr,rks->ks', fit['means'], used)
+        self.matrix = nn.Parameter(matrix, requires_grad=False)
+        self.register_buffer('offsets', torch.from_numpy(offsets.reshape(-1)).float())
+        diagonals = np.diagonal(fit['precisions'], axis1=1, axis2=2)
+        constants = np.log(diagonals).sum(1) - 0.5 * self.reduced * math.log(2 * math.pi)
+        self.register_buffer('constants', torch.from_numpy(constants + fit['log_weights']).float())
+
+    def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """Return float (B, gh*f, gw*f) of last tokens (B, gh, gw, D), higher = stranger."""
+        reduced = (last - self.center) @ self.basis
+        whitened = reduced @ self.matrix - self.offsets
+        rows, columns = int(last.shape[1]), int(last.shape[2])
+        parts = whitened.reshape(-1, rows, columns, self.count, self.reduced)
+        logs = self.constants - 0.5 * (parts * parts).sum(4)
+        score = -torch.logsumexp(logs, 3)
+        return upsample(score.unsqueeze(3), self.factor)[..., 0]
+
+
+def score_module(
+    score: str,
+    arrays: Arrays,
+    places: Sequence[int],
+    config: BaselineConfig,
+    factor: int,
+    half: bool,
+) -> nn.Module:
+    """Return the module of a score with what fit_statistics gave ('distance' has its own)."""
+    if score == STANDARDISED:
+        mean, deviation = (torch.from_numpy(arrays[name]) for name in ('mean', 'deviation'))
+        return StandardisedMaxLogit(mean, deviation, places)
+    if score == ODIN:
+        return ScaledSoftmax(config.temperature, places)
+    if score == MAHALANOBIS:
+        return Mahalanobis(arrays, factor, half)
+    if score == GMM:
+        return GmmDensity(arrays, factor, half)
+    return LogitScore(score, places)
+
+
+class BaselineHead(OneScoreHead):
     """
     One score of a closed-set network's logits or features, calibrated like every other head.
 
     logits: module from tokens of its `layers` to logits (B, H, W, C). A segmenter is a stage of
         its own (decoder).
     score: module from (logits, last tokens) to (B, H, W). name: of the score.
-    classes: those that the in_distribution input names. table: None before calibration.
+    classes: those that the in_distribution input names.
     """
 
     def __init__(
@@ -160,29 +251,9 @@ class BaselineHead(HeadModule):
             self.decoder = logits
             self.head_inputs = ('logits', self.layers[-1])
         self.score = score
-        self.table = TableModule(table) if table is not None else None
-        self.requires_grad_(False).eval()
+        self.finish(table)
 
-    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
-        tokens = tuple(layer.float() for layer in tokens)
-        logits = self.logits(*tokens)
-        return self.score(logits, tokens[-1]).unsqueeze(1), logits.argmax(3).to(torch.uint8)
-
-    def _calibrated(
-        self, logits: torch.Tensor, last: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.table is None:
-            raise ConfigError('the model has no held-out table: run calibrate')
-        return self.table(self.score(logits, last)), logits.argmax(3).to(torch.uint8)
-
-    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return (surprisal, labels) of logits and last tokens, or without a decoder of tokens."""
-        if self.decoder is None:
-            return self(*inputs)
-        return self._calibrated(inputs[0].float(), inputs[1].float())
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (surprisal, labels), see HeadModule."""
-        tokens = tuple(layer.float() for layer in inputs[:-1])
-        return self._calibrated(self.logits(*tokens), tokens[-1])
+    def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (score, labels) of the tokens, or of a decoder's logits and the last tokens."""
+        logits = self.logits(*inputs) if self.decoder is None else inputs[0]
+        return self.score(logits, inputs[-1]), logits.argmax(3).to(torch.uint8)

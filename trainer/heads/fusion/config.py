@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, check_choices
 
 COMBINATIONS = ('max', 'mean', 'fisher')
 
@@ -32,9 +32,7 @@ class FusionConfig:
     combine: str = 'mean'
 
     def __post_init__(self) -> None:
-        if self.combine not in COMBINATIONS:
-            known = ', '.join(COMBINATIONS)
-            raise ConfigError(f'fusion combine {self.combine!r}: choose one of {known}')
+        check_choices('fusion', self, combine=COMBINATIONS)
         kinds = [member.kind for member in self.members]
         if len(set(kinds)) != len(kinds) or len(kinds) == 1 or 'fusion' in kinds:
             raise ConfigError(

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from ood_perception.errors import ConfigError
-from ood_perception.json_files import write_json
 
-from ...artifacts import REPORT_FILE, Artifact
+from ...artifacts import Artifact
 from ...backbones.base import Layer
 from ...calibration.curve import MonotoneTable
 from ...calibration.held_out import HeldOutScores, collect_scores, fit_class_tables
@@ -68,9 +67,9 @@ class FusionFit(HeadFit):
     def fit(self) -> Artifact:
         """Fit and calibrate (or find) every member; what is kept says which they are."""
         found = {kind: member.calibrated for kind, member in self.members.items()}
-        artifact = self.artifact('fit-fusion', *((kind, one.key) for kind, one in found.items()))
         names = {kind: one.folder.name for kind, one in found.items()}
-        return artifact.make(lambda target: write_json(target / REPORT_FILE, {'members': names}))
+        inputs = [(kind, one.key) for kind, one in found.items()]
+        return self.made('fit-fusion', inputs, lambda *_: {'members': names})
 
     def build(self, tables: list[MonotoneTable] | None = None) -> FusionHead:
         """Return the combined members; tables: None before calibration."""
@@ -80,10 +79,8 @@ class FusionFit(HeadFit):
     def calibrate(self) -> Artifact:
         """Fit (or find) the tables of the combination."""
         fitted, features, data = self.fitted, self.calibration_features, self.data
-        inputs = (fitted.key, features.key, data.class_names, self.fusion.combine)
-        artifact = self.artifact('calibrate-fusion', *inputs)
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, _: Artifact) -> Mapping[str, Any]:
             head = self.build()
             scores = collect_scores(head, features, data.class_names, progress=data.progress)
             tables = fit_class_tables(scores)
@@ -94,9 +91,10 @@ class FusionFit(HeadFit):
                 save_table(target / f'table_{i}.npz', table)
             note = {'pictures': len(features.names), 'features': features.key}
             note |= {'pixels': dict(tables.pixels), 'tables': len(names)}
-            write_json(target / REPORT_FILE, {**note, 'uncalibrated': uncalibrated_rates(scores)})
+            return {**note, 'uncalibrated': uncalibrated_rates(scores)}
 
-        return artifact.make(fill)
+        inputs = (fitted.key, features.key, data.class_names, self.fusion.combine)
+        return self.made('calibrate-fusion', inputs, fill)
 
     def head(self) -> FusionHead:
         """Return the calibrated head."""

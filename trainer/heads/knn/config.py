@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, check_choices
 
 from ...backbones.base import parse_layer
 
@@ -46,11 +46,7 @@ class KnnConfig:
 
     def __post_init__(self) -> None:
         parse_layer(self.feature)
-        for name, known in (('score', SCORES), ('coreset', CORESETS), ('upsample', UPSAMPLES)):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f'knn {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
-                )
+        check_choices('knn', self, score=SCORES, coreset=CORESETS, upsample=UPSAMPLES)
         few = min(self.references, self.pictures) < 0
         if self.k < 1 or few or self.normaliser_features <= self.k:
             raise ConfigError(

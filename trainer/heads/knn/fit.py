@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,10 @@ from ...calibration.curve import MonotoneTable
 from ...features import FeatureSet
 from ...nets.patch_classifier import load_classifier
 from ...nets.patches import gather_tokens, select_patches
-from ...training_data import TrainingData
 from ..calibrated import OneScoreFit, without
-from ..patch_logits import PatchLogits
 from ..pixood.condensation import condense
 from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
+from ..upsampling import PatchLogits
 from .config import KnnConfig
 from .model import KnnHead
 from .references import Float16Array, fit_knn, load_knn, save_knn
@@ -33,13 +32,9 @@ class KnnFit(OneScoreFit):
 
     kind = 'knn'
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what HeadFit takes; the classifier is the one that PixOOD trains."""
-        super().__init__(data, sections, store, seed)
-        self.pixood = PixOODFit(data, sections, store, seed)
-        self.knn: KnnConfig = replace(sections['knn'], seed=seed)
+    def _read(self) -> None:
+        self.pixood = PixOODFit(self.data, self.sections, self.store, self.seed)
+        self.knn: KnnConfig = self.seeded('knn')
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -63,15 +58,9 @@ class KnnFit(OneScoreFit):
         """Draw (or find) references and normalisers."""
         trained, head, features = self.pixood.classifier, self.config, self._known
         # what is served of a fit does not change it
-        inputs: list[Any] = [
-            features.key,
-            trained.key,
-            asdict(replace(self.knn, score='combined')),
-        ]
-        inputs += [head.upsampling, head.classes, head.logits, head.half_weights]
-        artifact = self.artifact('fit-knn', *inputs, self._coreset_settings())
+        fitted = asdict(replace(self.knn, score='combined'))
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, artifact: Artifact) -> None:
             classifier = load_classifier(trained.folder / CLASSIFIER_FILE)
             model = fit_knn(
                 features,
@@ -81,19 +70,21 @@ class KnnFit(OneScoreFit):
                 PatchLogits(classifier, head.logits, head.upsampling, head.half_weights),
                 heads=self.data.backbone.heads,
                 chosen=head.classes,
-                coreset=self.coreset(features, artifact.checkpoint),
+                coreset=self.coreset(features, artifact),
                 progress=self.data.progress,
             )
             save_knn(model, target)
 
-        return artifact.make(fill)
+        inputs = [features.key, trained.key, fitted]
+        inputs += [head.upsampling, head.classes, head.logits, head.half_weights]
+        return self.made('fit-knn', [*inputs, self._coreset_settings()], fill)
 
     def _coreset_settings(self) -> list[object]:
         if self.knn.coreset == 'random':
             return []
         return [asdict(self.pixood.patches), asdict(self.pixood.condensation)]
 
-    def coreset(self, features: FeatureSet, checkpoint: Path) -> Float16Array | None:
+    def coreset(self, features: FeatureSet, artifact: Artifact) -> Float16Array | None:
         """Return the etalons of the head's classes as references, None for drawn ones."""
         if self.knn.coreset == 'random':
             return None
@@ -102,8 +93,7 @@ class KnnFit(OneScoreFit):
         condensed = condense(
             gather_tokens(features, self.knn.feature, selection),
             self.pixood.condensation,
-            checkpoint=checkpoint,
-            key=features.key,
+            artifact=artifact,
             progress=self.data.progress,
         )
         banks = [condensed.etalons[names.index(name)] for name in self.config.classes or names]

@@ -22,11 +22,10 @@ from torch.nn import functional
 
 from ood_perception.errors import ConfigError
 
-from ...calibration.curve import MonotoneTable, TableModule
-from ...head_module import HeadModule
+from ...calibration.curve import MonotoneTable
 from ...nets.patch_classifier import Classifier
-from ..patch_logits import PatchLogits
-from ..upsampling import upsample
+from ..calibrated import OneScoreHead
+from ..upsampling import PatchLogits, upsample
 from .search import NearestReferences
 
 
@@ -70,13 +69,12 @@ def upsampled_distance(distance: torch.Tensor, factor: int, mode: str) -> torch.
     return functional.interpolate(distance.unsqueeze(1), size=size, mode='nearest')[:, 0]
 
 
-class KnnHead(HeadModule):
+class KnnHead(OneScoreHead):
     """
     Nearest references and classifier as one graph.
 
     classes: those that the in_distribution input names (default: all). score: see KnnConfig.
-    logits, half_weights: as for PixOODHead. table: the held-out table of the one score, None
-    before calibration; the class choice is made by the table of the set, after the graph.
+    logits, half_weights: as for PixOODHead.
     """
 
     def __init__(
@@ -105,8 +103,7 @@ class KnnHead(HeadModule):
         references = torch.from_numpy(np.asarray(model.references, np.float32))
         self.search = NearestReferences(references, model.k, model.heads, half_weights)
         self.logits = PatchLogits(model.classifier, logits, upsampling, half_weights)
-        self.table = TableModule(table) if table is not None else None
-        self.requires_grad_(False).eval()
+        self.finish(table)
 
     def upsampled_logits(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, gh*f, gw*f, C) of the tokens of all layers."""
@@ -117,21 +114,13 @@ class KnnHead(HeadModule):
         """Return the mean distance to the k nearest references, float32 (B, gh*f, gw*f)."""
         return upsampled_distance(self.search(tokens[self.place]), self.upsampling, self.mode)
 
-    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
-        tokens = tuple(layer.float() for layer in tokens)
-        logits = self.upsampled_logits(*tokens)
+    def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (score, labels) of the tokens of all layers, see OneScoreHead."""
+        logits = self.upsampled_logits(*inputs)
         labels = logits.argmax(3).to(torch.uint8)
         if self.score == 'distance':
-            return self.distance(*tokens).unsqueeze(1), labels
+            return self.distance(*inputs), labels
         raw = (parametric_score(logits) - self.low) / self.range
         if self.score == 'combined':
-            raw = raw + self.distance(*tokens) / self.farthest
-        return raw.unsqueeze(1), labels
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (surprisal, labels), see HeadModule."""
-        if self.table is None:
-            raise ConfigError('the model has no held-out table: run calibrate')
-        raw, labels = self.raw_scores(*inputs[:-1])
-        return self.table(raw[:, 0]), labels
+            raw = raw + self.distance(*inputs) / self.farthest
+        return raw, labels

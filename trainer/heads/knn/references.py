@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
 
 from ...artifacts import write_npz
-from ...features import FeatureSet
+from ...features import FeatureSet, tokens_of
 from ...nets.patch_classifier import Classifier, load_classifier, save_classifier
 from .config import KnnConfig
 from .model import KnnModel, parametric_score
@@ -112,8 +113,7 @@ def parametric_range(
     low, high = np.inf, -np.inf
     pictures = range(len(features.names))
     for i in tqdm(pictures, desc='normaliser', unit='picture', disable=not progress):
-        tokens = [torch.from_numpy(np.array(features.tokens[n][i : i + 1])) for n in layers]
-        score = parametric_score(logits(*(t.float() for t in tokens)))[0].numpy()
+        score = parametric_score(logits(*tokens_of(features, layers, [i])))[0].numpy()
         known = score[labels_to_grid(np.asarray(features.labels[i]), score.shape) != 255]
         if known.size:
             low, high = min(low, float(known.min())), max(high, float(known.max()))
@@ -125,21 +125,10 @@ def parametric_range(
 def save_knn(model: KnnModel, folder: Path) -> None:
     """Write a model into a folder."""
     save_classifier(folder / CLASSIFIER_FILE, model.classifier)
-    values = {
-        'classes': model.classes,
-        'feature': model.feature,
-        'heads': model.heads,
-        'k': model.k,
-        'low': model.low,
-        'high': model.high,
-        'farthest': model.farthest,
-        'upsample': model.upsample,
-        'report': model.report,
-    }
-    write_npz(
-        folder / MODEL_FILE,
-        {'references': model.references, 'values': np.array(json.dumps(values))},
-    )
+    apart = ('references', 'classifier')
+    names = [field.name for field in fields(model) if field.name not in apart]
+    values = np.array(json.dumps({name: getattr(model, name) for name in names}))
+    write_npz(folder / MODEL_FILE, {'references': model.references, 'values': values})
 
 
 def load_knn(folder: Path) -> KnnModel:

@@ -21,45 +21,29 @@ def smallest(values: torch.Tensor, k: int) -> torch.Tensor:
     return torch.topk(values, k, dim=-1, largest=False, sorted=True).values
 
 
-class RunningNearest:
+def nearest_squared(
+    queries: torch.Tensor, references: npt.NDArray[np.floating], k: int
+) -> torch.Tensor:
     """
-    The k smallest squared distances of queries to all references that were added so far.
+    Return the k smallest squared distances of each query, float32 (Q, k) >= 0, ascending.
 
-    queries: float (Q, D). Memory: Q x PIECE products, whatever the number of references.
+    queries: float (Q, D). references: float (N, D), read piece by piece: memory is Q x PIECE
+    products, whatever N. DataError for fewer than k references.
     """
-
-    def __init__(self, queries: torch.Tensor, k: int) -> None:
-        self.queries, self.k = queries.float(), k
-        self.count = 0
-        self._center: torch.Tensor | None = None
-        self._centered = self.queries
-        self._norms = self._centered
-        self._found = self.queries.new_empty((len(queries), 0))
-
-    def add(self, references: torch.Tensor | npt.NDArray[np.floating]) -> None:
-        """Take more references, float (N, D), N of any size."""
-        for start in range(0, len(references), PIECE):
-            piece = torch.as_tensor(np.asarray(references[start : start + PIECE])).float()
-            if self._center is None:  # distances do not change, but differences stay small
-                self._center = piece.mean(0)
-                self._centered = self.queries - self._center
-                self._norms = (self._centered**2).sum(1, keepdim=True)
-            piece = piece - self._center
-            products = torch.addmm((piece * piece).sum(1), self._centered, piece.T, alpha=-2)
-            own = smallest(products, min(self.k, len(piece)))
-            found = torch.cat([self._found, own], 1)
-            self._found = smallest(found, min(self.k, found.shape[1]))
-            self.count += len(piece)
-
-    def squared(self) -> torch.Tensor:
-        """Return float32 (Q, k) >= 0, ascending; DataError for fewer than k references."""
-        if self.count < self.k:
-            raise DataError(f'{self.count} references have no {self.k} nearest: give more')
-        return torch.relu(self._found + self._norms)
-
-    def mean_distance(self, k: int | None = None) -> torch.Tensor:
-        """Return float32 (Q,): the mean distance to the k nearest (default: all that are kept)."""
-        return self.squared()[:, :k].sqrt().mean(1)
+    if len(references) < k:
+        raise DataError(f'{len(references)} references have no {k} nearest: give more')
+    queries = queries.float()
+    found = queries.new_empty((len(queries), 0))
+    for start in range(0, len(references), PIECE):
+        piece = torch.as_tensor(np.asarray(references[start : start + PIECE])).float()
+        if start == 0:  # distances do not change, but differences stay small
+            center = piece.mean(0)
+            queries = queries - center
+        piece = piece - center
+        products = torch.addmm((piece * piece).sum(1), queries, piece.T, alpha=-2)
+        found = torch.cat([found, smallest(products, min(k, len(piece)))], 1)
+        found = smallest(found, min(k, found.shape[1]))
+    return torch.relu(found + (queries**2).sum(1, keepdim=True))
 
 
 def head_slices(width: int, heads: int) -> list[slice]:
@@ -88,9 +72,8 @@ def mean_distances(
     for columns in head_slices(queries.shape[1], heads):
         for start in range(0, len(queries), 2048):
             part = np.ascontiguousarray(queries[start : start + 2048, columns])
-            search = RunningNearest(torch.from_numpy(part), k + others)
-            search.add(references[:, columns])
-            distances = search.squared()[:, int(others) :].sqrt().mean(1)
+            squared = nearest_squared(torch.from_numpy(part), references[:, columns], k + others)
+            distances = squared[:, int(others) :].sqrt().mean(1)
             total[start : start + 2048] += distances.numpy() / heads
     return total
 

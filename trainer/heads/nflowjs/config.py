@@ -1,12 +1,14 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe's section `nflowjs`; `flow` is in flows.build."""
+"""The recipe's section `nflowjs`; `flow` is in flow.build."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, check_choices, check_least
+
+from ...nets.patch_classifier import MATMULS
 
 NEGATIVES = ('flow', 'objects', 'none')
 LOSSES = ('js', 'kl', 'reverse_kl')
@@ -58,19 +60,11 @@ class NflowjsConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        choices = (
-            *(('negatives', NEGATIVES), ('loss', LOSSES), ('score', SCORES)),
-            ('matmul', ('f32', 'bf16')),
-        )
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f'nflowjs {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
-                )
-        if min(self.steps, self.batch, self.pixel_step, self.select_every, *self.crop) < 1:
-            raise ConfigError(
-                'nflowjs steps, batch, pixel_step, select_every and the sides of crop: at least 1'
-            )
+        check_choices('nflowjs', self, negatives=NEGATIVES, loss=LOSSES)
+        check_choices('nflowjs', self, score=SCORES, matmul=MATMULS)
+        check_least('nflowjs', self, 1, 'steps', 'batch', 'pixel_step', 'select_every')
+        if min(self.crop) < 1:
+            raise ConfigError(f'nflowjs crop {self.crop}: give sides of at least 1')
         if not 0 < self.smallest <= self.largest <= self.reference:
             raise ConfigError(
                 f'nflowjs patches from {self.smallest} to {self.largest} at {self.reference}: '

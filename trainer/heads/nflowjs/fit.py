@@ -11,24 +11,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ood_perception.errors import ConfigError
-from ood_perception.json_files import write_json
 
-from ...artifacts import REPORT_FILE, Artifact, digest
-from ...augment.crops import Crops
-from ...backbones import load_backbone
+from ...artifacts import Artifact
+from ...augment.on_the_fly import Crops
 from ...backbones.base import Backbone
 from ...calibration.curve import MonotoneTable
-from ...nets.segmenter import Segmenter, load_segmenter, save_segmenter
-from ...training.finetuning import WEIGHTS_FILE, save_tuned
-from ...training.segmenter import confusion_iou
+from ...nets.segmenter import load_segmenter, save_segmenter
+from ...training.finetuning import load_tuned, save_tuned
+from ...training.segmenter import mean_iou
 from ...training_data import TrainingData
-from ..calibrated import without
+from ..calibrated import reports
 from ..on_segmenter import SEGMENTER_FILE, SegmenterFit
 from .config import NflowjsConfig
-from .flow import FlowConfig, load_flow, save_flow
+from .flow import Flow, FlowConfig, load_flow, save_flow
 from .flow.training import fit_flow, write_patches
 from .model import NflowjsHead
 from .training import Selection, Start, fit_nflowjs, trained_part
@@ -41,13 +37,10 @@ class NflowjsFit(SegmenterFit):
 
     kind = 'nflowjs'
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what SegmenterFit takes, and the sections flow and nflowjs; ConfigError."""
-        super().__init__(data, sections, store, seed)
-        self.nflowjs: NflowjsConfig = replace(sections['nflowjs'], seed=seed)
-        self.flow_config: FlowConfig = replace(sections['flow'], seed=seed)
+    def _read(self) -> None:
+        super()._read()
+        self.nflowjs: NflowjsConfig = self.seeded('nflowjs')
+        self.flow_config: FlowConfig = self.seeded('flow')
         self.tunes_backbone = bool(self.nflowjs.backbone_rate)
         if self.closed_set.config.head != 'linear':
             raise ConfigError(
@@ -59,22 +52,18 @@ class NflowjsFit(SegmenterFit):
         """The flow, trained on crops of the training pictures, or found."""
         config = self.flow_config
         train, select = self.crops(0, (config.side,) * 2), self.crops(1, (config.side,) * 2)
-        artifact = self.artifact('flow', train.key, select.key, asdict(config))
 
-        def fill(target: Path) -> None:
-            training = fit_flow(
-                train,
-                select,
-                config,
-                checkpoint=artifact.checkpoint,
-                progress=self.data.progress,
-            )
-            save_flow(target / FLOW_FILE, training.flow, config)
-            write_patches(target / PATCHES_FILE, training.flow)
-            report = {'best_step': training.best_step, 'history': training.history}
-            write_json(target / REPORT_FILE, report)
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
+            done = fit_flow(train, select, config, artifact, self.data.progress)
+            self._save_flow(target, done.model)
+            return done.report()
 
-        return artifact.make(fill)
+        return self.made('flow', (train.key, select.key, asdict(config)), fill)
+
+    def _save_flow(self, target: Path, flow: Flow) -> None:
+        """Write a flow, and a picture of what it makes."""
+        save_flow(target / FLOW_FILE, flow, self.flow_config)
+        write_patches(target / PATCHES_FILE, flow)
 
     def crops(self, part: int, size: tuple[int, int]) -> Crops:
         """Return crops of the pictures that are fitted on (0), or that choose (1)."""
@@ -91,34 +80,23 @@ class NflowjsFit(SegmenterFit):
     def fit(self) -> Artifact:
         """Train (or find) segmenter and flow, then both together."""
         config, mixes = trained_part(self.nflowjs), self.drawn_mixes('selection')
-        before = [self.closed_set.fitted.key, self.flow.key]
         select = Selection(self.data.extract(mixes), mixes, self.data.view)
         train = self._training()
-        inputs = (*before, train.key, select.features.key, asdict(config))
-        artifact = self.artifact('fit-nflowjs', *inputs)
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             start = self._start()
-            training = fit_nflowjs(
-                start,
-                train,
-                select,
-                config,
-                checkpoint=artifact.checkpoint,
-                key=digest(before),
-                progress=self.data.progress,
-            )
+            done = fit_nflowjs(start, train, select, config, artifact, self.data.progress)
             save_segmenter(target / SEGMENTER_FILE, start.segmenter)
-            save_flow(target / FLOW_FILE, start.flow, self.flow_config)
-            write_patches(target / PATCHES_FILE, start.flow)
-            report = {'best_step': training.best_step, 'history': training.history}
+            self._save_flow(target, start.flow)
             if self.tunes_backbone:
                 save_tuned(target, start.backbone)
-            else:
-                report['selection_mean_iou'] = self._mean_iou(start.segmenter)
-            write_json(target / REPORT_FILE, report)
+                return done.report()
+            # as the closed-set segmenter was chosen by
+            quality = mean_iou(start.segmenter, self.closed_set.chosen())
+            return {**done.report(), 'selection_mean_iou': quality}
 
-        return artifact.make(fill)
+        inputs = [self.closed_set.fitted.key, self.flow.key, train.key, select.features.key]
+        return self.made('fit-nflowjs', [*inputs, asdict(config)], fill)
 
     def _start(self) -> Start:
         """Return what the joint run trains on; a backbone that it tunes is a copy."""
@@ -127,10 +105,6 @@ class NflowjsFit(SegmenterFit):
             backbone = copy.deepcopy(backbone)
         return Start(self.closed_set.load(), flow, backbone)
 
-    def _mean_iou(self, segmenter: Segmenter) -> float:
-        """Return the mean IoU on the selection pictures, as stage 1 was chosen by."""
-        return float(np.nanmean(confusion_iou(segmenter, self.closed_set.chosen(), step=2)))
-
     @cached_property
     def served(self) -> TrainingData:
         """The data, seen by the tuned backbone where it is tuned."""
@@ -138,17 +112,9 @@ class NflowjsFit(SegmenterFit):
 
     def _tuned(self) -> Backbone:
         """Return the backbone that the joint run tuned."""
-        origin, path = self.data.backbone, self.fitted.folder / WEIGHTS_FILE
-        choice = replace(self.data.source, weights=str(path))
-        tuned = load_backbone(choice, self.data.cache)
-        tuned.licence = origin.licence
-        kept = without(origin.provenance, 'path')
-        tuned.provenance |= {
-            'origin': {},
-            'description': f'{kept.get("description", tuned.name)}, tuned together with NFlowJS',
-            'finetuned': {'backbone_rate': self.nflowjs.backbone_rate, 'from': kept},
-        }
-        return tuned
+        data, rate = self.data, {'backbone_rate': self.nflowjs.backbone_rate}
+        how, choice = 'tuned together with NFlowJS', data.source
+        return load_tuned(self.fitted.folder, data.backbone, choice, how, rate, data.cache)
 
     def build(self, table: MonotoneTable | None = None) -> NflowjsHead:
         """Return the fitted head, see OneScoreFit."""
@@ -161,5 +127,5 @@ class NflowjsFit(SegmenterFit):
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""
-        parts = {'segmenter': self.closed_set.fitted, 'flow': self.flow, 'nflowjs': self.fitted}
-        return {name: without(part.report(), 'history') for name, part in parts.items()}
+        parts = {'segmenter': self.closed_set.fitted, 'flow': self.flow}
+        return reports(**parts, nflowjs=self.fitted)

@@ -15,13 +15,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError
-
 from ...augment.pasting import OUTLIER
-from ...calibration.curve import MonotoneTable, TableModule
+from ...calibration.curve import MonotoneTable
 from ...data.images import IGNORED
-from ...head_module import HeadModule
 from ...nets.segmenter import Segmenter
+from ..calibrated import OneScoreHead
 from .config import NflowjsConfig
 
 
@@ -29,8 +27,8 @@ def js_to_uniform(logits: torch.Tensor) -> torch.Tensor:
     """
     Return JSD(U, P) of P = softmax(logits), nats, float (...) of float (..., K).
 
-    JSD = (KL(U || M) + KL(P || M)) / 2 with M = (U + P) / 2: 0 for equal logits, js_bound(K) for
-    one certain class. With d = (p - u) / (p + u) each class adds m f(d) / 2 >= 0, where f(d) =
+    JSD = (KL(U || M) + KL(P || M)) / 2 with M = (U + P) / 2: 0 for equal logits, most
+    for one certain class. With d = (p - u) / (p + u) each class adds m f(d) / 2 >= 0, where f(d) =
     (1 + d) ln(1 + d) + (1 - d) ln(1 - d). Near uniform, where negatives are to go, the two terms
     cancel: in float32 a small JSD lost its order and differed between engines. There the
     series of f is taken.
@@ -44,14 +42,6 @@ def js_to_uniform(logits: torch.Tensor) -> torch.Tensor:
     # f(d) = sum over n of d^(2 n) / (n (2 n - 1)); the next term is below 1e-7 of the first
     series = 1 + square * (1 / 6 + square * (1 / 15 + square * (1 / 28 + square / 45)))
     return 0.5 * torch.where(d.abs() < 0.3, m * square * series, exact).sum(-1)
-
-
-def js_bound(classes: int) -> float:
-    """Return the JSD between the uniform distribution over K classes and a certain one, nats."""
-    k = classes
-    certain = math.log(2 * k / (k + 1))
-    uniform = math.log(2 / (k + 1)) / k + (k - 1) / k * math.log(2)
-    return 0.5 * (certain + uniform)
 
 
 def kl_from_uniform(logits: torch.Tensor) -> torch.Tensor:
@@ -101,15 +91,10 @@ def nflowjs_loss(
     return loss + weight * negative
 
 
-class NflowjsHead(HeadModule):
-    """
-    The segmenter as decoder stage, the divergence on top.
+class NflowjsHead(OneScoreHead):
+    """The segmenter as decoder stage, the divergence on top."""
 
-    table: the held-out table of the one score, None before calibration. The class choice is made
-    by the table of the set, after the graph.
-    """
-
-    head_inputs: tuple[str, ...] = ('logits',)
+    head_inputs = ('logits',)
 
     def __init__(
         self,
@@ -124,30 +109,10 @@ class NflowjsHead(HeadModule):
         self.upsampling = segmenter.upsampling
         self.decoder = segmenter
         self.kind, self.temperature = config.score, config.temperature
-        self.table = TableModule(table) if table is not None else None
-        self.requires_grad_(False).eval()
+        self.finish(table)
 
-    def score(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the raw score (B, gh*f, gw*f) of the segmenter's logits."""
-        return anomaly_score(logits, self.kind, self.temperature)
-
-    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
-        assert self.decoder is not None
-        logits = self.decoder(*(layer.float() for layer in tokens))
-        return self.score(logits).unsqueeze(1), logits.argmax(-1).to(torch.uint8)
-
-    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return (surprisal, labels) of logits and in_distribution (not read)."""
-        logits = inputs[0].float()
-        if self.table is None:
-            raise ConfigError('the model has no held-out table: run calibrate')
-        return self.table(self.score(logits)), logits.argmax(-1).to(torch.uint8)
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (surprisal, labels), see HeadModule."""
-        *tokens, in_distribution = inputs
-        assert self.decoder is not None
-        logits = self.decoder(*(layer.float() for layer in tokens))
-        surprisal, labels = self.top(logits, in_distribution)
-        return surprisal, labels
+    def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (score, labels) of the segmenter's logits, see OneScoreHead."""
+        (logits,) = inputs
+        score = anomaly_score(logits, self.kind, self.temperature)
+        return score, logits.argmax(-1).to(torch.uint8)

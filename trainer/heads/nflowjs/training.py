@@ -10,28 +10,26 @@ gradient passes through it to the pasted pixels and so to the flow.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
-
-from ...artifacts import digest
-from ...augment.crops import Crops
-from ...augment.on_the_fly import OnlineSettings
-from ...augment.pasting import OUTLIER
+from ...artifacts import Artifact
+from ...augment.on_the_fly import Crops, OnlineSettings
 from ...backbones.base import Backbone, parse_layer
-from ...data.images import IGNORED, PictureList
-from ...features import FeatureSet, View, network_picture
-from ...nets.fpn import UPSAMPLING
-from ...nets.segmenter import Segmenter
-from ...training.label_grids import MapUpsampler, tokens_of
-from ...training.loop import TrainingRun, rate_factor
+from ...data.images import PictureList
+from ...features import FeatureSet, View, network_picture, tokens_of
+from ...nets.patch_classifier import Sized
+from ...nets.segmenter import UPSAMPLING, Segmenter
+from ...training.label_grids import (
+    SELECTION_STEP,
+    MapUpsampler,
+    pasted_precision,
+)
+from ...training.loop import Trained, TrainingRun, cosine, rate_factor
 from .config import NflowjsConfig
 from .flow import Flow
 from .flow.training import seeded_torch
@@ -63,35 +61,24 @@ class Selection:
     view: View
 
 
-@dataclass(frozen=True)
-class JointTraining:
-    """What came out; history: (step, mean loss since the last look, AP on the selection)."""
-
-    best_step: int
-    history: tuple[tuple[int, float, float], ...]
-
-
 def fit_nflowjs(
     start: Start,
     train: Crops,
     select: Selection,
     config: NflowjsConfig,
-    checkpoint: Path | None = None,
-    key: str = '',
+    artifact: Artifact | None = None,
     progress: bool = True,
-) -> JointTraining:
+) -> Trained:
     """
     Train segmenter and flow together; load the state with the best AP on the selection.
 
-    key: of what `start` holds. checkpoint: a file to resume from, written at every look. The same
-    seed gives the same weights on one machine, resumed or not.
+    artifact: what is being made, see TrainingRun.fit. The same seed gives the same weights on one
+    machine, resumed or not.
     """
     run = JointRun(start, train, config)
-    parts = [key, train.key, select.features.key, asdict(config)]
-    mark = digest(parts)
-    best_step = run.fit('nflowjs', lambda: run.look(select), checkpoint, mark, progress)
+    done = run.fit('nflowjs', lambda: run.look(select), artifact, progress)
     run.finish()
-    return JointTraining(best_step, tuple(run.history))
+    return replace(done, model=start)
 
 
 class JointRun(TrainingRun):
@@ -101,7 +88,8 @@ class JointRun(TrainingRun):
         self.start, self.crops, self.config = start, train, config
         self.device = OnlineSettings(device=config.device).place
         self.segmenter, self.flow = start.segmenter.to(self.device), start.flow.to(self.device)
-        self.segmenter.requires_grad_(True)
+        for part in (self.segmenter, self.flow):
+            part.requires_grad_(True)
         blocks = [parse_layer(layer)[1] for layer in self.segmenter.layers]
         backbone = start.backbone
         if self.device.type != 'cpu' and not config.backbone_rate:
@@ -112,7 +100,6 @@ class JointRun(TrainingRun):
         parts: dict[str, nn.Module] = {'segmenter': self.segmenter, 'flow': self.flow}
         if config.backbone_rate:
             parts['backbone'] = self.baked.requires_grad_(True)
-        super().__init__(nn.ModuleDict(parts), len(train.pictures), config, weight_decay=0.0)
         rates = {'flow': config.flow_rate, 'backbone': config.backbone_rate}
         groups = [
             {
@@ -121,21 +108,18 @@ class JointRun(TrainingRun):
             }
             for name, part in parts.items()
         ]
-        self.optimizer = torch.optim.Adam(groups, config.learning_rate)
-        shape = _Grid(*config.crop, self.backbone.patch)
+        optimizer = torch.optim.Adam(groups, config.learning_rate)
+        super().__init__(nn.ModuleDict(parts), len(train.pictures), config, optimizer)
+        shape = Sized(*config.crop, self.backbone.patch)
         self.upsampler = MapUpsampler(shape, UPSAMPLING, config.pixel_step)
         self.sides = patch_sides(config.crop, config.smallest, config.largest, config.reference)
-
-    def head(self) -> nn.Module:
-        """Return the classifier."""
-        return self.segmenter.classifier
 
     def rate_factor(self) -> float:
         """Return the share of the learning rates at the step."""
         config = self.config
         if not config.cosine or self.step < config.warmup:
             return rate_factor(self.step, config.steps, config.warmup)
-        return 0.5 + 0.5 * math.cos(math.pi * self.step / config.steps)
+        return cosine(self.step, config.steps)
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the loss of fresh crops; of the labels every pixel_step-th row and column."""
@@ -190,34 +174,19 @@ class JointRun(TrainingRun):
             part.to(device='cpu').requires_grad_(False).eval()
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """What MapUpsampler reads of a feature set."""
-
-    height: int
-    width: int
-    patch: int
-
-
 @torch.no_grad()
 def average_precision(
     segmenter: Segmenter, features: FeatureSet, tokens: Callable[[int], Tokens]
 ) -> float:
-    """
-    Return the AP of -JSD at temperature 2 against pasted pixels, every third row and column.
+    """Return the AP of -JSD at temperature 2 on mixes; tokens: of a picture by its place."""
+    default, upsampler = NflowjsConfig(), MapUpsampler(features, UPSAMPLING, SELECTION_STEP)
 
-    features: the labels, OUTLIER on pasted pixels. tokens: of a picture by its place.
-    """
-    default, upsampler = NflowjsConfig(), MapUpsampler(features, UPSAMPLING, 3)
-    pictures = []
-    for index in range(len(features.names)):
+    def scores(index: int) -> torch.Tensor:
         logits = segmenter(*(layer.float() for layer in tokens(index)))
-        scores = anomaly_score(logits, default.score, default.temperature)
-        pixels = upsampler(scores[..., None])[0, ..., 0].cpu().numpy()
-        labels = np.asarray(features.labels[index])[::3, ::3]
-        truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
-        pictures.append(scored_picture(pixels.astype(np.float32), truth.astype(np.uint8)))
-    return float(exact_metrics(pictures).average_precision)
+        score = anomaly_score(logits, default.score, default.temperature)
+        return upsampler(score[..., None])[0, ..., 0]
+
+    return pasted_precision(features, scores)
 
 
 def trained_part(config: NflowjsConfig) -> NflowjsConfig:

@@ -8,16 +8,15 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from ood_perception.errors import DataError
 
-from ...artifacts import load_checkpoint, save_checkpoint
+from ...artifacts import Artifact
 from ...nets.patches import ClassTokens
+from ...training.loop import cosine
 from .clustering import soft_loss
 from .config import CondensationSettings
 from .etalons import BETA_LEAST, BETA_RANGE, Condensed, EtalonBank
@@ -30,17 +29,16 @@ def condense(
     classes: Sequence[ClassTokens],
     settings: CondensationSettings,
     *,
-    checkpoint: Path | None = None,
+    artifact: Artifact | None = None,
     checkpoint_every: int = 10,
-    key: str = '',
     progress: bool = False,
 ) -> Condensed:
     """
     Find the etalons of all classes in one run; the same seed gives the same etalons.
 
     classes: the tokens of every class over the same list of pictures; may be empty for some.
-    checkpoint: file that a killed run goes on from, when settings and key (of the features) are
-        the same. Raises DataError when no class has a patch.
+    artifact: what is being made; a killed run goes on from its checkpoint. Raises DataError when
+    no class has a patch.
     """
     if not any(len(tokens) for tokens in classes):
         raise DataError('no class has a patch to condense: check labels, class map and purity')
@@ -52,7 +50,7 @@ def condense(
         elif settings.method == 'kmeans':
             return bank.lloyd()
         else:
-            _optimise(bank, settings, checkpoint, checkpoint_every, key, progress)
+            _optimise(bank, settings, artifact, checkpoint_every, progress)
         return bank.finish()
 
 
@@ -65,16 +63,14 @@ def starting_bank(classes: Sequence[ClassTokens], settings: CondensationSettings
 def _optimise(
     bank: EtalonBank,
     settings: CondensationSettings,
-    checkpoint: Path | None,
+    artifact: Artifact | None,
     every: int,
-    key: str,
     progress: bool,
 ) -> None:
     optimiser = torch.optim.AdamW(
         [bank.etalons, bank.theta], lr=settings.learning_rate, weight_decay=0.0, fused=True
     )
-    key = f'{key} {asdict(settings)} {[len(c) for c in bank.classes]}'
-    first = _resume(bank, optimiser, checkpoint, key)
+    first = _resume(bank, optimiser, artifact.load_state() if artifact else None)
     for epoch in tqdm(
         range(first, settings.epochs),
         initial=first,
@@ -84,10 +80,10 @@ def _optimise(
         disable=not progress,
     ):
         for group in optimiser.param_groups:
-            group['lr'] = settings.learning_rate * _cosine(epoch / settings.epochs)
+            group['lr'] = settings.learning_rate * cosine(epoch / settings.epochs, 1)
         bank.losses.append(_epoch(bank, settings, optimiser, epoch))
-        if checkpoint is not None and ((epoch + 1) % every == 0 or epoch + 1 == settings.epochs):
-            save_checkpoint(checkpoint, _state(bank, optimiser), key)
+        if artifact and ((epoch + 1) % every == 0 or epoch + 1 == settings.epochs):
+            artifact.save_state(_state(bank, optimiser))
     LOG.info('condensation: loss %.4f -> %.4f', bank.losses[0], bank.losses[-1])
 
 
@@ -176,10 +172,9 @@ def _state(bank: EtalonBank, optimiser: torch.optim.Optimizer) -> dict[str, torc
 
 
 def _resume(
-    bank: EtalonBank, optimiser: torch.optim.Optimizer, checkpoint: Path | None, key: str
+    bank: EtalonBank, optimiser: torch.optim.Optimizer, state: dict[str, torch.Tensor] | None
 ) -> int:
-    """Take up a checkpoint of the same run; return the first epoch to do."""
-    state = load_checkpoint(checkpoint, key) if checkpoint is not None else None
+    """Take up what _state gave, if anything; return the first epoch to do."""
     if state is None:
         return 0
     for name in ('etalons', 'theta', 'support', 'batch_sizes', 'seen'):
@@ -189,12 +184,8 @@ def _resume(
             moment: state[f'{name}.{moment}'] for moment in ('step', 'exp_avg', 'exp_avg_sq')
         }
     bank.losses = state['losses'].tolist()
-    LOG.info('condensation goes on after epoch %d of %s', len(bank.losses), checkpoint)
+    LOG.info('condensation goes on after epoch %d', len(bank.losses))
     return len(bank.losses)
-
-
-def _cosine(part: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * part))
 
 
 @contextmanager

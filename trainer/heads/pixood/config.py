@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import check_choices, check_least
 
+from ...nets.patch_classifier import MATMULS
 from ...nets.patches import PatchSettings
 
 SOFT_METHODS = ('condensation', 'soft_kmeans', 'soft_kmedians')
 METHODS = (*SOFT_METHODS, 'kmeans', 'single_mean')
-MATMULS = ('f32', 'bf16')
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,9 @@ class CondensationSettings:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f'condensation method {self.method!r} is not one of {METHODS}')
-        if self.matmul not in MATMULS:
-            raise ConfigError(f'matmul {self.matmul!r} is not one of {MATMULS}')
-        for name in ('etalons', 'patches_per_etalon', 'epochs', 'pictures'):
-            if getattr(self, name) < 1:
-                raise ConfigError(f'{name} is {getattr(self, name)}: give 1 or more')
+        check_choices('condensation', self, method=METHODS, matmul=MATMULS)
+        names = ('etalons', 'patches_per_etalon', 'epochs', 'pictures')
+        check_least('condensation', self, 1, *names)
 
     def budget(self, patches: int) -> int:
         """Return K for a class with this many patches: 0 without patches, else 1 or more."""

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
-from ...calibration.curve import MonotoneTable
-from ...calibration.curve_fit import KNOTS, table_from_curve
+from ...calibration.curve import KNOTS, MonotoneTable, table_from_curve
 
 FloatArray = npt.NDArray[np.float64]
 GRID = 2000
@@ -97,11 +96,6 @@ def background_gaussian(groups: Sequence[FloatArray]) -> Gaussian:
     if not (a > 0 and b > 0):
         raise DataError(f'the density of the unknown has deviations {a:g}, {b:g}: refit')
     return Gaussian(np.zeros(2), np.diag([a**2, b**2]))
-
-
-def log_ratio(known: Gaussian, background: Gaussian, z: npt.ArrayLike) -> FloatArray:
-    """Return ln r = ln p_ID(z) - ln p_OOD(z), float64 (...,), of z (..., 2)."""
-    return known.log_density(z) - background.log_density(z)
 
 
 def error_curve(

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ood_perception.json_files import write_json
-
-from ...artifacts import REPORT_FILE, Artifact
+from ...artifacts import Artifact
 from ...head_module import HeadFacts
 from ...nets.patch_classifier import (
     ClassifierConfig,
@@ -25,13 +23,11 @@ from ...nets.patch_classifier import (
 )
 from ...nets.patches import PatchSettings
 from ...training.patch_classifier import fit_classifier
-from ...training_data import TrainingData
 from ..base import HeadFit
 from ..calibrated import without
 from .config import CondensationSettings, PixOODConfig
-from .files import load_model, save_model
-from .fitting import GATED, MIN, PixOODModel, calibrate_pixood, fit_pixood
 from .model import PixOODHead
+from .training import GATED, MIN, PixOODModel, calibrate_pixood, fit_pixood, load_model, save_model
 
 LOG = logging.getLogger(__name__)
 CLASSIFIER_FILE = 'classifier.safetensors'
@@ -46,42 +42,33 @@ class PixOODFit(HeadFit):
 
     kind = 'pixood'
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what HeadFit takes; the sections classifier, patches and condensation."""
-        super().__init__(data, sections, store, seed)
-        self.classifier_config: ClassifierConfig = replace(sections['classifier'], seed=seed)
-        self.patches: PatchSettings = sections['patches']
-        self.condensation: CondensationSettings = replace(sections['condensation'], seed=seed)
+    def _read(self) -> None:
+        self.classifier_config: ClassifierConfig = self.seeded('classifier')
+        self.patches: PatchSettings = self.sections['patches']
+        self.condensation: CondensationSettings = self.seeded('condensation')
 
     @cached_property
     def classifier(self) -> Artifact:
         """The patch classifier, trained or found."""
         data, config = self.data, self.classifier_config
         train, select = (data.train_features.subset(places) for places in data.split[:2])
-        inputs = (train.key, select.key, data.class_names, asdict(config))
-        artifact = self.artifact('classifier', *inputs)
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             layers = [f'tokens_{block}' for block in data.blocks]
-            training = fit_classifier(
-                train, select, layers, data.class_names, config, checkpoint=artifact.checkpoint
-            )
-            save_classifier(target / CLASSIFIER_FILE, training.classifier)
-            report = {'best_epoch': training.best_epoch, 'history': training.history}
-            write_json(target / REPORT_FILE, report)
+            done = fit_classifier(train, select, layers, data.class_names, config, artifact)
+            save_classifier(target / CLASSIFIER_FILE, done.model)
+            return done.report()
 
-        return artifact.make(fill)
+        inputs = (train.key, select.key, data.class_names, asdict(config))
+        return self.made('classifier', inputs, fill)
 
     @cached_property
     def quality(self) -> Artifact:
         """How good the classifier is on the held-out pictures (every second pixel)."""
         classifier, names = self.classifier, self.data.class_names
         features = self.data.calibration_features()
-        artifact = self.artifact('quality', classifier.key, features.key)
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, _: Artifact) -> Mapping[str, Any]:
             network = load_classifier(classifier.folder / CLASSIFIER_FILE)
             quality = evaluate_classifier(network, features, step=2)
             LOG.info(
@@ -90,14 +77,13 @@ class PixOODFit(HeadFit):
                 quality.mean_iou,
             )
             iou = dict(zip(names, quality.iou, strict=True))
-            report = {
+            return {
                 'patch_accuracy': quality.patch_accuracy,
                 'mean_iou': quality.mean_iou,
                 'iou': {name: None if np.isnan(value) else value for name, value in iou.items()},
             }
-            write_json(target / REPORT_FILE, report)
 
-        return artifact.make(fill)
+        return self.made('quality', (classifier.key, features.key), fill)
 
     def fit(self) -> Artifact:
         """Fit (or find) classifier, etalons, densities and the paper's tables."""
@@ -105,21 +91,14 @@ class PixOODFit(HeadFit):
         train, select, _ = data.split
         features = data.train_features.subset(sorted([*train, *select]))
         config = PixOODConfig(self.patches, self.condensation)
-        artifact = self.artifact('fit-pixood', features.key, classifier.key, asdict(config))
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, artifact: Artifact) -> None:
             network = load_classifier(classifier.folder / CLASSIFIER_FILE)
-            model = fit_pixood(
-                features,
-                network,
-                data.class_names,
-                config,
-                checkpoint=artifact.checkpoint,
-                progress=data.progress,
-            )
+            names, bar = data.class_names, data.progress
+            model = fit_pixood(features, network, names, config, artifact=artifact, progress=bar)
             save_model(model, target)
 
-        return artifact.make(fill)
+        return self.made('fit-pixood', (features.key, classifier.key, asdict(config)), fill)
 
     def calibrate(self) -> Artifact:
         """Fit (or find) the held-out table of the head that is served."""
@@ -127,10 +106,8 @@ class PixOODFit(HeadFit):
         model = load_model(fitted.folder)
         if len(model.classes) == 1:
             LOG.warning(ONE_CLASS, model.classes[0])
-        options = self._head_options()
-        artifact = self.artifact('calibrate-pixood', fitted.key, features.key, options)
 
-        def fill(target: Path) -> None:
+        def fill(target: Path, _: Artifact) -> None:
             calibrated = calibrate_pixood(
                 model,
                 self.uncalibrated,
@@ -140,7 +117,8 @@ class PixOODFit(HeadFit):
             )
             save_model(calibrated, target)
 
-        return artifact.make(fill)
+        inputs = (fitted.key, features.key, self._head_options())
+        return self.made('calibrate-pixood', inputs, fill)
 
     def _selections(self) -> list[str]:
         """Return what is calibrated: the served selection, behind the tables that it gates by."""

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, check_choices
 
 from ...calibration.curve import MonotoneTable, TableModule
 from ...head_module import HeadModule
-from ..patch_logits import served_classifier
-from ..upsampling import SquaredDistances, naive_squared_distances, upsample
+from ..upsampling import SquaredDistances, naive_squared_distances, served_classifier, upsample
 from .density import Gaussian
-from .fitting import GATED, MIN, UNIFIED, PixOODModel
+from .training import GATED, MIN, UNIFIED, PixOODModel
 
 SELECTIONS = (MIN, GATED, UNIFIED)
 CALIBRATIONS = ('held-out', 'paper')
@@ -96,17 +95,16 @@ class PixOODHead(HeadModule):
     ) -> None:
         super().__init__()
         self.name, self.notices = 'pixood', (NOTICE,)
-        _check('selection', selection, SELECTIONS)
-        _check('calibration', calibration, CALIBRATIONS)
-        _check('logits', logits, LOGITS)
-        _check('gate', gate, CALIBRATIONS)
+        self.selection, self.calibration = selection, calibration
+        self.logits, self.gate = logits, gate
+        check_choices('head', self, selection=SELECTIONS, logits=LOGITS)
+        check_choices('head', self, calibration=CALIBRATIONS, gate=CALIBRATIONS)
         if not 1 <= upsampling <= 7:
             raise ConfigError(f'upsampling is {upsampling}, expected 1 to 7')
         self.layers = tuple(model.layers)
         self.known_classes = tuple(model.classes)
         self.compiled_classes = chosen_classes(model, classes, selection)
-        self.upsampling, self.selection = upsampling, selection
-        self.calibration, self.naive, self.gate = calibration, naive, gate
+        self.upsampling, self.naive = upsampling, naive
         self.class_places = [self.known_classes.index(name) for name in self.compiled_classes]
         banks = [
             torch.as_tensor(np.asarray(model.etalons[name])).float()
@@ -114,7 +112,6 @@ class PixOODHead(HeadModule):
         ]
         self.distances = SquaredDistances(banks, upsampling, half_weights)
         self.classifier = served_classifier(model.classifier, logits, upsampling, half_weights)
-        self.logits = logits
         self._add_scores(model)
         self.requires_grad_(False).eval()
 
@@ -221,11 +218,6 @@ def chosen_classes(model: PixOODModel, classes: Sequence[str], selection: str) -
             'selection min'
         )
     return tuple(classes) or modelled
-
-
-def _check(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f'{option} is {value!r}, expected one of {", ".join(allowed)}')
 
 
 def _tables(fitted: Mapping[str, MonotoneTable], names: Sequence[str]) -> nn.ModuleList:

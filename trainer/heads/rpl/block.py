@@ -4,20 +4,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import DataError
-
-from ...nets.aspp import BRANCHES, Aspp
-from ...nets.deeplab import DeepLabHost
+from ...artifacts import load_network, save_network
+from ...nets.deeplab import BRANCHES, Aspp, DeepLabHost
 
 
 class Host(Protocol):
@@ -30,17 +26,12 @@ class Host(Protocol):
     """
 
     align_corners: bool
+    trunk_width: int
+    feature_width: int
+    layers: tuple[str, ...]
+    upsampling: int
+    classifier: nn.Module
 
-    @property
-    def trunk_width(self) -> int: ...
-    @property
-    def feature_width(self) -> int: ...
-    @property
-    def layers(self) -> tuple[str, ...]: ...
-    @property
-    def upsampling(self) -> int: ...
-    @property
-    def classifier(self) -> nn.Module: ...
     def feature(self, *tokens: torch.Tensor) -> torch.Tensor: ...
 
 
@@ -94,20 +85,10 @@ def to_feature_grid(host: Host, maps: torch.Tensor, size: Sequence[int]) -> torc
 
 
 def save_block(path: Path, block: ResidualBlock) -> None:
-    """Write a block as safetensors; its layout is in the metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in block.state_dict().items()}
-    save_file(tensors, path, metadata={'rpl': json.dumps(block.layout)})
+    """Write a block with its layout."""
+    save_network(path, block, 'rpl', block.layout)
 
 
 def load_block(path: Path) -> ResidualBlock:
     """Read what save_block wrote; DataError where it is something else."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework='pt') as stream:
-            block = ResidualBlock(*json.loads((stream.metadata() or {})['rpl']))
-        block.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise DataError(f'{path} is no RPL block of this trainer: {error}') from error
-    return block.requires_grad_(False).eval()
+    return load_network(path, 'rpl', lambda layout: ResidualBlock(*layout))

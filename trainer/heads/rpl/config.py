@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, check_choices, check_least
 
-from ...nets.aspp import BRANCHES
+from ...nets.deeplab import BRANCHES
+from ...nets.patch_classifier import MATMULS
 
 NETWORKS = ('segmenter', 'deeplab')
 ENERGY_WEIGHT = 0.05
@@ -25,7 +26,7 @@ class RplConfig:
         'segmenter', or 'deeplab', a DeepLabV3+ on a convolutional backbone, from whose ASPP the
         block starts (of its width and dilations).
     width: of the block's branches. dilations: in cells of the trunk's grid, () = those that reach
-        as far over the picture as the paper's, see aspp.scaled_dilations.
+        as far over the picture as the paper's, see scaled_dilations.
     dissimilarity, contrast: the losses beside cross-entropy and energy. context: show whole
         everyday pictures to the contrast, context_batch of them in a step.
     energy_weight, contrast_weight, temperature, samples: see rpl_losses and corocl.
@@ -56,19 +57,16 @@ class RplConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.network not in NETWORKS:
-            raise ConfigError(f'rpl network {self.network!r}: choose one of {", ".join(NETWORKS)}')
-        if self.matmul not in ('f32', 'bf16'):
-            raise ConfigError(f'rpl matmul {self.matmul!r}: choose one of f32, bf16')
+        check_choices('rpl', self, network=NETWORKS, matmul=MATMULS)
         if self.dilations and (len(self.dilations) != BRANCHES - 2 or min(self.dilations) < 1):
             raise ConfigError(
                 f'rpl dilations {list(self.dilations)}: give {BRANCHES - 2} of at least 1, or none'
             )
-        counts = (self.width, self.steps, self.pixel_step, self.select_every, self.context_batch)
-        if min(*counts, self.samples) < 1 or self.batch < 2:
+        counts = ('width', 'steps', 'pixel_step', 'select_every', 'context_batch', 'samples')
+        check_least('rpl', self, 1, *counts)
+        if self.batch < 2:
             raise ConfigError(
-                'rpl width, steps, pixel_step, select_every, context_batch and samples must be '
-                'at least 1, batch at least 2: its BatchNorm needs two pictures'
+                f'rpl batch {self.batch}: give at least 2: its BatchNorm needs two pictures'
             )
         if self.temperature <= 0:
             raise ConfigError(f'rpl temperature {self.temperature:g}: give a value above 0')

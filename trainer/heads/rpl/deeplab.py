@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from ood_perception.errors import ConfigError
 
+from ...artifacts import load_network, save_network
 from ...backbones.base import MAPS, TOKENS, Backbone
-from ...nets.aspp import scaled_dilations
-from ...nets.deeplab import DeepLabHost, DeepLabShape
+from ...nets.deeplab import DeepLabHost, DeepLabShape, scaled_dilations
 from ..on_segmenter import ClosedSet
 
 FINE_STRIDE = 4
@@ -55,15 +53,14 @@ class DeepLabClosedSet(ClosedSet):
             return DeepLabHost(shape)
 
     def save(self, path: Path, network: DeepLabHost) -> None:
-        """Write a network as safetensors; its shape is in the metadata."""
-        tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(tensors, path, metadata={'shape': json.dumps(asdict(network.shape))})
+        """Write a network; see save_network."""
+        save_network(path, network, 'deeplab', asdict(network.shape))
 
     def read(self, path: Path) -> DeepLabHost:
         """Read what save wrote."""
-        with safe_open(path, framework='pt') as stream:
-            values = json.loads(stream.metadata()['shape'])
-        lists = {name: tuple(values[name]) for name in ('dilations', 'layers')}
-        network = DeepLabHost(DeepLabShape(**{**values, **lists}))
-        network.load_state_dict(load_file(path))
-        return network.requires_grad_(False).eval()
+
+        def build(values: dict[str, Any]) -> DeepLabHost:
+            lists = {name: tuple(values[name]) for name in ('dilations', 'layers')}
+            return DeepLabHost(DeepLabShape(**{**values, **lists}))
+
+        return load_network(path, 'deeplab', build)

@@ -5,22 +5,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ood_perception.errors import ConfigError
-from ood_perception.json_files import write_json
 
-from ...artifacts import REPORT_FILE, Artifact
+from ...artifacts import Artifact
 from ...augment.context_images import load_context
 from ...augment.on_the_fly import OnlineFeatures
 from ...calibration.curve import MonotoneTable
 from ...features import FeatureSet
-from ...training_data import TrainingData
-from ..calibrated import without
+from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
 from .block import deeplab_block, load_block, save_block
 from .config import RplConfig
@@ -36,15 +34,12 @@ class RplFit(SegmenterFit):
 
     kind = 'rpl'
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what SegmenterFit takes, and the section rpl."""
-        self.rpl: RplConfig = replace(sections['rpl'], seed=seed)
+    def _read(self) -> None:
+        self.rpl: RplConfig = self.seeded('rpl')
         if self.rpl.network == 'deeplab':
             self.network = DeepLabClosedSet
-            data = data.reading(deeplab_layers(data.backbone))
-        super().__init__(data, sections, store, seed)
+            self.data = self.data.reading(deeplab_layers(self.data.backbone))
+        super()._read()
 
     def fit(self) -> Artifact:
         """Train (or find) host and block."""
@@ -52,30 +47,32 @@ class RplFit(SegmenterFit):
         train = self.fresh_mixes() if config.online else self.mixed('training')
         select, context = self.mixed('selection'), self.everyday()
         keys = [train.key, select.key, context.key if context is not None else '']
-        artifact = self.artifact('fit-rpl', *keys, fitted.key, asdict(config))
 
-        def fill(target: Path) -> None:
-            training = fit_rpl(
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
+            done = fit_rpl(
                 host,
                 (train, context),
                 select,
                 config,
-                checkpoint=artifact.checkpoint,
+                artifact=artifact,
                 progress=self.data.progress,
                 block=deeplab_block(host) if config.network == 'deeplab' else None,
                 frozen=None if config.online else (self._frozen(train), self._frozen(select)),
             )
-            save_block(target / BLOCK_FILE, training.block)
-            report = {'best_step': training.best_step, 'history': training.history}
-            write_json(target / REPORT_FILE, report)
+            save_block(target / BLOCK_FILE, done.model)
+            return done.report()
 
-        return artifact.make(fill)
+        return self.made('fit-rpl', (*keys, fitted.key, asdict(config)), fill)
 
     def _frozen(self, features: FeatureSet) -> Frozen:
         """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
-        artifact = self.artifact('frozen', self.closed_set.fitted.key, features.key)
-        host, bar = self.closed_set.load(), self.data.progress
-        artifact.make(lambda at: frozen_features(host, features, at / FEATURE_FILE, bar))
+
+        def fill(target: Path, _: Artifact) -> None:
+            frozen_features(
+                self.closed_set.load(), features, target / FEATURE_FILE, self.data.progress
+            )
+
+        artifact = self.made('frozen', (self.closed_set.fitted.key, features.key), fill)
         kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
         return kept
 
@@ -100,5 +97,4 @@ class RplFit(SegmenterFit):
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""
-        parts = {'segmenter': self.closed_set.fitted, 'rpl': self.fitted}
-        return {name: without(part.report(), 'history') for name, part in parts.items()}
+        return reports(segmenter=self.closed_set.fitted, rpl=self.fitted)

@@ -4,20 +4,29 @@
 The losses of residual pattern learning (RPL, Liu et al. 2023), a mean over pixels each.
 
 `frozen` are the logits of the closed-set network, `residual` those with the residual added.
-Nothing of a loss reaches the frozen network: it is the teacher of known pixels.
+Nothing of a loss reaches the frozen network: it is the teacher of known pixels. CoroCL, the
+contrastive loss, tells outlier and known pixels apart in every context: of pictures with pasted
+objects ("city"), and of everyday pictures with the same kinds of objects at home ("context").
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
-from .config import ENERGY_WEIGHT
+from .config import ENERGY_WEIGHT, SAMPLES, TEMPERATURE
 
 LEAST_SHARE = 1e-7
 """Probabilities below it count as this much in the entropy."""
+FEWEST_PICTURES = 2
+Labels = npt.NDArray[np.uint8]
+Places = tuple[npt.NDArray[np.int64], ...]
 
 
 def energy(logits: torch.Tensor) -> torch.Tensor:
@@ -75,3 +84,93 @@ def rpl_loss(
         if regularised:
             loss = loss + dissimilarity(residual[known], frozen[known])
     return loss
+
+
+@dataclass(frozen=True)
+class Pools:
+    """
+    Embeddings float (S, F) of equally many cells a pool.
+
+    The context pools are None where no everyday pictures are shown.
+    """
+
+    city_outlier: torch.Tensor
+    city_known: torch.Tensor
+    context_outlier: torch.Tensor | None = None
+    context_known: torch.Tensor | None = None
+
+
+def contrastive_loss(pools: Pools, temperature: float = TEMPERATURE) -> torch.Tensor:
+    """
+    Return CoroCL: every city cell against all cells; two labels, whatever the context.
+
+    With s = cosine / temperature, a positive p (same label, not the anchor itself) costs
+    -ln(e^{s_p} / (e^{s_p} + sum_n e^{s_n})) over the negatives n; the mean over positives, then
+    over anchors. 0 where no anchor has a positive or a negative.
+    """
+    outliers, known = [pools.city_outlier], [pools.city_known]
+    anchors = functional.normalize(torch.cat([*outliers, *known]), dim=1)
+    # the anchors come first, so that an anchor's own place is its index
+    others = [p for p in (pools.context_outlier, pools.context_known) if p is not None]
+    contrast = torch.cat([anchors, *(functional.normalize(p, dim=1) for p in others)])
+    count, own = len(pools.city_outlier), len(anchors)
+    label = torch.zeros(len(contrast), dtype=torch.bool, device=anchors.device)
+    label[:count] = True
+    if pools.context_outlier is not None:
+        label[own : own + len(pools.context_outlier)] = True
+    same = label[:own, None] == label[None]
+    positive = same.clone()
+    positive.fill_diagonal_(False)
+    usable = bool(positive.any(1).all() and (~same).any(1).all()) if own else False
+    if not usable:
+        return contrast.sum() * 0.0
+    similar = anchors @ contrast.T / temperature
+    negatives = similar.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)
+    # -ln(a / (a + b)) = softplus(ln b - ln a): no exponential ever overflows
+    terms = functional.softplus(negatives - similar) * positive
+    return (terms.sum(1) / positive.sum(1)).mean()
+
+
+def draw_pools(
+    city: tuple[torch.Tensor, Labels],
+    context: tuple[torch.Tensor, Labels] | None,
+    random: np.random.Generator,
+    most: int = SAMPLES,
+) -> Pools | None:
+    """
+    Draw as many cells of every pool as the smallest holds, `most` at the most; None without any.
+
+    city, context: embeddings float (B, H, W, F) and labels uint8 (B, H, W), OUTLIER, IGNORED or
+    known. Only pictures with outliers count, and None comes back where fewer than two of the
+    city's have some: a batch of one picture tells its context, not its outliers.
+    """
+    found = [_places(city[1])]
+    if len(np.unique(found[0][0][0])) < FEWEST_PICTURES:
+        return None
+    if context is not None:
+        found.append(_places(context[1]))
+    size = min(most, *(len(places[0]) for pair in found for places in pair))
+    if not size:
+        return None
+    sources = [city[0], *([context[0]] if context is not None else [])]
+    drawn = [
+        _drawn(embeddings, places, size, random)
+        for embeddings, pair in zip(sources, found, strict=True)
+        for places in pair
+    ]
+    return Pools(*drawn)
+
+
+def _drawn(
+    embeddings: torch.Tensor, places: Places, size: int, random: np.random.Generator
+) -> torch.Tensor:
+    """Return (size, F) of cells drawn without replacement."""
+    chosen = random.choice(len(places[0]), size, replace=False)
+    return embeddings[tuple(torch.from_numpy(axis[chosen]) for axis in places)]
+
+
+def _places(labels: Labels) -> tuple[Places, Places]:
+    """Return the indices of outlier and of known cells, of the pictures that hold outliers."""
+    outlier = labels == OUTLIER
+    known = ~outlier & (labels != IGNORED) & outlier.any((1, 2), keepdims=True)
+    return np.nonzero(outlier), np.nonzero(known)

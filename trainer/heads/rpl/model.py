@@ -16,10 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError
-
-from ...calibration.curve import MonotoneTable, TableModule
-from ...head_module import HeadModule
+from ...calibration.curve import MonotoneTable
+from ..calibrated import OneScoreHead
 from .block import ResidualBlock, to_feature_grid
 from .losses import energy
 
@@ -60,13 +58,15 @@ class FeatureAndResidual(nn.Module):
         return torch.cat([feature, to_feature_grid(self.host, coarse, feature.shape[1:3])], -1)
 
 
-class RplHead(HeadModule):
+class RplHead(OneScoreHead):
     """
     Host and block as one head: decoder stage (feature, residual), then classifier and energy.
 
     The classifier is in the head's float32 graph: logits in half precision would leave the energy
-    few distinct values. table: the held-out table of the one score, None before calibration.
+    few distinct values.
     """
+
+    head_inputs = ('features',)
 
     def __init__(
         self,
@@ -80,33 +80,11 @@ class RplHead(HeadModule):
         self.compiled_classes = tuple(classes)
         self.upsampling = host.upsampling
         self.decoder, self.classifier = FeatureAndResidual(host, block), host.classifier
-        self.head_inputs = ('features',)
         self.smoothing = Smoothing()
-        self.table = TableModule(table) if table is not None else None
-        self.requires_grad_(False).eval()
+        self.finish(table)
 
-    def scores_of(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (smoothed energy, labels of the frozen network) of the decoder's output."""
-        feature, residual = features.float().chunk(2, -1)
+        feature, residual = inputs[0].chunk(2, -1)
         labels = self.classifier(feature).argmax(-1).to(torch.uint8)
         return self.smoothing(energy(self.classifier(feature + residual))), labels
-
-    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
-        assert self.decoder is not None
-        score, labels = self.scores_of(self.decoder(*tokens))
-        return score.unsqueeze(1), labels
-
-    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return (surprisal, labels) of the decoder's output and in_distribution (not read)."""
-        if self.table is None:
-            raise ConfigError('the model has no held-out table: run calibrate')
-        score, labels = self.scores_of(inputs[0])
-        return self.table(score), labels
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (surprisal, labels), see HeadModule."""
-        assert self.decoder is not None
-        *tokens, in_distribution = inputs
-        surprisal, labels = self.top(self.decoder(*tokens), in_distribution)
-        return surprisal, labels

@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,22 @@ from torch import nn
 from tqdm import tqdm
 
 from ood_perception.errors import DataError
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
 
-from ...artifacts import digest
+from ...artifacts import Artifact
 from ...augment.on_the_fly import OnlineFeatures, device_of, drawn
-from ...augment.pasting import OUTLIER
-from ...data.images import IGNORED
-from ...features import FeatureSet
-from ...nets.aspp import scaled_dilations
-from ...training.label_grids import MapUpsampler, cell_labels, tokens_of
-from ...training.loop import TrainingRun
+from ...features import FeatureSet, tokens_of
+from ...nets.deeplab import scaled_dilations
+from ...training.label_grids import (
+    SELECTION_STEP,
+    MapUpsampler,
+    cell_labels,
+    need_outliers,
+    pasted_precision,
+)
+from ...training.loop import Trained, TrainingRun
 from .block import Host, ResidualBlock, to_feature_grid
 from .config import RplConfig
-from .contrast import contrastive_loss, draw_pools
-from .losses import energy, rpl_loss
+from .losses import contrastive_loss, draw_pools, energy, rpl_loss
 from .model import Smoothing
 
 LAST_TIMES = 10.0
@@ -39,48 +40,34 @@ Features = FeatureSet | OnlineFeatures
 Frozen = npt.NDArray[np.float16]
 
 
-@dataclass(frozen=True)
-class RplTraining:
-    """A trained block; history: (step, mean loss since the last look, AP on the selection)."""
-
-    block: ResidualBlock
-    best_step: int
-    history: tuple[tuple[int, float, float], ...]
-
-
 def fit_rpl(
     host: nn.Module,
     train: tuple[Features, Features | None],
     select: FeatureSet,
     config: RplConfig,
-    checkpoint: Path | None = None,
+    artifact: Artifact | None = None,
     progress: bool = True,
     block: ResidualBlock | None = None,
     frozen: tuple[Frozen, Frozen] | None = None,
-) -> RplTraining:
+) -> Trained:
     """
     Train on mixes and keep the state with the best AP of the energy on the selection mixes.
 
-    host: see heads.rpl_block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED
-    or known) and the whole everyday pictures, None = without. select: mixes whose objects are
-    foreign to the training's. checkpoint: a file to resume from, written at every look; the same
-    seed gives the same block on one machine, resumed or not. block: to start from, None = new.
+    host: see block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED or known)
+    and the whole everyday pictures, None = without. select: mixes whose objects are foreign to the
+    training's. artifact: what is being made, see TrainingRun.fit; the same seed gives the same
+    block on one machine, resumed or not. block: to start from, None = new.
     frozen: frozen_features of both sets of mixes, None = computed whenever they are read.
     """
-    if not any((np.asarray(select.labels[i]) == OUTLIER).any() for i in range(len(select.names))):
-        raise DataError('no selection mix holds an outlier: draw more, or raise the probability')
+    need_outliers(select)
     seen, judged = frozen if frozen is not None else (None, None)
-    run = _Run(host, train, config, block, seen)
-    parts = [*(f.key if f is not None else '' for f in train), select.key, select.names]
-    parts += [_weights_digest(host), asdict(config), frozen is not None]
-    key = digest(parts)
+    run = RplRun(host, train, config, block, seen)
 
     def look() -> float:
         return average_precision(host, run.block, select, judged)
 
-    best_step = run.fit('rpl', look, checkpoint, key, progress)
     # the projector stays behind: it serves the contrast alone
-    return RplTraining(run.block.cpu().eval(), best_step, tuple(run.history))
+    return replace(run.fit('rpl', look, artifact, progress), model=run.block)
 
 
 @torch.no_grad()
@@ -101,21 +88,20 @@ def frozen_features(
 def average_precision(
     host: nn.Module, block: ResidualBlock, features: FeatureSet, frozen: Frozen | None = None
 ) -> float:
-    """Return the AP of the smoothed energy against pasted pixels, every third row and column."""
+    """Return the AP of the smoothed energy on mixes, see pasted_precision."""
     device = next(block.parameters()).device
-    smoothing, pictures = Smoothing().to(device), []
-    fine = MapUpsampler(features, host.upsampling, 3)
+    smoothing = Smoothing().to(device)
+    fine = MapUpsampler(features, host.upsampling, SELECTION_STEP)
     block.eval()
-    for i in range(len(features.names)):
+
+    def scores(i: int) -> torch.Tensor:
         feature = _feature(host, features, [i], frozen, device)
         trunk = tokens_of(features, host.layers[-1:], [i], device)[0]
         residual = to_feature_grid(host, block.last(block.embed(trunk)), feature.shape[1:3])
         score = smoothing(energy(host.classifier(feature + residual)))
-        pixels = fine(score[..., None])[0, ..., 0].cpu().numpy()
-        labels = np.asarray(features.labels[i])[::3, ::3]
-        truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
-        pictures.append(scored_picture(pixels.astype(np.float32), truth.astype(np.uint8)))
-    return float(exact_metrics(pictures).average_precision)
+        return fine(score[..., None])[0, ..., 0]
+
+    return pasted_precision(features, scores)
 
 
 def _feature(
@@ -131,7 +117,7 @@ def _feature(
     return host.feature(*tokens_of(features, host.layers, places, device)).float()
 
 
-class _Run(TrainingRun):
+class RplRun(TrainingRun):
     """A run of a block and its projector."""
 
     def __init__(
@@ -152,16 +138,13 @@ class _Run(TrainingRun):
             _, width, feature_width, _ = self.block.layout
             self.projector = nn.Conv2d(width, feature_width, 1)
         model = nn.ModuleDict({'block': self.block, 'projector': self.projector})
-        super().__init__(model.to(self.device), len(self.features.names), config, 0.0)
+        model.to(self.device)
         last = list(self.block.last.parameters())
         slow = [p for p in model.parameters() if all(p is not own for own in last)]
         groups = [{'params': slow}, {'params': last, 'times': LAST_TIMES}]
-        self.optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=0.0)
+        super().__init__(model, len(self.features.names), config, optimizer)
         self.upsampler = MapUpsampler(self.features, host.upsampling, config.pixel_step)
-
-    def head(self) -> nn.Module:
-        """Return the block: it has no mixture to remember."""
-        return self.block
 
     def rate_factor(self) -> float:
         """Return the polynomial of power 0.9, not below 1e-8 in all."""
@@ -244,10 +227,3 @@ def new_block(host: Host, features: Features, config: RplConfig) -> ResidualBloc
     rows = features.height // features.patch
     dilations = config.dilations or scaled_dilations(rows)
     return ResidualBlock(host.trunk_width, config.width, host.feature_width, dilations)
-
-
-def _weights_digest(module: nn.Module) -> str:
-    weights = hashlib.sha256()
-    for value in module.state_dict().values():
-        weights.update(value.cpu().numpy().tobytes())
-    return weights.hexdigest()

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import check_choices, check_least
 
 from ...nets.gmm import GmmSettings
+from ...nets.patch_classifier import MATMULS
 
 FORMS = ('discriminative', 'generative')
 SCORES = ('llr', 'id', 'ood')
@@ -47,14 +48,8 @@ class UemConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        choices = (('form', FORMS), ('score', SCORES), ('matmul', ('f32', 'bf16')))
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f'uem {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
-                )
-        if min(self.steps, self.batch, self.pixel_step, self.select_every) < 1:
-            raise ConfigError('uem steps, batch, pixel_step and select_every must be at least 1')
+        check_choices('uem', self, form=FORMS, score=SCORES, matmul=MATMULS)
+        check_least('uem', self, 1, 'steps', 'batch', 'pixel_step', 'select_every')
 
     @property
     def own_weight(self) -> float:

@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.json_files import write_json
-
-from ...artifacts import REPORT_FILE, Artifact
+from ...artifacts import Artifact
 from ...calibration.curve import MonotoneTable
 from ...features import FeatureSet, joined
 from ...nets.segmenter import Segmenter
-from ...training_data import TrainingData
-from ..calibrated import without
+from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
 from .config import UemConfig
 from .model import Uem, UemHead, load_uem, save_uem
-from .training import Known, OnlineOutliers, fit_uem, known_scores
+from .training import Known, fit_uem, known_scores
 
 UEM_FILE = 'uem.safetensors'
 KNOWN_FILE = 'known.npy'
@@ -33,42 +30,27 @@ class UemFit(SegmenterFit):
 
     kind = 'uem'
 
-    def __init__(
-        self, data: TrainingData, sections: Mapping[str, Any], store: Path, seed: int
-    ) -> None:
-        """Take what SegmenterFit takes, and the section uem."""
-        super().__init__(data, sections, store, seed)
-        self.uem: UemConfig = replace(sections['uem'], seed=seed)
+    def _read(self) -> None:
+        super()._read()
+        self.uem: UemConfig = self.seeded('uem')
 
     def fit(self) -> Artifact:
         """Train (or find) segmenter and module."""
         segmenter, config = self.closed_set.load(), self.uem
         select = self.mixed('selection')
-        data = (
-            OnlineOutliers(self.fresh_mixes(), segmenter)
-            if config.online
-            else self.training_set(segmenter)
-        )
-        train = data.features if isinstance(data, OnlineOutliers) else data[0]
+        online = config.online
+        data = (self.fresh_mixes(), segmenter) if online else self.training_set(segmenter)
         # what is served of a module does not change how it is trained
         trained = asdict(replace(config, score='llr'))
-        inputs = (train.key, select.key, self.closed_set.fitted.key, trained)
-        artifact = self.artifact('fit-uem', *inputs)
 
-        def fill(target: Path) -> None:
-            training = fit_uem(
-                data,
-                (select, self._known(segmenter, select)),
-                self.closed_set.layers[-1],
-                config,
-                checkpoint=artifact.checkpoint,
-                progress=self.data.progress,
-            )
-            save_uem(target / UEM_FILE, training.module)
-            report = {'best_step': training.best_step, 'history': training.history}
-            write_json(target / REPORT_FILE, report)
+        def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
+            judged, layer = (select, self._known(segmenter, select)), self.closed_set.layers[-1]
+            done = fit_uem(data, judged, layer, config, artifact, self.data.progress)
+            save_uem(target / UEM_FILE, done.model)
+            return done.report()
 
-        return artifact.make(fill)
+        inputs = (data[0].key, select.key, self.closed_set.fitted.key, trained)
+        return self.made('fit-uem', inputs, fill)
 
     def training_set(self, segmenter: Segmenter) -> tuple[FeatureSet, Known]:
         """Return mixes, views where they join them, and max_k F_k of all."""
@@ -81,9 +63,11 @@ class UemFit(SegmenterFit):
 
     def _known(self, segmenter: Segmenter, features: FeatureSet) -> Known:
         """Compute (or find) max_k F_k of every mix: one file a segmenter and set of mixes."""
-        artifact = self.artifact('known', self.closed_set.fitted.key, features.key)
-        bar = self.data.progress
-        artifact.make(lambda at: np.save(at / KNOWN_FILE, known_scores(segmenter, features, bar)))
+
+        def fill(target: Path, _: Artifact) -> None:
+            np.save(target / KNOWN_FILE, known_scores(segmenter, features, self.data.progress))
+
+        artifact = self.made('known', (self.closed_set.fitted.key, features.key), fill)
         known: Known = np.load(artifact.folder / KNOWN_FILE)
         return known
 
@@ -103,5 +87,4 @@ class UemFit(SegmenterFit):
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""
-        parts = {'segmenter': self.closed_set.fitted, 'uem': self.fitted}
-        return {name: without(part.report(), 'history') for name, part in parts.items()}
+        return reports(segmenter=self.closed_set.fitted, uem=self.fitted)

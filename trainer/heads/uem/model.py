@@ -10,22 +10,20 @@ LLR = U_1 - U_0 - max_k F_k with F the raw class scores of the frozen segmenter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError, DataError
-
-from ...calibration.curve import MonotoneTable, TableModule
-from ...head_module import HeadModule
+from ...artifacts import load_network, save_network
+from ...calibration.curve import MonotoneTable
 from ...nets.gmm import CONTRAST_WEIGHT, GmmHead, GmmSettings
 from ...nets.segmenter import Segmenter
+from ..calibrated import OneScoreHead
 from .config import UemConfig
 
 HIDDEN = (512, 512, 256)
@@ -87,15 +85,8 @@ def contrast_loss(
     return CONTRAST_WEIGHT * module.head.training_loss(projected.flatten(0, -2), labels.flatten())
 
 
-class UemHead(HeadModule):
-    """
-    Segmenter and UEM as one head: decoder stage (closed-set logits), then the score.
-
-    table: the held-out table of the one score, None before calibration. The class choice is made
-    by the table of the set, after the graph.
-    """
-
-    head_inputs: tuple[str, ...]
+class UemHead(OneScoreHead):
+    """Segmenter and UEM as one head: decoder stage (closed-set logits), then the score."""
 
     def __init__(
         self,
@@ -110,8 +101,7 @@ class UemHead(HeadModule):
         self.upsampling = segmenter.upsampling
         self.decoder, self.module = segmenter, module
         self.head_inputs = ('logits', segmenter.layers[-1])
-        self.table = TableModule(table) if table is not None else None
-        self.requires_grad_(False).eval()
+        self.finish(table)
 
     def score(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Return the raw score (B, gh*f, gw*f) of the segmenter's logits and the last tokens."""
@@ -119,7 +109,7 @@ class UemHead(HeadModule):
         if self.module.config.score == 'id':
             return -known
         fine = functional.interpolate(
-            self.module(last.float()).permute(0, 3, 1, 2),
+            self.module(last).permute(0, 3, 1, 2),
             [last.shape[1] * self.upsampling, last.shape[2] * self.upsampling],
             mode='bilinear',
             align_corners=False,
@@ -128,44 +118,22 @@ class UemHead(HeadModule):
             return fine[:, 1] - fine[:, 0]
         return log_likelihood_ratio(fine[:, 1], fine[:, 0], known)
 
-    def raw_scores(self, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (scores (B, 1, gh*f, gw*f), labels), see HeadModule."""
-        logits = self.decoder(*(layer.float() for layer in tokens))
-        return self.score(logits, tokens[-1]).unsqueeze(1), logits.argmax(-1).to(torch.uint8)
-
-    def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return (surprisal, labels) of logits, last tokens and in_distribution (not read)."""
-        logits, last = inputs[0].float(), inputs[1]
-        if self.table is None:
-            raise ConfigError('the model has no held-out table: run calibrate')
-        return self.table(self.score(logits, last)), logits.argmax(-1).to(torch.uint8)
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (surprisal, labels), see HeadModule."""
-        *tokens, in_distribution = inputs
-        logits = self.decoder(*(layer.float() for layer in tokens))
-        surprisal, labels = self.top(logits, tokens[-1], in_distribution)
-        return surprisal, labels
+    def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (score, labels) of logits and last tokens, see OneScoreHead."""
+        logits, last = inputs
+        return self.score(logits, last), logits.argmax(-1).to(torch.uint8)
 
 
 def save_uem(path: Path, module: Uem) -> None:
-    """Write a module as safetensors; its configuration is in the metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
-    values = {'dim': module.dim, 'config': asdict(module.config)}
-    save_file(tensors, path, metadata={'uem': json.dumps(values)})
+    """Write a module with its configuration."""
+    save_network(path, module, 'uem', {'dim': module.dim, 'config': asdict(module.config)})
 
 
 def load_uem(path: Path) -> Uem:
     """Read what save_uem wrote; DataError where it is something else."""
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework='pt') as stream:
-            values = json.loads((stream.metadata() or {})['uem'])
+    def build(values: Any) -> Uem:
         config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
-        module = Uem(values['dim'], UemConfig(**config))
-        module.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise DataError(f'{path} is no UEM of this trainer: {error}') from error
-    return module.requires_grad_(False).eval()
+        return Uem(values['dim'], UemConfig(**config))
+
+    return load_network(path, 'uem', build)

@@ -20,17 +20,21 @@ from sklearn.mixture import GaussianMixture  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from trainer.heads.baselines.config import BaselineConfig  # noqa: E402
-from trainer.heads.baselines.features import GmmDensity, Mahalanobis, fit_gmm, fit_mahalanobis  # noqa: E402
 from trainer.heads.baselines.model import (  # noqa: E402
     LOGIT_SCORES,
     EtalonDistance,
+    GmmDensity,
+    Mahalanobis,
     ScaledSoftmax,
     StandardisedMaxLogit,
     max_softmax,
 )
-from trainer.heads.baselines.statistics import logit_statistics  # noqa: E402
-from trainer.heads.patch_logits import PatchLogits  # noqa: E402
-from trainer.heads.upsampling import upsample  # noqa: E402
+from trainer.heads.baselines.training import (  # noqa: E402
+    fit_gmm,
+    fit_mahalanobis,
+    logit_statistics,
+)
+from trainer.heads.upsampling import PatchLogits, upsample  # noqa: E402
 
 __all__ = ['classifier', 'model', 'train_set']
 
@@ -145,12 +149,12 @@ def test_the_density_is_sklearns_mixture_on_sklearns_components():
     found = GmmDensity(fit, 1)(tokens, tokens).numpy().ravel()
     basis = PCA(4).fit(features)
     np.testing.assert_allclose(
-        fit.basis @ fit.basis.T, basis.components_.T @ basis.components_, atol=1e-6
+        fit['basis'] @ fit['basis'].T, basis.components_.T @ basis.components_, atol=1e-6
     )
     mixture = GaussianMixture(3, covariance_type='full')
-    mixture.weights_, mixture.means_ = np.exp(fit.log_weights), fit.means
-    mixture.precisions_cholesky_ = fit.precisions
-    reduced = (tokens.reshape(-1, 12).double().numpy() - fit.center) @ fit.basis
+    mixture.weights_, mixture.means_ = np.exp(fit['log_weights']), fit['means']
+    mixture.precisions_cholesky_ = fit['precisions']
+    reduced = (tokens.reshape(-1, 12).double().numpy() - fit['center']) @ fit['basis']
     np.testing.assert_allclose(found, -mixture.score_samples(reduced), rtol=1e-4)
     coarse = GmmDensity(fit, 1, half=True)(tokens, tokens).numpy().ravel()
     np.testing.assert_allclose(coarse, found, rtol=2e-2, atol=0.1)

@@ -22,7 +22,7 @@ from trainer.heads.knn import search as knn_search  # noqa: E402
 from trainer.heads.knn.config import KnnConfig  # noqa: E402
 from trainer.heads.knn.model import KnnHead, upsampled_distance  # noqa: E402
 from trainer.heads.knn.references import LabelledFeatures, fit_knn, load_knn, save_knn  # noqa: E402
-from trainer.heads.knn.search import NearestReferences, RunningNearest, mean_distances  # noqa: E402
+from trainer.heads.knn.search import NearestReferences, mean_distances, nearest_squared  # noqa: E402
 from trainer.nets.patch_classifier import Classifier  # noqa: E402
 
 LAYERS = ('tokens_5', 'keys_11')
@@ -59,10 +59,8 @@ def test_the_search_is_exact_in_pieces_of_any_size(k, monkeypatch):
     queries = rng.normal(5, 1, (50, 16)).astype(np.float32)
     expected = oracle(queries, references, k)
     np.testing.assert_allclose(mean_distances(queries, references, k), expected, rtol=1e-5)
-    search = RunningNearest(torch.from_numpy(queries), k)
-    for part in np.split(references, [5, 6, 300]):  # also pieces smaller than k
-        search.add(part)
-    np.testing.assert_allclose(search.mean_distance().numpy(), expected, rtol=1e-5)
+    monkeypatch.setattr(knn_search, 'PIECE', 2)  # smaller than k
+    np.testing.assert_allclose(mean_distances(queries, references, k), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('k', [1, 3])
@@ -74,9 +72,8 @@ def test_the_search_is_that_of_faiss(k):
     index = faiss.IndexFlatL2(64)
     index.add(references)
     squared, _ = index.search(queries, k)
-    search = RunningNearest(torch.from_numpy(queries), k)
-    search.add(references)
-    np.testing.assert_allclose(search.squared().numpy(), squared, rtol=1e-4)
+    found = nearest_squared(torch.from_numpy(queries), references, k)
+    np.testing.assert_allclose(found.numpy(), squared, rtol=1e-4)
 
 
 def test_a_query_among_the_references_leaves_itself_out():
@@ -226,7 +223,7 @@ def test_wrong_settings_are_refused_by_name():
 MILLION = """
 import resource, sys
 import numpy as np, torch
-from trainer.heads.knn.search import RunningNearest
+from trainer.heads.knn.search import nearest_squared
 torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path, count, k = sys.argv[1], int(sys.argv[2]), 3
@@ -236,10 +233,7 @@ places = np.arange(64) * (count // 64) + 7
 offsets = rng.normal(size=(64, references.shape[1]))
 offsets *= 0.05 / np.linalg.norm(offsets, axis=1, keepdims=True)
 queries = torch.from_numpy((references[places] + offsets).astype(np.float32))
-search = RunningNearest(queries, k)
-for start in range(0, count, 100_000):
-    search.add(references[start : start + 100_000])
-np.save(sys.argv[3], search.squared().sqrt().numpy())
+np.save(sys.argv[3], nearest_squared(queries, references, k).sqrt().numpy())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -15,8 +15,7 @@ from scipy.stats import norm  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from trainer.heads.nflowjs.flow import FlowConfig, build_flow, load_flow, save_flow  # noqa: E402
-from trainer.heads.nflowjs.flow.dequantisation import VariationalDequantiser  # noqa: E402
-from trainer.heads.nflowjs.flow.layers import InvertibleConv  # noqa: E402
+from trainer.heads.nflowjs.flow.layers import InvertibleConv, VariationalDequantiser  # noqa: E402
 
 TINY = {
     'real_nvp': FlowConfig(modules=(2, 1, 2), width=6, seed=1),

@@ -10,6 +10,7 @@ from ood_perception.errors import ConfigError, DataError
 torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
+from trainer.artifacts import Artifact  # noqa: E402
 from trainer.heads.pixood import condensation  # noqa: E402
 from trainer.heads.pixood.condensation import condense, starting_bank  # noqa: E402
 from trainer.heads.pixood.config import METHODS, CondensationSettings  # noqa: E402
@@ -130,7 +131,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
         return epoch(*arguments)
 
     monkeypatch.setattr(condensation, '_epoch', killed)
-    options = {'checkpoint': tmp_path / 'state', 'checkpoint_every': 5, 'key': 'features'}
+    options = {'artifact': Artifact(tmp_path, 'fit', 'key'), 'checkpoint_every': 5}
     with pytest.raises(KeyboardInterrupt):
         condense(classes, settings, **options)
     done = []
@@ -145,9 +146,11 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_other_features_is_left_alone(tmp_path):
     classes, settings = some_classes(), CondensationSettings(etalons=4, epochs=3)
-    condense(classes, settings, checkpoint=tmp_path / 'state', key='one')
+    one, two = (Artifact(tmp_path, 'fit', '0' * 16 + name) for name in ('one', 'two'))
+    condense(classes, settings, artifact=one)
 
-    got = condense(classes, settings, checkpoint=tmp_path / 'state', key='two')
+    assert one.checkpoint == two.checkpoint
+    got = condense(classes, settings, artifact=two)
 
     assert got.losses == condense(classes, settings).losses
 

@@ -11,10 +11,14 @@ from ood_perception.errors import ConfigError, DataError
 
 torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
-from pixood_features import CLASSES, CONFIG, LAYERS, classifier, head_of, model, train  # noqa: E402  # noqa: E402
+from pixood_features import CLASSES, CONFIG, LAYERS, classifier, head_of, model, train  # noqa: E402
 
-from trainer.heads.pixood.files import VALUES, load_model, save_model  # noqa: E402
-from trainer.heads.pixood.fitting import fit_pixood  # noqa: E402
+from trainer.heads.pixood.training import (  # noqa: E402
+    VALUES,
+    fit_pixood,
+    load_model,
+    save_model,
+)
 
 __all__ = ['classifier', 'model', 'train']  # fixtures
 

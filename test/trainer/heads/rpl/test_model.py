@@ -17,13 +17,17 @@ from segmenter_features import LAYERS, SEGMENTER, dying, feature_set  # noqa: E4
 from torch.nn import functional  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
+from trainer.artifacts import Artifact  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED  # noqa: E402
+from trainer.features import tokens_of  # noqa: E402
 from trainer.heads.rpl.block import ResidualBlock, load_block, save_block, to_feature_grid  # noqa: E402
 from trainer.heads.rpl.config import RplConfig  # noqa: E402
-from trainer.heads.rpl.contrast import Pools, contrastive_loss, draw_pools  # noqa: E402
 from trainer.heads.rpl.losses import (  # noqa: E402
+    Pools,
+    contrastive_loss,
     dissimilarity,
+    draw_pools,
     energy,
     entropy,
     positive_energy,
@@ -32,8 +36,7 @@ from trainer.heads.rpl.losses import (  # noqa: E402
 )
 from trainer.heads.rpl.model import RplHead, Smoothing  # noqa: E402
 from trainer.heads.rpl.training import fit_rpl, frozen_features  # noqa: E402
-from trainer.nets.aspp import Aspp, scaled_dilations  # noqa: E402
-from trainer.training.label_grids import tokens_of  # noqa: E402
+from trainer.nets.deeplab import Aspp, scaled_dilations  # noqa: E402
 from trainer.training.segmenter import fit_segmenter  # noqa: E402
 
 RPL = RplConfig(width=8, steps=30, select_every=10, batch=2, learning_rate=5e-3, samples=32)
@@ -42,7 +45,7 @@ RPL = RplConfig(width=8, steps=30, select_every=10, batch=2, learning_rate=5e-3,
 @pytest.fixture(scope='module')
 def segmenter():
     known = feature_set(6, outliers=False)
-    return fit_segmenter(known, known, LAYERS, 2, SEGMENTER, progress=False).segmenter
+    return fit_segmenter(known, known, LAYERS, 2, SEGMENTER, progress=False).model
 
 
 @pytest.fixture(scope='module')
@@ -273,7 +276,7 @@ def test_the_block_finds_the_outliers_that_its_tokens_show(segmenter, losses):
 
 def test_labels_are_the_frozen_networks_bit_for_bit(segmenter):
     before = {name: value.clone() for name, value in segmenter.state_dict().items()}
-    block = trained(segmenter).block
+    block = trained(segmenter).model
     for name, value in segmenter.state_dict().items():
         assert torch.equal(value, before[name]), name
     tokens = [torch.randn(2, 4, 6, 8) for _ in LAYERS]
@@ -285,14 +288,14 @@ def test_labels_are_the_frozen_networks_bit_for_bit(segmenter):
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, segmenter):
     train, select, context = feature_set(6), feature_set(3, seed=5), feature_set(4, seed=8)
     whole = fit_rpl(segmenter, (train, context), select, RPL, progress=False)
-    checkpoint = tmp_path / 'rpl.ckpt'
+    artifact = Artifact(tmp_path, 'rpl', 'key')
     cut = dying(train, 14, 2)
     with pytest.raises(KeyboardInterrupt):
-        fit_rpl(segmenter, (cut, context), select, RPL, checkpoint, progress=False)
-    again = fit_rpl(segmenter, (train, context), select, RPL, checkpoint, progress=False)
+        fit_rpl(segmenter, (cut, context), select, RPL, artifact, progress=False)
+    again = fit_rpl(segmenter, (train, context), select, RPL, artifact, progress=False)
     assert again.history == whole.history
-    for name, value in whole.block.state_dict().items():
-        assert torch.equal(value, again.block.state_dict()[name]), name
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
 
 
 def test_features_that_are_kept_train_as_those_that_are_computed(tmp_path, segmenter):
@@ -312,7 +315,7 @@ def test_features_that_are_kept_train_as_those_that_are_computed(tmp_path, segme
 
 
 def test_the_projector_learns_and_stays_behind(tmp_path, segmenter):
-    block = trained(segmenter).block
+    block = trained(segmenter).model
     save_block(tmp_path / 'rpl.safetensors', block)
     again = load_block(tmp_path / 'rpl.safetensors')
     assert not any('projector' in name for name in again.state_dict())
@@ -322,9 +325,9 @@ def test_the_projector_learns_and_stays_behind(tmp_path, segmenter):
 
 
 def test_the_last_layer_learns_ten_times_as_fast_along_the_polynomial(segmenter):
-    from trainer.heads.rpl.training import _Run
+    from trainer.heads.rpl.training import RplRun
 
-    run = _Run(segmenter, (feature_set(6), None), RPL, None)
+    run = RplRun(segmenter, (feature_set(6), None), RPL, None)
     run.step = 15
     run._advance()
     slow, last = (group['lr'] for group in run.optimizer.param_groups)
@@ -339,7 +342,7 @@ def test_a_rate_that_is_too_high_is_named(segmenter):
 
 
 def test_wrong_options_and_files_are_refused(tmp_path, segmenter):
-    with pytest.raises(ConfigError, match=r'batch at least 2: its BatchNorm'):
+    with pytest.raises(ConfigError, match=r'rpl batch 1: give at least 2: its BatchNorm'):
         RplConfig(batch=1)
     with pytest.raises(ConfigError, match=r'dilations \[3\]: give 3'):
         RplConfig(dilations=(3,))
@@ -347,5 +350,5 @@ def test_wrong_options_and_files_are_refused(tmp_path, segmenter):
     with pytest.raises(DataError, match=r'no selection mix holds an outlier'):
         fit_rpl(segmenter, (feature_set(3), None), known, RPL, progress=False)
     (tmp_path / 'other.safetensors').write_bytes(b'nothing')
-    with pytest.raises(DataError, match=r'is no RPL block'):
+    with pytest.raises(DataError, match=r'is no rpl of this trainer'):
         load_block(tmp_path / 'other.safetensors')

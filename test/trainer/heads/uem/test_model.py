@@ -15,6 +15,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 from segmenter_features import LAYERS, SEGMENTER, dying, feature_set  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
+from trainer.artifacts import Artifact  # noqa: E402
 from trainer.heads.uem.config import UemConfig  # noqa: E402
 from trainer.heads.uem.model import (  # noqa: E402
     Uem,
@@ -25,9 +26,14 @@ from trainer.heads.uem.model import (  # noqa: E402
     uem_loss,
 )
 from trainer.heads.uem.training import fit_uem, known_scores  # noqa: E402
-from trainer.nets.fpn import Decoder  # noqa: E402
 from trainer.nets.gmm import GmmSettings  # noqa: E402
-from trainer.nets.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter  # noqa: E402
+from trainer.nets.segmenter import (  # noqa: E402
+    Decoder,
+    Segmenter,
+    SegmenterConfig,
+    load_segmenter,
+    save_segmenter,
+)
 from trainer.training.segmenter import confusion_iou, fit_segmenter  # noqa: E402
 
 UEM = UemConfig(steps=30, warmup=3, select_every=10, batch=2)
@@ -36,7 +42,7 @@ UEM = UemConfig(steps=30, warmup=3, select_every=10, batch=2)
 @pytest.fixture(scope='module')
 def segmenter():
     known = feature_set(6, outliers=False)
-    return fit_segmenter(known, known, LAYERS, 2, SEGMENTER, progress=False).segmenter
+    return fit_segmenter(known, known, LAYERS, 2, SEGMENTER, progress=False).model
 
 
 @pytest.mark.parametrize('preset', ['light', 'full'])
@@ -52,7 +58,7 @@ def test_the_segmenter_learns_what_its_tokens_say(head):
     known = feature_set(6, outliers=False)
     config = replace(SEGMENTER, head=head, steps=60, gmm=GmmSettings(queue=100, momentum=0.9))
     training = fit_segmenter(known, known, LAYERS, 2, config, progress=False)
-    assert np.nanmean(confusion_iou(training.segmenter, known)) > 0.8
+    assert np.nanmean(confusion_iou(training.model, known)) > 0.8
     assert len(training.history) == 6
 
 
@@ -61,13 +67,13 @@ def test_a_killed_segmenter_goes_on_as_if_nothing_had_been(tmp_path, head):
     known = feature_set(6, outliers=False)
     config = replace(SEGMENTER, head=head, gmm=GmmSettings(queue=50))
     whole = fit_segmenter(known, known, LAYERS, 2, config, progress=False)
-    checkpoint = tmp_path / 'segmenter.ckpt'
+    artifact = Artifact(tmp_path, 'segmenter', 'key')
     with pytest.raises(KeyboardInterrupt):
-        fit_segmenter(dying(known, 14, 4), known, LAYERS, 2, config, checkpoint, progress=False)
-    again = fit_segmenter(known, known, LAYERS, 2, config, checkpoint, progress=False)
+        fit_segmenter(dying(known, 14, 4), known, LAYERS, 2, config, artifact, progress=False)
+    again = fit_segmenter(known, known, LAYERS, 2, config, artifact, progress=False)
     assert again.history == whole.history
-    for name, value in whole.segmenter.state_dict().items():
-        assert torch.equal(value, again.segmenter.state_dict()[name]), name
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
 
 
 def test_a_segmenter_survives_its_file(tmp_path, segmenter):
@@ -109,15 +115,15 @@ def test_a_killed_uem_goes_on_as_if_nothing_had_been(tmp_path, segmenter, form):
     train, config = feature_set(6), replace(UEM, form=form, gmm=GmmSettings(queue=50, every=3))
     data = (train, known_scores(segmenter, train, progress=False))
     whole = fit_uem(data, data, LAYERS[-1], config, progress=False)
-    checkpoint = tmp_path / 'uem.ckpt'
+    artifact = Artifact(tmp_path, 'uem', 'key')
     cut = (dying(train, 14, 2), data[1])
     with pytest.raises(KeyboardInterrupt):
-        fit_uem(cut, data, LAYERS[-1], config, checkpoint, progress=False)
-    again = fit_uem(data, data, LAYERS[-1], config, checkpoint, progress=False)
+        fit_uem(cut, data, LAYERS[-1], config, artifact, progress=False)
+    again = fit_uem(data, data, LAYERS[-1], config, artifact, progress=False)
     assert again.history == whole.history
-    save_uem(tmp_path / 'uem.safetensors', whole.module)
+    save_uem(tmp_path / 'uem.safetensors', whole.model)
     tokens = torch.randn(1, 4, 6, 8)
-    assert torch.equal(load_uem(tmp_path / 'uem.safetensors')(tokens), again.module(tokens))
+    assert torch.equal(load_uem(tmp_path / 'uem.safetensors')(tokens), again.model(tokens))
 
 
 def test_parameter_counts_are_those_of_the_paper():

@@ -4,20 +4,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import ConfigError, check_choices, check_least
 
-from .coupling_nets import DenseNet, small_net
-from .dequantisation import DEQUANTISATIONS, dequantiser
-from .flow import COLOURS, STRIDE, Flow, kept_channels
-from .layers import Chain, glow_step
-from .scale import CrossUnit, Scale
+from ....artifacts import load_network, save_network
+from .flow import COLOURS, STRIDE, CrossUnit, Flow, Scale, kept_channels
+from .layers import DEQUANTISATIONS, Chain, DenseNet, dequantiser, glow_step, small_net
 
 KINDS = ('real_nvp', 'dense_flow')
 
@@ -56,18 +53,14 @@ class FlowConfig:
     pixel_step: int = 1
 
     def __post_init__(self) -> None:
-        for name, known in (('kind', KINDS), ('dequantisation', DEQUANTISATIONS)):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f'flow {name} {getattr(self, name)!r}: choose one of {", ".join(known)}'
-                )
+        check_choices('flow', self, kind=KINDS, dequantisation=DEQUANTISATIONS)
         if len(self.modules) != 3 or len(self.units) != 3 or min(*self.modules, *self.units) < 1:
             raise ConfigError(
                 f'flow modules {list(self.modules)}, units {list(self.units)}: give three numbers '
                 'of at least 1, one a scale'
             )
-        if min(self.batch, self.crops, self.select_every, self.width) < 1 or self.steps < 0:
-            raise ConfigError('flow batch, crops, select_every, width: at least 1; steps: 0')
+        check_least('flow', self, 1, 'batch', 'crops', 'select_every', 'width')
+        check_least('flow', self, 0, 'steps')
         if self.pixel_step != 1:
             raise ConfigError(f'flow pixel_step {self.pixel_step}: a flow reads every pixel, 1')
         if self.side % STRIDE or self.side < STRIDE:
@@ -114,22 +107,15 @@ def _dense_scale(channels: int, index: int, config: FlowConfig) -> Scale:
 
 
 def save_flow(path: Path, flow: Flow, config: FlowConfig) -> None:
-    """Write a flow as safetensors; its configuration is in the metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in flow.state_dict().items()}
-    save_file(tensors, path, metadata={'flow': json.dumps(asdict(config))})
+    """Write a flow with its configuration."""
+    save_network(path, flow, 'flow', asdict(config))
 
 
 def load_flow(path: Path) -> Flow:
     """Read what save_flow wrote; DataError where it is something else."""
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework='pt') as stream:
-            values = json.loads((stream.metadata() or {})['flow'])
+    def build(values: Any) -> Flow:
         lists = {name: tuple(values[name]) for name in ('modules', 'units')}
-        flow = build_flow(FlowConfig(**{**values, **lists}))
-        flow.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise DataError(f'{path} is no flow of this trainer: {error}') from error
-    return flow.eval()
+        return build_flow(FlowConfig(**{**values, **lists}))
+
+    return load_network(path, 'flow', build)

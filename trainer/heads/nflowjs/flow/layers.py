@@ -4,17 +4,23 @@
 Invertible maps of feature maps (Glow, Kingma and Dhariwal 2018; RealNVP, Dinh et al. 2017).
 
 Each takes float (B, C, H, W) of any H and W. forward gives (y, log |det dy/dx|), the latter float
-(B,); inverse gives x of y. Both are differentiable.
+(B,); inverse gives x of y. Both are differentiable. With them the networks inside couplings, and
+what makes whole grey values continuous: u in [0, 1) is added to every value,
+ln P(x) >= E_u [ ln p(x + u) - ln q(u | x) ] (Theis et al. 2016; Ho et al. 2019, Flow++).
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+LEVELS = 256
+DEQUANTISATIONS = ('uniform', 'variational')
 
 
 class Transform(nn.Module, ABC):
@@ -138,3 +144,90 @@ def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def small_net(inputs: int, outputs: int, width: int) -> nn.Sequential:
+    """Return 3x3, 1x1 and 3x3 convolutions with ReLU between (Glow, section 5)."""
+    return nn.Sequential(
+        *(nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(width, width, 1), nn.ReLU()),
+        zero_conv(width, outputs),
+    )
+
+
+class DenseNet(nn.Module):
+    """
+    Layers that each see everything before them (DenseFlow's coupling network).
+
+    width: of the first convolution. depth: layers, each adding `growth` gated channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int, growth: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, width, 3, padding=1)
+        self.layers = nn.ModuleList(
+            _DenseLayer(width + index * growth, growth) for index in range(depth)
+        )
+        self.last = zero_conv(width + depth * growth, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float (B, inputs, H, W) to (B, outputs, H, W)."""
+        x = self.first(x)
+        for layer in self.layers:
+            x = torch.cat((x, layer(x)), 1)
+        result: torch.Tensor = self.last(functional.relu(x))
+        return result
+
+
+class _DenseLayer(nn.Module):
+    """ReLU, 1x1, ReLU, 3x3 with a gate for every output."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(inputs, growth, 1)
+        self.conv = nn.Conv2d(growth, 2 * growth, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = functional.relu(self.reduce(functional.relu(x)))
+        return functional.glu(self.conv(hidden), 1)
+
+
+class UniformDequantiser(nn.Module):
+    """u uniform: ln q = 0."""
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (u, ln q(u) float (B,)) of whole values 0 to 255, float (B, C, H, W)."""
+        return torch.rand_like(pixels), pixels.new_zeros(len(pixels))
+
+
+class VariationalDequantiser(nn.Module):
+    """u = sigmoid(a), a normal with mean and deviation from a small network of the picture."""
+
+    def __init__(self, channels: int = 3, width: int = 16) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(),
+            zero_conv(width, 2 * channels),
+        )
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (u, ln q(u | pixels)), see UniformDequantiser."""
+        mean, raw = self.net(pixels / LEVELS - 0.5).chunk(2, 1)
+        log_sigma = 2.0 * torch.tanh(raw / 2.0)
+        noise = torch.randn_like(mean)
+        logit = mean + log_sigma.exp() * noise
+        slope = functional.logsigmoid(logit) + functional.logsigmoid(-logit)
+        log_q = standard_normal(noise) - (log_sigma + slope).flatten(1).sum(1)
+        return torch.sigmoid(logit), log_q
+
+
+def dequantiser(kind: str) -> nn.Module:
+    """Return the dequantiser of a kind of DEQUANTISATIONS."""
+    return VariationalDequantiser() if kind == 'variational' else UniformDequantiser()
+
+
+def standard_normal(values: torch.Tensor) -> torch.Tensor:
+    """Return ln N(values; 0, I) of each picture, float (B,)."""
+    constant = 0.5 * math.log(2.0 * math.pi)
+    return -(0.5 * values**2 + constant).flatten(1).sum(1)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -14,49 +13,36 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ....artifacts import digest
-from ....augment.crops import Crops
-from ....training.loop import TrainingRun
+from ....artifacts import Artifact
+from ....augment.on_the_fly import Crops
+from ....training.loop import Trained, TrainingRun
 from . import Flow, FlowConfig, build_flow
 
 LOOK_CROPS = 64
 PATCH_SIDES, PATCH_GAP = (16, 24, 40, 72, 104), 4  # of the picture of patches
 
 
-@dataclass(frozen=True)
-class FlowTraining:
-    """A trained flow; history: (step, mean bits since the last look, minus held-out bits)."""
-
-    flow: Flow
-    best_step: int
-    history: tuple[tuple[int, float, float], ...]
-
-
 def fit_flow(
     train: Crops,
     select: Crops,
     config: FlowConfig,
-    checkpoint: Path | None = None,
+    artifact: Artifact | None = None,
     progress: bool = True,
-) -> FlowTraining:
+) -> Trained:
     """
     Train a flow; keep the state with the fewest bits per dimension on crops of `select`.
 
-    checkpoint: a file to resume from, written at every look. The same seed gives the same flow on
-    one machine, resumed or not.
+    artifact: what is being made, see TrainingRun.fit. The same seed gives the same flow on one
+    machine, resumed or not.
     """
     if not config.steps:
-        return FlowTraining(build_flow(config).eval(), 0, ())
-    run = _Run(train, config)
-    held_out = held_out_crops(select, config.seed)
+        return Trained(build_flow(config).eval(), 0, ())
+    run, held_out = FlowRun(train, config), held_out_crops(select, config.seed)
 
     def look() -> float:
         return -held_out_bits(run.flow, held_out, config.seed)
 
-    parts = [train.key, select.key, asdict(config)]
-    key = digest(parts)
-    best_step = run.fit('flow', look, checkpoint, key, progress)
-    return FlowTraining(run.flow.eval(), best_step, tuple(run.history))
+    return run.fit('flow', look, artifact, progress)
 
 
 @contextmanager
@@ -87,18 +73,14 @@ def planes(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Ten
     return torch.from_numpy(images).permute(0, 3, 1, 2).float()
 
 
-class _Run(TrainingRun):
+class FlowRun(TrainingRun):
     """A run of a flow."""
 
     def __init__(self, train: Crops, config: FlowConfig) -> None:
         self.crops, self.config = train, config
         self.flow = build_flow(config)
-        super().__init__(self.flow, len(train.pictures), config, weight_decay=0.0)
-        self.optimizer = torch.optim.Adamax(self.flow.parameters(), config.learning_rate)
-
-    def head(self) -> torch.nn.Module:
-        """Return the flow: it has no mixture."""
-        return self.flow
+        optimizer = torch.optim.Adamax(self.flow.parameters(), config.learning_rate)
+        super().__init__(self.flow, len(train.pictures), config, optimizer)
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the mean bits per dimension of fresh crops."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.json_files import write_json
 
+from ...artifacts import Artifact
 from ...calibration.curve import MonotoneTable
 from ...calibration.held_out import ClassTables, collect_scores, fit_class_tables
 from ...features import FeatureSet
@@ -38,6 +43,9 @@ LOG = logging.getLogger(__name__)
 UNIFIED, GATED, MIN = 'unified', 'gated', 'min'
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
+FORMAT = 1
+TENSORS, VALUES = 'pixood.safetensors', 'pixood.json'
+_KINDS = ('paper_tables', 'held_out_tables')
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +86,14 @@ def fit_pixood(
     classes: Sequence[str],
     config: PixOODConfig | None = None,
     *,
-    checkpoint: Path | None = None,
+    artifact: Artifact | None = None,
     progress: bool = False,
 ) -> PixOODModel:
     """
     Fit etalons, densities and the paper's tables on the patches of training pictures.
 
-    classes: the names of the label ids = the classifier's outputs. checkpoint: file of the
-    unfinished condensation. Raises DataError when no class has enough patches.
+    classes: the names of the label ids = the classifier's outputs. artifact: what is being made,
+    see condense. Raises DataError when no class has enough patches.
     """
     config = config or PixOODConfig()
     if len(classes) != classifier.output.out_features:
@@ -96,9 +104,7 @@ def fit_pixood(
     selection = select_patches(train, classes, config.patches)
     LOG.info('patches:\n%s', selection.report())
     tokens = gather_tokens(train, classifier.layers[-1], selection)
-    condensed = condense(
-        tokens, config.condensation, checkpoint=checkpoint, key=train.key, progress=progress
-    )
+    condensed = condense(tokens, config.condensation, artifact=artifact, progress=progress)
     etalons = {n: e for n, e in zip(classes, condensed.etalons, strict=True) if len(e)}
     logits = _logits(train, classifier, selection)
     banks = [torch.from_numpy(e) for e in condensed.etalons]
@@ -228,3 +234,83 @@ def check_model(model: PixOODModel) -> None:
             f'a PixOOD model of {len(model.classes)} classes, etalons {sorted(width)} wide and '
             f'{model.classifier.output.out_features} logits does not fit together: fit it again'
         )
+
+
+def save_model(model: PixOODModel, folder: Path) -> None:
+    """Write a model to a folder."""
+    tensors = {f'classifier.{k}': v for k, v in model.classifier.state_dict().items()}
+    tensors |= {f'etalons.{n}': torch.from_numpy(e) for n, e in model.etalons.items()}
+    values: dict[str, Any] = {
+        'format': FORMAT,
+        'classes': list(model.classes),
+        'layers': list(model.layers),
+        'classifier': model.classifier.kind,
+        'modelled': list(model.modelled),
+        'densities': {
+            name: [g.mean.tolist(), g.covariance.tolist()] for name, g in model.densities.items()
+        },
+        'ood_std': model.ood_std.tolist(),
+        'report': dict(model.report),
+    }
+    for kind in _KINDS:
+        tables: dict[str, MonotoneTable] = dict(getattr(model, kind))
+        values[kind] = {
+            name: [t.start, t.step, t.low_slope, t.high_slope] for name, t in tables.items()
+        }
+        tensors |= {f'{kind}.{n}': torch.tensor(t.knots) for n, t in tables.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / TENSORS)
+    write_json(folder / VALUES, values)
+
+
+def load_model(folder: Path) -> PixOODModel:
+    """Read a model; DataError says what is missing, altered or of another format."""
+    try:
+        values = json.loads((folder / VALUES).read_text(encoding='utf-8'))
+        if values['format'] != FORMAT:
+            raise DataError(
+                f'{folder / VALUES} has format {values["format"]}, this trainer reads {FORMAT}: '
+                'fit the model again'
+            )
+        model = _model(values, load_file(folder / TENSORS))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f'{folder} holds no PixOOD model of this trainer: {error}') from error
+    check_model(model)
+    return model
+
+
+def _model(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> PixOODModel:
+    tables = {kind: _tables(values[kind], tensors, kind) for kind in _KINDS}
+    return PixOODModel(
+        classes=tuple(values['classes']),
+        layers=tuple(values['layers']),
+        etalons={n: tensors[f'etalons.{n}'].numpy() for n in values['modelled']},
+        classifier=_classifier(values, tensors),
+        densities={
+            name: Gaussian(np.array(mean), np.array(covariance))
+            for name, (mean, covariance) in values['densities'].items()
+        },
+        ood_std=np.array(values['ood_std']),
+        report=values['report'],
+        **tables,
+    )
+
+
+def _tables(
+    numbers: dict[str, list[float]], tensors: dict[str, torch.Tensor], kind: str
+) -> dict[str, MonotoneTable]:
+    return {
+        name: MonotoneTable(start, step, tensors[f'{kind}.{name}'].numpy(), low, high)
+        for name, (start, step, low, high) in numbers.items()
+    }
+
+
+def _classifier(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Classifier:
+    prefix = 'classifier.'
+    state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+    kind = values['classifier']
+    first = state['hidden.weight' if kind == 'mlp' else 'output.weight']
+    width, hidden = int(first.shape[1]), int(first.shape[0])
+    classifier = Classifier(width, len(values['classes']), values['layers'], kind, hidden)
+    classifier.load_state_dict(state)
+    return classifier.eval()

@@ -9,8 +9,7 @@ import pytest
 from ranged_scenes import SCENE, SKY, THING, detection, view
 
 from ood_perception.errors import CalibrationError
-from ood_perception.ranging.attitude import rotation_from_rpy
-from ood_perception.ranging.attitude_history import AttitudeHistory, Orientation
+from ood_perception.ranging.attitude import AttitudeHistory, Orientation, rotation_from_rpy
 from ood_perception.ranging.ranges import attitude_from_edge
 
 UNKNOWN = (0.0,) * 9

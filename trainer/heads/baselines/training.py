@@ -1,0 +1,139 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What single baselines learn from the training pictures, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ood_perception.errors import DataError, DependencyError
+from ood_perception.image.geometry import labels_to_grid
+
+from ...features import FeatureSet, tokens_of
+from ...nets.patches import PatchSettings, gather_tokens, select_patches
+from .config import BaselineConfig
+from .model import GMM, MAHALANOBIS, STANDARDISED
+
+Array = npt.NDArray[np.float64]
+
+
+def fit_mahalanobis(
+    classes: Sequence[npt.NDArray[np.floating]], shrinkage: float
+) -> dict[str, Array]:
+    """
+    Fit class means and the covariance that all classes share (Lee et al., 2018).
+
+    Return means, float64 (C, D), and whitening W, float64 (D, D), W W^T = inverse covariance.
+    classes: float (N_c, D) each, not empty. The covariance S of the features around their class's
+    mean becomes (1 - s) S + s tr(S) / D I.
+    """
+    if not classes or not all(len(one) for one in classes):
+        raise DataError('Mahalanobis distances need features of every chosen class')
+    means = np.stack([one.astype(np.float64).mean(0) for one in classes])
+    width, count = means.shape[1], sum(len(one) for one in classes)
+    scatter = np.zeros((width, width))
+    for one, mean in zip(classes, means, strict=True):
+        for start in range(0, len(one), 20_000):
+            centered = one[start : start + 20_000].astype(np.float64) - mean
+            scatter += centered.T @ centered
+    covariance = scatter / count
+    covariance *= 1 - shrinkage
+    covariance += shrinkage / (1 - shrinkage) * np.trace(covariance) / width * np.eye(width)
+    return {'means': means, 'whitening': np.linalg.cholesky(np.linalg.inv(covariance))}
+
+
+def fit_gmm(features: npt.NDArray[np.floating], config: BaselineConfig) -> dict[str, Array]:
+    """
+    Fit a mixture on principal components z = (x - center) @ basis of features x.
+
+    features: float (N, D), at most config.samples of them, drawn. Return float64 center (D,),
+    basis (D, R), means (K, R), precisions (K, R, R), P P^T = inverse covariance, and log_weights
+    (K,).
+    """
+    try:
+        from sklearn.mixture import GaussianMixture
+    except ImportError as error:
+        raise DependencyError(
+            "the baseline gmm needs scikit-learn: pip install 'ood_perception[train]'"
+        ) from error
+    if len(features) < 2 * config.components:
+        raise DataError(f'{len(features)} features are too few for {config.components} Gaussians')
+    draw = np.random.default_rng(config.seed).permutation(len(features))[: config.samples]
+    sample = features[np.sort(draw)].astype(np.float64)
+    center = sample.mean(0)
+    _, vectors = np.linalg.eigh(np.cov(sample - center, rowvar=False))
+    basis = vectors[:, ::-1][:, : config.reduced]
+    mixture = GaussianMixture(
+        config.components, covariance_type='full', reg_covar=1e-4, random_state=config.seed
+    ).fit((sample - center) @ basis)
+    return {
+        'center': center,
+        'basis': basis,
+        'means': mixture.means_,
+        'precisions': mixture.precisions_cholesky_,
+        'log_weights': np.log(mixture.weights_),
+    }
+
+
+@torch.inference_mode()
+def logit_statistics(
+    features: FeatureSet, logits: nn.Module, places: Sequence[int], progress: bool = False
+) -> dict[str, npt.NDArray[Any]]:
+    """
+    Return mean and deviation, float64 (P,), of the largest logit by the class that has it.
+
+    Over the labelled pixels of the output grid; places: the classes that compete. A class that
+    never wins takes the values of all pixels.
+    """
+    count, total, squares = (np.zeros(len(places)) for _ in range(3))
+    pictures = range(len(features.names))
+    for i in tqdm(pictures, desc='largest logits', unit='picture', disable=not progress):
+        tokens = tokens_of(features, logits.layers, [i])  # type: ignore[arg-type]
+        found = logits(*tokens)[0][..., list(places)].max(-1)
+        best, winner = found.values.double().numpy(), found.indices.numpy()
+        known = labels_to_grid(np.asarray(features.labels[i]), best.shape) != 255
+        for sums, power in ((count, 0), (total, 1), (squares, 2)):
+            sums += np.bincount(winner[known], best[known] ** power, len(places))
+    if not count.sum():
+        raise DataError('no training pixel has a label: nothing to standardise by')
+    pooled = [sums.sum() / count.sum() for sums in (total, squares)]
+    seen = count > 1
+    mean = np.where(seen, total / np.maximum(count, 1), pooled[0])
+    square = np.where(seen, squares / np.maximum(count, 1), pooled[1])
+    return {'mean': mean, 'deviation': np.sqrt(np.maximum(square - mean**2, 1e-12))}
+
+
+def fit_statistics(
+    score: str,
+    features: FeatureSet,
+    logits: nn.Module,
+    names: Sequence[str],
+    chosen: Sequence[str],
+    config: BaselineConfig,
+    patches: PatchSettings,
+    progress: bool = False,
+) -> dict[str, npt.NDArray[Any]]:
+    """
+    Fit what a score needs on training pictures; nothing for scores of the logits alone.
+
+    names: classes by label id. chosen: the classes whose score is taken. patches: which patches
+    carry their class's label; their last tokens are the features.
+    """
+    places = [list(names).index(name) for name in chosen]
+    if score == STANDARDISED:
+        return logit_statistics(features, logits, places, progress)
+    if score not in (MAHALANOBIS, GMM):
+        return {}
+    last = logits.layers[-1]  # type: ignore[index]
+    tokens = gather_tokens(features, last, select_patches(features, names, patches))
+    groups = [tokens[place].tokens for place in places if len(tokens[place])]
+    if score == MAHALANOBIS:
+        return fit_mahalanobis(groups, config.shrinkage)
+    return fit_gmm(np.concatenate(groups), config)
