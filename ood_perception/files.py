@@ -53,7 +53,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def make_file(path: Path, write: Callable[[Path], None]) -> None:
+def make_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     Make `path` by `write(temporary)`, then fsync and rename: whole or not at all.
 

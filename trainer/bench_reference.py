@@ -23,8 +23,8 @@ from ood_perception.bench.protocol import Measure, Times, serve
 from ood_perception.errors import ConfigError, DependencyError
 from ood_perception.types import JsonDict
 
-from .backbones.architectures import Architecture
-from .backbones.vit import Backbone, build
+from .backbones.vit import VitBackbone, build
+from .backbones.weight_names import Architecture
 from .export.onnx import to_onnx
 from .heads.upsampling import naive_squared_distances
 
@@ -32,7 +32,7 @@ _WIDTHS = {'s': (384, 12), 'b': (768, 12), 'l': (1024, 24)}
 _NAME = re.compile(r'dinov2(-reg)?-([sbl])(\d+)')
 
 
-def named_backbone(name: str) -> Backbone:
+def named_backbone(name: str) -> VitBackbone:
     """Return dinov2-s14, dinov2-reg-b14, ... with random weights; ConfigError for another name."""
     match = _NAME.fullmatch(name)
     if not match:

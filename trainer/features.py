@@ -23,8 +23,7 @@ from ood_perception.json_files import write_json
 from ood_perception.types import Geometry
 
 from .artifacts import digest
-from .backbones.layers import Layer, layer_name
-from .backbones.vit import Backbone
+from .backbones.base import Backbone, Layer, layer_name
 from .data.images import PictureList, content_sha256, read_image
 
 FORMAT = 1
@@ -37,7 +36,8 @@ class FeatureSet:
     Tokens and labels of one list of pictures at one network resolution.
 
     names: picture names, n of them.
-    tokens: layer name ('tokens_11') -> float16 (n, gh, gw, D), memory-mapped.
+    tokens: layer name ('tokens_11') -> float16 (n, gh, gw, D), memory-mapped; 'maps_2' may be
+        finer.
     labels: uint8 (n, h, w) at network resolution, class ids, 255 = ignored (void, padding),
         memory-mapped; nearest-resized by ood_perception.image.geometry.
     height, width, patch: h, w and the patch size; gh = h / patch, gw = w / patch.
@@ -255,8 +255,9 @@ class _Store:
 
     def tokens(self, layer: Layer, mode: str) -> npt.NDArray[np.float16]:
         """Return layer's memory map, float16 (n, gh, gw, D)."""
-        rows, columns = (side // self.backbone.patch for side in self.view.size)
-        return self._map(layer_name(layer), mode, np.float16, (rows, columns, self.backbone.dim))
+        grid = (side // self.backbone.stride(layer) for side in self.view.size)
+        shape = (*grid, self.backbone.width(layer))
+        return self._map(layer_name(layer), mode, np.float16, shape)
 
     def labels(self, mode: str) -> npt.NDArray[np.uint8]:
         """Return the labels' memory map, uint8 (n, h, w)."""

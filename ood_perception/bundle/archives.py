@@ -1,18 +1,31 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Zip files of strangers: their directory is bounded before it is read."""
+"""Zip, .npy and .npz files of strangers: what they promise is held against bounds first."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
 
 MOST_DIRECTORY_BYTES = 1 << 20
 """Room for 10 000 members of usual names; a bundle has about ten, a wheel some hundreds."""
+MOST_BYTES = 256 << 20
+"""Golden vectors and held-out samples take some MiB."""
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_MOST_AXES = 8
 
 
 class _Bounded(io.FileIO):
@@ -43,3 +56,52 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         if len(set(names)) < len(names):
             raise zipfile.BadZipFile('one of its members is there twice')
         yield archive
+
+
+def read_arrays(path: Path, most: int = MOST_BYTES) -> dict[str, npt.NDArray[Any]]:
+    """
+    Return the arrays of an .npz file by name; no pickled objects.
+
+    most: bytes of all arrays together. Raises OSError where the file cannot be read, ValueError,
+    before anything of the size is allocated, where an array has not the bytes that its header
+    promises, or they are too many, and for a damaged file.
+    """
+    try:
+        with open_archive(path) as archive:
+            members = archive.infolist()
+            total = sum(member.file_size for member in members)
+            if total > most:
+                raise ValueError(f'{total >> 20} MiB of arrays, at most {most >> 20} are accepted')
+            return {member.filename.removesuffix('.npy'): _member(archive, member)
+                    for member in members}  # fmt: skip
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f'a damaged .npz: {error}') from error
+
+
+def read_array(path: Path, most: int) -> npt.NDArray[Any]:
+    """Return the array of an .npy file; errors as read_arrays, most: its bytes."""
+    with path.open('rb') as file:
+        return _checked(file, os.fstat(file.fileno()).st_size, most)
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    with archive.open(member) as file:
+        return _checked(file, member.file_size, member.file_size)  # type: ignore[arg-type]
+
+
+def _checked(file: BinaryIO, size: int, most: int) -> npt.NDArray[Any]:
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f'an array of format {version}')
+    shape, _, kind = _HEADERS[version](file)
+    count = math.prod(shape)
+    plain = kind.kind in 'biufU' and kind.itemsize and kind.subdtype is None
+    fits = len(shape) <= _MOST_AXES and all(0 <= axis <= most for axis in shape)
+    if not (plain and fits):
+        raise ValueError(f'an array of shape {shape} and type {kind}')
+    if count * kind.itemsize != size - file.tell():
+        raise ValueError(f'an array of shape {shape}, {kind}, in {size - file.tell()} bytes')
+    if size > most:
+        raise ValueError(f'an array of {size >> 20} MiB, at most {most >> 20} are accepted')
+    file.seek(0)
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))

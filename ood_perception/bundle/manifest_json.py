@@ -57,6 +57,15 @@ def manifest_from_json(value: Any, place: str = MANIFEST_NAME) -> Manifest:
     return manifest
 
 
+def read_as(kind: type[T], path: Path) -> T:
+    """Read a JSON file of a bundle as a dataclass; BundleError naming file, field and remedy."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
+    return build(kind, value, str(path))
+
+
 def build(kind: type[T], value: Any, place: str) -> T:
     """Build a dataclass from a JSON object; BundleError naming `place` and the wrong field."""
     if not isinstance(value, dict):

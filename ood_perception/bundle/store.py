@@ -114,8 +114,4 @@ def file_spec(path: Path) -> FileSpec:
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write manifest.json into a bundle's folder, whole or not at all; same input, same bytes."""
     text = json_text(manifest.to_json(), indent=2, sort_keys=True) + '\n'
-    make_file(root / MANIFEST_NAME, lambda file: _write(file, text.encode()))
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+    make_file(root / MANIFEST_NAME, lambda file: file.write_bytes(text.encode()))

@@ -9,7 +9,6 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
@@ -19,11 +18,10 @@ from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.golden import GoldenReport, read_golden
 from ood_perception.engines.plan import Plan, plan_for
-from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
-from ood_perception.engines.tensorrt.engine import chosen_precision, int8_backbone
-from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
-from ood_perception.engines.tensorrt.module import TensorRt, load_tensorrt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.engine import chosen_precision, request_for
+from ood_perception.engines.tensorrt.engine_cache import KeptEngine, obtain_engine
+from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.json_files import json_text, write_json
 from ood_perception.texts import tell
@@ -211,8 +209,10 @@ def _build_engines(bundle: Bundle, options: EngineOptions, arguments: argparse.N
             workspace_mib=arguments.workspace,
             optimization_level=arguments.level,
         )
+        precision = chosen_precision(options.precision)
         for plan in _plans(bundle, options):
-            _say(trt, obtain_engine(trt, _request(bundle, options, plan, gpu, build), tell))
+            request = request_for(bundle, plan, precision, gpu, build)
+            _say(trt, obtain_engine(trt, request, tell))
     return not arguments.gpu
 
 
@@ -222,14 +222,6 @@ def _plans(bundle: Bundle, options: EngineOptions) -> list[Plan]:
     if set(read_golden(bundle, plan.head).classes) <= set(plan.compiled_classes):
         return [plan]
     return [plan, plan_for(bundle, dataclasses.replace(options, compiled_classes=()))]
-
-
-def _request(
-    bundle: Bundle, options: EngineOptions, plan: Plan, gpu: str, build: BuildOptions
-) -> Request:
-    precision = chosen_precision(options.precision)
-    backbone = partial(int8_backbone, bundle) if precision == 'int8' else None
-    return Request(bundle, plan, precision, gpu, build, backbone)
 
 
 def _say(trt: TensorRt, kept: KeptEngine) -> None:

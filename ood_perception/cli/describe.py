@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.bundle.weights.weights_map import MAP_NAME, read_map
+from ood_perception.bundle.weights.completion import MAP_NAME, read_map
 from ood_perception.json_files import json_text
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.texts import printable

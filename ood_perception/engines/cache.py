@@ -1,15 +1,24 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled stages kept on disk, found again only for the same graph, runtime, device and use."""
+"""
+Compiled stages, cached only for the same graph, runtime, device and use.
+
+They are kept on disk, or shared by the engines of one process: another class set needs another
+head, never another backbone, and the engine that is compiled beside the one at work takes the same
+compiled backbone, with infer requests of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 from ood_perception.errors import OodPerceptionError
 from ood_perception.files import cache_root, locked, make_file, sweep
@@ -17,6 +26,8 @@ from ood_perception.types import JsonDict
 
 Key = Mapping[str, str]
 _LOG = logging.getLogger(__name__)
+_LOCK = threading.Lock()
+_ALIVE: WeakValueDictionary[tuple[str, ...], Any] = WeakValueDictionary()
 
 
 def key_path(key: Key) -> Path:
@@ -96,8 +107,8 @@ def _write_entry(key: Key, blob: bytes, facts: JsonDict) -> None:
     sidecar = {**content, 'sidecar_sha256': _digest_of_sidecar(content)}
     text = json.dumps(sidecar, indent=1, sort_keys=True)
     sweep(path.parent, f'.{path.stem}')
-    make_file(path, lambda file: _write(file, blob))
-    make_file(_sidecar(path), lambda file: _write(file, text.encode()))
+    make_file(path, lambda file: file.write_bytes(blob))
+    make_file(_sidecar(path), lambda file: file.write_bytes(text.encode()))
 
 
 def _damage(key: Key, path: Path, described: bytes, blob: bytes) -> str:
@@ -128,5 +139,23 @@ def _digest(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
-def _write(file: Path, data: bytes) -> None:
-    file.write_bytes(data)
+def shared(key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    """
+    Return what another engine of this process made for the same key, else make it.
+
+    It is held only as long as an engine holds it. Callers must be able to use it from several
+    threads.
+    """
+    with _LOCK:  # whoever comes second waits for the first instead of compiling as well
+        found = _ALIVE.get(key)
+        if found is None:
+            found = make()
+            _ALIVE[key] = found
+        return found
+
+
+def identity(model: Path, data: str) -> str:
+    """Return what tells a graph file and its external data (a name beside it) from others."""
+    files = [model.resolve(), *([model.resolve().parent / data] if data else [])]
+    states = [(path, path.stat()) for path in files]
+    return ' '.join(f'{path}:{state.st_size}:{state.st_mtime_ns}' for path, state in states)

@@ -174,6 +174,17 @@ class ChainEngine(Engine):
         self._compiled = []
 
 
+def frame_by_frame(stage: StageSpec, feeds: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return a stage's inputs by name, for each frame of a batch alone."""
+    return [
+        {
+            name: feed if name == 'in_distribution' else feed[row : row + 1]
+            for name, feed in zip(stage.inputs, feeds, strict=True)
+        }
+        for row in range(len(feeds[0]))
+    ]
+
+
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

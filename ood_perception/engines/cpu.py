@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.engines.graphs.precision_types import require_onnx
-
 SIDE = 64  # of the product that asks: several registers wide
 EXACT_BITS, REDUCED_BITS = 8, 7
 SATURATES = 'this CPU adds products of bytes in 16 bits, without VNNI'
@@ -90,7 +88,8 @@ def _is_exact(sums: Array) -> bool:
 
 def _product() -> bytes:
     """Return a graph of one int8 product, Q/DQ pairs as in engines.quantize, weights all 127."""
-    onnx = require_onnx()
+    import onnx
+
     make, tensor = onnx.helper, onnx.numpy_helper.from_array
     constants = {
         'scale': np.float32(1),

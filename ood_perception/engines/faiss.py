@@ -14,7 +14,7 @@ import numpy as np
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.graphs.precision_types import read_model, require_onnx
+from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.graphs.search import Search, cut_searches
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import Plan
@@ -111,8 +111,7 @@ class FaissEngine(OpenVinoEngine):
         """Return the plan with a stage for every search in front of the head."""
         place = next(i for i, s in enumerate(plan.stages) if plan.head.surprisal in s.outputs)
         stage, source = plan.stages[place], plan.models[place]
-        onnx = require_onnx()
-        model = onnx.load_from_string(source) if isinstance(source, bytes) else read_model(source)
+        model = read_model(source)
         searches = cut_searches(model)
         if not searches:
             raise BundleError(  # no other precision would help, as after an EngineError

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ood_perception.bundle.array_files import read_arrays
+from ood_perception.bundle.archives import read_arrays
 from ood_perception.bundle.manifest import GoldenSpec, HeadSpec, Manifest
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, onnxruntime_int8
 from ood_perception.errors import DependencyError
 
@@ -69,21 +70,12 @@ class OnnxRuntimeEngine(ChainEngine):
 
     def _infer(self, compiled: Any, feeds: Sequence[Any]) -> Sequence[Any]:
         session, stage = compiled
+        run = partial(session.run, list(stage.outputs))
         if self._pool is None or len(feeds[0]) == 1:
-            return self._once(session, stage, feeds)
-        rows = [
-            [feed if name == 'in_distribution' else feed[row : row + 1] for name, feed in named]
-            for named in [list(zip(stage.inputs, feeds, strict=True))]
-            for row in range(len(feeds[0]))
-        ]
-        parts = list(self._pool.map(lambda row: self._once(session, stage, row), rows))
+            outputs: Sequence[Any] = run(dict(zip(stage.inputs, feeds, strict=True)))
+            return outputs
+        parts = list(self._pool.map(run, frame_by_frame(stage, feeds)))
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
-
-    def _once(self, session: Any, stage: StageSpec, feeds: Sequence[Any]) -> Sequence[Any]:
-        outputs: Sequence[Any] = session.run(
-            list(stage.outputs), dict(zip(stage.inputs, feeds, strict=True))
-        )
-        return outputs
 
     def _cores(self) -> str:
         """Return a core for each thread but the caller's, as ONNX Runtime counts them, from 1."""

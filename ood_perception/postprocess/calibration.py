@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.bundle.array_files import read_arrays
+from ood_perception.bundle.archives import read_arrays
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.types import Float32Array, UInt8Array
 

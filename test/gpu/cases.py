@@ -19,14 +19,13 @@ from bench_models import random_pixood
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.engines.plan import Plan
 from ood_perception.engines.tensorrt.build import build_engine, supported_gpus
-from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.execution import Execution
 from ood_perception.engines.tensorrt.graph import fused_model, write_model
-from ood_perception.engines.tensorrt.module import load_tensorrt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.module import BuildOptions, load_tensorrt
 from ood_perception.errors import OodPerceptionError
-from trainer.backbones.architectures import Architecture
 from trainer.backbones.vit import build
+from trainer.backbones.weight_names import Architecture
 from trainer.bench_reference import named_backbone
 from trainer.export.onnx import head_to_onnx, save, to_onnx
 from trainer.heads.pixood.model import PixOODHead

@@ -4,7 +4,7 @@
 
 import pytest
 
-from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.errors import OodPerceptionError
 
 

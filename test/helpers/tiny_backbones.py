@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from trainer.backbones.architectures import Architecture
-from trainer.backbones.vit import Backbone, build
+from trainer.backbones.vit import VitBackbone, build
+from trainer.backbones.weight_names import Architecture
 
 ARCHITECTURES = {
     'dinov2': Architecture('dinov2', 16, 3, 14, 64, 0, 4),
@@ -19,7 +19,7 @@ ARCHITECTURES = {
 }
 
 
-def tiny_backbone(family: str = 'dinov2', seed: int = 0, depth: int = 3) -> Backbone:
+def tiny_backbone(family: str = 'dinov2', seed: int = 0, depth: int = 3) -> VitBackbone:
     """Return a small random backbone; every parameter is away from its neutral value."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

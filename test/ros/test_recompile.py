@@ -15,7 +15,7 @@ from bundles import donor_of, write_tiny_bundle  # noqa: E402
 from ros_rig import WAIT, Rig, isolate  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from ood_perception.engines import openvino_stage  # noqa: E402
+from ood_perception.engines import openvino  # noqa: E402
 
 pytestmark = pytest.mark.ros
 DURING, AFTER = 6, 4  # frames while the head is held back, and after the swap
@@ -26,7 +26,7 @@ def compilations(monkeypatch):
     """Return (stages compiled so far, a gate that holds heads back while it is clear)."""
     names, gate = [], threading.Event()
     gate.set()
-    compiled = openvino_stage.StageByBatch._compiled
+    compiled = openvino.StageByBatch._compiled
 
     def recorded(self, batch):
         names.append(self._stage.name)
@@ -34,7 +34,7 @@ def compilations(monkeypatch):
             assert gate.wait(WAIT)
         return compiled(self, batch)
 
-    monkeypatch.setattr(openvino_stage.StageByBatch, '_compiled', recorded)
+    monkeypatch.setattr(openvino.StageByBatch, '_compiled', recorded)
     yield names, gate
     gate.set()
 

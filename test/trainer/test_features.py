@@ -74,7 +74,7 @@ def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
     forward = module.forward_tokens
 
     def counted(baked, images, precision):
-        computed.append(baked.layers)
+        computed.append([f'{kind}_{block}' for kind, block in baked.wanted])
         return forward(baked, images, precision)
 
     monkeypatch.setattr(module, 'forward_tokens', counted)
@@ -82,7 +82,7 @@ def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
     assert computed == []
     assert again.key == first.key
     more = run(pictures, tmp_path / 'cache', layers=(0, 1, 2), batch=12)
-    assert computed == [('tokens_1',)]
+    assert computed == [['tokens_1']]
     assert more.key != first.key
     np.testing.assert_array_equal(more.tokens['tokens_2'], first.tokens['tokens_2'])
 

@@ -24,7 +24,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
 
 from ..artifacts import digest
-from ..backbones.vit import Backbone
+from ..backbones.base import Backbone, Layer, layer_name
 from ..data.images import IGNORED, PictureList, content_sha256
 from ..features import FeatureSet, View, forward_tokens
 from .mixes import AnomalyMix
@@ -68,12 +68,12 @@ class OnlineFeatures:
     A training set whose views are drawn when they are asked for.
 
     Stands where a FeatureSet of cached tokens does: names, height, width, patch, key. blocks:
-    0-based, of the tokens. mix: objects pasted before the augmentation, None for views alone.
+    0-based, or names of layers. mix: objects pasted before the augmentation, None for views alone.
     """
 
     pictures: PictureList
     backbone: Backbone
-    blocks: tuple[int, ...]
+    blocks: tuple[Layer, ...]
     view: View
     views: ViewSettings
     settings: OnlineSettings
@@ -133,7 +133,7 @@ class OnlineFeatures:
         tokens = forward_tokens(self._baked, images, self.view.precision)
         return FeatureSet(
             names=tuple(self.names[i] for i in indices),
-            tokens={f'tokens_{b}': t for b, t in zip(self.blocks, tokens, strict=True)},
+            tokens={layer_name(b): t for b, t in zip(self.blocks, tokens, strict=True)},
             labels=np.stack([labels for _, labels in drawn]),
             height=self.height,
             width=self.width,
@@ -192,11 +192,11 @@ def drawn(
     return features, indices
 
 
-def token_width(features: FeatureSet | OnlineFeatures, layer: str) -> int:
-    """Return the width of a set's tokens."""
+def token_widths(features: FeatureSet | OnlineFeatures, layers: Sequence[str]) -> list[int]:
+    """Return the width of each of a set's layers."""
     if isinstance(features, OnlineFeatures):
-        return features.backbone.dim
-    return int(features.tokens[layer].shape[-1])
+        return [features.backbone.width(layer) for layer in layers]
+    return [int(features.tokens[layer].shape[-1]) for layer in layers]
 
 
 def device_of(features: FeatureSet | OnlineFeatures) -> torch.device:

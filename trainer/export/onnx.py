@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import nn
 
 from ood_perception.bundle.manifest import StageSpec
-from ood_perception.errors import ConfigError, DependencyError
+from ood_perception.engines.graphs.class_subset import CLASS_SURPRISAL
+from ood_perception.errors import ConfigError
 
 from ..head_module import HeadModule
 
@@ -25,7 +27,6 @@ OPSET = 18
 ALIGNMENT = 64
 EXTERNAL_BYTES = 4096  # smaller tensors stay inside the graph
 BACKBONE_DATA = 'backbone.data'
-CLASS_SURPRISAL = 'surprisal_of_{}'
 Array = npt.NDArray[Any]
 
 
@@ -124,7 +125,6 @@ def to_onnx(
     fixed: Sequence[str] = (),
 ) -> Any:
     """Return the ModelProto of a module; the first axis is free, but for the names in `fixed`."""
-    onnx = _onnx()
     free = [name for name in (*input_names, *output_names) if name not in fixed]
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -146,14 +146,6 @@ def to_onnx(
     _declare_inputs(model, inputs, input_names, fixed)
     onnx.checker.check_model(model)
     return model
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError("export needs onnx: pip install 'ood_perception[train]'") from error
-    return onnx
 
 
 def _name_weights(model: Any) -> None:
@@ -182,7 +174,6 @@ def _declare_inputs(
     model: Any, inputs: Sequence[torch.Tensor], names: Sequence[str], fixed: Sequence[str]
 ) -> None:
     """Restore inputs that the exporter dropped because no node reads them (contract)."""
-    onnx = _onnx()
     present = {value.name for value in model.graph.input}
     for tensor, name in zip(inputs, names, strict=True):
         if name not in present:
@@ -202,7 +193,9 @@ def move_weights(
     movable: see export_stages.
     Returns (name, byte offset, values) per moved tensor; gaps (to ALIGNMENT) hold zeros.
     """
-    arrays = {tensor.name: values for tensor, values in _large_tensors(model)}
+    floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    arrays = {t.name: onnx.numpy_helper.to_array(t).astype('<f4') for t in floats}
+    arrays = {name: values for name, values in arrays.items() if values.nbytes >= EXTERNAL_BYTES}
     chosen = arrays if movable is None else movable(arrays)
     moved = []
     offset = 0
@@ -213,35 +206,15 @@ def move_weights(
             values = arrays[tensor.name]
             file.write(b'\0' * (offset - file.tell()))
             file.write(values.tobytes())
-            make_external(tensor, path.name, offset, values.nbytes)
+            onnx.external_data_helper.set_external_data(tensor, path.name, offset, values.nbytes)
+            tensor.ClearField('raw_data')
             moved.append((tensor.name, offset, values))
             offset = -(-(offset + values.nbytes) // ALIGNMENT) * ALIGNMENT
     return tuple(moved)
 
 
-def _large_tensors(model: Any) -> Iterator[tuple[Any, Array]]:
-    """Yield float32 initialisers of at least EXTERNAL_BYTES with their little-endian values."""
-    onnx = _onnx()
-    for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            values = onnx.numpy_helper.to_array(tensor).astype('<f4')
-            if values.nbytes >= EXTERNAL_BYTES:
-                yield tensor, values
-
-
-def make_external(tensor: Any, location: str, offset: int, length: int) -> None:
-    """Turn an initialiser into a reference to bytes of a file beside the graph."""
-    tensor.ClearField('raw_data')
-    tensor.ClearField('float_data')
-    tensor.data_location = _onnx().TensorProto.EXTERNAL
-    del tensor.external_data[:]
-    for key, value in (('location', location), ('offset', offset), ('length', length)):
-        tensor.external_data.add(key=key, value=str(value))
-
-
 def store_half(model: Any) -> None:
     """Store matrices that float16 holds exactly as float16, with a Cast to float32 behind."""
-    onnx = _onnx()
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:

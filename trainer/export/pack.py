@@ -32,8 +32,8 @@ from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
 from ood_perception.types import JsonDict
 
 from ..artifacts import write_npz
+from ..backbones.base import Backbone
 from ..backbones.onnx_weights import weights_map
-from ..backbones.vit import Backbone
 from ..head_module import HeadModule
 from .golden import golden_vectors
 from .model_card import model_card

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from ood_perception.json_files import write_json
 
 from ..artifacts import REPORT_FILE, Artifact, digest
-from ..backbones.layers import Layer
+from ..backbones.base import Layer
 from ..features import FeatureSet
 from ..head_module import HeadFacts, HeadModule
 from ..training_data import TrainingData

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..artifacts import Artifact
 from ..augment.cutouts import Cutout
 from ..augment.mixes import AnomalyMix, MixedPictures, draw_mixes, grouped
@@ -17,9 +19,10 @@ from ..augment.on_the_fly import OnlineFeatures, OnlineSettings
 from ..augment.outlier_sources import OutlierConfig, check_outliers, load_outliers
 from ..augment.pasting import MixSettings
 from ..augment.views import ViewSettings, draw_views
+from ..backbones.base import layer_name, parse_layer
 from ..data.images import PictureList
-from ..features import FeatureSet, View, joined
-from ..nets.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
+from ..features import FeatureSet, joined
+from ..nets.segmenter import SegmenterConfig, load_segmenter, save_segmenter
 from ..training.segmenter import fit_segmenter
 from .base import HeadFit
 from .calibrated import OneScoreFit
@@ -39,7 +42,7 @@ class ClosedSet:
     @property
     def layers(self) -> list[str]:
         """The names of the tokens that the segmenter reads."""
-        return [f'tokens_{block}' for block in sorted(self.data.blocks)]
+        return [layer_name(block) for block in sorted(self.data.blocks, key=parse_layer)]
 
     @cached_property
     def fitted(self) -> Artifact:
@@ -54,17 +57,31 @@ class ClosedSet:
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             bar = data.progress
-            done = fit_segmenter(features, chosen, self.layers, classes, config, artifact, bar)
-            save_segmenter(target / SEGMENTER_FILE, done.model)
+            done = fit_segmenter(
+                features, chosen, self.layers, classes, config, artifact, bar, self.new()
+            )
+            self.save(target / SEGMENTER_FILE, done.model)
             best = max(look[2] for look in done.history)
             return {**done.report(), 'selection_mean_iou': best}
 
         inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
         return self.fit.made('segmenter', inputs, fill)
 
-    def load(self) -> Segmenter:
+    def load(self) -> nn.Module:
         """Train (or find) the segmenter and return it."""
-        return load_segmenter(self.fitted.folder / SEGMENTER_FILE)
+        return self.read(self.fitted.folder / SEGMENTER_FILE)
+
+    def new(self) -> nn.Module | None:
+        """Return a network to train, None = a new segmenter."""
+        return None
+
+    def save(self, path: Path, network: nn.Module) -> None:
+        """Write a trained network."""
+        save_segmenter(path, network)
+
+    def read(self, path: Path) -> nn.Module:
+        """Read what save wrote."""
+        return load_segmenter(path)
 
     def chosen(self) -> FeatureSet:
         """Return the tokens of the pictures that choose the segmenter's state."""
@@ -82,32 +99,34 @@ class ClosedSet:
 
     def fresh(self, pictures: PictureList, mix: AnomalyMix | None = None) -> OnlineFeatures:
         """Return fresh views of pictures; mix: with objects pasted in."""
-        data, blocks = self.data, tuple(sorted(self.data.blocks))
+        data, blocks = self.data, tuple(sorted(self.data.blocks, key=parse_layer))
         return OnlineFeatures(
             pictures, data.backbone, blocks, data.view, self.views, self.online, mix
         )
 
 
 class SegmenterFit(OneScoreFit):
-    """A head on the segmenter: the segmenter, mixes to train with and to choose by."""
+    """
+    A head on the segmenter: the segmenter, mixes to train with and to choose by.
+
+    network: the class of closed-set networks.
+    """
+
+    network: type[ClosedSet] = ClosedSet
 
     def _read(self) -> None:
         self.views: ViewSettings = self.sections['views']
         self.mixes: MixSettings = self.sections['mixes']
         self.outliers: OutlierConfig = self.sections['outliers']
-        self.closed_set = ClosedSet(self)
+        self.closed_set = self.network(self)
 
     def check(self) -> None:
         """Check the files of objects; see HeadFit.check."""
         check_outliers(self.outliers, self.data.root)
 
-    def extract(self, pictures: PictureList) -> FeatureSet:
-        """Extract (or find) what the head reads of a list of pictures."""
-        return self.data.extract(pictures)
-
     def mixed(self, part: str) -> FeatureSet:
         """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""
-        return self.extract(self.drawn_mixes(part))
+        return self.data.extract(self.drawn_mixes(part))
 
     def drawn_mixes(self, part: str) -> MixedPictures:
         """Return the mixes themselves; part: 'training' or 'selection'."""
@@ -117,13 +136,8 @@ class SegmenterFit(OneScoreFit):
         if part == 'selection':  # whole pictures, each with objects
             mixes = replace(mixes, count=len(select), probability=1.0)
             views = replace(views, scale=(1.0, 1.0), flip=0.0, seed=views.seed + 1)
-        size, policy = self.view.size, self.view.policy
+        size, policy = self.data.view.size, self.data.view.policy
         return draw_mixes(pictures, self.cutouts(part), mixes, views, size, policy)
-
-    @property
-    def view(self) -> View:
-        """How pictures are brought to the network."""
-        return self.data.view
 
     def fresh_mixes(self) -> OnlineFeatures:
         """Return mixes that are drawn in every step."""

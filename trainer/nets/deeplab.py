@@ -30,7 +30,6 @@ BRANCHES = 5
 """What is concatenated: image pooling, 1x1, and one 3x3 a dilation."""
 REFERENCE_ROWS = 128
 """Rows of the grid that DILATIONS are meant for: 1024 pixels at stride 8."""
-FINE, TRUNK = 'fine', 'trunk'
 _RENAMES = (
     (r'^module\.', ''),
     (r'^mod1\.conv1\.', 'trunk.stem.'),
@@ -96,6 +95,7 @@ class DeepLabShape:
 
     trunk, fine: channels of the trunk's two maps. upsampling: fine cells per trunk cell along each
     axis. width: of ASPP's branches and the classifier. fine_width: of the fine map's 1x1.
+    layers: names of the two maps.
     """
 
     trunk: int = 4096
@@ -105,6 +105,7 @@ class DeepLabShape:
     width: int = 256
     fine_width: int = 48
     dilations: tuple[int, ...] = DILATIONS
+    layers: tuple[str, ...] = ('fine', 'trunk')
 
     def __post_init__(self) -> None:
         least = min(self.trunk, self.fine, self.upsampling, self.width, self.fine_width)
@@ -137,12 +138,12 @@ class DeepLabHost(nn.Module):
     H = upsampling x h. align_corners: as published, every upsampling maps corners onto corners.
     """
 
-    layers = (FINE, TRUNK)
     align_corners = True
 
     def __init__(self, shape: DeepLabShape) -> None:
         super().__init__()
         self.shape, self.classes, self.upsampling = shape, shape.classes, shape.upsampling
+        self.layers = shape.layers
         self.aspp = Aspp(shape.trunk, shape.width, shape.dilations)
         self.reduce = nn.Conv2d(BRANCHES * shape.width, shape.width, 1, bias=False)
         self.project = nn.Conv2d(shape.fine, shape.fine_width, 1, bias=False)

@@ -36,19 +36,24 @@ class Decoder(nn.Module):
     """
     Token maps of four blocks to one feature map, four cells per patch along each axis.
 
-    layers: token names, from the first block to the last. dim: width of the tokens.
+    layers: token names, from the first block to the last. dim: width of the tokens, one for all
+    or one each.
     width: of the feature. preset: 'light' or 'full'.
     """
 
-    def __init__(self, layers: Sequence[str], dim: int, width: int, preset: str = 'light') -> None:
+    def __init__(
+        self, layers: Sequence[str], dim: int | Sequence[int], width: int, preset: str = 'light'
+    ) -> None:
         super().__init__()
         self.layers, self.width = tuple(layers), width
         if len(self.layers) != len(SCALES):
             raise ValueError(f'the decoder reads {len(SCALES)} layers, not {list(layers)}')
         level = _FullLevel if preset == 'full' else _LightLevel
-        self.levels = nn.ModuleList([level(dim, width, scale) for scale in SCALES])
+        dims = [dim] * len(SCALES) if isinstance(dim, int) else dim
+        sizes = zip(dims, SCALES, strict=True)
+        self.levels = nn.ModuleList([level(one, width, scale) for one, scale in sizes])
         # UEM: the level at the patches' own scale also sees the last tokens through two layers
-        self.last = _LastTokens(dim, width) if preset == 'full' else None
+        self.last = _LastTokens(dims[-1], width) if preset == 'full' else None
         self.smooth = nn.ModuleList([_ConvBlock(width) for _ in SCALES])
         self.heads = nn.ModuleList([_UpHead(width, steps) for steps in range(len(SCALES))])
 
@@ -201,13 +206,20 @@ class Segmenter(nn.Module):
     """
     Decoder and classifier.
 
-    layers: token names in the order of forward's arguments. upsampling: cells per patch.
+    layers: token names in the order of forward's arguments. dim: their width, one for all or
+    one each. upsampling: cells per patch.
     align_corners: of its bilinear upsampling.
     """
 
     align_corners = False
 
-    def __init__(self, layers: Sequence[str], dim: int, classes: int, config: SegmenterConfig):
+    def __init__(
+        self,
+        layers: Sequence[str],
+        dim: int | Sequence[int],
+        classes: int,
+        config: SegmenterConfig,
+    ):
         super().__init__()
         self.config, self.classes, self.dim = config, classes, dim
         self.decoder = Decoder(layers, dim, config.width, config.preset)
@@ -230,7 +242,7 @@ class Segmenter(nn.Module):
     @property
     def trunk_width(self) -> int:
         """Width of the last tokens."""
-        return self.dim
+        return self.dim if isinstance(self.dim, int) else self.dim[-1]
 
     @property
     def feature_width(self) -> int:

@@ -23,7 +23,8 @@ from torch import nn
 from ood_perception.errors import ConfigError
 
 from ..artifacts import Artifact
-from ..backbones.vit import Backbone, BackboneChoice, load_backbone
+from ..backbones import load_backbone
+from ..backbones.base import Backbone, BackboneChoice
 from ..data.images import PictureList
 from ..features import View, network_picture
 from ..nets.patch_classifier import Classifier, Sized, Upsampler
@@ -100,7 +101,8 @@ class TuningRun(EpochRun):
         names = [str(layer) for layer in layers]
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            width, classes = len(names) * backbone.dim, len(pictures.classes.names)
+            classes = len(pictures.classes.names)
+            width = sum(backbone.width(layer) for layer in layers)
             self.classifier = Classifier(width, classes, names, 'mlp', config.hidden)
         parts = {'backbone': self.baked, 'classifier': self.classifier}
         rates = (config.learning_rate, config.classifier_learning_rate)

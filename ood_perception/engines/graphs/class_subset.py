@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.errors import BundleError, DependencyError
+from ood_perception.engines.graphs.precision_types import prune
+from ood_perception.errors import BundleError
 
 CLASS_SURPRISAL = 'surprisal_of_{}'
 EXCLUDED = 1e4  # added to the surprisal of a class that does not count as normal
@@ -26,48 +27,27 @@ def slice_head(
     keep: indices into its compiled classes, at least one; in_distribution becomes (len(keep),).
     surprisal, labels: names of its outputs.
 
-    Raises DependencyError without onnx, BundleError for a head with no per-class maps.
+    Raises BundleError for a head with no per-class maps.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError(
-            "a head for fewer classes than the bundle's is cut with onnx: pip install 'onnx>=1.16'"
-        ) from error
+    import onnx
+
     model = onnx.load(str(path))
     names = [CLASS_SURPRISAL.format(index) for index in keep]
-    _cut(model, [*names, labels], path)
-    _choose(onnx, model, names, surprisal)
-    onnx.checker.check_model(model)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
-
-
-def _cut(model: Any, outputs: Sequence[str], path: Path) -> None:
-    """Remove every node and initialiser that the named tensors do not need."""
-    graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output}
-    missing = [name for name in outputs if name not in makers]
+    made = {name for node in model.graph.node for name in node.output}
+    missing = [name for name in (*names, labels) if name not in made]
     if missing:
         raise BundleError(
             f'{path} has no tensor {missing[0]}: its head was packed without a class choice; pack '
             'it again with selection min'
         )
-    needed: set[str] = set()
-    waiting = list(outputs)
-    while waiting:
-        name = waiting.pop()
-        if name in needed:
-            continue
-        needed.add(name)
-        if name in makers:
-            waiting.extend(makers[name].input)
-    nodes = [node for node in graph.node if needed & set(node.output)]
-    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
-    for field, values in ((graph.node, nodes), (graph.initializer, tensors)):
-        del field[:]
-        field.extend(values)
-    del graph.value_info[:]
+    for node in [node for node in model.graph.node if surprisal in node.output]:
+        model.graph.node.remove(node)
+    _choose(onnx, model, names, surprisal)
+    prune(model)
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _choose(onnx: Any, model: Any, names: Sequence[str], surprisal: str) -> None:

@@ -9,13 +9,14 @@ TensorRT 11 has no precision flags any more: what a tensor's type says is what i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.errors import BundleError, DependencyError
+from ood_perception.errors import BundleError
 
 HALF_TYPES = ('fp16', 'bf16')
 PRODUCTS = frozenset({'MatMul', 'Gemm', 'Conv', 'ConvTranspose', 'Einsum'})
@@ -31,32 +32,25 @@ DATA_INPUTS = {'Resize': 1}  # only so many inputs are data: its scales must be 
 FP16_LIMIT = 65504.0
 
 
-def require_onnx() -> Any:
-    """Return the module onnx; DependencyError where it is missing."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError(
-            "a graph of another precision is made with onnx: pip install 'onnx>=1.16'"
-        ) from error
-    return onnx
-
-
-def read_model(path: Path) -> Any:
+def read_model(source: Path | bytes) -> Any:
     """
-    Return the ModelProto of an ONNX file with its external data inside.
+    Return the ModelProto of an ONNX file with its external data inside, or of its bytes.
 
     onnx.load refuses weights that are hard-linked, as completed ones are. Raises BundleError.
     """
-    onnx = require_onnx()
+    import onnx
+
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        if isinstance(source, bytes):
+            return onnx.load_from_string(source)
+        model = onnx.load(str(source), load_external_data=False)
         for tensor in model.graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                _read_external(tensor, path.parent)
+                _read_external(tensor, source.parent)
                 tensor.data_location = onnx.TensorProto.DEFAULT
     except Exception as error:  # protobuf's own classes among them
-        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
+        place = source if isinstance(source, Path) else 'a graph'
+        raise BundleError(f'{place} cannot be read ({error}): copy the bundle again') from error
     return model
 
 
@@ -87,7 +81,8 @@ def to_half(model: Any, kind: str) -> Any:
     """
     if kind not in HALF_TYPES:
         raise ValueError(f'kind {kind!r}: use {", ".join(HALF_TYPES)}')
-    onnx = require_onnx()
+    import onnx
+
     nested = [n.name for n in model.graph.node for a in n.attribute if a.HasField('g')]
     if nested:
         raise BundleError(
@@ -106,7 +101,7 @@ def prune(model: Any) -> None:
             needed.update(node.input)
     tensors = [tensor for tensor in model.graph.initializer if tensor.name in needed]
     for field, values in ((model.graph.node, kept[::-1]), (model.graph.initializer, tensors)):
-        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        copies = deepcopy(values)
         del field[:]
         field.extend(copies)
 
@@ -123,8 +118,7 @@ class _Lowering:
 
     def __init__(self, onnx: Any, model: Any, kind: str) -> None:
         self._onnx, self._kind = onnx, kind
-        self._model = type(model)()
-        self._model.CopyFrom(model)
+        self._model = deepcopy(model)
         self._half = onnx.TensorProto.FLOAT16 if kind == 'fp16' else onnx.TensorProto.BFLOAT16
         self._constants = self._float_constants()
         self._floats = self._float_tensors()
@@ -157,8 +151,7 @@ class _Lowering:
 
     def _float_tensors(self) -> set[str]:
         """Return the names of all float32 tensors, by ONNX's own inference."""
-        light = type(self._model)()
-        light.CopyFrom(self._model)
+        light = deepcopy(self._model)
         for tensor in light.graph.initializer:
             if tensor.data_type == self._onnx.TensorProto.FLOAT:
                 tensor.ClearField('raw_data')  # types follow without it, and 2 GB is a limit

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.engines.graphs.precision_types import prune, require_onnx
+from ood_perception.engines.graphs.precision_types import prune
 from ood_perception.errors import BundleError
 from ood_perception.types import Float32Array
 
@@ -44,6 +44,8 @@ def cut_searches(model: Any) -> tuple[Search, ...]:
     Returns the searches in the order of the graph, () where it has none. Raises BundleError for a
     search that is not of the form that the trainer writes.
     """
+    import onnx
+
     graph = model.graph
     scopes = dict.fromkeys(_scope(node.name) for node in graph.node if SCOPE in node.name)
     searches = tuple(_Reader(model, scope).search() for scope in scopes)
@@ -52,8 +54,7 @@ def cut_searches(model: Any) -> tuple[Search, ...]:
     kept = [node for node in graph.node if SCOPE not in node.name]
     del graph.node[:]
     graph.node.extend(kept)
-    make = require_onnx().helper.make_tensor_value_info
-    float32 = require_onnx().TensorProto.FLOAT
+    make, float32 = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
     for search in searches:
         graph.input.append(make(search.distance, float32, ['batch', *search.grid]))
     prune(model)
@@ -99,7 +100,8 @@ class _Reader:
 
     def _value(self, name: str) -> np.ndarray[Any, Any]:
         """Return a constant's values in float32 or int64, through the casts that hold it."""
-        to_array = require_onnx().numpy_helper.to_array
+        from onnx.numpy_helper import to_array
+
         if name in self._weights:
             values: np.ndarray[Any, Any] = to_array(self._weights[name])
             return values.astype(np.float32) if values.dtype == np.float16 else values

@@ -10,14 +10,14 @@ the products of attention stay as they are: the runtime chooses bf16 or float32 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.engines.graphs.precision_types import require_onnx
 from ood_perception.engines.int8.ranges_file import Quantization
-from ood_perception.engines.int8.smoothing import Tensors, smooth
+from ood_perception.engines.int8.smoothing import arrays_of, put_arrays, smooth
 from ood_perception.errors import BundleError
 
 VERSION = '1'  # of the derivation: part of the cache's key
@@ -49,23 +49,23 @@ def quantised(model: Any, facts: Quantization, form: str = 'u8', weight_bits: in
     """
     if form not in FORMS:
         raise ValueError(f'form {form!r}: choose one of {", ".join(FORMS)}')
-    onnx = require_onnx()
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    import onnx
+
+    result = deepcopy(model)
     _check(result, facts)
     smooth(result, facts.smoothing)
     chosen = [node for node in linear_nodes(result) if node.name not in facts.kept]
-    tensors = Tensors(onnx, result)
+    tensors = arrays_of(result)
     places = {node.output[0] for node in chosen}  # nodes may be without a name
     nodes: list[Any] = []
     made: set[str] = set()
     for node in result.graph.node:
         if node.output[0] in places:
-            nodes += _activation(onnx, tensors, node, facts, form, made)
-            nodes += _weights(onnx, tensors, node, weight_bits, made)
+            nodes += _activation(tensors, node, facts, form, made)
+            nodes += _weights(tensors, node, weight_bits, made)
         nodes.append(node)
-    tensors.write()
-    copies = [_copied(onnx, node) for node in nodes]
+    put_arrays(result, tensors)
+    copies = deepcopy(nodes)
     del result.graph.node[:]
     result.graph.node.extend(copies)
     del result.graph.value_info[:]
@@ -111,9 +111,11 @@ def _check(model: Any, facts: Quantization) -> None:
 
 
 def _activation(
-    onnx: Any, tensors: Tensors, node: Any, facts: Quantization, form: str, made: set[str]
+    tensors: dict[str, Array], node: Any, facts: Quantization, form: str, made: set[str]
 ) -> list[Any]:
     """Let the node read its input through a Q/DQ pair; return the nodes that are new."""
+    from onnx.helper import make_node
+
     name = node.input[0]
     node.input[0] = f'{name}/dequantised'
     if name in made:
@@ -122,42 +124,29 @@ def _activation(
     scale, zero = scale_and_zero(*facts.ranges[name], form)
     tensors[f'{name}/scale'], tensors[f'{name}/zero'] = np.array(scale), zero
     sides = [f'{name}/scale', f'{name}/zero']
-    make = onnx.helper.make_node
     return [
-        make('QuantizeLinear', [name, *sides], [f'{name}/quantised'], f'{name}/quantise'),
-        make(
-            'DequantizeLinear',
-            [f'{name}/quantised', *sides],
-            [f'{name}/dequantised'],
-            f'{name}/dequantise',
-        ),
+        make_node('QuantizeLinear', [name, *sides], [f'{name}/quantised'], f'{name}/quantise'),
+        _dequantize(f'{name}/quantised', name, sides),
     ]
 
 
-def _weights(onnx: Any, tensors: Tensors, node: Any, bits: int, made: set[str]) -> list[Any]:
+def _weights(tensors: dict[str, Array], node: Any, bits: int, made: set[str]) -> list[Any]:
     """Let the node read its weights as int8 codes; return the nodes that are new."""
     name = node.input[1]
     node.input[1] = f'{name}/dequantised'
     if name in made:
         return []
     made.add(name)
-    codes, scales = weight_codes(tensors[name], bits)
-    zero = np.zeros(scales.shape, np.int8)
-    sides: Sequence[str] = [f'{name}/scale', f'{name}/zero']
-    tensors[f'{name}/codes'], tensors[sides[0]], tensors[sides[1]] = codes, scales, zero
-    tensors.drop(name)
-    return [
-        onnx.helper.make_node(
-            'DequantizeLinear',
-            [f'{name}/codes', *sides],
-            [f'{name}/dequantised'],
-            f'{name}/dequantise',
-            axis=1,
-        )
-    ]
+    codes, scales = weight_codes(tensors.pop(name), bits)
+    sides = [f'{name}/scale', f'{name}/zero']
+    tensors[f'{name}/codes'], tensors[sides[0]] = codes, scales
+    tensors[sides[1]] = np.zeros(scales.shape, np.int8)
+    return [_dequantize(f'{name}/codes', name, sides, axis=1)]
 
 
-def _copied(onnx: Any, node: Any) -> Any:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
+def _dequantize(source: str, name: str, sides: Sequence[str], **attributes: int) -> Any:
+    """Return the node that makes <name>/dequantised of codes; sides: scale and zero point."""
+    from onnx.helper import make_node
+
+    inputs, outputs = [source, *sides], [f'{name}/dequantised']
+    return make_node('DequantizeLinear', inputs, outputs, f'{name}/dequantise', **attributes)

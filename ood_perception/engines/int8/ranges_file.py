@@ -8,12 +8,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ood_perception.bundle.manifest_json import build
+from ood_perception.bundle.manifest_json import read_as
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.cpu import REDUCED_BITS
 from ood_perception.errors import BundleError, EngineError
 from ood_perception.files import make_file
-from ood_perception.json_files import read_json
 
 QUANTIZATION_NAME = 'quantization.json'
 INT8 = 'int8'
@@ -46,11 +45,7 @@ def measured_as(precision: str, weight_bits: int) -> str:
 
 def read_quantization(path: Path) -> Quantization:
     """Read the facts; BundleError naming file and field where they cannot be read."""
-    try:
-        value = read_json(path)
-    except (OSError, ValueError) as error:
-        raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
-    facts = build(Quantization, value, str(path))
+    facts = read_as(Quantization, path)
     wrong = [name for name, (low, high) in facts.ranges.items() if not low < high]
     if wrong or not facts.ranges:
         raise BundleError(
@@ -65,11 +60,7 @@ def write_quantization(path: Path, facts: Quantization) -> None:
     text = json.dumps(asdict(facts), sort_keys=True, separators=(',', ':'))
     # one tensor per line: a difference of two files can be read
     text = text.replace(',"/', ',\n"/').replace('},', '},\n') + '\n'
-    make_file(path, lambda file: _write(file, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')
+    make_file(path, lambda file: file.write_text(text, encoding='utf-8'))
 
 
 def quantization_path(bundle: Bundle) -> Path:

@@ -15,53 +15,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.engines.graphs.precision_types import require_onnx
 from ood_perception.errors import BundleError
 
 Array = NDArray[Any]
 _MOVES = frozenset({'Reshape', 'Transpose'})
 
 
-class Tensors:
-    """The initialisers of a graph as arrays by name; `write` puts changes back."""
+def arrays_of(model: Any) -> dict[str, Array]:
+    """Return the initialisers of a graph as arrays by name."""
+    from onnx.numpy_helper import to_array
 
-    def __init__(self, onnx: Any, model: Any) -> None:
-        self._onnx, self._graph = onnx, model.graph
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._changed: dict[str, Array] = {}
-        self._dropped: set[str] = set()
+    return {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._stored or name in self._changed
 
-    def __getitem__(self, name: str) -> Array:
-        if name in self._changed:
-            return self._changed[name]
-        values: Array = self._onnx.numpy_helper.to_array(self._stored[name])
-        return values
+def put_arrays(model: Any, arrays: Mapping[str, Array]) -> None:
+    """Make named arrays, in their order, the initialisers of a graph."""
+    from onnx.numpy_helper import from_array
 
-    def __setitem__(self, name: str, values: Array) -> None:
-        self._changed[name] = values
-
-    def drop(self, name: str) -> None:
-        """Remove an initialiser."""
-        self._dropped.add(name)
-
-    def write(self) -> None:
-        """Put changed initialisers in place, new ones at the end, in the order of their making."""
-        make = self._onnx.numpy_helper.from_array
-        kept = []
-        for tensor in self._graph.initializer:
-            if tensor.name in self._changed:
-                tensor.CopyFrom(make(self._changed.pop(tensor.name), tensor.name))
-            if tensor.name not in self._dropped:
-                copy = self._onnx.TensorProto()
-                copy.CopyFrom(tensor)
-                kept.append(copy)
-        kept += [make(values, name) for name, values in self._changed.items()]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
-        self._changed, self._dropped = {}, set()
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(from_array(values, name) for name, values in arrays.items())
 
 
 def smooth(model: Any, smoothing: Mapping[str, Sequence[int]]) -> None:
@@ -71,7 +43,7 @@ def smooth(model: Any, smoothing: Mapping[str, Sequence[int]]) -> None:
     The graph computes the same: division by a power of two is exact. Raises BundleError for a
     tensor that is not there, cannot be divided where it is made, or has other readers.
     """
-    tensors = Tensors(require_onnx(), model)
+    tensors = arrays_of(model)
     for name, exponents in smoothing.items():
         scale = np.exp2(np.array(exponents, np.float32))
         divided = smoothable(model, name)
@@ -85,7 +57,7 @@ def smooth(model: Any, smoothing: Mapping[str, Sequence[int]]) -> None:
             tensors[part] = tensors[part] / scale
         for weights in dict.fromkeys(node.input[1] for node in readers if node.op_type != 'Shape'):
             tensors[weights] = tensors[weights] * scale[:, None]
-    tensors.write()
+    put_arrays(model, tensors)
 
 
 def smoothable(model: Any, name: str) -> tuple[str, ...]:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ood_perception.engines.tensorrt.module import TensorRt, load_tensorrt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.files import make_file
 from ood_perception.types import JsonDict
@@ -142,8 +141,14 @@ def _configure(trt: TensorRt, builder: Any, network: Any, options: BuildOptions)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        ranges = _ranges(str(tensor.name), tuple(tensor.shape), options)
-        profile.set_shape(tensor.name, *zip(*ranges, strict=True))
+        batch, *sizes = tensor.shape  # axis 0, where free, is the batch
+        if min(sizes, default=1) < 0:
+            raise EngineError(
+                f'input {tensor.name} of the graph has the free shape {tuple(tensor.shape)}: '
+                'the node runs one size; pack the bundle again'
+            )
+        least, most = (1, options.max_batch) if batch < 0 else (batch, batch)
+        profile.set_shape(tensor.name, *((size, *sizes) for size in (least, most, most)))
     config.add_optimization_profile(profile)
     # On by default; it would round all float32 products, the head's distances too, to 10 bits.
     config.clear_flag(module.BuilderFlag.TF32)
@@ -161,28 +166,6 @@ def _configure(trt: TensorRt, builder: Any, network: Any, options: BuildOptions)
         name = 'SM' + options.compute_capability.replace('.', '')
         config.set_compute_capability(getattr(module.ComputeCapability, name), 0)
     return config
-
-
-def _ranges(
-    name: str, shape: tuple[int, ...], options: BuildOptions
-) -> list[tuple[int, int, int]]:
-    """Return (least, usual, largest) per axis of an input; axis 0, where free, is the batch."""
-    free = {0: (1, options.max_batch, options.max_batch)}
-    if name == 'image':
-        sizes = {1: options.heights, 2: options.widths}
-        free |= {axis: (s[0], s[1], s[2]) for axis, s in sizes.items() if s}
-        fixed = [shape[axis] for axis, s in sizes.items() if s and shape[axis] >= 0]
-        if fixed:
-            raise EngineError(
-                f'input image of the graph has the fixed size {shape[1]} x {shape[2]}: leave '
-                'heights and widths empty'
-            )
-    ranges = []
-    for axis, size in enumerate(shape):
-        if size < 0 and axis not in free:
-            raise EngineError(f'input {name} has the free axis {axis}: give its sizes')
-        ranges.append((size, size, size) if size >= 0 else free[axis])
-    return ranges
 
 
 def _monitor(trt: TensorRt, tell: Tell) -> Any:
@@ -226,12 +209,8 @@ def _write_timing(config: Any, path: Path) -> None:
     if kept is None:
         return
     data = bytes(kept.serialize())
-
-    def write(file: Path) -> None:
-        file.write_bytes(data)
-
     with suppress(OSError, OodPerceptionError):  # it only saves time
-        make_file(path, write)
+        make_file(path, lambda file: file.write_bytes(data))
 
 
 def _network_facts(network: Any) -> JsonDict:

@@ -15,13 +15,12 @@ from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.graphs.precision_types import read_model
-from ood_perception.engines.plan import plan_for
-from ood_perception.engines.tensorrt.cuda_choice import load_cuda, require_gpu
+from ood_perception.engines.plan import Plan, plan_for
+from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.engine_cache import Request, require_engine
 from ood_perception.engines.tensorrt.execution import Execution
 from ood_perception.engines.tensorrt.graph import PRECISIONS
-from ood_perception.engines.tensorrt.module import load_tensorrt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.module import BuildOptions, load_tensorrt
 from ood_perception.errors import EngineError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 
@@ -50,16 +49,8 @@ class TensorRtEngine(Engine):
         self._device, gpu = require_gpu(cuda)
         self._gpu, self._version = gpu, f'{trt.name} {trt.version}'
         self._plan = plan_for(bundle, options)
-        request = Request(
-            bundle,
-            self._plan,
-            self._precision,
-            gpu,
-            BuildOptions(
-                max_batch=options.max_batch, compute_capability=gpu if trt.is_rtx else ''
-            ),
-            partial(int8_backbone, bundle) if self._precision == 'int8' else None,
-        )
+        build = BuildOptions(options.max_batch, gpu if trt.is_rtx else '')
+        request = request_for(bundle, self._plan, self._precision, gpu, build)
         kept = require_engine(trt, request, options.build, _LOG.info)
         head = self._plan.head
         kernels = kept.path.with_suffix('.kernels')
@@ -129,6 +120,14 @@ def chosen_precision(precision: str) -> str:
     if precision not in ('auto', *PRECISIONS):
         raise EngineError(f'precision {precision!r}: use auto, {", ".join(PRECISIONS)}')
     return 'fp16' if precision == 'auto' else precision
+
+
+def request_for(
+    bundle: Bundle, plan: Plan, precision: str, gpu: str, build: BuildOptions
+) -> Request:
+    """Return what engine is wanted of a bundle; see Request."""
+    backbone = partial(int8_backbone, bundle) if precision == 'int8' else None
+    return Request(bundle, plan, precision, gpu, build, backbone)
 
 
 def int8_backbone(bundle: Bundle) -> Any:

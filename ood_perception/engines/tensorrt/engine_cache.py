@@ -16,8 +16,7 @@ from ood_perception.engines import cache as compiled_cache
 from ood_perception.engines.plan import Plan
 from ood_perception.engines.tensorrt.build import Tell, build_engine
 from ood_perception.engines.tensorrt.graph import fused_model, write_model
-from ood_perception.engines.tensorrt.module import TensorRt
-from ood_perception.engines.tensorrt.options import BuildOptions
+from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt
 from ood_perception.errors import EngineError
 from ood_perception.files import cache_root
 from ood_perception.types import JsonDict
@@ -65,7 +64,7 @@ def engine_key(trt: TensorRt, request: Request) -> dict[str, str]:
         'precision': request.precision,
         'head': request.plan.head.name,
         'classes': ', '.join(request.plan.compiled_classes),
-        **options.key(),
+        'max_batch': str(options.max_batch),  # limits of the search change no input
     }
 
 

@@ -5,15 +5,63 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ood_perception.engines.tensorrt.buffers import INPUTS, Buffer, make_buffer
+import numpy as np
+
 from ood_perception.engines.tensorrt.cuda import Cuda
 from ood_perception.engines.tensorrt.module import TensorRt
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.files import make_file
 from ood_perception.types import UInt8Array
+
+INPUTS = {'image': 'UINT8', 'in_distribution': 'FLOAT'}
+ITEM_BYTES = {'UINT8': 1, 'FLOAT': 4}
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor's memory at the largest batch: device address and page-locked bytes (N,)."""
+
+    name: str
+    is_input: bool
+    per_frame: bool
+    shape: tuple[int, ...]
+    item_bytes: int
+    address: int
+    host: UInt8Array
+
+    def bytes_of(self, batch: int) -> UInt8Array:
+        """Return the page-locked bytes that a batch uses."""
+        shape = self.shape_of(batch)
+        return self.host[: int(np.prod(shape)) * self.item_bytes]
+
+    def shape_of(self, batch: int) -> tuple[int, ...]:
+        """Return the tensor's shape for a batch."""
+        return (batch, *self.shape[1:]) if self.per_frame else self.shape
+
+
+def make_buffer(engine: Any, cuda: Cuda, name: str, max_batch: int) -> Buffer:
+    """Return memory for a tensor of an ICudaEngine; EngineError for a free shape or no memory."""
+    shape = tuple(int(size) for size in engine.get_tensor_shape(name))
+    item = ITEM_BYTES[engine.get_tensor_dtype(name).name]
+    per_frame = name != 'in_distribution'
+    if any(size < 0 for size in shape[1 if per_frame else 0 :]):
+        raise EngineError(
+            f'tensor {name} of the engine has the free shape {shape}: the node runs one size; '
+            'pack the bundle again'
+        )
+    full = (max_batch, *shape[1:]) if per_frame else shape
+    size = int(np.prod(full)) * item
+    address = cuda.allocate(size)
+    try:
+        host = cuda.allocate_host(size)
+    except EngineError:
+        cuda.free(address)
+        raise
+    return Buffer(name, name in INPUTS, per_frame, shape, item, address, host)
 
 
 class Execution:
@@ -36,7 +84,7 @@ class Execution:
         host_code: bool = False,
     ) -> None:
         """
-        Load an engine; the GPU must have been asked for before (cuda_choice.require_gpu).
+        Load an engine; the GPU must have been asked for before (cuda.require_gpu).
 
         outputs: names of surprisal and labels. kernels: file in which TensorRT for RTX keeps what
         it compiles for this card. host_code: whether the engine may bring code for the CPU, as
@@ -100,12 +148,6 @@ class Execution:
         """Whether the last shape is recorded as a CUDA graph."""
         return self._graph is not None
 
-    def inspect(self) -> str:
-        """Return TensorRT's description of the engine's layers and their types, as JSON."""
-        inspector = self._engine.create_engine_inspector()
-        kind = self._trt.module.LayerInformationFormat.JSON
-        return str(inspector.get_engine_information(kind))
-
     def close(self) -> None:
         """Release graph, buffers, stream, context and engine, in this order; twice is fine."""
         if self._engine is None:
@@ -163,12 +205,8 @@ class Execution:
         if cache is None or path is None or path.is_file():
             return
         data = bytes(cache.serialize())
-
-        def write(file: Path) -> None:
-            file.write_bytes(data)
-
         with contextlib.suppress(OSError, OodPerceptionError):  # it only saves time
-            make_file(path, write)
+            make_file(path, lambda file: file.write_bytes(data))
 
     def _check_tensors(self) -> None:
         """Refuse an engine whose inputs and outputs are not those of the contract."""

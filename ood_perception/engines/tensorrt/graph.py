@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from ood_perception.engines.graphs.precision_types import (
     HALF_TYPES,
     prune,
     read_model,
-    require_onnx,
     to_half,
 )
 from ood_perception.engines.plan import Plan
@@ -42,7 +42,10 @@ def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
     models = []
     for stage, source in zip(plan.stages, plan.models, strict=True):
         given = backbone if stage.name == 'backbone' else None
-        model = _stage_model(source if given is None else given)
+        if given is None or isinstance(given, Path):
+            model = read_model(source if given is None else given)
+        else:
+            model = deepcopy(given)
         if given is None and precision in HALF_TYPES and stage.reduced_precision:
             model = to_half(model, precision)
         models.append(model)
@@ -57,7 +60,8 @@ def write_model(model: Any, folder: Path) -> Path:
 
     The model is emptied of what went to model.data, since two copies may not fit into memory.
     """
-    onnx = require_onnx()
+    from onnx.external_data_helper import set_external_data
+
     path = folder / 'model.onnx'
     with (folder / 'model.data').open('wb') as data:
         for tensor in model.graph.initializer:
@@ -66,11 +70,8 @@ def write_model(model: Any, folder: Path) -> Path:
             offset = -(-data.tell() // 64) * 64
             data.seek(offset)
             data.write(tensor.raw_data)
-            entries = {'location': 'model.data', 'offset': offset, 'length': len(tensor.raw_data)}
+            set_external_data(tensor, 'model.data', offset, len(tensor.raw_data))
             tensor.ClearField('raw_data')
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in entries.items():
-                tensor.external_data.add(key=key, value=str(value))
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
 
@@ -80,30 +81,24 @@ def digest(model: Any) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _stage_model(source: Any) -> Any:
-    if isinstance(source, Path):
-        return read_model(source)
-    if isinstance(source, bytes):
-        return require_onnx().ModelProto.FromString(source)
-    copy = type(source)()
-    copy.CopyFrom(source)
-    return copy
-
-
 def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str, str]) -> Any:
     """Chain the graphs by tensor name; names inside a stage get its name in front."""
-    onnx = require_onnx()
-    models = _same_opset(onnx, models)
+    import onnx
+
+    models = _same_opset(models)
     joined = onnx.ModelProto(ir_version=max(m.ir_version for m in models))
     joined.opset_import.extend(models[0].opset_import)
     joined.graph.name = 'fused'
     made: dict[str, int] = {}  # tensor between stages -> its element type
     for stage, model in zip(stages, models, strict=True):
         types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
-        _prefix(model.graph, f'{stage.name}/', {*stage.inputs, *stage.outputs})
+        # names inside a stage; what stages join by stays
+        model = onnx.compose.add_prefix(
+            model, f'{stage.name}/', rename_inputs=False, rename_outputs=False, inplace=True
+        )
         for name in stage.inputs:
             if name in made and made[name] != types[name]:
-                _cast_input(onnx, model.graph, name, types[name], stage.name)
+                _cast_input(model.graph, name, types[name], stage.name)
         joined.graph.node.extend(model.graph.node)
         joined.graph.initializer.extend(model.graph.initializer)
         known = {value.name for value in joined.graph.input}
@@ -120,48 +115,30 @@ def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str
     return joined
 
 
-def _same_opset(onnx: Any, models: Sequence[Any]) -> list[Any]:
+def _same_opset(models: Sequence[Any]) -> list[Any]:
     """Return the models with the highest default opset among them."""
-    versions = [_opset(model) for model in models]
-    return [
-        model if have == max(versions) else _converted(onnx, model, max(versions))
-        for model, have in zip(models, versions, strict=True)
-    ]
+    from onnx.version_converter import convert_version
 
-
-def _opset(model: Any) -> int:
-    return next(int(o.version) for o in model.opset_import if o.domain in ('', 'ai.onnx'))
-
-
-def _converted(onnx: Any, model: Any, version: int) -> Any:
+    default = ('', 'ai.onnx')
+    versions = [next(o.version for o in m.opset_import if o.domain in default) for m in models]
+    highest = max(versions)
     try:
-        return onnx.version_converter.convert_version(model, version)
+        return [
+            model if have == highest else convert_version(model, highest)
+            for model, have in zip(models, versions, strict=True)
+        ]
     except Exception as error:
-        raise BundleError(
-            f'a stage of opset {_opset(model)} cannot be joined to one of {version}: {error}'
-        ) from error
+        raise BundleError(f'stages of opsets {versions} cannot be joined: {error}') from error
 
 
-def _prefix(graph: Any, prefix: str, kept: set[str]) -> None:
-    """Rename, in place, every node and tensor except the kept tensors and the absent ''."""
-
-    def name(old: str) -> str:
-        return old if old in kept or not old else prefix + old
-
-    for node in graph.node:
-        node.name = prefix + node.name if node.name else ''
-        node.input[:] = [name(old) for old in node.input]
-        node.output[:] = [name(old) for old in node.output]
-    for tensor in graph.initializer:
-        tensor.name = name(tensor.name)
-
-
-def _cast_input(onnx: Any, graph: Any, name: str, to: int, stage: str) -> None:
+def _cast_input(graph: Any, name: str, to: int, stage: str) -> None:
     """Let the nodes of a stage read an earlier stage's output in the type that they expect."""
+    from onnx.helper import make_node
+
     wanted = f'{stage}/{name}/cast'
     for node in graph.node:
         node.input[:] = [wanted if old == name else old for old in node.input]
-    cast = onnx.helper.make_node('Cast', [name], [wanted], f'cast/{wanted}', to=to)
+    cast = make_node('Cast', [name], [wanted], f'cast/{wanted}', to=to)
     graph.node.insert(0, cast)
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections import deque
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import DependencyError, EngineError
 
 # The full library first: it has all cards. tensorrt_rtx is a front for tensorrt_rtx_bindings.
 MODULES = {
@@ -20,6 +21,7 @@ MODULES = {
     'tensorrt_rtx_bindings': 'tensorrt_rtx',
 }
 _LOG = logging.getLogger(__name__)
+COMPUTE_CAPABILITY = re.compile(r'(\d+)\.(\d)')
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,38 @@ def _logger(module: Any, messages: deque[str]) -> Any:
             _LOG.log(min(level, logging.INFO), '%s', message)
 
     return Logger()
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """
+    How an engine is built.
+
+    max_batch: largest number of frames a run; the profile covers 1..max_batch.
+    compute_capability: such as '8.9', of a GPU that need not be here (TensorRT for RTX alone);
+        '' = the GPU of this machine.
+    version_compatible: the engine serves later versions of the same major one, too; slower.
+    hardware_compatible: it serves every card from Ampere on, too; slower.
+    workspace_mib: limit of scratch memory, 0 = all of the card's.
+    optimization_level: 0..5, how long TensorRT searches, None = its default.
+    """
+
+    max_batch: int = 1
+    compute_capability: str = ''
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    workspace_mib: int = 0
+    optimization_level: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise EngineError(
+                f'max_batch {self.max_batch}: give the number of cameras, at least 1'
+            )
+        if self.workspace_mib < 0:
+            raise EngineError(f'workspace {self.workspace_mib} MiB: give 0 (no limit) or more')
+        if self.compute_capability and not COMPUTE_CAPABILITY.fullmatch(self.compute_capability):
+            raise EngineError(f'compute capability {self.compute_capability!r}: write it like 8.9')
+        level = self.optimization_level
+        if level is not None and not 0 <= level <= 5:
+            raise EngineError(f'optimization level {level}: give 0 to 5')

@@ -17,10 +17,14 @@ from safetensors.torch import save_file  # noqa: E402
 from tiny_backbones import ARCHITECTURES, tiny_backbone  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError  # noqa: E402
-from trainer.backbones.architectures import architecture_of  # noqa: E402
+from trainer.backbones import load_backbone  # noqa: E402
+from trainer.backbones.base import BackboneChoice  # noqa: E402
 from trainer.backbones.onnx_weights import source_tensors, weights_map  # noqa: E402
-from trainer.backbones.vit import BackboneChoice, load_backbone  # noqa: E402
-from trainer.backbones.weight_names import common_name, to_common_layout  # noqa: E402
+from trainer.backbones.weight_names import (  # noqa: E402
+    architecture_of,
+    common_name,
+    to_common_layout,
+)
 from trainer.backbones.weights import PACKAGES, load_weights  # noqa: E402
 
 

@@ -10,8 +10,8 @@ onnx = pytest.importorskip('onnx')
 pytest.importorskip('transformers')
 from pixood_models import some_model  # noqa: E402
 
-from trainer.backbones.architectures import Architecture  # noqa: E402
 from trainer.backbones.vit import build  # noqa: E402
+from trainer.backbones.weight_names import Architecture  # noqa: E402
 from trainer.export.onnx import export_stages, head_to_onnx  # noqa: E402
 from trainer.heads.pixood.model import PixOODHead  # noqa: E402
 

@@ -20,8 +20,10 @@ safetensors = pytest.importorskip('safetensors.torch')
 from pixood_models import CLASSES, some_model  # noqa: E402
 
 from trainer.artifacts import write_npz  # noqa: E402
-from trainer.backbones.architectures import Architecture  # noqa: E402
-from trainer.backbones.vit import BackboneChoice, build, load_backbone  # noqa: E402
+from trainer.backbones import load_backbone  # noqa: E402
+from trainer.backbones.base import BackboneChoice  # noqa: E402
+from trainer.backbones.vit import build  # noqa: E402
+from trainer.backbones.weight_names import Architecture  # noqa: E402
 from trainer.export.golden import golden_vectors  # noqa: E402
 from trainer.export.pack import BundleText, pack_bundle  # noqa: E402
 from trainer.heads.pixood.model import PixOODHead  # noqa: E402

@@ -42,13 +42,13 @@ from ood_perception.engines.int8.ranges_file import (
 from ood_perception.engines.precision import LARGEST_LOSS
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.evaluation.results import write_json
-from ood_perception.image.geometry import geometry_for, to_network
+from ood_perception.image.geometry import to_network
 
 from ...augment.cutouts import PasteSettings, load_cutouts
 from ...data.images import PictureList
 from ...datasets import load_pictures
 from ...datasets.pasted import write_pasted_set
-from .cost import Cost, CostBench, Outputs, groups_of
+from .cost import Cost, CostBench, Outputs, geometry_of, groups_of
 from .ranges import measured_quantization
 from .writing import precision_spec, write_precisions
 
@@ -153,14 +153,9 @@ def validation_pictures(
 def calibration_frames(bundle: Bundle, data: QuantizationData, count: int) -> list[Any]:
     """Return uint8 (h, w, 3) clean training frames at network size, evenly spaced."""
     pictures = data.pictures(data.train)
-    spec = bundle.manifest.input
-    frames = []
-    for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
-        image, _ = pictures.read(int(index))
-        size = (image.shape[0], image.shape[1])
-        geometry = geometry_for(size, (spec.height, spec.width), spec.policy, spec.anchor)
-        frames.append(to_network(image, geometry))
-    return frames
+    places = np.linspace(0, len(pictures) - 1, count).round().astype(int)
+    images = [pictures.read(int(index))[0] for index in places]
+    return [to_network(image, geometry_of(bundle, image)) for image in images]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -181,10 +176,15 @@ def main(arguments: Sequence[str]) -> None:
     bench = CostBench(bundle, pictures, folder / 'outputs', options.threads, bits)
     stage = next(one for one in bundle.manifest.stages if one.reduced_precision)
     backbone = bundle.stage_path(stage)
+    names = [node.name for node in linear_nodes(read_model(backbone))]
+    if not names:
+        raise BundleError(
+            f'the backbone of {source} has no matrix products with weights, which is what int8 '
+            'quantises: convolutional backbones run in f32 or bf16'
+        )
     LOG.info('ranges of the activations on %d frames', options.frames)
     frames = calibration_frames(bundle, data, options.frames)
     facts = measured_quantization(backbone, frames)
-    names = [node.name for node in linear_nodes(read_model(backbone))]
     precisions = {}
     if 'bf16' not in bench_lacks():
         precisions['bf16'] = precision_spec(bench.cost(bench.outputs('bf16')), bench, '', {})

@@ -15,7 +15,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ...backbones.layers import layer_name
+from ...backbones.base import layer_name
 from ...calibration.curve import MonotoneTable
 from ..calibrated import OneScoreHead
 from ..pixood.model import PixOODHead

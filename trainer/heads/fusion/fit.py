@@ -15,7 +15,7 @@ import numpy as np
 from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
-from ...backbones.layers import Layer
+from ...backbones.base import Layer
 from ...calibration.curve import MonotoneTable
 from ...calibration.held_out import HeldOutScores, collect_scores, fit_class_tables
 from ...head_module import HeadFacts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ood_perception.errors import ConfigError, check_choices
 
-from ...backbones.layers import parse_layer
+from ...backbones.base import parse_layer
 
 SCORES = ('combined', 'distance', 'logsumexp')
 CORESETS = ('random', 'condensation')

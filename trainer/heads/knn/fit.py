@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...artifacts import Artifact
-from ...backbones.layers import Layer, layer_name
+from ...backbones.base import Layer, layer_name
 from ...calibration.curve import MonotoneTable
 from ...features import FeatureSet
 from ...nets.patch_classifier import load_classifier
@@ -68,7 +68,7 @@ class KnnFit(OneScoreFit):
                 self.data.class_names,
                 self.knn,
                 PatchLogits(classifier, head.logits, head.upsampling, head.half_weights),
-                heads=self.data.backbone.architecture.heads,
+                heads=self.data.backbone.heads,
                 chosen=head.classes,
                 coreset=self.coreset(features, artifact),
                 progress=self.data.progress,

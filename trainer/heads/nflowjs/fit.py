@@ -15,7 +15,7 @@ from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
 from ...augment.on_the_fly import Crops
-from ...backbones.vit import Backbone
+from ...backbones.base import Backbone
 from ...calibration.curve import MonotoneTable
 from ...nets.segmenter import load_segmenter, save_segmenter
 from ...training.finetuning import load_tuned, save_tuned
@@ -68,7 +68,7 @@ class NflowjsFit(SegmenterFit):
     def crops(self, part: int, size: tuple[int, int]) -> Crops:
         """Return crops of the pictures that are fitted on (0), or that choose (1)."""
         pictures = self.data.pictures.subset(self.data.split[part])
-        return Crops(pictures, size, self.view, replace(self.views, scale=self.nflowjs.scale))
+        return Crops(pictures, size, self.data.view, replace(self.views, scale=self.nflowjs.scale))
 
     def _training(self) -> Crops:
         """Return the crops of the joint run, for the ablation with objects pasted in."""
@@ -80,7 +80,8 @@ class NflowjsFit(SegmenterFit):
     def fit(self) -> Artifact:
         """Train (or find) segmenter and flow, then both together."""
         config, mixes = trained_part(self.nflowjs), self.drawn_mixes('selection')
-        select, train = Selection(self.extract(mixes), mixes, self.view), self._training()
+        select = Selection(self.data.extract(mixes), mixes, self.data.view)
+        train = self._training()
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             start = self._start()
@@ -112,7 +113,7 @@ class NflowjsFit(SegmenterFit):
     def _tuned(self) -> Backbone:
         """Return the backbone that the joint run tuned."""
         data, rate = self.data, {'backbone_rate': self.nflowjs.backbone_rate}
-        how, choice = 'tuned together with NFlowJS', data.source.choice
+        how, choice = 'tuned together with NFlowJS', data.source
         return load_tuned(self.fitted.folder, data.backbone, choice, how, rate, data.cache)
 
     def build(self, table: MonotoneTable | None = None) -> NflowjsHead:

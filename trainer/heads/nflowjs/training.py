@@ -19,8 +19,7 @@ from torch import nn
 
 from ...artifacts import Artifact
 from ...augment.on_the_fly import Crops, OnlineSettings
-from ...backbones.layers import parse_layer
-from ...backbones.vit import Backbone
+from ...backbones.base import Backbone, parse_layer
 from ...data.images import PictureList
 from ...features import FeatureSet, View, network_picture, tokens_of
 from ...nets.patch_classifier import Sized

@@ -11,6 +11,7 @@ from ood_perception.errors import ConfigError, check_choices, check_least
 from ...nets.deeplab import BRANCHES
 from ...nets.patch_classifier import MATMULS
 
+NETWORKS = ('segmenter', 'deeplab')
 ENERGY_WEIGHT = 0.05
 TEMPERATURE, SAMPLES = 0.1, 512
 """Of the contrast, see corocl."""
@@ -21,6 +22,9 @@ class RplConfig:
     """
     How the block is built and trained (defaults: the `cpu` preset on cached mixes).
 
+    network: the frozen closed-set network, of the section segmenter's width and schedule:
+        'segmenter', or 'deeplab', a DeepLabV3+ on a convolutional backbone, from whose ASPP the
+        block starts (of its width and dilations).
     width: of the block's branches. dilations: in cells of the trunk's grid, () = those that reach
         as far over the picture as the paper's, see scaled_dilations.
     dissimilarity, contrast: the losses beside cross-entropy and energy. context: show whole
@@ -32,6 +36,7 @@ class RplConfig:
         kept. online: draw fresh mixes in every step, see SegmenterConfig.
     """
 
+    network: str = 'segmenter'
     width: int = 128
     dilations: tuple[int, ...] = ()
     dissimilarity: bool = True
@@ -52,7 +57,7 @@ class RplConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_choices('rpl', self, matmul=MATMULS)
+        check_choices('rpl', self, network=NETWORKS, matmul=MATMULS)
         if self.dilations and (len(self.dilations) != BRANCHES - 2 or min(self.dilations) < 1):
             raise ConfigError(
                 f'rpl dilations {list(self.dilations)}: give {BRANCHES - 2} of at least 1, or none'

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from ood_perception.errors import ConfigError
 
@@ -22,8 +20,9 @@ from ...calibration.curve import MonotoneTable
 from ...features import FeatureSet
 from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
-from .block import ResidualBlock, load_block, save_block
+from .block import deeplab_block, load_block, save_block
 from .config import RplConfig
+from .deeplab import DeepLabClosedSet, deeplab_layers
 from .model import RplHead
 from .training import Frozen, fit_rpl, frozen_features
 
@@ -36,21 +35,15 @@ class RplFit(SegmenterFit):
     kind = 'rpl'
 
     def _read(self) -> None:
-        super()._read()
         self.rpl: RplConfig = self.seeded('rpl')
-
-    @cached_property
-    def fitted_host(self) -> Artifact:
-        """The frozen network that the block sits on, trained or found."""
-        return self.closed_set.fitted
-
-    def host(self) -> nn.Module:
-        """Return the fitted network."""
-        return self.closed_set.load()
+        if self.rpl.network == 'deeplab':
+            self.network = DeepLabClosedSet
+            self.data = self.data.reading(deeplab_layers(self.data.backbone))
+        super()._read()
 
     def fit(self) -> Artifact:
         """Train (or find) host and block."""
-        fitted, host, config = self.fitted_host, self.host(), self.rpl
+        fitted, host, config = self.closed_set.fitted, self.closed_set.load(), self.rpl
         train = self.fresh_mixes() if config.online else self.mixed('training')
         select, context = self.mixed('selection'), self.everyday()
         keys = [train.key, select.key, context.key if context is not None else '']
@@ -63,7 +56,7 @@ class RplFit(SegmenterFit):
                 config,
                 artifact=artifact,
                 progress=self.data.progress,
-                block=self.start(),
+                block=deeplab_block(host) if config.network == 'deeplab' else None,
                 frozen=None if config.online else (self._frozen(train), self._frozen(select)),
             )
             save_block(target / BLOCK_FILE, done.model)
@@ -75,15 +68,13 @@ class RplFit(SegmenterFit):
         """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
 
         def fill(target: Path, _: Artifact) -> None:
-            frozen_features(self.host(), features, target / FEATURE_FILE, self.data.progress)
+            frozen_features(
+                self.closed_set.load(), features, target / FEATURE_FILE, self.data.progress
+            )
 
-        artifact = self.made('frozen', (self.fitted_host.key, features.key), fill)
+        artifact = self.made('frozen', (self.closed_set.fitted.key, features.key), fill)
         kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
         return kept
-
-    def start(self) -> ResidualBlock | None:
-        """Return the block to start from; None = a new one, for a host without an ASPP."""
-        return None
 
     def everyday(self) -> FeatureSet | OnlineFeatures | None:
         """Return whole everyday pictures, those that the training's objects come from."""
@@ -97,13 +88,13 @@ class RplFit(SegmenterFit):
             )
         folder, classes = outliers.folder_at(self.data.root), self.data.pictures.classes
         pictures = load_context(folder, 'training', classes, outliers.exclude)
-        return self.closed_set.fresh(pictures) if config.online else self.extract(pictures)
+        return self.closed_set.fresh(pictures) if config.online else self.data.extract(pictures)
 
     def build(self, table: MonotoneTable | None = None) -> RplHead:
         """Return the fitted head, see OneScoreFit."""
         block = load_block(self.fitted.folder / BLOCK_FILE)
-        return RplHead(self.host(), block, self.data.class_names, table)
+        return RplHead(self.closed_set.load(), block, self.data.class_names, table)
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""
-        return reports(segmenter=self.fitted_host, rpl=self.fitted)
+        return reports(segmenter=self.closed_set.fitted, rpl=self.fitted)

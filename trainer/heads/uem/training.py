@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ...artifacts import Artifact
-from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_width
+from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
 from ...features import FeatureSet, tokens_of
@@ -103,7 +103,7 @@ class UemRun(TrainingRun):
             self.known.to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.module = Uem(token_width(self.features, layer), config)
+            self.module = Uem(token_widths(self.features, [layer])[0], config)
         self.module.to(self.device)
         optimizer = torch.optim.AdamW(
             self.module.parameters(), config.learning_rate, weight_decay=0.0

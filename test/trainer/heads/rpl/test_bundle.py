@@ -14,6 +14,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 import onnx  # noqa: E402
+from convolutional_weights import convolutional  # noqa: E402
 from paths import ROOT  # noqa: E402
 from rpl_recipes import recipe_of, train  # noqa: E402
 from stores import kept, only, report  # noqa: E402
@@ -29,11 +30,8 @@ from ood_perception.types import Frame  # noqa: E402
 from trainer.augment.context_images import KNOWN, load_context  # noqa: E402
 from trainer.augment.cutouts import PARTS, part_of  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
-from trainer.backbones.mobilenet import MobileNetV2  # noqa: E402
 from trainer.data.images import ClassMap, content_sha256  # noqa: E402
-from trainer.heads.rpl import mobilenet_host as mobilenet_stages  # noqa: E402
-from trainer.heads.rpl.block import load_block  # noqa: E402
-from trainer.heads.rpl.mobilenet_host import MobileNetConfig, MobileNetFit  # noqa: E402
+from trainer.heads.rpl.block import deeplab_block, load_block  # noqa: E402
 from trainer.recipe import load_recipe  # noqa: E402
 from trainer.workflow import Workflow  # noqa: E402
 
@@ -137,24 +135,29 @@ def test_a_source_without_everyday_pictures_says_what_to_do(places):
         flow.head_fit.everyday()
 
 
-def test_a_deeplab_on_mobilenet_is_fitted_once_and_blocks_start_from_its_aspp(
-    places, tmp_path, monkeypatch
-):
-    torch.manual_seed(0)
-    trunk = MobileNetV2(16)
-    monkeypatch.setattr(mobilenet_stages, 'load_mobilenet', lambda stride: trunk)
-    changes = ['mixes.probability=1.0', 'rpl.contrast=false', 'segmenter.matmul=f32']
-    fits = []
-    for steps in (2, 4):
-        more = [f'rpl.steps={steps}', 'rpl.select_every=2']
-        recipe = load_recipe(recipe_of(places), [*changes, *more])
-        data = Workflow(recipe, tmp_path, cache=tmp_path / 'cache', progress=False).data
-        sizes = MobileNetConfig((64, 64), width=8, fine_width=6, steps=2)
-        fits.append(MobileNetFit(data, recipe.head_sections(), tmp_path, recipe.seed, sizes))
-    blocks = [load_block(fit.fitted.folder / 'rpl.safetensors') for fit in fits]
-    assert only(tmp_path, 'host')
-    assert len(kept(tmp_path, 'fit-rpl')) == 2
-    host = fits[0].host()
-    assert torch.equal(fits[0].start().reduce.weight, host.reduce.weight)
-    assert not torch.equal(blocks[0].reduce.weight, host.reduce.weight)
-    assert fits[0].build().layers == ('fine', 'trunk')
+def test_a_deeplab_on_a_convolutional_backbone_is_packed_and_blocks_start_from_its_aspp(places):
+    convolutional(places / 'mobilenet.safetensors')
+    network = [
+        *('backbone.name=mobilenet_v2', f'backbone.weights={places / "mobilenet.safetensors"}'),
+        *('rpl.network=deeplab', 'view.height=64', 'view.width=64', 'segmenter.matmul=f32'),
+        *('backbone.layers=[16]', 'rpl.contrast=false', 'rpl.select_every=2'),
+    ]
+    bundles = [train(places, 'deeplab', *network, f'rpl.steps={steps}') for steps in (2, 4)]
+    assert only(places / 'deeplab', 'segmenter')
+    assert len(kept(places / 'deeplab', 'fit-rpl')) == 2
+    manifest = bundles[1].manifest
+    assert manifest.stages[0].outputs == ('maps_2', 'tokens_16')
+    assert (manifest.input.patch, manifest.heads[0].upsampling) == (16, 4)
+    recipe = load_recipe(recipe_of(places), [*network, 'rpl.steps=4', 'mixes.probability=1.0'])
+    flow = Workflow(recipe, places / 'deeplab', cache=places / 'cache', progress=False)
+    host, block = flow.head_fit.closed_set.load(), deeplab_block(flow.head_fit.closed_set.load())
+    assert torch.equal(block.reduce.weight, host.reduce.weight)
+    fitted = load_block(flow.head_fit.fitted.folder / 'rpl.safetensors')
+    assert not torch.equal(fitted.reduce.weight, host.reduce.weight)
+
+
+def test_a_deeplab_needs_a_fine_map(places):
+    recipe = load_recipe(recipe_of(places), ['rpl.network=deeplab'])
+    flow = Workflow(recipe, places / 'none', cache=places / 'cache', progress=False)
+    with pytest.raises(ConfigError, match=r'choose a convolutional backbone.name'):
+        flow.head_fit.check()

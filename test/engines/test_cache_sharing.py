@@ -8,7 +8,7 @@ import threading
 
 from limits import WAIT
 
-from ood_perception.engines.sharing import identity, shared
+from ood_perception.engines.cache import identity, shared
 
 
 class Thing:
