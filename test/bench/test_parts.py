@@ -206,7 +206,7 @@ def test_a_search_by_an_index_has_a_time_and_no_share_of_the_peak():
 
 
 def test_the_torch_process_gets_the_sizes_of_the_bundle():
-    manifest = load_bundle(default_bundle_path()).manifest
+    manifest = load_bundle('road_camvid').manifest
     task = torch_task(manifest, ['Road', 'Pavement'])
 
     known = manifest.provenance['classes']

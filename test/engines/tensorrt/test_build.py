@@ -14,7 +14,7 @@ from tensorrt_facts import require_rtx, skip_where_a_gpu_is
 
 onnx = pytest.importorskip('onnx')
 
-from ood_perception.bundle.store import default_bundle_path, load_bundle  # noqa: E402
+from ood_perception.bundle.store import load_bundle  # noqa: E402
 from ood_perception.bundle.weights.completion import complete  # noqa: E402
 from ood_perception.cli.bundle import compile_bundle  # noqa: E402
 from ood_perception.engines.base import EngineOptions  # noqa: E402
@@ -36,7 +36,7 @@ def rtx():
 @pytest.fixture(scope='module')
 def default_bundle():
     try:
-        return complete(load_bundle(default_bundle_path()))
+        return complete(load_bundle('road_camvid'))
     except OodPerceptionError as error:
         pytest.skip(f'weights: {error}')
 
