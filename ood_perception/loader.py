@@ -89,7 +89,7 @@ def open_model(
         threads=values['threads'],
         head=values['head'],
         compiled_classes=classes_to_compile(bundle.manifest, values['head'], settings),
-        max_batch=max_batch * (1 + len(bundle.manifest.input.views)),
+        max_batch=max_batch * bundle.manifest.input.images,
         build=values.get('on_missing_engine', 'compile') == 'compile',
         mode=values['engine_mode'],
         pin_threads=PINNING[values['pin_threads']],

@@ -14,10 +14,10 @@ import numpy as np
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines.base import Engine
-from ood_perception.errors import EngineError, ImageError
-from ood_perception.image.geometry import Size, camera_area_of_cell, geometry_for, to_network
-from ood_perception.image.views import merged, view_geometry
-from ood_perception.postprocess.calibration import SetTable, read_samples
+from ood_perception.errors import ConfigError, EngineError, ImageError
+from ood_perception.image.geometry import Size, camera_area_of_cell, to_network
+from ood_perception.image.views import merged
+from ood_perception.postprocess.calibration import HeldOutSample, SetTable, read_samples
 from ood_perception.postprocess.ground_edge import below_line
 from ood_perception.postprocess.mask import make_mask, obstacles_of
 from ood_perception.postprocess.roi import class_table, fixed_region, scored_region
@@ -110,9 +110,21 @@ class Pipeline:
         self._doubt(self._state.engine, settings)
 
     def _doubt(self, engine: Engine, settings: Settings) -> str:
-        sample = self._samples.get(head_of(self.manifest, engine).name)
+        sample = self._sample(engine, settings)
         chosen = chosen_classes(self.manifest, settings)
         return sample.doubt(chosen, settings.false_alarm_rate) if sample else ''
+
+    def _sample(self, engine: Engine, settings: Settings) -> HeldOutSample | None:
+        """Return the held-out pixels as the chosen views show them, None where there are none."""
+        sample, manifest = self._samples.get(head_of(self.manifest, engine).name), self.manifest
+        if sample is None or settings.views or not manifest.input.views:
+            return sample
+        if sample.views == 1:
+            raise ConfigError(
+                f'views is false: bundle {manifest.name} is calibrated for all its views together '
+                'only; leave views true, or pack the bundle again'
+            )
+        return sample.of_whole_image()
 
     @property
     def engine(self) -> Engine:
@@ -177,7 +189,7 @@ class Pipeline:
         names = settings.roi.classes or manifest.ground_classes
         ids = class_ids(manifest, names, 'roi classes')
         vector = class_vector(manifest, engine, settings)
-        sample = self._samples.get(head_of(manifest, engine).name)
+        sample = self._sample(engine, settings)
         table = sample.table(chosen_classes(manifest, settings)) if sample else None
         obstacles = class_ids(manifest, settings.obstacle_classes, 'obstacle_classes')
         named = class_table(obstacles) if obstacles else None
@@ -190,13 +202,11 @@ class Pipeline:
         key = (frame.camera, (frame.image.shape[0], frame.image.shape[1]))
         view = state.views.get(key)
         if view is None:
-            size = self.manifest.input
-            geometry = geometry_for(key[1], (size.height, size.width), size.policy, size.anchor)
+            geometries = self.manifest.input.geometries(key[1], state.settings.views)
             grid_size = _grid_size(self.manifest, state.engine)
-            fixed = fixed_region(state.settings.roi, frame.camera, geometry, grid_size)
+            fixed = fixed_region(state.settings.roi, frame.camera, geometries[0], grid_size)
             fixed.setflags(write=False)  # detections share it
-            crops = [view_geometry(crop, key[1], (size.height, size.width)) for crop in size.views]
-            view = _View((geometry, *crops), fixed)
+            view = _View(geometries, fixed)
             if len(state.views) >= _MOST_VIEWS:
                 state.views.clear()
             state.views[key] = view
@@ -283,7 +293,7 @@ def _detect(
     settings, view = state.settings, item.view
     # Copies: the engine may use its buffers again, and a batch would live as long as one frame.
     whole, *crops = surprisal.astype(np.float32)
-    surprisal, labels = merged(whole, crops, list(view.geometries)), labels.astype(np.uint8)
+    surprisal, labels = merged(whole, crops, view.geometries), labels.astype(np.uint8)
     if state.table is not None:
         surprisal = state.table(surprisal)
     roi, horizon = settings.roi, _horizon(item)

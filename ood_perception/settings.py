@@ -31,6 +31,7 @@ class Settings:
         too: in (0, false_alarm_rate], 0 = no such test.
     obstacle_classes: names of known classes that are obstacles whatever their score. They take no
         part in the promise of false_alarm_rate.
+    views: whether the bundle's further views are seen, too; without them a frame costs one image.
 
     Raises ConfigError for a value out of range.
     """
@@ -41,6 +42,7 @@ class Settings:
     minimum_area: float = 0.0
     hysteresis_rate: float = 0.0
     obstacle_classes: tuple[str, ...] = ()
+    views: bool = True
 
     def __post_init__(self) -> None:
         surprisal_threshold(self.false_alarm_rate)

@@ -415,3 +415,40 @@ def test_further_views_go_through_the_engine_in_one_batch_and_the_most_anomalous
         np.testing.assert_array_equal(one.surprisal, expected)
         assert (one.surprisal > alone.surprisal).any()
         assert one.geometry == alone.geometry
+    pipeline.settings = replace(WHOLE, views=False)
+    for one, alone in zip(pipeline.run(frames), whole, strict=True):
+        assert_same(one, alone)
+    assert engine.batches[-1][0] == 3
+
+
+def with_views(tmp_path, surprisal):
+    rng = np.random.default_rng(0)
+    count = len(surprisal)
+    truth = rng.integers(0, 2, count)
+    sample = HeldOutSample(('road', 'pavement'), surprisal, truth, np.ones(count))
+    np.savez(tmp_path / 'calibration.npz', **arrays_of(sample))
+    manifest = manifest_of()
+    head = replace(manifest.heads[0], set_calibration='calibration.npz')
+    size = replace(manifest.input, views=(ViewSpec('far'),))
+    manifest = replace(manifest, heads=(head,), input=size)
+    return SimpleNamespace(manifest=manifest, path=lambda file: tmp_path / file)
+
+
+def test_the_whole_image_alone_keeps_a_promise_of_its_own(tmp_path):
+    own = -np.log10(np.random.default_rng(1).random((20_000, 1, 2)))
+    own = np.concatenate([own, 2 * own], axis=1)  # the view is twice as surprised
+    bundle = with_views(tmp_path, own)
+    pipeline = Pipeline(bundle, KnownEngine(bundle.manifest), WHOLE)
+    frame = Frame(picture(red=100))  # the engine says 2
+    np.testing.assert_allclose(pipeline.run([frame])[0].surprisal, 1, atol=0.1)
+    pipeline.settings = replace(WHOLE, views=False)
+    np.testing.assert_allclose(pipeline.run([frame])[0].surprisal, 2, atol=0.15)
+
+
+def test_a_bundle_that_was_calibrated_for_all_views_only_refuses_to_do_without(tmp_path):
+    bundle = with_views(tmp_path, np.random.default_rng(1).random((20_000, 2)))
+    pipeline = Pipeline(bundle, KnownEngine(bundle.manifest), WHOLE)
+    for attempt in (pipeline.check, pipeline.update):
+        with pytest.raises(ConfigError, match=r'views is false: bundle known .* pack the bundle'):
+            attempt(replace(WHOLE, views=False))
+    assert pipeline.settings == WHOLE

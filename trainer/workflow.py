@@ -9,6 +9,7 @@ import logging
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +94,7 @@ class Workflow:
         """Draw (or find) the held-out sample that tables of sets of classes are fitted on."""
         names, seed, fit = self.data.class_names, self.recipe.seed, self.head_fit
         calibrated, features = self.calibrate(), fit.calibration_features
-        views = [asdict(view) for view in self.recipe.view.views]
-        key = digest([calibrated.key, features.key, names, seed, *views])
+        key = digest([calibrated.key, features.key, names, seed, *self._views_key()])
 
         def fill(target: Path) -> None:
             head, bar = fit.head(), self.progress
@@ -105,6 +105,11 @@ class Workflow:
         artifact = Artifact(self.data.store, 'sets', key).make(fill)
         with np.load(artifact.folder / SET_CALIBRATION, allow_pickle=False) as arrays:
             return sample_of(arrays)
+
+    def _views_key(self) -> list[Any]:
+        """Return what the held-out sample of a bundle with views depends on, [] without views."""
+        views = [asdict(view) for view in self.recipe.view.views]
+        return [*views, 'apart'] if views else []
 
     def export(self) -> Artifact:
         """Write (or find) the ONNX stages with all weights."""
@@ -122,7 +127,7 @@ class Workflow:
         path, recipe, calibrated = self.bundle_folder, self.recipe, self.calibrate()
         classes = self.data.pictures.classes
         parts = [calibrated.key, recipe.sha256(), classes.names, classes.colors]
-        key = digest([*parts, __version__, SET_CALIBRATION])
+        key = digest([*parts, __version__, SET_CALIBRATION, *self._views_key()])
         note, manifest = self.folder / 'pack.json', path / MANIFEST_NAME
         if note.is_file() and manifest.is_file():
             packed = json.loads(note.read_text())

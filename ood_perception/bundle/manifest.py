@@ -7,8 +7,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from ood_perception.image.views import ViewSpec
-from ood_perception.types import JsonDict
+from ood_perception.image.geometry import Size, geometry_for
+from ood_perception.image.views import ViewSpec, view_geometry
+from ood_perception.types import Geometry, JsonDict
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = 'manifest.json'
@@ -32,6 +33,22 @@ class InputSpec:
     policy: str = 'fit'
     anchor: float = 0.5
     views: tuple[ViewSpec, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """How many images of a frame the network sees at most: the whole and each view."""
+        return 1 + len(self.views)
+
+    def geometries(self, camera_size: Size, views: bool = True) -> tuple[Geometry, ...]:
+        """
+        Return how a frame comes to the network: the whole image, then each view if asked for.
+
+        camera_size: (height, width) of the frame.
+        """
+        size = (self.height, self.width)
+        whole = geometry_for(camera_size, size, self.policy, self.anchor)
+        seen = self.views if views else ()
+        return (whole, *(view_geometry(view, camera_size, size) for view in seen))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ FINE, FAILED, WITH_SKIPPED = 0, 1, 3
 _GIB = 1 << 30
 _PARAMETERS = (
     'bundle', 'weights', 'engine', 'precision', 'threads', 'head', 'false_alarm_rate',
-    'hysteresis_rate', 'minimum_area', 'in_distribution', 'roi.mode', 'roi.classes',
+    'hysteresis_rate', 'minimum_area', 'in_distribution', 'views', 'roi.mode', 'roi.classes',
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from ood_perception.image.geometry import Size, cell_centres, grid_valid
 from ood_perception.types import BoolArray, Float32Array, Geometry
+
+MOST_VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class ViewSpec:
 
 def view_problem(views: tuple[ViewSpec, ...]) -> str:
     """Return what is wrong with the views of a bundle or recipe, '' = nothing."""
+    if len(views) > MOST_VIEWS:
+        return f'{len(views)} views, at most {MOST_VIEWS} go through the network beside the image'
     names = [view.name for view in views]
     if len(set(names)) != len(names) or not all(names):
         return f'views {names} need a name each, no two the same'
@@ -55,7 +60,7 @@ def view_geometry(view: ViewSpec, camera_size: Size, input_size: Size) -> Geomet
 
 
 def merged(
-    whole: Float32Array, views: list[Float32Array], geometries: list[Geometry]
+    whole: Float32Array, views: Sequence[Float32Array], geometries: Sequence[Geometry]
 ) -> Float32Array:
     """
     Return the scores of all views on the grid of the first: the most anomalous one counts.
@@ -67,11 +72,19 @@ def merged(
     """
     result = whole
     for scores, geometry in zip(views, geometries[1:], strict=True):
-        size = (whole.shape[0], whole.shape[1])
-        across, down, inside = _places(geometry, geometries[0], size)
-        seen = cv2.remap(scores, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        result = np.where(inside, np.maximum(result, seen), result)
+        result = np.maximum(result, on_grid(scores, geometry, geometries[0]))
     return result
+
+
+def on_grid(scores: Float32Array, view: Geometry, whole: Geometry) -> Float32Array:
+    """
+    Return a view's scores, float32 (gh, gw), on the whole image's grid of the same shape.
+
+    Cells whose centre the view does not hold are -inf.
+    """
+    across, down, inside = _places(view, whole, (scores.shape[0], scores.shape[1]))
+    seen = cv2.remap(scores, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.where(inside, seen, np.float32(-np.inf))
 
 
 @lru_cache(maxsize=32)

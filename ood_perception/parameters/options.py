@@ -25,8 +25,13 @@ def add_parameters(parser: argparse.ArgumentParser, names: Sequence[str]) -> Non
     for name in names:
         spec = BY_NAME[name]
         several = isinstance(spec.default, tuple)
+        option = f'--{_option(name).replace("_", "-")}'
+        if isinstance(spec.default, bool):
+            both = argparse.BooleanOptionalAction
+            group.add_argument(option, action=both, default=None, help=spec.description)
+            continue
         group.add_argument(
-            f'--{_option(name).replace("_", "-")}',
+            option,
             type=str if several else type(spec.default),
             nargs='+' if several else None,
             choices=_CHOICES.get(name, spec.choices or None),

@@ -39,6 +39,7 @@ def settings_from(values: Values) -> Settings:
         minimum_area=values['minimum_area'],
         hysteresis_rate=values['hysteresis_rate'],
         obstacle_classes=strings(values['obstacle_classes']),
+        views=values['views'],
     )
 
 

@@ -135,6 +135,8 @@ PARAMETERS: tuple[Spec, ...] = (
          dynamic=True),
     Spec('persistence.longest_gap', Persistence.longest_gap, 'Seconds without a frame after which '
          'tracks are forgotten', dynamic=True, low=0.01, high=3600.0, check=_positive),
+    Spec('views', Settings.views, 'See the further views of the bundle, crops of the far, beside '
+         'the whole picture; false: the whole picture alone, in less time', dynamic=True),
     Spec('in_distribution', NO_STRINGS, 'Classes that count as normal, empty: the bundle says',
          dynamic=True),
     Spec('obstacle_classes', NO_STRINGS, 'Known classes that are obstacles whatever their score',
@@ -219,7 +221,7 @@ BY_NAME: dict[str, Spec] = {spec.name: spec for spec in PARAMETERS}
 _OF_RESULTS = (
     'bundle', 'weights', 'engine', 'precision', 'threads', 'engine_mode', 'pin_threads', 'head',
     'false_alarm_rate', 'hysteresis_rate', 'minimum_area', 'in_distribution', 'obstacle_classes',
-    'roi.mode', 'roi.classes', 'roi.bridge', 'roi.margin', 'roi.polygons', 'roi.masks',
+    'views', 'roi.mode', 'roi.classes', 'roi.bridge', 'roi.margin', 'roi.polygons', 'roi.masks',
     'roi.ignore_polygons', 'persistence.window', 'persistence.required', 'persistence.mask',
     'persistence.longest_gap', 'output_scale',
 )  # fmt: skip

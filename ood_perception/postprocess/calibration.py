@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +66,9 @@ class HeldOutSample:
 
     classes: names of the classes that a pixel can truly be of.
     surprisal: float (N, S) >= 0: of each of `classes` in their order, or S = 1, the one score.
+        Float (N, V, S) of a bundle that sees several views: of the whole image, then of every
+        further view, -inf where it does not hold the pixel. Between the cells of a view each class
+        is interpolated by itself, whose least is at least what is served.
     truth: uint8 (N,), the pixel's class as its place in `classes`.
     weight: float (N,) > 0: how many held-out pixels each stands for.
     """
@@ -75,6 +78,15 @@ class HeldOutSample:
     truth: UInt8Array
     weight: npt.NDArray[np.floating[Any]]
 
+    @property
+    def views(self) -> int:
+        """How many views of a pixel it tells apart."""
+        return self.surprisal.shape[1] if self.surprisal.ndim == 3 else 1
+
+    def of_whole_image(self) -> HeldOutSample:
+        """Return the same pixels as the whole image alone shows them."""
+        return replace(self, surprisal=self.surprisal[:, 0]) if self.views > 1 else self
+
     def pixels(self, chosen: Sequence[str]) -> int:
         """Return how many held-out pixels are of the chosen classes."""
         return round(float(self.weight[np.isin(self.truth, self._places(chosen))].sum()))
@@ -83,7 +95,8 @@ class HeldOutSample:
         """
         Return (x ascending and distinct, e(x)) of the pixels whose class is chosen.
 
-        x is the least surprisal over the chosen classes, or the one score;
+        x is the least surprisal over the chosen classes, or the one score, in the view where it
+        is greatest, which is what is served;
         e(x) = (1 + held-out pixels with at least x) / (1 + all of them), in (0, 1].
         """
         x, above = self._counted(chosen)
@@ -93,8 +106,10 @@ class HeldOutSample:
         """Return the distinct x, ascending, and how many held-out pixels have at least each."""
         places = self._places(chosen)
         mine = np.isin(self.truth, places)
-        columns = places if self.surprisal.shape[1] > 1 else [0]
-        least = self.surprisal[mine][:, columns].astype(np.float64).min(axis=1, initial=np.inf)
+        columns = places if self.surprisal.shape[-1] > 1 else [0]
+        shape = (len(self.surprisal), self.views, self.surprisal.shape[-1])
+        seen = self.surprisal.reshape(shape)[mine][..., columns]
+        least = seen.astype(np.float64).min(axis=2).max(axis=1)
         order = np.argsort(least, kind='stable')
         x, weight = least[order], self.weight[mine][order].astype(np.float64)
         above = np.cumsum(weight[::-1])[::-1]
@@ -211,7 +226,14 @@ def read_samples(bundle: Bundle) -> dict[str, HeldOutSample]:
         if head.set_calibration:
             path = bundle.path(head.set_calibration)
             try:
-                samples[head.name] = sample_of(read_arrays(path))
+                sample = sample_of(read_arrays(path))
+                # one view stands for the merged score: bundles of earlier versions
+                if sample.views not in (1, bundle.manifest.input.images):
+                    raise ValueError(
+                        f'it holds {sample.views} views, the manifest '
+                        f'{bundle.manifest.input.images}'
+                    )
+                samples[head.name] = sample
             except (OSError, ValueError, KeyError) as error:
                 raise BundleError(
                     f'{path} cannot be read ({error}): copy the bundle again'
@@ -233,7 +255,8 @@ def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
     """Return the sample of what arrays_of gave; ValueError where shapes do not fit."""
     surprisal, truth, weight = (np.asarray(arrays[k]) for k in ('surprisal', 'truth', 'weight'))
     classes = tuple(str(name) for name in arrays['classes'])
-    fits = surprisal.ndim == 2 and surprisal.shape[1] in (1, len(classes))
+    fits = surprisal.ndim in (2, 3) and surprisal.shape[-1] in (1, len(classes))
+    fits = fits and all(surprisal.shape[1:])
     fits = fits and len(surprisal) == len(truth) == len(weight)
     if not fits or (truth >= len(classes)).any():
         raise ValueError(

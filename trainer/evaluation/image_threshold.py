@@ -34,7 +34,7 @@ from ..data.images import list_pictures, read_image
 from .options import command_parser, tell
 
 # Options of the command line that replace a parameter of the node.
-_PARAMETERS = ('in_distribution', 'engine', 'precision', 'threads', 'weights')
+_PARAMETERS = ('in_distribution', 'views', 'engine', 'precision', 'threads', 'weights')
 
 
 def parser() -> argparse.ArgumentParser:

@@ -36,7 +36,7 @@ from .options import add_root_argument, sets_root, tell
 
 _TELL_EVERY = 50
 # Options of the command line that replace a parameter of the node.
-_PARAMETERS = ('in_distribution', 'engine', 'precision', 'threads', 'weights')
+_PARAMETERS = ('in_distribution', 'views', 'engine', 'precision', 'threads', 'weights')
 _DRAWN = ('polygon', 'mask')  # need a drawing, which parameter files hold
 
 

@@ -56,14 +56,17 @@ def add_bundle_arguments(group: Group, rate: str) -> None:
     add('--weights', default='', help="origin of the backbone's weights")
     add('--in-distribution', nargs='+', default=[], help="default: the bundle's")
     add('--false-alarm-rate', type=float, default=0.01, help=rate)
+    views = {'action': argparse.BooleanOptionalAction, 'default': True}
+    add('--views', help="also see the bundle's further views", **views)
     water, sky = list(SeaClasses.water), list(SeaClasses.sky)
     add('--water', nargs='+', default=water, help="the bundle's classes of water, for seas")
     add('--sky', nargs='+', default=sky, help="the bundle's classes of sky, for seas")
 
 
 def engine_options(options: argparse.Namespace) -> EngineOptions:
-    """Return which engine was asked for."""
-    return EngineOptions(options.engine, options.precision, options.threads)
+    """Return which engine was asked for, for the frames of one run."""
+    asked = EngineOptions(options.engine, options.precision, options.threads)
+    return replace(asked, max_batch=max(1, getattr(options, 'batch', 1)))
 
 
 def sea_classes(options: argparse.Namespace) -> SeaClasses:
@@ -83,10 +86,12 @@ def opened(
     """
     Load and complete a bundle ('' = the shipped one), and close its engine at the end.
 
-    engine: compiled for the settings' classes. weights: origin, '' = as the bundle says.
+    engine: compiled for the settings' classes and max_batch frames, each of all views. weights:
+    origin, '' = as the bundle says.
     """
     bundle = complete(load_bundle(place or default_bundle_path()), weights or None)
-    compiled = replace(engine, compiled_classes=settings.in_distribution)
+    images = engine.max_batch * bundle.manifest.input.images
+    compiled = replace(engine, compiled_classes=settings.in_distribution, max_batch=images)
     pipeline = open_pipeline(bundle, compiled, settings)
     with pipeline.engine:
         yield bundle, pipeline

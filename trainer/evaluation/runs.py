@@ -82,6 +82,7 @@ class _ListedRun:
     name: Any
     bundle: Any = ''
     in_distribution: tuple[str, ...] | None = None
+    views: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class _RunList:
 
 def listed_runs(path: Path, settings: Settings) -> list[RunSpec]:
     """
-    Read runs from YAML: a list `runs` of {name, bundle, in_distribution}; only name is needed.
+    Read runs from YAML: a list `runs` of {name, bundle, in_distribution, views}; name is needed.
 
     Bundles are relative to the file, or names of shipped ones. Raises ConfigError naming the file
     and the entry.
@@ -107,7 +108,8 @@ def _listed(entry: _ListedRun, folder: Path, settings: Settings) -> RunSpec:
     if bundle and (bundle not in shipped_bundles() or (folder / bundle).exists()):
         bundle = str(folder / bundle)
     chosen = entry.in_distribution or settings.in_distribution
-    return RunSpec(str(entry.name), bundle, replace(settings, in_distribution=chosen))
+    views = settings.views if entry.views is None else entry.views
+    return RunSpec(str(entry.name), bundle, replace(settings, in_distribution=chosen, views=views))
 
 
 @dataclass(frozen=True)

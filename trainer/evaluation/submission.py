@@ -238,6 +238,7 @@ def main(arguments: Sequence[str]) -> int:
         tuple(options.in_distribution),
         RoiSettings('ground' if options.ground else 'none'),
         options.minimum_area,
+        views=options.views,
     )
     sea = sea_classes(options)
     engine = engine_options(options)

@@ -11,9 +11,12 @@ pytest.importorskip('torch', reason='the trainer needs torch')
 
 from class_pixels import CLASSES, pixels
 
+from ood_perception.bundle.manifest import InputSpec
 from ood_perception.errors import DataError
+from ood_perception.image.views import ViewSpec, merged
 from ood_perception.postprocess.calibration import HeldOutSample
-from trainer.calibration.class_sets import StratifiedSample
+from trainer.calibration.class_sets import StratifiedSample, sample_held_out
+from trainer.features import FeatureSet
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +24,7 @@ def both():
     surprisal, truth = pixels(300_000)
     small = StratifiedSample(CLASSES, size=250)
     for part in np.array_split(np.arange(len(truth)), 30):
-        small.add(surprisal[part].T.reshape(3, -1, 10), truth[part].reshape(-1, 10))
+        small.add(surprisal[part].T.reshape(1, 3, -1, 10), truth[part].reshape(-1, 10))
     return small.finish(), HeldOutSample(CLASSES, surprisal, truth, np.ones(len(truth)))
 
 
@@ -49,8 +52,47 @@ def test_the_strangest_pixels_are_all_kept(both):
     assert (kept >= 3.5).sum() == strange.sum()
 
 
+class Maps:
+    """A head whose tokens are its surprisal, one a class."""
+
+    compiled_classes, layers = ('road', 'pavement'), ('t',)
+
+    def outputs(self, tokens, every):
+        own = tokens.permute(0, 3, 1, 2)
+        return own.min(dim=1).values, None, *own.unbind(dim=1)
+
+
+def seen_by(geometries, seed):
+    """Pictures of noise, in one view; the right half is of the second class."""
+    rng = np.random.default_rng(seed)
+    shape = (len(geometries), 18, 36, 2)
+    labels = np.zeros((len(geometries), 36, 72), np.uint8)
+    labels[:, :, 36:] = 1
+    tokens = {'t': rng.exponential(1.0, shape).astype(np.float16)}
+    names = tuple(str(number) for number in range(len(geometries)))
+    return FeatureSet(names, tokens, labels, 36, 72, 2, str(seed), geometries)
+
+
+def test_a_sample_of_several_views_has_the_curve_of_what_is_served():
+    frame = InputSpec(36, 72, 2, views=(ViewSpec('far', 0.5, 0.5, 1 / 3),)).geometries((108, 216))
+    whole, view = (seen_by((one,) * 6, seed) for seed, one in enumerate(frame))
+    sample = sample_held_out(Maps(), whole, ['road', 'pavement'], views=[view], size=10**6)
+    assert sample.views == 2
+    pairs = list(zip(whole.tokens['t'], view.tokens['t'], strict=True))
+    for chosen in ([0], [1], [0, 1]):
+        least = [[part[..., chosen].min(-1).astype(np.float32) for part in pair] for pair in pairs]
+        served = np.stack([merged(one, [other], frame) for one, other in least])
+        columns = np.concatenate([np.arange(36).reshape(2, 18)[place] for place in chosen])
+        x, e = sample.curve([('road', 'pavement')[place] for place in chosen])
+        mine = np.sort(served[:, :, columns].ravel())
+        above = len(mine) - np.searchsorted(mine, x - 1e-5)
+        np.testing.assert_allclose(e, (1 + above) / (1 + len(mine)), atol=2e-3)
+    least_of_greatest = sample.surprisal.max(axis=1).min(axis=1)
+    assert least_of_greatest.mean() > served.mean() + 0.01
+
+
 def test_pixels_of_no_class_are_left_out():
     sample = StratifiedSample(CLASSES)
-    sample.add(np.ones((1, 4), np.float32), np.full(4, 255, np.uint8))
+    sample.add(np.ones((1, 1, 4), np.float32), np.full(4, 255, np.uint8))
     with pytest.raises(DataError, match='no held-out pixel'):
         sample.finish()

@@ -23,9 +23,11 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.int8.ranges_file import Quantization, write_quantization
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.files import CACHE_ENV, make_file
-from ood_perception.image.geometry import Geometry, geometry_for, to_camera, to_network
+from ood_perception.image.geometry import to_camera, to_network
+from ood_perception.image.views import merged
 from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
 from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
+from ood_perception.types import Geometry
 
 from ...artifacts import digest, write_npz
 from ...data.images import PictureList
@@ -112,20 +114,23 @@ class CostBench:
         with OpenVinoEngine(bundle, options) as engine:
             vector = engine.class_vector(manifest.in_distribution)
             for index in tqdm(range(len(self.pictures)), precision, leave=False):
-                image = self.pictures.read(index)[0]
-                image = to_network(image, geometry_of(bundle, image))
-                output = engine.run(image[None], vector)
+                picture = self.pictures.read(index)[0]
+                geometries = geometries_of(bundle, picture)
+                images = np.stack([to_network(picture, one) for one in geometries])
+                output = engine.run(images, vector)
                 head_free = [ms for name, ms in output.stage_ms.items() if name != 'head']
-                rows.append((output.surprisal[0], output.labels[0], sum(head_free)))
-        surprisal, labels, times = zip(*rows, strict=True)
-        return Outputs(np.stack(surprisal), np.stack(labels), np.array(times, np.float32))
+                whole, *views = output.surprisal.copy()
+                surprisal = merged(whole, views, geometries)
+                rows.append((surprisal, output.labels[0].copy(), sum(head_free)))
+        maps, labels, times = zip(*rows, strict=True)
+        return Outputs(np.stack(maps), np.stack(labels), np.array(times, np.float32))
 
     def _scored(self, outputs: Outputs) -> list[ScoredPicture]:
         """Return the pictures' road pixels at label size."""
         parts = []
         for index, grid in enumerate(outputs.surprisal):
             image, labels = self.pictures.read(index)
-            scores = to_camera(grid, geometry_of(self.bundle, image))
+            scores = to_camera(grid, geometries_of(self.bundle, image)[0])
             parts.append(scored_picture(scores, labels, read_ground(self.pictures.labels[index])))
         return parts
 
@@ -187,10 +192,9 @@ def _candidate(bundle: Bundle, facts: Quantization | None) -> Iterator[Bundle]:
                 os.environ[CACHE_ENV] = before
 
 
-def geometry_of(bundle: Bundle, image: Array) -> Geometry:
-    """Return how an image (H, W, 3) is brought to the bundle's network."""
-    spec, size = bundle.manifest.input, (int(image.shape[0]), int(image.shape[1]))
-    return geometry_for(size, (spec.height, spec.width), spec.policy, spec.anchor)
+def geometries_of(bundle: Bundle, image: Array) -> tuple[Geometry, ...]:
+    """Return how an image (H, W, 3) is brought to the bundle's network: whole, then each view."""
+    return bundle.manifest.input.geometries((int(image.shape[0]), int(image.shape[1])))
 
 
 def groups_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
