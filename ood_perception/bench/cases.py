@@ -23,7 +23,8 @@ class Case:
     weights of so many bits, whatever this CPU needs. weights: where missing weights come from,
     '' = see completion. classes: compiled classes, () = the bundle's. batch: cameras, whose frames
     run as one batch. mode: 'latency' or 'throughput', see EngineOptions. runs: timed runs, after
-    `warmup` untimed ones. camera: height and width of the pictures.
+    `warmup` untimed ones. camera: height and width of the pictures. views: 'all' of a frame,
+    'whole': the whole image alone, 'crop': the first further view alone.
     """
 
     bundle: str
@@ -38,6 +39,7 @@ class Case:
     classes: tuple[str, ...] = ()
     weights: str = ''
     camera: tuple[int, int] = (1080, 1920)
+    views: str = 'all'
 
     @property
     def cores(self) -> int:
@@ -50,7 +52,10 @@ class Case:
         threads = f'{self.threads or "all"} threads'
         name = Path(self.bundle).name
         mode = '' if self.mode == 'latency' else f', {self.mode}'
-        return f'{name} {self.runtime} {self.precision}, {threads}, batch {self.batch}{mode}'
+        views = '' if self.views == 'all' else f', {self.views} alone'
+        return (
+            f'{name} {self.runtime} {self.precision}, {threads}, batch {self.batch}{mode}{views}'
+        )
 
 
 def cases(

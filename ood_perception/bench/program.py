@@ -97,20 +97,20 @@ def _peaks(
 def _torches(
     stack: contextlib.ExitStack, entries: Sequence[Entry], tell: Callable[[str], None]
 ) -> dict[tuple[object, ...], Ready]:
-    """Return the torch process of every bundle, class set, number of threads and batch."""
+    """Return the torch process of every bundle, class set, number of threads and images."""
     found: dict[tuple[object, ...], Ready] = {}
     for entry in entries:
         case, _, known = entry
         if _torch_key(entry) not in found:
             manifest = load_bundle(case.bundle).manifest
-            worker = torch_worker(manifest, known['classes'], case.cores, case.batch)
+            worker = torch_worker(manifest, known['classes'], case.cores, known['images'])
             found[_torch_key(entry)] = _started(stack, worker, tell)
     return {key: ready for key, ready in found.items() if not ready[0].error}
 
 
 def _torch_key(entry: Entry) -> tuple[object, ...]:
     case, _, known = entry
-    return case.bundle, case.cores, case.batch, tuple(known.get('classes', ()))
+    return case.bundle, case.cores, known.get('images', 0), tuple(known.get('classes', ()))
 
 
 def _started(stack: contextlib.ExitStack, worker: Worker, tell: Callable[[str], None]) -> Ready:

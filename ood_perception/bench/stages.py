@@ -11,6 +11,7 @@ import numpy as np
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine
 from ood_perception.engines.golden import read_golden
+from ood_perception.image.geometry import camera_window
 from ood_perception.pipeline import Pipeline
 from ood_perception.settings import Settings, head_of
 from ood_perception.types import EngineOutput, Float32Array, Frame, UInt8Array
@@ -50,11 +51,16 @@ class FramesInStages:
     """The pipeline on one picture per camera, again and again."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, camera: tuple[int, int], batch: int
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        camera: tuple[int, int],
+        batch: int,
+        views: str = 'all',
     ) -> None:
-        """Make pictures of the given height and width from the bundle's golden input."""
+        """Make pictures of the given height and width from the bundle's golden input; see Case."""
         self._engine = StageRecorder(engine)
-        settings = Settings(in_distribution=engine.compiled_classes)
+        settings = Settings(in_distribution=engine.compiled_classes, views=views == 'all')
         self._pipeline = Pipeline(bundle, self._engine, settings)
         golden = read_golden(bundle, head_of(bundle.manifest, engine)).image[0]
         rows, columns = (
@@ -62,6 +68,9 @@ class FramesInStages:
             for length, have in zip(camera, golden.shape, strict=False)
         )
         picture = np.ascontiguousarray(golden[rows][:, columns])
+        if views == 'crop':
+            rows, columns = camera_window(bundle.manifest.input.geometries(camera)[1])
+            picture = np.ascontiguousarray(picture[rows, columns])
         self._frames = [Frame(picture, f'camera_{index}') for index in range(batch)]
 
     def measure(self, runs: int) -> Times:

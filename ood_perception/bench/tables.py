@@ -36,7 +36,7 @@ def _row(result: JsonDict) -> Row:
         f'{engine["runtime"]} {engine["version"].split("-")[0]}',
         ', '.join(engine[name] for name in ('precision', 'rounding') if name in engine),
         str(case['threads'] or 'all'),
-        f'{case["batch"]}{mode_suffix(case)}',
+        f'{case["batch"]}{_views_suffix(result)}{mode_suffix(case)}',
         *(_time(stages.get(name)) for name in ('preprocess', 'backbone')),
         _head_time(stages),
         *(_time(stages.get(name)) for name in ('postprocess', 'total')),
@@ -53,6 +53,15 @@ def mode_suffix(case: JsonDict) -> str:
     """Return '' for the usual mode of a case, ', throughput' for the other."""
     mode = case.get('mode', 'latency')
     return '' if mode == 'latency' else f', {mode}'
+
+
+def _views_suffix(result: JsonDict) -> str:
+    """Return '' where a frame is one image, else how many images a run holds, or of which view."""
+    case = result['case']
+    if case.get('views', 'all') != 'all':
+        return f', {case["views"]} alone'
+    images = result.get('images', case['batch'])
+    return f', {images} images' if images > case['batch'] else ''
 
 
 def _time(stage: dict[str, float] | None) -> str:
@@ -119,7 +128,7 @@ def points_of_bundles(results: Sequence[JsonDict]) -> dict[str, list[tuple[int, 
         case, engine, bundle = result['case'], result['engine'], result['bundle']
         label = (
             f'{engine["runtime"]} {engine["precision"]}, {case["threads"] or "all"} threads, '
-            f'{case["batch"]} cameras{mode_suffix(case)}'
+            f'{case["batch"]} cameras{_views_suffix(result)}{mode_suffix(case)}'
         )
         point = (bundle['height'] * bundle['width'], result['stages_ms']['total']['p50'])
         lines.setdefault(label, []).append(point)

@@ -34,14 +34,15 @@ def prepare(task: JsonDict) -> tuple[JsonDict, Measure, Callable[[], JsonDict]]:
     options = options_of(case, bundle.manifest)
     engine, report = create_checked_engine(bundle, options)
     compiled = time.perf_counter()
-    frames = FramesInStages(bundle, engine, case.camera, case.batch)
+    frames = FramesInStages(bundle, engine, case.camera, case.batch, case.views)
     facts = {
         'bundle': facts_of(bundle),
         'engine': engine.description,
         'classes': list(engine.compiled_classes),
         'load_ms': (loaded - start) * 1e3,
         'compile_ms': (compiled - loaded) * 1e3,
-        'operations': operations(bundle, options, case.batch),
+        'images': images_of(case, bundle.manifest),
+        'operations': operations(bundle, options, images_of(case, bundle.manifest)),
         'golden': report.to_json(),
     }
 
@@ -61,9 +62,15 @@ def options_of(case: Case, manifest: Manifest) -> EngineOptions:
     precision, _, bits = case.precision.partition(':')
     return EngineOptions(
         *(case.runtime, precision, case.threads, case.head, classes),
+        max_batch=images_of(case, manifest),
         mode=case.mode,
         weight_bits=int(bits or 0),
     )
+
+
+def images_of(case: Case, manifest: Manifest) -> int:
+    """Return how many images one run of a case holds: of every camera, each view that is seen."""
+    return case.batch * (manifest.input.images if case.views == 'all' else 1)
 
 
 def facts_of(bundle: Bundle) -> JsonDict:

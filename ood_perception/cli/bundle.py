@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
+
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.cli.describe import as_text, summarise
+from ood_perception.cli.describe import as_text, draw_views, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.golden import GoldenReport, read_golden
@@ -23,11 +25,14 @@ from ood_perception.engines.tensorrt.engine import chosen_precision, request_for
 from ood_perception.engines.tensorrt.engine_cache import KeptEngine, obtain_engine
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.files import make_file
+from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text, write_json
 from ood_perception.texts import tell
 from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
+VIEWS = ('all', 'whole', 'crop')
 PRECISIONS = 'auto, f32, bf16, int8, ... (see the engine)'
 
 
@@ -39,6 +44,8 @@ def inspect_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--check', action='store_true', help='also compile it and compare with the golden vectors'
     )
+    parser.add_argument('--draw', type=Path, metavar='IMAGE', help='outline the views on a frame')
+    parser.add_argument('--out', type=Path, default=Path('views.png'), help='PNG of --draw')
     _add_engine(parser)
     return _guarded(_inspect, parser.parse_args(argv))
 
@@ -67,6 +74,14 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
     parser.add_argument('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
+    parser.add_argument(
+        '--views',
+        nargs='+',
+        default=['all'],
+        choices=VIEWS,
+        help='of bundles with further views: all of a frame, the whole image alone, the first '
+        'crop alone',
+    )
     parser.add_argument(
         '--mode', choices=MODES, default='latency', help='throughput: one thread per picture'
     )
@@ -149,6 +164,8 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     bundle = load_bundle(arguments.bundle)
+    if arguments.draw:
+        _draw(bundle, arguments.draw, arguments.out)
     golden: GoldenReport | None = None
     facts: dict[str, str] = {}
     if arguments.check:
@@ -166,6 +183,19 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _draw(bundle: Bundle, place: Path, out: Path) -> None:
+    """Write a frame with the views outlined, and say where."""
+    drawn = draw_views(bundle, read_picture(place))
+    done, encoded = cv2.imencode('.png', cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ConfigError(f'{place}: an image of {drawn.shape} cannot be written as PNG')
+    try:
+        make_file(out, lambda file: file.write_bytes(encoded.tobytes()))
+    except OSError as error:
+        raise ConfigError(f'--out {out} cannot be written ({error})') from error
+    tell(f'views drawn: {out}')
+
+
 def _compile(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     bundle = load_bundle(arguments.bundle)
@@ -174,7 +204,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     bundle = complete(bundle, arguments.weights or None, tell)
     print(f'weights    {bundle.stage_root} in {_seconds(start)}')
     start = time.perf_counter()
-    images = max(arguments.cameras, 1) * (1 + len(bundle.manifest.input.views))
+    images = max(arguments.cameras, 1) * bundle.manifest.input.images
     options = dataclasses.replace(_options(arguments), max_batch=images)
     if not _build_engines(bundle, options, arguments):
         print('golden     checked where the engine runs, at every start')
@@ -252,9 +282,11 @@ def _bench(arguments: argparse.Namespace) -> int:
             camera=_camera(arguments.camera),
             mode=arguments.mode,
         )
-        chosen += cases(
-            base, arguments.engine, arguments.precision, arguments.threads, arguments.batch
-        )
+        for views in arguments.views if bundle.manifest.input.views else VIEWS[:1]:
+            chosen += cases(
+                dataclasses.replace(base, views=views),
+                *(arguments.engine, arguments.precision, arguments.threads, arguments.batch),
+            )
     torch = not (arguments.quick or arguments.no_torch)
     sides = (256,) if arguments.quick else SIDES
     report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), tell)

@@ -4,13 +4,36 @@
 
 from __future__ import annotations
 
+import cv2
+
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.completion import MAP_NAME, read_map
+from ood_perception.image.geometry import camera_window
+from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import json_text
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.texts import printable
-from ood_perception.types import JsonDict
+from ood_perception.types import JsonDict, UInt8Array
+
+_COLORS = ((0, 229, 255), (255, 64, 0), (64, 255, 64), (255, 0, 255))
+
+
+def draw_views(bundle: Bundle, image: UInt8Array) -> UInt8Array:
+    """Return a copy of an image, uint8 (H, W, 3) RGB, with what the network sees outlined."""
+    spec = bundle.manifest.input
+    names = ('whole', *(printable(view.name) for view in spec.views))
+    drawn = image.copy()
+    height, width = image.shape[:2]
+    line = max(1, round(height / 270))
+    for number, geometry in enumerate(spec.geometries((height, width))):
+        rows, columns = camera_window(geometry)
+        color = _COLORS[number % len(_COLORS)]
+        low, high = (columns.start, rows.start), (columns.stop - 1, rows.stop - 1)
+        cv2.rectangle(drawn, low, high, color, line)
+        place = (low[0] + 2 * line, low[1] + 12 * line)
+        cv2.putText(drawn, names[number], place, cv2.FONT_HERSHEY_SIMPLEX, line / 2.5, color, line)
+    return drawn
 
 
 def summarise(bundle: Bundle) -> JsonDict:
@@ -49,6 +72,7 @@ def as_text(bundle: Bundle) -> str:
         _section('sha256', [f'{summary["sha256"]}, {len(manifest.files)} files match']),
         _section('size', [f'{summary["bytes"] / 1e6:.2f} MB']),
         _section('input', [f'{size.height} x {size.width}, patch {size.patch}, {size.policy}']),
+        *([_section('views', [_view_line(view) for view in size.views])] if size.views else []),
         _section('weights', _weights_lines(summary['weights'])),
         _section('classes', _class_lines(bundle)),
         _section('heads', [_head_line(head, bundle) for head in manifest.heads]),
@@ -66,6 +90,11 @@ def _section(title: str, lines: list[str]) -> list[str]:
     if len(lines) == 1 and len(title) < 12:
         return [f'{title:<12}{lines[0]}']
     return [title, *(f'  {line}' for line in lines)]
+
+
+def _view_line(view: ViewSpec) -> str:
+    place = f'({view.center_x:g}, {view.center_y:g})'
+    return f'{view.name}: {view.width:.0%} of the width about {place} of the frame'
 
 
 def _weights_lines(weights: JsonDict) -> list[str]:

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from bundles import donor_of, write_tiny_bundle
 from limits import HANGS
 
 from ood_perception.cli.bundle import bench_bundle, compile_bundle, inspect_bundle
+from ood_perception.image.views import ViewSpec
 from ood_perception.postprocess.calibration import HeldOutSample
 
 
@@ -52,6 +54,39 @@ def test_inspect_names_the_classes_with_too_few_held_out_pixels(tiny_bundle, cap
     assert inspect_bundle([str(tiny_bundle), '--json']) == 0
     found = json.loads(capsys.readouterr().out)['held_out_pixels']
     assert found == {'one': {'road': 2000, 'pole': 150, 'tram': 0}}
+
+
+def test_inspect_names_the_views_and_draws_them_on_a_frame(tmp_path, capsys):
+    views = (ViewSpec('far', 0.5, 0.5, 0.5), ViewSpec('left', 0.0, 0.5, 0.25))
+    path = write_tiny_bundle(tmp_path / 'tiny', height=56, width=112, views=views)
+    frame, out = tmp_path / 'frame.png', tmp_path / 'drawn.png'
+    cv2.imwrite(str(frame), np.zeros((200, 400, 3), np.uint8))
+    assert inspect_bundle([str(path), '--draw', str(frame), '--out', str(out)]) == 0
+    captured = capsys.readouterr()
+    assert 'far: 50% of the width about (0.5, 0.5) of the frame' in captured.out
+    assert 'left: 25% of the width about (0, 0.5) of the frame' in captured.out
+    assert f'views drawn: {out}' in captured.err
+    drawn = cv2.imread(str(out))
+    assert drawn.shape == (200, 400, 3)
+    for row, column in ((0, 200), (50, 200), (149, 250), (100, 100), (100, 299), (124, 50)):
+        assert drawn[row, column].any(), (row, column)
+    assert not drawn[100, 200].any()
+    assert inspect_bundle([str(path), '--draw', str(tmp_path / 'none.png')]) == 1
+    assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_a_bench_counts_the_images_of_all_views(tmp_path, capsys):
+    path = write_tiny_bundle(tmp_path / 'tiny', height=56, width=112, views=(ViewSpec('far'),))
+    out = tmp_path / 'bench.json'
+    options = ['--quick', '--engine', 'openvino', '--precision', 'f32', '--threads', '1']
+    views = ['--views', 'whole', 'crop', 'all', '--batch', '2', '--camera', '320x160']
+    assert bench_bundle([str(path), *options, *views, '--json', str(out)]) == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in ('2, whole alone', '2, crop alone', '2, 4 images')), text
+    results = json.loads(out.read_text())['results']
+    assert [result['images'] for result in results] == [2, 2, 4]
+    flops = [result['operations']['backbone'] for result in results]
+    assert flops == [flops[0], flops[0], 2 * flops[0]]
 
 
 def test_inspect_takes_the_named_default(tiny_bundle, capsys, monkeypatch):
