@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from bundles import write_tiny_bundle
 from limits import HANGS
 from quantized_bundles import write_quantized_bundle
 from tensorrt_facts import require_rtx, skip_where_a_gpu_is
@@ -24,6 +25,7 @@ from ood_perception.engines.tensorrt.build import build_engine, supported_gpus  
 from ood_perception.engines.tensorrt.graph import fused_model, write_model  # noqa: E402
 from ood_perception.engines.tensorrt.module import BuildOptions  # noqa: E402
 from ood_perception.errors import EngineError, OodPerceptionError  # noqa: E402
+from ood_perception.image.views import ViewSpec  # noqa: E402
 
 ADA = BuildOptions(max_batch=2, compute_capability='8.9')
 
@@ -260,6 +262,15 @@ def test_compile_bundle_builds_for_named_gpus_once(
     assert {f['gpu'] for f in facts} == {'8.6', '8.9'}
     assert all(f['options']['max_batch'] == 2 for f in facts)
     assert all(f['precision'] == 'fp16' for f in facts)
+
+
+def test_compile_bundle_builds_for_the_images_of_all_views(rtx, tmp_path, monkeypatch):
+    monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
+    path = write_tiny_bundle(tmp_path / 'tiny', views=(ViewSpec('far'), ViewSpec('left', 0.0)))
+    arguments = ['--engine', 'tensorrt', '--gpu', '8.9', '--cameras', '2']
+    assert compile_bundle([str(path), *arguments]) == 0
+    (sidecar,) = (tmp_path / 'cache' / 'compiled').glob('*.json')
+    assert json.loads(sidecar.read_text())['facts']['options']['max_batch'] == 6
 
 
 def test_compile_bundle_builds_the_bundles_own_int8(rtx, tmp_path, monkeypatch, capsys):
