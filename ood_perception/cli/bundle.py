@@ -190,7 +190,7 @@ def _draw(bundle: Bundle, place: Path, out: Path) -> None:
     if not done:
         raise ConfigError(f'{place}: an image of {drawn.shape} cannot be written as PNG')
     try:
-        make_file(out, lambda file: file.write_bytes(encoded.tobytes()))
+        make_file(out, encoded.tofile)
     except OSError as error:
         raise ConfigError(f'--out {out} cannot be written ({error})') from error
     tell(f'views drawn: {out}')

@@ -7,6 +7,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 
+import cv2
+import numpy as np
 import pytest
 from paths import ROOT
 
@@ -18,7 +20,15 @@ from miniature_recipes import miniature, train  # noqa: E402
 from stores import only, report  # noqa: E402
 
 from ood_perception.bundle.manifest_json import read_manifest  # noqa: E402
+from ood_perception.bundle.store import load_bundle  # noqa: E402
+from ood_perception.engines import create_engine  # noqa: E402
+from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.pipeline import Pipeline  # noqa: E402
+from ood_perception.postprocess.calibration import read_samples  # noqa: E402
+from ood_perception.postprocess.roi import RoiSettings  # noqa: E402
+from ood_perception.settings import Settings  # noqa: E402
+from ood_perception.types import Frame  # noqa: E402
 from trainer import workflow  # noqa: E402
 from trainer.__main__ import STAGES, main  # noqa: E402
 from trainer.heads import HEADS  # noqa: E402
@@ -78,6 +88,29 @@ def test_a_change_recomputes_what_depends_on_it(miniature, monkeypatch):
     made.clear()
     assert train(miniature, 'third', '--set', 'condensation.etalons=2') == 0
     assert made == ['fit_pixood', 'calibrate_pixood', 'sample_held_out', 'pack_bundle']
+
+
+@pytest.mark.parametrize('chosen', [('left',), ('left', 'right')])
+def test_a_bundle_with_a_view_promises_what_it_serves_with_it_and_without(miniature, chosen):
+    view = 'view.views=[{name: far, center_x: 0.5, center_y: 0.5, width: 0.6}]'
+    assert train(miniature, 'views', '--set', view) == 0
+    bundle = load_bundle(miniature / 'views' / 'bundle')
+    (sample,) = read_samples(bundle).values()
+    assert sample.views == 2
+    assert sample.surprisal.shape[2] == 2
+    folder = miniature / 'data' / 'train' / 'images'
+    held_out = [cv2.imread(str(folder / f'drive_{i:02d}.png'))[..., ::-1] for i in range(8, 16)]
+    frames = [Frame(np.ascontiguousarray(image)) for image in held_out]
+    rate, flagged = 0.05, {}
+    for views in (True, False):
+        settings = Settings(rate, chosen, RoiSettings('none'), views=views)
+        options = EngineOptions('openvino', 'f32', 1, compiled_classes=chosen)
+        with create_engine(bundle, options) as engine:
+            found = Pipeline(bundle, engine, settings).run(frames)
+        masks = np.stack([one.mask for one in found])
+        flagged[views] = masks[..., : masks.shape[2] // 2 * len(chosen)].mean()
+    assert flagged[True] == pytest.approx(rate, rel=0.15)
+    assert flagged[False] == pytest.approx(rate, rel=0.15)
 
 
 def test_export_writes_the_stages(miniature):

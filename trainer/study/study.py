@@ -156,7 +156,7 @@ def head_parameters(bundle: Bundle) -> int:
 def head_ms(bundle: Bundle, threads: int) -> float:
     """Return the median milliseconds a frame of the stages behind the backbone, OpenVINO f32."""
     size = bundle.manifest.input
-    image = np.zeros((1, size.height, size.width, 3), np.uint8)
+    image = np.zeros((size.images, size.height, size.width, 3), np.uint8)  # a frame's views
     with create_engine(bundle, EngineOptions('openvino', 'f32', threads)) as engine:
         chosen = np.ones(len(engine.compiled_classes), np.float32)
         times = []
