@@ -114,7 +114,8 @@ class CostBench:
         with OpenVinoEngine(bundle, options) as engine:
             vector = engine.class_vector(manifest.in_distribution)
             for index in tqdm(range(len(self.pictures)), precision, leave=False):
-                picture, geometries = self.pictures.read(index)[0], self._geometries(index)
+                picture = self.pictures.read(index)[0]
+                geometries = geometries_of(bundle, picture)
                 images = np.stack([to_network(picture, one) for one in geometries])
                 output = engine.run(images, vector)
                 head_free = [ms for name, ms in output.stage_ms.items() if name != 'head']
@@ -124,16 +125,12 @@ class CostBench:
         maps, labels, times = zip(*rows, strict=True)
         return Outputs(np.stack(maps), np.stack(labels), np.array(times, np.float32))
 
-    def _geometries(self, index: int) -> Sequence[Geometry]:
-        height, width = self.pictures.read(index)[0].shape[:2]
-        return self.bundle.manifest.input.geometries((height, width))
-
     def _scored(self, outputs: Outputs) -> list[ScoredPicture]:
         """Return the pictures' road pixels at label size."""
         parts = []
         for index, grid in enumerate(outputs.surprisal):
-            _, labels = self.pictures.read(index)
-            scores = to_camera(grid, self._geometries(index)[0])
+            image, labels = self.pictures.read(index)
+            scores = to_camera(grid, geometries_of(self.bundle, image)[0])
             parts.append(scored_picture(scores, labels, read_ground(self.pictures.labels[index])))
         return parts
 
@@ -193,6 +190,11 @@ def _candidate(bundle: Bundle, facts: Quantization | None) -> Iterator[Bundle]:
             os.environ.pop(CACHE_ENV)
             if before is not None:
                 os.environ[CACHE_ENV] = before
+
+
+def geometries_of(bundle: Bundle, image: Array) -> tuple[Geometry, ...]:
+    """Return how an image (H, W, 3) is brought to the bundle's network: whole, then each view."""
+    return bundle.manifest.input.geometries((int(image.shape[0]), int(image.shape[1])))
 
 
 def groups_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -48,7 +48,7 @@ from ...augment.cutouts import PasteSettings, load_cutouts
 from ...data.images import PictureList
 from ...datasets import load_pictures
 from ...datasets.pasted import write_pasted_set
-from .cost import Cost, CostBench, Outputs, groups_of
+from .cost import Cost, CostBench, Outputs, geometries_of, groups_of
 from .ranges import measured_quantization
 from .writing import precision_spec, write_precisions
 
@@ -155,8 +155,7 @@ def calibration_frames(bundle: Bundle, data: QuantizationData, count: int) -> li
     pictures = data.pictures(data.train)
     places = np.linspace(0, len(pictures) - 1, count).round().astype(int)
     images = [pictures.read(int(index))[0] for index in places]
-    spec = bundle.manifest.input
-    return [to_network(image, spec.geometries(image.shape[:2])[0]) for image in images]
+    return [to_network(image, geometries_of(bundle, image)[0]) for image in images]
 
 
 def main(arguments: Sequence[str]) -> None:
