@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.bench_reference import random_banks
-from trainer.calibration.curve import MonotoneTable
+from trainer.calibration.monotone_table import MonotoneTable
 from trainer.heads.pixood.density import Gaussian
 from trainer.heads.pixood.training import PixOODModel
 from trainer.nets.patch_classifier import Classifier

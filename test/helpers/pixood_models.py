@@ -5,7 +5,7 @@
 import numpy as np
 import torch
 
-from trainer.calibration.curve import MonotoneTable
+from trainer.calibration.monotone_table import MonotoneTable
 from trainer.heads.pixood.density import Gaussian
 from trainer.heads.pixood.training import PixOODModel
 from trainer.nets.patch_classifier import Classifier

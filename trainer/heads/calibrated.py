@@ -16,8 +16,8 @@ import torch
 from ood_perception.errors import ConfigError
 
 from ..artifacts import Artifact, write_npz
-from ..calibration.curve import MonotoneTable, TableModule
-from ..calibration.held_out import FEWEST_PIXELS, collect_scores, fit_table
+from ..calibration.curve_fit import FEWEST_PIXELS, collect_scores, fit_table
+from ..calibration.monotone_table import MonotoneTable, TableModule
 from ..head_module import HeadFacts, HeadModule
 from .base import HeadFit
 

@@ -15,7 +15,7 @@ from torch import nn
 from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact, write_npz
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...nets.patch_classifier import load_classifier
 from ..calibrated import OneScoreFit, without
 from ..on_segmenter import ClosedSet

@@ -16,7 +16,7 @@ from torch import nn
 from ood_perception.errors import ConfigError
 
 from ...backbones.base import layer_name
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ..calibrated import OneScoreHead
 from ..pixood.model import PixOODHead
 from ..upsampling import half_rounded, upsample

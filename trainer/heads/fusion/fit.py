@@ -16,8 +16,8 @@ from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
 from ...backbones.base import Layer
-from ...calibration.curve import MonotoneTable
-from ...calibration.held_out import HeldOutScores, collect_scores, fit_class_tables
+from ...calibration.curve_fit import HeldOutScores, collect_scores, fit_class_tables
+from ...calibration.monotone_table import MonotoneTable
 from ...head_module import HeadFacts
 from .. import head_fit
 from ..base import HeadFit

@@ -17,7 +17,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ...calibration.curve import MonotoneTable, TableModule
+from ...calibration.monotone_table import MonotoneTable, TableModule
 from ...head_module import HeadModule
 from ..pixood.model import least_surprisal
 

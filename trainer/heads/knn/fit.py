@@ -14,7 +14,7 @@ import numpy as np
 
 from ...artifacts import Artifact
 from ...backbones.base import Layer, layer_name
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet
 from ...nets.patch_classifier import load_classifier
 from ...nets.patches import gather_tokens, select_patches

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ood_perception.errors import ConfigError
 
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...nets.patch_classifier import Classifier
 from ..calibrated import OneScoreHead
 from ..upsampling import PatchLogits, upsample

@@ -16,7 +16,7 @@ from ood_perception.errors import ConfigError
 from ...artifacts import Artifact
 from ...augment.on_the_fly import Crops
 from ...backbones.base import Backbone
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...nets.segmenter import load_segmenter, save_segmenter
 from ...training.finetuning import load_tuned, save_tuned
 from ...training.segmenter import mean_iou

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from ...augment.pasting import OUTLIER
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...data.images import IGNORED
 from ...nets.segmenter import Segmenter
 from ..calibrated import OneScoreHead

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
-from ...calibration.curve import KNOTS, MonotoneTable, table_from_curve
+from ...calibration.monotone_table import KNOTS, MonotoneTable, table_from_curve
 
 FloatArray = npt.NDArray[np.float64]
 GRID = 2000

@@ -12,7 +12,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError, check_choices
 
-from ...calibration.curve import MonotoneTable, TableModule
+from ...calibration.monotone_table import MonotoneTable, TableModule
 from ...head_module import HeadModule
 from ..upsampling import SquaredDistances, naive_squared_distances, served_classifier, upsample
 from .density import Gaussian

@@ -21,8 +21,8 @@ from ood_perception.errors import ConfigError, DataError
 from ood_perception.json_files import write_json
 
 from ...artifacts import Artifact
-from ...calibration.curve import MonotoneTable
-from ...calibration.held_out import ClassTables, collect_scores, fit_class_tables
+from ...calibration.curve_fit import ClassTables, collect_scores, fit_class_tables
+from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet
 from ...head_module import HeadModule
 from ...nets.patch_classifier import Classifier, batch_tokens

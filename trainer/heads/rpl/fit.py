@@ -16,7 +16,7 @@ from ood_perception.errors import ConfigError
 from ...artifacts import Artifact
 from ...augment.context_images import load_context
 from ...augment.on_the_fly import OnlineFeatures
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet
 from ..calibrated import reports
 from ..on_segmenter import SegmenterFit

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ..calibrated import OneScoreHead
 from .block import ResidualBlock, to_feature_grid
 from .losses import energy

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...artifacts import Artifact
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet, joined
 from ...nets.segmenter import Segmenter
 from ..calibrated import reports

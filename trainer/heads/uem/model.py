@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...artifacts import load_network, save_network
-from ...calibration.curve import MonotoneTable
+from ...calibration.monotone_table import MonotoneTable
 from ...nets.gmm import CONTRAST_WEIGHT, GmmHead, GmmSettings
 from ...nets.segmenter import Segmenter
 from ..calibrated import OneScoreHead

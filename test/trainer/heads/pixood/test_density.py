@@ -9,7 +9,7 @@ from ood_perception.errors import DataError
 
 pytest.importorskip('torch')
 stats = pytest.importorskip('scipy.stats')
-from trainer.calibration.curve import table_from_curve  # noqa: E402
+from trainer.calibration.monotone_table import table_from_curve  # noqa: E402
 from trainer.heads.pixood.density import (  # noqa: E402
     Gaussian,
     background_gaussian,

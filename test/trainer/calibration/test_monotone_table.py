@@ -8,7 +8,7 @@ import pytest
 from ood_perception.errors import ConfigError
 
 torch = pytest.importorskip('torch')
-from trainer.calibration.curve import MonotoneTable, TableModule  # noqa: E402
+from trainer.calibration.monotone_table import MonotoneTable, TableModule  # noqa: E402
 from trainer.export.onnx import to_onnx  # noqa: E402
 
 

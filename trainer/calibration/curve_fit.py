@@ -18,7 +18,7 @@ from ood_perception.image.geometry import labels_to_grid
 
 from ..features import FeatureSet, tokens_of
 from ..head_module import HeadModule
-from .curve import KNOTS, MonotoneTable, table_from_curve
+from .monotone_table import KNOTS, MonotoneTable, table_from_curve
 
 LOG = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float64]

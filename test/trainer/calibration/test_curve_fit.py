@@ -10,7 +10,7 @@ from ood_perception.errors import DataError
 torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
-from trainer.calibration.held_out import (  # noqa: E402
+from trainer.calibration.curve_fit import (  # noqa: E402
     HeldOutScores,
     ScoreSample,
     collect_scores,

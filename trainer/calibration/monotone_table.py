@@ -13,7 +13,6 @@ from torch import nn
 
 from ood_perception.errors import ConfigError, DataError
 
-FloatArray = npt.NDArray[np.floating]
 FloatArray = npt.NDArray[np.float64]
 KNOTS = 4096
 _LEAST_RISE = 1e-6
