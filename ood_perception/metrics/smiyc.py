@@ -1,7 +1,8 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The pixel metrics as the SegmentMeIfYouCan leaderboard computes them: an approximated curve.
+The pixel metrics as the SegmentMeIfYouCan leaderboard computes them: an approximated curve. Its
+component metrics (sIoU, PPV, F1) are in components.py.
 
 Every frame is histogrammed with edges of its own (384 quantiles of its anomaly pixels and 384 of
 its normal ones), and the lower edges of all frames together are the thresholds. Exact values come
