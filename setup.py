@@ -100,7 +100,10 @@ setup(
     python_requires='>=3.10',
     packages=runtime_packages + trainer_packages,
     package_dir={'ood_perception_trainer': 'trainer'},
-    package_data={NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*', 'reports/templates/*']},
+    package_data={
+        NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*', 'reports/templates/*'],
+        'ood_perception_trainer': ['datasets/labels/*.json'],
+    },
     data_files=data_files,
     install_requires=[
         'numpy>=1.26,<3',

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 pytest.importorskip('torch')
-from paths import need_data
+from paths import ROOT, need_data
 
 from ood_perception.errors import ConfigError
 from trainer.datasets import load_pictures
-from trainer.datasets.road_open import BRAZIL, CARND, COMMA, SOURCES, painted, polygons
+from trainer.datasets.road_open import (
+    BRAZIL,
+    CARND,
+    COMMA,
+    POLYGONS,
+    SOURCES,
+    painted,
+    polygons,
+)
 
 
 def write(folder, name, labels=None):
@@ -95,3 +103,8 @@ def test_a_source_can_be_left_out_of_fit_and_calibration(root):
     whole = load_pictures('road_open', root, 'train')
     part = load_pictures('road_open', root, f'without_{COMMA}')
     assert set(part.names) == {name for name in whole.names if not name.startswith(COMMA)}
+
+
+def test_the_polygons_are_installed_with_the_trainer():
+    text = (ROOT / 'setup.py').read_text(encoding='utf-8')
+    assert f"'{POLYGONS.parent.parent.name}/{POLYGONS.parent.name}/*.json'" in text
