@@ -18,7 +18,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-old-cpu lint venv check-python bundle water-bundle tables bench bench-gpu docs clean test-ros
+.PHONY: help demo test test-old-cpu lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
