@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ood_perception.errors import OodPerceptionError
 
-from .evaluation.options import add_training_arguments
+from .evaluation.options import add_training_arguments, apply_training_arguments
 
 STAGES = {
     'features': 'extract the tokens of all splits into the cache',
@@ -93,21 +93,16 @@ def parser() -> argparse.ArgumentParser:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Run one stage and the stages before it."""
-    import torch
-
     from .recipe import load_recipe
     from .workflow import Workflow
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    apply_training_arguments(options)
     changes = list(options.set)
     if options.data:
         changes.append(f'data.root={options.data}')
     recipe = load_recipe(options.recipe, changes)
     folder = options.out or Path('out') / 'train' / recipe.name
-    workflow = Workflow(
-        recipe, folder, options.bundle, cache=options.cache, progress=not options.quiet
-    )
+    workflow = Workflow(recipe, folder, options.bundle, cache=options.cache)
     if options.stage == 'features':
         for split in (recipe.data.train, *recipe.data.calibration):
             workflow.data.features(split)

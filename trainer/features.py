@@ -25,6 +25,7 @@ from ood_perception.types import Geometry
 from .artifacts import digest
 from .backbones.base import Backbone, Layer, layer_name
 from .data.images import PictureList, content_sha256, read_image
+from .progress import progress_bar
 
 FORMAT = 1
 PRECISIONS = ('f32', 'bf16')
@@ -193,13 +194,12 @@ def extract(
     view: View,
     cache: Path | None = None,
     batch: int = 4,
-    progress: bool = True,
 ) -> FeatureSet:
     """
     Return the patch tokens and labels of a list, computing only what the cache lacks.
 
     layers: 0-based block indices or names, see layers; each is a file of its own. cache: default
-        cache_root()/features. batch: pictures per forward pass. progress: show a bar.
+        cache_root()/features. batch: pictures per forward pass.
 
     Safe to kill at any moment: a later call goes on after the last recorded batch.
     Raises DataError for unreadable pictures, ConfigError for an impossible view.
@@ -216,7 +216,7 @@ def extract(
         write_json(store.folder / 'description.json', description)
         missing = [layer for layer in layers if store.done(layer) < len(pictures)]
         if missing:
-            store.fill(missing, batch, progress)
+            store.fill(missing, batch)
     return FeatureSet(
         names=pictures.names,
         tokens={layer_name(layer): store.tokens(layer, 'r') for layer in layers},
@@ -277,14 +277,12 @@ class _Store:
         path = self.folder / f'{layer_name(layer)}.json'
         return int(json.loads(path.read_text())['done']) if path.is_file() else 0
 
-    def fill(self, layers: Sequence[Layer], batch: int, progress: bool) -> None:
+    def fill(self, layers: Sequence[Layer], batch: int) -> None:
         """Compute `layers` for all pictures that any of them still lacks."""
-        from tqdm import tqdm
-
         baked = self.backbone.baked(*self.view.size, layers)
         first, total = min(self.done(layer) for layer in layers), len(self.pictures)
         arrays, labels = [self.tokens(layer, 'r+') for layer in layers], self.labels('r+')
-        with tqdm(total=total, initial=first, unit='picture', disable=not progress) as bar:
+        with progress_bar(None, 'features', total=total, initial=first) as bar:
             for start in range(first, total, batch):
                 stop = min(start + batch, total)
                 views = [network_picture(self.pictures, i, self.view) for i in range(start, stop)]

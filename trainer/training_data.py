@@ -25,7 +25,7 @@ from .data.images import PictureList, content_sha256
 from .data.splits import spaced_places, split_contiguous
 from .datasets import load_pictures
 from .features import FeatureSet, View, extract, joined
-from .training.finetuning import FinetuningConfig, finetune, load_finetuned, save_tuned
+from .training.finetuning import FinetuningConfig, TuningRun, load_tuned, save_tuned
 
 LOG = logging.getLogger(__name__)
 DATA_ENV = 'OOD_DATA'
@@ -102,7 +102,7 @@ class TrainingData:
 
     config, source, view, finetuning: the recipe's sections data, backbone, view, finetuning.
     store: where a tuned backbone is kept. cache: converted weights and tokens, None = the user's.
-    progress: show bars. What is read or computed once is kept.
+    What is read or computed once is kept.
     """
 
     config: DataConfig
@@ -111,7 +111,6 @@ class TrainingData:
     finetuning: FinetuningConfig
     store: Path
     cache: Path | None = None
-    progress: bool = True
     _lists: dict[str, PictureList] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[Any, FeatureSet] = field(default_factory=dict, init=False, repr=False)
 
@@ -122,7 +121,10 @@ class TrainingData:
         if not self.finetuning.epochs:
             return backbone
         tuned = self._tune(backbone)
-        return load_finetuned(tuned, backbone, self.source, self.finetuning, self.cache)
+        settings = {k: v for k, v in asdict(self.finetuning).items() if k != 'seed'}
+        record = {**settings, **tuned.report()}
+        how = 'fine-tuned again'
+        return load_tuned(tuned.folder, backbone, self.source, how, record, self.cache)
 
     def finetune(self) -> Artifact:
         """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
@@ -139,15 +141,8 @@ class TrainingData:
         artifact = Artifact(self.store, 'finetune', digest(parts))
 
         def fill(target: Path) -> None:
-            done = finetune(
-                backbone,
-                pictures,
-                blocks,
-                self.view,
-                self.finetuning,
-                artifact=artifact,
-                progress=self.progress,
-            )
+            run = TuningRun(backbone, pictures, blocks, self.view, self.finetuning)
+            done = run.fit(artifact)
             save_tuned(target, backbone)
             losses = [loss for _, loss, _ in done.history]
             write_json(target / REPORT_FILE, {'steps': done.best_step, 'losses': losses})
@@ -200,10 +195,8 @@ class TrainingData:
 
     def extract(self, pictures: PictureList, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a list of pictures; layers: default `blocks`."""
-        where, bar = self.features_folder, self.progress
-        return extract(
-            pictures, self.backbone, layers or self.blocks, self.view, where, progress=bar
-        )
+        where = self.features_folder
+        return extract(pictures, self.backbone, layers or self.blocks, self.view, where)
 
     def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a whole split; layers: default `blocks`."""

@@ -27,7 +27,7 @@ from .artifacts import Artifact, digest, write_npz
 from .calibration.class_sets import sample_held_out
 from .export.golden import DEMO_PICTURES, demo_pictures
 from .export.onnx import export_stages
-from .export.pack import SET_CALIBRATION, BundleText, git_revision, pack_bundle
+from .export.pack import SET_CALIBRATION, BundleParts, BundleText, git_revision, pack_bundle
 from .heads import head_fit
 from .heads.base import HeadFit
 from .recipe import Recipe
@@ -43,7 +43,7 @@ class Workflow:
 
     folder: of the run. bundle: where the bundle goes (default folder/bundle). store: where all
     else is kept, <kind>-<key> each (default folder): runs that share a store share what they agree
-    on. cache: converted weights and tokens, None = the user's. progress: show bars.
+    on. cache: converted weights and tokens, None = the user's.
     """
 
     recipe: Recipe
@@ -51,7 +51,6 @@ class Workflow:
     bundle: Path | None = None
     store: Path | None = None
     cache: Path | None = None
-    progress: bool = True
 
     @property
     def bundle_folder(self) -> Path:
@@ -63,7 +62,7 @@ class Workflow:
         """What the recipe's head is fitted on."""
         recipe, store = self.recipe, self.store or self.folder
         sections = (recipe.data, recipe.backbone, recipe.view, recipe.finetuning)
-        return TrainingData(*sections, store=store, cache=self.cache, progress=self.progress)
+        return TrainingData(*sections, store=store, cache=self.cache)
 
     @cached_property
     def head_fit(self) -> HeadFit:
@@ -97,9 +96,8 @@ class Workflow:
         key = digest([calibrated.key, features.key, names, seed, *self._views_key()])
 
         def fill(target: Path) -> None:
-            head, bar = fit.head(), self.progress
             views = fit.calibration_views
-            sample = sample_held_out(head, features, names, views=views, seed=seed, progress=bar)
+            sample = sample_held_out(fit.head(), features, names, views=views, seed=seed)
             write_npz(target / SET_CALIBRATION, arrays_of(sample))
 
         artifact = Artifact(self.data.store, 'sets', key).make(fill)
@@ -143,18 +141,17 @@ class Workflow:
         recipe, fit = self.recipe, self.head_fit
         # the paper's tables promise by a Gaussian: they are shipped as they are, for reproduction
         served_by_count = recipe.head.calibration == 'held-out'
-        return pack_bundle(
-            path,
+        parts = BundleParts(
             fit.served.backbone,
             fit.head(),
             self._golden_pictures(),
             self._text(),
-            held_out=self.held_out_sample() if served_by_count else None,
             # tuned weights can be had nowhere else
             ship_weights=recipe.bundle.ship_weights or bool(recipe.finetuning.epochs),
             weights='f16' if recipe.head.half_weights else 'f32',
-            overwrite=True,
+            held_out=self.held_out_sample() if served_by_count else None,
         )
+        return pack_bundle(path, parts, overwrite=True)
 
     def _golden_pictures(self) -> npt.NDArray[np.uint8]:
         """Return uint8 (2, h, w, 3): the golden inputs."""

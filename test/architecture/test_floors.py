@@ -36,7 +36,7 @@ FLOORS = {
         [{'ros'}, {'cli'}],
     ],
     'trainer': [
-        [{'artifacts', 'head_module', 'backbones', 'data'}],
+        [{'artifacts', 'head_module', 'progress', 'backbones', 'data'}],
         [{'features'}],
         [{'augment', 'nets', 'calibration'}],
         [{'datasets', 'training'}],

@@ -5,12 +5,12 @@
 import pytest
 from feature_sets import make_feature_set
 
-from trainer.heads.pixood.config import CondensationSettings, PixOODConfig
+from trainer.heads.pixood.config import CondensationSettings
 from trainer.heads.pixood.model import PixOODHead
 from trainer.heads.pixood.training import calibrate_pixood, fit_pixood
 from trainer.nets.patch_classifier import ClassifierConfig
 from trainer.nets.patches import PatchSettings
-from trainer.training.patch_classifier import fit_classifier
+from trainer.training.patch_classifier import ClassifierRun
 
 LAYERS = ('tokens_5', 'tokens_11')
 
@@ -18,7 +18,7 @@ LAYERS = ('tokens_5', 'tokens_11')
 CLASSES = ('road', 'pavement', 'sky')
 
 
-CONFIG = PixOODConfig(PatchSettings(fewest_patches=50), CondensationSettings(etalons=8, epochs=20))
+CONFIG = PatchSettings(fewest_patches=50), CondensationSettings(etalons=8, epochs=20)
 
 
 def head_of(model, selection):
@@ -33,10 +33,10 @@ def train():
 @pytest.fixture(scope='module')
 def classifier(train):
     config = ClassifierConfig(epochs=8, learning_rate=3e-3, pixel_step=7)
-    return fit_classifier(train, train, LAYERS, CLASSES, config).model
+    return ClassifierRun(train, train, LAYERS, len(CLASSES), config).fit().model
 
 
 @pytest.fixture(scope='module')
 def model(train, classifier):
-    fitted = fit_pixood(train, classifier, CLASSES, CONFIG)
+    fitted = fit_pixood(train, classifier, CLASSES, *CONFIG)
     return calibrate_pixood(fitted, head_of, make_feature_set(pictures=40, seed=1))

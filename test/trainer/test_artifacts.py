@@ -93,7 +93,7 @@ def test_arrays_are_written_to_the_same_bytes(tmp_path):
 
 def workflow(root, store, *changes):
     recipe = load_recipe(root / 'recipe.yaml', changes)
-    return Workflow(recipe, store / 'run', store=store, cache=root / 'cache', progress=False)
+    return Workflow(recipe, store / 'run', store=store, cache=root / 'cache')
 
 
 def test_an_interrupted_fit_goes_on_where_it_stood(miniature, tmp_path, monkeypatch):
@@ -121,9 +121,9 @@ def test_an_interrupted_fit_goes_on_where_it_stood(miniature, tmp_path, monkeypa
 
 def test_runs_in_one_store_make_what_they_agree_on_once(miniature, tmp_path, monkeypatch):
     trained = []
-    fit = pixood_stages.fit_classifier
+    run = pixood_stages.ClassifierRun
     monkeypatch.setattr(
-        pixood_stages, 'fit_classifier', lambda *a, **k: (trained.append(a), fit(*a, **k))[1]
+        pixood_stages, 'ClassifierRun', lambda *a, **k: (trained.append(a), run(*a, **k))[1]
     )
     keys = {}
     for name, changes in {
@@ -174,7 +174,7 @@ def test_a_fusion_refuses_a_member_that_tunes_the_backbone(places, tmp_path):
         'head: {kind: fusion}\nnflowjs: {backbone_rate: 0.001}\n'
         'fusion: {members: [{kind: uem}, {kind: nflowjs}]}\n'
     )
-    flow = Workflow(load_recipe(path), tmp_path, progress=False)
+    flow = Workflow(load_recipe(path), tmp_path)
     with pytest.raises(ConfigError, match=r"\['nflowjs'\] tune the backbone"):
         flow.fit()
 

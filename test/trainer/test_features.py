@@ -16,6 +16,7 @@ from paths import ROOT
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
+from backbone_inputs import tokens_of  # noqa: E402
 from camvid_files import write_camvid  # noqa: E402
 from tiny_backbones import tiny_backbone  # noqa: E402
 
@@ -34,7 +35,7 @@ def pictures(tmp_path):
 
 def run(pictures, cache, layers=(0, 2), view=VIEW, backbone=None, **options):
     backbone = backbone or tiny_backbone()
-    return extract(pictures, backbone, layers, view, cache, progress=False, **options)
+    return extract(pictures, backbone, layers, view, cache, **options)
 
 
 def test_tokens_and_labels_are_those_of_the_network_picture(pictures, tmp_path):
@@ -46,7 +47,7 @@ def test_tokens_and_labels_are_those_of_the_network_picture(pictures, tmp_path):
         image, labels = pictures.read(index)
         geometry = geometry_for(image.shape[:2], VIEW.size, 'fit', (0.0, 0.5, 1.0)[index % 3])
         picture = torch.from_numpy(to_network(image, geometry))[None]
-        for layer, expected in backbone.tokens(picture, [0, 2]).items():
+        for layer, expected in tokens_of(backbone, picture, [0, 2]).items():
             actual = features.tokens[layer][index]
             assert (actual.shape, actual.dtype) == ((2, 5, 16), np.float16)
             np.testing.assert_allclose(actual, expected[0].numpy(), atol=2e-3, rtol=1e-3)

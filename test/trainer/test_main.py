@@ -41,7 +41,7 @@ __all__ = ['miniature']  # fixtures
 SHIPPED = ROOT / 'config' / 'train' / 'pixood_camvid.yaml'
 
 
-STEPS = ('fit_classifier', 'fit_pixood', 'calibrate_pixood', 'sample_held_out', 'pack_bundle')
+STEPS = ('ClassifierRun', 'fit_pixood', 'calibrate_pixood', 'sample_held_out', 'pack_bundle')
 
 
 def _home(step):

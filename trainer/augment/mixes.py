@@ -104,17 +104,10 @@ def draw_mixes(
     rounds = -(-mix.count // len(pictures))
     order = np.concatenate([rng.permutation(len(pictures)) for _ in range(rounds)])[: mix.count]
     chosen = [int(i) for i in order]
-    return MixedPictures(
-        tuple(f'{pictures.names[i]}@{mark}-{n}' for n, i in enumerate(chosen)),
-        tuple(pictures.images[i] for i in chosen),
-        tuple(pictures.labels[i] for i in chosen),
-        tuple(pictures.sequences[i] for i in chosen),
-        pictures.classes,
-        AnomalyMix(grouped(cutouts), mix),
-        view,
-        network,
-        policy,
-    )
+    names = tuple(f'{pictures.names[i]}@{mark}-{n}' for n, i in enumerate(chosen))
+    how = {'mix': AnomalyMix(grouped(cutouts), mix), 'view': view}
+    more = {**how, 'network': network, 'policy': policy}
+    return pictures.subset(chosen).remade(MixedPictures, names=names, **more)
 
 
 def grouped(cutouts: Sequence[Cutout]) -> tuple[tuple[Cutout, ...], ...]:

@@ -62,13 +62,14 @@ class OnlineSettings:
         return torch.device(self.device)
 
 
-@dataclass(frozen=True)
+@dataclass
 class OnlineFeatures:
     """
     A training set whose views are drawn when they are asked for.
 
     Stands where a FeatureSet of cached tokens does: names, height, width, patch, key. blocks:
     0-based, or names of layers. mix: objects pasted before the augmentation, None for views alone.
+    device: where backbone and training are.
     """
 
     pictures: PictureList
@@ -79,30 +80,9 @@ class OnlineFeatures:
     settings: OnlineSettings
     mix: AnomalyMix | None = None
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The pictures' names."""
-        return self.pictures.names
-
-    @property
-    def height(self) -> int:
-        """Of the network's input, pixels."""
-        return self.view.size[0]
-
-    @property
-    def width(self) -> int:
-        """Of the network's input, pixels."""
-        return self.view.size[1]
-
-    @property
-    def patch(self) -> int:
-        """Of the backbone, pixels."""
-        return self.backbone.patch
-
-    @property
-    def device(self) -> torch.device:
-        """Where backbone and training are."""
-        return self.settings.place
+    def __post_init__(self) -> None:
+        self.names, (self.height, self.width) = self.pictures.names, self.view.size
+        self.patch, self.device = self.backbone.patch, self.settings.place
 
     @cached_property
     def key(self) -> str:

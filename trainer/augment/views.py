@@ -69,15 +69,8 @@ def draw_views(pictures: PictureList, settings: ViewSettings, first: int = 0) ->
     mark = hash_of(asdict(settings))
     places = [(i, v) for i in range(len(pictures)) for v in range(first, settings.views)]
     names = [f'{pictures.names[i]}@{mark}-{v}' for i, v in places]
-    return DrawnPictures(
-        tuple(names),
-        tuple(pictures.images[i] for i, _ in places),
-        tuple(pictures.labels[i] for i, _ in places) if pictures.labels else (),
-        tuple(pictures.sequences[i] for i, _ in places),
-        pictures.classes,
-        settings,
-        tuple(v for _, v in places),
-    )
+    shown, draws = pictures.subset(i for i, _ in places), tuple(v for _, v in places)
+    return shown.remade(DrawnPictures, names=tuple(names), settings=settings, draws=draws)
 
 
 def draw_view(

@@ -111,25 +111,13 @@ class Backbone(nn.Module, ABC):
         return self.patch
 
     @torch.no_grad()
-    def tokens(self, image: torch.Tensor, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
-        """
-        Return chosen layers of images.
-
-        image: uint8 (B, h, w, 3) RGB, h and w multiples of the patch.
-        layers: 0-based block indices, or names.
-
-        Returns name ('tokens_11') -> float32 (B, h / stride, w / stride, width).
-        """
-        baked = self.baked(int(image.shape[1]), int(image.shape[2]), layers)
-        return dict(zip(map(layer_name, layers), baked(image), strict=True))
-
-    @torch.no_grad()
     def baked(self, height: int, width: int, layers: Sequence[Layer]) -> nn.Module:
         """
         Return the graph for one size, ready for export: uint8 (B, h, w, 3) to one map per layer.
 
-        layers: as for tokens. Raises ConfigError for a size that is no multiple of the patch, an
-        unknown block, or a kind of layer that this network does not give.
+        Maps are float32 (B, h / stride, w / stride, width). layers: 0-based block indices, or
+        names. Raises ConfigError for a size that is no multiple of the patch, an unknown block, or
+        a kind of layer that this network does not give.
         """
         if height % self.patch or width % self.patch or min(height, width) < self.patch:
             raise ConfigError(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
@@ -18,6 +17,7 @@ from ood_perception.postprocess.calibration import HeldOutSample
 
 from ..features import FeatureSet, tokens_of
 from ..head_module import HeadModule
+from ..progress import progress_bar
 
 Maps = npt.NDArray[np.float32]
 Stratum = tuple[int, int, int]  # class, level of the own surprisal, level of the least
@@ -108,7 +108,6 @@ def sample_held_out(
     views: Sequence[FeatureSet] = (),
     size: int = SIZE,
     seed: int = 0,
-    progress: bool = False,
 ) -> HeldOutSample:
     """
     Run the calibrated head over held-out pictures; return the sample of its surprisal.
@@ -120,14 +119,14 @@ def sample_held_out(
     places = np.full(256, 255, np.uint8)
     for place, name in enumerate(head.compiled_classes):
         places[classes.index(name)] = place
-    for surprisal, labels in surprisal_maps(head, features, views, progress):
+    for surprisal, labels in surprisal_maps(head, features, views):
         sample.add(surprisal, places[labels])
     return sample.finish()
 
 
 @torch.inference_mode()
 def surprisal_maps(
-    head: HeadModule, features: FeatureSet, views: Sequence[FeatureSet], progress: bool
+    head: HeadModule, features: FeatureSet, views: Sequence[FeatureSet]
 ) -> Iterator[tuple[Maps, npt.NDArray[np.uint8]]]:
     """
     Yield a picture's surprisal in each view and its true labels, on the whole image's grid.
@@ -135,8 +134,7 @@ def surprisal_maps(
     Float32 (V, S, gh*f, gw*f), -inf where a view does not hold the pixel, and uint8 (gh*f, gw*f).
     """
     every = torch.ones(len(head.compiled_classes))
-    pictures = range(len(features.names))
-    for i in tqdm(pictures, desc='sets of classes', unit='picture', disable=not progress):
+    for i in progress_bar(range(len(features.names)), 'sets of classes'):
         whole = _maps(head, features, i, every)
         seen = [whole]
         for view in views:

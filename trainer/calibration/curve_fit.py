@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
 
 from ..features import FeatureSet, tokens_of
 from ..head_module import HeadModule
+from ..progress import progress_bar
 from .monotone_table import KNOTS, MonotoneTable, table_from_curve
 
 LOG = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class HeldOutScores:
 
 
 def collect_scores(
-    head: HeadModule, features: FeatureSet, classes: Sequence[str], *, progress: bool = False
+    head: HeadModule, features: FeatureSet, classes: Sequence[str]
 ) -> HeldOutScores:
     """
     Run a head over held-out pictures; return its raw scores by the true class of the pixel.
@@ -145,7 +145,7 @@ def collect_scores(
     """
     samples = {name: ScoreSample(seed=i) for i, name in enumerate(head.compiled_classes)}
     pooled = ScoreSample(seed=len(samples))
-    for scores, labels in score_maps(head, features, progress=progress):
+    for scores, labels in score_maps(head, features):
         for i, (name, sample) in enumerate(samples.items()):
             own = scores[i if len(scores) > 1 else 0][labels == classes.index(name)]
             sample.add(own)
@@ -172,10 +172,9 @@ def fit_class_tables(scores: HeldOutScores, knots: int = KNOTS) -> ClassTables:
 
 @torch.inference_mode()
 def score_maps(
-    head: HeadModule, features: FeatureSet, *, progress: bool = False
+    head: HeadModule, features: FeatureSet
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
     """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) a picture."""
-    pictures = range(len(features.names))
-    for i in tqdm(pictures, desc='calibration', unit='picture', disable=not progress):
+    for i in progress_bar(range(len(features.names)), 'calibration'):
         scores = head.raw_scores(*tokens_of(features, head.layers, [i]))[0][0].numpy()
         yield scores, labels_to_grid(np.asarray(features.labels[i]), scores.shape[1:])

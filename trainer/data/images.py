@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,8 +20,9 @@ from ood_perception.image.image_files import PICTURES
 from ood_perception.image.label_files import IGNORED, read_label
 from ood_perception.types import UInt8Array
 
-from .class_map import ClassMap
+from .class_map import ClassMap, Color
 
+Kind = TypeVar('Kind', bound='PictureList')
 NORMAL, ANOMALY = 0, 1
 """What the labels of a set of anomalies say of a pixel."""
 
@@ -54,6 +56,11 @@ class PictureList:
             labels=tuple(self.labels[i] for i in chosen) if self.labels else (),
             sequences=tuple(self.sequences[i] for i in chosen),
         )
+
+    def remade(self, kind: type[Kind], **changes: Any) -> Kind:
+        """Return the same pictures as another kind of list; changes: fields of that kind."""
+        own = {field.name: getattr(self, field.name) for field in fields(PictureList)}
+        return kind(**{**own, **changes})
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """
@@ -172,3 +179,42 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f'{path} cannot be read: {error.strerror}') from error
+
+
+@dataclass(frozen=True)
+class ColouredPictures(PictureList):
+    """
+    Pictures whose label files are RGB.
+
+    label_colors: pairs of a colour and its class, 0 .. C-1 or IGNORED; other colours are refused.
+    """
+
+    label_colors: tuple[tuple[Color, int], ...] = ()
+
+    def known(self, index: int) -> npt.NDArray[np.int16]:
+        """Return classes int16 (H, W) of a label file; DataError for a colour without a class."""
+        path = self.labels[index]
+        codes = _codes(read_image(path, 'label file'))
+        found, places = np.unique(codes, return_inverse=True)
+        table = {int(_codes(np.array(color))): known for color, known in self.label_colors}
+        unknown = [_color(code) for code in found.tolist() if code not in table]
+        if unknown:
+            raise DataError(
+                f'{path} holds {len(unknown)} colours without a class, such as {unknown[:3]}; add '
+                'them to "colors" of a class or to "ignored_colors", and keep label files lossless'
+            )
+        classes = np.array([table[code] for code in found.tolist()], np.int16)
+        return classes[places.reshape(codes.shape)]
+
+    def encoding(self) -> bytes:
+        """Return what the labels' meaning depends on."""
+        return super().encoding() + repr(self.label_colors).encode()
+
+
+def _codes(colors: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return one number per RGB colour, int64 (...) of (..., 3)."""
+    return colors.astype(np.int64) @ np.array([65536, 256, 1])
+
+
+def _color(code: int) -> list[int]:
+    return [code >> 16, code >> 8 & 255, code & 255]

@@ -24,8 +24,7 @@ from ood_perception.image.label_files import label_files
 from ood_perception.yaml_files import read_yaml
 
 from ..data.class_map import ClassMap, class_map_of, label_colors_of
-from ..data.images import PictureList, list_pictures, picture_list
-from ..data.label_colors import coloured
+from ..data.images import ColouredPictures, PictureList, list_pictures, picture_list
 from ..data.scenes import SCENES_FILE, read_scenes
 from .evaluation_set import SetEntry
 from .layout import before_last, labels_of
@@ -56,7 +55,7 @@ def load(root: Path, split: str) -> PictureList:
         found = _of_scenes(root, split, classes)
     else:
         found = load_folders(root / split / 'images', root / split / 'labels', classes)
-    return coloured(found, colors) if colors else found
+    return found.remade(ColouredPictures, label_colors=colors) if colors else found
 
 
 def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:

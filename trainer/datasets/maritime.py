@@ -18,8 +18,14 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError
 
-from ..data.images import ClassMap, PictureList, list_pictures, need_files, picture_list
-from ..data.label_colors import coloured
+from ..data.images import (
+    ClassMap,
+    ColouredPictures,
+    PictureList,
+    list_pictures,
+    need_files,
+    picture_list,
+)
 from .evaluation_set import SetEntry
 from .lars import CLASSES as LARS
 
@@ -77,7 +83,8 @@ def load_samples(root: Path, _: str) -> PictureList:
     """Load the five pictures; their labels are another network's answer."""
     images = list_pictures(root / 'images')
     labels = [root / 'predicted' / f'{path.stem}.png' for path in images]
-    return coloured(picture_list(images, labels, CLASSES), SAMPLE_COLORS)
+    listed = picture_list(images, labels, CLASSES)
+    return listed.remade(ColouredPictures, label_colors=SAMPLE_COLORS)
 
 
 ENTRIES = {

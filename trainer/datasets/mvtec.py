@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,7 @@ def load(root: Path, split: str) -> PictureList:
     owners = [path.parents[2].name for path in images]
     names = [f'{owner}_{path.stem}' for owner, path in zip(owners, images, strict=True)]
     classes = product_classes(known)
-    return _Flawless(*_parts(picture_list(images, images, classes, '', names, owners)))
-
-
-def _parts(listed: PictureList) -> tuple[Any, ...]:
-    return tuple(getattr(listed, field.name) for field in fields(listed))
+    return picture_list(images, images, classes, '', names, owners).remade(_Flawless)
 
 
 def product_classes(names: Sequence[str]) -> ClassMap:
@@ -115,7 +111,7 @@ def load_product(root: Path, split: str) -> PictureList:
     names = [f'{path.parent.name}_{path.stem}' for path in images]
     remedy = f'unpack {product} anew'
     listed = picture_list(images, labels, CLASSES, remedy, names, of_folders(images))
-    return _Inspected(*_parts(listed))
+    return listed.remade(_Inspected)
 
 
 def _more(_: Path, split: str, pictures: PictureList) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _source(folder: Path, source: str) -> PictureList:
     names = [f'{source}_{path.stem}' for path in images]
     sequences = [f'{source}/{drive}' for drive in drives]
     made = picture_list(images, labels, CLASSES, names=names, sequences=sequences)
-    return RoadPictures(made.names, made.images, made.labels, made.sequences, made.classes)
+    return made.remade(RoadPictures)
 
 
 def _split(pictures: PictureList, source: str, split: str) -> PictureList:

@@ -21,6 +21,8 @@ from ood_perception.evaluation.maritime import SeaClasses
 from ood_perception.loader import open_pipeline
 from ood_perception.pipeline import Pipeline, Settings
 
+from ..progress import show_progress
+
 Group = argparse._ActionsContainer
 
 
@@ -35,6 +37,15 @@ def add_training_arguments(group: Group) -> None:
     group.add_argument('--cache', type=Path, help='weights and tokens (default: user cache)')
     group.add_argument('--threads', type=int, default=0, help='0 = as many as cores')
     group.add_argument('--quiet', action='store_true', help='no progress bars')
+
+
+def apply_training_arguments(options: argparse.Namespace) -> None:
+    """Do what --threads and --quiet ask for, in the whole process."""
+    import torch
+
+    show_progress(not options.quiet)
+    if options.threads:
+        torch.set_num_threads(options.threads)
 
 
 def add_root_argument(group: Group) -> None:

@@ -22,7 +22,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ood_perception.errors import ConfigError, DataError, DependencyError
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
@@ -37,6 +36,7 @@ from ood_perception.types import Detection, Float32Array, Frame, UInt8Array
 
 from ..data.images import read_image
 from ..datasets import EvaluationSet, open_set
+from ..progress import progress_bar, show_progress
 from .options import (
     add_bundle_arguments,
     add_root_argument,
@@ -172,7 +172,6 @@ def write_submission(
     out: Path,
     facts: dict[str, Any],
     sea: SeaClasses | None = None,
-    progress: bool = False,
 ) -> int:
     """
     Write one file for every frame of the set; return how many were written now.
@@ -185,7 +184,7 @@ def write_submission(
     table = (sea or SeaClasses()).table(pipeline.manifest) if data.kind == 'maritime' else None
     written = 0
     frames = list(zip(data.pictures.names, data.pictures.images, strict=True))
-    for name, image in tqdm(frames, desc=data.title, unit='picture', disable=not progress):
+    for name, image in progress_bar(frames, data.title):
         path = target.path(out, name)
         if path.is_file():
             continue
@@ -251,9 +250,8 @@ def main(arguments: Sequence[str]) -> int:
         }
         if data.kind == 'maritime':
             facts['classes'] = asdict(sea)
-        written = write_submission(
-            pipeline, data, target, options.out, facts, sea, not options.quiet
-        )
+        show_progress(not options.quiet)
+        written = write_submission(pipeline, data, target, options.out, facts, sea)
     place = options.out / target.folder
     print(f'{place}: {len(data)} files, {written} written now')
     return 0

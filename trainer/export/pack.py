@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -53,7 +52,7 @@ class BundleText:
     classes: all known classes in label order (name, colour, whether it has etalons).
     in_distribution, ground_classes: names. policy, anchor: see geometry.geometry_for.
     views: further crops that the bundle sees.
-    data: sentences on the training pictures and their licence. metrics: rows of the card's table.
+    data: sentences on the training pictures and their licence.
     calibration, provenance: facts for the manifest; pass what does not change between runs.
     licences: one line per licence; the backbone's and the head's notices are added.
     """
@@ -66,30 +65,118 @@ class BundleText:
     policy: str = 'fit'
     anchor: float = 0.5
     views: tuple[ViewSpec, ...] = ()
-    metrics: Sequence[Mapping[str, Any]] = ()
     calibration: JsonDict = field(default_factory=dict)
     provenance: JsonDict = field(default_factory=dict)
     licences: tuple[str, ...] = ()
 
 
-def pack_bundle(
-    path: Path,
-    backbone: Backbone,
-    head: HeadModule,
-    images: npt.NDArray[np.uint8],
-    text: BundleText,
-    ship_weights: bool = False,
-    weights: str = 'f16',
-    overwrite: bool = False,
-    held_out: HeldOutSample | None = None,
-) -> Manifest:
+@dataclass(frozen=True)
+class BundleParts:
     """
-    Write a bundle directory; the same inputs give the same bytes.
+    What a bundle is made of.
 
     images: uint8 (2, h, w, 3) RGB at network size: the golden inputs, and the network size.
     ship_weights: put backbone.data into the bundle; else only the map that completes it from the
         backbone's origin. weights: 'f16' or 'f32', see export_stages.
     held_out: sample for the tables of sets of classes; None serves the graph's surprisal as it is.
+    """
+
+    backbone: Backbone
+    head: HeadModule
+    images: npt.NDArray[np.uint8]
+    text: BundleText
+    ship_weights: bool = False
+    weights: str = 'f16'
+    held_out: HeldOutSample | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+    def write(self, folder: Path) -> None:
+        """Fill a new folder."""
+        if self.held_out is not None:
+            write_npz(folder / SET_CALIBRATION, arrays_of(self.held_out))
+        baked = self.backbone.baked(*self.size, self.head.layers)
+        golden = golden_vectors(baked, self.head, self.images, self.text.in_distribution)
+        write_npz(folder / GoldenSpec.file, golden)
+        if self.ship_weights:
+            exported = export_stages(baked, self.head, folder, self.size, self.weights)
+        else:
+            exported = self._without_weights(folder, baked)
+        manifest = self._manifest(exported)
+        (folder / CARD).write_text(model_card(manifest, self.text.data), encoding='utf-8')
+        files = {path.name: file_spec(path) for path in sorted(folder.iterdir())}
+        write_manifest(folder, replace(manifest, files=files))
+
+    def _without_weights(self, folder: Path, baked: Any) -> ExportedStages:
+        """Export, then put the map to the weights' origin in the place of backbone.data."""
+        backbone = self.backbone
+        origin = backbone.provenance.get('origin')
+        if not origin:
+            raise BundleError(
+                f'the weights of {backbone.name} have no origin to complete them from: load them '
+                'by load_backbone, or ship them (ship_weights)'
+            )
+        source = Path(backbone.provenance['path'])
+        places: dict[str, JsonDict] = {}
+
+        def in_origin(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, JsonDict]:
+            places.update(weights_map(source, arrays))
+            return places
+
+        exported = export_stages(baked, self.head, folder, self.size, self.weights, in_origin)
+        if not exported.external:
+            raise BundleError(
+                f'no tensor of {backbone.name} was found in {source.name}: ship_weights'
+            )
+        data = folder / BACKBONE_DATA
+        tensors = [
+            {'name': name, 'offset': offset, 'shape': list(values.shape), **places[name]}
+            for name, offset, values in exported.external
+        ]
+        target = {'file': BACKBONE_DATA, **file_spec(data).__dict__}
+        recorded = {key: value for key, value in origin.items() if key != 'description'}
+        content = {'origin': recorded, 'target': target, 'tensors': tensors}
+        write_json(folder / WEIGHTS_MAP, content)
+        data.unlink()
+        return exported
+
+    def _manifest(self, exported: ExportedStages) -> Manifest:
+        backbone, head, text = self.backbone, self.head, self.text
+        spec = HeadSpec(
+            name=head.name,
+            surprisal='surprisal',
+            labels='labels',
+            upsampling=head.upsampling,
+            selection=head.selection,
+            calibration=head.calibration,
+            compiled_classes=head.compiled_classes,
+            set_calibration='' if self.held_out is None else SET_CALIBRATION,
+        )
+        # a path of the machine that packed says nothing elsewhere
+        known = {key: value for key, value in backbone.provenance.items() if key != 'path'}
+        tools = {'tools': {name: metadata.version(name) for name in _TOOLS}}
+        licences = (f'Backbone {backbone.name}: {backbone.licence}', *text.licences, *head.notices)
+        return Manifest(
+            name=text.name,
+            input=InputSpec(*self.size, backbone.patch, text.policy, text.anchor, text.views),
+            stages=exported.stages,
+            classes=text.classes,
+            heads=(spec,),
+            ground_classes=text.ground_classes,
+            in_distribution=text.in_distribution,
+            files={},
+            calibration=text.calibration,
+            provenance={'backbone': backbone.name, **known, **tools, **text.provenance},
+            licences=licences,
+        )
+
+
+def pack_bundle(path: Path, parts: BundleParts, overwrite: bool = False) -> Manifest:
+    """
+    Write a bundle directory; the same parts give the same bytes.
 
     Raises BundleError when path exists and overwrite is false, or when the weights cannot be
     completed from their origin.
@@ -99,117 +186,8 @@ def pack_bundle(
         raise BundleError(
             f'{path} exists; give another path, or allow overwriting (which only a bundle is)'
         )
-
-    def write(folder: Path) -> None:
-        if held_out is not None:
-            write_npz(folder / SET_CALIBRATION, arrays_of(held_out))
-        _write(folder, backbone, head, images, text, ship_weights, weights)
-
-    make_folder(path, write)
+    make_folder(path, parts.write)
     return read_manifest(path / MANIFEST_NAME)
-
-
-def _write(
-    folder: Path,
-    backbone: Backbone,
-    head: HeadModule,
-    images: npt.NDArray[np.uint8],
-    text: BundleText,
-    ship_weights: bool,
-    weights: str,
-) -> None:
-    size = (int(images.shape[1]), int(images.shape[2]))
-    baked = backbone.baked(*size, head.layers)
-    golden = golden_vectors(baked, head, images, text.in_distribution)
-    write_npz(folder / GoldenSpec.file, golden)
-    if ship_weights:
-        exported = export_stages(baked, head, folder, size, weights)
-    else:
-        exported = _without_weights(folder, backbone, baked, head, size, weights)
-    sets = SET_CALIBRATION if (folder / SET_CALIBRATION).is_file() else ''
-    manifest = _manifest(backbone, head, size, text, exported, sets)
-    card = model_card(manifest, text.data, text.metrics)
-    (folder / CARD).write_text(card, encoding='utf-8')
-    files = {path.name: file_spec(path) for path in sorted(folder.iterdir())}
-    write_manifest(folder, replace(manifest, files=files))
-
-
-def _without_weights(
-    folder: Path,
-    backbone: Backbone,
-    baked: Any,
-    head: HeadModule,
-    size: tuple[int, int],
-    weights: str,
-) -> ExportedStages:
-    """Export, then put the map to the weights' origin in the place of backbone.data."""
-    origin = backbone.provenance.get('origin')
-    if not origin:
-        raise BundleError(
-            f'the weights of {backbone.name} have no origin to complete them from: load them by '
-            'load_backbone, or ship them (ship_weights)'
-        )
-    source = Path(backbone.provenance['path'])
-    places: dict[str, JsonDict] = {}
-
-    def in_origin(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, JsonDict]:
-        places.update(weights_map(source, arrays))
-        return places
-
-    exported = export_stages(baked, head, folder, size, weights, in_origin)
-    if not exported.external:
-        raise BundleError(f'no tensor of {backbone.name} was found in {source.name}: ship_weights')
-    data = folder / BACKBONE_DATA
-    tensors = [
-        {'name': name, 'offset': offset, 'shape': list(values.shape), **places[name]}
-        for name, offset, values in exported.external
-    ]
-    target = {'file': BACKBONE_DATA, **file_spec(data).__dict__}
-    recorded = {key: value for key, value in origin.items() if key != 'description'}
-    write_json(folder / WEIGHTS_MAP, {'origin': recorded, 'target': target, 'tensors': tensors})
-    data.unlink()
-    return exported
-
-
-def _manifest(
-    backbone: Backbone,
-    head: HeadModule,
-    size: tuple[int, int],
-    text: BundleText,
-    exported: ExportedStages,
-    set_calibration: str,
-) -> Manifest:
-    spec = HeadSpec(
-        name=head.name,
-        surprisal='surprisal',
-        labels='labels',
-        upsampling=head.upsampling,
-        selection=head.selection,
-        calibration=head.calibration,
-        compiled_classes=head.compiled_classes,
-        set_calibration=set_calibration,
-    )
-    # a path of the machine that packed says nothing elsewhere
-    known = {key: value for key, value in backbone.provenance.items() if key != 'path'}
-    licences = (f'Backbone {backbone.name}: {backbone.licence}', *text.licences, *head.notices)
-    return Manifest(
-        name=text.name,
-        input=InputSpec(*size, backbone.patch, text.policy, text.anchor, text.views),
-        stages=exported.stages,
-        classes=text.classes,
-        heads=(spec,),
-        ground_classes=text.ground_classes,
-        in_distribution=text.in_distribution,
-        files={},
-        calibration=text.calibration,
-        provenance={'backbone': backbone.name, **known, **tool_versions(), **text.provenance},
-        licences=licences,
-    )
-
-
-def tool_versions() -> JsonDict:
-    """Return the versions that the exported graphs depend on."""
-    return {'tools': {name: metadata.version(name) for name in _TOOLS}}
 
 
 def git_revision(folder: Path) -> str:

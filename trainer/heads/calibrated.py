@@ -90,11 +90,11 @@ class OneScoreFit(HeadFit):
 
     def calibrate(self) -> Artifact:
         """Fit (or find) the table of the one score."""
-        fitted, names, bar = self.fitted, self.data.class_names, self.data.progress
+        fitted, names = self.fitted, self.data.class_names
         features = self.calibration_features
 
         def fill(target: Path, _: Artifact) -> Mapping[str, Any]:
-            scores = collect_scores(self.build(), features, names, progress=bar)
+            scores = collect_scores(self.build(), features, names)
             save_table(target / TABLE_FILE, fit_table(scores.pooled))
             pixels = {name: sample.count for name, sample in scores.classes.items()}
             return {'pictures': len(features.names), 'features': features.key, 'pixels': pixels}

@@ -23,7 +23,7 @@ from ..backbones.base import layer_name, parse_layer
 from ..data.images import PictureList
 from ..features import FeatureSet, joined
 from ..nets.segmenter import SegmenterConfig, load_segmenter, save_segmenter
-from ..training.segmenter import fit_segmenter
+from ..training.segmenter import SegmenterRun
 from .base import HeadFit
 from .calibrated import OneScoreFit
 
@@ -56,10 +56,8 @@ class ClosedSet:
         chosen, classes = self.chosen(), len(data.class_names)
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
-            bar = data.progress
-            done = fit_segmenter(
-                features, chosen, self.layers, classes, config, artifact, bar, self.new()
-            )
+            run = SegmenterRun(features, chosen, self.layers, classes, config, self.new())
+            done = run.fit(artifact)
             self.save(target / SEGMENTER_FILE, done.model)
             best = max(look[2] for look in done.history)
             return {**done.report(), 'selection_mean_iou': best}

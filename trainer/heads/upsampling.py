@@ -127,8 +127,8 @@ class NearestEtalon(nn.Module):
         size = VECTOR * -(-len(etalons) // (2 * pairs * VECTOR))
         filler = etalons[-1:].expand(2 * pairs * size - len(etalons), -1)
         pieces = torch.cat([etalons, filler]).split(size)
-        self.matrices = nn.ParameterList([_frozen(-2 * piece.T) for piece in pieces])
-        self.offsets = nn.ParameterList([_frozen((piece * piece).sum(1)) for piece in pieces])
+        self.matrices = nn.ParameterList([frozen(-2 * piece.T) for piece in pieces])
+        self.offsets = nn.ParameterList([frozen((piece * piece).sum(1)) for piece in pieces])
 
     def forward(self, flat: torch.Tensor, grid: CellGrid) -> torch.Tensor:
         """Return (B, f, cells, f) from flat centred tokens (B, gh*gw, D)."""
@@ -159,7 +159,8 @@ def half_rounded(values: torch.Tensor) -> torch.Tensor:
     return rounded
 
 
-def _frozen(values: torch.Tensor) -> nn.Parameter:
+def frozen(values: torch.Tensor) -> nn.Parameter:
+    """Return a copy as a parameter that nothing trains, stored row by row."""
     return nn.Parameter(values.detach().clone().contiguous(), requires_grad=False)
 
 

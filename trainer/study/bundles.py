@@ -89,7 +89,7 @@ class LeaderboardBundles:
         make_folder(place, lambda new: shutil.copytree(folder, new, dirs_exist_ok=True) and None)
         write_json(place.parent / TAKEN, {'bundle': bundle.sha256, 'name': bundle.manifest.name})
 
-    def build(self, progress: bool = True) -> dict[str, str]:
+    def build(self) -> dict[str, str]:
         """
         Build the bundles that are asked for and were not handed in; list all in runs.yaml.
 
@@ -105,19 +105,19 @@ class LeaderboardBundles:
                     LOG.info('%s was handed in', name)
                     continue
                 try:
-                    self._build(name, row, seed, progress)
+                    self._build(name, row, seed)
                 except OodPerceptionError as error:
                     LOG.error('%s cannot be built: %s', name, error)
                     reasons[name] = str(error).splitlines()[0]
         self._list()
         return reasons
 
-    def _build(self, name: str, row: LeaderboardRow, seed: int, progress: bool) -> None:
+    def _build(self, name: str, row: LeaderboardRow, seed: int) -> None:
         LOG.info('training %s', name)
         recipe = load_recipe(Path(row.recipe), row.changes(seed))
         bundles = self.config.folder / 'bundles'
         folder, store = bundles / row.folder(seed), bundles / STORE
-        Workflow(recipe, folder, store=store, cache=self.cache, progress=progress).pack()
+        Workflow(recipe, folder, store=store, cache=self.cache).pack()
 
     def _list(self) -> None:
         """Write the runs that there are for `trainer evaluate --runs`, relative to the folder."""

@@ -40,7 +40,12 @@ from ..augment.cutouts import PasteSettings
 from ..augment.outlier_sources import load_outliers
 from ..datasets import open_set
 from ..datasets.pasted import write_pasted_set
-from ..evaluation.options import add_training_arguments, command_parser, sets_root
+from ..evaluation.options import (
+    add_training_arguments,
+    apply_training_arguments,
+    command_parser,
+    sets_root,
+)
 from ..evaluation.runs import Evaluation, RunResult, RunSpec
 from ..evaluation.sets import ANOMALY_KINDS
 from ..recipe import Recipe, load_recipe
@@ -184,15 +189,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument('--latency', action='store_true', help='time the heads, too')
     add_training_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    apply_training_arguments(options)
     config = load_leaderboard(options.study)
     bundles = LeaderboardBundles(config, options.only, options.seeds, options.cache)
     for entry in options.use:
         bundles.take(entry)
-    reasons = {} if options.report_only else bundles.build(not options.quiet)
+    reasons = {} if options.report_only else bundles.build()
     if options.build_only:
         return SOME_MISSING if reasons else 0
     runs = evaluate(config, bundles, options.threads, not options.quiet)

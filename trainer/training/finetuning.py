@@ -11,7 +11,7 @@ The classifier that trains along is thrown away: the stages behind begin anew on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,31 +62,14 @@ class FinetuningConfig:
             )
 
 
-def finetune(
-    backbone: Backbone,
-    pictures: PictureList,
-    layers: Sequence[int | str],
-    view: View,
-    config: FinetuningConfig,
-    *,
-    artifact: Artifact | None = None,
-    progress: bool = False,
-) -> Trained:
-    """
-    Tune a backbone in place on labelled pictures and leave it frozen.
-
-    layers: that the classifier reads. artifact: what is being made, see TrainingRun.fit; a look
-    ends each epoch. The same seed gives the same weights on the same machine.
-    """
-    run = TuningRun(backbone, pictures, layers, view, config)
-    try:
-        return run.fit('fine-tuning', None, artifact, progress)
-    finally:
-        backbone.requires_grad_(False).eval()
-
-
 class TuningRun(EpochRun):
-    """A run of a backbone and a classifier on it."""
+    """
+    A run of a backbone, which is tuned in place and left frozen, and of a classifier on it.
+
+    layers: that the classifier reads.
+    """
+
+    name = 'fine-tuning'
 
     def __init__(
         self,
@@ -96,7 +79,7 @@ class TuningRun(EpochRun):
         view: View,
         config: FinetuningConfig,
     ) -> None:
-        self.config, self.view, self.list = config, view, pictures
+        self.config, self.view, self.list, self.backbone = config, view, pictures, backbone
         self.baked = backbone.baked(*view.size, layers).requires_grad_(True)
         names = [str(layer) for layer in layers]
         with torch.random.fork_rng():
@@ -113,6 +96,13 @@ class TuningRun(EpochRun):
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         super().__init__(nn.ModuleDict(parts), len(pictures), config, optimizer)
         self.upsampler = Upsampler(Sized(*view.size, backbone.patch), config.pixel_step)
+
+    def fit(self, artifact: Artifact | None = None) -> Trained:
+        """Tune to the end, see TrainingRun.fit; a look ends each epoch."""
+        try:
+            return super().fit(artifact)
+        finally:
+            self.backbone.requires_grad_(False).eval()
 
     def rate_factor(self) -> float:
         """Return the cosine of the step."""
@@ -160,16 +150,3 @@ def load_tuned(
         'finetuned': {**record, 'from': kept},
     }
     return tuned
-
-
-def load_finetuned(
-    made: Artifact,
-    origin: Backbone,
-    choice: BackboneChoice,
-    config: FinetuningConfig,
-    cache: Path | None = None,
-) -> Backbone:
-    """Load what `finetune` made; its provenance says how long it was tuned and at which rate."""
-    settings = {name: value for name, value in asdict(config).items() if name != 'seed'}
-    record = {**settings, **made.report()}
-    return load_tuned(made.folder, origin, choice, 'fine-tuned again', record, cache)

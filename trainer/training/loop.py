@@ -7,19 +7,19 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from ..artifacts import Artifact, part_of
 from ..data.images import IGNORED
 from ..nets.gmm import GmmHead
+from ..progress import progress_bar
 
 LOG = logging.getLogger(__name__)
 CONTIGUOUS = torch.contiguous_format
@@ -66,9 +66,12 @@ class TrainingRun(ABC):
     """
     One run of an optimiser on a model; what a step sees depends on the seed and the step alone.
 
-    pictures: number of pictures to draw from. schedule: what has the fields of Schedule. A group
-    of the optimiser has the schedule's rate, or its own 'rate', times its 'times'.
+    name: of what is trained. pictures: number of pictures to draw from. schedule: what has the
+    fields of Schedule. A group of the optimiser has the schedule's rate, or its own 'rate', times
+    its 'times'.
     """
+
+    name: ClassVar[str]
 
     def __init__(
         self,
@@ -86,6 +89,10 @@ class TrainingRun(ABC):
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the loss of pictures, at every pixel_step-th pixel from (row, column) on."""
 
+    def look(self) -> float | None:
+        """Return the selection's figure of the model as it is; None where nothing selects."""
+        return None
+
     def rate_factor(self) -> float:
         """Return the share of the learning rate at the step."""
         return rate_factor(self.step, self.schedule.steps, self.schedule.warmup)
@@ -98,37 +105,31 @@ class TrainingRun(ABC):
         row, column = (int(v) for v in random.integers(plan.pixel_step, size=2))
         return sorted(int(i) for i in drawn), row, column
 
-    def fit(
-        self,
-        name: str,
-        look: Callable[[], float] | None,
-        artifact: Artifact | None = None,
-        progress: bool = False,
-    ) -> Trained:
+    def fit(self, artifact: Artifact | None = None) -> Trained:
         """
-        Train to the end and load the best state; without a look that is the last one.
+        Train to the end and load the best state; where nothing selects, that is the last one.
 
-        look: the selection's figure of the model as it is. artifact: what is being made; the run
-        goes on from its checkpoint and writes one at every look.
+        artifact: what is being made; the run goes on from its checkpoint and writes one at every
+        look. The same seed gives the same model on one machine, resumed or not.
         """
         self.restore(artifact.load_state() if artifact else None)
         steps, losses = self.schedule.steps, list[float]()
-        bar = tqdm(total=steps, initial=self.step, desc=name, unit='step', disable=not progress)
+        bar = progress_bar(None, self.name, 'step', total=steps, initial=self.step)
         while self.step < steps:
             losses.append(self._advance())
             bar.update()
             if self.step % self.schedule.select_every == 0 or self.step == steps:
-                self._keep(float(np.mean(losses)), look)
+                self._keep(float(np.mean(losses)))
                 LOG.info('%s step %d/%d: loss %.4f, selection %.4f',
-                         *(name, self.step, steps, *self.history[-1][1:]))  # fmt: skip
+                         *(self.name, self.step, steps, *self.history[-1][1:]))  # fmt: skip
                 losses = []
                 if artifact:
                     artifact.save_state(self.state())
         bar.close()
-        if look:
+        if self.best:
             self.trained.load_state_dict(self.best)
         model = self.trained.to(device='cpu', memory_format=CONTIGUOUS).eval()  # type: ignore[call-overload]
-        best = max(self.history, key=lambda look: look[2])[0] if look else steps
+        best = max(self.history, key=lambda look: look[2])[0] if self.best else steps
         return Trained(model, best, tuple(self.history))
 
     def _advance(self) -> float:
@@ -145,12 +146,12 @@ class TrainingRun(ABC):
         self.step += 1
         return float(loss.detach())
 
-    def _keep(self, loss: float, look: Callable[[], float] | None) -> None:
+    def _keep(self, loss: float) -> None:
         """Add a look to the history; remember the weights when it is the best."""
-        figure = look() if look else math.nan
-        if look and all(figure > known for _, _, known in self.history):
+        figure = self.look()
+        if figure is not None and all(figure > known for _, _, known in self.history):
             self.best = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
-        self.history.append((self.step, loss, figure))
+        self.history.append((self.step, loss, math.nan if figure is None else figure))
 
     @property
     def _mixtures(self) -> list[GmmHead]:

@@ -16,7 +16,6 @@ import torch
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..artifacts import Artifact
 from ..features import FeatureSet
 from ..nets.patch_classifier import (
     IGNORED,
@@ -27,41 +26,30 @@ from ..nets.patch_classifier import (
     evaluate_classifier,
     patch_logits_of,
 )
-from .loop import EpochRun, Trained, cosine, labelled_cross_entropy
-
-
-def fit_classifier(
-    train: FeatureSet,
-    val: FeatureSet,
-    layers: Sequence[str],
-    classes: Sequence[str],
-    config: ClassifierConfig,
-    artifact: Artifact | None = None,
-) -> Trained:
-    """
-    Train a classifier and keep the epoch with the best mean IoU on `val`.
-
-    layers: names of the token maps to concatenate. classes: names of the ids 0 .. C-1.
-    artifact: what is being made, see TrainingRun.fit. The same seed gives the same classifier,
-    resumed or not. Raises ConfigError for layers that are not in the sets.
-    """
-    for features in (train, val):
-        _check_set(features, layers, len(classes))
-    run = ClassifierRun(train, layers, len(classes), config)
-
-    def look() -> float:
-        return evaluate_classifier(run.model, val, config.matmul).mean_iou
-
-    return run.fit('classifier', look, artifact)
+from .loop import EpochRun, cosine, labelled_cross_entropy
 
 
 class ClassifierRun(EpochRun):
-    """A run of a patch classifier."""
+    """
+    A run of a classifier that keeps the epoch with the best mean IoU on `select`.
+
+    layers: names of the token maps to concatenate. classes: their number. Raises ConfigError for
+    layers that are not in the sets, DataError for labels that are of no class.
+    """
+
+    name = 'classifier'
 
     def __init__(
-        self, train: FeatureSet, layers: Sequence[str], classes: int, config: ClassifierConfig
+        self,
+        train: FeatureSet,
+        select: FeatureSet,
+        layers: Sequence[str],
+        classes: int,
+        config: ClassifierConfig,
     ):
-        self.train, self.config = train, config
+        for features in (train, select):
+            _check_set(features, layers, classes)
+        self.train, self.select, self.config = train, select, config
         width = sum(train.tokens[layer].shape[-1] for layer in layers)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -71,6 +59,10 @@ class ClassifierRun(EpochRun):
         )
         super().__init__(self.model, len(train.names), config, optimizer)
         self.upsampler = Upsampler(train, config.pixel_step)
+
+    def look(self) -> float:
+        """Return the mean IoU on the selection."""
+        return evaluate_classifier(self.model, self.select, self.config.matmul).mean_iou
 
     def rate_factor(self) -> float:
         """Return 1, or the cosine of the fraction of the run that is done, in pictures."""

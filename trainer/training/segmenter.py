@@ -16,34 +16,12 @@ import torch
 
 from ood_perception.metrics.segmentation import class_iou, confusion
 
-from ..artifacts import Artifact
 from ..augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
 from ..features import FeatureSet, tokens_of
 from ..nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ..nets.segmenter import Segmenter, SegmenterConfig
 from .label_grids import MapUpsampler, cell_labels
-from .loop import Trained, TrainingRun, labelled_cross_entropy
-
-
-def fit_segmenter(
-    train: FeatureSet | OnlineFeatures,
-    select: FeatureSet,
-    layers: Sequence[str],
-    classes: int,
-    config: SegmenterConfig,
-    artifact: Artifact | None = None,
-    progress: bool = True,
-    model: Segmenter | None = None,
-) -> Trained:
-    """
-    Train on cached or freshly drawn tokens; keep the state with the best mean IoU on `select`.
-
-    model: to train instead of a new segmenter; anything with its layers, feature and classifier.
-    artifact: what is being made, see TrainingRun.fit. The same seed gives the same segmenter on
-    one machine, resumed or not.
-    """
-    run = SegmenterRun(train, layers, classes, config, model)
-    return run.fit('segmenter', lambda: mean_iou(run.model, select), artifact, progress)
+from .loop import TrainingRun, labelled_cross_entropy
 
 
 def mean_iou(model: Segmenter, features: FeatureSet) -> float:
@@ -70,17 +48,24 @@ def confusion_iou(
 
 
 class SegmenterRun(TrainingRun):
-    """A run of a segmenter."""
+    """
+    A run on cached or freshly drawn tokens that keeps the best mean IoU on `select`.
+
+    model: to train instead of a new segmenter; anything with its layers, feature and classifier.
+    """
+
+    name = 'segmenter'
 
     def __init__(
         self,
         train: FeatureSet | OnlineFeatures,
+        select: FeatureSet,
         layers: Sequence[str],
         classes: int,
         config: SegmenterConfig,
         model: Segmenter | None = None,
     ) -> None:
-        self.train, self.config = train, config
+        self.train, self.select, self.config = train, select, config
         self.device = device_of(train)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -92,6 +77,10 @@ class SegmenterRun(TrainingRun):
         )
         super().__init__(self.model, len(train.names), config, optimizer)
         self.upsampler = MapUpsampler(train, self.model.upsampling, config.pixel_step)
+
+    def look(self) -> float:
+        """Return the mean IoU on the selection."""
+        return mean_iou(self.model, self.select)
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return cross-entropy over labelled pixels, for a mixture its contrast loss as well."""

@@ -260,7 +260,7 @@ def test_a_recipe_is_refused_before_features_and_segmenter(tmp_path):
     changes = [f'data.root={tmp_path / "camvid"}', f'outliers.folder={tmp_path}']
     for name in ('uem_camvid', 'rpl_camvid', 'nflowjs_camvid'):
         recipe = load_recipe(ROOT / f'config/train/{name}.yaml', changes)
-        workflow = Workflow(recipe, tmp_path / 'out', progress=False)
+        workflow = Workflow(recipe, tmp_path / 'out')
         with pytest.raises(DataError, match='annotation 77 '):
             workflow.pack()
         assert not (tmp_path / 'out').exists()

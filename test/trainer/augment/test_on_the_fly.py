@@ -29,7 +29,7 @@ from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View  # noqa: E402
 from trainer.nets.segmenter import SegmenterConfig  # noqa: E402
 from trainer.recipe import load_recipe  # noqa: E402
-from trainer.training.segmenter import fit_segmenter  # noqa: E402
+from trainer.training.segmenter import SegmenterRun  # noqa: E402
 from trainer.workflow import Workflow  # noqa: E402
 
 __all__ = ['places']
@@ -124,13 +124,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, pictures):
     select = features.draw(range(4), 1000)
     config = SegmenterConfig(width=8, steps=9, batch=2, warmup=2, select_every=3, online=True)
     arguments = (select, LAYERS, len(pictures.classes.names), config)
-    whole = fit_segmenter(features, *arguments, progress=False)
+    whole = SegmenterRun(features, *arguments).fit()
     artifact = Artifact(tmp_path, 'segmenter', 'key')
     dying = replace(features, pictures=Dying(pictures, 9))
     dying.__dict__['key'] = features.key
     with pytest.raises(KeyboardInterrupt):
-        fit_segmenter(dying, *arguments, artifact, progress=False)
-    again = fit_segmenter(features, *arguments, artifact, progress=False)
+        SegmenterRun(dying, *arguments).fit(artifact)
+    again = SegmenterRun(features, *arguments).fit(artifact)
     assert again.history == whole.history
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
@@ -157,7 +157,7 @@ def test_the_paper_preset_trains_and_packs(places, form):
 def test_without_a_held_out_part_other_splits_alone_calibrate(places, tmp_path):
     changes = ['data.calibration=[train]', 'data.calibration_fraction=0', 'segmenter.online=true']
     recipe = load_recipe(places / 'discriminative.yaml', changes)
-    flow = Workflow(recipe, tmp_path, cache=places / 'cache', progress=False)
+    flow = Workflow(recipe, tmp_path, cache=places / 'cache')
     assert flow.head_fit.calibration_features.names == flow.data.pictures.names
 
 
@@ -195,8 +195,8 @@ def test_pictures_of_one_moment_calibrate_once(places, tmp_path):
     assert not {'calibration_spacing', 'calibration_blocks'} & set(plain.portable()['data'])
     recipe = load_recipe(path, [*changes, 'data.calibration_spacing=3'])
     assert recipe.sha256() != plain.sha256()
-    spaced = Workflow(recipe, tmp_path, cache=places / 'cache', progress=False)
-    every = Workflow(plain, tmp_path, cache=places / 'cache', progress=False)
+    spaced = Workflow(recipe, tmp_path, cache=places / 'cache')
+    every = Workflow(plain, tmp_path, cache=places / 'cache')
     features, whole = (one.data.calibration_features() for one in (spaced, every))
     assert features.names == whole.names[::3]
     assert features.key != whole.key

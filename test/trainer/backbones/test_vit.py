@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from backbone_inputs import normalised, picture  # noqa: E402
+from backbone_inputs import normalised, picture, tokens_of  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from tiny_backbones import ARCHITECTURES, tiny_backbone  # noqa: E402
 
@@ -35,7 +35,7 @@ def test_last_block_equals_the_model_of_transformers(family):
     image = picture(side, side, 2)
     expected = backbone.model(normalised(backbone, image)).last_hidden_state
     expected = expected[:, backbone.prefix().shape[1] :].reshape(2, 4, 4, 16)
-    tokens = backbone.tokens(image, [0, 2])
+    tokens = tokens_of(backbone, image, [0, 2])
     assert list(tokens) == ['tokens_0', 'tokens_2']
     torch.testing.assert_close(tokens['tokens_2'], expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(tokens['tokens_0'], tokens['tokens_2'], atol=1e-2)
@@ -48,7 +48,7 @@ def test_another_size_equals_the_model_of_transformers(family):
     image = picture(rows * backbone.patch, columns * backbone.patch)
     expected = backbone.model(normalised(backbone, image)).last_hidden_state
     expected = expected[:, backbone.prefix().shape[1] :].reshape(1, rows, columns, 16)
-    actual = backbone.tokens(image, [2])['tokens_2']
+    actual = tokens_of(backbone, image, [2])['tokens_2']
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -56,8 +56,8 @@ def test_layers_keep_their_order_and_do_not_depend_on_the_others():
     backbone = tiny_backbone()
     image = picture(28, 42)
     first, second = backbone.baked(28, 42, [2, 1])(image)
-    torch.testing.assert_close(first, backbone.tokens(image, [2])['tokens_2'])
-    torch.testing.assert_close(second, backbone.tokens(image, [1])['tokens_1'])
+    torch.testing.assert_close(first, tokens_of(backbone, image, [2])['tokens_2'])
+    torch.testing.assert_close(second, tokens_of(backbone, image, [1])['tokens_1'])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_every_layout_of_a_file_gives_the_same_backbone(family, layout, tmp_path
     image = picture(28, 42)
     assert loaded.architecture == source.architecture
     torch.testing.assert_close(
-        loaded.tokens(image, [2])['tokens_2'], source.tokens(image, [2])['tokens_2']
+        tokens_of(loaded, image, [2])['tokens_2'], tokens_of(source, image, [2])['tokens_2']
     )
     assert loaded.provenance['origin']['kind'] == 'file'
     assert len(loaded.provenance['weights_sha256']) == 64
@@ -162,7 +162,7 @@ def test_other_families_load_from_their_own_state(family, tmp_path):
     )
     image = picture(32, 48)
     torch.testing.assert_close(
-        loaded.tokens(image, [2])['tokens_2'], source.tokens(image, [2])['tokens_2']
+        tokens_of(loaded, image, [2])['tokens_2'], tokens_of(source, image, [2])['tokens_2']
     )
 
 
@@ -245,7 +245,7 @@ def test_the_package_gives_the_tokens_of_its_own_graph():
     image = picture(224, 224)
     pixels = normalised(backbone, image).numpy()
     expected = session.run([last], {'input_image': pixels})[0][:, 1:]
-    actual = backbone.tokens(image, [11])['tokens_11'].reshape(1, 256, 384).numpy()
+    actual = tokens_of(backbone, image, [11])['tokens_11'].reshape(1, 256, 384).numpy()
     np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 

@@ -25,7 +25,7 @@ from trainer.backbones.base import BackboneChoice  # noqa: E402
 from trainer.backbones.vit import build  # noqa: E402
 from trainer.backbones.weight_names import Architecture  # noqa: E402
 from trainer.export.golden import golden_vectors  # noqa: E402
-from trainer.export.pack import BundleText, pack_bundle  # noqa: E402
+from trainer.export.pack import BundleParts, BundleText, pack_bundle  # noqa: E402
 from trainer.heads.pixood.model import PixOODHead  # noqa: E402
 
 SIZE = (56, 84)
@@ -35,7 +35,6 @@ TEXT = BundleText(
     in_distribution=('road', 'pavement'),
     ground_classes=('road',),
     data='Random numbers.',
-    metrics=[{'method': 'PixOOD', 'AP': 0.5}],
     calibration={'pixels': {'road': 1000}},
     provenance={'revision': 'abc', 'command': 'trainer pack'},
     licences=('Data: none.',),
@@ -56,9 +55,10 @@ def pictures(seed=4):
     return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
 
 
-def pack(path, backbone, **options):
+def pack(path, backbone, overwrite=False, **options):
     head = PixOODHead(some_model(), 2, half_weights=True)
-    return pack_bundle(path, backbone, head, pictures(), TEXT, **options)
+    parts = BundleParts(backbone, head, pictures(), TEXT, **options)
+    return pack_bundle(path, parts, overwrite)
 
 
 @pytest.fixture(scope='module')
@@ -126,7 +126,7 @@ def test_nothing_of_this_machine_is_in_the_text(packed, backbone):
 def test_the_card_says_what_a_user_must_know(packed):
     card = (packed / 'MODEL_CARD.md').read_text()
 
-    for part in ('# tiny', 'patent pending', 'Data: none.', '| PixOOD | 0.5 |', 'Random numbers.'):
+    for part in ('# tiny', 'patent pending', 'Data: none.', 'Random numbers.'):
         assert part in card
     assert 'too few patches): pole' in card
 
@@ -158,7 +158,7 @@ def test_a_failure_leaves_nothing_behind(backbone, tmp_path):
     wrong = pictures()[:1]
 
     with pytest.raises(ConfigError, match='golden pictures'):
-        pack_bundle(tmp_path / 'broken', backbone, head, wrong, TEXT)
+        pack_bundle(tmp_path / 'broken', BundleParts(backbone, head, wrong, TEXT))
 
     assert list(tmp_path.iterdir()) == []
 

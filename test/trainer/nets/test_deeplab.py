@@ -18,14 +18,14 @@ from trainer.backbones.convolutional import ConvolutionalBackbone  # noqa: E402
 from trainer.features import FeatureSet  # noqa: E402
 from trainer.heads.rpl.block import deeplab_block  # noqa: E402
 from trainer.heads.rpl.config import RplConfig  # noqa: E402
-from trainer.heads.rpl.training import fit_rpl  # noqa: E402
+from trainer.heads.rpl.training import RplRun  # noqa: E402
 from trainer.nets.deeplab import (  # noqa: E402
     DeepLabHost,
     DeepLabShape,
     PublishedHost,
 )
 from trainer.nets.segmenter import SegmenterConfig  # noqa: E402
-from trainer.training.segmenter import fit_segmenter  # noqa: E402
+from trainer.training.segmenter import SegmenterRun  # noqa: E402
 
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
@@ -174,7 +174,7 @@ def test_one_training_step_on_the_published_shape_starts_from_its_aspp(narrow):
     torch.testing.assert_close(block.aspp.state_dict(), network.host.aspp.state_dict())
     config = replace(RPL, width=8)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    done = fit_rpl(network.host, (train, train), train, config, progress=False, block=block)
+    done = RplRun(network.host, (train, train), train, config, block).fit()
     assert np.isfinite(done.history[0][1:]).all()
     moved = [
         not torch.equal(a, b) for a, b in zip(block.parameters(), start.parameters(), strict=True)
@@ -195,13 +195,12 @@ def test_a_host_is_trained_closed_set_and_carries_a_block():
     known = replace(train, labels=np.where(train.labels == OUTLIER, 255, train.labels))
     host = DeepLabHost(DeepLabShape(320, 24, 4, 2, 8, 6, (1, 2, 3)))
     config = SegmenterConfig(steps=6, batch=4, warmup=1, select_every=3, matmul='f32')
-    done = fit_segmenter(known, known, host.layers, 2, config, progress=False, model=host)
+    done = SegmenterRun(known, known, host.layers, 2, config, host).fit()
     assert done.model is host
     assert np.isfinite(done.history).all()
-    result = fit_rpl(
-        host, (train, None), train, replace(RPL, width=8, contrast=False), progress=False,
-        block=deeplab_block(host),
-    )  # fmt: skip
+    result = RplRun(
+        host, (train, None), train, replace(RPL, width=8, contrast=False), deeplab_block(host)
+    ).fit()
     assert np.isfinite(result.history[0][1:]).all()
 
 

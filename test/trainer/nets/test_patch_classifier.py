@@ -25,7 +25,7 @@ from trainer.nets.patch_classifier import (  # noqa: E402
     load_classifier,
     save_classifier,
 )
-from trainer.training.patch_classifier import ClassifierRun, fit_classifier  # noqa: E402
+from trainer.training.patch_classifier import ClassifierRun  # noqa: E402
 
 LAYERS = ('tokens_5', 'tokens_11')
 CLASSES = ('a', 'b', 'c')
@@ -37,8 +37,8 @@ def sets():
     return make_feature_set(), make_feature_set(pictures=6, seed=1)
 
 
-def fit(sets, config=QUICK, **options):
-    return fit_classifier(sets[0], sets[1], LAYERS, CLASSES, config, **options)
+def fit(sets, config=QUICK, artifact=None):
+    return ClassifierRun(*sets, LAYERS, len(CLASSES), config).fit(artifact)
 
 
 @pytest.mark.parametrize(('cells', 'pixels'), [(6, 84), (1, 14), (5, 7), (48, 672)])
@@ -65,7 +65,7 @@ def test_loss_is_cross_entropy_at_label_resolution(sets):
     labels = np.array(sets[0].labels)
     labels[:, :20] = 255
     features = dataclasses.replace(sets[0], labels=labels)
-    run = ClassifierRun(features, LAYERS, 3, QUICK)
+    run = ClassifierRun(features, sets[1], LAYERS, 3, QUICK)
     logits = run.model(batch_tokens(features, LAYERS, [0, 3])).permute(0, 3, 1, 2)
     whole = torch.nn.functional.interpolate(logits, (84, 112), mode='bilinear')
     target = torch.from_numpy(labels[[0, 3]].astype(np.int64))
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_classifier_resumed_or_not(sets, tmp_path):
 
 def test_the_cosine_schedule_ends_at_zero(sets):
     config = dataclasses.replace(QUICK, schedule='cosine')
-    run, shares = ClassifierRun(sets[0], LAYERS, 3, config), []
+    run, shares = ClassifierRun(*sets, LAYERS, 3, config), []
     for epoch in (0.0, 1.5, 3.0):
         run.step = round(epoch * run.schedule.select_every)
         shares.append(run.rate_factor())
@@ -140,6 +140,6 @@ def test_wrong_settings_and_sets_are_refused(sets):
     with pytest.raises(ConfigError, match='at least 1'):
         ClassifierConfig(epochs=0)
     with pytest.raises(ConfigError, match='the features hold'):
-        fit_classifier(*sets, ['tokens_3'], CLASSES, QUICK)
+        ClassifierRun(*sets, ['tokens_3'], 3, QUICK)
     with pytest.raises(DataError, match='do not fit'):
-        fit_classifier(*sets, LAYERS, CLASSES[:2], QUICK)
+        ClassifierRun(*sets, LAYERS, 2, QUICK)

@@ -106,7 +106,7 @@ def test_a_fusion_takes_over_the_fits_of_its_members_rows(root):
     for name, changes in (('pixood', ()), ('knn', heads), ('both', members)):
         recipe = load_recipe(root / 'recipe.yaml', (*LARGER, 'seed=1', *changes))
         store = folder / '_store'
-        Workflow(recipe, folder / name, store=store, cache=root / 'cache', progress=False).pack()
+        Workflow(recipe, folder / name, store=store, cache=root / 'cache').pack()
     for kind in ('classifier', 'fit-pixood', 'fit-knn', 'fit-fusion'):
         assert only(store, kind), 'it is made once'
 

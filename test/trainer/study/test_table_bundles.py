@@ -24,7 +24,7 @@ class Builder:
 
     built: tuple = ()
 
-    def __init__(self, recipe, folder, store=None, cache=None, progress=True):
+    def __init__(self, recipe, folder, store=None, cache=None):
         self.folder, self.store = folder, store
 
     def pack(self):

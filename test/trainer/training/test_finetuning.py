@@ -29,7 +29,7 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.artifacts import Artifact  # noqa: E402
 from trainer.datasets import load_pictures  # noqa: E402
 from trainer.features import View  # noqa: E402
-from trainer.training.finetuning import FinetuningConfig, TuningRun, finetune  # noqa: E402
+from trainer.training.finetuning import FinetuningConfig, TuningRun  # noqa: E402
 
 VIEW = View(56, 56, 'stretch')
 CONFIG = FinetuningConfig(epochs=3, learning_rate=1e-3, classifier_learning_rate=1e-2, seed=3)
@@ -71,7 +71,7 @@ def weights_of(backbone):
 def test_only_what_the_layers_need_moves(pictures):
     backbone = tiny_backbone()
     before = weights_of(backbone)
-    finetune(backbone, pictures, [0, 1], VIEW, CONFIG)
+    TuningRun(backbone, pictures, [0, 1], VIEW, CONFIG).fit()
     moved = {n for n, v in weights_of(backbone).items() if not torch.equal(v, before[n])}
     assert any('layer.0.' in name or 'layers.0.' in name for name in moved)
     assert any('projection' in name for name in moved)
@@ -91,7 +91,7 @@ def test_the_rates_fall_along_a_cosine(pictures, monkeypatch):
 
     own_loss = TuningRun.loss
     monkeypatch.setattr(TuningRun, 'loss', loss)
-    done = finetune(tiny_backbone(), pictures, [1], VIEW, CONFIG)
+    done = TuningRun(tiny_backbone(), pictures, [1], VIEW, CONFIG).fit()
     steps = 3 * math.ceil(len(pictures) / CONFIG.batch)
     assert done.best_step == len(rates) == steps
     cosine = np.array([(1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps)])
@@ -103,7 +103,7 @@ def test_a_step_moves_no_weight_by_more_than_the_rate_allows(pictures):
     backbone = tiny_backbone()
     before = weights_of(backbone)
     config = FinetuningConfig(epochs=1, learning_rate=1e-6, batch=8)
-    done = finetune(backbone, pictures, [1], VIEW, config)
+    done = TuningRun(backbone, pictures, [1], VIEW, config).fit()
     assert done.best_step == 2
     largest = max(float((v - before[n]).abs().max()) for n, v in weights_of(backbone).items())
     assert 0 < largest < 2.1e-6
@@ -111,8 +111,8 @@ def test_a_step_moves_no_weight_by_more_than_the_rate_allows(pictures):
 
 def test_the_loss_falls_and_the_seed_decides(pictures):
     first, again = (tiny_backbone() for _ in range(2))
-    done = finetune(first, pictures, [0, 1], VIEW, CONFIG)
-    finetune(again, pictures, [0, 1], VIEW, CONFIG)
+    done = TuningRun(first, pictures, [0, 1], VIEW, CONFIG).fit()
+    TuningRun(again, pictures, [0, 1], VIEW, CONFIG).fit()
     assert done.history[-1][1] < done.history[0][1]
     for name, value in weights_of(first).items():
         torch.testing.assert_close(value, weights_of(again)[name], rtol=0, atol=0)
@@ -120,7 +120,7 @@ def test_the_loss_falls_and_the_seed_decides(pictures):
 
 def test_a_stopped_run_goes_on_to_the_same_weights(pictures, tmp_path, monkeypatch):
     whole = tiny_backbone()
-    finetune(whole, pictures, [0, 1], VIEW, CONFIG)
+    TuningRun(whole, pictures, [0, 1], VIEW, CONFIG).fit()
     save, artifact = Artifact.save_state, Artifact(tmp_path, 'finetune', 'k')
 
     def stop(made, state):
@@ -130,9 +130,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(pictures, tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(Artifact, 'save_state', stop)
         with pytest.raises(KeyboardInterrupt):
-            finetune(tiny_backbone(), pictures, [0, 1], VIEW, CONFIG, artifact=artifact)
+            TuningRun(tiny_backbone(), pictures, [0, 1], VIEW, CONFIG).fit(artifact)
     resumed = tiny_backbone()
-    finetune(resumed, pictures, [0, 1], VIEW, CONFIG, artifact=artifact)
+    TuningRun(resumed, pictures, [0, 1], VIEW, CONFIG).fit(artifact)
     for name, value in weights_of(whole).items():
         torch.testing.assert_close(weights_of(resumed)[name], value, rtol=1e-6, atol=1e-7)
 

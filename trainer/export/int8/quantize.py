@@ -15,11 +15,10 @@ AP back stays in bf16, best first, until the loss is small enough. Goes on where
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,86 +56,63 @@ TARGET_LOSS = LARGEST_LOSS / 2  # points of AP: half of what `precision: auto` a
 MOST_KEPT = 4  # products that may stay in bf16 at the end: each costs speed
 
 
-@dataclass
 class Search:
-    """What was tried: name -> cost; the facts that were chosen."""
-
-    trials: dict[str, Cost] = field(default_factory=dict)
-    chosen: Quantization | None = None
-
-
-def search(bench: CostBench, facts: Quantization, names: Sequence[str]) -> Search:
     """
-    Choose which products stay in bf16 by their effect on AP.
+    Chooses which products stay in bf16 by their effect on AP; trials: name -> cost.
 
     Where the paired bootstrap does not resolve a gain, the mean |difference| of surprisal on the
     same pictures decides: it is the same effect, measured with far less noise.
-    names: of all products with weights, as in the graph.
     """
-    result = Search()
 
-    def trial(name: str, kept: Sequence[str]) -> Outputs:
-        candidate = dataclasses.replace(facts, kept=tuple(kept))
-        outputs = bench.outputs('int8', candidate)
-        result.trials[name] = cost = bench.cost(outputs)
+    def __init__(self, bench: CostBench, facts: Quantization) -> None:
+        self.bench, self.facts = bench, facts
+        self.trials: dict[str, Cost] = {}
+
+    def run(self, names: Sequence[str]) -> Quantization:
+        """Return the facts with what is kept; names: of all products with weights."""
+        whole = self._trial('all int8', ())
+        kinds = groups_of(names)
+        worst = kinds[self._ranked(kinds, whole)[0]]
+        order = self._ranked({node: [node] for node in worst}, whole)
+        kept: list[str] = []
+        best = self.trials['all int8']
+        for node in order[:MOST_KEPT]:
+            if best.loss <= TARGET_LOSS and best.interval[1] < LARGEST_LOSS:
+                break
+            kept.append(node)
+            self._trial(f'kept {len(kept)}', kept)
+            best = self.trials[f'kept {len(kept)}']
+        return replace(self.facts, kept=tuple(kept))
+
+    def _trial(self, name: str, kept: Sequence[str]) -> Outputs:
+        outputs = self.bench.outputs('int8', replace(self.facts, kept=tuple(kept)))
+        self.trials[name] = cost = self.bench.cost(outputs)
         LOG.info(
             '%-28s AP %6.2f, loss %5.2f [%5.2f, %5.2f], mean |d| %.4f',
             *(name, cost.average_precision, cost.loss, *cost.interval, cost.difference),
         )
         return outputs
 
-    whole = trial('all int8', ())
-
-    def ranked(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    def _ranked(self, groups: Mapping[str, Sequence[str]], whole: Outputs) -> list[str]:
+        """Return the groups by what leaving each in bf16 buys back, the most first."""
         keys = {}
         for name, nodes in groups.items():
-            outputs = trial(f'without {name}', nodes)
-            cost = result.trials[f'without {name}']
-            resolved = bench.gain(outputs, whole).low > 0
+            outputs = self._trial(f'without {name}', nodes)
+            cost = self.trials[f'without {name}']
+            resolved = self.bench.gain(outputs, whole).low > 0
             keys[name] = (cost.loss if resolved else float('inf'), cost.difference)
         return sorted(keys, key=lambda name: keys[name])
 
-    kinds = groups_of(names)
-    order = ranked({node: [node] for node in kinds[ranked(kinds)[0]]})
-    kept: list[str] = []
-    best = result.trials['all int8']
-    for node in order[:MOST_KEPT]:
-        if best.loss <= TARGET_LOSS and best.interval[1] < LARGEST_LOSS:
-            break
-        kept.append(node)
-        trial(f'kept {len(kept)}', kept)
-        best = result.trials[f'kept {len(kept)}']
-    result.chosen = dataclasses.replace(facts, kept=tuple(kept))
-    return result
-
-
-@dataclass(frozen=True)
-class QuantizationData:
-    """
-    Where frames come from.
-
-    root: folder of the data set's folder, called like its layout unless `folder` names another,
-        and of outlier_objects/. train, validation: splits for the ranges and for the costs.
-    ground: classes that pasted objects stand on; () = the bundle's ground classes.
-    """
-
-    root: Path
-    layout: str = 'camvid'
-    folder: Path | None = None
-    train: str = 'train'
-    validation: str = 'val'
-    ground: tuple[str, ...] = ()
-
-    def pictures(self, split: str) -> PictureList:
-        """Load one split."""
-        return load_pictures(self.layout, self.folder or self.root / self.layout, split)
-
 
 def validation_pictures(
-    data: QuantizationData, ground: Sequence[str], folder: Path, count: int
+    pictures: PictureList, objects: Path, ground: Sequence[str], folder: Path, count: int
 ) -> PictureList:
-    """Return validation frames, evenly spaced, with objects pasted on the ground."""
-    pictures = data.pictures(data.validation)
+    """
+    Return pictures, evenly spaced, with objects pasted on the ground.
+
+    objects: folder of cut-outs in COCO's format. ground: names of classes; ConfigError for
+    others. folder: where the pasted pictures are kept.
+    """
     unknown = [name for name in ground if name not in pictures.classes.names]
     if unknown or not ground:
         raise ConfigError(
@@ -145,14 +121,13 @@ def validation_pictures(
         )
     places = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
     ids = tuple(pictures.classes.names.index(name) for name in ground)
-    cutouts = load_cutouts(data.root / 'outlier_objects', 'selection')
+    cutouts = load_cutouts(objects, 'selection')
     chosen = pictures.subset(dict.fromkeys(places.tolist()))
     return write_pasted_set(chosen, cutouts, folder / f'pasted-{count}', PasteSettings(ground=ids))
 
 
-def calibration_frames(bundle: Bundle, data: QuantizationData, count: int) -> list[Any]:
-    """Return uint8 (h, w, 3) clean training frames at network size, evenly spaced."""
-    pictures = data.pictures(data.train)
+def calibration_frames(bundle: Bundle, pictures: PictureList, count: int) -> list[Any]:
+    """Return uint8 (h, w, 3) clean frames at network size, evenly spaced."""
     places = np.linspace(0, len(pictures) - 1, count).round().astype(int)
     images = [pictures.read(int(index))[0] for index in places]
     return [to_network(image, geometries_of(bundle, image)[0]) for image in images]
@@ -166,12 +141,12 @@ def main(arguments: Sequence[str]) -> None:
     if source.is_file():
         raise BundleError(f'{source} is packed: give its folder')
     folder = options.out or Path('out') / 'quantize' / bundle.manifest.name
-    data = QuantizationData(
-        *(options.root, options.layout, options.data),
-        *(options.train, options.validation, tuple(options.ground)),
-    )
-    ground = data.ground or bundle.manifest.ground_classes
-    pictures = validation_pictures(data, ground, folder, options.pictures)
+    place = options.data or options.root / options.layout
+    splits = (options.train, options.validation)
+    train, validation = (load_pictures(options.layout, place, split) for split in splits)
+    ground = options.ground or bundle.manifest.ground_classes
+    objects = options.root / 'outlier_objects'
+    pictures = validation_pictures(validation, objects, ground, folder, options.pictures)
     bits = openvino_int8().weight_bits  # without VNNI all of this is measured with 7
     bench = CostBench(bundle, pictures, folder / 'outputs', options.threads, bits)
     stage = next(one for one in bundle.manifest.stages if one.reduced_precision)
@@ -183,21 +158,19 @@ def main(arguments: Sequence[str]) -> None:
             'quantises: convolutional backbones run in f32 or bf16'
         )
     LOG.info('ranges of the activations on %d frames', options.frames)
-    frames = calibration_frames(bundle, data, options.frames)
+    frames = calibration_frames(bundle, train, options.frames)
     facts = measured_quantization(backbone, frames)
     precisions = {}
     if 'bf16' not in bench_lacks():
         precisions['bf16'] = precision_spec(bench.cost(bench.outputs('bf16')), bench, '', {})
-    if options.kept is None:
-        found = search(bench, facts, names)
-    else:
-        found = Search(chosen=dataclasses.replace(facts, kept=tuple(options.kept)))
-    assert found.chosen is not None
-    what = {'kept_in_bf16': list(found.chosen.kept), 'calibration_frames': options.frames}
-    precisions |= int8_specs(bench, found.chosen, what)
-    trials = {name: asdict(value) for name, value in found.trials.items()}
-    write_json(folder / 'search.json', {'trials': trials, 'kept': found.chosen.kept})
-    write_precisions(bundle, options.to or source, found.chosen, precisions)
+    search = Search(bench, facts)
+    given = options.kept is not None
+    facts = replace(facts, kept=tuple(options.kept)) if given else search.run(names)
+    what = {'kept_in_bf16': list(facts.kept), 'calibration_frames': options.frames}
+    precisions |= int8_specs(bench, facts, what)
+    trials = {name: asdict(value) for name, value in search.trials.items()}
+    write_json(folder / 'search.json', {'trials': trials, 'kept': facts.kept})
+    write_precisions(bundle, options.to or source, facts, precisions)
     _report(options.to or source, options)
 
 

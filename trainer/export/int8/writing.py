@@ -13,16 +13,17 @@ from ood_perception.bundle.manifest import MANIFEST_NAME, PrecisionSpec
 from ood_perception.bundle.store import Bundle, file_spec, write_manifest
 from ood_perception.engines.int8.ranges_file import (
     QUANTIZATION_NAME,
-    REDUCED_RANGE,
     Quantization,
     write_quantization,
 )
 from ood_perception.engines.precision import LARGEST_LOSS
 from ood_perception.files import make_folder
+from ood_perception.reports.html import render
 
 from .cost import Cost, CostBench
 
 CARD_TITLE = '\n## Precisions\n'
+"""What templates/precisions.md.j2 begins with."""
 
 
 def precision_spec(cost: Cost, bench: CostBench, file: str, what: dict[str, Any]) -> PrecisionSpec:
@@ -48,6 +49,7 @@ def write_precisions(
     bundle: Bundle, path: Path, facts: Quantization, precisions: dict[str, PrecisionSpec]
 ) -> None:
     """Write the bundle again with its facts, manifest entry and card section; whole or not."""
+    section = render('precisions.md.j2', precisions=precisions, facts=facts, most=LARGEST_LOSS)
 
     def fill(folder: Path) -> None:
         for name in (*bundle.manifest.files, MANIFEST_NAME):
@@ -57,43 +59,10 @@ def write_precisions(
         card = folder / 'MODEL_CARD.md'
         if card.is_file():
             text = card.read_text(encoding='utf-8').split(CARD_TITLE)[0].rstrip() + '\n'
-            card.write_text(text + CARD_TITLE + card_section(precisions, facts), encoding='utf-8')
+            card.write_text(text + section, encoding='utf-8')
         (folder / MANIFEST_NAME).unlink()
         files = {file.name: file_spec(file) for file in sorted(folder.iterdir())}
         manifest = dataclasses.replace(bundle.manifest, precisions=precisions, files=files)
         write_manifest(folder, manifest)
 
     make_folder(path, fill)
-
-
-def card_section(precisions: dict[str, PrecisionSpec], facts: Quantization) -> str:
-    """Return the card's section on reduced precisions."""
-    lines = [
-        '',
-        '| backbone in | AP lost, points | 95 % interval | backbone time / float32 |',
-        '| --- | --- | --- | --- |',
-    ]
-    for name, spec in precisions.items():
-        low, high = spec.interval
-        lines.append(
-            f'| {name} | {spec.average_precision_loss:.2f} | {low:.2f} to {high:.2f} | '
-            f'{spec.measured["relative_time_of_backbone"]:.2f} |'
-        )
-    data = next(iter(precisions.values())).measured
-    kept = ', '.join(facts.kept) or 'none'
-    reduced = (
-        f'{REDUCED_RANGE}: int8 with weights of 7 bits, on CPUs without VNNI. '
-        if REDUCED_RANGE in precisions
-        else ''
-    )
-    return '\n'.join(
-        [
-            *lines,
-            '',
-            f'Measured on {data["pictures"]} pictures ({data["data"]}; AP of float32 '
-            f'{data["float32_average_precision"]:.2f}), with OpenVINO. `precision: auto` takes '
-            f'the fastest that loses less than {LARGEST_LOSS:g} points and keeps the golden '
-            f'vectors. {reduced}Products that stay in bf16 under int8: {kept}.',
-            '',
-        ]
-    )

@@ -84,7 +84,6 @@ class BaselineFit(OneScoreFit):
                 self.baseline,
                 self.pixood.patches,
                 [data.pictures.sequences[i].partition('/')[0] for i in places],
-                data.progress,
             )
             write_npz(target / STATISTICS_FILE, arrays)
 

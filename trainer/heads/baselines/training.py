@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ood_perception.errors import DataError, DependencyError
 from ood_perception.image.geometry import labels_to_grid
 
 from ...features import FeatureSet, tokens_of
 from ...nets.patches import PatchSettings, gather_tokens, select_patches
+from ...progress import progress_bar
 from .config import BaselineConfig
 from .model import GMM, MAHALANOBIS, STANDARDISED, read_layers
 
@@ -107,7 +107,7 @@ def fit_gmm(features: npt.NDArray[np.floating], config: BaselineConfig) -> dict[
 
 @torch.inference_mode()
 def logit_statistics(
-    features: FeatureSet, logits: nn.Module, places: Sequence[int], progress: bool = False
+    features: FeatureSet, logits: nn.Module, places: Sequence[int]
 ) -> dict[str, npt.NDArray[Any]]:
     """
     Return mean and deviation, float64 (P,), of the largest logit by the class that has it.
@@ -116,8 +116,7 @@ def logit_statistics(
     never wins takes the values of all pixels.
     """
     count, total, squares = (np.zeros(len(places)) for _ in range(3))
-    pictures = range(len(features.names))
-    for i in tqdm(pictures, desc='largest logits', unit='picture', disable=not progress):
+    for i in progress_bar(range(len(features.names)), 'largest logits'):
         tokens = tokens_of(features, logits.layers, [i])  # type: ignore[arg-type]
         found = logits(*tokens)[0][..., list(places)].max(-1)
         best, winner = found.values.double().numpy(), found.indices.numpy()
@@ -142,7 +141,6 @@ def fit_statistics(
     config: BaselineConfig,
     patches: PatchSettings,
     sources: Sequence[str] = (),
-    progress: bool = False,
 ) -> dict[str, npt.NDArray[Any]]:
     """
     Fit what a score needs on training pictures; nothing for scores of the logits alone.
@@ -153,7 +151,7 @@ def fit_statistics(
     """
     places = [list(names).index(name) for name in chosen]
     if score == STANDARDISED:
-        return logit_statistics(features, logits, places, progress)
+        return logit_statistics(features, logits, places)
     if score not in (MAHALANOBIS, GMM):
         return {}
     read = read_layers(logits.layers, config)  # type: ignore[arg-type]

@@ -82,7 +82,7 @@ class FusionFit(HeadFit):
 
         def fill(target: Path, _: Artifact) -> Mapping[str, Any]:
             head = self.build()
-            scores = collect_scores(head, features, data.class_names, progress=data.progress)
+            scores = collect_scores(head, features, data.class_names)
             tables = fit_class_tables(scores)
             per_class = head.selection == 'min'
             names = head.compiled_classes if per_class else ('',)

@@ -71,7 +71,6 @@ class KnnFit(OneScoreFit):
                 heads=self.data.backbone.heads,
                 chosen=head.classes,
                 coreset=self.coreset(features, artifact),
-                progress=self.data.progress,
             )
             save_knn(model, target)
 
@@ -93,8 +92,7 @@ class KnnFit(OneScoreFit):
         condensed = condense(
             gather_tokens(features, self.knn.feature, selection),
             self.pixood.condensation,
-            artifact=artifact,
-            progress=self.data.progress,
+            artifact,
         )
         banks = [condensed.etalons[names.index(name)] for name in self.config.classes or names]
         return np.concatenate(banks).astype(np.float16)

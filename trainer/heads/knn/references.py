@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from ood_perception.errors import DataError
 from ood_perception.image.geometry import labels_to_grid
@@ -20,6 +19,7 @@ from ood_perception.image.geometry import labels_to_grid
 from ...artifacts import write_npz
 from ...features import FeatureSet, tokens_of
 from ...nets.patch_classifier import Classifier, load_classifier, save_classifier
+from ...progress import progress_bar
 from .config import KnnConfig
 from .model import KnnModel, parametric_score
 from .search import mean_distances
@@ -74,7 +74,6 @@ def fit_knn(
     heads: int = 1,
     chosen: Sequence[str] = (),
     coreset: Float16Array | None = None,
-    progress: bool = False,
 ) -> KnnModel:
     """
     Draw references and measure the normalisers on known pictures.
@@ -90,7 +89,7 @@ def fit_knn(
     heads = heads if config.head_split else 1
     sample = known.first(config.normaliser_features)
     nearest = mean_distances(sample, sample, config.k, heads, others=True)
-    low, high = parametric_range(features, classifier.layers, logits, progress)
+    low, high = parametric_range(features, classifier.layers, logits)
     return KnnModel(
         tuple(classes), config.feature, heads, references, config.k, classifier.eval(),
         low, high, float(nearest.max()), config.upsample,
@@ -107,12 +106,11 @@ def fit_knn(
 
 @torch.inference_mode()
 def parametric_range(
-    features: FeatureSet, layers: Sequence[str], logits: Logits, progress: bool = False
+    features: FeatureSet, layers: Sequence[str], logits: Logits
 ) -> tuple[float, float]:
     """Return the least and greatest 1 - logsumexp over the labelled pixels of all pictures."""
     low, high = np.inf, -np.inf
-    pictures = range(len(features.names))
-    for i in tqdm(pictures, desc='normaliser', unit='picture', disable=not progress):
+    for i in progress_bar(range(len(features.names)), 'normaliser'):
         score = parametric_score(logits(*tokens_of(features, layers, [i])))[0].numpy()
         known = score[labels_to_grid(np.asarray(features.labels[i]), score.shape) != 255]
         if known.size:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..upsampling import half_rounded
+from ..upsampling import frozen, half_rounded
 
 PIECE = 16_384  # references at a time: with a frame's 1296 tokens, 85 MB of products
 
@@ -103,10 +103,10 @@ class NearestReferences(nn.Module):
             centered = half_rounded(centered)
         pieces = centered.split(PIECE)
         self.matrices = nn.ParameterList(
-            [_frozen(-2 * piece[:, s].T) for s in self.slices for piece in pieces]
+            [frozen(-2 * piece[:, s].T) for s in self.slices for piece in pieces]
         )
         self.offsets = nn.ParameterList(
-            [_frozen((piece[:, s] ** 2).sum(1)) for s in self.slices for piece in pieces]
+            [frozen((piece[:, s] ** 2).sum(1)) for s in self.slices for piece in pieces]
         )
         self.effective = centered + self.center
 
@@ -129,7 +129,3 @@ class NearestReferences(nn.Module):
             mean = torch.sqrt(torch.relu(least + norms)).mean(2)
             total = mean if total is None else total + mean
         return (total / len(self.slices)).reshape(-1, rows, columns)
-
-
-def _frozen(values: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(values.detach().clone().contiguous(), requires_grad=False)

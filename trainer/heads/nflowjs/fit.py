@@ -25,9 +25,9 @@ from ..calibrated import reports
 from ..on_segmenter import SEGMENTER_FILE, SegmenterFit
 from .config import NflowjsConfig
 from .flow import Flow, FlowConfig, load_flow, save_flow
-from .flow.training import fit_flow, write_patches
+from .flow.training import FlowRun, write_patches
 from .model import NflowjsHead
-from .training import Selection, Start, fit_nflowjs, trained_part
+from .training import JointRun, Selection, Start, trained_part
 
 FLOW_FILE, PATCHES_FILE = 'flow.safetensors', 'patches.png'
 
@@ -54,7 +54,7 @@ class NflowjsFit(SegmenterFit):
         train, select = self.crops(0, (config.side,) * 2), self.crops(1, (config.side,) * 2)
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
-            done = fit_flow(train, select, config, artifact, self.data.progress)
+            done = FlowRun(train, select, config).fit(artifact)
             self._save_flow(target, done.model)
             return done.report()
 
@@ -85,7 +85,7 @@ class NflowjsFit(SegmenterFit):
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             start = self._start()
-            done = fit_nflowjs(start, train, select, config, artifact, self.data.progress)
+            done = JointRun(start, train, select, config).fit(artifact)
             save_segmenter(target / SEGMENTER_FILE, start.segmenter)
             self._save_flow(target, start.flow)
             if self.tunes_backbone:

@@ -61,31 +61,19 @@ class Selection:
     view: View
 
 
-def fit_nflowjs(
-    start: Start,
-    train: Crops,
-    select: Selection,
-    config: NflowjsConfig,
-    artifact: Artifact | None = None,
-    progress: bool = True,
-) -> Trained:
-    """
-    Train segmenter and flow together; load the state with the best AP on the selection.
-
-    artifact: what is being made, see TrainingRun.fit. The same seed gives the same weights on one
-    machine, resumed or not.
-    """
-    run = JointRun(start, train, config)
-    done = run.fit('nflowjs', lambda: run.look(select), artifact, progress)
-    run.finish()
-    return replace(done, model=start)
-
-
 class JointRun(TrainingRun):
-    """A run of segmenter, flow and, where it is tuned, backbone."""
+    """
+    A run of segmenter, flow and, where it is tuned, backbone.
 
-    def __init__(self, start: Start, train: Crops, config: NflowjsConfig) -> None:
-        self.start, self.crops, self.config = start, train, config
+    It keeps the state with the best AP on the selection.
+    """
+
+    name = 'nflowjs'
+
+    def __init__(
+        self, start: Start, train: Crops, select: Selection, config: NflowjsConfig
+    ) -> None:
+        self.start, self.crops, self.select, self.config = start, train, select, config
         self.device = OnlineSettings(device=config.device).place
         self.segmenter, self.flow = start.segmenter.to(self.device), start.flow.to(self.device)
         for part in (self.segmenter, self.flow):
@@ -113,6 +101,13 @@ class JointRun(TrainingRun):
         shape = Sized(*config.crop, self.backbone.patch)
         self.upsampler = MapUpsampler(shape, UPSAMPLING, config.pixel_step)
         self.sides = patch_sides(config.crop, config.smallest, config.largest, config.reference)
+
+    def fit(self, artifact: Artifact | None = None) -> Trained:
+        """Train, see TrainingRun.fit, and bring everything back to the CPU, frozen."""
+        done = super().fit(artifact)
+        for part in (self.start.segmenter, self.start.flow, self.start.backbone):
+            part.to(device='cpu').requires_grad_(False).eval()
+        return replace(done, model=self.start)
 
     def rate_factor(self) -> float:
         """Return the share of the learning rates at the step."""
@@ -151,9 +146,10 @@ class JointRun(TrainingRun):
         return logits
 
     @torch.no_grad()
-    def look(self, select: Selection) -> float:
+    def look(self) -> float:
         """Return the AP of the default score against the selection's pasted pixels."""
         self.segmenter.eval()
+        select = self.select
         features, layers = select.features, self.segmenter.layers
         if not self.config.backbone_rate:
             return average_precision(
@@ -167,11 +163,6 @@ class JointRun(TrainingRun):
             return list(baked(torch.from_numpy(image[None]).to(self.device)))
 
         return average_precision(self.segmenter, features, tokens)
-
-    def finish(self) -> None:
-        """Bring everything back to the CPU, frozen."""
-        for part in (self.start.segmenter, self.start.flow, self.start.backbone):
-            part.to(device='cpu').requires_grad_(False).eval()
 
 
 @torch.no_grad()

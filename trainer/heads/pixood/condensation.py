@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from tqdm import tqdm
 
 from ood_perception.errors import DataError
 
 from ...artifacts import Artifact
 from ...nets.patches import ClassTokens
+from ...progress import progress_bar
 from ...training.loop import cosine
 from .clustering import soft_loss
 from .config import CondensationSettings
@@ -28,10 +28,8 @@ _PRECISIONS = {'f32': 'highest', 'bf16': 'medium'}
 def condense(
     classes: Sequence[ClassTokens],
     settings: CondensationSettings,
-    *,
     artifact: Artifact | None = None,
     checkpoint_every: int = 10,
-    progress: bool = False,
 ) -> Condensed:
     """
     Find the etalons of all classes in one run; the same seed gives the same etalons.
@@ -50,7 +48,7 @@ def condense(
         elif settings.method == 'kmeans':
             return bank.lloyd()
         else:
-            _optimise(bank, settings, artifact, checkpoint_every, progress)
+            _optimise(bank, settings, artifact, checkpoint_every)
         return bank.finish()
 
 
@@ -65,20 +63,14 @@ def _optimise(
     settings: CondensationSettings,
     artifact: Artifact | None,
     every: int,
-    progress: bool,
 ) -> None:
     optimiser = torch.optim.AdamW(
         [bank.etalons, bank.theta], lr=settings.learning_rate, weight_decay=0.0, fused=True
     )
     first = _resume(bank, optimiser, artifact.load_state() if artifact else None)
-    for epoch in tqdm(
-        range(first, settings.epochs),
-        initial=first,
-        total=settings.epochs,
-        desc='condensation',
-        unit='epoch',
-        disable=not progress,
-    ):
+    epochs = range(first, settings.epochs)
+    done = {'initial': first, 'total': settings.epochs}
+    for epoch in progress_bar(epochs, 'condensation', 'epoch', **done):
         for group in optimiser.param_groups:
             group['lr'] = settings.learning_rate * cosine(epoch / settings.epochs, 1)
         bank.losses.append(_epoch(bank, settings, optimiser, epoch))

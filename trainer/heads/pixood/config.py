@@ -1,16 +1,15 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe's sections `condensation` and, for a fit, `patches`."""
+"""The recipe's section `condensation`."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ood_perception.errors import check_choices, check_least
 
 from ...nets.patch_classifier import MATMULS
-from ...nets.patches import PatchSettings
 
 SOFT_METHODS = ('condensation', 'soft_kmeans', 'soft_kmedians')
 METHODS = (*SOFT_METHODS, 'kmeans', 'single_mean')
@@ -59,11 +58,3 @@ class CondensationSettings:
     def moves_etalons(self, epoch: int) -> bool:
         """Return whether unsupported etalons are re-initialised in this epoch."""
         return self.reinitialise and 1 <= epoch < 0.9 * self.epochs
-
-
-@dataclass(frozen=True)
-class PixOODConfig:
-    """How a PixOOD model is fitted; the defaults are the paper's, K and purity fallbacks ours."""
-
-    patches: PatchSettings = field(default_factory=PatchSettings)
-    condensation: CondensationSettings = field(default_factory=CondensationSettings)

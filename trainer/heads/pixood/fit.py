@@ -22,10 +22,10 @@ from ...nets.patch_classifier import (
     save_classifier,
 )
 from ...nets.patches import PatchSettings
-from ...training.patch_classifier import fit_classifier
+from ...training.patch_classifier import ClassifierRun
 from ..base import HeadFit
 from ..calibrated import without
-from .config import CondensationSettings, PixOODConfig
+from .config import CondensationSettings
 from .model import PixOODHead
 from .training import GATED, MIN, PixOODModel, calibrate_pixood, fit_pixood, load_model, save_model
 
@@ -55,7 +55,8 @@ class PixOODFit(HeadFit):
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             layers = [f'tokens_{block}' for block in data.blocks]
-            done = fit_classifier(train, select, layers, data.class_names, config, artifact)
+            run = ClassifierRun(train, select, layers, len(data.class_names), config)
+            done = run.fit(artifact)
             save_classifier(target / CLASSIFIER_FILE, done.model)
             return done.report()
 
@@ -90,15 +91,15 @@ class PixOODFit(HeadFit):
         classifier, data = self.classifier, self.data
         train, select, _ = data.split
         features = data.train_features.subset(sorted([*train, *select]))
-        config = PixOODConfig(self.patches, self.condensation)
+        config = {'patches': self.patches, 'condensation': self.condensation}
 
         def fill(target: Path, artifact: Artifact) -> None:
             network = load_classifier(classifier.folder / CLASSIFIER_FILE)
-            names, bar = data.class_names, data.progress
-            model = fit_pixood(features, network, names, config, artifact=artifact, progress=bar)
+            model = fit_pixood(features, network, data.class_names, **config, artifact=artifact)
             save_model(model, target)
 
-        return self.made('fit-pixood', (features.key, classifier.key, asdict(config)), fill)
+        settings = {name: asdict(section) for name, section in config.items()}
+        return self.made('fit-pixood', (features.key, classifier.key, settings), fill)
 
     def calibrate(self) -> Artifact:
         """Fit (or find) the held-out table of the head that is served."""
@@ -113,7 +114,6 @@ class PixOODFit(HeadFit):
                 self.uncalibrated,
                 features,
                 selections=self._selections(),
-                progress=self.data.progress,
             )
             save_model(calibrated, target)
 

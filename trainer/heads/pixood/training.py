@@ -26,10 +26,10 @@ from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet
 from ...head_module import HeadModule
 from ...nets.patch_classifier import Classifier, batch_tokens
-from ...nets.patches import PatchSelection, gather_tokens, select_patches
+from ...nets.patches import PatchSelection, PatchSettings, gather_tokens, select_patches
 from .clustering import distances
 from .condensation import Condensed, condense
-from .config import PixOODConfig
+from .config import CondensationSettings
 from .density import (
     Gaussian,
     background_gaussian,
@@ -84,10 +84,9 @@ def fit_pixood(
     train: FeatureSet,
     classifier: Classifier,
     classes: Sequence[str],
-    config: PixOODConfig | None = None,
-    *,
+    patches: PatchSettings,
+    condensation: CondensationSettings,
     artifact: Artifact | None = None,
-    progress: bool = False,
 ) -> PixOODModel:
     """
     Fit etalons, densities and the paper's tables on the patches of training pictures.
@@ -95,16 +94,15 @@ def fit_pixood(
     classes: the names of the label ids = the classifier's outputs. artifact: what is being made,
     see condense. Raises DataError when no class has enough patches.
     """
-    config = config or PixOODConfig()
     if len(classes) != classifier.output.out_features:
         raise ConfigError(
             f'{len(classes)} classes but a classifier with {classifier.output.out_features} '
             'outputs: fit the classifier on the same classes'
         )
-    selection = select_patches(train, classes, config.patches)
+    selection = select_patches(train, classes, patches)
     LOG.info('patches:\n%s', selection.report())
     tokens = gather_tokens(train, classifier.layers[-1], selection)
-    condensed = condense(tokens, config.condensation, artifact=artifact, progress=progress)
+    condensed = condense(tokens, condensation, artifact)
     etalons = {n: e for n, e in zip(classes, condensed.etalons, strict=True) if len(e)}
     logits = _logits(train, classifier, selection)
     banks = [torch.from_numpy(e) for e in condensed.etalons]
@@ -130,7 +128,6 @@ def calibrate_pixood(
     calibration: FeatureSet,
     *,
     selections: Sequence[str] = (MIN, UNIFIED, GATED),
-    progress: bool = False,
 ) -> PixOODModel:
     """
     Return the model with held-out tables, fitted on pictures that no fitting has seen.
@@ -142,7 +139,7 @@ def calibrate_pixood(
     tables, notes = dict(model.held_out_tables), dict(model.report.get('calibration', {}))
     for selection in selections:
         head = head_factory(replace(model, held_out_tables=tables), selection)
-        scores = collect_scores(head, calibration, model.classes, progress=progress)
+        scores = collect_scores(head, calibration, model.classes)
         fitted = fit_class_tables(scores)
         tables |= fitted.tables if selection == MIN else {selection: fitted.pooled}
         notes[selection] = _calibration_note(head, calibration, fitted, selection)

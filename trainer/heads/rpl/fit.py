@@ -20,11 +20,10 @@ from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet
 from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
-from .block import deeplab_block, load_block, save_block
+from .block import DeepLabClosedSet, deeplab_block, deeplab_layers, load_block, save_block
 from .config import RplConfig
-from .deeplab import DeepLabClosedSet, deeplab_layers
 from .model import RplHead
-from .training import Frozen, fit_rpl, frozen_features
+from .training import Frozen, RplRun, frozen_features
 
 BLOCK_FILE, FEATURE_FILE = 'rpl.safetensors', 'feature.npy'
 
@@ -49,16 +48,9 @@ class RplFit(SegmenterFit):
         keys = [train.key, select.key, context.key if context is not None else '']
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
-            done = fit_rpl(
-                host,
-                (train, context),
-                select,
-                config,
-                artifact=artifact,
-                progress=self.data.progress,
-                block=deeplab_block(host) if config.network == 'deeplab' else None,
-                frozen=None if config.online else (self._frozen(train), self._frozen(select)),
-            )
+            block = deeplab_block(host) if config.network == 'deeplab' else None
+            frozen = () if config.online else ((self._frozen(train), self._frozen(select)),)
+            done = RplRun(host, (train, context), select, config, block, *frozen).fit(artifact)
             save_block(target / BLOCK_FILE, done.model)
             return done.report()
 
@@ -68,9 +60,7 @@ class RplFit(SegmenterFit):
         """Compute (or find) the host's feature of every mix: one file a host and set of mixes."""
 
         def fill(target: Path, _: Artifact) -> None:
-            frozen_features(
-                self.closed_set.load(), features, target / FEATURE_FILE, self.data.progress
-            )
+            frozen_features(self.closed_set.load(), features, target / FEATURE_FILE)
 
         artifact = self.made('frozen', (self.closed_set.fitted.key, features.key), fill)
         kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')

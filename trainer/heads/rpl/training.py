@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ood_perception.errors import DataError
 
@@ -20,6 +19,7 @@ from ...artifacts import Artifact
 from ...augment.on_the_fly import OnlineFeatures, device_of, drawn
 from ...features import FeatureSet, tokens_of
 from ...nets.deeplab import scaled_dilations
+from ...progress import progress_bar
 from ...training.label_grids import (
     SELECTION_STEP,
     MapUpsampler,
@@ -40,68 +40,16 @@ Features = FeatureSet | OnlineFeatures
 Frozen = npt.NDArray[np.float16]
 
 
-def fit_rpl(
-    host: nn.Module,
-    train: tuple[Features, Features | None],
-    select: FeatureSet,
-    config: RplConfig,
-    artifact: Artifact | None = None,
-    progress: bool = True,
-    block: ResidualBlock | None = None,
-    frozen: tuple[Frozen, Frozen] | None = None,
-) -> Trained:
-    """
-    Train on mixes and keep the state with the best AP of the energy on the selection mixes.
-
-    host: see block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED or known)
-    and the whole everyday pictures, None = without. select: mixes whose objects are foreign to the
-    training's. artifact: what is being made, see TrainingRun.fit; the same seed gives the same
-    block on one machine, resumed or not. block: to start from, None = new.
-    frozen: frozen_features of both sets of mixes, None = computed whenever they are read.
-    """
-    need_outliers(select)
-    seen, judged = frozen if frozen is not None else (None, None)
-    run = RplRun(host, train, config, block, seen)
-
-    def look() -> float:
-        return average_precision(host, run.block, select, judged)
-
-    # the projector stays behind: it serves the contrast alone
-    return replace(run.fit('rpl', look, artifact, progress), model=run.block)
-
-
 @torch.no_grad()
-def frozen_features(
-    host: nn.Module, features: FeatureSet, path: Path, progress: bool = True
-) -> None:
+def frozen_features(host: nn.Module, features: FeatureSet, path: Path) -> None:
     """Write the feature of every picture, float16 (n, H, W, F): constant while RPL learns."""
     written: Frozen | None = None
-    for i in tqdm(range(len(features.names)), unit='picture', disable=not progress):
+    for i in progress_bar(range(len(features.names)), 'frozen features'):
         feature = host.feature(*tokens_of(features, host.layers, [i]))[0].half().numpy()
         if written is None:
             shape = (len(features.names), *feature.shape)
             written = np.lib.format.open_memmap(path, 'w+', np.float16, shape)
         written[i] = feature
-
-
-@torch.no_grad()
-def average_precision(
-    host: nn.Module, block: ResidualBlock, features: FeatureSet, frozen: Frozen | None = None
-) -> float:
-    """Return the AP of the smoothed energy on mixes, see pasted_precision."""
-    device = next(block.parameters()).device
-    smoothing = Smoothing().to(device)
-    fine = MapUpsampler(features, host.upsampling, SELECTION_STEP)
-    block.eval()
-
-    def scores(i: int) -> torch.Tensor:
-        feature = _feature(host, features, [i], frozen, device)
-        trunk = tokens_of(features, host.layers[-1:], [i], device)[0]
-        residual = to_feature_grid(host, block.last(block.embed(trunk)), feature.shape[1:3])
-        score = smoothing(energy(host.classifier(feature + residual)))
-        return fine(score[..., None])[0, ..., 0]
-
-    return pasted_precision(features, scores)
 
 
 def _feature(
@@ -118,19 +66,31 @@ def _feature(
 
 
 class RplRun(TrainingRun):
-    """A run of a block and its projector."""
+    """
+    A run on mixes that keeps the best AP of the energy on the selection mixes.
+
+    host: see block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED or known)
+    and the whole everyday pictures, None = without. select: mixes whose objects are foreign to the
+    training's. block: to start from, None = new.
+    frozen: frozen_features of both sets of mixes, None = computed whenever they are read.
+    """
+
+    name = 'rpl'
 
     def __init__(
         self,
         host: nn.Module,
         train: tuple[Features, Features | None],
+        select: FeatureSet,
         config: RplConfig,
-        block: ResidualBlock | None,
-        frozen: Frozen | None = None,
+        block: ResidualBlock | None = None,
+        frozen: tuple[Frozen | None, Frozen | None] = (None, None),
     ) -> None:
+        need_outliers(select)
         self.features, everyday = train
+        self.select, (self.frozen, self.judged) = select, frozen
         self.context = everyday if config.contrast and config.context else None
-        self.config, self.device, self.frozen = config, device_of(self.features), frozen
+        self.config, self.device = config, device_of(self.features)
         self.host = host.requires_grad_(False).eval().to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -145,6 +105,27 @@ class RplRun(TrainingRun):
         optimizer = torch.optim.AdamW(groups, config.learning_rate, weight_decay=0.0)
         super().__init__(model, len(self.features.names), config, optimizer)
         self.upsampler = MapUpsampler(self.features, host.upsampling, config.pixel_step)
+
+    def fit(self, artifact: Artifact | None = None) -> Trained:
+        """Train the block; the projector stays behind: it serves the contrast alone."""
+        return replace(super().fit(artifact), model=self.block)
+
+    @torch.no_grad()
+    def look(self) -> float:
+        """Return the AP of the smoothed energy on the selection, see pasted_precision."""
+        host, block, features, device = self.host, self.block, self.select, self.device
+        smoothing = Smoothing().to(device)
+        fine = MapUpsampler(features, host.upsampling, SELECTION_STEP)
+        block.eval()
+
+        def scores(i: int) -> torch.Tensor:
+            feature = _feature(host, features, [i], self.judged, device)
+            trunk = tokens_of(features, host.layers[-1:], [i], device)[0]
+            residual = to_feature_grid(host, block.last(block.embed(trunk)), feature.shape[1:3])
+            score = smoothing(energy(host.classifier(feature + residual)))
+            return fine(score[..., None])[0, ..., 0]
+
+        return pasted_precision(features, scores)
 
     def rate_factor(self) -> float:
         """Return the polynomial of power 0.9, not below 1e-8 in all."""

@@ -19,7 +19,7 @@ from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
 from .config import UemConfig
 from .model import Uem, UemHead, load_uem, save_uem
-from .training import Known, fit_uem, known_scores
+from .training import Known, UemRun, known_scores
 
 UEM_FILE = 'uem.safetensors'
 KNOWN_FILE = 'known.npy'
@@ -45,7 +45,7 @@ class UemFit(SegmenterFit):
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             judged, layer = (select, self._known(segmenter, select)), self.closed_set.layers[-1]
-            done = fit_uem(data, judged, layer, config, artifact, self.data.progress)
+            done = UemRun(data, judged, layer, config).fit(artifact)
             save_uem(target / UEM_FILE, done.model)
             return done.report()
 
@@ -65,7 +65,7 @@ class UemFit(SegmenterFit):
         """Compute (or find) max_k F_k of every mix: one file a segmenter and set of mixes."""
 
         def fill(target: Path, _: Artifact) -> None:
-            np.save(target / KNOWN_FILE, known_scores(segmenter, features, self.data.progress))
+            np.save(target / KNOWN_FILE, known_scores(segmenter, features))
 
         artifact = self.made('known', (self.closed_set.fitted.key, features.key), fill)
         known: Known = np.load(artifact.folder / KNOWN_FILE)

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
-from ...artifacts import Artifact
 from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
 from ...features import FeatureSet, tokens_of
 from ...nets.gmm import GmmHead
 from ...nets.segmenter import UPSAMPLING, Segmenter
+from ...progress import progress_bar
 from ...training.label_grids import (
     SELECTION_STEP,
     MapUpsampler,
@@ -25,7 +24,7 @@ from ...training.label_grids import (
     need_outliers,
     pasted_precision,
 )
-from ...training.loop import Trained, TrainingRun
+from ...training.loop import TrainingRun
 from .config import UemConfig
 from .model import Uem, contrast_loss, log_likelihood_ratio, uem_loss
 
@@ -33,11 +32,10 @@ Known = npt.NDArray[np.float16]
 
 
 @torch.no_grad()
-def known_scores(segmenter: Segmenter, features: FeatureSet, progress: bool = True) -> Known:
+def known_scores(segmenter: Segmenter, features: FeatureSet) -> Known:
     """Return max_k F_k of every picture, float16 (n, 4 gh, 4 gw): constant while UEM learns."""
     device, maps = next(segmenter.parameters()).device, []
-    pictures = range(len(features.names))
-    for i in tqdm(pictures, desc='known scores', unit='picture', disable=not progress):
+    for i in progress_bar(range(len(features.names)), 'known scores'):
         tokens = tokens_of(features, segmenter.layers, [i], device)
         # as it was trained
         half = segmenter.config.matmul == 'bf16'
@@ -46,31 +44,6 @@ def known_scores(segmenter: Segmenter, features: FeatureSet, progress: bool = Tr
         logits = segmenter.classifier(feature.float())
         maps.append(logits[0].amax(-1).half().cpu().numpy())
     return np.stack(maps)
-
-
-def fit_uem(
-    train: tuple[FeatureSet | OnlineFeatures, Known | Segmenter],
-    select: tuple[FeatureSet, Known],
-    layer: str,
-    config: UemConfig,
-    artifact: Artifact | None = None,
-    progress: bool = True,
-) -> Trained:
-    """
-    Train on mixes and keep the state with the best AP of the LLR on the selection mixes.
-
-    train, select: features with labels (OUTLIER, IGNORED or a known class) and their known_scores;
-    the selection's objects are foreign to the training's. Fresh mixes come with the segmenter.
-    layer: of the last tokens. artifact: what is being made, see TrainingRun.fit. The same seed
-    gives the same module on one machine, resumed or not.
-    """
-    need_outliers(select[0])
-    run = UemRun(train, layer, config)
-
-    def look() -> float:
-        return average_precision(run.module, *select, layer)
-
-    return run.fit('uem', look, artifact, progress)
 
 
 @torch.no_grad()
@@ -89,14 +62,25 @@ def average_precision(module: Uem, features: FeatureSet, known: Known, layer: st
 
 
 class UemRun(TrainingRun):
-    """A run of a module."""
+    """
+    A run on mixes that keeps the best AP of the LLR on the selection mixes.
+
+    train, select: features with labels (OUTLIER, IGNORED or a known class) and their known_scores;
+    the selection's objects are foreign to the training's. Fresh mixes come with the segmenter.
+    layer: of the last tokens.
+    """
+
+    name = 'uem'
 
     def __init__(
         self,
         train: tuple[FeatureSet | OnlineFeatures, Known | Segmenter],
+        select: tuple[FeatureSet, Known],
         layer: str,
         config: UemConfig,
     ) -> None:
+        need_outliers(select[0])
+        self.select = select
         self.features, self.known = train
         self.layer, self.config, self.device = layer, config, device_of(self.features)
         if isinstance(self.known, Segmenter):
@@ -112,6 +96,10 @@ class UemRun(TrainingRun):
         self.coarse = MapUpsampler(self.features, 1, config.pixel_step)
         self.fine = MapUpsampler(self.features, UPSAMPLING, config.pixel_step)
 
+    def look(self) -> float:
+        """Return the AP on the selection."""
+        return average_precision(self.module, *self.select, self.layer)
+
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return UEM's loss on mixes, for a generative head its contrast loss as well."""
         step = self.config.pixel_step
@@ -124,7 +112,7 @@ class UemRun(TrainingRun):
         projected = projected.float()
         scores = self.coarse(self.module.head(projected), row, column).flatten(0, 2)
         fresh = isinstance(self.known, Segmenter)
-        maps = known_scores(self.known, batch, False) if fresh else self.known
+        maps = known_scores(self.known, batch) if fresh else self.known
         constant = torch.from_numpy(np.stack([maps[i] for i in places])).to(self.device).float()
         known = self.fine(constant[..., None], row, column).flatten()
         pixels = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()

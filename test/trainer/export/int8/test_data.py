@@ -12,16 +12,18 @@ from paths import need_data
 
 from ood_perception.bundle.store import load_bundle
 from ood_perception.errors import ConfigError
+from trainer.datasets import load_pictures
 from trainer.datasets.pasted import read_ground
-from trainer.export.int8.quantize import QuantizationData, calibration_frames, validation_pictures
+from trainer.export.int8.quantize import calibration_frames, validation_pictures
 
 
 def test_objects_are_pasted_on_the_ground_of_the_bundle(tmp_path):
     root = need_data('maritime').parent
     need_data('outlier_objects')
-    data, water = QuantizationData(root, 'maritime'), load_bundle('water_default')
-    pictures = validation_pictures(data, water.manifest.ground_classes, tmp_path, 2)
-    clean = data.pictures('val')
+    clean = load_pictures('maritime', root / 'maritime', 'val')
+    water = load_bundle('water_default')
+    given = (clean, root / 'outlier_objects')
+    pictures = validation_pictures(*given, water.manifest.ground_classes, tmp_path, 2)
     assert len(pictures) == 2
     for index, name in enumerate(pictures.names):
         _, labels = pictures.read(index)
@@ -33,13 +35,11 @@ def test_objects_are_pasted_on_the_ground_of_the_bundle(tmp_path):
         ground = read_ground(pictures.labels[index])
         np.testing.assert_array_equal(ground, (classes == 1) | (labels == 1))
     with pytest.raises(ConfigError, match=r"\['Road'\]: choose with --ground among .*water, sky"):
-        validation_pictures(data, ('Road',), tmp_path, 2)
+        validation_pictures(*given, ('Road',), tmp_path, 2)
 
 
 def test_ranges_are_measured_at_the_bundles_size():
-    root = need_data('maritime').parent
-    frames = calibration_frames(
-        load_bundle('water_default'), QuantizationData(root, 'maritime'), 3
-    )
+    pictures = load_pictures('maritime', need_data('maritime'), 'train')
+    frames = calibration_frames(load_bundle('water_default'), pictures, 3)
     assert [frame.shape for frame in frames] == [(378, 504, 3)] * 3
     assert len({frame.tobytes() for frame in frames}) == 3

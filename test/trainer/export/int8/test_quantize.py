@@ -22,7 +22,7 @@ pytest.importorskip('torch')
 pytest.importorskip('onnxruntime')
 
 from trainer.export.int8.cost import Cost, groups_of
-from trainer.export.int8.quantize import MOST_KEPT, int8_specs, search
+from trainer.export.int8.quantize import MOST_KEPT, Search, int8_specs
 from trainer.export.int8.ranges import exponents_of, measured_quantization
 from trainer.export.int8.writing import CARD_TITLE, precision_spec, write_precisions
 
@@ -113,21 +113,22 @@ def test_what_costs_most_stays_in_bf16_and_no_more():
     losses = dict.fromkeys(NAMES, 0.01) | {'/blocks.1/mlp/fc2/MatMul': 0.6}
     bench = Bench(losses)
 
-    found = search(bench, FACTS, NAMES)
+    search = Search(bench, FACTS)
+    chosen = search.run(NAMES)
 
-    assert found.chosen.kept == ('/blocks.1/mlp/fc2/MatMul',)
-    assert set(found.trials) >= {'all int8', 'without mlp/fc2', 'without attention/o_proj'}
+    assert chosen.kept == ('/blocks.1/mlp/fc2/MatMul',)
+    assert set(search.trials) >= {'all int8', 'without mlp/fc2', 'without attention/o_proj'}
     assert bench.asked[0] == ()
 
 
 def test_what_ap_does_not_resolve_the_scores_decide():
     losses = dict.fromkeys(NAMES, 0.1) | {'/blocks.2/attention/o_proj/MatMul': 0.3}
     bench = Bench(losses, noise=5.0)
-    assert search(bench, FACTS, NAMES).chosen.kept[0] == '/blocks.2/attention/o_proj/MatMul'
+    assert Search(bench, FACTS).run(NAMES).kept[0] == '/blocks.2/attention/o_proj/MatMul'
 
 
 def test_nothing_is_kept_where_nothing_hurts():
-    assert search(Bench(dict.fromkeys(NAMES, 0.01)), FACTS, NAMES).chosen.kept == ()
+    assert Search(Bench(dict.fromkeys(NAMES, 0.01)), FACTS).run(NAMES).kept == ()
 
 
 @pytest.mark.parametrize('weight_bits', [8, 7])
@@ -145,8 +146,8 @@ def test_both_widths_of_the_weights_are_measured_and_named(weight_bits):
 
 def test_only_so_many_are_kept():
     names = [f'/blocks.{i}/mlp/fc2/MatMul' for i in range(12)]
-    found = search(Bench(dict.fromkeys(names, 1.0)), FACTS, names)
-    assert len(found.chosen.kept) == MOST_KEPT
+    chosen = Search(Bench(dict.fromkeys(names, 1.0)), FACTS).run(names)
+    assert len(chosen.kept) == MOST_KEPT
 
 
 def test_bounds_leave_room_over_what_was_measured():

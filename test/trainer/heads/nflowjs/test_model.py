@@ -32,7 +32,7 @@ from trainer.heads.nflowjs import config as nflowjs_config  # noqa: E402
 from trainer.heads.nflowjs import model as nflowjs  # noqa: E402
 from trainer.heads.nflowjs.config import NflowjsConfig  # noqa: E402
 from trainer.heads.nflowjs.flow import FlowConfig, build_flow  # noqa: E402
-from trainer.heads.nflowjs.flow.training import fit_flow  # noqa: E402
+from trainer.heads.nflowjs.flow.training import FlowRun  # noqa: E402
 from trainer.heads.nflowjs.model import (  # noqa: E402
     NflowjsHead,
     anomaly_score,
@@ -40,7 +40,7 @@ from trainer.heads.nflowjs.model import (  # noqa: E402
     nflowjs_loss,
 )
 from trainer.heads.nflowjs.negatives import cut, draw_places, paste, patch_sides  # noqa: E402
-from trainer.heads.nflowjs.training import JointRun, Selection, Start, fit_nflowjs, trained_part  # noqa: E402
+from trainer.heads.nflowjs.training import JointRun, Selection, Start, trained_part  # noqa: E402
 from trainer.nets.segmenter import Segmenter, SegmenterConfig  # noqa: E402
 
 LAYERS = tuple(f'tokens_{block}' for block in range(4))
@@ -182,16 +182,16 @@ def start(pictures, seed=0):
 def selection(pictures, tmp_path_factory):
     """Labels with a pasted square, as the selection's mixes have."""
     folder = tmp_path_factory.mktemp('tokens')
-    features = extract(pictures, tiny_backbone(depth=4), range(4), VIEW, folder, progress=False)
+    features = extract(pictures, tiny_backbone(depth=4), range(4), VIEW, folder)
     labels = np.array(features.labels)
     labels[:, 20:40, 10:30] = OUTLIER
     return Selection(replace(features, labels=labels), pictures, VIEW)
 
 
-def test_the_gradient_reaches_the_flow_through_the_frozen_backbone(pictures):
+def test_the_gradient_reaches_the_flow_through_the_frozen_backbone(pictures, selection):
     """Through paste, normalisation and backbone to every weight of the flow that sampling uses."""
     begun = start(pictures)
-    run = JointRun(begun, crops(pictures), JOINT)
+    run = JointRun(begun, crops(pictures), selection, JOINT)
     with torch.no_grad():
         for parameter in begun.flow.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -212,7 +212,7 @@ def test_only_a_tuned_backbone_moves(pictures, selection, rate):
     begun = start(pictures)
     before = {k: v.clone() for k, v in begun.backbone.state_dict().items()}
     config = replace(JOINT, backbone_rate=rate, steps=3)
-    fit_nflowjs(begun, crops(pictures), selection, config, progress=False)
+    JointRun(begun, crops(pictures), selection, config).fit()
     after = begun.backbone.state_dict()
     moved = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert bool(moved) == bool(rate)
@@ -244,15 +244,15 @@ def test_a_killed_joint_run_goes_on_as_if_nothing_had_been(
 ):
     config = replace(JOINT, negatives=negatives)
     whole = start(pictures)
-    first = fit_nflowjs(whole, crops(pictures), selection, config, progress=False)
+    first = JointRun(whole, crops(pictures), selection, config).fit()
     assert len(first.history) == 3
     train, artifact = crops(pictures), Artifact(tmp_path, 'joint', 'key')
     train.key  # noqa: B018 (read the files before they die)
     object.__setattr__(train, 'pictures', Dying(pictures, 4 * 2))
     with pytest.raises(KeyboardInterrupt):
-        fit_nflowjs(start(pictures), train, selection, config, artifact, progress=False)
+        JointRun(start(pictures), train, selection, config).fit(artifact)
     again = start(pictures)
-    second = fit_nflowjs(again, crops(pictures), selection, config, artifact, progress=False)
+    second = JointRun(again, crops(pictures), selection, config).fit(artifact)
     assert second.history == first.history
     for one, other in ((whole.segmenter, again.segmenter), (whole.flow, again.flow)):
         for name, value in one.state_dict().items():
@@ -261,13 +261,13 @@ def test_a_killed_joint_run_goes_on_as_if_nothing_had_been(
 
 def test_a_killed_flow_goes_on_as_if_nothing_had_been(tmp_path, pictures):
     size = (16, 16)
-    whole = fit_flow(crops(pictures, size), crops(pictures, size), FLOW, progress=False)
+    whole = FlowRun(crops(pictures, size), crops(pictures, size), FLOW).fit()
     train, artifact = crops(pictures, size), Artifact(tmp_path, 'flow', 'key')
     train.key  # noqa: B018
     object.__setattr__(train, 'pictures', Dying(pictures, 8 * 4))
     with pytest.raises(KeyboardInterrupt):
-        fit_flow(train, crops(pictures, size), FLOW, artifact, progress=False)
-    again = fit_flow(crops(pictures, size), crops(pictures, size), FLOW, artifact, progress=False)
+        FlowRun(train, crops(pictures, size), FLOW).fit(artifact)
+    again = FlowRun(crops(pictures, size), crops(pictures, size), FLOW).fit(artifact)
     assert again.history == whole.history
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
@@ -275,7 +275,7 @@ def test_a_killed_flow_goes_on_as_if_nothing_had_been(tmp_path, pictures):
 
 def test_a_flow_learns_its_pictures(pictures):
     train = crops(pictures, (16, 16))
-    training = fit_flow(train, train, replace(FLOW, steps=60, select_every=20), progress=False)
+    training = FlowRun(train, train, replace(FLOW, steps=60, select_every=20)).fit()
     bits = [-look[2] for look in training.history]
     assert bits[-1] < bits[0]
     assert bits[-1] < 8  # fewer than the values themselves take

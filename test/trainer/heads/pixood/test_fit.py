@@ -73,7 +73,7 @@ def test_a_saved_model_gives_the_same_surprisal(model, tmp_path):
 
 def test_a_class_with_too_few_patches_keeps_its_logit_and_has_no_model(train, classifier):
     labels = np.where(train.labels == 1, 255, train.labels).astype(np.uint8)
-    fitted = fit_pixood(dataclasses.replace(train, labels=labels), classifier, CLASSES, CONFIG)
+    fitted = fit_pixood(dataclasses.replace(train, labels=labels), classifier, CLASSES, *CONFIG)
 
     assert fitted.modelled == ('road', 'sky')
     assert fitted.report['classes']['pavement']['fitted_on'] == 'none'
@@ -82,7 +82,7 @@ def test_a_class_with_too_few_patches_keeps_its_logit_and_has_no_model(train, cl
 
 
 def test_the_same_seed_gives_the_same_model(train, classifier, model):
-    again = fit_pixood(train, classifier, CLASSES, CONFIG)
+    again = fit_pixood(train, classifier, CLASSES, *CONFIG)
 
     for name in CLASSES:
         np.testing.assert_array_equal(again.etalons[name], model.etalons[name])
@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_model(train, classifier, model):
 
 def test_classes_must_be_the_classifiers(train, classifier):
     with pytest.raises(ConfigError, match='2 classes'):
-        fit_pixood(train, classifier, CLASSES[:2], CONFIG)
+        fit_pixood(train, classifier, CLASSES[:2], *CONFIG)
 
 
 def test_a_missing_or_foreign_folder_is_refused(model, tmp_path):

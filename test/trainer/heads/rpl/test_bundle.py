@@ -130,7 +130,7 @@ def test_an_excluded_category_is_known_and_crowds_are_not_marked(tmp_path):
 
 def test_a_source_without_everyday_pictures_says_what_to_do(places):
     recipe = load_recipe(recipe_of(places), ['outliers.source=procedural'])
-    flow = Workflow(recipe, places / 'none', cache=places / 'cache', progress=False)
+    flow = Workflow(recipe, places / 'none', cache=places / 'cache')
     with pytest.raises(ConfigError, match=r"'procedural' has not: set rpl.context to false"):
         flow.head_fit.everyday()
 
@@ -149,7 +149,7 @@ def test_a_deeplab_on_a_convolutional_backbone_is_packed_and_blocks_start_from_i
     assert manifest.stages[0].outputs == ('maps_2', 'tokens_16')
     assert (manifest.input.patch, manifest.heads[0].upsampling) == (16, 4)
     recipe = load_recipe(recipe_of(places), [*network, 'rpl.steps=4', 'mixes.probability=1.0'])
-    flow = Workflow(recipe, places / 'deeplab', cache=places / 'cache', progress=False)
+    flow = Workflow(recipe, places / 'deeplab', cache=places / 'cache')
     host, block = flow.head_fit.closed_set.load(), deeplab_block(flow.head_fit.closed_set.load())
     assert torch.equal(block.reduce.weight, host.reduce.weight)
     fitted = load_block(flow.head_fit.fitted.folder / 'rpl.safetensors')
@@ -158,6 +158,6 @@ def test_a_deeplab_on_a_convolutional_backbone_is_packed_and_blocks_start_from_i
 
 def test_a_deeplab_needs_a_fine_map(places):
     recipe = load_recipe(recipe_of(places), ['rpl.network=deeplab'])
-    flow = Workflow(recipe, places / 'none', cache=places / 'cache', progress=False)
+    flow = Workflow(recipe, places / 'none', cache=places / 'cache')
     with pytest.raises(ConfigError, match=r'choose a convolutional backbone.name'):
         flow.head_fit.check()

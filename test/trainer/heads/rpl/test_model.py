@@ -35,9 +35,9 @@ from trainer.heads.rpl.losses import (  # noqa: E402
     rpl_loss,
 )
 from trainer.heads.rpl.model import RplHead, Smoothing  # noqa: E402
-from trainer.heads.rpl.training import fit_rpl, frozen_features  # noqa: E402
+from trainer.heads.rpl.training import RplRun, frozen_features  # noqa: E402
 from trainer.nets.deeplab import Aspp, scaled_dilations  # noqa: E402
-from trainer.training.segmenter import fit_segmenter  # noqa: E402
+from trainer.training.segmenter import SegmenterRun  # noqa: E402
 
 RPL = RplConfig(width=8, steps=30, select_every=10, batch=2, learning_rate=5e-3, samples=32)
 
@@ -45,7 +45,7 @@ RPL = RplConfig(width=8, steps=30, select_every=10, batch=2, learning_rate=5e-3,
 @pytest.fixture(scope='module')
 def segmenter():
     known = feature_set(6, outliers=False)
-    return fit_segmenter(known, known, LAYERS, 2, SEGMENTER, progress=False).model
+    return SegmenterRun(known, known, LAYERS, 2, SEGMENTER).fit().model
 
 
 @pytest.fixture(scope='module')
@@ -260,7 +260,7 @@ def trained(segmenter, **changes):
     train, select = feature_set(6), feature_set(3, seed=5)
     context = feature_set(4, seed=8)
     options = replace(RPL, **changes)
-    return fit_rpl(segmenter, (train, context), select, options, progress=False)
+    return RplRun(segmenter, (train, context), select, options).fit()
 
 
 @pytest.mark.parametrize(
@@ -287,12 +287,12 @@ def test_labels_are_the_frozen_networks_bit_for_bit(segmenter):
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, segmenter):
     train, select, context = feature_set(6), feature_set(3, seed=5), feature_set(4, seed=8)
-    whole = fit_rpl(segmenter, (train, context), select, RPL, progress=False)
+    whole = RplRun(segmenter, (train, context), select, RPL).fit()
     artifact = Artifact(tmp_path, 'rpl', 'key')
     cut = dying(train, 14, 2)
     with pytest.raises(KeyboardInterrupt):
-        fit_rpl(segmenter, (cut, context), select, RPL, artifact, progress=False)
-    again = fit_rpl(segmenter, (train, context), select, RPL, artifact, progress=False)
+        RplRun(segmenter, (cut, context), select, RPL).fit(artifact)
+    again = RplRun(segmenter, (train, context), select, RPL).fit(artifact)
     assert again.history == whole.history
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
@@ -302,14 +302,14 @@ def test_features_that_are_kept_train_as_those_that_are_computed(tmp_path, segme
     train, select = feature_set(6), feature_set(3, seed=5)
     kept = []
     for name, features in (('train', train), ('select', select)):
-        frozen_features(segmenter, features, tmp_path / f'{name}.npy', progress=False)
+        frozen_features(segmenter, features, tmp_path / f'{name}.npy')
         kept.append(np.load(tmp_path / f'{name}.npy'))
     tokens = tokens_of(train, LAYERS, [2])
     np.testing.assert_array_equal(kept[0][2], segmenter.feature(*tokens)[0].detach().half())
     config = replace(RPL, matmul='f32', contrast=False, steps=10)
     runs = [
-        fit_rpl(segmenter, (train, None), select, config, progress=False, frozen=frozen)
-        for frozen in (None, (kept[0], kept[1]))
+        RplRun(segmenter, (train, None), select, config, frozen=frozen).fit()
+        for frozen in ((None, None), (kept[0], kept[1]))
     ]
     np.testing.assert_allclose(runs[0].history, runs[1].history, rtol=0.02)  # float16
 
@@ -325,9 +325,7 @@ def test_the_projector_learns_and_stays_behind(tmp_path, segmenter):
 
 
 def test_the_last_layer_learns_ten_times_as_fast_along_the_polynomial(segmenter):
-    from trainer.heads.rpl.training import RplRun
-
-    run = RplRun(segmenter, (feature_set(6), None), RPL, None)
+    run = RplRun(segmenter, (feature_set(6), None), feature_set(3), RPL)
     run.step = 15
     run._advance()
     slow, last = (group['lr'] for group in run.optimizer.param_groups)
@@ -348,7 +346,7 @@ def test_wrong_options_and_files_are_refused(tmp_path, segmenter):
         RplConfig(dilations=(3,))
     known = feature_set(3, outliers=False)
     with pytest.raises(DataError, match=r'no selection mix holds an outlier'):
-        fit_rpl(segmenter, (feature_set(3), None), known, RPL, progress=False)
+        RplRun(segmenter, (feature_set(3), None), known, RPL).fit()
     (tmp_path / 'other.safetensors').write_bytes(b'nothing')
     with pytest.raises(DataError, match=r'is no rpl of this trainer'):
         load_block(tmp_path / 'other.safetensors')

@@ -77,9 +77,9 @@ def test_the_inlier_labels_are_bit_for_bit_those_of_another_module(places):
 def test_views_join_the_mixes_with_their_own_known_scores(places, bundle):
     recipe = load_recipe(places / 'discriminative.yaml', ['uem.with_views=true'])
     folder, cache = places / 'discriminative', places / 'cache'
-    fit = Workflow(recipe, folder, cache=cache, progress=False).head_fit
+    fit = Workflow(recipe, folder, cache=cache).head_fit
     segmenter = fit.closed_set.load()
     features, known = fit.training_set(segmenter)
     mixes, bank = fit.mixed('training'), fit.closed_set.bank()
     assert features.names == (*mixes.names, *bank.names)
-    np.testing.assert_array_equal(known, known_scores(segmenter, features, progress=False))
+    np.testing.assert_array_equal(known, known_scores(segmenter, features))

@@ -25,7 +25,7 @@ from trainer.heads.uem.model import (  # noqa: E402
     save_uem,
     uem_loss,
 )
-from trainer.heads.uem.training import fit_uem, known_scores  # noqa: E402
+from trainer.heads.uem.training import UemRun, known_scores  # noqa: E402
 from trainer.nets.gmm import GmmSettings  # noqa: E402
 from trainer.nets.segmenter import (  # noqa: E402
     Decoder,
@@ -34,7 +34,7 @@ from trainer.nets.segmenter import (  # noqa: E402
     load_segmenter,
     save_segmenter,
 )
-from trainer.training.segmenter import confusion_iou, fit_segmenter  # noqa: E402
+from trainer.training.segmenter import SegmenterRun, confusion_iou  # noqa: E402
 
 UEM = UemConfig(steps=30, warmup=3, select_every=10, batch=2)
 
@@ -42,7 +42,7 @@ UEM = UemConfig(steps=30, warmup=3, select_every=10, batch=2)
 @pytest.fixture(scope='module')
 def segmenter():
     known = feature_set(6, outliers=False)
-    return fit_segmenter(known, known, LAYERS, 2, SEGMENTER, progress=False).model
+    return SegmenterRun(known, known, LAYERS, 2, SEGMENTER).fit().model
 
 
 @pytest.mark.parametrize('preset', ['light', 'full'])
@@ -57,7 +57,7 @@ def test_the_decoder_gives_four_cells_a_patch(preset, size):
 def test_the_segmenter_learns_what_its_tokens_say(head):
     known = feature_set(6, outliers=False)
     config = replace(SEGMENTER, head=head, steps=60, gmm=GmmSettings(queue=100, momentum=0.9))
-    training = fit_segmenter(known, known, LAYERS, 2, config, progress=False)
+    training = SegmenterRun(known, known, LAYERS, 2, config).fit()
     assert np.nanmean(confusion_iou(training.model, known)) > 0.8
     assert len(training.history) == 6
 
@@ -66,11 +66,11 @@ def test_the_segmenter_learns_what_its_tokens_say(head):
 def test_a_killed_segmenter_goes_on_as_if_nothing_had_been(tmp_path, head):
     known = feature_set(6, outliers=False)
     config = replace(SEGMENTER, head=head, gmm=GmmSettings(queue=50))
-    whole = fit_segmenter(known, known, LAYERS, 2, config, progress=False)
+    whole = SegmenterRun(known, known, LAYERS, 2, config).fit()
     artifact = Artifact(tmp_path, 'segmenter', 'key')
     with pytest.raises(KeyboardInterrupt):
-        fit_segmenter(dying(known, 14, 4), known, LAYERS, 2, config, artifact, progress=False)
-    again = fit_segmenter(known, known, LAYERS, 2, config, artifact, progress=False)
+        SegmenterRun(dying(known, 14, 4), known, LAYERS, 2, config).fit(artifact)
+    again = SegmenterRun(known, known, LAYERS, 2, config).fit(artifact)
     assert again.history == whole.history
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
@@ -105,21 +105,21 @@ def test_the_loss_is_bce_of_the_ratio_and_weighted_cross_entropy():
 def test_uem_finds_the_outliers_that_its_tokens_show(segmenter, form):
     train, select = feature_set(6), feature_set(3, seed=5)
     config = replace(UEM, form=form, steps=60, gmm=GmmSettings(queue=100, every=3, momentum=0.9))
-    data = [(f, known_scores(segmenter, f, progress=False)) for f in (train, select)]
-    training = fit_uem(*data, LAYERS[-1], config, progress=False)
+    data = [(f, known_scores(segmenter, f)) for f in (train, select)]
+    training = UemRun(*data, LAYERS[-1], config).fit()
     assert max(look[2] for look in training.history) > 0.9
 
 
 @pytest.mark.parametrize('form', ['discriminative', 'generative'])
 def test_a_killed_uem_goes_on_as_if_nothing_had_been(tmp_path, segmenter, form):
     train, config = feature_set(6), replace(UEM, form=form, gmm=GmmSettings(queue=50, every=3))
-    data = (train, known_scores(segmenter, train, progress=False))
-    whole = fit_uem(data, data, LAYERS[-1], config, progress=False)
+    data = (train, known_scores(segmenter, train))
+    whole = UemRun(data, data, LAYERS[-1], config).fit()
     artifact = Artifact(tmp_path, 'uem', 'key')
     cut = (dying(train, 14, 2), data[1])
     with pytest.raises(KeyboardInterrupt):
-        fit_uem(cut, data, LAYERS[-1], config, artifact, progress=False)
-    again = fit_uem(data, data, LAYERS[-1], config, artifact, progress=False)
+        UemRun(cut, data, LAYERS[-1], config).fit(artifact)
+    again = UemRun(data, data, LAYERS[-1], config).fit(artifact)
     assert again.history == whole.history
     save_uem(tmp_path / 'uem.safetensors', whole.model)
     tokens = torch.randn(1, 4, 6, 8)
@@ -160,6 +160,6 @@ def test_the_segmenter_is_the_same_with_and_without_uem(segmenter):
     tokens = [torch.randn(1, 4, 6, 8) for _ in LAYERS]
     before = segmenter(*tokens).argmax(-1)
     train = feature_set(4)
-    data = (train, known_scores(segmenter, train, progress=False))
-    fit_uem(data, data, LAYERS[-1], UEM, progress=False)
+    data = (train, known_scores(segmenter, train))
+    UemRun(data, data, LAYERS[-1], UEM).fit()
     assert torch.equal(Segmenter.forward(segmenter, *tokens).argmax(-1), before)

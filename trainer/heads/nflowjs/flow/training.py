@@ -22,29 +22,6 @@ LOOK_CROPS = 64
 PATCH_SIDES, PATCH_GAP = (16, 24, 40, 72, 104), 4  # of the picture of patches
 
 
-def fit_flow(
-    train: Crops,
-    select: Crops,
-    config: FlowConfig,
-    artifact: Artifact | None = None,
-    progress: bool = True,
-) -> Trained:
-    """
-    Train a flow; keep the state with the fewest bits per dimension on crops of `select`.
-
-    artifact: what is being made, see TrainingRun.fit. The same seed gives the same flow on one
-    machine, resumed or not.
-    """
-    if not config.steps:
-        return Trained(build_flow(config).eval(), 0, ())
-    run, held_out = FlowRun(train, config), held_out_crops(select, config.seed)
-
-    def look() -> float:
-        return -held_out_bits(run.flow, held_out, config.seed)
-
-    return run.fit('flow', look, artifact, progress)
-
-
 @contextmanager
 def seeded_torch(*parts: int) -> Iterator[None]:
     """Let torch's randomness follow from whole numbers inside, and be as it was afterwards."""
@@ -74,13 +51,26 @@ def planes(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Ten
 
 
 class FlowRun(TrainingRun):
-    """A run of a flow."""
+    """A run of a flow that keeps the fewest bits per dimension on crops of `select`."""
 
-    def __init__(self, train: Crops, config: FlowConfig) -> None:
-        self.crops, self.config = train, config
+    name = 'flow'
+
+    def __init__(self, train: Crops, select: Crops, config: FlowConfig) -> None:
+        self.crops, self.select, self.config = train, select, config
         self.flow = build_flow(config)
         optimizer = torch.optim.Adamax(self.flow.parameters(), config.learning_rate)
         super().__init__(self.flow, len(train.pictures), config, optimizer)
+
+    def fit(self, artifact: Artifact | None = None) -> Trained:
+        """Train, see TrainingRun.fit; without steps the flow is as it was built."""
+        if not self.config.steps:
+            return Trained(self.flow.eval(), 0, ())
+        self.held_out = held_out_crops(self.select, self.config.seed)
+        return super().fit(artifact)
+
+    def look(self) -> float:
+        """Return minus the mean bits per dimension of the held-out crops."""
+        return -held_out_bits(self.flow, self.held_out, self.config.seed)
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the mean bits per dimension of fresh crops."""
