@@ -100,8 +100,7 @@ class Artifact:
 
     def report(self) -> dict[str, Any]:
         """Return what was recorded of it, JSON values."""
-        values: dict[str, Any] = json.loads((self.folder / REPORT_FILE).read_text())
-        return values
+        return json.loads((self.folder / REPORT_FILE).read_text())
 
 
 def digest(values: Any) -> str:

@@ -170,5 +170,4 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     content = read_yaml(path, 'recipe')
     for change in changes:
         change_value(content, change)
-    recipe: Recipe = build(Recipe, content, str(path))
-    return recipe
+    return build(Recipe, content, str(path))

@@ -188,15 +188,10 @@ class TrainingData:
         )
         return first, second, third
 
-    @property
-    def features_folder(self) -> Path:
-        """Where tokens are kept."""
-        return (self.cache or cache_root()) / 'features'
-
     def extract(self, pictures: PictureList, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a list of pictures; layers: default `blocks`."""
-        where = self.features_folder
-        return extract(pictures, self.backbone, layers or self.blocks, self.view, where)
+        kept = (self.cache or cache_root()) / 'features'
+        return extract(pictures, self.backbone, layers or self.blocks, self.view, kept)
 
     def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or find) the tokens of a whole split; layers: default `blocks`."""
@@ -232,20 +227,19 @@ class TrainingData:
 
     def cropped(self, crop: ViewSpec) -> TrainingData:
         """Return the same pictures and the same backbone, seen in a crop of each."""
-        other = copy.copy(self)
-        other.backbone, other._tokens = self.backbone, {}
-        other.view = self.view.cropped(crop)
-        return other
+        return self._with(backbone=self.backbone, _tokens={}, view=self.view.cropped(crop))
 
     def reading(self, blocks: Sequence[Layer]) -> TrainingData:
         """Return the same pictures and the same backbone, read at other blocks or named layers."""
-        other = copy.copy(self)
-        other.backbone = self.backbone  # loaded, or tuned, once
-        other.source = replace(self.source, layers=tuple(blocks))  # type: ignore[arg-type]
-        return other
+        source = replace(self.source, layers=tuple(blocks))  # type: ignore[arg-type]
+        return self._with(backbone=self.backbone, source=source)
 
     def served_by(self, backbone: Backbone) -> TrainingData:
         """Return the same pictures, seen by another backbone."""
+        return self._with(backbone=backbone, _tokens={})
+
+    def _with(self, **changes: Any) -> TrainingData:
+        """Return a copy with other attributes; what was loaded or tuned is not made again."""
         other = copy.copy(self)
-        other.backbone, other._tokens = backbone, {}
+        vars(other).update(changes)
         return other

@@ -179,12 +179,15 @@ class CocoPicture:
 
     def check_size(self, height: int, width: int) -> None:
         """Raise DataError where the picture's size is not the one of the file or of its masks."""
-        if self.size not in (None, (height, width)):
-            raise _other_size(f'{self.path} has', (height, width), JSON_FILE, self.size)
-        for one in self.objects:
-            if isinstance(one.mask, Runs) and one.mask.size != (height, width):
-                raise _other_size(
-                    f'annotation {one.identity} has', one.mask.size, self.path, (height, width)
+        own = (height, width)
+        pairs: list[Any] = [(self.path, own, JSON_FILE, self.size or own)]
+        masks = [(f'annotation {one.identity}', one.mask) for one in self.objects]
+        pairs += [(what, m.size, self.path, own) for what, m in masks if isinstance(m, Runs)]
+        for what, size, other, expected in pairs:
+            if size != expected:
+                raise DataError(
+                    f'{what} has {size[1]} x {size[0]} pixels, {other} {expected[1]} x '
+                    f'{expected[0]}: masks and pictures belong to different copies; get both anew'
                 )
 
 
@@ -310,13 +313,3 @@ def _is_crowd(entry: Entry, place: str) -> bool:
     if crowd not in (0, 1, None):
         raise DataError(f'{place} has iscrowd {crowd!r}: it is 0 or 1')
     return bool(crowd)
-
-
-def _other_size(
-    what: str, size: tuple[int, int], other: object, expected: tuple[int, int] | None
-) -> DataError:
-    wanted = expected or (0, 0)
-    return DataError(
-        f'{what} {size[1]} x {size[0]} pixels, {other} {wanted[1]} x {wanted[0]}: masks and '
-        'pictures belong to different copies; get both anew'
-    )

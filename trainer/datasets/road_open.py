@@ -76,8 +76,7 @@ class RoadPictures(PictureList):
 @cache
 def polygons() -> dict[str, dict[str, list[list[list[float]]]]]:
     """Return picture name -> class in small letters -> polygons, corners x, y in [0, 1]."""
-    found: dict[str, dict[str, list[list[list[float]]]]] = json.loads(POLYGONS.read_text())
-    return found
+    return json.loads(POLYGONS.read_text())
 
 
 def painted(name: str, size: tuple[int, int]) -> UInt8Array:

@@ -169,8 +169,7 @@ class DeepLabHost(nn.Module):
 
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
         """Return the closed-set logits (B, H, W, K)."""
-        logits: torch.Tensor = self.classifier(self.feature(*maps).float())
-        return logits
+        return self.classifier(self.feature(*maps).float())
 
 
 class PublishedHost(nn.Module):
@@ -190,8 +189,7 @@ class PublishedHost(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map float (B, 3, h, w), ImageNet's normalisation, to logits (B, h/2, w/2, K)."""
-        logits: torch.Tensor = self.host(*self.trunk(image))
-        return logits
+        return self.host(*self.trunk(image))
 
     def load_published(self, state: Mapping[str, torch.Tensor]) -> None:
         """Fill the network from a checkpoint's tensors; DataError names what does not fit."""

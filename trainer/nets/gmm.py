@@ -100,8 +100,7 @@ class GmmHead(nn.Module):
             combined = log_densities.amax(-1)
         else:
             combined = log_densities.logsumexp(-1) - math.log(self.settings.components)
-        scores: torch.Tensor = self.class_norm(combined)
-        return scores
+        return self.class_norm(combined)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Map features (..., width) to class scores (..., classes)."""

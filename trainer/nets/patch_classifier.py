@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -92,14 +91,12 @@ class Quality:
 
     patch_accuracy: share of the patches with one label over at least 90 % of their pixels whose
         arg-max is that label. mean_iou: over classes that occur in labels or prediction, pixels
-        at label resolution. iou: of each class, NaN where it does not occur. confusion: int64
-        (C, C), rows = labels, pixels.
+        at label resolution. iou: of each class, NaN where it does not occur.
     """
 
     patch_accuracy: float
     mean_iou: float
     iou: tuple[float, ...]
-    confusion: npt.NDArray[np.int64]
 
 
 def patch_logits_of(model: Classifier, tokens: torch.Tensor, matmul: str) -> torch.Tensor:
@@ -129,7 +126,7 @@ def evaluate_classifier(
         right += int((logits[0].argmax(-1).numpy() == patches)[pure].sum())
         total += int(pure.sum())
     iou = class_iou(counted)
-    return Quality(right / max(total, 1), float(np.nanmean(iou)), tuple(iou.tolist()), counted)
+    return Quality(right / max(total, 1), float(np.nanmean(iou)), tuple(iou.tolist()))
 
 
 def batch_tokens(

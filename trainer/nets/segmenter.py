@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from ood_perception.errors import check_choices, check_least
+from ood_perception.yaml_files import build
 
 from ..artifacts import load_network, save_network
 from .gmm import GmmHead, GmmSettings
@@ -251,13 +252,11 @@ class Segmenter(nn.Module):
 
     def feature(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Map float (B, gh, gw, D) per layer to the decoder feature (B, 4 gh, 4 gw, width)."""
-        feature: torch.Tensor = self.decoder(*tokens).permute(0, 2, 3, 1)
-        return feature
+        return self.decoder(*tokens).permute(0, 2, 3, 1)
 
     def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Map float (B, gh, gw, D) per layer to logits (B, 4 gh, 4 gw, C)."""
-        logits: torch.Tensor = self.classifier(self.feature(*tokens).float())
-        return logits
+        return self.classifier(self.feature(*tokens).float())
 
 
 def save_segmenter(path: Path, segmenter: Segmenter) -> None:
@@ -274,9 +273,8 @@ def save_segmenter(path: Path, segmenter: Segmenter) -> None:
 def load_segmenter(path: Path) -> Segmenter:
     """Read what save_segmenter wrote; DataError where it is something else."""
 
-    def build(values: Any) -> Segmenter:
-        config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
-        built = SegmenterConfig(**config)
-        return Segmenter(values['layers'], values['dim'], values['classes'], built)
+    def made(values: Any) -> Segmenter:
+        config = build(SegmenterConfig, values.pop('config'), str(path))
+        return Segmenter(**values, config=config)
 
-    return load_network(path, 'segmenter', build)
+    return load_network(path, 'segmenter', made)

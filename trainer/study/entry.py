@@ -58,8 +58,7 @@ class Entry:
 
     def _mean(self, metric: str, seeds: Collection[int]) -> np.ndarray[Any, Any]:
         """Return the mean over these seeds in each draw of pictures."""
-        mean: np.ndarray[Any, Any] = np.mean([self.drawn[seed][metric] for seed in seeds], 0)
-        return mean
+        return np.mean([self.drawn[seed][metric] for seed in seeds], 0)
 
     def value(self, metric: str) -> dict[str, Any]:
         """Return mean over seeds, interval over pictures, and each seed's value."""
@@ -83,8 +82,7 @@ def _value(record: dict[str, Any], metric: str) -> float | None:
     if metric == COMPONENT_F1:
         components = record.get('components')
         return components['f1'] if components else None
-    found: float | None = record[metric]
-    return found
+    return record[metric]
 
 
 def _samples(run: SetRun, region: str, with_components: bool) -> Samples:

@@ -83,8 +83,7 @@ def _difference(entry: Entry, reference: Entry | None) -> list[float | None] | N
 
 def read_costs(path: Path) -> dict[str, Any]:
     """Return what measure_costs wrote, nothing where there is none."""
-    costs: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return costs
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _markdown(config: LeaderboardConfig, source: Path, document: dict[str, Any]) -> str:

@@ -97,6 +97,11 @@ class TrainingRun(ABC):
         """Return the share of the learning rate at the step."""
         return rate_factor(self.step, self.schedule.steps, self.schedule.warmup)
 
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Let products be in bfloat16 where the matmul of a head's schedule says so."""
+        bf16 = self.schedule.matmul == 'bf16'
+        return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
     def draw(self) -> tuple[list[int], int, int]:
         """Return the pictures of the step, and the row and column of its first pixel."""
         plan = self.schedule

@@ -87,8 +87,7 @@ class SegmenterRun(TrainingRun):
         step = self.config.pixel_step
         batch, places = drawn(self.train, indices, self.step)
         tokens = tokens_of(batch, self.model.layers, places, self.device)
-        bf16 = self.config.matmul == 'bf16'
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with self.autocast(self.device):
             feature = self.model.feature(*tokens)
         logits = self.model.classifier(feature.float())
         labels = np.stack([batch.labels[i] for i in places])

@@ -107,8 +107,7 @@ class KnnHead(OneScoreHead):
 
     def upsampled_logits(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, gh*f, gw*f, C) of the tokens of all layers."""
-        logits: torch.Tensor = self.logits(*tokens[: self.classifier_inputs])
-        return logits
+        return self.logits(*tokens[: self.classifier_inputs])
 
     def distance(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Return the mean distance to the k nearest references, float32 (B, gh*f, gw*f)."""

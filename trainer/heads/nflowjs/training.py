@@ -139,11 +139,9 @@ class JointRun(TrainingRun):
 
     def logits(self, baked: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
         """Return float32 (B, 4 gh, 4 gw, C) of pixels (B, h, w, 3), 0 to 255."""
-        bf16 = self.config.matmul == 'bf16'
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with self.autocast(self.device):
             feature = self.segmenter.feature(*baked(pixels))
-        logits: torch.Tensor = self.segmenter.classifier(feature.float())
-        return logits
+        return self.segmenter.classifier(feature.float())
 
     @torch.no_grad()
     def look(self) -> float:

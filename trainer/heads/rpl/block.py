@@ -62,8 +62,7 @@ class ResidualBlock(nn.Module):
     def embed(self, trunk: torch.Tensor) -> torch.Tensor:
         """Map the trunk (B, h, w, dim) to (B, width, h, w)."""
         # contiguous: as in the decoder, permuted inputs are not safe in every backward pass
-        embedded: torch.Tensor = self.reduce(self.aspp(trunk.permute(0, 3, 1, 2).contiguous()))
-        return embedded
+        return self.reduce(self.aspp(trunk.permute(0, 3, 1, 2).contiguous()))
 
     def copy_aspp(self, aspp: Aspp, reduce: nn.Conv2d) -> None:
         """Start from the host's own ASPP and 1x1, as the paper does where there is one."""

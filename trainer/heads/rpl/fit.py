@@ -63,8 +63,7 @@ class RplFit(SegmenterFit):
             frozen_features(self.closed_set.load(), features, target / FEATURE_FILE)
 
         artifact = self.made('frozen', (self.closed_set.fitted.key, features.key), fill)
-        kept: Frozen = np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
-        return kept
+        return np.load(artifact.folder / FEATURE_FILE, mmap_mode='r')
 
     def everyday(self) -> FeatureSet | OnlineFeatures | None:
         """Return whole everyday pictures, those that the training's objects come from."""

@@ -137,7 +137,7 @@ class RplRun(TrainingRun):
         step, config = self.config.pixel_step, self.config
         batch, places = drawn(self.features, indices, self.step)
         labels = np.stack([batch.labels[i] for i in places])
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self.autocast(self.device):
             frozen_feature = _feature(self.host, batch, places, self.frozen, self.device)
         trunks = tokens_of(batch, self.host.layers[-1:], places, self.device)
         shown = self._context() if self.context is not None else None
@@ -164,13 +164,9 @@ class RplRun(TrainingRun):
     def _pixels(self, logits: torch.Tensor, row: int, column: int) -> torch.Tensor:
         return self.upsampler(logits, row, column).flatten(0, 2)
 
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.config.matmul == 'bf16'
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
-
     def _embedded(self, trunks: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the block's maps; mixes and everyday pictures share a batch's statistics."""
-        with self._autocast():
+        with self.autocast(self.device):
             return self.block.embed(torch.cat(list(trunks))).float()
 
     def _context(self) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:

@@ -68,8 +68,7 @@ class UemFit(SegmenterFit):
             np.save(target / KNOWN_FILE, known_scores(segmenter, features))
 
         artifact = self.made('known', (self.closed_set.fitted.key, features.key), fill)
-        known: Known = np.load(artifact.folder / KNOWN_FILE)
-        return known
+        return np.load(artifact.folder / KNOWN_FILE)
 
     def module(self) -> Uem:
         """Return the fitted module with the score that is served."""

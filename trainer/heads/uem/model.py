@@ -13,15 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from ood_perception.yaml_files import build
+
 from ...artifacts import load_network, save_network
 from ...calibration.monotone_table import MonotoneTable
-from ...nets.gmm import CONTRAST_WEIGHT, GmmHead, GmmSettings
+from ...nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ...nets.segmenter import Segmenter
 from ..calibrated import OneScoreHead
 from .config import UemConfig
@@ -46,8 +47,7 @@ class Uem(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the raw scores U of (generic inlier, outlier)."""
-        scores: torch.Tensor = self.head(self.projection(tokens))
-        return scores
+        return self.head(self.projection(tokens))
 
 
 def log_likelihood_ratio(
@@ -131,9 +131,8 @@ def save_uem(path: Path, module: Uem) -> None:
 
 def load_uem(path: Path) -> Uem:
     """Read what save_uem wrote; DataError where it is something else."""
-
-    def build(values: Any) -> Uem:
-        config = {**values['config'], 'gmm': GmmSettings(**values['config']['gmm'])}
-        return Uem(values['dim'], UemConfig(**config))
-
-    return load_network(path, 'uem', build)
+    return load_network(
+        path,
+        'uem',
+        lambda values: Uem(values['dim'], build(UemConfig, values['config'], str(path))),
+    )

@@ -106,8 +106,7 @@ class UemRun(TrainingRun):
         batch, places = drawn(self.features, indices, self.step)
         labels = np.stack([batch.labels[i] for i in places])
         tokens = tokens_of(batch, [self.layer], places, self.device)[0]
-        bf16 = self.config.matmul == 'bf16'
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with self.autocast(self.device):
             projected = self.module.projection(tokens)
         projected = projected.float()
         scores = self.coarse(self.module.head(projected), row, column).flatten(0, 2)

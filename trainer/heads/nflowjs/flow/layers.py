@@ -175,8 +175,7 @@ class DenseNet(nn.Module):
         x = self.first(x)
         for layer in self.layers:
             x = torch.cat((x, layer(x)), 1)
-        result: torch.Tensor = self.last(functional.relu(x))
-        return result
+        return self.last(functional.relu(x))
 
 
 class _DenseLayer(nn.Module):
