@@ -23,14 +23,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.errors import DataError
 from ood_perception.image.image_files import broken, file_content, tell
 from ood_perception.image.image_size import opened
+from ood_perception.types import Int64Array, UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
-Int64Array = npt.NDArray[np.int64]
 _MOST = 1e6  # pixels: farther off no picture reaches
 _FIRST, _LAST = 48, 111  # characters of the compressed text: 48 + 6 bits
 JSON_FILE = 'instances.json'

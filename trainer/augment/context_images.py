@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.errors import DataError
+from ood_perception.types import UInt8Array
 
 from ..data.images import ClassMap, PictureList, read_image
 from .coco import JSON_FILE, Mask, need_pictures, read_coco
@@ -19,7 +19,6 @@ from .cutouts import part_of
 from .pasting import OUTLIER
 from .views import hash_of
 
-UInt8Array = npt.NDArray[np.uint8]
 KNOWN = 0
 """What every pixel outside the objects is labelled: some known thing, no matter which."""
 

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
+from ood_perception.types import BoolArray, UInt8Array
 
 from ..data.images import ANOMALY, IGNORED, NORMAL, read_image
 from .coco import JSON_FILE, Mask, read_coco
 
-BoolArray = npt.NDArray[np.bool_]
-UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 PARTS = ('selection', 'training')
 _TRIES = 60

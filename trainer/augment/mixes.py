@@ -15,17 +15,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
+from ood_perception.types import UInt8Array
 
 from ..data.images import PictureList
 from .cutouts import Cutout
 from .pasting import MixSettings, mix_objects
 from .views import ViewSettings, draw_view, hash_of, random_of
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
+from ood_perception.types import UInt8Array
 
 from ..artifacts import digest
 from ..backbones.base import Backbone, Layer, layer_name
@@ -30,7 +30,6 @@ from ..features import FeatureSet, View, forward_tokens
 from .mixes import AnomalyMix
 from .views import ViewSettings, recoloured
 
-UInt8Array = npt.NDArray[np.uint8]
 DEVICES = ('auto', 'cpu', 'cuda')
 
 

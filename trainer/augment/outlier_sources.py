@@ -10,17 +10,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError, check_choices, check_least
 from ood_perception.image.image_files import check_stored_size, file_content, picture_tree
+from ood_perception.types import UInt8Array
 
 from .coco import JSON_FILE, need_pictures, read_coco
 from .cutouts import PARTS, Cutout, cropped, load_cutouts, part_of
 from .procedural_objects import draw_object
 
 SOURCES = ('coco', 'folder', 'procedural')
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
+from ood_perception.types import UInt8Array
 
 from ..data.images import IGNORED, PictureList
 from .cutouts import Cutout, blend, scaled
 
-UInt8Array = npt.NDArray[np.uint8]
 OUTLIER = 254
 PAPER_WIDTH = 2048
 

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.types import UInt8Array
+
 from .cutouts import Cutout, cropped
 
-UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 SIZE = (48, 360)
 """Least and greatest longer side in pixels of a picture 2048 wide, drawn log-uniformly."""

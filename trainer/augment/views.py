@@ -11,12 +11,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from ood_perception.types import UInt8Array
 
 from ..artifacts import digest
 from ..data.images import IGNORED, PictureList
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,20 @@ Static is published as overlays on Cityscapes, which its makers' tool puts toget
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ood_perception.errors import DataError
 
 from ..data.images import PictureList, list_pictures, picture_list
 from .anomaly import PLAIN
-from .evaluation_set import Loader, SetEntry
+from .evaluation_set import SetEntry
 from .layout import before_last, need_count
 from .lost_and_found import IMAGE_SUFFIX, frame_name
 from .lost_and_found import LICENCE as PICTURES_LICENCE
 
 SOURCE = 'https://fishyscapes.com/dataset'
-LOST_AND_FOUND_COUNT, STATIC_COUNT = 100, 30
+COUNTS = {'LostAndFound': 100, 'Static': 30}
 _LABELS = 'fishyscapes_lostandfound'
 _PICTURE_ROOTS = (
     '.',
@@ -40,22 +41,17 @@ _PICTURE_ROOTS = (
 )
 
 
-def load_lost_and_found(root: Path, _: str) -> PictureList:
-    """Load the 100 validation pictures; DataError naming what is missing."""
-    if (root / _LABELS).is_dir():
+def load(root: Path, _: str, part: str) -> PictureList:
+    """Load the pictures of a part, a key of COUNTS; DataError naming what is missing."""
+    if part == 'LostAndFound' and (root / _LABELS).is_dir():
         return _published(root)
-    return _paired(root, 'LostAndFound', LOST_AND_FOUND_COUNT)
-
-
-def load_static(root: Path, _: str) -> PictureList:
-    """Load the 30 validation pictures; DataError naming what is missing."""
-    return _paired(root, 'Static', STATIC_COUNT)
+    return _paired(root, part)
 
 
 def _published(root: Path) -> PictureList:
     """Find the LostAndFound picture of every published label file."""
     labels = list_pictures(root / _LABELS)
-    need_count(labels, LOST_AND_FOUND_COUNT, 'Fishyscapes LostAndFound', root / _LABELS)
+    need_count(labels, COUNTS['LostAndFound'], 'Fishyscapes LostAndFound', root / _LABELS)
     frames = {path.stem.partition('_')[2].removesuffix('_labels'): path for path in labels}
     found = {
         frame_name(path): path
@@ -78,7 +74,7 @@ def _published(root: Path) -> PictureList:
     )
 
 
-def _paired(root: Path, part: str, count: int) -> PictureList:
+def _paired(root: Path, part: str) -> PictureList:
     """Read original/ and labels/ of one part."""
     folder = root / part / 'original'
     if not folder.is_dir():
@@ -86,7 +82,7 @@ def _paired(root: Path, part: str, count: int) -> PictureList:
             f'neither {root / _LABELS} (LostAndFound only) nor {folder} exists\n{__doc__}'
         )
     images = list_pictures(folder)
-    need_count(images, count, f'Fishyscapes {part} validation', folder)
+    need_count(images, COUNTS[part], f'Fishyscapes {part} validation', folder)
     return picture_list(
         images,
         [root / part / 'labels' / f'{path.stem}.png' for path in images],
@@ -95,22 +91,18 @@ def _paired(root: Path, part: str, count: int) -> PictureList:
     )
 
 
-def _entry(name: str, count: int, load: Loader) -> SetEntry:
-    """Return the row of one set."""
-    return SetEntry(
-        description=f'Fishyscapes {name} validation, {count} pictures',
-        title=f'Fishyscapes {name} validation',
+ENTRIES = {
+    name: SetEntry(
+        description=f'Fishyscapes {part} validation, {COUNTS[part]} pictures',
+        title=f'Fishyscapes {part} validation',
         kind='anomaly',
-        pictures=load,
+        pictures=partial(load, part=part),
         folders=('fishyscapes', 'Fishyscapes'),
         licence=f'labels: see its site; pictures: {PICTURES_LICENCE}, Cityscapes licence for '
         'Static',
     )
-
-
-ENTRIES = {
-    'fishyscapes_lost_and_found': _entry(
-        'LostAndFound', LOST_AND_FOUND_COUNT, load_lost_and_found
-    ),
-    'fishyscapes_static': _entry('Static', STATIC_COUNT, load_static),
+    for name, part in (
+        ('fishyscapes_lost_and_found', 'LostAndFound'),
+        ('fishyscapes_static', 'Static'),
+    )
 }

@@ -15,13 +15,14 @@ Test labels are with the benchmark. The splits are those of its registration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..data.images import PictureList, list_pictures, picture_list
 from .anomaly import PLAIN
-from .evaluation_set import Loader, SetEntry
+from .evaluation_set import SetEntry
 from .layout import need_count
 
 SOURCE = 'https://segmentmeifyoucan.com/datasets'
@@ -72,53 +73,45 @@ OBSTACLE_SPLITS = {
 }
 
 
-def load_anomaly_track(root: Path, split: str) -> PictureList:
-    """Load a split of AnomalyTrack; DataError unless all of its pictures are there."""
-    return _load(root, f'SMIYC AnomalyTrack {split}', ANOMALY_SPLITS[split], scenes=False)
+# track -> its name among the benchmark's recordings, its splits, its region of interest
+TRACKS = {
+    'AnomalyTrack': ('RoadAnomaly21', ANOMALY_SPLITS, 'image'),
+    'ObstacleTrack': ('RoadObstacle21', OBSTACLE_SPLITS, 'road'),
+}
 
 
-def load_obstacle_track(root: Path, split: str) -> PictureList:
-    """Load a split of ObstacleTrack; DataError unless all of its pictures are there."""
-    return _load(root, f'SMIYC ObstacleTrack {split}', OBSTACLE_SPLITS[split], scenes=True)
+def load(root: Path, split: str, track: str) -> PictureList:
+    """
+    Load a split of a track; DataError unless all of its pictures are there.
 
-
-def _load(root: Path, title: str, rule: _Split, scenes: bool) -> PictureList:
-    """scenes: whether names begin with the scene, a sequence."""
-    folder, labels = root / 'images', root / 'labels_masks'
+    The names of ObstacleTrack begin with the scene, a sequence.
+    """
+    folder, labels, rule = root / 'images', root / 'labels_masks', TRACKS[track][1][split]
     images = [path for path in list_pictures(folder) if rule.holds(path.stem)]
     if rule.count or not images:
-        need_count(images, rule.count, title, folder)
+        need_count(images, rule.count, f'SMIYC {track} {split}', folder)
+    scenes = [path.stem.split('_')[0] for path in images]
     return picture_list(
         images,
         [labels / f'{p.stem}_labels_semantic.png' for p in images] if rule.labelled else [],
         PLAIN,
         f'unpack the track from {SOURCE} anew',
-        sequences=[path.stem.split('_')[0] for path in images] if scenes else (),
+        sequences=scenes if track == 'ObstacleTrack' else (),
     )
 
 
-def _entry(
-    track: str, recorded_as: str, load: Loader, splits: Iterable[str], roi: str
-) -> SetEntry:
-    """Return the row of a track."""
-    return SetEntry(
+ENTRIES = {
+    name: SetEntry(
         description=f'SegmentMeIfYouCan {track} ({recorded_as})',
         title=f'SMIYC {track}',
         kind='anomaly',
-        pictures=load,
-        folders=(f'dataset_{track}', f'smiyc_{track.removesuffix("Track").lower()}'),
+        pictures=partial(load, track=track),
+        folders=(f'dataset_{track}', name),
         splits=tuple(splits),
         roi=roi,
         track=track,
         licence='see its site; pictures of several licences',
     )
-
-
-ENTRIES = {
-    'smiyc_anomaly': _entry(
-        'AnomalyTrack', 'RoadAnomaly21', load_anomaly_track, ANOMALY_SPLITS, roi='image'
-    ),
-    'smiyc_obstacle': _entry(
-        'ObstacleTrack', 'RoadObstacle21', load_obstacle_track, OBSTACLE_SPLITS, roi='road'
-    ),
+    for track, (recorded_as, splits, roi) in TRACKS.items()
+    for name in [f'smiyc_{track.removesuffix("Track").lower()}']
 }

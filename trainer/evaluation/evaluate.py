@@ -110,23 +110,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if not options.data:
         raise ConfigError(f'--data is missing; known sets:\n{list_sets()}')
-    evaluation = Evaluation(
-        sets_root(options),
-        options.out,
-        engine_options(options),
-        RunOptions(options.batch, options.on_error, not options.quiet),
-        extras=_extras(options),
-        weights=options.weights,
-        shared=options.share,
-    )
-    results = evaluation.results(_specs(options), options.data)
-    text, page = write_results(results, options.out, options.worst)
-    print(f'{text}\nreport: {page}')
-    return SOME_SKIPPED if results.skipped else 0
-
-
-def _extras(options: argparse.Namespace) -> Extras:
-    return Extras(
+    extras = Extras(
         limit=options.limit,
         variants=tuple(options.variant),
         seed=options.seed,
@@ -135,6 +119,19 @@ def _extras(options: argparse.Namespace) -> Extras:
         known_product=options.known_product,
         reject=options.reject,
     )
+    evaluation = Evaluation(
+        sets_root(options),
+        options.out,
+        engine_options(options),
+        RunOptions(options.batch, options.on_error, not options.quiet),
+        extras=extras,
+        weights=options.weights,
+        shared=options.share,
+    )
+    results = evaluation.results(_specs(options), options.data)
+    text, page = write_results(results, options.out, options.worst)
+    print(f'{text}\nreport: {page}')
+    return SOME_SKIPPED if results.skipped else 0
 
 
 def _specs(options: argparse.Namespace) -> list[RunSpec]:

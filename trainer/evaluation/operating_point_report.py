@@ -121,18 +121,11 @@ def write_report(
         print(f'no plot: {error}')
     unit = result.wanted.unit
     scales = [1.0] if unit == 'frame' else [1.0, frames_per(unit, result.fps)]
-    text = render(
-        f'{NAME}.md.j2',
-        facts=facts,
-        result=result,
-        plot=plot,
-        rates=rates,
-        scales=scales,
-        source=checked[0] if checked else '',
-        observed=checked[1] if checked else None,
-        kept=float(np.mean(checked[1].mean <= rates.upper)) if checked else None,
-        two_digits=two_digits,
-    )
+    source, observed = checked or ('', None)
+    kept = float(np.mean(observed.mean <= rates.upper)) if observed else None
+    values = {'facts': facts, 'result': result, 'plot': plot, 'rates': rates, 'scales': scales}
+    values |= {'source': source, 'observed': observed, 'kept': kept}
+    text = render(f'{NAME}.md.j2', **values, two_digits=two_digits)
     write_text(folder / f'{NAME}.md', text)
 
 

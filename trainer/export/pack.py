@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ from ood_perception.files import make_folder
 from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import write_json
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
+from ood_perception.reports.html import render
 from ood_perception.types import JsonDict
 
 from ..artifacts import write_npz
@@ -35,7 +37,6 @@ from ..backbones.base import Backbone
 from ..backbones.onnx_weights import weights_map
 from ..head_module import HeadModule
 from .golden import golden_vectors
-from .model_card import model_card
 from .onnx import BACKBONE_DATA, ExportedStages, export_stages
 
 WEIGHTS_MAP = 'weights.map.json'
@@ -202,3 +203,32 @@ def git_revision(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ''
     return f'{commit}-dirty' if changes else commit
+
+
+def model_card(manifest: Manifest, data: str) -> str:
+    """
+    Return the card as Markdown.
+
+    data: a sentence or more on the pictures that the head was fitted on, and their licence.
+    """
+    steps = manifest.provenance.get('finetuned', {}).get('steps')
+    tuned = f'fine-tuned for {steps} steps, its weights are in this bundle' if steps else 'frozen'
+    return render('model_card.md.j2', manifest=manifest, data=data, tuned=tuned, facts=_facts)
+
+
+def _facts(values: Mapping[str, Any], depth: int = 0) -> str:
+    """Return nested facts as an indented list."""
+    lines = []
+    for name, value in values.items():
+        label = f'{"  " * depth}* {name.replace("_", " ")}'
+        if isinstance(value, Mapping):
+            lines += [f'{label}:', _facts(value, depth + 1)]
+        elif isinstance(value, (list, tuple)):
+            lines.append(f'{label}: {", ".join(_number(item) for item in value)}')
+        else:
+            lines.append(f'{label}: {_number(value)}')
+    return '\n'.join(lines) or 'Not recorded.'
+
+
+def _number(value: Any) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)

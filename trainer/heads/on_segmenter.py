@@ -25,7 +25,7 @@ from ..features import FeatureSet, joined
 from ..nets.segmenter import SegmenterConfig, load_segmenter, save_segmenter
 from ..training.segmenter import SegmenterRun
 from .base import HeadFit
-from .calibrated import OneScoreFit
+from .calibrated import OneScoreFit, reports
 
 SEGMENTER_FILE = 'segmenter.safetensors'
 
@@ -121,6 +121,10 @@ class SegmenterFit(OneScoreFit):
     def check(self) -> None:
         """Check the files of objects; see HeadFit.check."""
         check_outliers(self.outliers, self.data.root)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what was recorded of segmenter and fit."""
+        return reports(**{'segmenter': self.closed_set.fitted, self.kind: self.fitted})
 
     def mixed(self, part: str) -> FeatureSet:
         """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.types import UInt8Array
 
 from ..features import FeatureSet
 
-UInt8Array = npt.NDArray[np.uint8]
 IGNORED = 255
 
 

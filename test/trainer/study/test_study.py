@@ -31,7 +31,7 @@ from trainer.heads.baselines.model import SCORES  # noqa: E402
 from trainer.recipe import load_recipe  # noqa: E402
 from trainer.study.bundles import STORE, LeaderboardBundles  # noqa: E402
 from trainer.study.config import load_leaderboard  # noqa: E402
-from trainer.study.entry import Entry  # noqa: E402
+from trainer.study.report import Entry  # noqa: E402
 from trainer.workflow import Workflow  # noqa: E402
 
 __all__ = ['miniature']
@@ -231,7 +231,7 @@ def test_differences_are_over_the_seeds_that_both_rows_have(monkeypatch):
 
 def entry(monkeypatch, drawn):
     """Return a row with these draws, float (1000,) per seed, in every metric."""
-    from trainer.study import entry as module
+    from trainer.study import report as module
 
     each = iter([dict.fromkeys(module.METRICS, values) for values in drawn.values()])
     monkeypatch.setattr(module, '_samples', lambda *_: next(each))

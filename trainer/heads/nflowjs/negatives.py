@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
+
+from ood_perception.types import UInt8Array
 
 from ...augment.pasting import OUTLIER
 from .flow import STRIDE
 
-UInt8Array = npt.NDArray[np.uint8]
 Corners = Sequence[tuple[int, int]]
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.json_files import write_json
+from ood_perception.types import Float32Array
 
 from ...artifacts import Artifact
 from ...calibration.curve_fit import ClassTables, collect_scores, fit_class_tables
@@ -41,7 +42,6 @@ from .density import (
 
 LOG = logging.getLogger(__name__)
 UNIFIED, GATED, MIN = 'unified', 'gated', 'min'
-Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 FORMAT = 1
 TENSORS, VALUES = 'pixood.safetensors', 'pixood.json'

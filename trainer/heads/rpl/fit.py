@@ -18,7 +18,6 @@ from ...augment.context_images import load_context
 from ...augment.on_the_fly import OnlineFeatures
 from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet
-from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
 from .block import DeepLabClosedSet, deeplab_block, deeplab_layers, load_block, save_block
 from .config import RplConfig
@@ -83,7 +82,3 @@ class RplFit(SegmenterFit):
         """Return the fitted head, see OneScoreFit."""
         block = load_block(self.fitted.folder / BLOCK_FILE)
         return RplHead(self.closed_set.load(), block, self.data.class_names, table)
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what the manifest says of the fit."""
-        return reports(segmenter=self.closed_set.fitted, rpl=self.fitted)

@@ -15,7 +15,6 @@ from ...artifacts import Artifact
 from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet, joined
 from ...nets.segmenter import Segmenter
-from ..calibrated import reports
 from ..on_segmenter import SegmenterFit
 from .config import UemConfig
 from .model import Uem, UemHead, load_uem, save_uem
@@ -83,7 +82,3 @@ class UemFit(SegmenterFit):
     def served_options(self) -> Sequence[Any]:
         """Return the score."""
         return (self.uem.score,)
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what the manifest says of the fit."""
-        return reports(segmenter=self.closed_set.fitted, uem=self.fitted)
