@@ -58,7 +58,9 @@ class Artifact:
     def make(self, fill: Callable[[Path], None]) -> Artifact:
         """Fill the folder, whole or not at all, unless it is there; return the artifact."""
         with locked(self.folder):
-            if self._there():
+            path = self.folder / KEY_FILE
+            # this very key, not only its first digits
+            if path.is_file() and json.loads(path.read_text())['key'] == self.key:
                 LOG.info('%s is up to date', self.folder)
                 return self
 
@@ -92,11 +94,6 @@ class Artifact:
         except SafetensorError as error:
             LOG.warning('%s cannot be read (%s): started anew', path, error)
             return None
-
-    def _there(self) -> bool:
-        """Return whether the folder holds this very key, not only its first digits."""
-        path = self.folder / KEY_FILE
-        return path.is_file() and json.loads(path.read_text())['key'] == self.key
 
     def report(self) -> dict[str, Any]:
         """Return what was recorded of it, JSON values."""

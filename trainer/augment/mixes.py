@@ -103,9 +103,14 @@ def draw_mixes(
     order = np.concatenate([rng.permutation(len(pictures)) for _ in range(rounds)])[: mix.count]
     chosen = [int(i) for i in order]
     names = tuple(f'{pictures.names[i]}@{mark}-{n}' for n, i in enumerate(chosen))
-    how = {'mix': AnomalyMix(grouped(cutouts), mix), 'view': view}
-    more = {**how, 'network': network, 'policy': policy}
-    return pictures.subset(chosen).remade(MixedPictures, names=names, **more)
+    return pictures.subset(chosen).remade(
+        MixedPictures,
+        names=names,
+        mix=AnomalyMix(grouped(cutouts), mix),
+        view=view,
+        network=network,
+        policy=policy,
+    )
 
 
 def grouped(cutouts: Sequence[Cutout]) -> tuple[tuple[Cutout, ...], ...]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The monotone table from raw score to surprisal: in numpy, as an export-safe module, fitted."""
+"""The monotone table from raw score to surprisal: its values, an export-safe module, its fit."""
 
 from __future__ import annotations
 
@@ -55,17 +55,6 @@ class MonotoneTable:
     def stop(self) -> float:
         """The x of the last knot."""
         return self.start + self.step * (len(self.knots) - 1)
-
-    def surprisal(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return float64 surprisal of raw scores of any shape (the oracle of the graph)."""
-        x = np.asarray(x, dtype=np.float64)
-        knots = np.asarray(self.knots, dtype=np.float64)
-        places = np.clip((x - self.start) / self.step, 0.0, len(knots) - 1.0)
-        left = np.minimum(places.astype(np.int64), len(knots) - 2)
-        inner = knots[left] + (places - left) * (knots[left + 1] - knots[left])
-        inner = inner + self.high_slope * np.maximum(x - self.stop, 0.0)
-        below = np.minimum(x - self.start, 0.0) * self.low_slope / knots[0]
-        return np.where(x < self.start, knots[0] * np.exp(below), inner)
 
 
 class TableModule(nn.Module):

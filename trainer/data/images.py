@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ood_perception.errors import DataError
 from ood_perception.image import image_files as picture_files
 from ood_perception.image.image_files import PICTURES
+from ood_perception.image.image_files import read_picture as read_image
 from ood_perception.image.label_files import IGNORED, read_label
 from ood_perception.types import UInt8Array
 
@@ -99,11 +100,6 @@ class PictureList:
     def file_ids(self, index: int) -> UInt8Array:
         """Return the label file's own ids, uint8 (H, W); other encodings override this."""
         return read_label(self.labels[index])
-
-
-def read_image(path: Path, what: str = 'picture') -> UInt8Array:
-    """Return a picture as uint8 (H, W, 3) RGB; DataError where it is missing or broken."""
-    return picture_files.read_picture(path, what)
 
 
 def write_png(path: Path, pixels: UInt8Array) -> None:

@@ -136,6 +136,8 @@ class DeepLabHost(nn.Module):
 
     Inputs are the trunk's maps, channels last: `fine` (B, H, W, C) and `trunk` (B, h, w, C'), with
     H = upsampling x h. align_corners: as published, every upsampling maps corners onto corners.
+    trunk_width: channels of the trunk's map. feature_width: channels that enter the classifier,
+    fine ones first, 304 as published.
     """
 
     align_corners = True
@@ -143,21 +145,12 @@ class DeepLabHost(nn.Module):
     def __init__(self, shape: DeepLabShape) -> None:
         super().__init__()
         self.shape, self.classes, self.upsampling = shape, shape.classes, shape.upsampling
-        self.layers = shape.layers
+        self.layers, self.trunk_width = shape.layers, shape.trunk
+        self.feature_width = shape.fine_width + shape.width
         self.aspp = Aspp(shape.trunk, shape.width, shape.dilations)
         self.reduce = nn.Conv2d(BRANCHES * shape.width, shape.width, 1, bias=False)
         self.project = nn.Conv2d(shape.fine, shape.fine_width, 1, bias=False)
         self.classifier = Classifier(self.feature_width, shape.width, shape.classes)
-
-    @property
-    def trunk_width(self) -> int:
-        """Channels of the trunk's map."""
-        return self.shape.trunk
-
-    @property
-    def feature_width(self) -> int:
-        """Channels that enter the classifier: fine ones first, 304 as published."""
-        return self.shape.fine_width + self.shape.width
 
     def feature(self, *maps: torch.Tensor) -> torch.Tensor:
         """Map the two maps to the feature (B, H, W, fine_width + width)."""

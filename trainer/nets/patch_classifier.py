@@ -148,11 +148,12 @@ class Upsampler:
     """
     Bilinear upsampling of patch maps to label pixels, edges clamped (align_corners=False).
 
-    step: rows and columns are taken `step` apart, from a place chosen in each call.
+    step: rows and columns are taken `step` apart, from a place chosen in each call. factor: cells
+    of the maps per patch.
     """
 
-    def __init__(self, features: FeatureSet | Sized, step: int = 1):
-        grid = (features.height // features.patch, features.width // features.patch)
+    def __init__(self, features: FeatureSet | Sized, step: int = 1, factor: int = 1):
+        grid = [factor * side // features.patch for side in (features.height, features.width)]
         self.step = step
         self.rows = interpolation_matrix(grid[0], features.height)
         self.columns = interpolation_matrix(grid[1], features.width)
@@ -193,11 +194,15 @@ def load_classifier(path: Path) -> Classifier:
         with safe_open(path, framework='pt') as stream:
             metadata = stream.metadata() or {}
         kind, layers = metadata['kind'], json.loads(metadata['layers'])
-        state = load_file(path)
-        first = state['hidden.weight' if kind == 'mlp' else 'output.weight']
-        classes, width = len(state['output.bias']), int(first.shape[1])
+        return classifier_of(load_file(path), kind, layers)
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f'{path} is no classifier of this trainer: {error}') from error
-    classifier = Classifier(width, classes, layers, kind, int(first.shape[0]))
+
+
+def classifier_of(state: dict[str, torch.Tensor], kind: str, layers: Sequence[str]) -> Classifier:
+    """Return a classifier of a kind with its weights; its widths are theirs."""
+    first = state['hidden.weight' if kind == 'mlp' else 'output.weight']
+    hidden, width = (int(length) for length in first.shape)
+    classifier = Classifier(width, len(state['output.bias']), layers, kind, hidden)
     classifier.load_state_dict(state)
     return classifier.eval()

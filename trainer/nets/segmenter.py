@@ -208,11 +208,12 @@ class Segmenter(nn.Module):
     Decoder and classifier.
 
     layers: token names in the order of forward's arguments. dim: their width, one for all or
-    one each. upsampling: cells per patch.
-    align_corners: of its bilinear upsampling.
+    one each; trunk_width: of the last ones. feature_width: of what enters the classifier.
+    upsampling: cells of the feature per patch along each axis. align_corners: of its bilinear
+    upsampling.
     """
 
-    align_corners = False
+    align_corners, upsampling = False, UPSAMPLING
 
     def __init__(
         self,
@@ -223,32 +224,14 @@ class Segmenter(nn.Module):
     ):
         super().__init__()
         self.config, self.classes, self.dim = config, classes, dim
+        self.layers, self.feature_width = tuple(layers), config.width
+        self.trunk_width = dim if isinstance(dim, int) else dim[-1]
         self.decoder = Decoder(layers, dim, config.width, config.preset)
         self.classifier: nn.Module = (
             GmmHead(config.width, classes, config.gmm)
             if config.head == 'gmm'
             else nn.Linear(config.width, classes)
         )
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The token maps that it reads."""
-        return self.decoder.layers
-
-    @property
-    def upsampling(self) -> int:
-        """Cells of the feature per patch along each axis."""
-        return UPSAMPLING
-
-    @property
-    def trunk_width(self) -> int:
-        """Width of the last tokens."""
-        return self.dim if isinstance(self.dim, int) else self.dim[-1]
-
-    @property
-    def feature_width(self) -> int:
-        """Width of the feature that enters the classifier."""
-        return self.config.width
 
     def feature(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Map float (B, gh, gw, D) per layer to the decoder feature (B, 4 gh, 4 gw, width)."""

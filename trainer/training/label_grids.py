@@ -17,23 +17,16 @@ from ..augment.on_the_fly import OnlineFeatures
 from ..augment.pasting import OUTLIER
 from ..data.images import IGNORED
 from ..features import FeatureSet
-from ..nets.patch_classifier import Sized, interpolation_matrix
+from ..nets.patch_classifier import Sized, Upsampler
 
 
-class MapUpsampler:
-    """
-    Bilinear upsampling of maps to label pixels, edges clamped (align_corners=False).
-
-    factor: cells of the maps per patch. step: every step-th row and column of pixels.
-    """
+class MapUpsampler(Upsampler):
+    """An Upsampler of maps of many channels, from the first pixel on unless told otherwise."""
 
     def __init__(
         self, features: FeatureSet | OnlineFeatures | Sized, factor: int, step: int = 1
     ) -> None:
-        grid = [factor * side // features.patch for side in (features.height, features.width)]
-        self.rows = interpolation_matrix(grid[0], features.height)
-        self.columns = interpolation_matrix(grid[1], features.width)
-        self.step = step
+        super().__init__(features, step, factor)
 
     def __call__(self, maps: torch.Tensor, row: int = 0, column: int = 0) -> torch.Tensor:
         """Return (B, rows, columns, C) of (B, f gh, f gw, C), from pixel (row, column) on."""

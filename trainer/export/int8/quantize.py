@@ -38,6 +38,7 @@ from ood_perception.engines.int8.ranges_file import (
     REDUCED_RANGE,
     Quantization,
 )
+from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.precision import LARGEST_LOSS
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.evaluation.results import write_json
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str]) -> None:
     frames = calibration_frames(bundle, train, options.frames)
     facts = measured_quantization(backbone, frames)
     precisions = {}
-    if 'bf16' not in bench_lacks():
+    if 'bf16' not in OpenVinoEngine.slow_precisions():
         precisions['bf16'] = precision_spec(bench.cost(bench.outputs('bf16')), bench, '', {})
     search = Search(bench, facts)
     given = options.kept is not None
@@ -187,13 +188,6 @@ def int8_specs(
         cost = bench.cost(bench.outputs(INT8, facts, bits))
         specs[name] = precision_spec(cost, bench, QUANTIZATION_NAME, {**what, 'weight_bits': bits})
     return specs
-
-
-def bench_lacks() -> dict[str, str]:
-    """Return what this machine cannot measure at speed."""
-    from ood_perception.engines.openvino import OpenVinoEngine
-
-    return OpenVinoEngine.slow_precisions()
 
 
 def _report(path: Path, options: argparse.Namespace) -> None:

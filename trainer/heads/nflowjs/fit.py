@@ -15,7 +15,6 @@ from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
 from ...augment.on_the_fly import Crops
-from ...backbones.base import Backbone
 from ...calibration.monotone_table import MonotoneTable
 from ...nets.segmenter import load_segmenter, save_segmenter
 from ...training.finetuning import load_tuned, save_tuned
@@ -108,13 +107,13 @@ class NflowjsFit(SegmenterFit):
     @cached_property
     def served(self) -> TrainingData:
         """The data, seen by the tuned backbone where it is tuned."""
-        return self.data.served_by(self._tuned()) if self.tunes_backbone else self.data
-
-    def _tuned(self) -> Backbone:
-        """Return the backbone that the joint run tuned."""
         data, rate = self.data, {'backbone_rate': self.nflowjs.backbone_rate}
-        how, choice = 'tuned together with NFlowJS', data.source
-        return load_tuned(self.fitted.folder, data.backbone, choice, how, rate, data.cache)
+        if not self.tunes_backbone:
+            return data
+        how, folder = 'tuned together with NFlowJS', self.fitted.folder
+        return data.served_by(
+            load_tuned(folder, data.backbone, data.source, how, rate, data.cache)
+        )
 
     def build(self, table: MonotoneTable | None = None) -> NflowjsHead:
         """Return the fitted head, see OneScoreFit."""

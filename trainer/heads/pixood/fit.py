@@ -117,7 +117,8 @@ class PixOODFit(HeadFit):
             )
             save_model(calibrated, target)
 
-        inputs = (fitted.key, features.key, self._head_options())
+        served = {k: v for k, v in asdict(self.config).items() if k not in ('kind', 'score')}
+        inputs = (fitted.key, features.key, served)
         return self.made('calibrate-pixood', inputs, fill)
 
     def _selections(self) -> list[str]:
@@ -125,11 +126,6 @@ class PixOODFit(HeadFit):
         head = self.config
         gated = head.selection == GATED and head.gate == 'held-out'
         return [MIN, GATED] if gated else [head.selection]
-
-    def _head_options(self) -> dict[str, Any]:
-        options = asdict(self.config)
-        del options['kind'], options['score']
-        return options
 
     def uncalibrated(self, model: PixOODModel, selection: str) -> PixOODHead:
         """Return the head of a model as it will be served, with the tables that the model has."""

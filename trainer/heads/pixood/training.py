@@ -21,12 +21,12 @@ from ood_perception.errors import ConfigError, DataError
 from ood_perception.json_files import write_json
 from ood_perception.types import Float32Array
 
-from ...artifacts import Artifact
+from ...artifacts import Artifact, part_of
 from ...calibration.curve_fit import ClassTables, collect_scores, fit_class_tables
 from ...calibration.monotone_table import MonotoneTable
 from ...features import FeatureSet
 from ...head_module import HeadModule
-from ...nets.patch_classifier import Classifier, batch_tokens
+from ...nets.patch_classifier import Classifier, batch_tokens, classifier_of
 from ...nets.patches import PatchSelection, PatchSettings, gather_tokens, select_patches
 from .clustering import distances
 from .condensation import Condensed, condense
@@ -278,11 +278,12 @@ def load_model(folder: Path) -> PixOODModel:
 
 def _model(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> PixOODModel:
     tables = {kind: _tables(values[kind], tensors, kind) for kind in _KINDS}
+    weights = part_of(tensors, 'classifier.')
     return PixOODModel(
         classes=tuple(values['classes']),
         layers=tuple(values['layers']),
         etalons={n: tensors[f'etalons.{n}'].numpy() for n in values['modelled']},
-        classifier=_classifier(values, tensors),
+        classifier=classifier_of(weights, values['classifier'], values['layers']),
         densities={
             name: Gaussian(np.array(mean), np.array(covariance))
             for name, (mean, covariance) in values['densities'].items()
@@ -300,14 +301,3 @@ def _tables(
         name: MonotoneTable(start, step, tensors[f'{kind}.{name}'].numpy(), low, high)
         for name, (start, step, low, high) in numbers.items()
     }
-
-
-def _classifier(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Classifier:
-    prefix = 'classifier.'
-    state = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-    kind = values['classifier']
-    first = state['hidden.weight' if kind == 'mlp' else 'output.weight']
-    width, hidden = int(first.shape[1]), int(first.shape[0])
-    classifier = Classifier(width, len(values['classes']), values['layers'], kind, hidden)
-    classifier.load_state_dict(state)
-    return classifier.eval()

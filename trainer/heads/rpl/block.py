@@ -64,17 +64,13 @@ class ResidualBlock(nn.Module):
         # contiguous: as in the decoder, permuted inputs are not safe in every backward pass
         return self.reduce(self.aspp(trunk.permute(0, 3, 1, 2).contiguous()))
 
-    def copy_aspp(self, aspp: Aspp, reduce: nn.Conv2d) -> None:
-        """Start from the host's own ASPP and 1x1, as the paper does where there is one."""
-        self.aspp.load_state_dict(aspp.state_dict())
-        self.reduce.load_state_dict(reduce.state_dict())
-
 
 def deeplab_block(host: DeepLabHost) -> ResidualBlock:
-    """Return the block for a DeepLabV3+, which starts from its ASPP and 1x1."""
+    """Return the block for a DeepLabV3+, which starts from its ASPP and 1x1, as in the paper."""
     shape = host.shape
     block = ResidualBlock(shape.trunk, shape.width, host.feature_width, shape.dilations)
-    block.copy_aspp(host.aspp, host.reduce)
+    block.aspp.load_state_dict(host.aspp.state_dict())
+    block.reduce.load_state_dict(host.reduce.state_dict())
     return block
 
 

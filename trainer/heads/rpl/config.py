@@ -70,8 +70,3 @@ class RplConfig:
             )
         if self.temperature <= 0:
             raise ConfigError(f'rpl temperature {self.temperature:g}: give a value above 0')
-
-    @property
-    def warmup(self) -> int:
-        """Steps of rising rate: none."""
-        return 0

@@ -48,8 +48,10 @@ class RplFit(SegmenterFit):
 
         def fill(target: Path, artifact: Artifact) -> Mapping[str, Any]:
             block = deeplab_block(host) if config.network == 'deeplab' else None
-            frozen = () if config.online else ((self._frozen(train), self._frozen(select)),)
-            done = RplRun(host, (train, context), select, config, block, *frozen).fit(artifact)
+            frozen: tuple[Frozen | None, Frozen | None] = (None, None)
+            if not config.online:
+                frozen = self._frozen(train), self._frozen(select)
+            done = RplRun(host, (train, context), select, config, block, frozen).fit(artifact)
             save_block(target / BLOCK_FILE, done.model)
             return done.report()
 

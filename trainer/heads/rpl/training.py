@@ -28,7 +28,7 @@ from ...training.label_grids import (
     pasted_precision,
 )
 from ...training.loop import Trained, TrainingRun
-from .block import Host, ResidualBlock, to_feature_grid
+from .block import ResidualBlock, to_feature_grid
 from .config import RplConfig
 from .losses import contrastive_loss, draw_pools, energy, rpl_loss
 from .model import Smoothing
@@ -94,7 +94,11 @@ class RplRun(TrainingRun):
         self.host = host.requires_grad_(False).eval().to(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.block = block or new_block(host, self.features, config)
+            dilations = config.dilations or scaled_dilations(
+                self.features.height // self.features.patch
+            )
+            shape = (host.trunk_width, config.width, host.feature_width, dilations)
+            self.block = block or ResidualBlock(*shape)
             _, width, feature_width, _ = self.block.layout
             self.projector = nn.Conv2d(width, feature_width, 1)
         model = nn.ModuleDict({'block': self.block, 'projector': self.projector})
@@ -197,10 +201,3 @@ class RplRun(TrainingRun):
         if pools is None:
             return cells.sum() * 0.0
         return contrastive_loss(pools, self.config.temperature)
-
-
-def new_block(host: Host, features: Features, config: RplConfig) -> ResidualBlock:
-    """Return a block for a host on these features, by torch's seed."""
-    rows = features.height // features.patch
-    dilations = config.dilations or scaled_dilations(rows)
-    return ResidualBlock(host.trunk_width, config.width, host.feature_width, dilations)

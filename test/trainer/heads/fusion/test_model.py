@@ -12,6 +12,7 @@ pytest.importorskip('transformers')
 
 from feature_sets import make_feature_set  # noqa: E402
 from miniature_recipes import miniature, train  # noqa: E402
+from monotone_tables import surprisal_of  # noqa: E402
 from pixood_models import a_table, some_model  # noqa: E402
 from scipy.stats import combine_pvalues  # noqa: E402
 from stores import kept, only, report  # noqa: E402
@@ -94,7 +95,7 @@ def test_the_least_over_classes_is_that_of_the_combined_maps(members, tokens, co
     chosen = torch.tensor([1.0, 0.0, 1.0])
     surprisal, labels, *own = head.outputs(*tokens, chosen)
     parts = [pixood(*tokens[:2], chosen)[0], knn(*tokens, torch.ones(4))[0]]
-    expected = table.surprisal(COMBINATIONS[combine](parts).numpy())
+    expected = surprisal_of(table, COMBINATIONS[combine](parts).numpy())
     np.testing.assert_allclose(surprisal.numpy(), expected, rtol=2e-4, atol=1e-4)
     torch.testing.assert_close(torch.stack([own[0], own[2]]).amin(0), surprisal)
     assert torch.equal(labels, pixood(*tokens[:2], chosen)[1])

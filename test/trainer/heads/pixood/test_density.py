@@ -4,6 +4,7 @@
 
 import numpy as np
 import pytest
+from monotone_tables import surprisal_of
 
 from ood_perception.errors import DataError
 
@@ -87,7 +88,7 @@ def test_against_a_flat_background_the_error_is_the_chi_squared_tail():
     x = -(known.log_density(known.mean) - squared / 2 - flat.log_density(known.mean))
 
     expected = squared / 2 / np.log(10)
-    np.testing.assert_allclose(table.surprisal(x), expected, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(surprisal_of(table, x), expected, rtol=2e-3, atol=2e-3)
 
 
 def test_the_error_is_the_share_of_known_patches_with_a_lower_ratio():
@@ -96,7 +97,7 @@ def test_the_error_is_the_share_of_known_patches_with_a_lower_ratio():
     ratio = KNOWN.log_density(z) - BACKGROUND.log_density(z)
     for e in (0.9, 0.5, 0.1, 0.01, 0.001):
         threshold = np.quantile(ratio, e)
-        got = 10 ** -table.surprisal(-threshold)
+        got = 10 ** -surprisal_of(table, -threshold)
         assert got == pytest.approx(e, abs=5 * np.sqrt(e * (1 - e) / 400_000) + 2e-3 * e)
 
 
@@ -105,7 +106,7 @@ def test_a_finer_grid_changes_nothing_that_matters():
     fine = neyman_pearson_table(KNOWN, BACKGROUND, grid=2000)
     x = np.linspace(fine.start, fine.stop, 500)
 
-    np.testing.assert_allclose(coarse.surprisal(x), fine.surprisal(x), atol=0.02)
+    np.testing.assert_allclose(surprisal_of(coarse, x), surprisal_of(fine, x), atol=0.02)
 
 
 def test_equal_scores_give_no_curve():

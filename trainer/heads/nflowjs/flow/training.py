@@ -30,21 +30,6 @@ def seeded_torch(*parts: int) -> Iterator[None]:
         yield
 
 
-def held_out_crops(crops: Crops, seed: int) -> torch.Tensor:
-    """Return LOOK_CROPS crops, float (n, 3, h, w), the same for every look."""
-    rng = np.random.default_rng((seed, LOOK_CROPS))
-    count = len(crops.pictures)
-    return planes(np.stack([crops.draw(i % count, rng)[0] for i in range(LOOK_CROPS)]))
-
-
-@torch.no_grad()
-def held_out_bits(flow: Flow, pixels: torch.Tensor, seed: int) -> float:
-    """Return the mean bits per dimension, with the same noise in every call."""
-    flow.eval()
-    with seeded_torch(seed):
-        return float(torch.cat([flow.bits_per_dimension(p) for p in pixels.split(16)]).mean())
-
-
 def planes(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
     """Return float32 (B, 3, h, w) of uint8 (B, h, w, 3), values unchanged."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float()
@@ -65,12 +50,18 @@ class FlowRun(TrainingRun):
         """Train, see TrainingRun.fit; without steps the flow is as it was built."""
         if not self.config.steps:
             return Trained(self.flow.eval(), 0, ())
-        self.held_out = held_out_crops(self.select, self.config.seed)
+        rng = np.random.default_rng((self.config.seed, LOOK_CROPS))
+        places = [i % len(self.select.pictures) for i in range(LOOK_CROPS)]
+        self.held_out = planes(np.stack([self.select.draw(i, rng)[0] for i in places]))
         return super().fit(artifact)
 
+    @torch.no_grad()
     def look(self) -> float:
-        """Return minus the mean bits per dimension of the held-out crops."""
-        return -held_out_bits(self.flow, self.held_out, self.config.seed)
+        """Return minus the mean bits per dimension of the held-out crops, of the same noise."""
+        self.flow.eval()
+        with seeded_torch(self.config.seed):
+            bits = [self.flow.bits_per_dimension(part) for part in self.held_out.split(16)]
+            return -float(torch.cat(bits).mean())
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the mean bits per dimension of fresh crops."""
