@@ -17,13 +17,7 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.image.geometry import geometry_for, to_network
 from ood_perception.reports import html
-from ood_perception.types import (
-    MASK_NOT_SCORED,
-    MASK_OBSTACLE,
-    Float32Array,
-    JsonDict,
-    UInt8Array,
-)
+from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, Float32Array, JsonDict, UInt8Array
 
 from . import verdict
 from .verdict import FrameCheck, Verdict

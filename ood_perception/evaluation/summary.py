@@ -10,11 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts
-from ood_perception.metrics.bootstrap import (
-    RESAMPLES,
-    metric_intervals,
-    resample_weights,
-)
+from ood_perception.metrics.bootstrap import RESAMPLES, metric_intervals, resample_weights
 from ood_perception.metrics.bounds import BinnedMetrics
 from ood_perception.metrics.false_alarm_rate import (
     POOLED,
@@ -25,23 +21,10 @@ from ood_perception.metrics.false_alarm_rate import (
 )
 
 from ..types import Float64Array, Int64Array, JsonDict
-from .breakdown import (
-    CURVE_RATES,
-    curve_points,
-    object_table,
-    place_table,
-    score_histogram,
-)
+from .breakdown import CURVE_RATES, curve_points, object_table, place_table, score_histogram
 from .inspection import inspection_group
 from .measure import CLOSED_SET, INSPECTION, Measured
-from .record import (
-    Arrays,
-    RecordSet,
-    picture_counts,
-    region_counts,
-    region_shares,
-    unpack_counts,
-)
+from .record import Arrays, RecordSet, picture_counts, region_counts, region_shares, unpack_counts
 from .results import interval_record, plain, promise_record
 
 

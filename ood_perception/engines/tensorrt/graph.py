@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.manifest import StageSpec
-from ood_perception.engines.graphs.precision_types import (
-    HALF_TYPES,
-    prune,
-    read_model,
-    to_half,
-)
+from ood_perception.engines.graphs.precision_types import HALF_TYPES, prune, read_model, to_half
 from ood_perception.engines.plan import Plan
 from ood_perception.errors import BundleError, EngineError
 
