@@ -103,12 +103,10 @@ class FaissEngine(OpenVinoEngine):
 
     @property
     def description(self) -> dict[str, str]:
-        """Runtime, version, device and precision."""
         version = f'{self._faiss.__version__}, OpenVINO {self._version}'
         return {**super().description, 'runtime': 'faiss', 'version': version}
 
     def _planned(self, plan: Plan) -> Plan:
-        """Return the plan with a stage for every search in front of the head."""
         place = next(i for i, s in enumerate(plan.stages) if plan.head.surprisal in s.outputs)
         stage, source = plan.stages[place], plan.models[place]
         model = read_model(source)

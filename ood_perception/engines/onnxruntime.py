@@ -38,13 +38,11 @@ class OnnxRuntimeEngine(ChainEngine):
 
     @classmethod
     def int8_products(cls) -> Int8Products:
-        """Return how ONNX Runtime multiplies bytes on this CPU."""
         _onnxruntime()
         return onnxruntime_int8()
 
     @property
     def description(self) -> dict[str, str]:
-        """Runtime, version, device and precision."""
         return {
             'runtime': 'onnxruntime',
             'version': str(self._runtime.__version__),
@@ -83,7 +81,6 @@ class OnnxRuntimeEngine(ChainEngine):
         return ';'.join(str(cores[i % len(cores)] + 1) for i in range(1, self._threads))
 
     def close(self) -> None:
-        """Release the sessions and their threads."""
         super().close()
         if self._pool is not None:
             self._pool.shutdown()

@@ -10,7 +10,7 @@ from pathlib import Path
 from ood_perception.bundle.manifest import HeadSpec, Manifest, StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines import cache as compiled_cache
-from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.graphs.class_subset import slice_head
 from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.int8.quantize import VERSION, quantised
@@ -33,6 +33,21 @@ class Plan:
     compiled_classes: tuple[str, ...]
     stages: tuple[StageSpec, ...]
     models: tuple[Path | bytes, ...]
+
+
+class PlannedEngine(Engine):
+    """An engine of the stages of a plan, which subclasses compile."""
+
+    _plan: Plan
+
+    @property
+    def head(self) -> HeadSpec:
+        """The head that was compiled."""
+        return self._plan.head
+
+    @property
+    def compiled_classes(self) -> tuple[str, ...]:
+        return self._plan.compiled_classes
 
 
 def check_choice(manifest: Manifest, options: EngineOptions) -> None:

@@ -25,15 +25,11 @@ from .record import Arrays, RecordSet, picture_counts, pooled_counts
 from .results import plain
 
 
-def inspection_counts(detection: Detection, defective: bool) -> Arrays:
-    """
-    Return what the metrics of products need of a picture beside what every set of anomalies has.
-
-    defective: whether the picture shows a defect at all.
-    """
+def inspection_counts(detection: Detection, labels: UInt8Array) -> Arrays:
+    """Return what products need of a picture beside what every set of anomalies has."""
     return {
         'picture_score': np.array(image_surprisal(detection.surprisal, detection.scored)),
-        'defective': np.array(defective),
+        'defective': np.array(bool((labels == 1).any())),
     }
 
 

@@ -130,15 +130,10 @@ def maritime_counts(
     return {'lars': np.hstack([getattr(frame, field.name) for field in fields(frame)])}
 
 
-def unpack_frame(arrays: Arrays) -> LarsFrame:
-    """Return the counts of maritime_counts."""
-    counts = arrays['lars']  # two of the fields are per class
-    return LarsFrame(counts[:3], counts[3:6], *map(int, counts[6:]))
-
-
 def read_frames(records: RecordSet) -> list[LarsFrame]:
-    """Return the counts of every picture."""
-    return [unpack_frame(arrays) for arrays in records]
+    """Return the counts (maritime_counts) of every picture."""
+    rows = [arrays['lars'] for arrays in records]  # two of the fields are per class
+    return [LarsFrame(row[:3], row[3:6], *map(int, row[6:])) for row in rows]
 
 
 def lars_values(frames: Sequence[LarsFrame]) -> dict[str, float]:
@@ -147,11 +142,7 @@ def lars_values(frames: Sequence[LarsFrame]) -> dict[str, float]:
 
 
 def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonDict:
-    """
-    Return everything that is reported of a sea set.
-
-    segments: whether the set has segments of its own.
-    """
+    """Return all that is reported of a sea set; segments: whether it has some of its own."""
     frames = read_frames(records)
     samples = lars_samples(frames, resample_weights(len(records), RESAMPLES, seed))
     facts = {
@@ -170,7 +161,6 @@ def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonD
 
 
 def _picture_row(frame: LarsFrame) -> JsonDict:
-    """Return what is said of one picture."""
     obstacles = frame.found + frame.missed
     present = frame.unions > 0
     iou = frame.intersections[present] / frame.unions[present]

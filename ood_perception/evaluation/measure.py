@@ -13,7 +13,7 @@ from ood_perception.metrics.aupro import component_shares
 from ood_perception.metrics.binning import label_counts, share_sums
 
 from ..errors import DataError
-from ..types import Detection, Float32Array, UInt8Array
+from ..types import Detection, UInt8Array
 from .breakdown import alarms_of, objects_of, places_of
 from .class_labels import label_agreement
 from .inspection import inspection_counts
@@ -81,18 +81,15 @@ def measure(
     if measured.sea is not None:
         arrays |= maritime_counts(detection, seen, segments, measured.sea)
     if measured.regions:
-        surprisal = to_camera(detection.surprisal, detection.geometry)
-        arrays |= _anomaly_counts(detection, surprisal, seen, measured)
+        arrays |= _anomaly_counts(detection, seen, measured)
         if measured.kind == INSPECTION:
-            defective = bool((labels == 1).any())
-            arrays |= inspection_counts(detection, defective)
+            arrays |= inspection_counts(detection, labels)
     return arrays
 
 
-def _anomaly_counts(
-    detection: Detection, surprisal: Float32Array, labels: UInt8Array, measured: Measured
-) -> Arrays:
-    """Return what is counted of 0 normal and 1 anomaly; surprisal, labels: (H, W)."""
+def _anomaly_counts(detection: Detection, labels: UInt8Array, measured: Measured) -> Arrays:
+    """Return what is counted of 0 normal and 1 anomaly."""
+    surprisal = to_camera(detection.surprisal, detection.geometry)
     scored = to_camera_nearest(detection.scored, detection.geometry)
     flagged = to_camera_nearest(detection.mask, detection.geometry)
     apart = 'ground' in measured.regions

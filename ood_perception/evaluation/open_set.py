@@ -29,11 +29,10 @@ from ood_perception.metrics.segmentation import (
 from ood_perception.types import Float64Array, Int64Array, JsonDict, UInt8Array
 
 from .groups import group_record
+from .measure import IGNORED
 from .record import RecordSet
 from .results import plain
 from .second_pass import ReadPicture, replay
-
-IGNORED = 255
 
 
 def open_set_truth(anomaly: UInt8Array, classes: UInt8Array, known: int) -> UInt8Array:

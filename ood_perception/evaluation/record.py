@@ -100,13 +100,6 @@ def pack_shares(shares: Float64Array) -> Arrays:
     return {'share_bins': places.astype(np.uint32), 'shares': flat[places]}
 
 
-def unpack_shares(arrays: Mapping[str, npt.NDArray[Any]]) -> Float64Array:
-    """Return float64 (2, BINS) of pack_shares."""
-    flat = np.zeros(2 * BINS)
-    flat[arrays['share_bins']] = arrays['shares']
-    return flat.reshape(2, BINS)
-
-
 def save_record(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a record, whole or not at all; DataError where the folder cannot be written."""
     content = io.BytesIO()
@@ -168,8 +161,12 @@ class RecordSet:
 
 def records_folder(folder: Path, key: str, data: str) -> Path:
     """Return where the records of a run on a set are; data: the set's name, any characters."""
-    safe = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in data)
-    return folder / 'pictures' / key / safe
+    return folder / 'pictures' / key / file_name(data)
+
+
+def file_name(name: str) -> str:
+    """Return a name with '_' in the place of what file systems may refuse."""
+    return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)
 
 
 def save_index(folder: Path, records: RecordSet) -> None:
@@ -211,8 +208,10 @@ def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Arr
 
 
 def region_shares(arrays: Arrays, region: str) -> Float64Array:
-    """Return the weights of a picture's anomaly pixels in a region, float64 (BINS,)."""
-    shares = unpack_shares(arrays)
+    """Return the weights (pack_shares) of a picture's anomaly pixels in a region, (BINS,)."""
+    flat = np.zeros(2 * BINS)
+    flat[arrays['share_bins']] = arrays['shares']
+    shares = flat.reshape(2, BINS)
     found: Float64Array = shares[1] if region == 'ground' else shares.sum(axis=0)
     return found
 

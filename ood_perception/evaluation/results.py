@@ -72,12 +72,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; DataError where the folder cannot be written."""
-
-    def fill(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
     try:
-        make_file(path, fill)
+        make_file(path, lambda file: file.write_bytes(data))
     except OSError as error:
         raise DataError(
             f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'

@@ -78,11 +78,7 @@ def component_summary(
     seed: int = 0,
     region: str = 'image',
 ) -> JsonDict:
-    """
-    Return the benchmark's component metrics at a threshold (best F1 of the set in the region).
-
-    track, threshold, region: see component_frames.
-    """
+    """Return the benchmark's metrics at a threshold (the set's best F1); see component_frames."""
     frames = component_frames(records, read, track, threshold, region)
     metrics = component_metrics(frames)
     samples = component_samples(frames, resample_weights(len(frames), RESAMPLES, seed))
@@ -106,10 +102,8 @@ def smiyc_group(records: RecordSet, read: ReadPicture, track: str, seed: int = 0
     limits the component metrics take; '' leaves them out. Components are those of
     score > threshold, the threshold of the leaderboard's own best F1.
     """
-    frames = [
-        smiyc_frame(scored_picture(scores, labels), float16=True)
-        for scores, labels in _stored(records, read)
-    ]
+    pairs = _stored(records, read)
+    frames = [smiyc_frame(scored_picture(*pair), float16=True) for pair in pairs]
     weights = resample_weights(len(frames), RESAMPLES, seed)
     metrics = smiyc_metrics(frames)
     values = {name: float(getattr(metrics, name)) for name in METRICS}

@@ -43,7 +43,7 @@ class Pooled:
     objects: Float64Array
     patch_area: Float64Array
     places: Int64Array
-    pictures: tuple[JsonDict, ...]
+    pictures: list[JsonDict]
 
 
 def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
@@ -73,9 +73,14 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
         pictures.append(row)
     empty = np.zeros((0, 4))
     return Pooled(
-        *(counts, shares, np.stack(flagged), np.stack(pixels)),
-        *(np.concatenate([empty, *objects]), np.concatenate([empty[:, 0], *areas]), places),
-        tuple(pictures),
+        counts=counts,
+        shares=shares,
+        flagged=np.stack(flagged),
+        pixels=np.stack(pixels),
+        objects=np.concatenate([empty, *objects]),
+        patch_area=np.concatenate([empty[:, 0], *areas]),
+        places=places,
+        pictures=pictures,
     )
 
 
@@ -127,7 +132,7 @@ def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: in
         'calibration': calibration_rows(pooled, seed),
         'objects': object_table(pooled.objects, pooled.patch_area),
         'places': place_table(pooled.places),
-        'pictures': list(pooled.pictures),
+        'pictures': pooled.pictures,
     }
 
 
@@ -168,19 +173,16 @@ def promise_summary(
 
     def rows(rates: Sequence[float]) -> list[JsonDict]:
         places = [CURVE_RATES.index(rate) for rate in rates]
+        counts = zip(records.kept, pooled.flagged[:, places], pooled.pixels, strict=True)
         alarms = [
-            PictureAlarms(kept.sequence, flagged[places], pixels)
-            for kept, flagged, pixels in zip(
-                records.kept, pooled.flagged, pooled.pixels, strict=True
-            )
+            PictureAlarms(kept.sequence, flagged, pixels) for kept, flagged, pixels in counts
         ]
         found = promise_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
         return promise_record([row for row in found if row.class_name in shown])
 
-    curve = [row for row in rows(CURVE_RATES) if row['group'] == 'all']
     return {
         'rows': rows(RATES),
-        'curve': curve,
+        'curve': [row for row in rows(CURVE_RATES) if row['group'] == 'all'],
         'pictures': _class_pictures(pooled, class_names, chosen),
     }
 
@@ -190,10 +192,9 @@ def _class_pictures(
 ) -> list[JsonDict]:
     """Return per picture the flagged share of the chosen classes at 1 %."""
     columns = [list(class_names).index(name) for name in chosen]
-    place = CURVE_RATES.index(0.01)
-    result = []
-    for row, flagged, pixels in zip(pooled.pictures, pooled.flagged, pooled.pixels, strict=True):
-        total = int(pixels[columns].sum())
-        share = int(flagged[place, columns].sum()) / total if total else None
-        result.append({**row, 'normal_flagged': share})
-    return result
+    totals = pooled.pixels[:, columns].sum(axis=1).tolist()
+    flagged = pooled.flagged[:, CURVE_RATES.index(0.01), columns].sum(axis=1).tolist()
+    return [
+        {**row, 'normal_flagged': part / total if total else None}
+        for row, part, total in zip(pooled.pictures, flagged, totals, strict=True)
+    ]

@@ -15,11 +15,11 @@ import numpy as np
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.class_labels import label_groups
-from ood_perception.evaluation.loading import PictureTask
 from ood_perception.evaluation.maritime import SeaClasses, maritime_summary
 from ood_perception.evaluation.measure import ANOMALY, CLOSED_SET, INSPECTION, MARITIME, Measured
 from ood_perception.evaluation.open_set import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
+from ood_perception.evaluation.run import PictureTask
 from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
 from ood_perception.image.label_files import need_anomaly

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,17 @@ SECONDS_BETWEEN_LINES = 2.0
 WITHOUT_FLOAT32 = frozenset({'SM75'})
 
 
-@dataclass(frozen=True)
-class BuiltEngine:
-    """blob: the serialised engine. facts: how it was made, as plain JSON values."""
-
-    blob: bytes
-    facts: JsonDict
-
-
 def build_engine(
     model: Path,
     options: BuildOptions,
     tell: Tell | None = None,
     timing_cache: Path | None = None,
     tensorrt: TensorRt | None = None,
-) -> BuiltEngine:
+) -> tuple[bytes, JsonDict]:
     """
     Build an engine of a typed ONNX file (its external data beside it); no torch, no GPU for RTX.
 
+    Returns the serialised engine, and how it was made as plain JSON values.
     tell: gets a line of progress every few seconds. timing_cache: file of measured kernels, read
     and written again (not RTX: it measures nothing). tensorrt: default, what is installed.
 
@@ -76,7 +68,7 @@ def build_engine(
     blob = bytes(serialised)
     facts = _facts(trt, options, network, len(blob), seconds)
     del parser  # it owns what the network was parsed from, so it goes last
-    return BuiltEngine(blob, facts)
+    return blob, facts
 
 
 def _facts(

@@ -6,16 +6,12 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
-from typing import Any
 
 import numpy as np
 
-from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.engines.graphs.precision_types import read_model
-from ood_perception.engines.plan import Plan, plan_for
+from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.plan import PlannedEngine, plan_for
 from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.engine_cache import Request, require_engine
 from ood_perception.engines.tensorrt.execution import Execution
@@ -27,7 +23,7 @@ from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 _LOG = logging.getLogger(__name__)
 
 
-class TensorRtEngine(Engine):
+class TensorRtEngine(PlannedEngine):
     """
     One fused engine: reduced backbone, float32 head, copies and kernels on one stream.
 
@@ -50,7 +46,7 @@ class TensorRtEngine(Engine):
         self._gpu, self._version = gpu, f'{trt.name} {trt.version}'
         self._plan = plan_for(bundle, options)
         build = BuildOptions(options.max_batch, gpu if trt.is_rtx else '')
-        request = request_for(bundle, self._plan, self._precision, gpu, build)
+        request = Request(bundle, self._plan, self._precision, gpu, build)
         kept = require_engine(trt, request, options.build, _LOG.info)
         head = self._plan.head
         kernels = kept.path.with_suffix('.kernels')
@@ -64,18 +60,7 @@ class TensorRtEngine(Engine):
         )
 
     @property
-    def head(self) -> HeadSpec:
-        """The head that was compiled."""
-        return self._plan.head
-
-    @property
-    def compiled_classes(self) -> tuple[str, ...]:
-        """Names of the classes that in_distribution chooses from, in its order."""
-        return self._plan.compiled_classes
-
-    @property
     def description(self) -> dict[str, str]:
-        """Runtime, version, device and precision."""
         return {
             'runtime': 'tensorrt',
             'version': self._version,
@@ -109,7 +94,6 @@ class TensorRtEngine(Engine):
         return surprisal.reshape(shape), outputs[head.labels].reshape(shape)
 
     def close(self) -> None:
-        """Release graph, buffers, stream, context and engine."""
         execution, self._execution = self._execution, None
         if execution is not None:
             execution.close()
@@ -120,25 +104,3 @@ def chosen_precision(precision: str) -> str:
     if precision not in ('auto', *PRECISIONS):
         raise EngineError(f'precision {precision!r}: use auto, {", ".join(PRECISIONS)}')
     return 'fp16' if precision == 'auto' else precision
-
-
-def request_for(
-    bundle: Bundle, plan: Plan, precision: str, gpu: str, build: BuildOptions
-) -> Request:
-    """Return what engine is wanted of a bundle; see Request."""
-    backbone = partial(int8_backbone, bundle) if precision == 'int8' else None
-    return Request(bundle, plan, precision, gpu, build, backbone)
-
-
-def int8_backbone(bundle: Bundle) -> Any:
-    """
-    Return the bundle's 8-bit backbone as a ModelProto in the form that TensorRT takes.
-
-    EngineError where the bundle has no ranges of activations.
-    """
-    from ood_perception.engines.int8.quantize import quantised
-    from ood_perception.engines.int8.ranges_file import quantization_path, read_quantization
-
-    facts = read_quantization(quantization_path(bundle))
-    stage = next(stage for stage in bundle.manifest.stages if stage.name == 'backbone')
-    return quantised(read_model(bundle.stage_path(stage)), facts, 'symmetric')

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines import cache as compiled_cache
+from ood_perception.engines.graphs.precision_types import read_model
+from ood_perception.engines.int8.quantize import quantised
+from ood_perception.engines.int8.ranges_file import quantization_path, read_quantization
 from ood_perception.engines.plan import Plan
 from ood_perception.engines.tensorrt.build import Tell, build_engine
 from ood_perception.engines.tensorrt.graph import fused_model, write_model
@@ -26,19 +28,13 @@ GRAPH_REVISION = '1'  # raise it when the same bundle gives another typed graph
 
 @dataclass(frozen=True)
 class Request:
-    """
-    What engine is wanted.
-
-    gpu: compute capability, such as '8.9', here or named. backbone: returns a typed ModelProto to
-    take instead of the bundle's, such as the 8-bit one; called only when an engine is built.
-    """
+    """What engine is wanted; gpu: compute capability, such as '8.9', here or named."""
 
     bundle: Bundle
     plan: Plan
     precision: str
     gpu: str
     options: BuildOptions
-    backbone: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,19 +86,20 @@ def obtain_engine(trt: TensorRt, request: Request, tell: Tell | None = None) -> 
     Raises EngineError when TensorRT refuses.
     """
     key = engine_key(trt, request)
+    key_path = compiled_cache.key_path(key)
 
     def build() -> tuple[bytes, JsonDict]:
         with tempfile.TemporaryDirectory(prefix='ood_perception_') as folder:
-            given = request.backbone() if request.backbone else None
+            given = _int8_backbone(request.bundle) if request.precision == 'int8' else None
             model = fused_model(request.plan, request.precision, given)
             path = write_model(model, Path(folder))
             del model
-            built = build_engine(path, request.options, tell, _timing_cache(trt, request), trt)
-        return built.blob, {**built.facts, 'precision': request.precision, 'gpu': request.gpu}
+            timing = key_path.parent / f'timing-{trt.name}-{trt.version}-{request.gpu}.cache'
+            blob, facts = build_engine(path, request.options, tell, timing, trt)
+        return blob, {**facts, 'precision': request.precision, 'gpu': request.gpu}
 
     blob, built = compiled_cache.obtain(key, build)
-    path = compiled_cache.key_path(key)
-    return KeptEngine(blob, compiled_cache.facts_of(key), path, built)
+    return KeptEngine(blob, compiled_cache.facts_of(key), key_path, built)
 
 
 def require_engine(
@@ -123,6 +120,8 @@ def require_engine(
     return obtain_engine(trt, request, tell)
 
 
-def _timing_cache(trt: TensorRt, request: Request) -> Path:
-    name = f'timing-{trt.name}-{trt.version}-{request.gpu}.cache'
-    return cache_root() / 'compiled' / name
+def _int8_backbone(bundle: Bundle) -> Any:
+    """Return the 8-bit backbone as TensorRT takes it; EngineError without its ranges."""
+    facts = read_quantization(quantization_path(bundle))
+    stage = next(stage for stage in bundle.manifest.stages if stage.name == 'backbone')
+    return quantised(read_model(bundle.stage_path(stage)), facts, 'symmetric')

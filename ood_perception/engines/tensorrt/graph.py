@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -69,11 +68,6 @@ def write_model(model: Any, folder: Path) -> Path:
             tensor.ClearField('raw_data')
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
-
-
-def digest(model: Any) -> str:
-    """Return the hex sha256 of a ModelProto."""
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str, str]) -> Any:

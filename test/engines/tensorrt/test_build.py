@@ -5,6 +5,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,8 @@ def default_bundle():
 def built(bundle, folder, precision, options=ADA, backbone=None, classes=(), tell=None):
     plan = plan_for(bundle, EngineOptions(compiled_classes=classes))
     path = write_model(fused_model(plan, precision, backbone), folder)
-    return build_engine(path, options, tell)
+    blob, facts = build_engine(path, options, tell)
+    return SimpleNamespace(blob=blob, facts=facts)
 
 
 def check_interface(engine, size, grid, classes):
