@@ -32,9 +32,8 @@ from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
 from .problems import Problems
 from .reading import Bag, Limits, Message
-from .report import PROGRAM, write_reports
 from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
-from .writing import DEFAULT_OUTPUTS, ResultBag
+from .writing import DEFAULT_OUTPUTS, PROGRAM, ResultBag, write_reports
 
 RESULT = 'result'
 

@@ -14,8 +14,8 @@ import numpy as np
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.graphs.head_cuts import Search, cut_searches
 from ood_perception.engines.graphs.precision_types import read_model
-from ood_perception.engines.graphs.search import Search, cut_searches
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import Plan
 from ood_perception.errors import BundleError, DependencyError

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ood_perception.image.geometry import to_camera_nearest
-from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
-from ood_perception.metrics.segmentation import class_iou, confusion, mean_iou
-
+from ..image.geometry import to_camera_nearest
+from ..metrics.bootstrap import RESAMPLES, resample_weights
+from ..metrics.segmentation import class_iou, confusion, mean_iou
 from ..types import Detection, Float64Array, Int64Array, JsonDict, UInt8Array
 from .groups import group_record
 from .record import Arrays, RecordSet

@@ -7,18 +7,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ood_perception.metrics.binning import binned_metrics, coarse_starts
-from ood_perception.metrics.bootstrap import (
+from ..errors import DataError
+from ..metrics.binning import binned_metrics, coarse_starts
+from ..metrics.bootstrap import (
     RESAMPLES,
     Interval,
     paired_difference,
     percentile_interval,
     resample_weights,
 )
-from ood_perception.metrics.lars import lars_samples
-from ood_perception.metrics.pixel import METRICS
-
-from ..errors import DataError
+from ..metrics.lars import lars_samples
+from ..metrics.pixel import METRICS
 from ..types import Float64Array, JsonDict
 from .groups import GROUPS
 from .inspection import inspection_samples, inspection_values, read_product

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ood_perception.metrics.bootstrap import percentile_interval
-
+from ..metrics.bootstrap import percentile_interval
 from ..types import Float64Array, JsonDict
 from .results import interval_record, plain
 

@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ood_perception.metrics.aupro import FPR_LIMIT, aupro, bounded_aupro, image_auroc
-from ood_perception.metrics.binning import coarse_starts
-from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, resample_weights
-from ood_perception.metrics.bounds import Bounded
-from ood_perception.postprocess.image_score import image_surprisal
-
+from ..metrics.aupro import FPR_LIMIT, aupro, bounded_aupro, image_auroc
+from ..metrics.binning import Bounded, coarse_starts
+from ..metrics.bootstrap import RESAMPLES, PictureHistograms, resample_weights
+from ..postprocess.image_score import image_surprisal
 from ..types import Detection, Float64Array, Int64Array, JsonDict, UInt8Array
 from .groups import group_record
 from .record import Arrays, RecordSet, picture_counts, pooled_counts

@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass, fields
 import cv2
 import numpy as np
 
-from ood_perception.image.geometry import to_camera_nearest
-from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
-from ood_perception.metrics.lars import (
+from ..bundle.manifest import Manifest
+from ..errors import ConfigError, DataError
+from ..image.geometry import to_camera_nearest
+from ..metrics.bootstrap import RESAMPLES, resample_weights
+from ..metrics.lars import (
     DYNAMIC_OBSTACLES,
     OBSTACLE,
     SKY,
@@ -29,9 +31,6 @@ from ood_perception.metrics.lars import (
     lars_samples,
     with_obstacles,
 )
-
-from ..bundle.manifest import Manifest
-from ..errors import ConfigError, DataError
 from ..settings import class_ids
 from ..types import Detection, JsonDict, UInt8Array
 from .groups import group_record

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ood_perception.image.geometry import to_camera, to_camera_nearest
-from ood_perception.metrics.binning import BINS, binned_curve, label_counts
-from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
-from ood_perception.metrics.pixel import strict_threshold
-from ood_perception.metrics.segmentation import (
+from ..image.geometry import to_camera, to_camera_nearest
+from ..metrics.binning import BINS, binned_curve, label_counts
+from ..metrics.bootstrap import RESAMPLES, resample_weights
+from ..metrics.pixel import strict_threshold
+from ..metrics.segmentation import (
     class_iou,
     confusion,
     mean_iou,
@@ -26,8 +26,7 @@ from ood_perception.metrics.segmentation import (
     two_fold_open_iou,
     two_fold_samples,
 )
-from ood_perception.types import Float64Array, Int64Array, JsonDict, UInt8Array
-
+from ..types import Float64Array, Int64Array, JsonDict, UInt8Array
 from .groups import group_record
 from .measure import IGNORED
 from .record import RecordSet

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.metrics.binning import BINS, lower_edges
-from ood_perception.metrics.bootstrap import PictureHistograms
-
 from ..errors import DataError
+from ..metrics.binning import BINS, lower_edges
+from ..metrics.bootstrap import PictureHistograms
 from ..types import (
     BoolArray,
     Detection,

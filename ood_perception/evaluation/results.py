@@ -24,12 +24,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ood_perception.files import make_file
-from ood_perception.metrics.bootstrap import Interval
-from ood_perception.metrics.false_alarm_rate import PromiseRow
-
 from ..errors import DataError
+from ..files import make_file
 from ..json_files import json_text
+from ..metrics.bootstrap import Interval
+from ..metrics.false_alarm_rate import PromiseRow
 from ..texts import table_cell
 from ..types import JsonDict
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ood_perception.image.geometry import to_camera, to_camera_nearest
-from ood_perception.metrics.bootstrap import RESAMPLES, percentile_interval, resample_weights
-from ood_perception.metrics.components import (
+from ..image.geometry import to_camera, to_camera_nearest
+from ..metrics.bootstrap import RESAMPLES, percentile_interval, resample_weights
+from ..metrics.components import (
     FrameComponents,
     component_metrics,
     component_samples,
@@ -23,9 +23,8 @@ from ood_perception.metrics.components import (
     predicted_mask,
     size_limits,
 )
-from ood_perception.metrics.pixel import scored_picture
-from ood_perception.metrics.smiyc import METRICS, smiyc_frame, smiyc_metrics, smiyc_samples
-
+from ..metrics.pixel import scored_picture
+from ..metrics.smiyc import METRICS, smiyc_frame, smiyc_metrics, smiyc_samples
 from ..types import Detection, Float32Array, Frame, JsonDict, UInt8Array
 from .groups import group_record
 from .measure import IGNORED, seen_labels

@@ -9,23 +9,22 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts
-from ood_perception.metrics.bootstrap import RESAMPLES, metric_intervals, resample_weights
-from ood_perception.metrics.bounds import BinnedMetrics
-from ood_perception.metrics.false_alarm_rate import (
-    POOLED,
-    RATES,
-    PictureAlarms,
-    observed_rate,
-    promise_rows,
-)
-
+from ..metrics.binning import BINS, BinnedMetrics, binned_metrics, coarse_starts, lower_edges
+from ..metrics.bootstrap import RESAMPLES, metric_intervals, resample_weights
+from ..metrics.false_alarm_rate import POOLED, RATES, PictureAlarms, observed_rate, promise_rows
 from ..types import Float64Array, Int64Array, JsonDict
-from .breakdown import CURVE_RATES, curve_points, object_table, place_table, score_histogram
 from .inspection import inspection_group
-from .measure import CLOSED_SET, INSPECTION, Measured
+from .measure import CLOSED_SET, CURVE_RATES, INSPECTION, Measured
 from .record import Arrays, RecordSet, picture_counts, region_counts, region_shares, unpack_counts
 from .results import interval_record, plain, promise_record
+
+FOUND_SHARE = 0.5
+# Sizes of objects in patches of the network; a patch is what the backbone sees as one token.
+PATCH_BINS = (1.0, 4.0, 16.0)
+SIZE_NAMES = ('under 1 patch', '1 to 4 patches', '4 to 16 patches', 'over 16 patches')
+PLACE_NAMES = ('top third (far)', 'middle third', 'bottom third (near)')
+CURVE_POINTS = 160
+_HISTOGRAM = np.concatenate([np.arange(0, 6.01, 0.1), [np.inf]])
 
 
 @dataclass(frozen=True)
@@ -198,3 +197,77 @@ def _class_pictures(
         {**row, 'normal_flagged': part / total if total else None}
         for row, part, total in zip(pooled.pictures, flagged, totals, strict=True)
     ]
+
+
+def object_table(objects: Float64Array, patch_area: Float64Array) -> JsonDict:
+    """
+    Return found objects by size and by place.
+
+    objects: float64 (k, 4) of objects_of. patch_area: float64 (k,), camera pixels of one patch.
+    Returns {'all' | 'size' | 'place': rows}, a row {'name', 'objects', 'found', 'flagged'}:
+    found counts objects of which FOUND_SHARE is flagged, flagged is their mean flagged share.
+    """
+    sizes = np.digitize(objects[:, 0] / patch_area, PATCH_BINS)
+    places = np.clip((objects[:, 1] * 3 - 1e-9).astype(int), 0, 2)
+    return {
+        'all': [_object_row('all', objects)],
+        'size': [_object_row(n, objects[sizes == i]) for i, n in enumerate(SIZE_NAMES)],
+        'place': [_object_row(n, objects[places == i]) for i, n in enumerate(PLACE_NAMES)],
+    }
+
+
+def _object_row(name: str, objects: Float64Array) -> JsonDict:
+    count = len(objects)
+    return {
+        'name': name,
+        'objects': count,
+        'found': int(np.count_nonzero(objects[:, 2] >= FOUND_SHARE)),
+        'flagged': float(objects[:, 2].mean()) if count else None,
+        'inside': float(objects[:, 3].mean()) if count else None,
+    }
+
+
+def place_table(places: Int64Array) -> list[JsonDict]:
+    """Return false alarms by place; places: int64 (3, 2), summed over pictures."""
+    return [
+        {'name': name, 'pixels': int(scored), 'flagged': int(wrong) / scored if scored else None}
+        for name, (scored, wrong) in zip(PLACE_NAMES, places.tolist(), strict=True)
+    ]
+
+
+def curve_points(positives: Int64Array, negatives: Int64Array) -> JsonDict:
+    """Return at most 2 CURVE_POINTS points of the curve, from the highest score down."""
+    found = np.cumsum(positives[::-1])
+    alarms = np.cumsum(negatives[::-1])
+    chosen = []
+    for total in (found, alarms):
+        if total[-1]:
+            # Evenly spaced, and evenly in the logarithm: both ends of a ROC can be looked at.
+            ranks = np.concatenate([
+                np.linspace(1, int(total[-1]), CURVE_POINTS // 2),
+                np.geomspace(1, int(total[-1]), CURVE_POINTS // 2),
+            ])  # fmt: skip
+            chosen.append(np.searchsorted(total, ranks))
+    places = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+    edges = lower_edges()[::-1][places]
+    return {
+        'threshold': [round(float(max(edge, 0.0)), 6) for edge in edges],
+        'recall': _rounded(found[places], found[-1]),
+        'fallout': _rounded(alarms[places], alarms[-1]),
+        'precision': _rounded(found[places], found[places] + alarms[places]),
+    }
+
+
+def _rounded(part: Int64Array, total: Int64Array | int) -> list[float]:
+    return [round(float(v), 7) for v in part / np.maximum(total, 1)]
+
+
+def score_histogram(positives: Int64Array, negatives: Int64Array) -> JsonDict:
+    """Return the share of pixels per tenth of surprisal, 0 to 6; the last bin is all above."""
+    edges = np.maximum(lower_edges(), 0)
+    at = np.clip(np.searchsorted(_HISTOGRAM, edges + 1e-6, 'right') - 1, 0, len(_HISTOGRAM) - 2)
+    result: JsonDict = {'from': [round(float(v), 1) for v in _HISTOGRAM[:-1]]}
+    for name, counts in (('anomaly', positives), ('normal', negatives)):
+        sums = np.bincount(at, weights=counts, minlength=len(_HISTOGRAM) - 1)
+        result[name] = [round(float(v), 8) for v in sums / max(1, int(counts.sum()))]
+    return result

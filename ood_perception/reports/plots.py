@@ -73,7 +73,7 @@ def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> s
     """
     Draw precision over recall, and recall over the false positive rate.
 
-    curves: run -> breakdown.curve_points. shares: run -> anomaly share of all pixels, the
+    curves: run -> summary.curve_points. shares: run -> anomaly share of all pixels, the
     precision of a guess.
     """
     with _axes(2) as (_, (left, right), text):

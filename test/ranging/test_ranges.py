@@ -11,7 +11,7 @@ from ranged_scenes import COLUMNS, EDGE, FAR, GROUND, ROWS, SCENE, SKY, THING, d
 
 from ood_perception.postprocess.ground_edge import below_line
 from ood_perception.postprocess.roi import class_table, scored_region
-from ood_perception.ranging import contact_points as contacts
+from ood_perception.ranging import ground as contacts
 from ood_perception.ranging import ground as terrain
 from ood_perception.ranging.attitude import level, mounting
 from ood_perception.ranging.ground import EdgeKind, Scene, terrain_of

@@ -23,6 +23,8 @@ from ood_perception.engines.int8.quantize import (
     linear_nodes,
     quantised,
     scale_and_zero,
+    smooth,
+    smoothable,
     weight_codes,
 )
 from ood_perception.engines.int8.ranges_file import (
@@ -31,7 +33,6 @@ from ood_perception.engines.int8.ranges_file import (
     read_quantization,
     write_quantization,
 )
-from ood_perception.engines.int8.smoothing import smooth, smoothable
 from ood_perception.errors import BundleError, EngineError
 
 pytest.importorskip('onnxruntime')
