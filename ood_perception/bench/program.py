@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from ood_perception.bench.cases import Case, check, to_json
+from ood_perception.bench.cases import Case, to_json
 from ood_perception.bench.machine import EnergyMeter, machine
-from ood_perception.bench.peak import SIDES, best_rates
+from ood_perception.bench.peak import best_rates
 from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import load_bundle
@@ -34,40 +34,35 @@ Ready = tuple[Worker, JsonDict]  # a process and its facts
 Entry = tuple[Case, Worker, JsonDict]
 
 
-@dataclass(frozen=True)
-class Plan:
+def run(
+    cases: Sequence[Case],
+    tell: Callable[[str], None],
+    *,
+    references: bool,
+    sides: tuple[int, ...],
+    node: int,
+) -> JsonDict:
     """
-    What is measured.
+    Measure everything in turns; return what goes into the JSON file. tell: progress.
 
     references: torch and the naive head too, where the trainer is installed. sides: of the peak's
     matrices, () = no peak. node: the node in a real graph as well, frames per case.
     """
-
-    cases: tuple[Case, ...]
-    references: bool = True
-    sides: tuple[int, ...] = SIDES
-    node: int = 0
-
-
-def run(plan: Plan, tell: Callable[[str], None]) -> JsonDict:
-    """Measure everything in turns; return what goes into the JSON file. tell: progress."""
-    for case in plan.cases:
-        check(case)
     facts = machine()
     with contextlib.ExitStack() as stack:
         entries: list[Entry] = []
-        for case in plan.cases:
+        for case in cases:
             tell(f'compiling: {case.label}')
             worker = stack.enter_context(Worker(case.label, WORKER, asdict(case)))
             entries.append((case, worker, worker.ready()))
         alive = [entry for entry in entries if not entry[1].error]
-        peaks = _peaks(stack, alive, plan.sides, tell)
-        torches = _torches(stack, alive, tell) if plan.references else {}
+        peaks = _peaks(stack, alive, sides, tell)
+        torches = _torches(stack, alive, tell) if references else {}
         if alive:
             workers = [worker for _, worker, _ in alive]
             workers += [worker for worker, _ in (*peaks.values(), *torches.values())]
             tell(f'measuring {len(workers)} processes in turns')
-            take_turns(workers, plan.cases[0].runs, plan.cases[0].warmup)
+            take_turns(workers, cases[0].runs, cases[0].warmup)
         rates = {
             threads: best_rates(worker.times(), known['operations'])
             for threads, (worker, known) in peaks.items()
@@ -77,12 +72,15 @@ def run(plan: Plan, tell: Callable[[str], None]) -> JsonDict:
             'machine': facts,
             'energy': 'told' if EnergyMeter().told else _NOT_TOLD,
             'peak_gflops': {str(threads): rate for threads, rate in rates.items()},
-            'references': [_reference(worker) for worker, _ in torches.values()],
+            'references': [
+                {'name': worker.name, 'stages_ms': _stages_ms(worker)}
+                for worker, _ in torches.values()
+            ],
             'results': [_result(one, rates, torches.get(_torch_key(one))) for one in entries],
         }
-    if plan.node:
+    if node:
         tell('the node in a real graph')
-        report['node'] = measure_node(plan.cases[0], plan.node)
+        report['node'] = measure_node(cases[0], node)
     return report
 
 
@@ -142,8 +140,7 @@ def torch_worker(manifest: Manifest, classes: Sequence[str], threads: int, batch
     """
     task = {**torch_task(manifest, classes), 'threads': threads, 'batch': batch}
     environment = {'OMP_NUM_THREADS': str(threads)}
-    worker = Worker(f'torch on {threads} threads', trainer_module(), task, environment, slow=True)
-    return worker
+    return Worker(f'torch on {threads} threads', trainer_module(), task, environment, slow=True)
 
 
 def trainer_module() -> str:
@@ -186,7 +183,7 @@ def _result(entry: Entry, rates: dict[int, dict[str, float]], reference: Ready |
     return {
         'case': to_json(case),
         **known,
-        'stages_ms': {name: percentiles(values) for name, values in times.items()},
+        'stages_ms': _stages_ms(worker),
         'frames_per_second': case.batch * len(times['total']) / total,
         **end,
         'joules_per_run': percentiles(worker.joules)['p50'] if worker.joules else _NOT_TOLD,
@@ -235,12 +232,8 @@ def ratios(worker: Worker, reference: Worker | None) -> dict[str, dict[str, floa
     }
 
 
-def _reference(worker: Worker) -> JsonDict:
-    times = worker.times()
-    return {
-        'name': worker.name,
-        'stages_ms': {name: percentiles(values) for name, values in times.items()},
-    }
+def _stages_ms(worker: Worker) -> dict[str, dict[str, float]]:
+    return {name: percentiles(values) for name, values in worker.times().items()}
 
 
 def measure_node(case: Case, frames: int) -> JsonDict:
@@ -263,8 +256,3 @@ def measure_node(case: Case, frames: int) -> JsonDict:
     for one in values['cases']:
         one['picture'] = os.path.basename(one['picture'])
     return values
-
-
-def failed(results: Sequence[JsonDict]) -> bool:
-    """Whether nothing at all could be measured."""
-    return all('error' in result for result in results)

@@ -29,7 +29,6 @@ from ood_perception.files import make_file
 from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text, write_json
 from ood_perception.texts import tell
-from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
 VIEWS = ('all', 'whole', 'crop')
@@ -287,22 +286,19 @@ def _bench(arguments: argparse.Namespace) -> int:
                 dataclasses.replace(base, views=views),
                 *(arguments.engine, arguments.precision, arguments.threads, arguments.batch),
             )
-    torch = not (arguments.quick or arguments.no_torch)
-    sides = (256,) if arguments.quick else SIDES
-    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), tell)
+    report = program.run(
+        chosen,
+        tell,
+        references=not (arguments.quick or arguments.no_torch),
+        sides=(256,) if arguments.quick else SIDES,
+        node=arguments.node,
+    )
     print(tables.bundle_text(report))
-    _keep(report, arguments)
-    return 1 if program.failed(report['results']) else 0
-
-
-def _keep(report: JsonDict, arguments: argparse.Namespace) -> None:
-    """Write the files that were asked for."""
     if arguments.json:
         write_json(arguments.json, report)
     if arguments.plot:
-        from ood_perception.bench.tables import plot_latency, points_of_bundles
-
-        plot_latency(points_of_bundles(report['results']), arguments.plot)
+        tables.plot_latency(tables.points_of_bundles(report['results']), arguments.plot)
+    return 1 if all('error' in result for result in report['results']) else 0
 
 
 def _camera(text: str) -> tuple[int, int]:

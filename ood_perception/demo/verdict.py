@@ -63,16 +63,13 @@ class FrameCheck:
     """
     One frame against its truth.
 
-    road_pixels: scored road pixels away from objects. flagged: how many of them are flagged.
-    near_flagged, near_pixels: the same for the road within one patch of an object, which sees
-    the object, too, and is left out of the promise.
+    road_pixels: scored road pixels, but those within one patch of an object, which sees the
+    object, too. flagged: how many of them are flagged.
     """
 
     objects: tuple[ObjectCheck, ...] = ()
     road_pixels: int = 0
     flagged: int = 0
-    near_pixels: int = 0
-    near_flagged: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,14 +107,11 @@ def check_frame(mask: UInt8Array, truth: GroundTruth, patch: float) -> FrameChec
     mask: uint8 (H, W), the node's `~/mask`. patch: side of a backbone patch in camera pixels.
     """
     flagged, scored = mask == MASK_OBSTACLE, mask != MASK_NOT_SCORED
-    near = _surroundings(truth, patch)
-    rest, beside = truth.road & scored & ~near, truth.road & scored & near
+    rest = truth.road & scored & ~_surroundings(truth, patch)
     return FrameCheck(
         objects=tuple(_check_object(flagged, one, patch) for one in truth.objects if one.any()),
         road_pixels=int(rest.sum()),
         flagged=int((rest & flagged).sum()),
-        near_pixels=int(beside.sum()),
-        near_flagged=int((beside & flagged).sum()),
     )
 
 

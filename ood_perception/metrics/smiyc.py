@@ -104,27 +104,18 @@ def _histogram(
     return counts
 
 
-@dataclass(frozen=True)
-class _Merged:
-    """All frames' bins in the order of the merged curve: thresholds (K,) descending."""
+def _merge(frames: Sequence[SmiycFrame]) -> list[Float64Array]:
+    """
+    Return thresholds, found, alarms and number of the frame of all frames' bins, (K,) each.
 
-    thresholds: Float64Array
-    found: Float64Array
-    alarms: Float64Array
-    frame: Int64Array
-
-
-def _merge(frames: Sequence[SmiycFrame]) -> _Merged:
-    """Sort as the benchmark does: numpy's default (unstable) order, reversed."""
-    thresholds = np.concatenate([np.empty(0), *(f.thresholds for f in frames)])
-    order = np.argsort(thresholds)[::-1]
-    sizes = [f.thresholds.size for f in frames]
-    return _Merged(
-        thresholds[order],
-        np.concatenate([np.empty(0), *(f.found for f in frames)])[order],
-        np.concatenate([np.empty(0), *(f.alarms for f in frames)])[order],
-        np.repeat(np.arange(len(frames)), sizes)[order],
-    )
+    Sorted as the benchmark does: numpy's default (unstable) order, reversed.
+    """
+    columns = [
+        np.stack([f.thresholds, f.found, f.alarms, np.full(len(f.found), i)])
+        for i, f in enumerate(frames)
+    ]
+    merged = np.concatenate([np.empty((4, 0)), *columns], axis=1)
+    return list(merged[:, np.argsort(merged[0])[::-1]])
 
 
 def smiyc_metrics(frames: Sequence[SmiycFrame]) -> PixelMetrics:
@@ -143,13 +134,13 @@ def smiyc_samples(frames: Sequence[SmiycFrame], weights: Float64Array) -> dict[s
     return {name: np.array([getattr(row, name) for row in rows]) for name in METRICS}
 
 
-def _metrics(merged: _Merged, weights: Float64Array) -> PixelMetrics:
+def _metrics(merged: Sequence[Float64Array], weights: Float64Array) -> PixelMetrics:
     """Evaluate the merged curve with each frame counted `weights` (n,) times."""
-    times = weights[merged.frame]
-    found, alarms = np.cumsum(merged.found * times), np.cumsum(merged.alarms * times)
+    thresholds, found, alarms, frame = merged
+    times = weights[frame.astype(np.intp)]
+    found, alarms = np.cumsum(found * times), np.cumsum(alarms * times)
     if found.size == 0:
         return pixel_metrics(Curve(found, found, alarms, positives=0.0, negatives=0.0))
-    thresholds = merged.thresholds
     # The last of each run of equal thresholds, and always the very first entry.
     kept = np.concatenate(
         [[0], np.flatnonzero(thresholds[:-1] != thresholds[1:]), [thresholds.size - 1]]

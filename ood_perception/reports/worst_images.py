@@ -17,7 +17,7 @@ from ood_perception.evaluation.measure import INSPECTION, Measured
 from ood_perception.evaluation.record import Kept, RecordSet, unpack_detection
 from ood_perception.evaluation.second_pass import ReadPicture
 from ood_perception.metrics.lars import OBSTACLE, coloured
-from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay
+from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay, outline
 from ood_perception.types import BoolArray, Frame, JsonDict, UInt8Array
 
 from .html import save_jpeg
@@ -111,8 +111,5 @@ def _with_areas(image: UInt8Array, prediction: UInt8Array) -> UInt8Array:
 
 
 def _outlined(picture: UInt8Array, area: BoolArray, color: tuple[int, int, int]) -> UInt8Array:
-    """Draw the outlines of an area into the picture."""
-    filled = np.ascontiguousarray(area).view(np.uint8)
-    contours, _ = cv2.findContours(filled, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, contours, -1, color, max(2, picture.shape[0] // 270))
+    outline(picture, area, color, max(2, picture.shape[0] // 270))
     return picture
