@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ood_perception.errors import ConfigError, DependencyError
+from ood_perception.errors import ConfigError, required
 from ood_perception.image.encodings import RAW
 from ood_perception.json_files import json_text
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
@@ -48,12 +48,8 @@ class ResultBag:
             raise ConfigError(f'outputs {" ".join(outputs)}: use some of {", ".join(OUTPUTS)}')
         if storage not in STORAGES:
             raise ConfigError(f'storage {storage!r}: use {" or ".join(STORAGES)}')
-        try:
-            from rosbags import rosbag2
-        except ImportError as error:
-            raise DependencyError(
-                "writing a bag needs rosbags: pip install 'ood_perception[bags]'"
-            ) from error
+        remedy = "writing a bag needs rosbags: pip install 'ood_perception[bags]'"
+        rosbag2 = required('rosbags.rosbag2', remedy)
         self._cdr, self._outputs = cdr, tuple(outputs)
         plugin = getattr(rosbag2.StoragePlugin, storage.upper())
         self._writer: Any = rosbag2.Writer(path, version=_VERSION, storage_plugin=plugin)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.errors import BundleError, DependencyError
+from ood_perception.errors import BundleError, required
 
 Shape = tuple[int, ...]
 SMALL = 4096  # elements: what shapes are computed from is never larger
@@ -24,12 +24,7 @@ def count_flops(model: Path | bytes, batch: int = 1) -> float:
 
     Raises DependencyError without onnx, BundleError where a shape cannot be told.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError(
-            "operations are counted with onnx: pip install 'onnx>=1.16'"
-        ) from error
+    onnx = required('onnx', "operations are counted with onnx: pip install 'onnx>=1.16'")
     if isinstance(model, bytes):
         proto = onnx.load_from_string(model)
     else:

@@ -18,7 +18,7 @@ from ood_perception.engines.graphs.head_cuts import Search, cut_searches
 from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import Plan
-from ood_perception.errors import BundleError, DependencyError
+from ood_perception.errors import BundleError, required
 from ood_perception.types import Float32Array
 
 FEWEST = 4096  # references; fewer are searched one by one, as fast
@@ -92,13 +92,8 @@ class FaissEngine(OpenVinoEngine):
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile; DependencyError without faiss, else as OpenVinoEngine."""
-        try:
-            import faiss
-        except ImportError as error:
-            raise DependencyError(
-                "engine faiss needs its package: pip install 'ood_perception[faiss]'"
-            ) from error
-        self._faiss = faiss
+        remedy = "engine faiss needs its package: pip install 'ood_perception[faiss]'"
+        self._faiss = required('faiss', remedy)
         super().__init__(bundle, options)
 
     @property

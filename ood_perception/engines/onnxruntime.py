@@ -18,7 +18,7 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, onnxruntime_int8
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 
 
 class OnnxRuntimeEngine(ChainEngine):
@@ -87,10 +87,5 @@ class OnnxRuntimeEngine(ChainEngine):
 
 
 def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DependencyError(
-            "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
-        ) from error
-    return onnxruntime
+    remedy = "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
+    return required('onnxruntime', remedy)

@@ -19,7 +19,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.cache import identity, shared
 from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, openvino_int8
-from ood_perception.errors import DependencyError, EngineError
+from ood_perception.errors import EngineError, required
 from ood_perception.files import sha256_of
 from ood_perception.types import JsonDict
 
@@ -215,13 +215,8 @@ def _graph(stage: StageSpec, model: Path | bytes) -> str:
 
 
 def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise DependencyError(
-            "engine openvino needs the package openvino: pip install 'openvino>=2025.0'"
-        ) from error
-    return openvino
+    remedy = "engine openvino needs the package openvino: pip install 'openvino>=2025.0'"
+    return required('openvino', remedy)
 
 
 def _capabilities(core: Any) -> list[str]:

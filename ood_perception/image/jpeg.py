@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.types import UInt8Array
 
 START, END = b'\xff\xd8', b'\xff\xd9'
@@ -113,10 +113,5 @@ def _without_padding(scan: bytes) -> bytes:
 
 
 def _simplejpeg() -> Any:
-    try:
-        import simplejpeg
-    except ImportError as error:
-        raise DependencyError(
-            'decoding JPEG needs simplejpeg, which tells damaged data: pip install simplejpeg'
-        ) from error
-    return simplejpeg
+    remedy = 'decoding JPEG needs simplejpeg, which tells damaged data: pip install simplejpeg'
+    return required('simplejpeg', remedy)
