@@ -80,7 +80,13 @@ def as_text(bundle: Bundle) -> str:
         _section('calibration', _value_lines(manifest.calibration)),
         *_held_out_sections(bundle),
         _section('provenance', _value_lines(manifest.provenance)),
-        _section('files', [_file_line(bundle, name) for name in sorted(manifest.files)]),
+        _section(
+            'files',
+            [
+                f'{name}  {spec.size} bytes  sha256 {spec.sha256}'
+                for name, spec in sorted(manifest.files.items())
+            ],
+        ),
         _section('licences and notices', list(manifest.licences) or ['none stated']),
     ]
     return '\n'.join(printable(line) for section in sections for line in section)
@@ -92,9 +98,11 @@ def _section(title: str, lines: list[str]) -> list[str]:
     return [title, *(f'  {line}' for line in lines)]
 
 
-def _view_line(view: ViewSpec) -> str:
-    place = f'({view.center_x:g}, {view.center_y:g})'
-    return f'{view.name}: {view.width:.0%} of the width about {place} of the frame'
+def _view_lines(views: Sequence[ViewSpec]) -> list[str]:
+    text = (
+        '{0.name}: {0.width:.0%} of the width about ({0.center_x:g}, {0.center_y:g}) of the frame'
+    )
+    return [text.format(view) for view in views]
 
 
 def _weights_lines(weights: JsonDict) -> list[str]:
@@ -161,11 +169,6 @@ def _held_out_sections(bundle: Bundle) -> list[list[str]]:
             elif least:
                 lines.append(f'{head}: {name} has no held-out pixels and is not calibrated')
     return [_section('held-out pixels', lines)] if lines else []
-
-
-def _file_line(bundle: Bundle, name: str) -> str:
-    spec = bundle.manifest.files[name]
-    return f'{name}  {spec.size} bytes  sha256 {spec.sha256}'
 
 
 def _value_lines(values: JsonDict) -> list[str]:

@@ -163,9 +163,15 @@ class OpenVinoEngine(ChainEngine):
         }
 
     def _compile(self, stage: StageSpec, model: Any) -> Any:
-        config = self._config(stage)
+        config, graph = self._config(stage), model
+        if not isinstance(model, Path):
+            graph = hashlib.sha256(model).hexdigest()
+        elif stage.external_data:
+            graph = identity(model, stage.external_data)
+        else:
+            graph = sha256_of(model)
         key = {
-            'graph': _graph(stage, model),
+            'graph': graph,
             'runtime': f'openvino {self._version}',
             'device': f'{self.description["device"]} {" ".join(self._capabilities)}',
             'int8': openvino_int8().kernel,  # tells CPUs of one name apart, as clouds have them
@@ -205,13 +211,6 @@ class OpenVinoEngine(ChainEngine):
     def _infer(self, compiled: Any, feeds: Sequence[Any]) -> Sequence[Any]:
         outputs: Sequence[Any] = compiled.run(feeds)
         return outputs
-
-
-def _graph(stage: StageSpec, model: Path | bytes) -> str:
-    """Return what tells a stage's graph and weights from others."""
-    if isinstance(model, Path) and stage.external_data:
-        return identity(model, stage.external_data)
-    return sha256_of(model) if isinstance(model, Path) else hashlib.sha256(model).hexdigest()
 
 
 def _openvino() -> Any:

@@ -20,7 +20,7 @@ from ..types import BoolArray, Detection, UInt8Array
 from .class_labels import label_agreement
 from .inspection import inspection_counts
 from .maritime import Segments, maritime_counts
-from .record import Arrays, pack_counts, pack_detection, pack_shares
+from .record import Arrays, pack_counts, pack_detection
 
 IGNORED = 255
 # False-alarm rates at which promised and observed are compared.
@@ -100,8 +100,10 @@ def _anomaly_counts(detection: Detection, labels: UInt8Array, measured: Measured
     anomaly = labels == 1
     shares, components = component_shares(anomaly, measured.smallest)
     return {
-        **pack_counts(label_counts(surprisal, labels, scored)),
-        **pack_shares(share_sums(surprisal, anomaly, scored, shares)),
+        **pack_counts(
+            label_counts(surprisal, labels, scored),
+            share_sums(surprisal, anomaly, scored, shares),
+        ),
         'components': np.array(components),
         **alarms_of(detection, labels, 2, scored if apart else None),
         **objects_of(labels, flagged, scored),

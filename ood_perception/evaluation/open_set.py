@@ -93,7 +93,12 @@ def open_set_group(
             }
             for fold, matrices in enumerate(per_fold)
         ],
-        'classes': _class_facts(closed, opened, names),
+        'classes': [
+            {'name': name, 'iou': plain(float(iou)), 'open_iou': plain(float(open_iou))}
+            for name, iou, open_iou in zip(
+                names, class_iou(closed.sum(axis=0)), class_iou(opened.sum(axis=0)), strict=False
+            )
+        ],
     }  # fmt: skip
     return group_record(values, _samples(closed, opened, folds, known, seed), len(records), facts)
 
@@ -152,12 +157,3 @@ def _samples(
         'open_mean_iou': two_fold_samples([opened[part] for part in parts], drawn, known),
     }
     return {**samples, 'lost': samples['mean_iou'] - samples['open_mean_iou']}
-
-
-def _class_facts(closed: Int64Array, opened: Int64Array, names: Sequence[str]) -> list[JsonDict]:
-    """Return the IoU of every class, closed and open, over the whole set."""
-    rows = zip(names, class_iou(closed.sum(axis=0)), class_iou(opened.sum(axis=0)), strict=False)
-    return [
-        {'name': name, 'iou': plain(float(iou)), 'open_iou': plain(float(open_iou))}
-        for name, iou, open_iou in rows
-    ]

@@ -78,11 +78,19 @@ def _unpacked(bits: UInt8Array, shape: tuple[int, ...]) -> BoolArray:
     return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 
-def pack_counts(counts: Int64Array) -> Arrays:
-    """Return label_counts, int64 (2, 2, BINS), as what is not zero: a tenth of the size."""
-    flat = counts.ravel()
-    places = np.flatnonzero(flat)
-    return {'bins': places.astype(np.uint32), 'counts': flat[places].astype(np.uint32)}
+def pack_counts(counts: Int64Array, shares: Float64Array) -> Arrays:
+    """
+    Return what is not zero of label_counts and share_sums: a tenth of the size.
+
+    counts: int64 (2, 2, BINS). shares: float64 (2, BINS).
+    """
+    places, weighted = np.flatnonzero(counts), np.flatnonzero(shares)
+    return {
+        'bins': places.astype(np.uint32),
+        'counts': counts.ravel()[places].astype(np.uint32),
+        'share_bins': weighted.astype(np.uint32),
+        'shares': shares.ravel()[weighted],
+    }
 
 
 def unpack_counts(arrays: Mapping[str, npt.NDArray[Any]]) -> Int64Array:
@@ -90,13 +98,6 @@ def unpack_counts(arrays: Mapping[str, npt.NDArray[Any]]) -> Int64Array:
     flat = np.zeros(4 * BINS, np.int64)
     flat[arrays['bins']] = arrays['counts']
     return flat.reshape(2, 2, BINS)
-
-
-def pack_shares(shares: Float64Array) -> Arrays:
-    """Return bins.share_sums, float64 (2, BINS), as what is not zero."""
-    flat = shares.ravel()
-    places = np.flatnonzero(flat)
-    return {'share_bins': places.astype(np.uint32), 'shares': flat[places]}
 
 
 def save_record(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -207,7 +208,7 @@ def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Arr
 
 
 def region_shares(arrays: Arrays, region: str) -> Float64Array:
-    """Return the weights (pack_shares) of a picture's anomaly pixels in a region, (BINS,)."""
+    """Return the weights (pack_counts) of a picture's anomaly pixels in a region, (BINS,)."""
     flat = np.zeros(2 * BINS)
     flat[arrays['share_bins']] = arrays['shares']
     shares = flat.reshape(2, BINS)

@@ -20,7 +20,6 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from ..errors import DataError
 from ..files import make_file
 from ..json_files import json_text
 from ..metrics.bootstrap import Interval
-from ..metrics.false_alarm_rate import PromiseRow
 from ..texts import table_cell
 from ..types import JsonDict
 
@@ -87,11 +85,3 @@ def interval_record(interval: Interval) -> list[float | None]:
 def plain(value: float) -> float | None:
     """Return a number that JSON knows: nan and infinities become None."""
     return value if math.isfinite(value) else None
-
-
-def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:
-    """Return the promise as JSON values."""
-    return [
-        {**asdict(row), 'interval': interval_record(row.interval), 'observed': plain(row.observed)}
-        for row in rows
-    ]

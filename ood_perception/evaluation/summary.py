@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..types import Float64Array, Int64Array, JsonDict
 from .inspection import inspection_group
 from .measure import CLOSED_SET, CURVE_RATES, INSPECTION, Measured
 from .record import Arrays, RecordSet, picture_counts, region_counts, region_shares, unpack_counts
-from .results import interval_record, plain, promise_record
+from .results import interval_record, plain
 
 FOUND_SHARE = 0.5
 # Sizes of objects in patches of the network; a patch is what the backbone sees as one token.
@@ -177,7 +177,12 @@ def promise_summary(
             PictureAlarms(kept.sequence, flagged, pixels) for kept, flagged, pixels in counts
         ]
         found = promise_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
-        return promise_record([row for row in found if row.class_name in shown])
+        return [
+            asdict(row)
+            | {'interval': interval_record(row.interval), 'observed': plain(row.observed)}
+            for row in found
+            if row.class_name in shown
+        ]
 
     return {
         'rows': rows(RATES),

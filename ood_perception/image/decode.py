@@ -24,7 +24,6 @@ from .encodings import (
     ENCODINGS,
     SEMIPLANAR,
     Encoding,
-    is_depth,
     is_wide_grey_png,
     known_encodings,
     message_codec,
@@ -134,7 +133,8 @@ def decode_compressed(message: Any) -> UInt8Array:
     place = f'CompressedImage {message.format!r}'
     data = _bytes_of(message, place)
     encoding, codec = split_format(message.format)
-    if is_depth(encoding, codec) or (encoding and is_wide_grey_png(data, encoding)):
+    depth = encoding in DEPTH or codec == 'compresseddepth'
+    if depth or (encoding and is_wide_grey_png(data, encoding)):
         raise ImageError(
             f'{place} is depth or another measurement, no picture: its format or its 16 bits in '
             "one channel say so; choose the camera's colour topic, or publish brightness as "

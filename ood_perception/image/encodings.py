@@ -123,11 +123,6 @@ def message_codec(message: Any) -> str:
     return video_codec(str(form))
 
 
-def is_depth(encoding: str, codec: str) -> bool:
-    """Return whether a CompressedImage's format says that it holds no brightness."""
-    return encoding in DEPTH or codec == 'compresseddepth'
-
-
 def is_wide_grey_png(data: Any, encoding: str) -> bool:
     """
     Return whether data is a PNG of 16 bits in one channel that its format does not call a picture.

@@ -16,7 +16,6 @@ from .plots import MOST_LINES, Rate, calibration_plot, curve_plot, histogram_plo
 from .tables import (
     REGION_TITLES,
     comparison_tables,
-    group_names,
     group_table,
     headline_table,
     product_table,
@@ -85,11 +84,12 @@ def _set_values(document: JsonDict, data: str) -> JsonDict:
     """Return the headline tables of one set, and what its first run says of it."""
     first = document['runs'][0]['sets'][data]
     skipped = {row['name'] for run in document['runs'] for row in run['sets'][data]['skipped']}
+    held = {name for run in document['runs'] for name in run['sets'][data]['groups']}
     return {
         **first,
         'name': data,
         'run': document['runs'][0]['name'],
-        'groups': [_group_values(document, data, group) for group in group_names(document, data)],
+        'groups': [_group_values(document, data, name) for name in GROUPS if name in held],
         'headline': headline_table(document, data) if 'regions' in first else None,
         'promise': promise_cells(document, data) if 'rows' in first else None,
         'left_out': sorted(skipped),

@@ -65,15 +65,6 @@ def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[
     return header, rows
 
 
-def group_names(document: JsonDict, data: str) -> list[str]:
-    """Return the groups that any run has on a set, in the order of GROUPS."""
-    return [
-        name
-        for name in GROUPS
-        if any(name in run['sets'][data]['groups'] for run in document['runs'])
-    ]
-
-
 def group_table(document: JsonDict, data: str, name: str) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of one group of a set: percent with 95 % intervals."""
     metrics = GROUPS[name].metrics

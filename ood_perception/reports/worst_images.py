@@ -87,7 +87,8 @@ def _drawn(records: RecordSet, kept: Kept, read: ReadPicture, measured: Measured
     arrays: dict[str, Any] = records.load(kept)
     detection = unpack_detection(arrays, Frame(image, frame_id=kept.name))
     if measured.sea is not None:
-        picture = _with_areas(image, sea_labels(detection, measured.sea))
+        areas = coloured(sea_labels(detection, measured.sea))
+        picture = np.asarray(cv2.addWeighted(image, 0.55, areas, 0.45, 0), np.uint8)
         return _outlined(picture, labels == OBSTACLE, SHORE_COLOR)
     if measured.kind == INSPECTION:
         picture = draw_overlay(detection, OverlayOptions(boxes=False, region=False, legend=False))
@@ -103,11 +104,6 @@ def _enlarged(picture: UInt8Array, area: BoolArray) -> tuple[UInt8Array, BoolArr
     large = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
     marked = cv2.resize(area.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return np.asarray(large, np.uint8), marked > 0
-
-
-def _with_areas(image: UInt8Array, prediction: UInt8Array) -> UInt8Array:
-    """Return the picture tinted in the colours of obstacle, water and sky."""
-    return np.asarray(cv2.addWeighted(image, 0.55, coloured(prediction), 0.45, 0), np.uint8)
 
 
 def _outlined(picture: UInt8Array, area: BoolArray, color: tuple[int, int, int]) -> UInt8Array:
