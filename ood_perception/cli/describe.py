@@ -98,11 +98,9 @@ def _section(title: str, lines: list[str]) -> list[str]:
     return [title, *(f'  {line}' for line in lines)]
 
 
-def _view_lines(views: Sequence[ViewSpec]) -> list[str]:
-    text = (
-        '{0.name}: {0.width:.0%} of the width about ({0.center_x:g}, {0.center_y:g}) of the frame'
-    )
-    return [text.format(view) for view in views]
+def _view_line(view: ViewSpec) -> str:
+    place = f'({view.center_x:g}, {view.center_y:g})'
+    return f'{view.name}: {view.width:.0%} of the width about {place} of the frame'
 
 
 def _weights_lines(weights: JsonDict) -> list[str]:

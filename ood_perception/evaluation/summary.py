@@ -178,10 +178,9 @@ def promise_summary(
         ]
         found = promise_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
         return [
-            asdict(row)
-            | {'interval': interval_record(row.interval), 'observed': plain(row.observed)}
-            for row in found
-            if row.class_name in shown
+            {**asdict(r), 'interval': interval_record(r.interval), 'observed': plain(r.observed)}
+            for r in found
+            if r.class_name in shown
         ]
 
     return {
