@@ -193,10 +193,7 @@ def _result(entry: Entry, rates: dict[int, dict[str, float]], reference: Ready |
 
 
 def shares_of_peak(
-    case: Case,
-    known: JsonDict,
-    times: dict[str, list[float]],
-    rates: dict[int, dict[str, float]],
+    case: Case, known: JsonDict, times: dict[str, list[float]], rates: dict[int, dict[str, float]]
 ) -> dict[str, float]:
     """
     Return per stage: rate of its matrix products over the best rate in its precision.

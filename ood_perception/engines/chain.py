@@ -121,10 +121,7 @@ class ChainEngine(PlannedEngine):
         if self._weight_bits == EXACT_BITS:
             return {'precision': self._precision}
         why = '' if self.options.weight_bits else f' ({SATURATES})'
-        return {
-            'precision': self._precision,
-            'rounding': f'{self._weight_bits}-bit weights{why}',
-        }
+        return {'precision': self._precision, 'rounding': f'{self._weight_bits}-bit weights{why}'}
 
     @abstractmethod
     def _compile(self, stage: StageSpec, model: Any) -> Any:

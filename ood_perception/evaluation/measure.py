@@ -63,10 +63,7 @@ class Measured:
 
 
 def measure(
-    detection: Detection,
-    labels: UInt8Array,
-    measured: Measured,
-    segments: Segments | None = None,
+    detection: Detection, labels: UInt8Array, measured: Measured, segments: Segments | None = None
 ) -> Arrays:
     """
     Return a picture's record: its detection and all that the metrics need of its labels.
@@ -101,8 +98,7 @@ def _anomaly_counts(detection: Detection, labels: UInt8Array, measured: Measured
     shares, components = component_shares(anomaly, measured.smallest)
     return {
         **pack_counts(
-            label_counts(surprisal, labels, scored),
-            share_sums(surprisal, anomaly, scored, shares),
+            label_counts(surprisal, labels, scored), share_sums(surprisal, anomaly, scored, shares)
         ),
         'components': np.array(components),
         **alarms_of(detection, labels, 2, scored if apart else None),

@@ -181,11 +181,7 @@ class _Run:
 
 
 def _ahead(
-    reader: ThreadPoolExecutor,
-    tasks: Sequence[PictureTask],
-    folder: Path,
-    variant: str,
-    most: int,
+    reader: ThreadPoolExecutor, tasks: Sequence[PictureTask], folder: Path, variant: str, most: int
 ) -> Iterator[_Loaded]:
     """Yield the pictures in order, at most `most` of them read before they are asked for."""
     waiting: deque[Future[_Loaded]] = deque()

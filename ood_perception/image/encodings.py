@@ -76,10 +76,7 @@ COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
 FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
 IMAGE_TYPES = (RAW, COMPRESSED, COMPRESSED_VIDEO, FFMPEG_PACKET)
-_VIDEO_CODECS = {
-    'h264': ('h264', '264', 'avc'),
-    'hevc': ('h265', 'hevc', '265'),
-}
+_VIDEO_CODECS = {'h264': ('h264', '264', 'avc'), 'hevc': ('h265', 'hevc', '265')}
 
 
 def known_encodings() -> str:

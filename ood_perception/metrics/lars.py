@@ -77,10 +77,7 @@ class LarsMetrics:
 
 
 def lars_frame(
-    prediction: UInt8Array,
-    semantic: UInt8Array,
-    panoptic: UInt8Array,
-    segments: Mapping[int, int],
+    prediction: UInt8Array, semantic: UInt8Array, panoptic: UInt8Array, segments: Mapping[int, int]
 ) -> LarsFrame:
     """
     Count one frame.

@@ -67,10 +67,7 @@ def _without_spikes(rows: Rows) -> Rows:
 
 
 def below_edge(
-    ground: BoolArray,
-    share: float,
-    below: BoolArray | None = None,
-    seen: BoolArray | None = None,
+    ground: BoolArray, share: float, below: BoolArray | None = None, seen: BoolArray | None = None
 ) -> BoolArray:
     """
     Return the cells from the bridged edge down, bool (gh, gw).

@@ -170,11 +170,7 @@ def polygon_cells(polygons: Sequence[Polygon], geometry: Geometry, grid_size: Si
     return inside
 
 
-def _inside(
-    polygon: Polygon,
-    x: Points,
-    y: Points,
-) -> BoolArray:
+def _inside(polygon: Polygon, x: Points, y: Points) -> BoolArray:
     """Return where a ray from (x, y) to the right crosses the outline an odd number of times."""
     odd = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
     for (x0, y0), (x1, y1) in zip(polygon, (*polygon[1:], polygon[0]), strict=True):
