@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ood_perception.errors import DataError
 
 from .compression import MAX_MESSAGE_BYTES
-from .storage import Counts, Stored, message_type
+from .metadata import Counts, Stored, message_type
 
 _LOG, _JOURNAL = '-wal', '-journal'
 _LOG_HEAD, _FRAME_HEAD = 32, 24

@@ -23,7 +23,7 @@ import cv2
 from ood_perception.errors import ConfigError, DataError, ImageError
 from ood_perception.image.decode import stamp_ns
 from ood_perception.image.encodings import IMAGE_TYPES
-from ood_perception.image.label_files import LABELS, label_files, need_anomaly, read_label
+from ood_perception.image.image_files import LABELS, label_files, need_anomaly, read_label
 from ood_perception.types import Frame, UInt8Array
 
 from . import problems as kinds

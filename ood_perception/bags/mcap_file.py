@@ -28,7 +28,7 @@ from .mcap_index import (
     read_index,
     split_records,
 )
-from .storage import Counts, Stored, message_type, refuse_ros1
+from .metadata import Counts, Stored, message_type, refuse_ros1
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ood_perception.errors import DataError, ImageError, required
 from ood_perception.image.decode import NANOSECONDS, decode_image
 from ood_perception.image.encodings import COMPRESSED, RAW
-from ood_perception.image.label_files import decode_label
+from ood_perception.image.image_files import decode_label
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.types import Obstacle, UInt8Array

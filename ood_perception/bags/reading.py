@@ -31,9 +31,15 @@ from .compression import (
 from .database_file import DatabaseFile, finished_copy, is_unfinished
 from .mcap_file import McapFile
 from .messages import Cdr
-from .metadata import PACKED, fewer_in_the_bag, fewer_in_the_file, find_files
+from .metadata import (
+    PACKED,
+    Ros1RecordingError,
+    Stored,
+    fewer_in_the_bag,
+    fewer_in_the_file,
+    find_files,
+)
 from .problems import Problems
-from .storage import Ros1RecordingError, Stored
 
 StorageFile = McapFile | DatabaseFile
 

@@ -16,8 +16,7 @@ from ood_perception.bundle.manifest import Manifest, StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.cpu import EXACT_BITS, SATURATES, Int8Products
-from ood_perception.engines.int8.quantize import LARGEST_CODE
-from ood_perception.engines.int8.ranges_file import INT8, measured_as
+from ood_perception.engines.int8 import INT8, LARGEST_CODE, measured_as
 from ood_perception.engines.plan import Plan, PlannedEngine, plan_for, quantised_models
 from ood_perception.engines.precision import Choice, choose_precisions
 from ood_perception.errors import EngineError, OodPerceptionError

@@ -13,8 +13,7 @@ from ood_perception.engines import cache as compiled_cache
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.graphs.head_cuts import slice_head
 from ood_perception.engines.graphs.precision_types import read_model
-from ood_perception.engines.int8.quantize import VERSION, quantised
-from ood_perception.engines.int8.ranges_file import quantization_path, read_quantization
+from ood_perception.engines.int8 import VERSION, quantised, quantization_path, read_quantization
 from ood_perception.errors import EngineError
 from ood_perception.files import sha256_of
 from ood_perception.types import JsonDict

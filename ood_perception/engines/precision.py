@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines.cpu import EXACT_BITS
-from ood_perception.engines.int8.ranges_file import INT8, measured_as
+from ood_perception.engines.int8 import INT8, measured_as
 
 # The order of every measurement on CPUs with the instructions for it (docs/engines.md).
 FASTEST_FIRST = ('int8', 'bf16', 'f32')

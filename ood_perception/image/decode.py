@@ -18,7 +18,7 @@ import numpy as np
 from ood_perception.errors import ImageError
 from ood_perception.types import Frame, UInt8Array
 
-from . import jpeg
+from .encoded import JPEG_START, PNG_START, jpeg_header, png_size, read_jpeg, size_problem
 from .encodings import (
     DEPTH,
     ENCODINGS,
@@ -31,7 +31,6 @@ from .encodings import (
     split_format,
     video_codec,
 )
-from .image_size import PNG_START, png_size, size_problem
 from .video import Ticket, VideoStream
 
 _PNG_GREY = 0
@@ -246,12 +245,12 @@ def _from_full_chroma(message: Any) -> UInt8Array:
 
 def _unpacked(data: UInt8Array, place: str, mosaic: int | None) -> UInt8Array:
     """Return a JPEG's or a PNG's pixels as RGB; ImageError, ValueError or cv2.error."""
-    if data[:2].tobytes() == jpeg.START:
-        width, height, grey = jpeg.jpeg_header(data)
+    if data[:2].tobytes() == JPEG_START:
+        width, height, grey = jpeg_header(data)
         _check_size(width, height, place)
         if not (grey and mosaic):
-            return jpeg.read_jpeg(data)
-        pixels = jpeg.read_jpeg(data, 'GRAY')
+            return read_jpeg(data)
+        pixels = read_jpeg(data, 'GRAY')
         return np.asarray(cv2.cvtColor(pixels, mosaic), np.uint8)
     if data[:8].tobytes() == PNG_START and data.size > 25:
         _check_size(*png_size(data), place)

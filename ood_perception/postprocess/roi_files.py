@@ -16,7 +16,7 @@ import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, ImageError
 from ood_perception.image.geometry import Size, cell_centres
-from ood_perception.image.label_files import read_label
+from ood_perception.image.image_files import read_label
 from ood_perception.types import BoolArray, Geometry
 
 MASK_EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"

@@ -12,13 +12,12 @@ from paths import ROOT
 
 from ood_perception.bench import tables
 from ood_perception.bench.cases import Case, cases, public_place, to_json
-from ood_perception.bench.flops import count_flops
 from ood_perception.bench.machine import EnergyMeter
 from ood_perception.bench.peak import best_rates, openvino_product, products
 from ood_perception.bench.program import PEAK, ratios, shares_of_peak, torch_task
 from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
 from ood_perception.bench.tables import plot_latency, points_of_bundles
-from ood_perception.bench.worker import options_of
+from ood_perception.bench.worker import count_flops, options_of
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import EngineError
 

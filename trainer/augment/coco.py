@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
+from ood_perception.image.encoded import opened
 from ood_perception.image.image_files import broken, file_content, tell
-from ood_perception.image.image_size import opened
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]

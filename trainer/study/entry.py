@@ -20,7 +20,7 @@ from ood_perception.metrics.bootstrap import (
     percentile_interval,
     resample_weights,
 )
-from ood_perception.metrics.components import component_samples
+from ood_perception.metrics.smiyc import component_samples
 
 from ..evaluation.runs import SetRun
 from ..evaluation.sets import label_reader

@@ -17,20 +17,18 @@ from quantized_bundles import (
 )
 
 from ood_perception.bundle.store import load_bundle
-from ood_perception.engines.int8.quantize import (
+from ood_perception.engines.int8 import (
     FORMS,
     LARGEST_CODE,
+    Quantization,
     linear_nodes,
     quantised,
+    quantization_path,
+    read_quantization,
     scale_and_zero,
     smooth,
     smoothable,
     weight_codes,
-)
-from ood_perception.engines.int8.ranges_file import (
-    Quantization,
-    quantization_path,
-    read_quantization,
     write_quantization,
 )
 from ood_perception.errors import BundleError, EngineError

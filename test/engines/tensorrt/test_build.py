@@ -118,8 +118,8 @@ def engine_grid(bundle):
 
 def in_int8(model, limit=8.0):
     """Return a backbone with symmetric Q/DQ pairs; assumed ranges, so good for building only."""
-    quantize = pytest.importorskip('ood_perception.engines.int8.quantize')
-    facts = pytest.importorskip('ood_perception.engines.int8.ranges_file')
+    quantize = pytest.importorskip('ood_perception.engines.int8')
+    facts = pytest.importorskip('ood_perception.engines.int8')
     read = {node.input[0] for node in quantize.linear_nodes(model)}
     ranges = dict.fromkeys(sorted(read), (-limit, limit))
     return quantize.quantised(model, facts.Quantization(ranges), 'symmetric')

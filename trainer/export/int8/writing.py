@@ -11,7 +11,7 @@ from typing import Any
 
 from ood_perception.bundle.manifest import MANIFEST_NAME, PrecisionSpec
 from ood_perception.bundle.store import Bundle, file_spec, write_manifest
-from ood_perception.engines.int8.ranges_file import (
+from ood_perception.engines.int8 import (
     QUANTIZATION_NAME,
     REDUCED_RANGE,
     Quantization,

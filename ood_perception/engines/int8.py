@@ -1,7 +1,8 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A float32 ONNX graph to one with int8 Q/DQ pairs around its products with constant weights.
+int8 on the CPU: a float32 ONNX graph to one with Q/DQ pairs around its products with constant
+weights, derived on the machine from what the bundle records (the trainer measured it, once).
 
 Weights: int8 of 8 or 7 bits, symmetric, one scale per output channel. Biases, norms, softmax and
 the products of attention stay as they are: the runtime chooses bf16 or float32 for them.
@@ -9,16 +10,25 @@ the products of attention stay as they are: the runtime chooses bf16 or float32 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.engines.int8.ranges_file import Quantization
-from ood_perception.errors import BundleError
+from ood_perception.bundle.manifest_json import read_as
+from ood_perception.bundle.store import Bundle
+from ood_perception.engines.cpu import REDUCED_BITS
+from ood_perception.errors import BundleError, EngineError
+from ood_perception.files import make_file
 
+QUANTIZATION_NAME = 'quantization.json'
+INT8 = 'int8'
+REDUCED_RANGE = 'int8_reduced_range'  # int8 with weights of 7 bits: its entry in a manifest
 VERSION = '1'  # of the derivation: part of the cache's key
 # 'u8': asymmetric uint8, a bit more than symmetric where values have one sign (GELU); OpenVINO and
 # ONNX Runtime. 'symmetric': int8 with zero point 0, the only form that TensorRT takes.
@@ -28,6 +38,61 @@ FORMS = ('u8', 'symmetric')
 LARGEST_CODE = {8: 127, 7: 64}
 Array = NDArray[Any]
 _MOVES = frozenset({'Reshape', 'Transpose'})
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """
+    Static quantisation of the products with constant weights.
+
+    ranges: input tensor of such products -> least and greatest value on in-distribution frames,
+        after smoothing (mean over frames, which clips the rarest values).
+    smoothing: tensor -> exponents k, one per channel: the channel is divided by 2^k where it is
+        made and the weights that read it are multiplied by 2^k (SmoothQuant, Xiao et al. 2023,
+        with powers of two, so that the float32 graph stays the same to the bit).
+    kept: names of MatMul nodes that are not quantised, since that hurt when it was measured.
+    """
+
+    ranges: dict[str, tuple[float, float]]
+    smoothing: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+
+
+def measured_as(precision: str, weight_bits: int) -> str:
+    """Return under which name a manifest's `precisions` hold what a precision costs."""
+    reduced = precision == INT8 and weight_bits == REDUCED_BITS
+    return REDUCED_RANGE if reduced else precision
+
+
+def read_quantization(path: Path) -> Quantization:
+    """Read the facts; BundleError naming file and field where they cannot be read."""
+    facts = read_as(Quantization, path)
+    wrong = [name for name, (low, high) in facts.ranges.items() if not low < high]
+    if wrong or not facts.ranges:
+        raise BundleError(
+            f'{path}: {f"range of {wrong[0]} is empty" if wrong else "no ranges"}; run `trainer '
+            'quantize` again'
+        )
+    return facts
+
+
+def write_quantization(path: Path, facts: Quantization) -> None:
+    """Write the facts, whole or not at all; the same facts give the same bytes."""
+    text = json.dumps(asdict(facts), sort_keys=True, separators=(',', ':'))
+    # one tensor per line: a difference of two files can be read
+    text = text.replace(',"/', ',\n"/').replace('},', '},\n') + '\n'
+    make_file(path, lambda file: file.write_text(text, encoding='utf-8'))
+
+
+def quantization_path(bundle: Bundle) -> Path:
+    """Return the place of a bundle's facts; EngineError where it has none."""
+    spec = bundle.manifest.precisions.get(INT8)
+    if spec is None or not spec.file:
+        raise EngineError(
+            f'precision int8: bundle {bundle.manifest.name} holds no quantisation; run `trainer '
+            'quantize` on it, or use auto'
+        )
+    return bundle.path(spec.file)
 
 
 def arrays_of(model: Any) -> dict[str, Array]:
