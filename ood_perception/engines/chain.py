@@ -40,7 +40,7 @@ class ChainEngine(PlannedEngine):
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile every stage; EngineError names the stage that the runtime refuses."""
-        super().__init__(bundle.manifest, options)
+        super().__init__(bundle, options)
         self._check_options(options)
         self._precision = options.precision
         if options.precision == 'auto':

@@ -39,6 +39,9 @@ class PlannedEngine(Engine):
 
     _plan: Plan
 
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        super().__init__(bundle.manifest, options)
+
     @property
     def head(self) -> HeadSpec:
         """The head that was compiled."""

@@ -1,15 +1,15 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-SegmentMeIfYouCan: the leaderboard's pixel metrics, and sIoU, PPV and F1 of 8-connected components.
+SegmentMeIfYouCan: the leaderboard's pixel metrics, and sIoU, PPV and F1 of connected components.
 
-The pixel metrics come from an approximated curve: every frame is histogrammed with edges of its own
-(384 quantiles of its anomaly pixels and 384 of its normal ones), and the lower edges of all frames
-together are the thresholds. Exact values come from pixel.py; these are for comparison with the
-leaderboard since August 2023. They differ most when frames hold no anomaly or few anomaly pixels,
-and when scores are saturated: if frames share their highest threshold, the first point of the curve
-holds the pixels of one frame only, which one depends on the (unstable) sort, and the value depends
-on the order of the frames.
+The pixel metrics come from an approximated curve: every frame is histogrammed with edges of its
+own (384 quantiles of its anomaly pixels and 384 of its normal ones), and the lower edges of all
+frames together are the thresholds. Exact values come from pixel.py; these are for comparison with
+the leaderboard since August 2023. They differ most when frames hold no anomaly or few anomaly
+pixels, and when scores are saturated: if frames share their highest threshold, the first point of
+the curve holds the pixels of one frame only, which one depends on the (unstable) sort, and the
+value depends on the order of the frames.
 
 Source: Chan et al., SegmentMeIfYouCan (NeurIPS 2021 data sets), section 3 (components), and the
 benchmark's evaluator (github.com/SegmentMeIfYouCan/road-anomaly-benchmark, 1c7804e).

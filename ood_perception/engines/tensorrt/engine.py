@@ -150,7 +150,7 @@ class TensorRtEngine(PlannedEngine):
         Raises DependencyError without TensorRT or cuda-python; EngineError without a driver or
         GPU, for a missing engine, or one of another GPU or version.
         """
-        super().__init__(bundle.manifest, options)
+        super().__init__(bundle, options)
         self._precision = chosen_precision(options.precision)
         trt = load_tensorrt()
         cuda = load_cuda()
