@@ -28,7 +28,7 @@ from .mcap_index import (
     read_index,
     split_records,
 )
-from .metadata import Counts, Stored, message_type, refuse_ros1
+from .metadata import Counts, Message, message_type, refuse_ros1
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]
@@ -86,7 +86,7 @@ class McapFile:
         """Return how many messages of damaged chunks are lost, as far as an index counts them."""
         return sum(self._lost.values())
 
-    def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
+    def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Message]:
         """
         Yield the topics' messages by log time; memory holds the chunks that overlap.
 
@@ -110,9 +110,9 @@ class McapFile:
             while heap:
                 yield self._popped(heap)
 
-    def _popped(self, heap: list[_Item]) -> Stored:
+    def _popped(self, heap: list[_Item]) -> Message:
         time, _, _, channel, data = heapq.heappop(heap)
-        return *self._keys[channel], time, data
+        return Message(*self._keys[channel], time, data)
 
     def _places(self, chosen: set[int]) -> list[tuple[int, int, Chunk | None]]:
         """Return (log time, byte, chunk or None for a loose message) in the order of reading."""

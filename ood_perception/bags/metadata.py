@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
@@ -21,13 +21,20 @@ METADATA = 'metadata.yaml'
 PACKED = '.zstd'
 _REMEDY = ': copy the recording again, or make metadata.yaml again with ros2 bag reindex'
 SUFFIXES = ('.mcap', '.db3')
-# topic, message type, log time in nanoseconds, bytes as stored
-Stored = tuple[str, str, int, bytes]
 # number of messages by (topic, message type)
 Counts = dict[tuple[str, str], int]
 # Some writers leave the encoding of CDR out; rosbag2 says cdr.
 _CDR = ('cdr', '')
 _ROS1_MAGIC = b'#ROSBAG V'
+
+
+class Message(NamedTuple):
+    """One recorded message; time_ns: when it was recorded (the log time). data: CDR."""
+
+    topic: str
+    msgtype: str
+    time_ns: int
+    data: bytes
 
 
 class Ros1RecordingError(DataError):

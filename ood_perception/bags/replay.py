@@ -58,33 +58,24 @@ class ReplayOptions:
     batch: int = 1
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """report: what report.json holds. seconds: of the replay itself."""
-
-    report: JsonDict
-    seconds: float
-
-
 def evaluate(
     options: ReplayOptions,
     model: Model,
     tell: Callable[[str], None],
     otherwise: Otherwise | None = None,
-) -> Outcome:
+) -> tuple[JsonDict, float]:
     """
-    Replay a bag and write the folder `options.out`.
+    Replay a bag, write the folder `options.out`; return what report.json holds, and the seconds.
 
-    otherwise: decodes raw encodings that our tables lack, as the node lets cv_bridge do.
-
-    Raises DataError for a bag that cannot be read, for one without a frame that can be evaluated,
-    and for the first problem when problems are refused; then nothing is left behind.
+    otherwise: decodes raw encodings that our tables lack, as the node lets cv_bridge do. Raises
+    DataError for a bag that cannot be read, for one without a frame that can be evaluated, and for
+    the first problem when problems are refused; then nothing is left behind.
     """
     if options.batch < 1:
         raise ConfigError(f'--batch {options.batch}: give 1 or more')
     _check_out(options.out)
     environment()  # without jinja2 there is no report: say so before the work
-    outcomes: list[Outcome] = []
+    outcomes: list[tuple[JsonDict, float]] = []
 
     def fill(folder: Path) -> None:
         outcomes.append(_evaluate(options, model, folder, tell, otherwise))
@@ -112,7 +103,7 @@ def _evaluate(
     folder: Path,
     tell: Callable[[str], None],
     otherwise: Otherwise | None,
-) -> Outcome:
+) -> tuple[JsonDict, float]:
     problems = Problems(options.on_error)
     with Bag(options.bag, problems, options.limits, folder) as bag:
         cameras = open_cameras(bag, options.topics, label_topics(options.ground_truth, bag))
@@ -133,7 +124,7 @@ def _evaluate(
             raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
         report = run.report(options)
     write_reports(folder, report, run.strangest.frames)
-    return Outcome(report, seconds)
+    return report, seconds
 
 
 @dataclass(frozen=True)

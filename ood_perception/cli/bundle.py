@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
+from ood_perception.cli import guarded
 from ood_perception.cli.describe import as_text, draw_views, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
@@ -28,7 +28,7 @@ from ood_perception.engines.tensorrt.engine import (
     obtain_engine,
 )
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
-from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.errors import ConfigError
 from ood_perception.files import make_file
 from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text, write_json
@@ -50,7 +50,7 @@ def inspect_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--draw', type=Path, metavar='IMAGE', help='outline the views on a frame')
     parser.add_argument('--out', type=Path, default=Path('views.png'), help='PNG of --draw')
     _add_engine(parser)
-    return _guarded(_inspect, parser.parse_args(argv))
+    return guarded(_inspect, parser.parse_args(argv))
 
 
 def compile_bundle(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
     _add_bundle(parser)
     _add_engine(parser)
     _add_tensorrt(parser)
-    return _guarded(_compile, parser.parse_args(argv))
+    return guarded(_compile, parser.parse_args(argv))
 
 
 def bench_bundle(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--json', type=Path, help='also write everything to this file')
     parser.add_argument('--plot', type=Path, help='latency against resolution, .png or .svg')
     _add_choice(parser)
-    return _guarded(_bench, parser.parse_args(argv))
+    return guarded(_bench, parser.parse_args(argv))
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -143,25 +143,13 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Return the exit status; a user's mistake is one line, never a traceback."""
-    try:
-        return work(arguments)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
-        return 0
-
-
 def _options(arguments: argparse.Namespace) -> EngineOptions:
     return EngineOptions(
-        arguments.engine,
-        arguments.precision,
-        arguments.threads,
-        arguments.head,
-        tuple(arguments.classes),
+        runtime=arguments.engine,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        head=arguments.head,
+        compiled_classes=tuple(arguments.classes),
     )
 
 

@@ -4,9 +4,9 @@
 Which files of a folder are pictures and labels, and their pixels as they are stored.
 
 One rule for pictures and masks: an orientation in EXIF is not applied, as decode.py does not apply
-it to the camera's messages. Labels and boxes mean the stored pixels; labels are ids, grey values or
-palette indices in 1, 2, 4, 8 or 16 bits. OpenCV turns palettes into colours and stretches grey of
-few bits over 0..255.
+it to the camera's messages. Labels and boxes mean the stored pixels; labels are ids, grey values
+or palette indices in 1, 2, 4, 8 or 16 bits. OpenCV turns palettes into colours and stretches grey
+of few bits over 0..255.
 """
 
 from __future__ import annotations

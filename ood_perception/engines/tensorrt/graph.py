@@ -23,9 +23,8 @@ def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
     Return one ModelProto: image uint8 (B, h, w, 3), in_distribution -> surprisal, labels.
 
     precision: of the stages that allow a reduced one; 'int8' needs `backbone`.
-    backbone: a typed ONNX file or ModelProto with the backbone's inputs and outputs (8-bit, for
-        instance), taken as it is instead of the bundle's backbone. Its outputs may be half; the
-        head gets float32.
+    backbone: a typed ModelProto with the backbone's inputs and outputs (8-bit, for instance),
+        taken as it is instead of the bundle's. Its outputs may be half; the head gets float32.
 
     Raises EngineError for an unknown precision, BundleError for stages that cannot be joined.
     """
@@ -35,14 +34,12 @@ def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
         raise EngineError('precision int8 needs an 8-bit backbone graph: pack one, or use fp16')
     models = []
     for stage, source in zip(plan.stages, plan.models, strict=True):
-        given = backbone if stage.name == 'backbone' else None
-        if given is None or isinstance(given, Path):
-            model = read_model(source if given is None else given)
-        else:
-            model = deepcopy(given)
-        if given is None and precision in HALF_TYPES and stage.reduced_precision:
-            model = to_half(model, precision)
-        models.append(model)
+        if backbone is not None and stage.name == 'backbone':
+            models.append(deepcopy(backbone))
+            continue
+        model = read_model(source)
+        reduced = precision in HALF_TYPES and stage.reduced_precision
+        models.append(to_half(model, precision) if reduced else model)
     joined = _join(plan.stages, models, (plan.head.surprisal, plan.head.labels))
     _check_first_consumers(joined)
     return joined
