@@ -30,8 +30,9 @@ from ood_perception.types import Detection, Frame, JsonDict
 from . import problems as kinds
 from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
+from .metadata import Message
 from .problems import Problems
-from .reading import Bag, Limits, Message
+from .reading import Bag, Limits
 from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
 from .writing import DEFAULT_OUTPUTS, PROGRAM, ResultBag, write_reports
 
