@@ -135,11 +135,7 @@ def latency_chart(latencies: Sequence[float]) -> JsonDict | None:
 
 @dataclass(frozen=True)
 class Speed:
-    """
-    What the engine test showed.
-
-    description: runtime, version, precision. seconds: one frame. built: seconds to build.
-    """
+    """The engine test: runtime, version, precision; seconds of one frame, seconds to build."""
 
     description: dict[str, str]
     seconds: float
@@ -147,11 +143,7 @@ class Speed:
 
 
 def try_engine(bundle: Bundle, options: EngineOptions, image: UInt8Array) -> Speed:
-    """
-    Build a completed bundle's engine as the node will, and time it on a picture.
-
-    image: uint8 (H, W, 3) RGB. Raises what engines.create_engine does.
-    """
+    """Build a completed bundle's engine as the node will; time it on an image (H, W, 3) RGB."""
     begin = time.monotonic()
     with create_engine(bundle, options) as engine:
         built = time.monotonic() - begin

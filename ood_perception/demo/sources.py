@@ -41,11 +41,7 @@ COMPOSED = (
 
 @dataclass(frozen=True)
 class Picture:
-    """
-    One picture to publish.
-
-    image: uint8 (H, W, 3) RGB. truth: what is known of it, None where nothing is.
-    """
+    """One picture to publish, uint8 (H, W, 3) RGB; truth: what is known of it, if anything."""
 
     name: str
     image: UInt8Array

@@ -22,11 +22,7 @@ ALLOWED_EXCESS = 3.0
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """
-    The known parts of a picture.
-
-    objects: bool (H, W) each, the pixels of one object. road: bool (H, W), road without objects.
-    """
+    """The known parts: pixels of each object, bool (H, W), and of the road without objects."""
 
     objects: tuple[BoolArray, ...]
     road: BoolArray
@@ -101,11 +97,7 @@ class Verdict:
 
 
 def check_frame(mask: UInt8Array, truth: GroundTruth, patch: float) -> FrameCheck:
-    """
-    Return how the node's mask compares with the truth.
-
-    mask: uint8 (H, W), the node's `~/mask`. patch: side of a backbone patch in camera pixels.
-    """
+    """Compare the node's mask, uint8 (H, W), with the truth; patch: side in camera pixels."""
     flagged, scored = mask == MASK_OBSTACLE, mask != MASK_NOT_SCORED
     rest = truth.road & scored & ~_surroundings(truth, patch)
     return FrameCheck(

@@ -50,11 +50,7 @@ class EngineOptions:
 
 
 class Engine(ABC):
-    """
-    All stages of a bundle behind one `run`.
-
-    Thread-safety: `run` may be called by one thread at a time.
-    """
+    """All stages of a bundle behind one `run`, which one thread at a time may call."""
 
     choice = ''  # why precision auto took this one; '' where it was asked for by name
 

@@ -37,11 +37,7 @@ def key_path(key: Key) -> Path:
 
 
 def load(key: Key) -> bytes | None:
-    """
-    Return a compiled stage; None where there is none, or it is not what was stored.
-
-    What is damaged is named in a warning: the caller compiles it again.
-    """
+    """Return a compiled stage, None where there is none or it is damaged, which is a warning."""
     path = key_path(key)
     try:
         described, blob = _sidecar(path).read_bytes(), path.read_bytes()

@@ -167,11 +167,7 @@ def scale_and_zero(low: float, high: float, form: str) -> tuple[np.float32, Arra
 
 
 def weight_codes(weights: Array, bits: int = 8) -> tuple[Array, Array]:
-    """
-    Return int8 codes (K, N) and float32 scales (N,) of a weight matrix (K, N), symmetric.
-
-    bits: a key of LARGEST_CODE.
-    """
+    """Return int8 codes (K, N), symmetric, and scales (N,) of weights; bits: of LARGEST_CODE."""
     largest = LARGEST_CODE[bits]
     scales = (np.abs(weights).max(axis=0) / largest).astype(np.float32)
     scales[scales == 0] = 1

@@ -18,11 +18,7 @@ LARGEST_LOSS = 0.5  # points of average precision
 
 @dataclass(frozen=True)
 class Choice:
-    """
-    Precisions to try, fastest first, and why the others were passed over.
-
-    precisions: ends with f32. passed_over: precision -> reason.
-    """
+    """Precisions to try, fastest first, f32 last; passed_over: of the others -> reason."""
 
     precisions: tuple[str, ...]
     passed_over: dict[str, str] = field(default_factory=dict)

@@ -29,11 +29,7 @@ LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in grou
 
 
 def common_pictures(first: RecordSet, second: RecordSet) -> tuple[RecordSet, RecordSet]:
-    """
-    Return both with the pictures that both have, by the content of picture and labels.
-
-    Raises DataError where they share none.
-    """
+    """Return both with the pictures that both have, by content; DataError for none in common."""
     places = {kept.content: place for place, kept in enumerate(second.kept)}
     pairs = [
         (place, places[kept.content])

@@ -73,11 +73,7 @@ def inspection_values(product: Product) -> dict[str, float]:
 
 
 def inspection_samples(product: Product, weights: Float64Array) -> dict[str, Float64Array]:
-    """
-    Return the same of R multisets of the pictures, (R,) each; weights: float64 (R, n).
-
-    AUPRO in at most 2048 coarse bins: its spread is far wider than one.
-    """
+    """Return the same (R,) of R multisets, weights (R, n); AUPRO in at most 2048 coarse bins."""
     return {
         'image_auroc': image_auroc(product.scores, product.defective, weights),
         'aupro': aupro(product.pictures.curve(weights), weights @ product.components),
@@ -85,11 +81,7 @@ def inspection_samples(product: Product, weights: Float64Array) -> dict[str, Flo
 
 
 def inspection_group(records: RecordSet, image_region: JsonDict, seed: int = 0) -> JsonDict:
-    """
-    Return the group of a product; see groups.py.
-
-    image_region: the set's record of the whole image, whose AUROC is the pixel AUROC.
-    """
+    """Return the group of a product (groups.py); image_region: the set's whole image."""
     product = read_product(records)
     weights = resample_weights(len(records), RESAMPLES, seed)
     defective = int(product.defective.sum())

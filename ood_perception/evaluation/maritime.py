@@ -118,11 +118,7 @@ def plain_segments(semantic: UInt8Array) -> Segments:
 def maritime_counts(
     detection: Detection, semantic: UInt8Array, segments: Segments | None, table: UInt8Array
 ) -> Arrays:
-    """
-    Return one picture's LaRS counts as 'lars', int64 (15,).
-
-    semantic: uint8 (H, W), OBSTACLE, WATER, SKY, IGNORED. segments: None = plain_segments.
-    """
+    """Return LaRS counts, 'lars' int64 (15,); semantic: uint8 (H, W). None = plain_segments."""
     given = segments or plain_segments(semantic)
     prediction = sea_labels(detection, table)
     frame = lars_frame(prediction, semantic, given.panoptic, given.categories)

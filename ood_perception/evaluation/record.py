@@ -79,11 +79,7 @@ def _unpacked(bits: UInt8Array, shape: tuple[int, ...]) -> BoolArray:
 
 
 def pack_counts(counts: Int64Array, shares: Float64Array) -> Arrays:
-    """
-    Return what is not zero of label_counts and share_sums: a tenth of the size.
-
-    counts: int64 (2, 2, BINS). shares: float64 (2, BINS).
-    """
+    """Return what is not zero of label_counts and share_sums: a tenth of the size."""
     places, weighted = np.flatnonzero(counts), np.flatnonzero(shares)
     return {
         'bins': places.astype(np.uint32),
@@ -196,11 +192,7 @@ def load_index(folder: Path) -> RecordSet:
 
 
 def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:
-    """
-    Return positives, negatives int64 (BINS,) and missed anomaly pixels of a region.
-
-    counts: label_counts, int64 (2, 2, BINS).
-    """
+    """Return positives, negatives (BINS,) and missed of a region's label_counts (2, 2, BINS)."""
     if region == 'ground':
         return counts[1, 1], counts[1, 0], int(counts[0, 1].sum())
     both = counts.sum(axis=0)

@@ -232,11 +232,7 @@ def _thresholds(
 def _confusions(
     records: RecordSet, read: ReadPicture, thresholds: Float64Array, known: int
 ) -> tuple[Int64Array, Int64Array]:
-    """
-    Return every picture's confusion matrices: closed (n, C, C) and open (n, C + 1, C + 1).
-
-    thresholds: float64 (n,), of every picture.
-    """
+    """Return confusion matrices, closed (n, C, C) and open (n, C + 1, C + 1); thresholds: (n,)."""
     closed = np.zeros((len(records), known, known), np.int64)
     opened = np.zeros((len(records), known + 1, known + 1), np.int64)
     for index, (detection, truth) in enumerate(replay(records, read)):

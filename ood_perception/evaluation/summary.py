@@ -32,7 +32,8 @@ class Pooled:
     """
     The sums of a set, and what is kept per picture.
 
-    counts: int64 (2, 2, BINS). shares: region -> float64 (BINS,).
+    counts: int64 (2, 2, BINS). shares: region -> float64 (BINS,). flagged: int64 (n, R, C).
+    pixels: int64 (n, C).
     """
 
     counts: Int64Array
@@ -46,11 +47,7 @@ class Pooled:
 
 
 def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
-    """
-    Read every record once.
-
-    patch: side of a network patch in network pixels. flagged int64 (n, R, C), pixels (n, C).
-    """
+    """Read every record once; patch: side of a network patch in network pixels."""
     counts = np.zeros((2, 2, BINS), np.int64)
     shares = {region: np.zeros(BINS) for region in measured.regions}
     places = np.zeros((3, 2), np.int64)

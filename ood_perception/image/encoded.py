@@ -141,11 +141,7 @@ def size_problem(width: int, height: int) -> str:
 
 
 def stored_size(data: UInt8Array) -> tuple[int, int]:
-    """
-    Return (width, height) of an encoded picture, uint8 (N,); nothing is decoded.
-
-    Raises ValueError for what has no header of a picture, and as png_size.
-    """
+    """Return (width, height) of an encoded picture, nothing decoded; ValueError without header."""
     start = data[:8].tobytes()
     if start[:2] == JPEG_START:
         return jpeg_header(data)[:2]

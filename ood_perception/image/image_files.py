@@ -174,11 +174,7 @@ def _decode_gif(content: bytes, place: str) -> UInt8Array:
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """
-    Return the label pictures in a folder by stem, {} where there is no folder.
-
-    Other files are told of. Raises DataError for two files of one stem.
-    """
+    """Return a folder's label pictures by stem, {} for none; DataError for two files of a stem."""
     if not folder.is_dir():
         return {}
     files, others = sorted_out(folder, LABELS)

@@ -162,11 +162,7 @@ class FrameNumbers:
 
 
 class VideoStream(Generic[Ticket]):
-    """
-    The decoder of one topic.
-
-    lost: packets that were taken and gave no picture at all.
-    """
+    """The decoder of one topic; lost: packets that were taken and gave no picture at all."""
 
     def __init__(self, codec: str) -> None:
         """codec: 'h264' or 'hevc'. Raises ImageError without PyAV."""

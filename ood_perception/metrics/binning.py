@@ -29,11 +29,7 @@ Int32Array = npt.NDArray[np.int32]
 
 
 def bin_of(scores: Float32Array) -> Int32Array:
-    """
-    Return the bin of each score, int32 0..BINS-1, same shape.
-
-    scores: float32, C-contiguous, no NaN. A negative score falls into bin 0, too.
-    """
+    """Return the bin, int32, of each float32 score (contiguous, no NaN); of negative ones 0."""
     bins: Int32Array = scores.view(np.int32) >> _SHIFT
     bins -= _FIRST
     np.clip(bins, 0, BINS - 1, out=bins)

@@ -68,11 +68,7 @@ def from_above(counts: Float64Array) -> Float64Array:
 
 
 def picture_histograms(pictures: Sequence[ScoredPicture], bins: int = 16384) -> PictureHistograms:
-    """
-    Bin pictures by the quantiles of their pooled positives (half) and negatives (half).
-
-    Raises DataError without pictures.
-    """
+    """Bin pictures by quantiles of all positives (half) and negatives (half); DataError for none."""
     if not pictures:
         raise DataError('no pictures: histograms need at least one')
     edges = _quantile_edges(pool(pictures), bins)

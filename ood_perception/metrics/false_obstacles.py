@@ -94,11 +94,7 @@ class AlarmCounter:
         self._groups: list[str] = []
 
     def add(self, detection: Detection, normal: npt.NDArray[np.int8] | None = None) -> None:
-        """
-        Count the next frame; its group is its camera.
-
-        normal: int8 (gh, gw) of normal_cells, None: every obstacle of a clean frame is false.
-        """
+        """Count a camera's next frame; normal: of normal_cells, None: all obstacles are false."""
         self._counts.append(
             np.stack([self._count(detection, normal, row) for row in range(len(self.rates))])
         )

@@ -106,11 +106,7 @@ class Choice:
 def alarm_rates(
     counts: AlarmCounts, block: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> AlarmRates:
-    """
-    Return rates and bounds of counted frames.
-
-    block: consecutive frames of one group that are taken as one draw, >= 1 (ConfigError).
-    """
+    """Return rates and bounds; block: frames of a group that are one draw, >= 1 (ConfigError)."""
     if block < 1:
         raise ConfigError(f'block of {block} frames: give 1 or more')
     owners = _blocks(counts.groups, block)

@@ -79,11 +79,7 @@ def _sorted(scores: Float32Array) -> Float32Array:
 
 
 def pool(pictures: Sequence[ScoredPicture]) -> ScoredPicture:
-    """
-    Pool pictures into one; memory: one float32 copy of all valid pixels.
-
-    Anomaly pixels keep their weights where all pictures have them.
-    """
+    """Pool pictures, weights where all have them; memory: one float32 copy of all valid pixels."""
     empty = np.empty(0, np.float32)
     positives = np.concatenate([empty, *(p.positives for p in pictures)])
     parts = [p.weights for p in pictures if p.weights is not None]

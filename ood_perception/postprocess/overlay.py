@@ -76,11 +76,7 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
 
 
 def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:
-    """
-    Return an RGB picture, uint8 (H, W, 3), as JPEG bytes, uint8 (N,).
-
-    quality: 1 to 100. Raises ImageError when the encoder refuses the picture.
-    """
+    """Return an RGB picture as JPEG, uint8 (N,); quality: 1 to 100. ImageError if refused."""
     swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode('.jpg', swapped, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:

@@ -83,11 +83,7 @@ class Tracked:
 
 
 class Tracker:
-    """
-    Follows the obstacles of every camera by itself; detections of a camera come in order.
-
-    `settings` may be replaced between frames. One thread calls `update`.
-    """
+    """Follows each camera's obstacles, frames in order; one thread, settings may be replaced."""
 
     def __init__(self, settings: Persistence | None = None) -> None:
         self.settings = settings or Persistence()

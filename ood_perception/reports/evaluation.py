@@ -67,11 +67,7 @@ def markdown(document: JsonDict) -> str:
 
 
 def write_comparison(folder: Path, folders: tuple[Path, Path], rows: Sequence[JsonDict]) -> Path:
-    """
-    Write the differences between two folders of results, comparison.md and index.html.
-
-    Prints the former, returns the latter.
-    """
+    """Write the differences of two folders, comparison.md (printed) and index.html (returned)."""
     tables, (first, second) = comparison_tables(rows), folders
     text = render('comparison.md.j2', tables=tables)
     write_text(folder / 'comparison.md', text)

@@ -85,11 +85,7 @@ def one_line(text: str) -> str:
 def save_jpeg(
     folder: Path, name: str, picture: UInt8Array, width: int = PICTURE_WIDTH, quality: int = 88
 ) -> str:
-    """
-    Write a picture, uint8 (H, W, 3) RGB, `width` pixels wide; return its name beside the page.
-
-    Raises DataError where the folder cannot be written.
-    """
+    """Write an RGB image, `width` pixels wide; return its name beside the page. DataError."""
     write_bytes(folder / name, _small_jpeg(picture, width, quality))
     return name
 

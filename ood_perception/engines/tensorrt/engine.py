@@ -86,11 +86,7 @@ def find_engine(trt: TensorRt, request: Request) -> KeptEngine | None:
 
 
 def obtain_engine(trt: TensorRt, request: Request, tell: Tell | None = None) -> KeptEngine:
-    """
-    Return the engine of the cache, built first where it is missing; one process builds.
-
-    Raises EngineError when TensorRT refuses.
-    """
+    """Return the cached engine, built first where missing; EngineError when TensorRT refuses."""
     key = engine_key(trt, request)
     key_path = compiled_cache.key_path(key)
 
