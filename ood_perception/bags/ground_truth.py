@@ -200,12 +200,7 @@ def _rounded(labels: Sequence[int], frames: Sequence[int]) -> str:
 
 
 def read_folder(folder: Path) -> LabelFolder:
-    """
-    Return a folder's label pictures.
-
-    Raises DataError for a file named by neither stamp nor index, for two of the same, and for a
-    folder without labels.
-    """
+    """Return a folder's label images; DataError for a name of no frame, two of one, and none."""
     by_stamp: dict[int, Path] = {}
     by_index: dict[int, Path] = {}
     for path in label_files(folder).values():

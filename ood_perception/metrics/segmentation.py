@@ -59,7 +59,7 @@ def open_prediction(
 
 
 def class_iou(matrix: Int64Array | Float64Array) -> Float64Array:
-    """Return IoU (..., C) of confusion matrices (..., C, C); nan for a class that nobody names."""
+    """Return IoU (..., C) of confusion matrices (..., C, C); nan where a class never occurs."""
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     union = matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits
     with np.errstate(invalid='ignore'):

@@ -48,12 +48,7 @@ class SmiycFrame:
 
 
 def smiyc_frame(picture: ScoredPicture, float16: bool = False) -> SmiycFrame:
-    """
-    Histogram one picture.
-
-    float16: round the scores to float16 first, as the benchmark does when it stores them.
-    Raises DataError for infinite scores (also those that float16 cannot hold).
-    """
+    """Histogram an image, as float16 like the benchmark's if asked; DataError for infinity."""
     kind: type[np.floating[Any]] = np.float16 if float16 else np.float32
     with np.errstate(over='ignore'):
         positives = picture.positives.astype(kind)

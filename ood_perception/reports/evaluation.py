@@ -28,12 +28,7 @@ from .worst_images import ShownFrame
 def write_report(
     path: Path, document: JsonDict, frames: Sequence[ShownFrame], times: JsonDict
 ) -> Path:
-    """
-    Write the page of a document of results.
-
-    document: the content of results.json. frames: the worst ones. times: the content of
-    times.json.
-    """
+    """Write the page of results.json's document, worst frames and times.json's content."""
     columns = ('read', 'preprocess', 'inference', 'postprocess', 'measure')
     return write_page(
         path,
