@@ -24,7 +24,7 @@ class EngineOptions:
 
     runtime: 'openvino', 'onnxruntime', ... (a key of engines.ENGINES) or 'auto'.
     precision: of backbone and decoder: 'f32', 'bf16', 'int8', ... or 'auto' (the fastest that
-        costs little and keeps the golden vectors: precision.py). A head always runs in float32.
+        costs little and keeps the golden vectors: plan.py). A head always runs in float32.
     threads: CPU threads, 0 = all.
     head: name of the head, '' = the bundle's first.
     compiled_classes: classes whose scores the head is compiled for, () = the bundle's own set.

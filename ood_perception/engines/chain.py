@@ -17,8 +17,14 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.cpu import EXACT_BITS, SATURATES, Int8Products
 from ood_perception.engines.int8 import INT8, LARGEST_CODE, measured_as
-from ood_perception.engines.plan import Plan, PlannedEngine, plan_for, quantised_models
-from ood_perception.engines.precision import Choice, choose_precisions
+from ood_perception.engines.plan import (
+    Choice,
+    Plan,
+    PlannedEngine,
+    choose_precisions,
+    plan_for,
+    quantised_models,
+)
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 

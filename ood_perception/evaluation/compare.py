@@ -19,11 +19,10 @@ from ..metrics.bootstrap import (
 from ..metrics.lars import lars_samples
 from ..metrics.pixel import METRICS
 from ..types import Float64Array, JsonDict
-from .groups import GROUPS
 from .inspection import inspection_samples, inspection_values, read_product
 from .maritime import lars_values, read_frames
 from .record import RecordSet, picture_counts, pooled_counts
-from .results import interval_record, plain
+from .results import GROUPS, interval_record, plain
 
 LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in group.less_is_better)}
 

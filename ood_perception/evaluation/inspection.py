@@ -18,9 +18,8 @@ from ..metrics.binning import Bounded, coarse_starts
 from ..metrics.bootstrap import RESAMPLES, PictureHistograms, resample_weights
 from ..postprocess.image_score import image_surprisal
 from ..types import Detection, Float64Array, Int64Array, JsonDict, UInt8Array
-from .groups import group_record
 from .record import Arrays, RecordSet, picture_counts, pooled_counts
-from .results import plain
+from .results import group_record, plain
 
 
 def inspection_counts(detection: Detection, labels: UInt8Array) -> Arrays:
@@ -81,7 +80,7 @@ def inspection_samples(product: Product, weights: Float64Array) -> dict[str, Flo
 
 
 def inspection_group(records: RecordSet, image_region: JsonDict, seed: int = 0) -> JsonDict:
-    """Return the group of a product (groups.py); image_region: the set's whole image."""
+    """Return the group of a product (results.py); image_region: the set's whole image."""
     product = read_product(records)
     weights = resample_weights(len(records), RESAMPLES, seed)
     defective = int(product.defective.sum())

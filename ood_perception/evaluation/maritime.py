@@ -33,8 +33,8 @@ from ..metrics.lars import (
 )
 from ..settings import class_ids
 from ..types import Detection, JsonDict, UInt8Array
-from .groups import group_record
 from .record import Arrays, RecordSet
+from .results import group_record
 
 _MOST_SEGMENTS = 0xFFFF
 

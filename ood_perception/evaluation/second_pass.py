@@ -39,10 +39,9 @@ from ..metrics.smiyc import (
     smiyc_samples,
 )
 from ..types import Detection, Float32Array, Float64Array, Frame, Int64Array, JsonDict, UInt8Array
-from .groups import group_record
 from .measure import IGNORED, seen_labels
 from .record import RecordSet, unpack_detection
-from .results import interval_record, plain
+from .results import group_record, interval_record, plain
 
 ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]
 TRACKS = {
@@ -175,7 +174,7 @@ def open_set_group(
     records: RecordSet, read: ReadPicture, names: Sequence[str], seed: int = 0
 ) -> JsonDict:
     """
-    Return the group of closed-set and open-set mean IoU; see groups.py.
+    Return the group of closed-set and open-set mean IoU; see results.py.
 
     read: picture name -> picture and open_set_truth. names: of the known classes, which are the
     bundle's. The whole picture is scored, whatever the region of interest.

@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.image.geometry import Points, grid_to_camera
-from ood_perception.postprocess.ground_edge import Rows, below_line, bridged, edge_rows
 from ood_perception.postprocess.mask import (
     Components,
     find_components,
     obstacle_order,
     obstacles_of,
 )
-from ood_perception.postprocess.roi import large_patches
+from ood_perception.postprocess.roi import Rows, below_line, bridged, edge_rows, large_patches
 from ood_perception.types import BoolArray, Detection, UInt8Array
 
 # Labels waver along a border: this many cells above the ground's end say what lies behind it.

@@ -12,11 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ood_perception.evaluation.groups import GROUPS
 from ood_perception.evaluation.maritime import sea_labels
 from ood_perception.evaluation.measure import INSPECTION, Measured
 from ood_perception.evaluation.record import Kept, RecordSet, unpack_detection
-from ood_perception.evaluation.results import write_text
+from ood_perception.evaluation.results import GROUPS, write_text
 from ood_perception.evaluation.second_pass import ReadPicture
 from ood_perception.metrics.lars import OBSTACLE, coloured
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay, outline

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ood_perception.evaluation.groups import GROUPS
+from ood_perception.evaluation.results import GROUPS
 from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED
 from ood_perception.metrics.pixel import METRICS
 from ood_perception.types import JsonDict

@@ -39,7 +39,7 @@ from ood_perception.engines.int8 import (
     Quantization,
     linear_nodes,
 )
-from ood_perception.engines.precision import LARGEST_LOSS
+from ood_perception.engines.plan import LARGEST_LOSS
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.evaluation.results import write_json
 from ood_perception.image.geometry import to_network

@@ -17,7 +17,7 @@ from ood_perception.engines.int8 import (
     Quantization,
     write_quantization,
 )
-from ood_perception.engines.precision import LARGEST_LOSS
+from ood_perception.engines.plan import LARGEST_LOSS
 from ood_perception.files import make_folder
 
 from .cost import Cost, CostBench
