@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from ood_perception.loader import Model
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.reports.html import environment
-from ood_perception.types import Detection, Frame, JsonDict
+from ood_perception.types import Detection, Frame, JsonDict, Tell
 
 from . import problems as kinds
 from .cameras import CameraTopic, camera_messages, open_cameras
@@ -60,10 +60,7 @@ class ReplayOptions:
 
 
 def evaluate(
-    options: ReplayOptions,
-    model: Model,
-    tell: Callable[[str], None],
-    otherwise: Otherwise | None = None,
+    options: ReplayOptions, model: Model, tell: Tell, otherwise: Otherwise | None = None
 ) -> tuple[JsonDict, float]:
     """
     Replay a bag, write the folder `options.out`; return what report.json holds, and the seconds.
@@ -99,11 +96,7 @@ def _check_out(out: Path) -> None:
 
 
 def _evaluate(
-    options: ReplayOptions,
-    model: Model,
-    folder: Path,
-    tell: Callable[[str], None],
-    otherwise: Otherwise | None,
+    options: ReplayOptions, model: Model, folder: Path, tell: Tell, otherwise: Otherwise | None
 ) -> tuple[JsonDict, float]:
     problems = Problems(options.on_error)
     with Bag(options.bag, problems, options.limits, folder) as bag:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ood_perception.bench.peak import best_rates
 from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import load_bundle
-from ood_perception.types import JsonDict
+from ood_perception.types import JsonDict, Tell
 
 WORKER = 'ood_perception.bench.worker'
 NODE = 'ood_perception.ros.tools.bench_node'
@@ -35,12 +35,7 @@ Entry = tuple[Case, Worker, JsonDict]
 
 
 def run(
-    cases: Sequence[Case],
-    tell: Callable[[str], None],
-    *,
-    references: bool,
-    sides: tuple[int, ...],
-    node: int,
+    cases: Sequence[Case], tell: Tell, *, references: bool, sides: Sequence[int], node: int
 ) -> JsonDict:
     """
     Measure everything in turns; return what goes into the JSON file. tell: progress.
@@ -59,8 +54,8 @@ def run(
         peaks = _peaks(stack, alive, sides, tell)
         torches = _torches(stack, alive, tell) if references else {}
         if alive:
-            workers = [worker for _, worker, _ in alive]
-            workers += [worker for worker, _ in (*peaks.values(), *torches.values())]
+            others = (*peaks.values(), *torches.values())
+            workers = [entry[1] for entry in alive] + [worker for worker, _ in others]
             tell(f'measuring {len(workers)} processes in turns')
             take_turns(workers, cases[0].runs, cases[0].warmup)
         rates = {
@@ -72,10 +67,7 @@ def run(
             'machine': facts,
             'energy': 'told' if EnergyMeter().told else _NOT_TOLD,
             'peak_gflops': {str(threads): rate for threads, rate in rates.items()},
-            'references': [
-                {'name': worker.name, 'stages_ms': _stages_ms(worker)}
-                for worker, _ in torches.values()
-            ],
+            'references': [_reference(worker) for worker, _ in torches.values()],
             'results': [_result(one, rates, torches.get(_torch_key(one))) for one in entries],
         }
     if node:
@@ -85,10 +77,7 @@ def run(
 
 
 def _peaks(
-    stack: contextlib.ExitStack,
-    entries: Sequence[Entry],
-    sides: Sequence[int],
-    tell: Callable[[str], None],
+    stack: contextlib.ExitStack, entries: Sequence[Entry], sides: Sequence[int], tell: Tell
 ) -> dict[int, Ready]:
     """Return per number of threads the process that measures products; none without sides."""
     counts = sorted({case.cores for case, *_ in entries}) if sides else []
@@ -97,7 +86,7 @@ def _peaks(
 
 
 def _torches(
-    stack: contextlib.ExitStack, entries: Sequence[Entry], tell: Callable[[str], None]
+    stack: contextlib.ExitStack, entries: Sequence[Entry], tell: Tell
 ) -> dict[tuple[object, ...], Ready]:
     """Return the torch process of every bundle, class set, number of threads and images."""
     found: dict[tuple[object, ...], Ready] = {}
@@ -115,7 +104,7 @@ def _torch_key(entry: Entry) -> tuple[object, ...]:
     return case.bundle, case.cores, known.get('images', 0), tuple(known.get('classes', ()))
 
 
-def _started(stack: contextlib.ExitStack, worker: Worker, tell: Callable[[str], None]) -> Ready:
+def _started(stack: contextlib.ExitStack, worker: Worker, tell: Tell) -> Ready:
     stack.enter_context(worker)
     tell(f'preparing: {worker.name}')
     known = worker.ready()
@@ -227,6 +216,10 @@ def ratios(worker: Worker, reference: Worker | None) -> dict[str, dict[str, floa
         for other, own in pairs.items()
         if rounds and other in rounds[0][0] and own in rounds[0][1]
     }
+
+
+def _reference(worker: Worker) -> JsonDict:
+    return {'name': worker.name, 'stages_ms': _stages_ms(worker)}
 
 
 def _stages_ms(worker: Worker) -> dict[str, dict[str, float]]:

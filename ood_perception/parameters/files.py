@@ -18,7 +18,7 @@ the later section's counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from ood_perception.parameters.table import (
     check_value,
     unknown_names,
 )
+from ood_perception.types import Tell
 from ood_perception.yaml_files import Loader, read_text, single_node, yaml_problem
 
 PARAMETERS_KEY = 'ros__parameters'
@@ -47,8 +48,6 @@ _EXPECTED = {
     str: 'a text',
     tuple: "a list of texts, such as ['a', 'b']",
 }
-
-Tell = Callable[[str], None]
 
 
 class _RclLoader(Loader):

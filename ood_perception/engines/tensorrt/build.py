@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,8 @@ from typing import Any
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.files import make_file
-from ood_perception.types import JsonDict
+from ood_perception.types import JsonDict, Tell
 
-Tell = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 2.0
 # TensorRT for RTX 1.7: "FP32 GEMM is not supported" on Turing, and a head needs float32 products.
 WITHOUT_FLOAT32 = frozenset({'SM75'})
@@ -54,9 +52,8 @@ def build_engine(
     network, parser = _parse(trt, builder, model)
     parsed = time.perf_counter()
     config = _configure(trt, builder, network, options)
-    monitor = _monitor(trt, tell) if tell else None
-    if monitor is not None:
-        config.progress_monitor = monitor
+    if tell:
+        config.progress_monitor = _monitor(trt, tell)
     if timing_cache is not None and not trt.is_rtx:
         _read_timing(config, timing_cache)
     serialised = builder.build_serialized_network(network, config)

@@ -20,14 +20,14 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.int8 import quantised, quantization_path, read_quantization
 from ood_perception.engines.plan import Plan, PlannedEngine, plan_for
-from ood_perception.engines.tensorrt.build import Tell, build_engine
+from ood_perception.engines.tensorrt.build import build_engine
 from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.execution import Execution
 from ood_perception.engines.tensorrt.graph import PRECISIONS, fused_model, write_model
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import EngineError
 from ood_perception.files import cache_root
-from ood_perception.types import EngineOutput, Float32Array, JsonDict, UInt8Array
+from ood_perception.types import EngineOutput, Float32Array, JsonDict, Tell, UInt8Array
 
 GRAPH_REVISION = '1'  # raise it when the same bundle gives another typed graph
 
