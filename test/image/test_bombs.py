@@ -61,7 +61,7 @@ import resource, sys
 from types import SimpleNamespace
 from ood_perception.image.decode import decode_compressed
 from ood_perception.errors import OodPerceptionError
-from ood_perception.image.label_files import decode_label
+from ood_perception.image.image_files import decode_label
 from ood_perception.image.image_files import decode_picture
 from ood_perception.image.video import VideoStream
 content = bytes.fromhex(sys.argv[1])
