@@ -20,7 +20,7 @@ import numpy as np
 from ood_perception.errors import ImageError
 from ood_perception.types import UInt8Array
 
-from .encoded import MAX_PIXELS
+from . import encoded
 
 _START_CODE = re.compile(rb'\x00\x00\x01')
 _SLICE, _IDR_SLICE, _PARAMETERS = 1, 5, 7
@@ -169,7 +169,7 @@ class VideoStream(Generic[Ticket]):
         self.codec, self.lost = codec, 0
         self._av = _pyav()
         self._context: Any = self._av.CodecContext.create(codec, 'r')
-        self._context.options = {'max_pixels': str(MAX_PIXELS)}
+        self._context.options = {'max_pixels': str(encoded.MAX_PIXELS)}
         # Frame threads would hold pictures back, and log where nobody listens.
         self._context.thread_count = 1
         self._numbers = FrameNumbers()
