@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error that a user can cause. Each message names the value, the place and the remedy."""
 
+import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from .texts import printable
 
@@ -40,6 +42,14 @@ class DependencyError(OodPerceptionError):
 
 class DataError(OodPerceptionError):
     """A data set, a picture list or a label file is not what it should be."""
+
+
+def required(module: str, remedy: str) -> Any:
+    """Import an optional module; DependencyError with the remedy where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DependencyError(remedy) from error
 
 
 def check_choices(section: str, config: object, **known: Sequence[str]) -> None:

@@ -18,9 +18,8 @@ from ood_perception.errors import ConfigError, EngineError, ImageError
 from ood_perception.image.geometry import Size, camera_area_of_cell, to_network
 from ood_perception.image.views import merged
 from ood_perception.postprocess.calibration import HeldOutSample, SetTable, read_samples
-from ood_perception.postprocess.ground_edge import below_line
 from ood_perception.postprocess.mask import make_mask, obstacles_of
-from ood_perception.postprocess.roi import class_table, fixed_region, scored_region
+from ood_perception.postprocess.roi import below_line, class_table, fixed_region, scored_region
 from ood_perception.ranging.ground import Scene
 from ood_perception.settings import Settings, chosen_classes, class_ids, class_vector, head_of
 from ood_perception.types import (

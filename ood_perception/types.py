@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,3 +151,4 @@ class EngineOutput:
 
 
 JsonDict = dict[str, Any]
+Tell = Callable[[str], None]  # takes a line for people

@@ -93,7 +93,7 @@ def openvino_run(
 
 
 def prepare(task: JsonDict) -> tuple[JsonDict, Measure, Callable[[], JsonDict]]:
-    """Make the models that the task names (see ood_perception.bench.references.torch_task)."""
+    """Make the models that the task names (see ood_perception.bench.program.torch_task)."""
     torch.set_num_threads(task['threads'])
     backbone = named_backbone(task['backbone'])
     height, width = task['height'], task['width']

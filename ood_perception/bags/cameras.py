@@ -24,8 +24,9 @@ from ood_perception.image.encodings import (
 from ood_perception.types import Frame
 
 from . import problems as kinds
+from .metadata import Message
 from .problems import Problems
-from .reading import Bag, Message
+from .reading import Bag
 
 # OpenCV's names of one number a pixel and of float pixels: distances, confidences, flow. Colours
 # are named rgb8, mono16 and so on by drivers; 8UC3 and 16UC3 are colours without a name.

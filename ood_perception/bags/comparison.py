@@ -119,11 +119,7 @@ def write_comparison(
     facts: Mapping[str, str],
     counters: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """
-    Write live.json and live.html.
-
-    facts: rate, player and so on. counters: the node's own counts of frames, by camera.
-    """
+    """Write live.json and live.html; facts: rate, player... counters: the node's, by camera."""
     record = {
         'equal': all_equal(rows),
         'facts': dict(facts),

@@ -7,15 +7,16 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 from ood_perception.errors import DataError
+from ood_perception.types import Tell
 
 from .compression import MAX_MESSAGE_BYTES
-from .storage import Counts, Stored, message_type
+from .metadata import Counts, Message, message_type
 
 _LOG, _JOURNAL = '-wal', '-journal'
 _LOG_HEAD, _FRAME_HEAD = 32, 24
@@ -58,7 +59,7 @@ class DatabaseFile:
         """Return how many messages turned out to be unreadable."""
         return len(self._lost)
 
-    def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
+    def messages(self, topics: Collection[str], tell: Tell) -> Iterator[Message]:
         """Yield the topics' messages by log time; rows that cannot be read are left out."""
         chosen = {number for number, (topic, _) in self._keys.items() if topic in topics}
         unreadable = 0
@@ -71,7 +72,7 @@ class DatabaseFile:
                     unreadable += 1
                     self._lost.add(row)
                 else:
-                    yield *self._keys[number], time, data
+                    yield Message(*self._keys[number], time, data)
         if unreadable:
             tell(f'{unreadable} of its messages cannot be read and are lost')
 

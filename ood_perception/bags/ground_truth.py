@@ -23,7 +23,7 @@ import cv2
 from ood_perception.errors import ConfigError, DataError, ImageError
 from ood_perception.image.decode import stamp_ns
 from ood_perception.image.encodings import IMAGE_TYPES
-from ood_perception.image.label_files import LABELS, label_files, need_anomaly, read_label
+from ood_perception.image.image_files import LABELS, label_files, need_anomaly, read_label
 from ood_perception.types import Frame, UInt8Array
 
 from . import problems as kinds
@@ -200,12 +200,7 @@ def _rounded(labels: Sequence[int], frames: Sequence[int]) -> str:
 
 
 def read_folder(folder: Path) -> LabelFolder:
-    """
-    Return a folder's label pictures.
-
-    Raises DataError for a file named by neither stamp nor index, for two of the same, and for a
-    folder without labels.
-    """
+    """Return a folder's label images; DataError for a name of no frame, two of one, and none."""
     by_stamp: dict[int, Path] = {}
     by_index: dict[int, Path] = {}
     for path in label_files(folder).values():

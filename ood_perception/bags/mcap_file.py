@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ood_perception.errors import DataError
+from ood_perception.types import Tell
 
 from .mcap_index import (
     MESSAGE,
@@ -28,7 +29,7 @@ from .mcap_index import (
     read_index,
     split_records,
 )
-from .storage import Counts, Stored, message_type, refuse_ros1
+from .metadata import Counts, Message, message_type, refuse_ros1
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]
@@ -86,7 +87,7 @@ class McapFile:
         """Return how many messages of damaged chunks are lost, as far as an index counts them."""
         return sum(self._lost.values())
 
-    def messages(self, topics: Collection[str], tell: Callable[[str], None]) -> Iterator[Stored]:
+    def messages(self, topics: Collection[str], tell: Tell) -> Iterator[Message]:
         """
         Yield the topics' messages by log time; memory holds the chunks that overlap.
 
@@ -110,9 +111,9 @@ class McapFile:
             while heap:
                 yield self._popped(heap)
 
-    def _popped(self, heap: list[_Item]) -> Stored:
+    def _popped(self, heap: list[_Item]) -> Message:
         time, _, _, channel, data = heapq.heappop(heap)
-        return *self._keys[channel], time, data
+        return Message(*self._keys[channel], time, data)
 
     def _places(self, chosen: set[int]) -> list[tuple[int, int, Chunk | None]]:
         """Return (log time, byte, chunk or None for a loose message) in the order of reading."""
@@ -121,9 +122,7 @@ class McapFile:
         places = [(chunk.start_ns, chunk.place, chunk) for chunk in chunks]
         return sorted([*places, *loose], key=lambda place: place[:2])
 
-    def _items(
-        self, file: BinaryIO, place: int, chunk: Chunk | None, tell: Callable[[str], None]
-    ) -> list[_Item]:
+    def _items(self, file: BinaryIO, place: int, chunk: Chunk | None, tell: Tell) -> list[_Item]:
         """Return the messages of a chunk, none and a word where it is damaged; or a loose one."""
         if chunk is None:
             return [_message(place, 0, read_body(file, place))]

@@ -18,7 +18,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 from zlib import crc32
 
-from ood_perception.errors import DataError, DependencyError
+from ood_perception.errors import DataError, required
 
 from .compression import MAX_MESSAGE_BYTES, MIB, unpack_chunk
 
@@ -228,14 +228,12 @@ def _visit(file: BinaryIO, place: int, opcode: int, length: int, index: McapInde
 
 def _parsed(kind: str, body: bytes) -> Any:
     """Return a record of the mcap library; UNREADABLE errors for a damaged one."""
-    try:
-        from mcap import records
-        from mcap.data_stream import ReadDataStream
-        from mcap.exceptions import McapError
-    except ImportError as error:
-        raise DependencyError(
-            "reading an .mcap needs mcap: pip install 'ood_perception[bags]'"
-        ) from error
+    records = required(
+        'mcap.records', "reading an .mcap needs mcap: pip install 'ood_perception[bags]'"
+    )
+    from mcap.data_stream import ReadDataStream
+    from mcap.exceptions import McapError
+
     try:
         return getattr(records, kind).read(ReadDataStream(BytesIO(body)))
     except McapError as error:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.errors import DataError, DependencyError, ImageError
+from ood_perception.errors import DataError, ImageError, required
 from ood_perception.image.decode import NANOSECONDS, decode_image
 from ood_perception.image.encodings import COMPRESSED, RAW
-from ood_perception.image.label_files import decode_label
+from ood_perception.image.image_files import decode_label
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.types import Obstacle, UInt8Array
@@ -57,15 +57,11 @@ class Cdr:
 
     def __init__(self) -> None:
         """Raise DependencyError without rosbags."""
-        try:
-            from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-        except ImportError as error:
-            raise DependencyError(
-                "reading a bag needs rosbags: pip install 'ood_perception[bags]'"
-            ) from error
-        self.store: Any = get_typestore(Stores.ROS2_JAZZY)
+        remedy = "reading a bag needs rosbags: pip install 'ood_perception[bags]'"
+        typesys = required('rosbags.typesys', remedy)
+        self.store: Any = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
         for name, text in {**VISION_MSGS, **VIDEO_MSGS}.items():
-            self.store.register(get_types_from_msg(text, name))
+            self.store.register(typesys.get_types_from_msg(text, name))
 
     def read(self, data: bytes, msgtype: str) -> Any:
         """Return a message; DataError for bytes that are none of this type."""

@@ -31,9 +31,15 @@ from .compression import (
 from .database_file import DatabaseFile, finished_copy, is_unfinished
 from .mcap_file import McapFile
 from .messages import Cdr
-from .metadata import PACKED, fewer_in_the_bag, fewer_in_the_file, find_files
+from .metadata import (
+    PACKED,
+    Message,
+    Ros1RecordingError,
+    fewer_in_the_bag,
+    fewer_in_the_file,
+    find_files,
+)
 from .problems import Problems
-from .storage import Ros1RecordingError, Stored
 
 StorageFile = McapFile | DatabaseFile
 
@@ -44,20 +50,6 @@ class Limits:
 
     message: int = MAX_MESSAGE_BYTES
     file: int = MAX_FILE_BYTES
-
-
-@dataclass(frozen=True)
-class Message:
-    """
-    One recorded message, unpacked.
-
-    time_ns: when it was recorded (the log time). data: CDR.
-    """
-
-    topic: str
-    msgtype: str
-    time_ns: int
-    data: bytes
 
 
 class Bag:
@@ -119,10 +111,9 @@ class Bag:
     def peek(self, topic: str) -> Iterator[Message]:
         """Yield a topic's messages that can be read; nothing is counted."""
         for _, storage in self._storages:
-            for name, kind, time, data in storage.messages([topic], lambda text: None):
+            for message in storage.messages([topic], lambda text: None):
                 with suppress(DataError):
-                    plain = unpack_message(data, self._limits.message) if is_zstd(data) else data
-                    yield Message(name, kind, time, plain)
+                    yield self._plain_form(message)
 
     def folder(self) -> Path:
         """Return a new folder, which goes when the bag is closed."""
@@ -178,7 +169,7 @@ class Bag:
 
     def _guarded(
         self, file: Path, storage: StorageFile, topics: Collection[str]
-    ) -> Iterator[Stored]:
+    ) -> Iterator[Message]:
         """Yield a file's messages; add what is damaged, and a disk that fails."""
 
         def tell(text: str) -> None:
@@ -202,16 +193,19 @@ class Bag:
             self.problems.add(kinds.FEWER_MESSAGES, str(self.path), f'bag {self.path}: {fewer}')
         return max(0, max(promised, self.files.messages or 0) - found - lost)
 
-    def _unpacked(self, item: Stored) -> Message | None:
-        topic, kind, time, data = item
-        packed = is_zstd(data)
+    def _plain_form(self, message: Message) -> Message:
+        if not is_zstd(message.data):
+            return message
+        return message._replace(data=unpack_message(message.data, self._limits.message))
+
+    def _unpacked(self, message: Message) -> Message | None:
+        packed = is_zstd(message.data)
         self._packed, self._plain = self._packed + packed, self._plain + (not packed)
-        if not packed:
-            return Message(topic, kind, time, data)
         try:
-            return Message(topic, kind, time, unpack_message(data, self._limits.message))
+            return self._plain_form(message)
         except DataError as error:
-            capped, place = isinstance(error, SizeCapError), f'{topic} at {time}'
+            capped = isinstance(error, SizeCapError)
+            place = f'{message.topic} at {message.time_ns}'
             problem = kinds.SIZE_CAP if capped else kinds.CORRUPT_MESSAGE
             self.problems.add(problem, place, f'{place}: {error}')
             return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,16 +25,16 @@ from ood_perception.loader import Model
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.reports.html import environment
-from ood_perception.types import Detection, Frame, JsonDict
+from ood_perception.types import Detection, Frame, JsonDict, Tell
 
 from . import problems as kinds
 from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
+from .metadata import Message
 from .problems import Problems
-from .reading import Bag, Limits, Message
-from .report import PROGRAM, write_reports
+from .reading import Bag, Limits
 from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
-from .writing import DEFAULT_OUTPUTS, ResultBag
+from .writing import DEFAULT_OUTPUTS, PROGRAM, ResultBag, write_reports
 
 RESULT = 'result'
 
@@ -59,33 +59,21 @@ class ReplayOptions:
     batch: int = 1
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """report: what report.json holds. seconds: of the replay itself."""
-
-    report: JsonDict
-    seconds: float
-
-
 def evaluate(
-    options: ReplayOptions,
-    model: Model,
-    tell: Callable[[str], None],
-    otherwise: Otherwise | None = None,
-) -> Outcome:
+    options: ReplayOptions, model: Model, tell: Tell, otherwise: Otherwise | None = None
+) -> tuple[JsonDict, float]:
     """
-    Replay a bag and write the folder `options.out`.
+    Replay a bag, write the folder `options.out`; return what report.json holds, and the seconds.
 
-    otherwise: decodes raw encodings that our tables lack, as the node lets cv_bridge do.
-
-    Raises DataError for a bag that cannot be read, for one without a frame that can be evaluated,
-    and for the first problem when problems are refused; then nothing is left behind.
+    otherwise: decodes raw encodings that our tables lack, as the node lets cv_bridge do. Raises
+    DataError for a bag that cannot be read, for one without a frame that can be evaluated, and for
+    the first problem when problems are refused; then nothing is left behind.
     """
     if options.batch < 1:
         raise ConfigError(f'--batch {options.batch}: give 1 or more')
     _check_out(options.out)
     environment()  # without jinja2 there is no report: say so before the work
-    outcomes: list[Outcome] = []
+    outcomes: list[tuple[JsonDict, float]] = []
 
     def fill(folder: Path) -> None:
         outcomes.append(_evaluate(options, model, folder, tell, otherwise))
@@ -108,12 +96,8 @@ def _check_out(out: Path) -> None:
 
 
 def _evaluate(
-    options: ReplayOptions,
-    model: Model,
-    folder: Path,
-    tell: Callable[[str], None],
-    otherwise: Otherwise | None,
-) -> Outcome:
+    options: ReplayOptions, model: Model, folder: Path, tell: Tell, otherwise: Otherwise | None
+) -> tuple[JsonDict, float]:
     problems = Problems(options.on_error)
     with Bag(options.bag, problems, options.limits, folder) as bag:
         cameras = open_cameras(bag, options.topics, label_topics(options.ground_truth, bag))
@@ -134,7 +118,7 @@ def _evaluate(
             raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
         report = run.report(options)
     write_reports(folder, report, run.strangest.frames)
-    return Outcome(report, seconds)
+    return report, seconds
 
 
 @dataclass(frozen=True)

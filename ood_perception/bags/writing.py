@@ -1,6 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The result bag: score, mask and obstacles with the input's stamps and log times."""
+"""
+What an evaluated bag leaves: the result bag, score, mask and obstacles with the input's stamps and
+log times, and report.json with index.html.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ood_perception.errors import ConfigError, DependencyError
+from ood_perception.errors import ConfigError, required
 from ood_perception.image.encodings import RAW
+from ood_perception.json_files import json_text
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
+from ood_perception.reports.html import write_page
+from ood_perception.reports.tables import TITLES, percent
+from ood_perception.types import JsonDict
 
 from .messages import DETECTIONS, Cdr
+from .statistics import Shown
 
 STORAGES = ('mcap', 'sqlite3')
 OUTPUTS = ('score', 'surprisal', 'mask', 'obstacles')
@@ -40,12 +48,8 @@ class ResultBag:
             raise ConfigError(f'outputs {" ".join(outputs)}: use some of {", ".join(OUTPUTS)}')
         if storage not in STORAGES:
             raise ConfigError(f'storage {storage!r}: use {" or ".join(STORAGES)}')
-        try:
-            from rosbags import rosbag2
-        except ImportError as error:
-            raise DependencyError(
-                "writing a bag needs rosbags: pip install 'ood_perception[bags]'"
-            ) from error
+        remedy = "writing a bag needs rosbags: pip install 'ood_perception[bags]'"
+        rosbag2 = required('rosbags.rosbag2', remedy)
         self._cdr, self._outputs = cdr, tuple(outputs)
         plugin = getattr(rosbag2.StoragePlugin, storage.upper())
         self._writer: Any = rosbag2.Writer(path, version=_VERSION, storage_plugin=plugin)
@@ -106,3 +110,48 @@ def _quality() -> Any:
 def output_topic(camera: str, name: str) -> str:
     """Return the topic on which the node publishes an output of a camera."""
     return f'{NODE}/{camera}/{name}' if camera else f'{NODE}/{name}'
+
+
+PROGRAM = 'evaluate_bag'
+
+
+def write_reports(folder: Path, report: JsonDict, shown: Sequence[Shown]) -> None:
+    """Write both files; shown: frames with their overlays."""
+    text = json_text(report, indent=2) + '\n'
+    (folder / 'report.json').write_text(text, encoding='utf-8')
+    settings = report['model']['settings']
+    write_page(
+        folder / 'index.html',
+        'bag.html.j2',
+        program=PROGRAM,
+        report=report,
+        topics=[
+            f'{row["topic"]} ({row["type"]}, {row["messages"]})' for row in report['bag']['topics']
+        ],
+        truth=_metrics(report['ground_truth']) if report['ground_truth'] else None,
+        shown=shown,
+        result_topics=[
+            output_topic(row['camera'], name)
+            for row in report['cameras']
+            for name in report['result']['outputs']
+        ],
+        settings={name: str(value) for name, value in settings.items() if value not in ('', [])},
+    )
+
+
+def _metrics(truth: JsonDict) -> tuple[list[str], list[list[str]]]:
+    names = [name for name in TITLES if any(name in r.get('metrics', {}) for r in truth.values())]
+    rows = [
+        [
+            camera or '-',
+            str(record['frames']),
+            *(
+                percent(record['metrics'][name], record['intervals'][name])
+                if record['frames']
+                else '-'
+                for name in names
+            ),
+        ]
+        for camera, record in truth.items()
+    ]
+    return ['camera', 'labelled frames', *(TITLES[name] for name in names)], rows

@@ -41,6 +41,23 @@ class Case:
     camera: tuple[int, int] = (1080, 1920)
     views: str = 'all'
 
+    def __post_init__(self) -> None:
+        """Raise EngineError for counts that cannot be measured."""
+        if self.runs < 1 or self.warmup < 0 or self.batch < 1 or self.threads < 0:
+            raise EngineError(
+                f'runs {self.runs}, warmup {self.warmup}, batch {self.batch}, threads '
+                f'{self.threads}: give at least 1 run, 0 warm-ups, a batch of 1 and 0 threads '
+                '(all cores)'
+            )
+        if ':' in self.precision and self.precision not in ('int8:7', 'int8:8'):
+            raise EngineError(
+                f'precision {self.precision}: bits of the weights are int8:7 or int8:8'
+            )
+        if min(self.camera) < 1:
+            raise EngineError(
+                f'camera {self.camera}: give a height and a width of at least 1 pixel'
+            )
+
     @property
     def cores(self) -> int:
         """The threads that are meant: all cores of this process for 0."""
@@ -72,19 +89,6 @@ def cases(
             runtimes, precisions, threads, batches
         )
     ]
-
-
-def check(case: Case) -> None:
-    """Raise EngineError for counts that cannot be measured."""
-    if case.runs < 1 or case.warmup < 0 or case.batch < 1 or case.threads < 0:
-        raise EngineError(
-            f'runs {case.runs}, warmup {case.warmup}, batch {case.batch}, threads {case.threads}: '
-            'give at least 1 run, 0 warm-ups, a batch of 1 and 0 threads (all cores)'
-        )
-    if ':' in case.precision and case.precision not in ('int8:7', 'int8:8'):
-        raise EngineError(f'precision {case.precision}: bits of the weights are int8:7 or int8:8')
-    if min(case.camera) < 1:
-        raise EngineError(f'camera {case.camera}: give a height and a width of at least 1 pixel')
 
 
 def to_json(case: Case) -> JsonDict:

@@ -10,6 +10,7 @@ import resource
 from importlib import metadata
 from pathlib import Path
 
+from ood_perception.engines.cpu import cpu_flags
 from ood_perception.types import JsonDict
 
 POWER = Path('/sys/class/powercap')
@@ -46,13 +47,9 @@ def _processor() -> str:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:  # not Linux, or a sandbox: the name is a courtesy
         return platform.processor() or platform.machine()
-    facts: dict[str, str] = {}
-    for line in lines:
-        key, _, value = line.partition(':')
-        facts.setdefault(key.strip(), value.strip())
-    flags = (facts.get('flags') or facts.get('Features', '')).split()
-    notable = [flag for flag in NOTABLE if flag in flags]
-    name = facts.get('model name', platform.machine())
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    name = names[0] if names else platform.machine()
+    notable = [flag for flag in NOTABLE if flag in cpu_flags()]
     return f'{name} ({", ".join(notable)})' if notable else name
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.bench.protocol import Measure, Times, serve
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.types import JsonDict
 
 SIDES = (512, 1024, 2048)
@@ -35,13 +35,8 @@ def openvino_product(precision: str, side: int, threads: int) -> Callable[[], An
 
     precision: f32, bf16 or i8 (8-bit inputs, 32-bit sums). Raises DependencyError without it.
     """
-    try:
-        import openvino
-        from openvino import opset13 as ops
-    except ImportError as error:
-        raise DependencyError(
-            'the peak is measured with openvino: pip install openvino'
-        ) from error
+    openvino = required('openvino', 'the peak is measured with openvino: pip install openvino')
+    ops = openvino.opset13
     core = openvino.Core()
     capabilities = core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     if {'f32': 'FP32', 'bf16': 'BF16', 'i8': 'INT8'}[precision] not in capabilities:

@@ -5,65 +5,59 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from ood_perception.bench.cases import Case, check, to_json
+from ood_perception.bench.cases import Case, to_json
 from ood_perception.bench.machine import EnergyMeter, machine
-from ood_perception.bench.peak import SIDES, best_rates
+from ood_perception.bench.peak import best_rates
 from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
-from ood_perception.bench.references import peak_worker, torch_worker
+from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import load_bundle
-from ood_perception.types import JsonDict
+from ood_perception.types import JsonDict, Tell
 
 WORKER = 'ood_perception.bench.worker'
 NODE = 'ood_perception.ros.tools.bench_node'
 NODE_SECONDS = 900
+TRAINERS = ('ood_perception_trainer', 'trainer')  # installed; in a checkout
+PEAK = 'ood_perception.bench.peak'
+_BLAS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 _NOT_TOLD = 'not told by this machine'
 Ready = tuple[Worker, JsonDict]  # a process and its facts
 Entry = tuple[Case, Worker, JsonDict]
 
 
-@dataclass(frozen=True)
-class Plan:
+def run(
+    cases: Sequence[Case], tell: Tell, *, references: bool, sides: Sequence[int], node: int
+) -> JsonDict:
     """
-    What is measured.
+    Measure everything in turns; return what goes into the JSON file. tell: progress.
 
     references: torch and the naive head too, where the trainer is installed. sides: of the peak's
     matrices, () = no peak. node: the node in a real graph as well, frames per case.
     """
-
-    cases: tuple[Case, ...]
-    references: bool = True
-    sides: tuple[int, ...] = SIDES
-    node: int = 0
-
-
-def run(plan: Plan, tell: Callable[[str], None]) -> JsonDict:
-    """Measure everything in turns; return what goes into the JSON file. tell: progress."""
-    for case in plan.cases:
-        check(case)
     facts = machine()
     with contextlib.ExitStack() as stack:
         entries: list[Entry] = []
-        for case in plan.cases:
+        for case in cases:
             tell(f'compiling: {case.label}')
             worker = stack.enter_context(Worker(case.label, WORKER, asdict(case)))
             entries.append((case, worker, worker.ready()))
         alive = [entry for entry in entries if not entry[1].error]
-        peaks = _peaks(stack, alive, plan.sides, tell)
-        torches = _torches(stack, alive, tell) if plan.references else {}
+        peaks = _peaks(stack, alive, sides, tell)
+        torches = _torches(stack, alive, tell) if references else {}
         if alive:
-            workers = [worker for _, worker, _ in alive]
-            workers += [worker for worker, _ in (*peaks.values(), *torches.values())]
+            others = (*peaks.values(), *torches.values())
+            workers = [entry[1] for entry in alive] + [worker for worker, _ in others]
             tell(f'measuring {len(workers)} processes in turns')
-            take_turns(workers, plan.cases[0].runs, plan.cases[0].warmup)
+            take_turns(workers, cases[0].runs, cases[0].warmup)
         rates = {
             threads: best_rates(worker.times(), known['operations'])
             for threads, (worker, known) in peaks.items()
@@ -76,17 +70,14 @@ def run(plan: Plan, tell: Callable[[str], None]) -> JsonDict:
             'references': [_reference(worker) for worker, _ in torches.values()],
             'results': [_result(one, rates, torches.get(_torch_key(one))) for one in entries],
         }
-    if plan.node:
+    if node:
         tell('the node in a real graph')
-        report['node'] = measure_node(plan.cases[0], plan.node)
+        report['node'] = measure_node(cases[0], node)
     return report
 
 
 def _peaks(
-    stack: contextlib.ExitStack,
-    entries: Sequence[Entry],
-    sides: Sequence[int],
-    tell: Callable[[str], None],
+    stack: contextlib.ExitStack, entries: Sequence[Entry], sides: Sequence[int], tell: Tell
 ) -> dict[int, Ready]:
     """Return per number of threads the process that measures products; none without sides."""
     counts = sorted({case.cores for case, *_ in entries}) if sides else []
@@ -95,7 +86,7 @@ def _peaks(
 
 
 def _torches(
-    stack: contextlib.ExitStack, entries: Sequence[Entry], tell: Callable[[str], None]
+    stack: contextlib.ExitStack, entries: Sequence[Entry], tell: Tell
 ) -> dict[tuple[object, ...], Ready]:
     """Return the torch process of every bundle, class set, number of threads and images."""
     found: dict[tuple[object, ...], Ready] = {}
@@ -113,13 +104,61 @@ def _torch_key(entry: Entry) -> tuple[object, ...]:
     return case.bundle, case.cores, known.get('images', 0), tuple(known.get('classes', ()))
 
 
-def _started(stack: contextlib.ExitStack, worker: Worker, tell: Callable[[str], None]) -> Ready:
+def _started(stack: contextlib.ExitStack, worker: Worker, tell: Tell) -> Ready:
     stack.enter_context(worker)
     tell(f'preparing: {worker.name}')
     known = worker.ready()
     if worker.error:
         tell(f'not measured: {worker.name}: {worker.error}')
     return worker, known
+
+
+def peak_worker(threads: int, sides: Sequence[int]) -> Worker:
+    """Return the process that measures matrix products on so many threads."""
+    task = {'threads': threads, 'sides': list(sides)}
+    environment = dict.fromkeys(_BLAS, str(threads))
+    return Worker(f'peak of {threads} threads', PEAK, task, environment, slow=True)
+
+
+def torch_worker(manifest: Manifest, classes: Sequence[str], threads: int, batch: int) -> Worker:
+    """
+    Return the process with the bundle's backbone in torch (eager, float32, random weights).
+
+    It also has the naive head's distances: upsampled features against as many etalons as the
+    named classes have, in OpenVINO. Its error says where there is no such process.
+    """
+    task = {**torch_task(manifest, classes), 'threads': threads, 'batch': batch}
+    environment = {'OMP_NUM_THREADS': str(threads)}
+    return Worker(f'torch on {threads} threads', trainer_module(), task, environment, slow=True)
+
+
+def trainer_module() -> str:
+    """Return the module of the torch process, as installed; the checkout's name for none."""
+    for package in TRAINERS:
+        name = f'{package}.bench_reference'
+        try:
+            if importlib.util.find_spec(name):
+                return name
+        except ModuleNotFoundError:
+            continue
+    return f'{TRAINERS[0]}.bench_reference'
+
+
+def torch_task(manifest: Manifest, classes: Sequence[str]) -> JsonDict:
+    """Return the sizes that decide the time: of the backbone, and of the head's distances."""
+    size, head = manifest.input, manifest.heads[0]
+    backbone = next((stage for stage in manifest.stages if stage.inputs == ('image',)), None)
+    layers = [name.partition('_')[2] for name in (backbone.outputs if backbone else ())]
+    known = manifest.provenance.get('classes', {})
+    etalons = [known.get(name, {}).get('etalons', 0) for name in classes]
+    return {
+        'backbone': str(manifest.provenance.get('backbone', '')),
+        'layers': [int(layer) for layer in layers if layer.isdigit()],
+        'height': size.height,
+        'width': size.width,
+        'upsampling': head.upsampling,
+        'etalons': [count for count in etalons if count],
+    }
 
 
 def _result(entry: Entry, rates: dict[int, dict[str, float]], reference: Ready | None) -> JsonDict:
@@ -133,7 +172,7 @@ def _result(entry: Entry, rates: dict[int, dict[str, float]], reference: Ready |
     return {
         'case': to_json(case),
         **known,
-        'stages_ms': {name: percentiles(values) for name, values in times.items()},
+        'stages_ms': _stages_ms(worker),
         'frames_per_second': case.batch * len(times['total']) / total,
         **end,
         'joules_per_run': percentiles(worker.joules)['p50'] if worker.joules else _NOT_TOLD,
@@ -143,10 +182,7 @@ def _result(entry: Entry, rates: dict[int, dict[str, float]], reference: Ready |
 
 
 def shares_of_peak(
-    case: Case,
-    known: JsonDict,
-    times: dict[str, list[float]],
-    rates: dict[int, dict[str, float]],
+    case: Case, known: JsonDict, times: dict[str, list[float]], rates: dict[int, dict[str, float]]
 ) -> dict[str, float]:
     """
     Return per stage: rate of its matrix products over the best rate in its precision.
@@ -183,11 +219,11 @@ def ratios(worker: Worker, reference: Worker | None) -> dict[str, dict[str, floa
 
 
 def _reference(worker: Worker) -> JsonDict:
-    times = worker.times()
-    return {
-        'name': worker.name,
-        'stages_ms': {name: percentiles(values) for name, values in times.items()},
-    }
+    return {'name': worker.name, 'stages_ms': _stages_ms(worker)}
+
+
+def _stages_ms(worker: Worker) -> dict[str, dict[str, float]]:
+    return {name: percentiles(values) for name, values in worker.times().items()}
 
 
 def measure_node(case: Case, frames: int) -> JsonDict:
@@ -210,8 +246,3 @@ def measure_node(case: Case, frames: int) -> JsonDict:
     for one in values['cases']:
         one['picture'] = os.path.basename(one['picture'])
     return values
-
-
-def failed(results: Sequence[JsonDict]) -> bool:
-    """Whether nothing at all could be measured."""
-    return all('error' in result for result in results)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.files import make_file
 from ood_perception.types import JsonDict
 
@@ -102,13 +102,10 @@ def plot_latency(lines: Points, path: Path) -> None:
 
     lines: label -> (pixels, milliseconds), sorted. DependencyError without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError('the plot needs matplotlib: pip install matplotlib') from error
+    required('matplotlib', 'the plot needs matplotlib: pip install matplotlib')
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for label, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker='o', label=label)

@@ -7,20 +7,105 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ood_perception.bench.cases import Case
-from ood_perception.bench.flops import count_flops
 from ood_perception.bench.machine import peak_rss_mb
 from ood_perception.bench.protocol import Measure, serve
-from ood_perception.bench.stages import FramesInStages
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_checked_engine
-from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.engines.golden import read_golden
 from ood_perception.engines.plan import plan_for
-from ood_perception.errors import OodPerceptionError
-from ood_perception.types import JsonDict
+from ood_perception.errors import BundleError, OodPerceptionError, required
+from ood_perception.image.geometry import camera_window
+from ood_perception.pipeline import Pipeline
+from ood_perception.settings import Settings, head_of
+from ood_perception.types import EngineOutput, Float32Array, Frame, JsonDict, UInt8Array
+
+Times = dict[str, list[float]]
+
+
+class StageRecorder(Engine):
+    """An engine that remembers the stage times of its last run."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.manifest, engine.options)
+        self._engine = engine
+        self.stage_ms: dict[str, float] = {}
+
+    @property
+    def compiled_classes(self) -> tuple[str, ...]:
+        return self._engine.compiled_classes
+
+    @property
+    def description(self) -> dict[str, str]:
+        return self._engine.description
+
+    def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
+        output = self._engine.run(image, in_distribution)
+        self.stage_ms = output.stage_ms
+        return output
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class FramesInStages:
+    """The pipeline on one picture per camera, again and again."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        camera: tuple[int, int],
+        batch: int,
+        views: str = 'all',
+    ) -> None:
+        """Make pictures of the given height and width from the bundle's golden input; see Case."""
+        self._engine = StageRecorder(engine)
+        settings = Settings(in_distribution=engine.compiled_classes, views=views == 'all')
+        self._pipeline = Pipeline(bundle, self._engine, settings)
+        golden = read_golden(bundle, head_of(bundle.manifest, engine)).image[0]
+        rows, columns = (
+            np.arange(length) * have // length
+            for length, have in zip(camera, golden.shape, strict=False)
+        )
+        picture = np.ascontiguousarray(golden[rows][:, columns])
+        if views == 'crop':
+            rows, columns = camera_window(bundle.manifest.input.geometries(camera)[1])
+            picture = np.ascontiguousarray(picture[rows, columns])
+        self._frames = [Frame(picture, f'camera_{index}') for index in range(batch)]
+
+    def measure(self, runs: int) -> Times:
+        """
+        Return wall times in milliseconds (runs,) per stage and of the whole run ('total').
+
+        preprocess and postprocess are sums over the batch; 'inference' is what the engine took,
+        its stages are beside it by name.
+        """
+        rows = [self._measure() for _ in range(runs)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def _measure(self) -> dict[str, float]:
+        start = time.perf_counter()
+        detections = self._pipeline.run(self._frames)
+        total = (time.perf_counter() - start) * 1e3
+        times = [detection.times for detection in detections]
+        return {
+            'preprocess': sum(one.preprocess_ms for one in times),
+            'inference': times[0].inference_ms,
+            **self._engine.stage_ms,
+            'postprocess': sum(one.postprocess_ms for one in times),
+            'total': total,
+        }
+
 
 ALL = ('all',)
 
@@ -97,6 +182,113 @@ def operations(bundle: Bundle, options: EngineOptions, batch: int) -> dict[str, 
         }
     except OodPerceptionError:  # a figure beside the times, none without onnx
         return {}
+
+
+Shape = tuple[int, ...]
+SMALL = 4096  # elements: what shapes are computed from is never larger
+
+
+def count_flops(model: Path | bytes, batch: int = 1) -> float:
+    """
+    Return the operations of all MatMul, Gemm and Conv nodes, a multiply-add counting two.
+
+    model: an ONNX file (its external data is not read) or a graph's bytes. batch: images at once.
+
+    Raises DependencyError without onnx, BundleError where a shape cannot be told.
+    """
+    onnx = required('onnx', "operations are counted with onnx: pip install 'onnx>=1.16'")
+    if isinstance(model, bytes):
+        proto = onnx.load_from_string(model)
+    else:
+        proto = onnx.load(str(model), load_external_data=False)
+    shapes = _Shapes(proto, batch)
+    return float(sum(_operations(node, shapes.after(node)) for node in proto.graph.node))
+
+
+class _Shapes:
+    """
+    Shapes of all tensors, node by node.
+
+    The exporter computes shapes from shapes inside the graph; these numbers are computed here
+    as well, which plain shape inference gives up on.
+    """
+
+    def __init__(self, model: Any, batch: int) -> None:
+        import onnx
+        from onnx import reference, shape_inference
+
+        self._onnx, self._reference, self._inference = onnx, reference, shape_inference
+        self._opset = next(one for one in model.opset_import if one.domain in ('', 'ai.onnx'))
+        self._types: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}  # of small tensors
+        for value in model.graph.input:
+            dims = value.type.tensor_type.shape.dim
+            if len(dims) and dims[0].dim_param:
+                dims[0].dim_value = batch
+            self._types[value.name] = value.type
+        for tensor in model.graph.initializer:
+            self._types[tensor.name] = onnx.helper.make_tensor_type_proto(
+                tensor.data_type, list(tensor.dims)
+            )
+            if prod(tensor.dims) <= SMALL and not tensor.external_data:
+                self._values[tensor.name] = onnx.numpy_helper.to_array(tensor)
+
+    def after(self, node: Any) -> dict[str, Shape]:
+        """Take the next node in; return the shapes of its inputs and outputs by name."""
+        values = self._folded(node)
+        if values is not None:
+            for name, value in zip(node.output, values, strict=True):
+                self._values[name] = value
+                kind = self._onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+                self._types[name] = self._onnx.helper.make_tensor_type_proto(kind, value.shape)
+        else:
+            self._types.update(self._inferred(node))
+        names = [name for name in (*node.input, *node.output) if name in self._types]
+        return {name: self._shape(name) for name in names}
+
+    def _shape(self, name: str) -> Shape:
+        return tuple(dim.dim_value for dim in self._types[name].tensor_type.shape.dim)
+
+    def _folded(self, node: Any) -> list[Any] | None:
+        """Return the values of a node that depends on shapes and small constants alone."""
+        if node.op_type == 'Shape' and not node.attribute and node.input[0] in self._types:
+            return [np.array(self._shape(node.input[0]), np.int64)]
+        if any(name not in self._values for name in node.input if name):
+            return None
+        feeds = {name: self._values[name] for name in node.input if name}
+        return list(self._reference.ReferenceEvaluator(node).run(None, feeds))
+
+    def _inferred(self, node: Any) -> dict[str, Any]:
+        onnx = self._onnx
+        schema = onnx.defs.get_schema(node.op_type, self._opset.version, node.domain)
+        types = {name: self._types[name] for name in node.input if name in self._types}
+        data = {
+            name: onnx.numpy_helper.from_array(self._values[name], name)
+            for name in node.input
+            if name in self._values
+        }
+        found: dict[str, Any] = self._inference.infer_node_outputs(
+            schema, node, types, data, opset_imports=[self._opset]
+        )
+        return found
+
+
+def _operations(node: Any, shapes: dict[str, Shape]) -> int:
+    """Return 2 x output elements x length of each one's sum; 0 for other nodes."""
+    if node.op_type not in ('MatMul', 'Gemm', 'Conv'):
+        return 0
+    output, first = _known(node.output[0], shapes), _known(node.input[0], shapes)
+    if node.op_type == 'Conv':
+        return 2 * prod(output) * prod(_known(node.input[1], shapes)[1:])
+    transposed = any(a.name == 'transA' and a.i for a in node.attribute)
+    return 2 * prod(output) * first[-2 if transposed else -1]
+
+
+def _known(name: str, shapes: dict[str, Shape]) -> Shape:
+    shape = shapes.get(name, ())
+    if not shape or not all(shape):
+        raise BundleError(f'the shape of tensor {name} cannot be told from the graph: {shape}')
+    return shape
 
 
 if __name__ == '__main__':

@@ -6,30 +6,33 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
+from ood_perception.cli import guarded
 from ood_perception.cli.describe import as_text, draw_views, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.golden import GoldenReport, read_golden
 from ood_perception.engines.plan import Plan, plan_for
 from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
-from ood_perception.engines.tensorrt.engine import chosen_precision, request_for
-from ood_perception.engines.tensorrt.engine_cache import KeptEngine, obtain_engine
+from ood_perception.engines.tensorrt.engine import (
+    KeptEngine,
+    Request,
+    chosen_precision,
+    obtain_engine,
+)
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
-from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.errors import ConfigError
 from ood_perception.files import make_file
 from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text, write_json
 from ood_perception.texts import tell
-from ood_perception.types import JsonDict
 
 RUNTIMES = ('auto', *ENGINES)
 VIEWS = ('all', 'whole', 'crop')
@@ -47,7 +50,7 @@ def inspect_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--draw', type=Path, metavar='IMAGE', help='outline the views on a frame')
     parser.add_argument('--out', type=Path, default=Path('views.png'), help='PNG of --draw')
     _add_engine(parser)
-    return _guarded(_inspect, parser.parse_args(argv))
+    return guarded(_inspect, parser.parse_args(argv))
 
 
 def compile_bundle(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +59,7 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
     _add_bundle(parser)
     _add_engine(parser)
     _add_tensorrt(parser)
-    return _guarded(_compile, parser.parse_args(argv))
+    return guarded(_compile, parser.parse_args(argv))
 
 
 def bench_bundle(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +97,7 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--json', type=Path, help='also write everything to this file')
     parser.add_argument('--plot', type=Path, help='latency against resolution, .png or .svg')
     _add_choice(parser)
-    return _guarded(_bench, parser.parse_args(argv))
+    return guarded(_bench, parser.parse_args(argv))
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -140,25 +143,13 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Return the exit status; a user's mistake is one line, never a traceback."""
-    try:
-        return work(arguments)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
-        return 0
-
-
 def _options(arguments: argparse.Namespace) -> EngineOptions:
     return EngineOptions(
-        arguments.engine,
-        arguments.precision,
-        arguments.threads,
-        arguments.head,
-        tuple(arguments.classes),
+        runtime=arguments.engine,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        head=arguments.head,
+        compiled_classes=tuple(arguments.classes),
     )
 
 
@@ -241,7 +232,7 @@ def _build_engines(bundle: Bundle, options: EngineOptions, arguments: argparse.N
         )
         precision = chosen_precision(options.precision)
         for plan in _plans(bundle, options):
-            request = request_for(bundle, plan, precision, gpu, build)
+            request = Request(bundle, plan, precision, gpu, build)
             _say(trt, obtain_engine(trt, request, tell))
     return not arguments.gpu
 
@@ -287,22 +278,19 @@ def _bench(arguments: argparse.Namespace) -> int:
                 dataclasses.replace(base, views=views),
                 *(arguments.engine, arguments.precision, arguments.threads, arguments.batch),
             )
-    torch = not (arguments.quick or arguments.no_torch)
-    sides = (256,) if arguments.quick else SIDES
-    report = program.run(program.Plan(tuple(chosen), torch, sides, arguments.node), tell)
+    report = program.run(
+        chosen,
+        tell,
+        references=not (arguments.quick or arguments.no_torch),
+        sides=(256,) if arguments.quick else SIDES,
+        node=arguments.node,
+    )
     print(tables.bundle_text(report))
-    _keep(report, arguments)
-    return 1 if program.failed(report['results']) else 0
-
-
-def _keep(report: JsonDict, arguments: argparse.Namespace) -> None:
-    """Write the files that were asked for."""
     if arguments.json:
         write_json(arguments.json, report)
     if arguments.plot:
-        from ood_perception.bench.tables import plot_latency, points_of_bundles
-
-        plot_latency(points_of_bundles(report['results']), arguments.plot)
+        tables.plot_latency(tables.points_of_bundles(report['results']), arguments.plot)
+    return 1 if all('error' in result for result in report['results']) else 0
 
 
 def _camera(text: str) -> tuple[int, int]:

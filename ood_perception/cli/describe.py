@@ -80,7 +80,13 @@ def as_text(bundle: Bundle) -> str:
         _section('calibration', _value_lines(manifest.calibration)),
         *_held_out_sections(bundle),
         _section('provenance', _value_lines(manifest.provenance)),
-        _section('files', [_file_line(bundle, name) for name in sorted(manifest.files)]),
+        _section(
+            'files',
+            [
+                f'{name}  {spec.size} bytes  sha256 {spec.sha256}'
+                for name, spec in sorted(manifest.files.items())
+            ],
+        ),
         _section('licences and notices', list(manifest.licences) or ['none stated']),
     ]
     return '\n'.join(printable(line) for section in sections for line in section)
@@ -161,11 +167,6 @@ def _held_out_sections(bundle: Bundle) -> list[list[str]]:
             elif least:
                 lines.append(f'{head}: {name} has no held-out pixels and is not calibrated')
     return [_section('held-out pixels', lines)] if lines else []
-
-
-def _file_line(bundle: Bundle, name: str) -> str:
-    spec = bundle.manifest.files[name]
-    return f'{name}  {spec.size} bytes  sha256 {spec.sha256}'
 
 
 def _value_lines(values: JsonDict) -> list[str]:

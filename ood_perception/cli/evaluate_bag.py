@@ -13,13 +13,13 @@ from typing import Any
 from ood_perception.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
 from ood_perception.bags.problems import ON_ERROR, SKIP
 from ood_perception.bags.reading import Limits
-from ood_perception.bags.replay import RESULT, Outcome, ReplayOptions, evaluate
+from ood_perception.bags.replay import RESULT, ReplayOptions, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
-from ood_perception.errors import OodPerceptionError
+from ood_perception.cli import guarded
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.texts import tell
-from ood_perception.types import UInt8Array
+from ood_perception.types import JsonDict, UInt8Array
 
 FINE, FAILED, WITH_SKIPPED = 0, 1, 3
 _GIB = 1 << 30
@@ -35,12 +35,7 @@ def evaluate_bag(argv: Sequence[str] | None = None) -> int:
 
     Exit status: 0 all went well, 1 nothing was written, 3 finished and something was skipped.
     """
-    arguments = _parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return FAILED
+    return guarded(_run, _parser().parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,13 +81,13 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
-        outcome = evaluate(options, model, tell, _by_cv_bridge)
-    print(_summary(outcome, out))
-    return WITH_SKIPPED if outcome.report['problems']['counts'] else FINE
+        report, seconds = evaluate(options, model, tell, _by_cv_bridge)
+    print(_summary(report, seconds, out))
+    return WITH_SKIPPED if report['problems']['counts'] else FINE
 
 
-def _summary(outcome: Outcome, out: Path) -> str:
-    report, lines = outcome.report, []
+def _summary(report: JsonDict, seconds: float, out: Path) -> str:
+    lines = []
     for row in report['cameras']:
         name = row['camera'] or row['topic']
         lines.append(
@@ -111,8 +106,8 @@ def _summary(outcome: Outcome, out: Path) -> str:
     lines += [f'skipped: {kind}: {n}' for kind, n in report['problems']['counts'].items()]
     lines += [f'  {problem["text"]}' for problem in report['problems']['first']]
     evaluated = sum(row['evaluated'] for row in report['cameras'])
-    rate = evaluated / outcome.seconds if outcome.seconds else 0.0
-    lines.append(f'{evaluated} frames in {outcome.seconds:.1f} s, {rate:.1f} a second')
+    rate = evaluated / seconds if seconds else 0.0
+    lines.append(f'{evaluated} frames in {seconds:.1f} s, {rate:.1f} a second')
     return '\n'.join([*lines, f'report: {out / "index.html"}', f'result bag: {out / RESULT}'])
 
 

@@ -17,13 +17,7 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.image.geometry import geometry_for, to_network
 from ood_perception.reports import html
-from ood_perception.types import (
-    MASK_NOT_SCORED,
-    MASK_OBSTACLE,
-    Float32Array,
-    JsonDict,
-    UInt8Array,
-)
+from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, Float32Array, JsonDict, UInt8Array
 
 from . import verdict
 from .verdict import FrameCheck, Verdict
@@ -141,11 +135,7 @@ def latency_chart(latencies: Sequence[float]) -> JsonDict | None:
 
 @dataclass(frozen=True)
 class Speed:
-    """
-    What the engine test showed.
-
-    description: runtime, version, precision. seconds: one frame. built: seconds to build.
-    """
+    """The engine test: runtime, version, precision; seconds of one frame, seconds to build."""
 
     description: dict[str, str]
     seconds: float
@@ -153,11 +143,7 @@ class Speed:
 
 
 def try_engine(bundle: Bundle, options: EngineOptions, image: UInt8Array) -> Speed:
-    """
-    Build a completed bundle's engine as the node will, and time it on a picture.
-
-    image: uint8 (H, W, 3) RGB. Raises what engines.create_engine does.
-    """
+    """Build a completed bundle's engine as the node will; time it on an image (H, W, 3) RGB."""
     begin = time.monotonic()
     with create_engine(bundle, options) as engine:
         built = time.monotonic() - begin

@@ -19,8 +19,14 @@ from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
 from ood_perception.demo.verdict import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.image.image_files import PICTURES, list_pictures, read_picture, tell
-from ood_perception.image.label_files import label_files, read_label
+from ood_perception.image.image_files import (
+    PICTURES,
+    label_files,
+    list_pictures,
+    read_label,
+    read_picture,
+    tell,
+)
 from ood_perception.types import UInt8Array
 
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')
@@ -35,11 +41,7 @@ COMPOSED = (
 
 @dataclass(frozen=True)
 class Picture:
-    """
-    One picture to publish.
-
-    image: uint8 (H, W, 3) RGB. truth: what is known of it, None where nothing is.
-    """
+    """One picture to publish, uint8 (H, W, 3) RGB; truth: what is known of it, if anything."""
 
     name: str
     image: UInt8Array

@@ -22,11 +22,7 @@ ALLOWED_EXCESS = 3.0
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """
-    The known parts of a picture.
-
-    objects: bool (H, W) each, the pixels of one object. road: bool (H, W), road without objects.
-    """
+    """The known parts: pixels of each object, bool (H, W), and of the road without objects."""
 
     objects: tuple[BoolArray, ...]
     road: BoolArray
@@ -63,16 +59,13 @@ class FrameCheck:
     """
     One frame against its truth.
 
-    road_pixels: scored road pixels away from objects. flagged: how many of them are flagged.
-    near_flagged, near_pixels: the same for the road within one patch of an object, which sees
-    the object, too, and is left out of the promise.
+    road_pixels: scored road pixels, but those within one patch of an object, which sees the
+    object, too. flagged: how many of them are flagged.
     """
 
     objects: tuple[ObjectCheck, ...] = ()
     road_pixels: int = 0
     flagged: int = 0
-    near_pixels: int = 0
-    near_flagged: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,20 +97,13 @@ class Verdict:
 
 
 def check_frame(mask: UInt8Array, truth: GroundTruth, patch: float) -> FrameCheck:
-    """
-    Return how the node's mask compares with the truth.
-
-    mask: uint8 (H, W), the node's `~/mask`. patch: side of a backbone patch in camera pixels.
-    """
+    """Compare the node's mask, uint8 (H, W), with the truth; patch: side in camera pixels."""
     flagged, scored = mask == MASK_OBSTACLE, mask != MASK_NOT_SCORED
-    near = _surroundings(truth, patch)
-    rest, beside = truth.road & scored & ~near, truth.road & scored & near
+    rest = truth.road & scored & ~_surroundings(truth, patch)
     return FrameCheck(
         objects=tuple(_check_object(flagged, one, patch) for one in truth.objects if one.any()),
         road_pixels=int(rest.sum()),
         flagged=int((rest & flagged).sum()),
-        near_pixels=int(beside.sum()),
-        near_flagged=int((beside & flagged).sum()),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeVar
 
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine, EngineOptions
@@ -19,13 +19,9 @@ from ood_perception.engines.golden import (
     read_golden,
     vectors_by,
 )
-from ood_perception.engines.plan import check_choice
+from ood_perception.engines.plan import PlannedEngine, check_choice
 from ood_perception.errors import BundleError, EngineError, OodPerceptionError
 
-if TYPE_CHECKING:
-    from ood_perception.engines.tensorrt.engine import TensorRtEngine
-
-CompiledEngine: TypeAlias = 'ChainEngine | TensorRtEngine'
 ENGINES = {
     'openvino': 'ood_perception.engines.openvino:OpenVinoEngine',
     'onnxruntime': 'ood_perception.engines.onnxruntime:OnnxRuntimeEngine',
@@ -34,7 +30,7 @@ ENGINES = {
 }
 CPU_ENGINES = ('openvino', 'onnxruntime', 'faiss')
 DEFAULT_RUNTIME = 'openvino'
-_Kind = TypeVar('_Kind', bound='CompiledEngine')
+_Kind = TypeVar('_Kind', bound=PlannedEngine)
 _LOG = logging.getLogger(__name__)
 
 
@@ -83,7 +79,7 @@ def _checked(
 
 def _fastest(
     kind: type[ChainEngine], bundle: Bundle, options: EngineOptions
-) -> tuple[CompiledEngine, GoldenReport]:
+) -> tuple[PlannedEngine, GoldenReport]:
     """Return the engine of the fastest precision that keeps the golden vectors; say why."""
     choice = kind.choice_for(bundle.manifest)
     refused: dict[str, str] = {}
@@ -106,8 +102,8 @@ def _fastest(
 
 
 def _first_exact(
-    kind: type[CompiledEngine], bundle: Bundle, options: EngineOptions
-) -> tuple[CompiledEngine, GoldenReport]:
+    kind: type[PlannedEngine], bundle: Bundle, options: EngineOptions
+) -> tuple[PlannedEngine, GoldenReport]:
     """Return a GPU's engine in fp16, or in f32 where fp16 misses the golden vectors there."""
     half = kind(bundle, dataclasses.replace(options, precision='fp16'))
     try:
@@ -123,16 +119,16 @@ def _first_exact(
     return exact, report
 
 
-def _engine_class(runtime: str) -> type[CompiledEngine]:
+def _engine_class(runtime: str) -> type[PlannedEngine]:
     known = DEFAULT_RUNTIME if runtime == 'auto' else runtime
     if known not in ENGINES:
         raise EngineError(f'engine {runtime!r}: use auto, {", ".join(sorted(ENGINES))}')
     module, name = ENGINES[known].split(':')
-    kind: type[CompiledEngine] = getattr(import_module(module), name)
+    kind: type[PlannedEngine] = getattr(import_module(module), name)
     return kind
 
 
-def _golden_for(engine: CompiledEngine, bundle: Bundle) -> GoldenVectors:
+def _golden_for(engine: PlannedEngine, bundle: Bundle) -> GoldenVectors:
     """
     Return golden vectors that the engine's classes can reproduce.
 

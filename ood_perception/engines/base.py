@@ -7,7 +7,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 
@@ -25,7 +24,7 @@ class EngineOptions:
 
     runtime: 'openvino', 'onnxruntime', ... (a key of engines.ENGINES) or 'auto'.
     precision: of backbone and decoder: 'f32', 'bf16', 'int8', ... or 'auto' (the fastest that
-        costs little and keeps the golden vectors: engines.choose). A head always runs in float32.
+        costs little and keeps the golden vectors: plan.py). A head always runs in float32.
     threads: CPU threads, 0 = all.
     head: name of the head, '' = the bundle's first.
     compiled_classes: classes whose scores the head is compiled for, () = the bundle's own set.
@@ -51,11 +50,7 @@ class EngineOptions:
 
 
 class Engine(ABC):
-    """
-    All stages of a bundle behind one `run`.
-
-    Thread-safety: `run` may be called by one thread at a time.
-    """
+    """All stages of a bundle behind one `run`, which one thread at a time may call."""
 
     choice = ''  # why precision auto took this one; '' where it was asked for by name
 
@@ -123,10 +118,5 @@ class Engine(ABC):
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

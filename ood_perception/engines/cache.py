@@ -37,11 +37,7 @@ def key_path(key: Key) -> Path:
 
 
 def load(key: Key) -> bytes | None:
-    """
-    Return a compiled stage; None where there is none, or it is not what was stored.
-
-    What is damaged is named in a warning: the caller compiles it again.
-    """
+    """Return a compiled stage, None where there is none or it is damaged, which is a warning."""
     path = key_path(key)
     try:
         described, blob = _sidecar(path).read_bytes(), path.read_bytes()
@@ -66,12 +62,15 @@ def facts_of(key: Key) -> JsonDict:
     return facts
 
 
-def obtain(key: Key, build: Callable[[], tuple[bytes, JsonDict]]) -> tuple[bytes, bool]:
+def obtain(
+    key: Key, build: Callable[[], tuple[bytes, JsonDict]], *, again: bool = False
+) -> tuple[bytes, bool]:
     """
     Return the compiled stage and whether it was built now; among all processes one builds.
 
     build: returns the blob and facts about it as plain JSON values; what it raises goes through.
-    The others wait for it. When it is killed the next one builds; nobody reads half a file.
+    again: build and replace what is cached. The other processes wait for it. When it is killed
+    the next one builds; nobody reads half a file. A cache that cannot be written is no error.
     """
     path = key_path(key)
     with ExitStack() as stack:
@@ -80,7 +79,7 @@ def obtain(key: Key, build: Callable[[], tuple[bytes, JsonDict]]) -> tuple[bytes
         except OodPerceptionError as error:
             _LOG.warning('the compiled engine is not kept for the next start: %s', error)
             return build()[0], True
-        kept = load(key)
+        kept = None if again else load(key)
         if kept is not None:
             return kept, False
         blob, facts = build()
@@ -89,15 +88,6 @@ def obtain(key: Key, build: Callable[[], tuple[bytes, JsonDict]]) -> tuple[bytes
         except OSError as error:
             _LOG.warning('the compiled engine is not kept for the next start: %s', error)
         return blob, True
-
-
-def store(key: Key, blob: bytes) -> None:
-    """Keep a compiled stage, whole or not at all; a cache that cannot be written is no error."""
-    try:
-        with locked(key_path(key)):
-            _write_entry(key, blob, {})
-    except (OSError, OodPerceptionError) as error:
-        _LOG.warning('the compiled engine is not kept for the next start: %s', error)
 
 
 def _write_entry(key: Key, blob: bytes, facts: JsonDict) -> None:

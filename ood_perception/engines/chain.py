@@ -12,14 +12,19 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from ood_perception.bundle.manifest import HeadSpec, Manifest, StageSpec
+from ood_perception.bundle.manifest import Manifest, StageSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.engines.base import MODES, Engine, EngineOptions
+from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.cpu import EXACT_BITS, SATURATES, Int8Products
-from ood_perception.engines.int8.quantize import LARGEST_CODE
-from ood_perception.engines.int8.ranges_file import INT8, measured_as
-from ood_perception.engines.plan import Plan, plan_for, quantised_models
-from ood_perception.engines.precision import Choice, choose_precisions
+from ood_perception.engines.int8 import INT8, LARGEST_CODE, measured_as
+from ood_perception.engines.plan import (
+    Choice,
+    Plan,
+    PlannedEngine,
+    choose_precisions,
+    plan_for,
+    quantised_models,
+)
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 
@@ -27,7 +32,7 @@ FirstStage: TypeAlias = Callable[[Sequence[Any], Callable[[], Sequence[Any]]], S
 """(inputs, what computes the outputs from them) -> outputs."""
 
 
-class ChainEngine(Engine):
+class ChainEngine(PlannedEngine):
     """
     An engine with one compiled model per stage; subclasses compile and run a single stage.
 
@@ -41,13 +46,12 @@ class ChainEngine(Engine):
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile every stage; EngineError names the stage that the runtime refuses."""
-        super().__init__(bundle.manifest, options)
+        super().__init__(bundle, options)
         self._check_options(options)
+        self._precision = options.precision
         if options.precision == 'auto':
             self._precision = self.choice_for(bundle.manifest).precisions[0]
-        else:
-            self._precision = options.precision
-        self._plan: Plan = self._planned(plan_for(bundle, options))
+        self._plan = self._planned(plan_for(bundle, options))
         self._weight_bits = EXACT_BITS
         if self._precision == INT8:
             self._weight_bits = self._bits_of_weights()
@@ -113,7 +117,6 @@ class ChainEngine(Engine):
 
     @property
     def measured_as(self) -> str:
-        """Under which name the manifest's `precisions` hold this engine's cost and bounds."""
         name = measured_as(self._precision, self._weight_bits)
         return name if name in self.manifest.precisions else self._precision
 
@@ -123,20 +126,7 @@ class ChainEngine(Engine):
         if self._weight_bits == EXACT_BITS:
             return {'precision': self._precision}
         why = '' if self.options.weight_bits else f' ({SATURATES})'
-        return {
-            'precision': self._precision,
-            'rounding': f'{self._weight_bits}-bit weights{why}',
-        }
-
-    @property
-    def head(self) -> HeadSpec:
-        """The head that was compiled."""
-        return self._plan.head
-
-    @property
-    def compiled_classes(self) -> tuple[str, ...]:
-        """Names of the classes that in_distribution chooses from, in its order."""
-        return self._plan.compiled_classes
+        return {'precision': self._precision, 'rounding': f'{self._weight_bits}-bit weights{why}'}
 
     @abstractmethod
     def _compile(self, stage: StageSpec, model: Any) -> Any:
@@ -170,7 +160,6 @@ class ChainEngine(Engine):
         return EngineOutput(surprisal, labels, stage_ms)
 
     def close(self) -> None:
-        """Release the compiled stages."""
         self._compiled = []
 
 

@@ -87,31 +87,25 @@ def _is_exact(sums: Array) -> bool:
 
 
 def _product() -> bytes:
-    """Return a graph of one int8 product, Q/DQ pairs as in engines.quantize, weights all 127."""
+    """Return a graph of one int8 product, Q/DQ pairs as in engines.int8, weights all 127."""
     import onnx
 
-    make, tensor = onnx.helper, onnx.numpy_helper.from_array
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        product (float[1, {SIDE}, {SIDE}] x) => (float[1, {SIDE}, {SIDE}] y)
+        <float scale = {{1}}, uint8 zero = {{0}}> {{
+            quantised = QuantizeLinear(x, scale, zero)
+            values = DequantizeLinear(quantised, scale, zero)
+            weights = DequantizeLinear<axis = 1>(codes, scales, zeros)
+            y = MatMul(values, weights)
+        }}""")
     constants = {
-        'scale': np.float32(1),
-        'zero': np.uint8(0),
         'codes': np.full((SIDE, SIDE), 127, np.int8),
         'scales': np.ones(SIDE, np.float32),
         'zeros': np.zeros(SIDE, np.int8),
     }
-    nodes = [
-        make.make_node('QuantizeLinear', ['x', 'scale', 'zero'], ['quantised']),
-        make.make_node('DequantizeLinear', ['quantised', 'scale', 'zero'], ['values']),
-        make.make_node('DequantizeLinear', ['codes', 'scales', 'zeros'], ['weights'], axis=1),
-        make.make_node('MatMul', ['values', 'weights'], ['y']),
-    ]
-    ends = [
-        [make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, SIDE, SIDE])]
-        for name in 'xy'
-    ]
-    stored = [tensor(np.asarray(value), name) for name, value in constants.items()]
-    graph = make.make_graph(nodes, 'product', *ends, stored)
-    opset = make.make_opsetid('', 17)
-    model = make.make_model(graph, opset_imports=[opset], ir_version=8)
+    stored = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    model.graph.initializer.extend(stored)
     return bytes(model.SerializeToString())
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.graphs.head_cuts import Search, cut_searches
 from ood_perception.engines.graphs.precision_types import read_model
-from ood_perception.engines.graphs.search import Search, cut_searches
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import Plan
-from ood_perception.errors import BundleError, DependencyError
+from ood_perception.errors import BundleError, required
 from ood_perception.types import Float32Array
 
 FEWEST = 4096  # references; fewer are searched one by one, as fast
@@ -92,23 +92,16 @@ class FaissEngine(OpenVinoEngine):
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile; DependencyError without faiss, else as OpenVinoEngine."""
-        try:
-            import faiss
-        except ImportError as error:
-            raise DependencyError(
-                "engine faiss needs its package: pip install 'ood_perception[faiss]'"
-            ) from error
-        self._faiss = faiss
+        remedy = "engine faiss needs its package: pip install 'ood_perception[faiss]'"
+        self._faiss = required('faiss', remedy)
         super().__init__(bundle, options)
 
     @property
     def description(self) -> dict[str, str]:
-        """Runtime, version, device and precision."""
         version = f'{self._faiss.__version__}, OpenVINO {self._version}'
         return {**super().description, 'runtime': 'faiss', 'version': version}
 
     def _planned(self, plan: Plan) -> Plan:
-        """Return the plan with a stage for every search in front of the head."""
         place = next(i for i, s in enumerate(plan.stages) if plan.head.surprisal in s.outputs)
         stage, source = plan.stages[place], plan.models[place]
         model = read_model(source)

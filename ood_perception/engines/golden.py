@@ -92,12 +92,7 @@ def _run_singly(engine: Engine, image: UInt8Array, classes: tuple[str, ...]) -> 
 
 
 def check_golden(engine: Engine, bundle: Bundle, golden: GoldenVectors) -> GoldenReport:
-    """
-    Run the golden inputs and compare.
-
-    Returns the differences. Raises EngineError naming engine, measure, value, bound and remedy
-    when one is out of bounds.
-    """
+    """Run the golden inputs; return the differences. EngineError says what is out of bounds."""
     output = _run_singly(engine, golden.image, golden.classes)
     precision = engine.description['precision']
     reduced, spec = precision != 'f32', bounds_of(bundle.manifest, engine.measured_as)

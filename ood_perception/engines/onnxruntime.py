@@ -18,7 +18,7 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, onnxruntime_int8
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 
 
 class OnnxRuntimeEngine(ChainEngine):
@@ -38,13 +38,11 @@ class OnnxRuntimeEngine(ChainEngine):
 
     @classmethod
     def int8_products(cls) -> Int8Products:
-        """Return how ONNX Runtime multiplies bytes on this CPU."""
         _onnxruntime()
         return onnxruntime_int8()
 
     @property
     def description(self) -> dict[str, str]:
-        """Runtime, version, device and precision."""
         return {
             'runtime': 'onnxruntime',
             'version': str(self._runtime.__version__),
@@ -83,17 +81,11 @@ class OnnxRuntimeEngine(ChainEngine):
         return ';'.join(str(cores[i % len(cores)] + 1) for i in range(1, self._threads))
 
     def close(self) -> None:
-        """Release the sessions and their threads."""
         super().close()
         if self._pool is not None:
             self._pool.shutdown()
 
 
 def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DependencyError(
-            "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
-        ) from error
-    return onnxruntime
+    remedy = "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
+    return required('onnxruntime', remedy)

@@ -19,7 +19,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.cache import identity, shared
 from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, openvino_int8
-from ood_perception.errors import DependencyError, EngineError
+from ood_perception.errors import EngineError, required
 from ood_perception.files import sha256_of
 from ood_perception.types import JsonDict
 
@@ -74,14 +74,12 @@ class StageByBatch:
             return made[0].export_model().getvalue(), {'stage': self._stage.name}
 
         blob, built = compiled_cache.obtain(key, build)
-        if built:
-            return made[0]
-        try:
-            return self._core.import_model(blob, 'CPU', self._config)
-        except RuntimeError:  # whatever made it unreadable: compiling replaces it
-            blob, _ = build()
-            compiled_cache.store(key, blob)
-            return made[0]
+        if not built:
+            try:
+                return self._core.import_model(blob, 'CPU', self._config)
+            except RuntimeError:  # whatever made it unreadable: compiling replaces it
+                compiled_cache.obtain(key, build, again=True)
+        return made[0]
 
     def _compiled(self, batch: int) -> Any:
         model = self._model.clone()
@@ -143,13 +141,11 @@ class OpenVinoEngine(ChainEngine):
 
     @classmethod
     def int8_products(cls) -> Int8Products:
-        """Return how OpenVINO multiplies bytes on this CPU."""
         _openvino()
         return openvino_int8()
 
     @classmethod
     def slow_precisions(cls) -> dict[str, str]:
-        """Return the precisions that do not pay on this CPU, and why."""
         told = super().slow_precisions()
         capabilities = _capabilities(_openvino().Core())
         if 'BF16' not in capabilities:
@@ -158,7 +154,6 @@ class OpenVinoEngine(ChainEngine):
 
     @property
     def description(self) -> dict[str, str]:
-        """Runtime, version, device and precision."""
         device = self._core.get_property('CPU', 'FULL_DEVICE_NAME')
         return {
             'runtime': 'openvino',
@@ -168,9 +163,15 @@ class OpenVinoEngine(ChainEngine):
         }
 
     def _compile(self, stage: StageSpec, model: Any) -> Any:
-        config = self._config(stage)
+        config, graph = self._config(stage), model
+        if not isinstance(model, Path):
+            graph = hashlib.sha256(model).hexdigest()
+        elif stage.external_data:
+            graph = identity(model, stage.external_data)
+        else:
+            graph = sha256_of(model)
         key = {
-            'graph': _graph(stage, model),
+            'graph': graph,
             'runtime': f'openvino {self._version}',
             'device': f'{self.description["device"]} {" ".join(self._capabilities)}',
             'int8': openvino_int8().kernel,  # tells CPUs of one name apart, as clouds have them
@@ -212,25 +213,9 @@ class OpenVinoEngine(ChainEngine):
         return outputs
 
 
-def _graph(stage: StageSpec, model: Path | bytes) -> str:
-    """Return what tells a stage's graph and weights from others."""
-    if isinstance(model, Path) and stage.external_data:
-        return identity(model, stage.external_data)
-    return _digest(model)
-
-
-def _digest(model: Path | bytes) -> str:
-    return sha256_of(model) if isinstance(model, Path) else hashlib.sha256(model).hexdigest()
-
-
 def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise DependencyError(
-            "engine openvino needs the package openvino: pip install 'openvino>=2025.0'"
-        ) from error
-    return openvino
+    remedy = "engine openvino needs the package openvino: pip install 'openvino>=2025.0'"
+    return required('openvino', remedy)
 
 
 def _capabilities(core: Any) -> list[str]:

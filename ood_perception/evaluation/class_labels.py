@@ -14,13 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ood_perception.image.geometry import to_camera_nearest
-from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
-from ood_perception.metrics.segmentation import class_iou, confusion, mean_iou
-
+from ..image.geometry import to_camera_nearest
+from ..metrics.bootstrap import RESAMPLES, resample_weights
+from ..metrics.segmentation import class_iou, confusion, mean_iou
 from ..types import Detection, Float64Array, Int64Array, JsonDict, UInt8Array
-from .groups import group_record
 from .record import Arrays, RecordSet
+from .results import group_record
 
 LIKELY, FINAL = 'labels', 'final_map'
 """The groups: of the most likely class, and of the final map."""
@@ -48,7 +47,7 @@ def label_groups(
     records: RecordSet, names: Sequence[str], reject: int | None = None, seed: int = 0
 ) -> JsonDict:
     """
-    Return the groups of the maps that were counted; see groups.py.
+    Return the groups of the maps that were counted; see results.py.
 
     names: of the classes. Beside mean IoU and right pixels there is a column for the IoU of each
     class, and with reject for the share of each other class that the map calls so.

@@ -7,34 +7,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ood_perception.metrics.binning import binned_metrics, coarse_starts
-from ood_perception.metrics.bootstrap import (
+from ..errors import DataError
+from ..metrics.binning import binned_metrics, coarse_starts
+from ..metrics.bootstrap import (
     RESAMPLES,
     Interval,
     paired_difference,
     percentile_interval,
     resample_weights,
 )
-from ood_perception.metrics.lars import lars_samples
-from ood_perception.metrics.pixel import METRICS
-
-from ..errors import DataError
+from ..metrics.lars import lars_samples
+from ..metrics.pixel import METRICS
 from ..types import Float64Array, JsonDict
-from .groups import GROUPS
 from .inspection import inspection_samples, inspection_values, read_product
 from .maritime import lars_values, read_frames
 from .record import RecordSet, picture_counts, pooled_counts
-from .results import interval_record, plain
+from .results import GROUPS, interval_record, plain
 
 LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in group.less_is_better)}
 
 
 def common_pictures(first: RecordSet, second: RecordSet) -> tuple[RecordSet, RecordSet]:
-    """
-    Return both with the pictures that both have, by the content of picture and labels.
-
-    Raises DataError where they share none.
-    """
+    """Return both with the pictures that both have, by content; DataError for none in common."""
     places = {kept.content: place for place, kept in enumerate(second.kept)}
     pairs = [
         (place, places[kept.content])
@@ -67,17 +61,16 @@ def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0
 
 
 # Groups whose numbers follow from the records alone: what is read of them, values and samples.
-Read = Callable[[RecordSet], Any]
 Values = Callable[[Any], dict[str, float]]
 Samples = Callable[[Any, Float64Array], dict[str, Float64Array]]
-_FROM_RECORDS: dict[str, tuple[Read, Values, Samples]] = {
+_FROM_RECORDS: dict[str, tuple[Callable[[RecordSet], Any], Values, Samples]] = {
     'inspection': (read_product, inspection_values, inspection_samples),
     'maritime': (read_frames, lars_values, lars_samples),
 }
 
 
 def compare_group(first: RecordSet, second: RecordSet, name: str, seed: int = 0) -> JsonDict:
-    """Return the same for the metrics of a group; name: one of COMPARED_GROUPS."""
+    """Return the same for the metrics of a group; name: a key of _FROM_RECORDS."""
     first, second = common_pictures(first, second)
     read, values_of, samples_of = _FROM_RECORDS[name]
     weights = resample_weights(len(first), RESAMPLES, seed)
@@ -86,9 +79,6 @@ def compare_group(first: RecordSet, second: RecordSet, name: str, seed: int = 0)
     a, b = (values_of(content) for content in contents)
     rows = {m: _row(a[m], b[m], percentile_interval(left[m] - right[m])) for m in a}
     return {'pictures': len(first), **rows}
-
-
-COMPARED_GROUPS = tuple(_FROM_RECORDS)
 
 
 def _row(first: float, second: float, interval: Interval) -> JsonDict:
@@ -111,7 +101,7 @@ def compare_sets(
     """
     regions = [name for name in first.get('regions', {}) if name in second.get('regions', {})]
     groups = [
-        name for name in COMPARED_GROUPS if name in first['groups'] and name in second['groups']
+        name for name in _FROM_RECORDS if name in first['groups'] and name in second['groups']
     ]
     return [
         *({'region': name, 'metrics': compare_runs(*records, name, seed)} for name in regions),

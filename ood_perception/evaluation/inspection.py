@@ -13,27 +13,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ood_perception.metrics.aupro import FPR_LIMIT, aupro, bounded_aupro, image_auroc
-from ood_perception.metrics.binning import coarse_starts
-from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, resample_weights
-from ood_perception.metrics.bounds import Bounded
-from ood_perception.postprocess.image_score import image_surprisal
-
+from ..metrics.aupro import FPR_LIMIT, aupro, bounded_aupro, image_auroc
+from ..metrics.binning import Bounded, coarse_starts
+from ..metrics.bootstrap import RESAMPLES, PictureHistograms, resample_weights
+from ..postprocess.image_score import image_surprisal
 from ..types import Detection, Float64Array, Int64Array, JsonDict, UInt8Array
-from .groups import group_record
 from .record import Arrays, RecordSet, picture_counts, pooled_counts
-from .results import plain
+from .results import group_record, plain
 
 
-def inspection_counts(detection: Detection, defective: bool) -> Arrays:
-    """
-    Return what the metrics of products need of a picture beside what every set of anomalies has.
-
-    defective: whether the picture shows a defect at all.
-    """
+def inspection_counts(detection: Detection, labels: UInt8Array) -> Arrays:
+    """Return what products need of a picture beside what every set of anomalies has."""
     return {
         'picture_score': np.array(image_surprisal(detection.surprisal, detection.scored)),
-        'defective': np.array(defective),
+        'defective': np.array(bool((labels == 1).any())),
     }
 
 
@@ -79,11 +72,7 @@ def inspection_values(product: Product) -> dict[str, float]:
 
 
 def inspection_samples(product: Product, weights: Float64Array) -> dict[str, Float64Array]:
-    """
-    Return the same of R multisets of the pictures, (R,) each; weights: float64 (R, n).
-
-    AUPRO in at most 2048 coarse bins: its spread is far wider than one.
-    """
+    """Return the same (R,) of R multisets, weights (R, n); AUPRO in at most 2048 coarse bins."""
     return {
         'image_auroc': image_auroc(product.scores, product.defective, weights),
         'aupro': aupro(product.pictures.curve(weights), weights @ product.components),
@@ -91,11 +80,7 @@ def inspection_samples(product: Product, weights: Float64Array) -> dict[str, Flo
 
 
 def inspection_group(records: RecordSet, image_region: JsonDict, seed: int = 0) -> JsonDict:
-    """
-    Return the group of a product; see groups.py.
-
-    image_region: the set's record of the whole image, whose AUROC is the pixel AUROC.
-    """
+    """Return the group of a product (results.py); image_region: the set's whole image."""
     product = read_product(records)
     weights = resample_weights(len(records), RESAMPLES, seed)
     defective = int(product.defective.sum())

@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass, fields
 import cv2
 import numpy as np
 
-from ood_perception.image.geometry import to_camera_nearest
-from ood_perception.metrics.bootstrap import RESAMPLES, resample_weights
-from ood_perception.metrics.lars import (
+from ..bundle.manifest import Manifest
+from ..errors import ConfigError, DataError
+from ..image.geometry import to_camera_nearest
+from ..metrics.bootstrap import RESAMPLES, resample_weights
+from ..metrics.lars import (
     DYNAMIC_OBSTACLES,
     OBSTACLE,
     SKY,
@@ -29,13 +31,10 @@ from ood_perception.metrics.lars import (
     lars_samples,
     with_obstacles,
 )
-
-from ..bundle.manifest import Manifest
-from ..errors import ConfigError, DataError
 from ..settings import class_ids
 from ..types import Detection, JsonDict, UInt8Array
-from .groups import group_record
 from .record import Arrays, RecordSet
+from .results import group_record
 
 _MOST_SEGMENTS = 0xFFFF
 
@@ -119,26 +118,17 @@ def plain_segments(semantic: UInt8Array) -> Segments:
 def maritime_counts(
     detection: Detection, semantic: UInt8Array, segments: Segments | None, table: UInt8Array
 ) -> Arrays:
-    """
-    Return one picture's LaRS counts as 'lars', int64 (15,).
-
-    semantic: uint8 (H, W), OBSTACLE, WATER, SKY, IGNORED. segments: None = plain_segments.
-    """
+    """Return LaRS counts, 'lars' int64 (15,); semantic: uint8 (H, W). None = plain_segments."""
     given = segments or plain_segments(semantic)
     prediction = sea_labels(detection, table)
     frame = lars_frame(prediction, semantic, given.panoptic, given.categories)
     return {'lars': np.hstack([getattr(frame, field.name) for field in fields(frame)])}
 
 
-def unpack_frame(arrays: Arrays) -> LarsFrame:
-    """Return the counts of maritime_counts."""
-    counts = arrays['lars']  # two of the fields are per class
-    return LarsFrame(counts[:3], counts[3:6], *map(int, counts[6:]))
-
-
 def read_frames(records: RecordSet) -> list[LarsFrame]:
-    """Return the counts of every picture."""
-    return [unpack_frame(arrays) for arrays in records]
+    """Return the counts (maritime_counts) of every picture."""
+    rows = [arrays['lars'] for arrays in records]  # two of the fields are per class
+    return [LarsFrame(row[:3], row[3:6], *map(int, row[6:])) for row in rows]
 
 
 def lars_values(frames: Sequence[LarsFrame]) -> dict[str, float]:
@@ -147,11 +137,7 @@ def lars_values(frames: Sequence[LarsFrame]) -> dict[str, float]:
 
 
 def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonDict:
-    """
-    Return everything that is reported of a sea set.
-
-    segments: whether the set has segments of its own.
-    """
+    """Return all that is reported of a sea set; segments: whether it has some of its own."""
     frames = read_frames(records)
     samples = lars_samples(frames, resample_weights(len(records), RESAMPLES, seed))
     facts = {
@@ -170,7 +156,6 @@ def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonD
 
 
 def _picture_row(frame: LarsFrame) -> JsonDict:
-    """Return what is said of one picture."""
     obstacles = frame.found + frame.missed
     present = frame.unions > 0
     iou = frame.intersections[present] / frame.unions[present]

@@ -4,23 +4,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import cv2
 import numpy as np
 
-from ood_perception.image.geometry import camera_window, to_camera, to_camera_nearest
-from ood_perception.metrics.aupro import component_shares
-from ood_perception.metrics.binning import label_counts, share_sums
-
 from ..errors import DataError
-from ..types import Detection, Float32Array, UInt8Array
-from .breakdown import alarms_of, objects_of, places_of
+from ..image.geometry import camera_window, to_camera, to_camera_nearest
+from ..metrics.aupro import component_shares
+from ..metrics.binning import label_counts, share_sums
+from ..postprocess.mask import surprisal_threshold
+from ..types import BoolArray, Detection, UInt8Array
 from .class_labels import label_agreement
 from .inspection import inspection_counts
 from .maritime import Segments, maritime_counts
-from .record import Arrays, pack_counts, pack_detection, pack_shares
+from .record import Arrays, pack_counts, pack_detection
 
 IGNORED = 255
+# False-alarm rates at which promised and observed are compared.
+CURVE_RATES = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 ANOMALY, INSPECTION, CLOSED_SET, MARITIME = 'anomaly', 'inspection', 'closed-set', 'maritime'
 
 
@@ -59,10 +63,7 @@ class Measured:
 
 
 def measure(
-    detection: Detection,
-    labels: UInt8Array,
-    measured: Measured,
-    segments: Segments | None = None,
+    detection: Detection, labels: UInt8Array, measured: Measured, segments: Segments | None = None
 ) -> Arrays:
     """
     Return a picture's record: its detection and all that the metrics need of its labels.
@@ -81,26 +82,24 @@ def measure(
     if measured.sea is not None:
         arrays |= maritime_counts(detection, seen, segments, measured.sea)
     if measured.regions:
-        surprisal = to_camera(detection.surprisal, detection.geometry)
-        arrays |= _anomaly_counts(detection, surprisal, seen, measured)
+        arrays |= _anomaly_counts(detection, seen, measured)
         if measured.kind == INSPECTION:
-            defective = bool((labels == 1).any())
-            arrays |= inspection_counts(detection, defective)
+            arrays |= inspection_counts(detection, labels)
     return arrays
 
 
-def _anomaly_counts(
-    detection: Detection, surprisal: Float32Array, labels: UInt8Array, measured: Measured
-) -> Arrays:
-    """Return what is counted of 0 normal and 1 anomaly; surprisal, labels: (H, W)."""
+def _anomaly_counts(detection: Detection, labels: UInt8Array, measured: Measured) -> Arrays:
+    """Return what is counted of 0 normal and 1 anomaly."""
+    surprisal = to_camera(detection.surprisal, detection.geometry)
     scored = to_camera_nearest(detection.scored, detection.geometry)
     flagged = to_camera_nearest(detection.mask, detection.geometry)
     apart = 'ground' in measured.regions
     anomaly = labels == 1
     shares, components = component_shares(anomaly, measured.smallest)
     return {
-        **pack_counts(label_counts(surprisal, labels, scored)),
-        **pack_shares(share_sums(surprisal, anomaly, scored, shares)),
+        **pack_counts(
+            label_counts(surprisal, labels, scored), share_sums(surprisal, anomaly, scored, shares)
+        ),
         'components': np.array(components),
         **alarms_of(detection, labels, 2, scored if apart else None),
         **objects_of(labels, flagged, scored),
@@ -116,3 +115,67 @@ def seen_labels(detection: Detection, labels: UInt8Array) -> UInt8Array:
     seen = np.full_like(labels, IGNORED)
     seen[rows, columns] = labels[rows, columns]
     return seen
+
+
+def objects_of(labels: UInt8Array, flagged: BoolArray, scored: BoolArray) -> Arrays:
+    """
+    Measure every object of one picture: each 8-connected component of label 1.
+
+    labels: uint8 (H, W). flagged, scored: bool (H, W), as the node publishes them.
+    Returns 'objects' float64 (k, 4): pixels; lowest row as a share of the height, 0..1; share of
+    its pixels flagged; share inside the region of interest.
+    """
+    anomaly = (labels == 1).view(np.uint8)
+    x, y, width, height = cv2.boundingRect(anomaly)
+    if width == 0:
+        return {'objects': np.zeros((0, 4))}
+    box = (slice(y, y + height), slice(x, x + width))
+    count, ids, stats, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(anomaly[box]), connectivity=8
+    )
+    area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1).astype(np.float64)
+    lowest = y + stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT]
+    shares = [np.bincount(ids[of[box]], minlength=count) / area for of in (flagged, scored)]
+    rows = np.stack([area, lowest / labels.shape[0], *shares], axis=1)
+    return {'objects': rows[1:]}  # component 0 is everything else
+
+
+def places_of(labels: UInt8Array, flagged: BoolArray, scored: BoolArray) -> Arrays:
+    """Count 'places' int64 (3, 2), top third first: normal pixels scored, those flagged."""
+    height = labels.shape[0]
+    cuts = [0, round(height / 3), round(2 * height / 3), height]
+    normal = (labels == 0) & scored
+    wrong = normal & flagged
+    counts = [
+        [np.count_nonzero(normal[a:b]), np.count_nonzero(wrong[a:b])] for a, b in pairwise(cuts)
+    ]
+    return {'places': np.array(counts, np.int64)}
+
+
+def alarms_of(
+    detection: Detection,
+    labels: UInt8Array,
+    classes: int,
+    inside: BoolArray | None = None,
+    rates: Sequence[float] = CURVE_RATES,
+) -> Arrays:
+    """
+    Count flagged pixels per rate and true class, on the mask's own grid repeated to label size.
+
+    labels: uint8 (H, W), class ids; ids >= classes are left out. inside: bool (H, W), pixels that
+    count, None = all. The same numbers as false_alarm_rate.count_alarms, but each cell of the
+    grid is compared with the thresholds once instead of each pixel.
+    Returns 'flagged' int64 (R, C) and 'pixels' int64 (C,).
+    """
+    thresholds = np.array(sorted(surprisal_threshold(rate) for rate in rates), np.float32)
+    passed = np.searchsorted(thresholds, detection.surprisal, 'right').astype(np.uint16)
+    code = to_camera_nearest(passed, detection.geometry) * np.uint16(256) + labels
+    chosen = code.ravel() if inside is None else code[inside]
+    levels = len(thresholds) + 1
+    counts = np.bincount(chosen, minlength=256 * levels).reshape(levels, 256)[:, :classes]
+    at_least = np.cumsum(counts[::-1], axis=0)[::-1]  # row k: at least k thresholds passed
+    order = np.argsort(np.argsort([surprisal_threshold(rate) for rate in rates]))
+    return {
+        'flagged': at_least[1:][order].astype(np.int64),
+        'pixels': at_least[0].astype(np.int64),
+    }

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.metrics.binning import BINS, lower_edges
-from ood_perception.metrics.bootstrap import PictureHistograms
-
 from ..errors import DataError
+from ..metrics.binning import BINS, lower_edges
+from ..metrics.bootstrap import PictureHistograms
 from ..types import (
     BoolArray,
     Detection,
@@ -79,11 +78,15 @@ def _unpacked(bits: UInt8Array, shape: tuple[int, ...]) -> BoolArray:
     return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 
-def pack_counts(counts: Int64Array) -> Arrays:
-    """Return label_counts, int64 (2, 2, BINS), as what is not zero: a tenth of the size."""
-    flat = counts.ravel()
-    places = np.flatnonzero(flat)
-    return {'bins': places.astype(np.uint32), 'counts': flat[places].astype(np.uint32)}
+def pack_counts(counts: Int64Array, shares: Float64Array) -> Arrays:
+    """Return what is not zero of label_counts and share_sums: a tenth of the size."""
+    places, weighted = np.flatnonzero(counts), np.flatnonzero(shares)
+    return {
+        'bins': places.astype(np.uint32),
+        'counts': counts.ravel()[places].astype(np.uint32),
+        'share_bins': weighted.astype(np.uint32),
+        'shares': shares.ravel()[weighted],
+    }
 
 
 def unpack_counts(arrays: Mapping[str, npt.NDArray[Any]]) -> Int64Array:
@@ -91,20 +94,6 @@ def unpack_counts(arrays: Mapping[str, npt.NDArray[Any]]) -> Int64Array:
     flat = np.zeros(4 * BINS, np.int64)
     flat[arrays['bins']] = arrays['counts']
     return flat.reshape(2, 2, BINS)
-
-
-def pack_shares(shares: Float64Array) -> Arrays:
-    """Return bins.share_sums, float64 (2, BINS), as what is not zero."""
-    flat = shares.ravel()
-    places = np.flatnonzero(flat)
-    return {'share_bins': places.astype(np.uint32), 'shares': flat[places]}
-
-
-def unpack_shares(arrays: Mapping[str, npt.NDArray[Any]]) -> Float64Array:
-    """Return float64 (2, BINS) of pack_shares."""
-    flat = np.zeros(2 * BINS)
-    flat[arrays['share_bins']] = arrays['shares']
-    return flat.reshape(2, BINS)
 
 
 def save_record(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -168,8 +157,12 @@ class RecordSet:
 
 def records_folder(folder: Path, key: str, data: str) -> Path:
     """Return where the records of a run on a set are; data: the set's name, any characters."""
-    safe = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in data)
-    return folder / 'pictures' / key / safe
+    return folder / 'pictures' / key / file_name(data)
+
+
+def file_name(name: str) -> str:
+    """Return a name with '_' in the place of what file systems may refuse."""
+    return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)
 
 
 def save_index(folder: Path, records: RecordSet) -> None:
@@ -199,11 +192,7 @@ def load_index(folder: Path) -> RecordSet:
 
 
 def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Array, int]:
-    """
-    Return positives, negatives int64 (BINS,) and missed anomaly pixels of a region.
-
-    counts: label_counts, int64 (2, 2, BINS).
-    """
+    """Return positives, negatives (BINS,) and missed of a region's label_counts (2, 2, BINS)."""
     if region == 'ground':
         return counts[1, 1], counts[1, 0], int(counts[0, 1].sum())
     both = counts.sum(axis=0)
@@ -211,8 +200,10 @@ def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Arr
 
 
 def region_shares(arrays: Arrays, region: str) -> Float64Array:
-    """Return the weights of a picture's anomaly pixels in a region, float64 (BINS,)."""
-    shares = unpack_shares(arrays)
+    """Return the weights (pack_counts) of a picture's anomaly pixels in a region, (BINS,)."""
+    flat = np.zeros(2 * BINS)
+    flat[arrays['share_bins']] = arrays['shares']
+    shares = flat.reshape(2, BINS)
     found: Float64Array = shares[1] if region == 'ground' else shares.sum(axis=0)
     return found
 

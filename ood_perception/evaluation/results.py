@@ -10,6 +10,11 @@ A folder of results, and how it is read again.
     times.json                     milliseconds per stage: differs from time to time
     pictures/<run>/<set>/*.npz     one record a picture; <run>: hash of bundle, engine, settings
     pictures/<run>/<set>/index.json  the set's records in order, and what was skipped
+
+Beside the pixel metrics a set has groups of metrics: what a benchmark of its own kind reports. A
+group is an entry of a set's 'groups' in results.json, one table of the page and rows of the CSV:
+{'values': name -> share of 1, 'intervals': name -> [low, high], 'bounds': name -> [low, high]
+where the value is binned, 'pictures': how many, 'facts': what the numbers depend on}.
 """
 
 from __future__ import annotations
@@ -19,19 +24,17 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ood_perception.files import make_file
-from ood_perception.metrics.bootstrap import Interval
-from ood_perception.metrics.false_alarm_rate import PromiseRow
-
 from ..errors import DataError
+from ..files import make_file
 from ..json_files import json_text
+from ..metrics.bootstrap import Interval, percentile_interval
 from ..texts import table_cell
-from ..types import JsonDict
+from ..types import Float64Array, JsonDict
 
 RESULTS, TIMES = 'results.json', 'times.json'
 
@@ -72,12 +75,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; DataError where the folder cannot be written."""
-
-    def fill(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
     try:
-        make_file(path, fill)
+        make_file(path, lambda file: file.write_bytes(data))
     except OSError as error:
         raise DataError(
             f'{path} cannot be written ({error.strerror}): is the folder writable, the disk full?'
@@ -94,9 +93,92 @@ def plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def promise_record(rows: Sequence[PromiseRow]) -> list[JsonDict]:
-    """Return the promise as JSON values."""
-    return [
-        {**asdict(row), 'interval': interval_record(row.interval), 'observed': plain(row.observed)}
-        for row in rows
-    ]
+@dataclass(frozen=True)
+class Group:
+    """
+    How a group is shown.
+
+    title: of its table. metrics: name -> title of the column, in order. less_is_better: names of
+    those of which less is better. by_class: all other values are columns, too, by their names:
+    those that depend on the bundle's classes.
+    """
+
+    title: str
+    metrics: Mapping[str, str]
+    less_is_better: tuple[str, ...] = ()
+    by_class: bool = False
+
+
+GROUPS = {
+    'inspection': Group(
+        'Defects: pictures and regions',
+        {'image_auroc': 'image AUROC', 'pixel_auroc': 'pixel AUROC', 'aupro': 'AUPRO'},
+    ),
+    'maritime': Group(
+        'Obstacles on water',
+        {
+            'quality': 'Q',
+            'edge_accuracy': 'water edge, mu',
+            'precision': 'Pr',
+            'recall': 'Re',
+            'f1': 'F1',
+            'mean_iou': 'mIoU',
+            'iou_obstacle': 'IoU obstacle',
+            'iou_water': 'IoU water',
+            'iou_sky': 'IoU sky',
+            'false_positive_rate': 'water flagged',
+        },
+        ('false_positive_rate',),
+    ),
+    'labels': Group(
+        'Known classes: the most likely one',
+        {'mean_iou': 'mIoU', 'right_pixels': 'right pixels'},
+        by_class=True,
+    ),
+    'final_map': Group(
+        'Known classes: the final map',
+        {'mean_iou': 'mIoU', 'right_pixels': 'right pixels'},
+        by_class=True,
+    ),
+    'open_set': Group(
+        'Known classes, and unknown where the score says so',
+        {'mean_iou': 'mIoU, closed', 'open_mean_iou': 'mIoU, open', 'lost': 'lost'},
+        ('lost',),
+    ),
+    'smiyc': Group(
+        'As the SegmentMeIfYouCan leaderboard computes it',
+        {
+            'average_precision': 'AP',
+            'fpr95': 'FPR95',
+            'auroc': 'AUROC',
+            'best_f1': 'best F1',
+            'siou': 'sIoU',
+            'ppv': 'PPV',
+            'mean_f1': 'mean F1',
+        },
+        ('fpr95',),
+    ),
+}
+
+
+def group_record(
+    values: Mapping[str, float],
+    samples: Mapping[str, Float64Array],
+    pictures: int,
+    facts: JsonDict | None = None,
+) -> JsonDict:
+    """
+    Return a group as JSON values.
+
+    values: name -> share of 1, nan where undefined. samples: name -> float64 (R,), the same of
+    every bootstrap resample.
+    """
+    return {
+        'values': {name: plain(float(value)) for name, value in values.items()},
+        'intervals': {
+            name: interval_record(percentile_interval(samples[name])) for name in values
+        },
+        'bounds': {},
+        'pictures': pictures,
+        'facts': facts or {},
+    }

@@ -9,12 +9,13 @@ time. What is kept of each picture is a record (record.py), found again when not
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,30 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, DataError, ImageError
 from ..pipeline import Pipeline
-from ..types import Detection, Frame
-from .loading import Loaded, PictureTask, ahead
+from ..types import Detection, Frame, UInt8Array
+from .maritime import Segments
 from .measure import Measured, measure
-from .record import Kept, RecordSet, Skipped, save_record
+from .record import FORMAT, Kept, RecordSet, Skipped, file_name, load_record, save_record
 
 LOG = logging.getLogger(__name__)
 ON_ERROR = ('skip', 'fail')
+
+
+@dataclass(frozen=True)
+class PictureTask:
+    """
+    One labelled picture to evaluate.
+
+    name, sequence: unique in its set; the drive it is from. files: all that it is read from.
+    read: returns uint8 (H, W, 3) RGB and uint8 (H, W) labels, 255 ignored; raises DataError.
+    segments: returns the single obstacles of a sea picture; None where the set has none.
+    """
+
+    name: str
+    sequence: str
+    files: tuple[Path, ...]
+    read: Callable[[], tuple[UInt8Array, UInt8Array]]
+    segments: Callable[[], Segments] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,14 +69,6 @@ class RunOptions:
             raise ConfigError(f'on-error {self.on_error!r}: choose one of {", ".join(ON_ERROR)}')
 
 
-@dataclass
-class _State:
-    """What has come out so far, by the picture's name."""
-
-    kept: dict[str, Kept] = field(default_factory=dict)
-    skipped: dict[str, Skipped] = field(default_factory=dict)
-
-
 def run_tasks(
     pipeline: Pipeline,
     tasks: Sequence[PictureTask],
@@ -78,12 +88,12 @@ def run_tasks(
     names = [task.name for task in tasks]
     if len(set(names)) != len(names):
         raise DataError('two pictures of a set have the same name; rename one')
-    state = _State()
+    run = _Run(pipeline, measured, options)
     hidden = None if options.progress else True  # None: shown on a terminal alone
     with tqdm(total=len(tasks), desc=label, unit='picture', leave=False, disable=hidden) as bar:
-        _run_all(pipeline, tasks, measured, folder, options, state, bar, variant)
-    kept = tuple(state.kept[name] for name in names if name in state.kept)
-    skipped = tuple(state.skipped[name] for name in names if name in state.skipped)
+        run.all_of(tasks, folder, variant, bar)
+    kept = tuple(run.kept[name] for name in names if name in run.kept)
+    skipped = tuple(run.skipped[name] for name in names if name in run.skipped)
     if not kept:
         raise DataError(
             f'{label or folder}: no picture is left of {len(tasks)}'
@@ -92,78 +102,129 @@ def run_tasks(
     return RecordSet(kept, skipped)
 
 
-def _run_all(
-    pipeline: Pipeline,
-    tasks: Sequence[PictureTask],
-    measured: Measured,
-    folder: Path,
-    options: RunOptions,
-    state: _State,
-    bar: tqdm,
-    variant: str,
-) -> None:
-    """Read ahead, run, and measure behind; fill `state`."""
-    with ThreadPoolExecutor(1, 'read') as reader, ThreadPoolExecutor(1, 'measure') as behind:
-        pending: deque[Future[None]] = deque()
-        loaded = ahead(reader, tasks, folder, variant, 2 * options.batch)
-        for group in _groups(loaded, state, options):
-            for item, detection in _detections(pipeline, group, state, options):
-                while len(pending) >= 2 * options.batch:
-                    pending.popleft().result()
-                pending.append(behind.submit(_keep, item, detection, measured))
-                state.kept[item.task.name] = _kept(item)
-            bar.update(len(state.kept) + len(state.skipped) - bar.n)
-        for future in pending:
-            future.result()
+@dataclass
+class _Loaded:
+    """A picture on its way: read, or found as a record, or broken."""
+
+    task: PictureTask
+    content: str = ''
+    path: Path = Path()
+    found: bool = False
+    image: UInt8Array | None = None
+    labels: UInt8Array | None = None
+    segments: Segments | None = None
+    read_ms: float = 0.0
+    error: str = ''
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(self.task.name, self.task.sequence, self.content, self.path)
 
 
-def _groups(
-    loaded: Iterator[Loaded], state: _State, options: RunOptions
-) -> Iterator[list[Loaded]]:
-    """Collect batches of pictures to run; sort out those that are done or broken."""
-    group: list[Loaded] = []
-    for item in loaded:
-        if item.error:
-            _skip(item, item.error, state, options)
-        elif item.found:
-            state.kept[item.task.name] = _kept(item)
-        else:
-            group.append(item)
-        if len(group) == options.batch:
-            yield group
-            group = []
-    yield group
+class _Run:
+    """kept, skipped: what has come out so far, by the picture's name."""
+
+    def __init__(self, pipeline: Pipeline, measured: Measured, options: RunOptions) -> None:
+        self._pipeline, self._measured, self._options = pipeline, measured, options
+        self.kept: dict[str, Kept] = {}
+        self.skipped: dict[str, Skipped] = {}
+
+    def all_of(self, tasks: Sequence[PictureTask], folder: Path, variant: str, bar: tqdm) -> None:
+        """Read ahead, run, and measure behind."""
+        with ThreadPoolExecutor(1, 'read') as reader, ThreadPoolExecutor(1, 'measure') as behind:
+            pending: deque[Future[None]] = deque()
+            most = 2 * self._options.batch
+            for group in self._groups(_ahead(reader, tasks, folder, variant, most)):
+                for item, detection in self._detections(group):
+                    while len(pending) >= most:
+                        pending.popleft().result()
+                    pending.append(behind.submit(_keep, item, detection, self._measured))
+                    self.kept[item.task.name] = item.kept
+                bar.update(len(self.kept) + len(self.skipped) - bar.n)
+            for future in pending:
+                future.result()
+
+    def _groups(self, loaded: Iterator[_Loaded]) -> Iterator[list[_Loaded]]:
+        """Collect batches of pictures to run; sort out those that are done or broken."""
+        group: list[_Loaded] = []
+        for item in loaded:
+            if item.error:
+                self._skip(item, item.error)
+            elif item.found:
+                self.kept[item.task.name] = item.kept
+            else:
+                group.append(item)
+            if len(group) == self._options.batch:
+                yield group
+                group = []
+        yield group
+
+    def _detections(self, group: list[_Loaded]) -> Iterator[tuple[_Loaded, Detection]]:
+        """Run a batch; a picture that the pipeline refuses is skipped like a broken file."""
+        frames = [
+            # The drive as the camera: pictures of one drive share their view.
+            Frame(item.image, item.task.sequence, frame_id=item.task.name)
+            for item in group
+            if item.image is not None
+        ]
+        for item, result in zip(group, self._pipeline.run_each(frames), strict=True):
+            if isinstance(result, ImageError):
+                self._skip(item, str(result))
+            else:
+                yield item, result
+
+    def _skip(self, item: _Loaded, reason: str) -> None:
+        if self._options.on_error == 'fail':
+            raise DataError(f'{reason} (--on-error skip leaves such pictures out)')
+        LOG.warning('skipped %s: %s', item.task.name, reason)
+        self.skipped[item.task.name] = Skipped(item.task.name, reason)
 
 
-def _skip(item: Loaded, reason: str, state: _State, options: RunOptions) -> None:
-    if options.on_error == 'fail':
-        raise DataError(f'{reason} (--on-error skip leaves such pictures out)')
-    LOG.warning('skipped %s: %s', item.task.name, reason)
-    state.skipped[item.task.name] = Skipped(item.task.name, reason)
+def _ahead(
+    reader: ThreadPoolExecutor, tasks: Sequence[PictureTask], folder: Path, variant: str, most: int
+) -> Iterator[_Loaded]:
+    """Yield the pictures in order, at most `most` of them read before they are asked for."""
+    waiting: deque[Future[_Loaded]] = deque()
+    for task in tasks:
+        waiting.append(reader.submit(_load, task, folder, variant))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
-def _kept(item: Loaded) -> Kept:
-    return Kept(item.task.name, item.task.sequence, item.content, item.path)
+def _load(task: PictureTask, folder: Path, variant: str) -> _Loaded:
+    """Read a picture unless its record is there; a broken one comes back with its error."""
+    start = time.perf_counter()
+    try:
+        content = _content_of(task.files)
+        path = folder / f'{file_name(task.name)[:80]}-{content[:16]}-{variant}.npz'
+        if load_record(path) is not None:
+            return _Loaded(task, content, path, found=True)
+        image, labels = task.read()
+        if labels.shape != image.shape[:2]:
+            raise DataError(
+                f'labels of {task.name} have {labels.shape[1]} x {labels.shape[0]} pixels, the '
+                f'picture has {image.shape[1]} x {image.shape[0]}'
+            )
+        segments = task.segments() if task.segments else None
+    except DataError as error:
+        return _Loaded(task, error=str(error))
+    return _Loaded(task, content, path, False, image, labels, segments, _since(start))
 
 
-def _detections(
-    pipeline: Pipeline, group: list[Loaded], state: _State, options: RunOptions
-) -> Iterator[tuple[Loaded, Detection]]:
-    """Run a batch; a picture that the pipeline refuses is skipped like a broken file."""
-    frames = [
-        # The drive as the camera: pictures of one drive share their view.
-        Frame(item.image, item.task.sequence, frame_id=item.task.name)
-        for item in group
-        if item.image is not None
-    ]
-    for item, result in zip(group, pipeline.run_each(frames), strict=True):
-        if isinstance(result, ImageError):
-            _skip(item, str(result), state, options)
-        else:
-            yield item, result
+def _content_of(files: Sequence[Path]) -> str:
+    """Return the sha256 over the files' bytes."""
+    digest = hashlib.sha256(f'record {FORMAT}'.encode())
+    for path in files:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise DataError(f'{path} cannot be read: {error.strerror}') from error
+    return digest.hexdigest()
 
 
-def _keep(item: Loaded, detection: Detection, measured: Measured) -> None:
+def _keep(item: _Loaded, detection: Detection, measured: Measured) -> None:
     """Measure one detection and write its record."""
     assert item.labels is not None
     start = time.perf_counter()

@@ -5,44 +5,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from ood_perception.metrics.binning import BINS, binned_metrics, coarse_starts
-from ood_perception.metrics.bootstrap import (
-    RESAMPLES,
-    metric_intervals,
-    resample_weights,
-)
-from ood_perception.metrics.bounds import BinnedMetrics
-from ood_perception.metrics.false_alarm_rate import (
-    POOLED,
-    RATES,
-    PictureAlarms,
-    observed_rate,
-    promise_rows,
-)
-
+from ..metrics.binning import BINS, BinnedMetrics, binned_metrics, coarse_starts, lower_edges
+from ..metrics.bootstrap import RESAMPLES, metric_intervals, resample_weights
+from ..metrics.false_alarm_rate import POOLED, RATES, PictureAlarms, observed_rate, promise_rows
 from ..types import Float64Array, Int64Array, JsonDict
-from .breakdown import (
-    CURVE_RATES,
-    curve_points,
-    object_table,
-    place_table,
-    score_histogram,
-)
 from .inspection import inspection_group
-from .measure import CLOSED_SET, INSPECTION, Measured
-from .record import (
-    Arrays,
-    RecordSet,
-    picture_counts,
-    region_counts,
-    region_shares,
-    unpack_counts,
-)
-from .results import interval_record, plain, promise_record
+from .measure import CLOSED_SET, CURVE_RATES, INSPECTION, Measured
+from .record import Arrays, RecordSet, picture_counts, region_counts, region_shares, unpack_counts
+from .results import interval_record, plain
+
+FOUND_SHARE = 0.5
+# Sizes of objects in patches of the network; a patch is what the backbone sees as one token.
+PATCH_BINS = (1.0, 4.0, 16.0)
+SIZE_NAMES = ('under 1 patch', '1 to 4 patches', '4 to 16 patches', 'over 16 patches')
+PLACE_NAMES = ('top third (far)', 'middle third', 'bottom third (near)')
+CURVE_POINTS = 160
+_HISTOGRAM = np.concatenate([np.arange(0, 6.01, 0.1), [np.inf]])
 
 
 @dataclass(frozen=True)
@@ -50,7 +32,8 @@ class Pooled:
     """
     The sums of a set, and what is kept per picture.
 
-    counts: int64 (2, 2, BINS). shares: region -> float64 (BINS,).
+    counts: int64 (2, 2, BINS). shares: region -> float64 (BINS,). flagged: int64 (n, R, C).
+    pixels: int64 (n, C).
     """
 
     counts: Int64Array
@@ -60,15 +43,11 @@ class Pooled:
     objects: Float64Array
     patch_area: Float64Array
     places: Int64Array
-    pictures: tuple[JsonDict, ...]
+    pictures: list[JsonDict]
 
 
 def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
-    """
-    Read every record once.
-
-    patch: side of a network patch in network pixels. flagged int64 (n, R, C), pixels (n, C).
-    """
+    """Read every record once; patch: side of a network patch in network pixels."""
     counts = np.zeros((2, 2, BINS), np.int64)
     shares = {region: np.zeros(BINS) for region in measured.regions}
     places = np.zeros((3, 2), np.int64)
@@ -90,9 +69,14 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
         pictures.append(row)
     empty = np.zeros((0, 4))
     return Pooled(
-        *(counts, shares, np.stack(flagged), np.stack(pixels)),
-        *(np.concatenate([empty, *objects]), np.concatenate([empty[:, 0], *areas]), places),
-        tuple(pictures),
+        counts=counts,
+        shares=shares,
+        flagged=np.stack(flagged),
+        pixels=np.stack(pixels),
+        objects=np.concatenate([empty, *objects]),
+        patch_area=np.concatenate([empty[:, 0], *areas]),
+        places=places,
+        pictures=pictures,
     )
 
 
@@ -144,7 +128,7 @@ def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: in
         'calibration': calibration_rows(pooled, seed),
         'objects': object_table(pooled.objects, pooled.patch_area),
         'places': place_table(pooled.places),
-        'pictures': list(pooled.pictures),
+        'pictures': pooled.pictures,
     }
 
 
@@ -185,19 +169,20 @@ def promise_summary(
 
     def rows(rates: Sequence[float]) -> list[JsonDict]:
         places = [CURVE_RATES.index(rate) for rate in rates]
+        counts = zip(records.kept, pooled.flagged[:, places], pooled.pixels, strict=True)
         alarms = [
-            PictureAlarms(kept.sequence, flagged[places], pixels)
-            for kept, flagged, pixels in zip(
-                records.kept, pooled.flagged, pooled.pixels, strict=True
-            )
+            PictureAlarms(kept.sequence, flagged, pixels) for kept, flagged, pixels in counts
         ]
         found = promise_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
-        return promise_record([row for row in found if row.class_name in shown])
+        return [
+            {**asdict(r), 'interval': interval_record(r.interval), 'observed': plain(r.observed)}
+            for r in found
+            if r.class_name in shown
+        ]
 
-    curve = [row for row in rows(CURVE_RATES) if row['group'] == 'all']
     return {
         'rows': rows(RATES),
-        'curve': curve,
+        'curve': [row for row in rows(CURVE_RATES) if row['group'] == 'all'],
         'pictures': _class_pictures(pooled, class_names, chosen),
     }
 
@@ -207,10 +192,83 @@ def _class_pictures(
 ) -> list[JsonDict]:
     """Return per picture the flagged share of the chosen classes at 1 %."""
     columns = [list(class_names).index(name) for name in chosen]
-    place = CURVE_RATES.index(0.01)
-    result = []
-    for row, flagged, pixels in zip(pooled.pictures, pooled.flagged, pooled.pixels, strict=True):
-        total = int(pixels[columns].sum())
-        share = int(flagged[place, columns].sum()) / total if total else None
-        result.append({**row, 'normal_flagged': share})
+    totals = pooled.pixels[:, columns].sum(axis=1).tolist()
+    flagged = pooled.flagged[:, CURVE_RATES.index(0.01), columns].sum(axis=1).tolist()
+    return [
+        {**row, 'normal_flagged': part / total if total else None}
+        for row, part, total in zip(pooled.pictures, flagged, totals, strict=True)
+    ]
+
+
+def object_table(objects: Float64Array, patch_area: Float64Array) -> JsonDict:
+    """
+    Return found objects by size and by place.
+
+    objects: float64 (k, 4) of objects_of. patch_area: float64 (k,), camera pixels of one patch.
+    Returns {'all' | 'size' | 'place': rows}, a row {'name', 'objects', 'found', 'flagged'}:
+    found counts objects of which FOUND_SHARE is flagged, flagged is their mean flagged share.
+    """
+    sizes = np.digitize(objects[:, 0] / patch_area, PATCH_BINS)
+    places = np.clip((objects[:, 1] * 3 - 1e-9).astype(int), 0, 2)
+    return {
+        'all': [_object_row('all', objects)],
+        'size': [_object_row(n, objects[sizes == i]) for i, n in enumerate(SIZE_NAMES)],
+        'place': [_object_row(n, objects[places == i]) for i, n in enumerate(PLACE_NAMES)],
+    }
+
+
+def _object_row(name: str, objects: Float64Array) -> JsonDict:
+    count = len(objects)
+    return {
+        'name': name,
+        'objects': count,
+        'found': int(np.count_nonzero(objects[:, 2] >= FOUND_SHARE)),
+        'flagged': float(objects[:, 2].mean()) if count else None,
+        'inside': float(objects[:, 3].mean()) if count else None,
+    }
+
+
+def place_table(places: Int64Array) -> list[JsonDict]:
+    """Return false alarms by place; places: int64 (3, 2), summed over pictures."""
+    return [
+        {'name': name, 'pixels': int(scored), 'flagged': int(wrong) / scored if scored else None}
+        for name, (scored, wrong) in zip(PLACE_NAMES, places.tolist(), strict=True)
+    ]
+
+
+def curve_points(positives: Int64Array, negatives: Int64Array) -> JsonDict:
+    """Return at most 2 CURVE_POINTS points of the curve, from the highest score down."""
+    found = np.cumsum(positives[::-1])
+    alarms = np.cumsum(negatives[::-1])
+    chosen = []
+    for total in (found, alarms):
+        if total[-1]:
+            # Evenly spaced, and evenly in the logarithm: both ends of a ROC can be looked at.
+            ranks = np.concatenate([
+                np.linspace(1, int(total[-1]), CURVE_POINTS // 2),
+                np.geomspace(1, int(total[-1]), CURVE_POINTS // 2),
+            ])  # fmt: skip
+            chosen.append(np.searchsorted(total, ranks))
+    places = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+    edges = lower_edges()[::-1][places]
+    return {
+        'threshold': [round(float(max(edge, 0.0)), 6) for edge in edges],
+        'recall': _rounded(found[places], found[-1]),
+        'fallout': _rounded(alarms[places], alarms[-1]),
+        'precision': _rounded(found[places], found[places] + alarms[places]),
+    }
+
+
+def _rounded(part: Int64Array, total: Int64Array | int) -> list[float]:
+    return [round(float(v), 7) for v in part / np.maximum(total, 1)]
+
+
+def score_histogram(positives: Int64Array, negatives: Int64Array) -> JsonDict:
+    """Return the share of pixels per tenth of surprisal, 0 to 6; the last bin is all above."""
+    edges = np.maximum(lower_edges(), 0)
+    at = np.clip(np.searchsorted(_HISTOGRAM, edges + 1e-6, 'right') - 1, 0, len(_HISTOGRAM) - 2)
+    result: JsonDict = {'from': [round(float(v), 1) for v in _HISTOGRAM[:-1]]}
+    for name, counts in (('anomaly', positives), ('normal', negatives)):
+        sums = np.bincount(at, weights=counts, minlength=len(_HISTOGRAM) - 1)
+        result[name] = [round(float(v), 8) for v in sums / max(1, int(counts.sum()))]
     return result

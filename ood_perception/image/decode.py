@@ -18,13 +18,12 @@ import numpy as np
 from ood_perception.errors import ImageError
 from ood_perception.types import Frame, UInt8Array
 
-from . import jpeg
+from .encoded import JPEG_START, PNG_START, jpeg_header, png_size, read_jpeg, size_problem
 from .encodings import (
     DEPTH,
     ENCODINGS,
     SEMIPLANAR,
     Encoding,
-    is_depth,
     is_wide_grey_png,
     known_encodings,
     message_codec,
@@ -32,7 +31,6 @@ from .encodings import (
     split_format,
     video_codec,
 )
-from .image_size import PNG_START, png_size, size_problem
 from .video import Ticket, VideoStream
 
 _PNG_GREY = 0
@@ -134,7 +132,8 @@ def decode_compressed(message: Any) -> UInt8Array:
     place = f'CompressedImage {message.format!r}'
     data = _bytes_of(message, place)
     encoding, codec = split_format(message.format)
-    if is_depth(encoding, codec) or (encoding and is_wide_grey_png(data, encoding)):
+    depth = encoding in DEPTH or codec == 'compresseddepth'
+    if depth or (encoding and is_wide_grey_png(data, encoding)):
         raise ImageError(
             f'{place} is depth or another measurement, no picture: its format or its 16 bits in '
             "one channel say so; choose the camera's colour topic, or publish brightness as "
@@ -246,12 +245,12 @@ def _from_full_chroma(message: Any) -> UInt8Array:
 
 def _unpacked(data: UInt8Array, place: str, mosaic: int | None) -> UInt8Array:
     """Return a JPEG's or a PNG's pixels as RGB; ImageError, ValueError or cv2.error."""
-    if data[:2].tobytes() == jpeg.START:
-        width, height, grey = jpeg.jpeg_header(data)
+    if data[:2].tobytes() == JPEG_START:
+        width, height, grey = jpeg_header(data)
         _check_size(width, height, place)
         if not (grey and mosaic):
-            return jpeg.read_jpeg(data)
-        pixels = jpeg.read_jpeg(data, 'GRAY')
+            return read_jpeg(data)
+        pixels = read_jpeg(data, 'GRAY')
         return np.asarray(cv2.cvtColor(pixels, mosaic), np.uint8)
     if data[:8].tobytes() == PNG_START and data.size > 25:
         _check_size(*png_size(data), place)

@@ -76,10 +76,7 @@ COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
 FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
 IMAGE_TYPES = (RAW, COMPRESSED, COMPRESSED_VIDEO, FFMPEG_PACKET)
-_VIDEO_CODECS = {
-    'h264': ('h264', '264', 'avc'),
-    'hevc': ('h265', 'hevc', '265'),
-}
+_VIDEO_CODECS = {'h264': ('h264', '264', 'avc'), 'hevc': ('h265', 'hevc', '265')}
 
 
 def known_encodings() -> str:
@@ -121,11 +118,6 @@ def message_codec(message: Any) -> str:
         return ''
     form = message.encoding if hasattr(message, 'pts') else getattr(message, 'format', '')
     return video_codec(str(form))
-
-
-def is_depth(encoding: str, codec: str) -> bool:
-    """Return whether a CompressedImage's format says that it holds no brightness."""
-    return encoding in DEPTH or codec == 'compresseddepth'
 
 
 def is_wide_grey_png(data: Any, encoding: str) -> bool:

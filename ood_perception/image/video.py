@@ -20,7 +20,7 @@ import numpy as np
 from ood_perception.errors import ImageError
 from ood_perception.types import UInt8Array
 
-from . import image_size
+from . import encoded
 
 _START_CODE = re.compile(rb'\x00\x00\x01')
 _SLICE, _IDR_SLICE, _PARAMETERS = 1, 5, 7
@@ -162,18 +162,14 @@ class FrameNumbers:
 
 
 class VideoStream(Generic[Ticket]):
-    """
-    The decoder of one topic.
-
-    lost: packets that were taken and gave no picture at all.
-    """
+    """The decoder of one topic; lost: packets that were taken and gave no picture at all."""
 
     def __init__(self, codec: str) -> None:
         """codec: 'h264' or 'hevc'. Raises ImageError without PyAV."""
         self.codec, self.lost = codec, 0
         self._av = _pyav()
         self._context: Any = self._av.CodecContext.create(codec, 'r')
-        self._context.options = {'max_pixels': str(image_size.MAX_PIXELS)}
+        self._context.options = {'max_pixels': str(encoded.MAX_PIXELS)}
         # Frame threads would hold pictures back, and log where nobody listens.
         self._context.thread_count = 1
         self._numbers = FrameNumbers()

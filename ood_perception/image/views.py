@@ -77,11 +77,7 @@ def merged(
 
 
 def on_grid(scores: Float32Array, view: Geometry, whole: Geometry) -> Float32Array:
-    """
-    Return a view's scores, float32 (gh, gw), on the whole image's grid of the same shape.
-
-    Cells whose centre the view does not hold are -inf.
-    """
+    """Return a view's scores (gh, gw) on the whole image's grid, -inf where it does not reach."""
     across, down, inside = _places(view, whole, (scores.shape[0], scores.shape[1]))
     seen = cv2.remap(scores, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.where(inside, seen, np.float32(-np.inf))

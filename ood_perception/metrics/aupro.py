@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
-from .bounds import UNDEFINED, Bounded
+from .binning import UNDEFINED, Bounded
 from .pixel import Curve, ScoredPicture, fraction, pixel_metrics, scored_picture
 
 FPR_LIMIT = 0.3

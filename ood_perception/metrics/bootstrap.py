@@ -68,11 +68,7 @@ def from_above(counts: Float64Array) -> Float64Array:
 
 
 def picture_histograms(pictures: Sequence[ScoredPicture], bins: int = 16384) -> PictureHistograms:
-    """
-    Bin pictures by the quantiles of their pooled positives (half) and negatives (half).
-
-    Raises DataError without pictures.
-    """
+    """Bin pictures by quantiles, half of all positives and half of all negatives; DataError."""
     if not pictures:
         raise DataError('no pictures: histograms need at least one')
     edges = _quantile_edges(pool(pictures), bins)
@@ -110,12 +106,7 @@ def _weight_histogram(picture: ScoredPicture, edges: Float32Array) -> Float64Arr
 
 @dataclass(frozen=True)
 class Interval:
-    """
-    A two-sided percentile interval.
-
-    low, high: the ends; nan when no resample defines the value.
-    undefined: number of resamples that define no value (no anomaly among the drawn pictures).
-    """
+    """A percentile interval, nan without values; undefined: resamples that define none."""
 
     low: float
     high: float

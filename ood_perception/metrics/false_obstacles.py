@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.image.geometry import camera_area_of_cell, labels_to_grid, to_network
-from ood_perception.postprocess.mask import (
+from ..errors import ConfigError, DataError
+from ..image.geometry import camera_area_of_cell, labels_to_grid, to_network
+from ..postprocess.mask import (
     Components,
     make_mask,
     obstacle_order,
     obstacles_of,
     surprisal_threshold,
 )
-from ood_perception.postprocess.tracking import Persistence, Tracker
-
-from ..errors import ConfigError, DataError
+from ..postprocess.tracking import Persistence, Tracker
 from ..types import BoolArray, Detection, Geometry, UInt8Array
 
 Counts = npt.NDArray[np.int32]
@@ -95,11 +94,7 @@ class AlarmCounter:
         self._groups: list[str] = []
 
     def add(self, detection: Detection, normal: npt.NDArray[np.int8] | None = None) -> None:
-        """
-        Count the next frame; its group is its camera.
-
-        normal: int8 (gh, gw) of normal_cells, None: every obstacle of a clean frame is false.
-        """
+        """Count a camera's next frame; normal: of normal_cells, None: all obstacles are false."""
         self._counts.append(
             np.stack([self._count(detection, normal, row) for row in range(len(self.rates))])
         )

@@ -77,10 +77,7 @@ class LarsMetrics:
 
 
 def lars_frame(
-    prediction: UInt8Array,
-    semantic: UInt8Array,
-    panoptic: UInt8Array,
-    segments: Mapping[int, int],
+    prediction: UInt8Array, semantic: UInt8Array, panoptic: UInt8Array, segments: Mapping[int, int]
 ) -> LarsFrame:
     """
     Count one frame.
@@ -102,12 +99,6 @@ def lars_frame(
     static = panoptic[..., 0] == STATIC_OBSTACLE
     found, missed, near = _dynamic_obstacles(prediction, panoptic, segments, static)
     water = semantic == WATER
-    edge = _dilated(static, _EDGE_DILATION) & _dilated(water, _EDGE_DILATION)
-    edge &= (static | water) & ~near
-    on_obstacle, on_water = (
-        int(np.count_nonzero(edge & (semantic == c) & (prediction == c)))
-        for c in (OBSTACLE, WATER)
-    )
     # cv2 erodes as if water went on beyond the border: the border itself does not erode.
     open_water = cv2.erode(water.astype(np.uint8), np.ones((_WATER_EROSION,) * 2, np.uint8)) > 0
     false = open_water & (prediction == OBSTACLE)
@@ -118,13 +109,27 @@ def lars_frame(
         found=found,
         missed=missed,
         alarms=int(cv2.connectedComponents(false.astype(np.uint8), connectivity=8)[0]) - 1,
-        edge_correct=int(np.count_nonzero(edge & (prediction == semantic))),
-        edge_pixels=int(np.count_nonzero(edge)),
-        edge_intersection=min(on_obstacle, on_water),
-        edge_union=int(np.count_nonzero(edge)) - max(on_obstacle, on_water),
+        **_water_edge(prediction, semantic, static, near),
         water_alarms=int(np.count_nonzero(false)),
         water_pixels=int(np.count_nonzero(open_water)),
     )
+
+
+def _water_edge(
+    prediction: UInt8Array, semantic: UInt8Array, static: BoolArray, near: BoolArray
+) -> dict[str, int]:
+    """Return the counts of the water edge, `near` dynamic obstacles left out."""
+    water = semantic == WATER
+    edge = _dilated(static, _EDGE_DILATION) & _dilated(water, _EDGE_DILATION)
+    edge &= (static | water) & ~near
+    right, pixels = edge & (prediction == semantic), int(np.count_nonzero(edge))
+    on = [int(np.count_nonzero(right & (semantic == label))) for label in (OBSTACLE, WATER)]
+    return {
+        'edge_correct': int(np.count_nonzero(right)),
+        'edge_pixels': pixels,
+        'edge_intersection': min(on),
+        'edge_union': pixels - max(on),
+    }
 
 
 def _overlaps(prediction: UInt8Array, semantic: UInt8Array) -> tuple[Int64Array, Int64Array]:
@@ -226,11 +231,3 @@ def coloured(prediction: UInt8Array) -> UInt8Array:
     table = np.zeros((256, 3), np.uint8)
     table[: len(COLOURS)] = COLOURS
     return table[prediction]
-
-
-def from_coloured(picture: UInt8Array) -> UInt8Array:
-    """Return labels (H, W) of a server picture (H, W, 3) RGB; unknown colours become IGNORED."""
-    labels = np.full(picture.shape[:2], IGNORED, np.uint8)
-    for label, colour in enumerate(COLOURS):
-        labels[(picture == np.array(colour, np.uint8)).all(axis=2)] = label
-    return labels

@@ -12,19 +12,17 @@ alarm at all is the rule of three: 3 / n.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError
+from ..errors import ConfigError, required
 from .bootstrap import RESAMPLES, resample_weights
 from .false_obstacles import AlarmCounts
 
 LEVEL = 0.95
 SECONDS = {'second': 1.0, 'minute': 60.0, 'hour': 3600.0, 'day': 86400.0}
-_WANTED = re.compile(r'\s*([0-9.eE+-]+)\s*/\s*(frame|second|minute|hour|day)s?\s*')
 Grid = npt.NDArray[np.float64]
 
 
@@ -72,16 +70,13 @@ class Wanted:
     @classmethod
     def parse(cls, text: str) -> Wanted:
         """Read '1/hour'; ConfigError for anything else."""
-        found = _WANTED.fullmatch(text)
+        number, _, unit = text.partition('/')
         try:
-            count = float(found.group(1)) if found else math.nan
-        except ValueError:
-            count = math.nan
-        if found is None or math.isnan(count):
+            return cls(float(number), unit.strip().removesuffix('s'))
+        except ValueError as error:
             raise ConfigError(
                 f'wanted {text!r}: write a number and a unit, such as 1/hour, 2/minute, 0.01/frame'
-            )
-        return cls(count, found.group(2))
+            ) from error
 
     def per_frame(self, fps: float) -> float:
         """Return the false obstacles a frame that this means at `fps` frames a second."""
@@ -106,11 +101,7 @@ class Choice:
 def alarm_rates(
     counts: AlarmCounts, block: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> AlarmRates:
-    """
-    Return rates and bounds of counted frames.
-
-    block: consecutive frames of one group that are taken as one draw, >= 1 (ConfigError).
-    """
+    """Return rates and bounds; block: frames of a group that are one draw, >= 1 (ConfigError)."""
     if block < 1:
         raise ConfigError(f'block of {block} frames: give 1 or more')
     owners = _blocks(counts.groups, block)
@@ -185,21 +176,8 @@ def _inherited(upper: Grid, sums: Grid) -> Grid:
 
 def poisson_upper(count: int, level: float = LEVEL) -> float:
     """Return the mean of a Poisson variable that is <= count with probability 1 - level."""
-    low, high = float(count), count + 10.0 + 5.0 * math.sqrt(count + 1.0)
-    for _ in range(80):
-        middle = (low + high) / 2
-        if _poisson_below(count, middle) > 1.0 - level:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-def _poisson_below(count: int, mean: float) -> float:
-    """Return P(X <= count) for a Poisson variable of this mean > 0."""
-    terms = np.arange(count + 1)
-    logs = terms * math.log(mean) - mean - np.array([math.lgamma(k + 1.0) for k in terms])
-    return float(np.exp(logs).sum())
+    stats = required('scipy.stats', "these bounds need scipy: pip install 'ood_perception[train]'")
+    return float(stats.chi2.ppf(level, 2 * (count + 1)) / 2)
 
 
 def frontier(rates: AlarmRates, wanted: float) -> list[Choice]:

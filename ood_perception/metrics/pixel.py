@@ -6,7 +6,7 @@ AP, AUROC, FPR95 and best F1 of scored pixels, all from one `Curve`.
 Label 1 is an anomaly, 0 is normal, all others are ignored; the pixels of all pictures are pooled,
 never averaged per picture. A point of a curve is one threshold t, from high to low, and counts
 ``score >= t``. The curve comes from the scores themselves (`full_curve`: exact), from bins
-(binning.binned_curve: exact at their edges; bounds.py says what lies between), or from draws of
+(binning.binned_curve: exact at their edges, bounded between them), or from draws of
 pictures (bootstrap.py: many curves at once). Ranking is done on the float32 surprisal itself.
 """
 
@@ -79,11 +79,7 @@ def _sorted(scores: Float32Array) -> Float32Array:
 
 
 def pool(pictures: Sequence[ScoredPicture]) -> ScoredPicture:
-    """
-    Pool pictures into one; memory: one float32 copy of all valid pixels.
-
-    Anomaly pixels keep their weights where all pictures have them.
-    """
+    """Pool pictures, weights where all have them; memory: one float32 copy of all valid pixels."""
     empty = np.empty(0, np.float32)
     positives = np.concatenate([empty, *(p.positives for p in pictures)])
     parts = [p.weights for p in pictures if p.weights is not None]

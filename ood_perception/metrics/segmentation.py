@@ -59,11 +59,7 @@ def open_prediction(
 
 
 def class_iou(matrix: Int64Array | Float64Array) -> Float64Array:
-    """
-    Return the IoU of each class, float64 (..., C), of confusion matrices (..., C, C).
-
-    nan for a class that is neither labelled nor predicted.
-    """
+    """Return IoU (..., C) of confusion matrices (..., C, C); nan where a class never occurs."""
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     union = matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits
     with np.errstate(invalid='ignore'):
@@ -88,11 +84,7 @@ def mean_iou(matrix: Int64Array | Float64Array, known: int | None = None) -> Flo
 def mean_iou_samples(
     matrices: Int64Array, weights: Float64Array, known: int | None = None
 ) -> Float64Array:
-    """
-    Return the mean IoU (R,) of R multisets of frames.
-
-    matrices: (n, C, C), one confusion matrix a frame. weights: float64 (R, n).
-    """
+    """Return the mean IoU (R,) of R multisets, weights (R, n), of frames' matrices (n, C, C)."""
     return mean_iou(np.tensordot(weights, matrices, axes=1), known)
 
 

@@ -18,7 +18,7 @@ the later section's counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from ood_perception.parameters.table import (
     check_value,
     unknown_names,
 )
+from ood_perception.types import Tell
 from ood_perception.yaml_files import Loader, read_text, single_node, yaml_problem
 
 PARAMETERS_KEY = 'ros__parameters'
@@ -47,8 +48,6 @@ _EXPECTED = {
     str: 'a text',
     tuple: "a list of texts, such as ['a', 'b']",
 }
-
-Tell = Callable[[str], None]
 
 
 class _RclLoader(Loader):
@@ -71,14 +70,16 @@ def read_parameters(path: Path, tell: Tell, node: str = '') -> dict[str, Any]:
     Return the values of DEFAULTS that a ROS parameter file sets for one node.
 
     tell: takes, line by line, what is not used: other sections, names that the node does not have
-    (with the nearest), parameters without effect here. node: see
-    sections_for. Raises ConfigError naming the file, what is wrong and the
-    remedy.
+    (with the nearest), parameters without effect here. node: see sections_for. Raises ConfigError
+    naming the file, what is wrong and the remedy.
     """
     place = f'parameter file {path}'
     sections = read_sections(path, tell)
     chosen = sections_for(sections, node, place) if sections else []
-    _tell_left_out(sections, chosen, place, tell)
+    left_out = [section.pattern for section in sections if section not in chosen]
+    if left_out:
+        used = ', '.join(section.pattern for section in chosen)
+        tell(f'{place}: read for {used}; not for {", ".join(left_out)} (--node chooses)')
     values: dict[str, Any] = {}
     for section in chosen:
         values.update(section.values)
@@ -86,26 +87,14 @@ def read_parameters(path: Path, tell: Tell, node: str = '') -> dict[str, Any]:
     if unknown:
         tell(f'{place}: no such parameters, ignored: {", ".join(unknown)}')
     typed = {n: _checked(BY_NAME[n], v, place) for n, v in values.items() if n in BY_NAME}
-    _tell_without_effect(typed, place, tell)
+    idle = [n for n, v in typed.items() if n not in DEFAULTS and v != BY_NAME[n].default]
+    if idle:
+        tell(f'{place}: of use to the node alone, without effect here: {", ".join(idle)}')
     return {
         name: strings(value) if isinstance(value, tuple) else value
         for name, value in typed.items()
         if name in DEFAULTS
     }
-
-
-def _tell_left_out(sections: list[Section], chosen: list[Section], place: str, tell: Tell) -> None:
-    left_out = [s.pattern for s in sections if s not in chosen]
-    if left_out:
-        used = ', '.join(section.pattern for section in chosen)
-        tell(f'{place}: read for {used}; not for {", ".join(left_out)} (--node chooses)')
-
-
-def _tell_without_effect(values: Mapping[str, Any], place: str, tell: Tell) -> None:
-    """Name the parameters that change the node and nothing here."""
-    names = [n for n, v in values.items() if n not in DEFAULTS and v != BY_NAME[n].default]
-    if names:
-        tell(f'{place}: of use to the node alone, without effect here: {", ".join(names)}')
 
 
 def _checked(spec: Spec, value: Any, place: str) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.files import Tell, read_parameters
+from ood_perception.parameters.files import read_parameters
 from ood_perception.parameters.table import BY_NAME
+from ood_perception.types import Tell
 
 _CHOICES = {'engine': ('auto', *ENGINES)}
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from ood_perception.postprocess.roi import RoiSettings
@@ -45,9 +46,4 @@ def settings_from(values: Values) -> Settings:
 
 def persistence_from(values: Values) -> Persistence:
     """Return when obstacles are announced; ConfigError if m is greater than n."""
-    return Persistence(
-        window=values['persistence.window'],
-        required=values['persistence.required'],
-        mask=values['persistence.mask'],
-        longest_gap=values['persistence.longest_gap'],
-    )
+    return Persistence(**{f.name: values[f'persistence.{f.name}'] for f in fields(Persistence)})

@@ -14,8 +14,8 @@ from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.image.encodings import TRANSPORTS
 from ood_perception.parameters.settings import PINNING, persistence_from, strings
-from ood_perception.postprocess.open_set import OUTSIDE as OPEN_SET_OUTSIDE
 from ood_perception.postprocess.output_maps import FULL_SCALE
+from ood_perception.postprocess.output_maps import OUTSIDE as OPEN_SET_OUTSIDE
 from ood_perception.postprocess.overlay import OverlayOptions
 from ood_perception.postprocess.roi import MODES as ROI_MODES
 from ood_perception.postprocess.roi import RoiSettings

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import (
     Size,
     camera_window,
@@ -20,8 +21,7 @@ from ood_perception.image.geometry import (
     to_camera,
     to_camera_nearest,
 )
-from ood_perception.postprocess.mask import score_from_surprisal
-from ood_perception.postprocess.open_set import OUTSIDE, open_set_cells
+from ood_perception.postprocess.mask import score_from_surprisal, surprisal_threshold
 from ood_perception.types import (
     MASK_NORMAL,
     MASK_NOT_SCORED,
@@ -30,6 +30,41 @@ from ood_perception.types import (
     Float32Array,
     UInt8Array,
 )
+
+# Class ids end at 253, so that both values below are free in every bundle.
+UNKNOWN = 254
+NOT_SCORED = MASK_NOT_SCORED
+UNKNOWN_NAME, NOT_SCORED_NAME = 'unknown', 'not scored'
+OUTSIDE = ('not_scored', 'labels')
+
+
+def open_set_cells(detection: Detection, outside: str = OUTSIDE[0]) -> UInt8Array:
+    """
+    Return the open-set labels on the score grid, uint8 (gh, gw).
+
+    Where the mask is set by the score: UNKNOWN; what is an obstacle by its class alone keeps that
+    class. Elsewhere inside the region of interest: the class id. Outside
+    it, for `outside` = 'not_scored': NOT_SCORED; for 'labels': the class id, which no score has
+    checked. Raises ConfigError for another `outside`.
+
+    The mask speaks for the chosen classes: a known class that is not among `in_distribution` is
+    unknown here, too. Choose all classes to see what the bundle has never been shown.
+    """
+    if outside not in OUTSIDE:
+        raise ConfigError(f'open-set outside {outside!r}: choose one of {", ".join(OUTSIDE)}')
+    cells = detection.labels.copy()
+    if outside == OUTSIDE[0]:
+        cells[~detection.scored] = NOT_SCORED
+    strange = detection.surprisal >= surprisal_threshold(detection.false_alarm_rate)
+    cells[detection.mask & strange] = UNKNOWN
+    return cells
+
+
+def open_set_names(classes: Sequence[str]) -> dict[int, str]:
+    """Return what every value of the open-set labels means, for a LabelInfo."""
+    names = dict(enumerate(classes[:UNKNOWN]))
+    return {**names, UNKNOWN: UNKNOWN_NAME, NOT_SCORED: NOT_SCORED_NAME}
+
 
 UNLABELLED = 255
 FULL_SCALE = 5.0
@@ -102,7 +137,7 @@ class OutputMaps:
         np.copyto(out, self._nearest(self.detection.labels, UNLABELLED))
 
     def write_open_set(self, out: UInt8Array) -> None:
-        """Write class ids, 254 unknown and 255 not scored (open_set.py) into uint8 (H, W)."""
+        """Write class ids, 254 unknown and 255 not scored into uint8 (H, W)."""
         cells = open_set_cells(self.detection, self._outside)
         np.copyto(out, self._nearest(cells, UNLABELLED))
 

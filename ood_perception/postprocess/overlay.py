@@ -66,8 +66,8 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
     line = _line_width(picture)
     mask = OutputMaps(detection).image('mask')
     if options.region:
-        _outline(picture, mask != MASK_NOT_SCORED, REGION_COLOR, line)
-    _outline(picture, mask == MASK_OBSTACLE, OBSTACLE_COLOR, line)
+        outline(picture, mask != MASK_NOT_SCORED, REGION_COLOR, line)
+    outline(picture, mask == MASK_OBSTACLE, OBSTACLE_COLOR, line)
     if options.boxes:
         _draw_boxes(picture, detection.obstacles)
     if options.legend:
@@ -76,11 +76,7 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
 
 
 def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:
-    """
-    Return an RGB picture, uint8 (H, W, 3), as JPEG bytes, uint8 (N,).
-
-    quality: 1 to 100. Raises ImageError when the encoder refuses the picture.
-    """
+    """Return an RGB picture as JPEG, uint8 (N,); quality: 1 to 100. ImageError if refused."""
     swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode('.jpg', swapped, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
@@ -126,7 +122,7 @@ def _line_width(picture: UInt8Array) -> int:
     return max(1, round(int(picture.shape[0]) / 540))
 
 
-def _outline(picture: UInt8Array, inside: BoolArray, color: Color, width: int) -> None:
+def outline(picture: UInt8Array, inside: BoolArray, color: Color, width: int) -> None:
     """Draw the border of an area, bool (H, W), into the picture."""
     area = np.ascontiguousarray(inside).view(np.uint8)
     contours, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)

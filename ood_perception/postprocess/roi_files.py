@@ -16,7 +16,7 @@ import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, ImageError
 from ood_perception.image.geometry import Size, cell_centres
-from ood_perception.image.label_files import read_label
+from ood_perception.image.image_files import read_label
 from ood_perception.types import BoolArray, Geometry
 
 MASK_EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"
@@ -26,11 +26,7 @@ POLYGON_EXAMPLE = "'front: 0.1,1.0 0.45,0.5 0.55,0.5 0.9,1.0'"
 
 @dataclass(frozen=True, eq=False)
 class RegionMask:
-    """
-    A static mask.
-
-    path: where it was read from, for messages. scored: bool (h, w), True = scored.
-    """
+    """A static mask; path: of its file, for messages. scored: bool (h, w), True = scored."""
 
     path: str
     scored: BoolArray
@@ -40,11 +36,7 @@ CameraMasks = Mapping[str, RegionMask]
 
 
 def load_mask(path: Path) -> RegionMask:
-    """
-    Read a mask, pixels as they are stored: grey or palette, index 0 is not scored.
-
-    Raises ConfigError naming the file and what is wrong with it.
-    """
+    """Read a mask as stored, grey or palette, 0 = not scored; ConfigError names file and fault."""
     try:
         scored = read_label(path, 'roi mask') > 0
     except DataError as error:
@@ -55,11 +47,7 @@ def load_mask(path: Path) -> RegionMask:
 
 
 def load_masks(parameter: str, entries: Sequence[str]) -> dict[str, RegionMask]:
-    """
-    Read the masks of '[camera: ]file' entries; those without a camera's name are under ''.
-
-    Raises ConfigError naming the parameter or the file.
-    """
+    """Read masks of '[camera: ]file', the unnamed one under ''; ConfigError names the culprit."""
     files = mask_files(parameter, entries)
     return {camera: load_mask(Path(path).expanduser()) for camera, path in files.items()}
 

@@ -80,11 +80,7 @@ def rotation_from_rpy(rpy: Sequence[float]) -> Vectors:
 
 
 def rotation_from_quaternion(quaternion: Sequence[float]) -> Vectors:
-    """
-    Return the rotation of a quaternion (x, y, z, w), float64 (3, 3).
-
-    Raises ConfigError for one that is no rotation: a length far from 1, or not finite.
-    """
+    """Return the rotation (3, 3) of (x, y, z, w); ConfigError where its length is far from 1."""
     length = math.sqrt(sum(value * value for value in quaternion))
     if not abs(length - 1.0) < 0.01:
         raise ConfigError(f'quaternion {tuple(quaternion)} has the length {length:g}, not 1')
@@ -172,11 +168,7 @@ class Orientation:
 
 
 class AttitudeHistory:
-    """
-    Keeps the last thousand orientations; may be written and read by different threads.
-
-    topic: where they come from, for messages.
-    """
+    """The last thousand orientations, for several threads; topic: their source, for messages."""
 
     def __init__(self, topic: str = 'imu') -> None:
         self._topic = topic

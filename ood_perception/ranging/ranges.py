@@ -15,8 +15,16 @@ from ood_perception.image.geometry import Points
 from ood_perception.postprocess.mask import find_components, keep_components
 from ood_perception.ranging.attitude import Attitude, Mounting, dip, up_from_horizon
 from ood_perception.ranging.camera_model import CameraModel
-from ood_perception.ranging.contact_points import Contacts, component_numbers, contacts_of
-from ood_perception.ranging.ground import Edge, EdgeKind, Scene, edge_of, terrain_of
+from ood_perception.ranging.ground import (
+    Contacts,
+    Edge,
+    EdgeKind,
+    Scene,
+    component_numbers,
+    contacts_of,
+    edge_of,
+    terrain_of,
+)
 from ood_perception.ranging.ground_plane import Places, Status, Viewpoint, directions, locate
 from ood_perception.ranging.lens import Vectors
 from ood_perception.types import BoolArray, Detection, UInt8Array

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.evaluation.results import write_bytes, write_text
 from ood_perception.postprocess.overlay import encode_jpeg
 from ood_perception.types import UInt8Array
@@ -34,14 +34,11 @@ PICTURE_WIDTH = 640
 @cache
 def environment() -> Environment:
     """Return the environment that fills templates; DependencyError without jinja2."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise DependencyError(
-            "reports need jinja2: pip install 'ood_perception[report]', or apt install "
-            'python3-jinja2'
-        ) from error
-    result = jinja2.Environment(
+    jinja2 = required(
+        'jinja2',
+        "reports need jinja2: pip install 'ood_perception[report]', or apt install python3-jinja2",
+    )
+    result: Environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / 'templates'),
         autoescape=jinja2.select_autoescape(['html.j2']),
         undefined=jinja2.StrictUndefined,
@@ -88,11 +85,7 @@ def one_line(text: str) -> str:
 def save_jpeg(
     folder: Path, name: str, picture: UInt8Array, width: int = PICTURE_WIDTH, quality: int = 88
 ) -> str:
-    """
-    Write a picture, uint8 (H, W, 3) RGB, `width` pixels wide; return its name beside the page.
-
-    Raises DataError where the folder cannot be written.
-    """
+    """Write an RGB image, `width` pixels wide; return its name beside the page. DataError."""
     write_bytes(folder / name, _small_jpeg(picture, width, quality))
     return name
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.texts import printable
 from ood_perception.types import JsonDict
 
@@ -42,13 +42,10 @@ def _axes(
     count: int, width: float = 11.0, height: float = 4.0
 ) -> Iterator[tuple[Any, Any, list[str]]]:
     """Offer a figure, its axes and a list that receives its SVG text at the end."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(
-            "the report's plots need matplotlib: pip install 'ood_perception[train]'"
-        ) from error
+    remedy = "the report's plots need matplotlib: pip install 'ood_perception[train]'"
+    matplotlib = required('matplotlib', remedy)
+    from matplotlib.figure import Figure
+
     text: list[str] = []
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout='constrained')
@@ -73,7 +70,7 @@ def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> s
     """
     Draw precision over recall, and recall over the false positive rate.
 
-    curves: run -> breakdown.curve_points. shares: run -> anomaly share of all pixels, the
+    curves: run -> summary.curve_points. shares: run -> anomaly share of all pixels, the
     precision of a guess.
     """
     with _axes(2) as (_, (left, right), text):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ood_perception.evaluation.groups import GROUPS
+from ood_perception.evaluation.results import GROUPS
 from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED
 from ood_perception.metrics.pixel import METRICS
 from ood_perception.types import JsonDict
@@ -63,15 +63,6 @@ def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[
         for row, found in zip(rows, components, strict=True):
             row.append(percent(found['f1'], found['f1_interval']) if found else '-')
     return header, rows
-
-
-def group_names(document: JsonDict, data: str) -> list[str]:
-    """Return the groups that any run has on a set, in the order of GROUPS."""
-    return [
-        name
-        for name in GROUPS
-        if any(name in run['sets'][data]['groups'] for run in document['runs'])
-    ]
 
 
 def group_table(document: JsonDict, data: str, name: str) -> tuple[list[str], list[list[str]]]:

@@ -17,8 +17,7 @@ from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import MarkerArray
 
 from ood_perception.postprocess.image_score import inspect
-from ood_perception.postprocess.open_set import open_set_names
-from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
+from ood_perception.postprocess.output_maps import IMAGES, OutputMaps, open_set_names
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay, encode_jpeg
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ros import point_clouds, qos

@@ -63,7 +63,7 @@ def is_dynamic_import(node):
     return (
         isinstance(node, ast.Call)
         and getattr(node.func, 'attr', getattr(node.func, 'id', ''))
-        in ('import_module', '__import__')
+        in ('import_module', '__import__', 'required')
         and bool(node.args)
         and isinstance(node.args[0], ast.Constant)
     )

@@ -11,15 +11,13 @@ from onnx import TensorProto, helper
 from paths import ROOT
 
 from ood_perception.bench import tables
-from ood_perception.bench.cases import Case, cases, check, public_place, to_json
-from ood_perception.bench.flops import count_flops
+from ood_perception.bench.cases import Case, cases, public_place, to_json
 from ood_perception.bench.machine import EnergyMeter
 from ood_perception.bench.peak import best_rates, openvino_product, products
-from ood_perception.bench.program import ratios, shares_of_peak
+from ood_perception.bench.program import PEAK, ratios, shares_of_peak, torch_task
 from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
-from ood_perception.bench.references import PEAK, torch_task
 from ood_perception.bench.tables import plot_latency, points_of_bundles
-from ood_perception.bench.worker import options_of
+from ood_perception.bench.worker import count_flops, options_of
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import EngineError
 
@@ -90,7 +88,7 @@ def test_cases_are_all_combinations():
 )
 def test_cases_that_cannot_be_measured_are_refused(wrong):
     with pytest.raises(EngineError, match='give'):
-        check(Case('b', **wrong))
+        Case('b', **wrong)
 
 
 def test_no_place_of_this_machine_is_published(tmp_path, monkeypatch):
@@ -175,7 +173,7 @@ def test_the_bits_of_weights_can_be_named_for_a_measurement():
     options = [options_of(Case('b', precision=name), manifest) for name in ('int8', 'int8:7')]
     assert [(o.precision, o.weight_bits) for o in options] == [('int8', 0), ('int8', 7)]
     with pytest.raises(EngineError, match='int8:6: bits of the weights are int8:7 or int8:8'):
-        check(Case('b', precision='int8:6'))
+        Case('b', precision='int8:6')
 
 
 def test_shares_and_ratios_put_times_in_proportion():

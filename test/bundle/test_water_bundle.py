@@ -14,8 +14,7 @@ from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import OodPerceptionError
 from ood_perception.image.geometry import labels_to_grid
-from ood_perception.image.image_files import read_picture
-from ood_perception.image.label_files import read_label
+from ood_perception.image.image_files import read_label, read_picture
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.postprocess.roi import RoiSettings

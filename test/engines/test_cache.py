@@ -95,7 +95,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(bundle, tmp_path, monkey
 
 def test_entries_are_found_by_the_whole_key(cache):
     key = {'graph': 'a', 'batch': '1'}
-    compiled_cache.store(key, b'compiled')
+    compiled_cache.obtain(key, lambda: (b'compiled', {}))
 
     assert compiled_cache.load(key) == b'compiled'
     assert compiled_cache.load({**key, 'batch': '2'}) is None

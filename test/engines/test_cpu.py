@@ -23,7 +23,7 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_checked_engine, create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.cpu import Int8Products, onnxruntime_int8, openvino_int8
-from ood_perception.engines.int8.quantize import LARGEST_CODE
+from ood_perception.engines.int8 import LARGEST_CODE
 from ood_perception.errors import EngineError
 
 pytest.importorskip('openvino')

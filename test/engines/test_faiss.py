@@ -20,7 +20,7 @@ from ood_perception.bundle.store import load_bundle  # noqa: E402
 from ood_perception.engines import create_engine  # noqa: E402
 from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.engines.faiss import NeighbourIndex  # noqa: E402
-from ood_perception.engines.graphs.search import Search, cut_searches  # noqa: E402
+from ood_perception.engines.graphs.head_cuts import Search, cut_searches  # noqa: E402
 from ood_perception.errors import BundleError, DependencyError  # noqa: E402
 from trainer.export.onnx import store_half, to_onnx  # noqa: E402
 from trainer.heads.knn import search as knn_search  # noqa: E402

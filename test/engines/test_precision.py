@@ -17,7 +17,7 @@ from ood_perception.bundle.manifest import PrecisionSpec
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import _engine_class, create_checked_engine, create_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.precision import choose_precisions
+from ood_perception.engines.plan import choose_precisions
 from ood_perception.errors import EngineError
 
 pytest.importorskip('onnxruntime')

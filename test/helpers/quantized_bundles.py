@@ -14,9 +14,12 @@ import onnx
 from bundles import DIM, TOKENS, write_manifest, write_tiny_bundle
 from onnx import TensorProto, helper, numpy_helper
 
-from ood_perception.engines.int8.quantize import linear_nodes
-from ood_perception.engines.int8.ranges_file import Quantization, write_quantization
-from ood_perception.engines.int8.smoothing import smoothable
+from ood_perception.engines.int8 import (
+    Quantization,
+    linear_nodes,
+    smoothable,
+    write_quantization,
+)
 
 HIDDEN = 4 * DIM
 GAIN = 200.0  # the norm takes it out again; squares of such values leave the range of fp16

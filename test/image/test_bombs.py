@@ -18,10 +18,9 @@ from videos import encoded as film
 from videos import pictures
 
 from ood_perception.errors import DataError, ImageError, OodPerceptionError
-from ood_perception.image import image_size
+from ood_perception.image import encoded as stored
 from ood_perception.image.decode import decode_compressed
-from ood_perception.image.image_files import decode_picture
-from ood_perception.image.label_files import decode_label
+from ood_perception.image.image_files import decode_label, decode_picture
 from ood_perception.image.video import VideoStream
 
 START = b'\x89PNG\r\n\x1a\n'
@@ -62,7 +61,7 @@ import resource, sys
 from types import SimpleNamespace
 from ood_perception.image.decode import decode_compressed
 from ood_perception.errors import OodPerceptionError
-from ood_perception.image.label_files import decode_label
+from ood_perception.image.image_files import decode_label
 from ood_perception.image.image_files import decode_picture
 from ood_perception.image.video import VideoStream
 content = bytes.fromhex(sys.argv[1])
@@ -124,7 +123,7 @@ def test_every_kind_of_file_keeps_to_one_limit(form, monkeypatch):
     content = encoded(form)
     assert decode_picture(content, 'picture p').shape == (48, 64, 3)
 
-    monkeypatch.setattr(image_size, 'MAX_PIXELS', 64 * 48 - 1)
+    monkeypatch.setattr(stored, 'MAX_PIXELS', 64 * 48 - 1)
 
     with pytest.raises(DataError, match=r'picture p of size 64x48 has .* megapixels'):
         decode_picture(content, 'picture p')
@@ -132,7 +131,7 @@ def test_every_kind_of_file_keeps_to_one_limit(form, monkeypatch):
 
 @pytest.mark.parametrize('form', ['PNG', 'BMP', 'TIFF', 'GIF'])
 def test_labels_and_messages_keep_to_it_too(form, monkeypatch):
-    monkeypatch.setattr(image_size, 'MAX_PIXELS', 64 * 48 - 1)
+    monkeypatch.setattr(stored, 'MAX_PIXELS', 64 * 48 - 1)
     with pytest.raises(DataError, match=r'label l of size 64x48 has .* megapixels'):
         decode_label(encoded(form), 'label l')
     with pytest.raises(ImageError, match=r'64x48 has .* megapixels'):
@@ -181,6 +180,6 @@ def test_a_video_keeps_to_the_limit_of_pictures(codec, monkeypatch):
     packet = film(codec, pictures(1, 96, 128))[0]
     assert len(VideoStream(codec).decode(packet, 1)) <= 1
 
-    monkeypatch.setattr(image_size, 'MAX_PIXELS', 64 * 48)
+    monkeypatch.setattr(stored, 'MAX_PIXELS', 64 * 48)
     with pytest.raises(ImageError):
         VideoStream(codec).decode(packet, 1)

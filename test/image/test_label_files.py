@@ -13,7 +13,7 @@ from label_files import png_of, write_set
 from PIL import Image
 
 from ood_perception.errors import DataError
-from ood_perception.image.label_files import decode_label, label_files, need_anomaly, read_label
+from ood_perception.image.image_files import decode_label, label_files, need_anomaly, read_label
 
 SHAPE = (13, 21)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.metrics.components import (
+from ood_perception.metrics.smiyc import (
     SIZE_LIMITS,
     TAUS,
     SizeLimits,

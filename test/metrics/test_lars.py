@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from server_images import from_coloured
 
 from ood_perception.errors import DataError
 from ood_perception.metrics.lars import (
     coloured,
-    from_coloured,
     lars_frame,
     lars_metrics,
     lars_samples,

@@ -15,9 +15,8 @@ from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess import roi
-from ood_perception.postprocess.ground_edge import below_edge, below_line, bridged, edge_rows
 from ood_perception.postprocess.mask import make_mask
-from ood_perception.postprocess.roi import RoiSettings
+from ood_perception.postprocess.roi import RoiSettings, below_edge, below_line, bridged, edge_rows
 from ood_perception.settings import Settings
 from ood_perception.types import Frame
 

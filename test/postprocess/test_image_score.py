@@ -10,7 +10,7 @@ import pytest
 
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
-from ood_perception.postprocess import open_set
+from ood_perception.postprocess import output_maps as open_set
 from ood_perception.postprocess.image_score import image_surprisal, image_threshold, inspect
 from ood_perception.postprocess.mask import surprisal_threshold
 from ood_perception.postprocess.output_maps import OutputMaps

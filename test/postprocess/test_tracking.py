@@ -12,8 +12,16 @@ import pytest
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.postprocess.mask import make_mask, obstacles_of
-from ood_perception.postprocess.motion import first_states, matches, overlaps, predicted, updated
-from ood_perception.postprocess.tracking import LONGEST_WINDOW, Persistence, Tracker
+from ood_perception.postprocess.tracking import (
+    LONGEST_WINDOW,
+    Persistence,
+    Tracker,
+    first_states,
+    matches,
+    overlaps,
+    predicted,
+    updated,
+)
 from ood_perception.types import Detection, Frame, Obstacle
 
 SIZE = (120, 160)

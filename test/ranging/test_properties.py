@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ood_perception.image.geometry import geometry_for, grid_valid
-from ood_perception.postprocess.ground_edge import below_line
 from ood_perception.postprocess.mask import make_mask, obstacles_of
-from ood_perception.postprocess.roi import class_table, scored_region
+from ood_perception.postprocess.roi import below_line, class_table, scored_region
 from ood_perception.ranging.attitude import Attitude, mounting, rotation_from_rpy
 from ood_perception.ranging.camera_model import Calibration, camera_model
 from ood_perception.ranging.ground import Scene

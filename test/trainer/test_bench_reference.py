@@ -11,8 +11,8 @@ pytest.importorskip('onnxruntime')
 
 from bench_models import random_pixood  # noqa: E402
 
+from ood_perception.bench.program import trainer_module  # noqa: E402
 from ood_perception.bench.protocol import Worker, take_turns  # noqa: E402
-from ood_perception.bench.references import trainer_module  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.bench_reference import named_backbone, openvino_run  # noqa: E402
 from trainer.export.onnx import head_to_onnx  # noqa: E402

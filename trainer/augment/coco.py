@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import DataError
+from ood_perception.image.encoded import opened
 from ood_perception.image.image_files import broken, file_content, tell
-from ood_perception.image.image_size import opened
 from ood_perception.types import Int64Array, UInt8Array
 
 _MOST = 1e6  # pixels: farther off no picture reaches

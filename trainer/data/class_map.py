@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
-from ood_perception.image.label_files import IGNORED
+from ood_perception.image.image_files import IGNORED
 from ood_perception.yaml_files import build
 
 Color = tuple[int, int, int]

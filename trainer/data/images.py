@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 from ood_perception.image import image_files as picture_files
-from ood_perception.image.image_files import PICTURES
+from ood_perception.image.image_files import IGNORED, PICTURES, read_label
 from ood_perception.image.image_files import read_picture as read_image
-from ood_perception.image.label_files import IGNORED, read_label
 from ood_perception.types import UInt8Array
 
 from .class_map import ClassMap, Color

@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.image.image_files import visible
-from ood_perception.image.label_files import read_label
+from ood_perception.image.image_files import read_label, visible
 
 from ..data.images import IGNORED, ClassMap, PictureList, list_pictures, picture_list
 from .evaluation_set import SetEntry

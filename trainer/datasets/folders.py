@@ -19,8 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.image.image_files import tell
-from ood_perception.image.label_files import label_files
+from ood_perception.image.image_files import label_files, tell
 from ood_perception.yaml_files import read_yaml
 
 from ..data.class_map import ClassMap, class_map_of, label_colors_of

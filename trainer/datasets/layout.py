@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.image.image_files import PICTURES, sorted_out, tell, visible
-from ood_perception.image.label_files import label_files
+from ood_perception.image.image_files import PICTURES, label_files, sorted_out, tell, visible
 
 from ..data.images import list_pictures, need_files
 

@@ -15,7 +15,7 @@ import numpy as np
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
-from ood_perception.engines.int8.ranges_file import INT8, quantization_path
+from ood_perception.engines.int8 import INT8, quantization_path
 from ood_perception.files import make_file, sha256_of
 
 from ..artifacts import digest

@@ -20,9 +20,14 @@ from ood_perception.evaluation.results import (
     write_json,
     write_text,
 )
-from ood_perception.reports.evaluation import markdown, write_comparison, write_report
+from ood_perception.reports.evaluation import (
+    ShownFrame,
+    draw_worst,
+    markdown,
+    write_comparison,
+    write_report,
+)
 from ood_perception.reports.tables import CSV_HEADER, PICTURE_COLUMNS, csv_rows, picture_rows
-from ood_perception.reports.worst_images import ShownFrame, draw_worst
 
 from .runs import Results
 from .sets import picture_reader

@@ -15,15 +15,20 @@ import numpy as np
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.class_labels import label_groups
-from ood_perception.evaluation.loading import PictureTask
 from ood_perception.evaluation.maritime import SeaClasses, maritime_summary
 from ood_perception.evaluation.measure import ANOMALY, CLOSED_SET, INSPECTION, MARITIME, Measured
-from ood_perception.evaluation.open_set import open_set_group, open_set_truth
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.second_pass import TRACKS, component_summary, smiyc_group
+from ood_perception.evaluation.run import PictureTask
+from ood_perception.evaluation.second_pass import (
+    TRACKS,
+    component_summary,
+    open_set_group,
+    open_set_truth,
+    smiyc_group,
+)
 from ood_perception.evaluation.summary import anomaly_summary, promise_summary
-from ood_perception.image.label_files import need_anomaly
-from ood_perception.metrics.components import size_limits
+from ood_perception.image.image_files import need_anomaly
+from ood_perception.metrics.smiyc import size_limits
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.settings import chosen_classes, class_ids

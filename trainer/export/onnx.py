@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ood_perception.bundle.manifest import StageSpec
-from ood_perception.engines.graphs.class_subset import CLASS_SURPRISAL
+from ood_perception.engines.graphs.head_cuts import CLASS_SURPRISAL
 from ood_perception.errors import ConfigError
 
 from ..head_module import HeadModule

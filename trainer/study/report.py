@@ -23,7 +23,7 @@ from ood_perception.metrics.bootstrap import (
     percentile_interval,
     resample_weights,
 )
-from ood_perception.metrics.components import component_samples
+from ood_perception.metrics.smiyc import component_samples
 from ood_perception.reports.html import render
 from ood_perception.reports.tables import REGION_TITLES
 

@@ -12,29 +12,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.files import make_file
-from ood_perception.types import JsonDict
+from ood_perception.types import JsonDict, Tell
 
-Tell = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 2.0
 # TensorRT for RTX 1.7: "FP32 GEMM is not supported" on Turing, and a head needs float32 products.
 WITHOUT_FLOAT32 = frozenset({'SM75'})
-
-
-@dataclass(frozen=True)
-class BuiltEngine:
-    """blob: the serialised engine. facts: how it was made, as plain JSON values."""
-
-    blob: bytes
-    facts: JsonDict
 
 
 def build_engine(
@@ -43,10 +32,11 @@ def build_engine(
     tell: Tell | None = None,
     timing_cache: Path | None = None,
     tensorrt: TensorRt | None = None,
-) -> BuiltEngine:
+) -> tuple[bytes, JsonDict]:
     """
     Build an engine of a typed ONNX file (its external data beside it); no torch, no GPU for RTX.
 
+    Returns the serialised engine, and how it was made as plain JSON values.
     tell: gets a line of progress every few seconds. timing_cache: file of measured kernels, read
     and written again (not RTX: it measures nothing). tensorrt: default, what is installed.
 
@@ -62,9 +52,8 @@ def build_engine(
     network, parser = _parse(trt, builder, model)
     parsed = time.perf_counter()
     config = _configure(trt, builder, network, options)
-    monitor = _monitor(trt, tell) if tell else None
-    if monitor is not None:
-        config.progress_monitor = monitor
+    if tell:
+        config.progress_monitor = _monitor(trt, tell)
     if timing_cache is not None and not trt.is_rtx:
         _read_timing(config, timing_cache)
     serialised = builder.build_serialized_network(network, config)
@@ -76,7 +65,7 @@ def build_engine(
     blob = bytes(serialised)
     facts = _facts(trt, options, network, len(blob), seconds)
     del parser  # it owns what the network was parsed from, so it goes last
-    return BuiltEngine(blob, facts)
+    return blob, facts
 
 
 def _facts(

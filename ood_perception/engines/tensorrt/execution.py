@@ -93,26 +93,19 @@ class Execution:
         self._trt, self._cuda, self._kernels = tensorrt, cuda, kernels
         self._outputs = outputs
         self._graph: Any = None
-        self._batch = 0
-        self._can_record = cuda.has_graphs
+        self._batch = self._stream = 0
         self._buffers: list[Buffer] = []
-        self._stream = 0
         self._runtime: Any = None
         self._runtime_cache: Any = None
-        self._engine: Any = None
         self._context: Any = None
-        self._engine = self._load(blob, host_code)
+        self._engine: Any = self._load(blob, host_code)
         try:
             self._context = self._create_context()
             self._stream = cuda.create_stream()
             self._check_tensors()
-            self.max_batch = self._max_batch()
-            for index in range(self._engine.num_io_tensors):
-                name = str(self._engine.get_tensor_name(index))
-                self._buffers.append(make_buffer(self._engine, cuda, name, self.max_batch))
-                address = self._buffers[-1].address
-                if not self._context.set_tensor_address(name, address):
-                    raise EngineError(f'TensorRT refuses tensor {name}: {tensorrt.last_error()}')
+            # the largest batch of the engine's profile
+            self.max_batch = int(self._engine.get_tensor_profile_shape('image', 0)[2][0])
+            self._make_buffers()
         except BaseException:
             self.close()
             raise
@@ -132,21 +125,14 @@ class Execution:
             self._drop_graph()
             self._set_batch(batch)
             self._enqueue(batch)  # the first run with a shape allocates, so it cannot be recorded
-        elif self._graph is None and self._can_record:
-            self._graph = self._record(batch)
-            self._cuda.launch(self._graph, self._stream)
-        elif self._graph is not None:
+        elif self._cuda.has_graphs:
+            self._graph = self._graph or self._record(batch)
             self._cuda.launch(self._graph, self._stream)
         else:
             self._enqueue(batch)
         self._cuda.synchronize(self._stream)
         outputs = [buffer for buffer in self._buffers if not buffer.is_input]
         return {buffer.name: buffer.bytes_of(batch).copy() for buffer in outputs}
-
-    @property
-    def replays(self) -> bool:
-        """Whether the last shape is recorded as a CUDA graph."""
-        return self._graph is not None
 
     def close(self) -> None:
         """Release graph, buffers, stream, context and engine, in this order; twice is fine."""
@@ -225,10 +211,12 @@ class Execution:
                 'and build it again'
             )
 
-    def _max_batch(self) -> int:
-        """Return the largest batch of the engine's profile."""
-        largest = self._engine.get_tensor_profile_shape('image', 0)[2]
-        return int(largest[0])
+    def _make_buffers(self) -> None:
+        for index in range(self._engine.num_io_tensors):
+            name = str(self._engine.get_tensor_name(index))
+            self._buffers.append(make_buffer(self._engine, self._cuda, name, self.max_batch))
+            if not self._context.set_tensor_address(name, self._buffers[-1].address):
+                raise EngineError(f'TensorRT refuses tensor {name}: {self._trt.last_error()}')
 
     def _set_batch(self, batch: int) -> None:
         self._batch = 0

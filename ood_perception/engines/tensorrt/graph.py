@@ -4,19 +4,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.manifest import StageSpec
-from ood_perception.engines.graphs.precision_types import (
-    HALF_TYPES,
-    prune,
-    read_model,
-    to_half,
-)
+from ood_perception.engines.graphs.precision_types import HALF_TYPES, prune, read_model, to_half
 from ood_perception.engines.plan import Plan
 from ood_perception.errors import BundleError, EngineError
 
@@ -29,9 +23,8 @@ def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
     Return one ModelProto: image uint8 (B, h, w, 3), in_distribution -> surprisal, labels.
 
     precision: of the stages that allow a reduced one; 'int8' needs `backbone`.
-    backbone: a typed ONNX file or ModelProto with the backbone's inputs and outputs (8-bit, for
-        instance), taken as it is instead of the bundle's backbone. Its outputs may be half; the
-        head gets float32.
+    backbone: a typed ModelProto with the backbone's inputs and outputs (8-bit, for instance),
+        taken as it is instead of the bundle's. Its outputs may be half; the head gets float32.
 
     Raises EngineError for an unknown precision, BundleError for stages that cannot be joined.
     """
@@ -41,14 +34,12 @@ def fused_model(plan: Plan, precision: str, backbone: Any = None) -> Any:
         raise EngineError('precision int8 needs an 8-bit backbone graph: pack one, or use fp16')
     models = []
     for stage, source in zip(plan.stages, plan.models, strict=True):
-        given = backbone if stage.name == 'backbone' else None
-        if given is None or isinstance(given, Path):
-            model = read_model(source if given is None else given)
-        else:
-            model = deepcopy(given)
-        if given is None and precision in HALF_TYPES and stage.reduced_precision:
-            model = to_half(model, precision)
-        models.append(model)
+        if backbone is not None and stage.name == 'backbone':
+            models.append(deepcopy(backbone))
+            continue
+        model = read_model(source)
+        reduced = precision in HALF_TYPES and stage.reduced_precision
+        models.append(to_half(model, precision) if reduced else model)
     joined = _join(plan.stages, models, (plan.head.surprisal, plan.head.labels))
     _check_first_consumers(joined)
     return joined
@@ -74,11 +65,6 @@ def write_model(model: Any, folder: Path) -> Path:
             tensor.ClearField('raw_data')
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
-
-
-def digest(model: Any) -> str:
-    """Return the hex sha256 of a ModelProto."""
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _join(stages: Sequence[StageSpec], models: Sequence[Any], outputs: tuple[str, str]) -> Any:

@@ -25,8 +25,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from ood_perception.bags.cameras import CameraTopic, open_cameras
 from ood_perception.bags.messages import Cdr
+from ood_perception.bags.metadata import Message
 from ood_perception.bags.problems import SKIP, Problems
-from ood_perception.bags.reading import Bag, Message
+from ood_perception.bags.reading import Bag
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.image.decode import NANOSECONDS, FrameDecoder
 from ood_perception.image.encodings import COMPRESSED, RAW

@@ -10,7 +10,7 @@ from bundles import TOKENS, head_model, write_tiny_bundle
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.graphs.class_subset import slice_head
+from ood_perception.engines.graphs.head_cuts import slice_head
 from ood_perception.errors import BundleError, EngineError
 
 onnxruntime = pytest.importorskip('onnxruntime')

@@ -17,21 +17,20 @@ from quantized_bundles import (
 )
 
 from ood_perception.bundle.store import load_bundle
-from ood_perception.engines.int8.quantize import (
+from ood_perception.engines.int8 import (
     FORMS,
     LARGEST_CODE,
+    Quantization,
     linear_nodes,
     quantised,
-    scale_and_zero,
-    weight_codes,
-)
-from ood_perception.engines.int8.ranges_file import (
-    Quantization,
     quantization_path,
     read_quantization,
+    scale_and_zero,
+    smooth,
+    smoothable,
+    weight_codes,
     write_quantization,
 )
-from ood_perception.engines.int8.smoothing import smooth, smoothable
 from ood_perception.errors import BundleError, EngineError
 
 pytest.importorskip('onnxruntime')

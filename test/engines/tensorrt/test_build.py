@@ -5,6 +5,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,8 @@ def default_bundle():
 def built(bundle, folder, precision, options=ADA, backbone=None, classes=(), tell=None):
     plan = plan_for(bundle, EngineOptions(compiled_classes=classes))
     path = write_model(fused_model(plan, precision, backbone), folder)
-    return build_engine(path, options, tell)
+    blob, facts = build_engine(path, options, tell)
+    return SimpleNamespace(blob=blob, facts=facts)
 
 
 def check_interface(engine, size, grid, classes):
@@ -116,8 +118,8 @@ def engine_grid(bundle):
 
 def in_int8(model, limit=8.0):
     """Return a backbone with symmetric Q/DQ pairs; assumed ranges, so good for building only."""
-    quantize = pytest.importorskip('ood_perception.engines.int8.quantize')
-    facts = pytest.importorskip('ood_perception.engines.int8.ranges_file')
+    quantize = pytest.importorskip('ood_perception.engines.int8')
+    facts = pytest.importorskip('ood_perception.engines.int8')
     read = {node.input[0] for node in quantize.linear_nodes(model)}
     ranges = dict.fromkeys(sorted(read), (-limit, limit))
     return quantize.quantised(model, facts.Quantization(ranges), 'symmetric')

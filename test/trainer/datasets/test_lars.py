@@ -14,10 +14,11 @@ import json
 import cv2
 import numpy as np
 import pytest
+from server_images import from_coloured
 
 pytest.importorskip('torch')
 
-from ood_perception.metrics.lars import from_coloured, lars_frame, lars_metrics
+from ood_perception.metrics.lars import lars_frame, lars_metrics
 from trainer.data.images import read_image
 from trainer.datasets import open_set
 from trainer.evaluation.submission import target_of, write_lars

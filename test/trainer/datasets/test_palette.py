@@ -12,7 +12,7 @@ from ood_perception.errors import DataError
 
 pytest.importorskip('torch')
 
-from ood_perception.image.label_files import read_label
+from ood_perception.image.image_files import read_label
 from trainer.data.images import read_image
 
 

@@ -21,9 +21,9 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.image.geometry import to_camera, to_camera_nearest
 from ood_perception.metrics.aupro import region_picture
-from ood_perception.metrics.components import SizeLimits, component_metrics, frame_components
 from ood_perception.metrics.false_alarm_rate import count_alarms
 from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.smiyc import SizeLimits, component_metrics, frame_components
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
 from trainer.__main__ import main as trainer

@@ -12,7 +12,7 @@ from bundles import COLORS, ODD, color_of, write_tiny_bundle
 from evaluated_sets import evaluate
 from sets_on_disk import flat, write_png, write_town
 
-from ood_perception.evaluation.open_set import two_folds
+from ood_perception.evaluation.second_pass import two_folds
 from trainer.datasets.streethazards import CLASSES
 
 ROAD = COLORS['Road']

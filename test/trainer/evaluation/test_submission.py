@@ -10,6 +10,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from server_images import from_coloured
 
 pytest.importorskip('torch')
 from bundles import road_picture, write_tiny_bundle
@@ -20,7 +21,6 @@ from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError
-from ood_perception.metrics.lars import from_coloured
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Frame

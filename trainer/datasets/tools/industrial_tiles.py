@@ -26,7 +26,7 @@ import numpy as np
 
 from ood_perception.errors import DataError, OodPerceptionError
 from ood_perception.files import make_folder
-from ood_perception.image.label_files import read_label
+from ood_perception.image.image_files import read_label
 from ood_perception.types import UInt8Array
 
 from ...data.images import list_pictures, read_image, write_png

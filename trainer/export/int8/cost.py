@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ood_perception.bundle.manifest import PrecisionSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.int8.ranges_file import Quantization, write_quantization
+from ood_perception.engines.int8 import Quantization, write_quantization
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.files import CACHE_ENV, make_file
 from ood_perception.image.geometry import to_camera, to_network

@@ -31,15 +31,15 @@ from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.cpu import REDUCED_BITS, openvino_int8
 from ood_perception.engines.graphs.precision_types import read_model
-from ood_perception.engines.int8.quantize import linear_nodes
-from ood_perception.engines.int8.ranges_file import (
+from ood_perception.engines.int8 import (
     INT8,
     QUANTIZATION_NAME,
     REDUCED_RANGE,
     Quantization,
+    linear_nodes,
 )
 from ood_perception.engines.openvino import OpenVinoEngine
-from ood_perception.engines.precision import LARGEST_LOSS
+from ood_perception.engines.plan import LARGEST_LOSS
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.evaluation.results import write_json
 from ood_perception.image.geometry import to_network

@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.engines.graphs.precision_types import read_model
-from ood_perception.engines.int8.quantize import linear_nodes
-from ood_perception.engines.int8.ranges_file import Quantization
-from ood_perception.engines.int8.smoothing import smoothable
+from ood_perception.engines.int8 import Quantization, linear_nodes, smoothable
 from ood_perception.errors import DependencyError
 
 STRENGTH = 0.5  # SmoothQuant's alpha: how much of the spread goes into the weights

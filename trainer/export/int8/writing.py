@@ -11,12 +11,12 @@ from typing import Any
 
 from ood_perception.bundle.manifest import MANIFEST_NAME, PrecisionSpec
 from ood_perception.bundle.store import Bundle, file_spec, write_manifest
-from ood_perception.engines.int8.ranges_file import (
+from ood_perception.engines.int8 import (
     QUANTIZATION_NAME,
     Quantization,
     write_quantization,
 )
-from ood_perception.engines.precision import LARGEST_LOSS
+from ood_perception.engines.plan import LARGEST_LOSS
 from ood_perception.files import make_folder
 from ood_perception.reports.html import render
 

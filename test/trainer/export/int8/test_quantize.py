@@ -15,7 +15,7 @@ from ood_perception.bundle.manifest import PrecisionSpec
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.engines.int8.ranges_file import Quantization, read_quantization
+from ood_perception.engines.int8 import Quantization, read_quantization
 from ood_perception.metrics.bootstrap import Interval
 
 pytest.importorskip('torch')
