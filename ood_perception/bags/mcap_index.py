@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from zlib import crc32
 
 from ood_perception.errors import DataError, DependencyError
+from ood_perception.requirements import install_command
 
 from .compression import MAX_MESSAGE_BYTES, MIB, unpack_chunk
 
@@ -233,9 +234,7 @@ def _parsed(kind: str, body: bytes) -> Any:
         from mcap.data_stream import ReadDataStream
         from mcap.exceptions import McapError
     except ImportError as error:
-        raise DependencyError(
-            "reading an .mcap needs mcap: pip install 'ood_perception[bags]'"
-        ) from error
+        raise DependencyError(f'reading an .mcap needs mcap: {install_command("bags")}') from error
     try:
         return getattr(records, kind).read(ReadDataStream(BytesIO(body)))
     except McapError as error:

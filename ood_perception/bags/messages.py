@@ -16,6 +16,7 @@ from ood_perception.image.encodings import COMPRESSED, RAW
 from ood_perception.image.label_files import decode_label
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
+from ood_perception.requirements import install_command
 from ood_perception.types import Obstacle, UInt8Array
 
 # Definitions that rosbags does not bring, without their comments: vision_msgs 4 (Humble to
@@ -61,7 +62,7 @@ class Cdr:
             from rosbags.typesys import Stores, get_types_from_msg, get_typestore
         except ImportError as error:
             raise DependencyError(
-                "reading a bag needs rosbags: pip install 'ood_perception[bags]'"
+                f'reading a bag needs rosbags: {install_command("bags")}'
             ) from error
         self.store: Any = get_typestore(Stores.ROS2_JAZZY)
         for name, text in {**VISION_MSGS, **VIDEO_MSGS}.items():

@@ -12,6 +12,7 @@ from ood_perception.errors import ConfigError, DependencyError
 from ood_perception.image.encodings import RAW
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
+from ood_perception.requirements import install_command
 
 from .messages import DETECTIONS, Cdr
 
@@ -44,7 +45,7 @@ class ResultBag:
             from rosbags import rosbag2
         except ImportError as error:
             raise DependencyError(
-                "writing a bag needs rosbags: pip install 'ood_perception[bags]'"
+                f'writing a bag needs rosbags: {install_command("bags")}'
             ) from error
         self._cdr, self._outputs = cdr, tuple(outputs)
         plugin = getattr(rosbag2.StoragePlugin, storage.upper())

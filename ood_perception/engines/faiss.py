@@ -19,6 +19,7 @@ from ood_perception.engines.graphs.search import Search, cut_searches
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import Plan
 from ood_perception.errors import BundleError, DependencyError
+from ood_perception.requirements import install_command
 from ood_perception.types import Float32Array
 
 FEWEST = 4096  # references; fewer are searched one by one, as fast
@@ -96,7 +97,7 @@ class FaissEngine(OpenVinoEngine):
             import faiss
         except ImportError as error:
             raise DependencyError(
-                "engine faiss needs its package: pip install 'ood_perception[faiss]'"
+                f'engine faiss needs its package: {install_command("faiss")}'
             ) from error
         self._faiss = faiss
         super().__init__(bundle, options)

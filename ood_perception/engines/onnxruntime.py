@@ -19,6 +19,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, onnxruntime_int8
 from ood_perception.errors import DependencyError
+from ood_perception.requirements import install_command
 
 
 class OnnxRuntimeEngine(ChainEngine):
@@ -94,6 +95,6 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DependencyError(
-            "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
+            f'engine onnxruntime needs its package: {install_command("onnxruntime")}'
         ) from error
     return onnxruntime

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ood_perception.errors import DependencyError
+from ood_perception.requirements import install_command
 from ood_perception.texts import printable
 from ood_perception.types import JsonDict
 
@@ -47,7 +48,7 @@ def _axes(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise DependencyError(
-            "the report's plots need matplotlib: pip install 'ood_perception[train]'"
+            f"the report's plots need matplotlib: {install_command('train')}"
         ) from error
     text: list[str] = []
     with matplotlib.rc_context(_STYLE):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ood_perception.errors import ConfigError, DependencyError, OodPerceptionError
+from ood_perception.requirements import install_command
 
 if TYPE_CHECKING:
     from ood_perception.ros.lifecycle_node import RoadAnomalyNode
@@ -44,8 +45,8 @@ def _import_ros() -> Any:
         import rclpy
     except ImportError as error:
         raise DependencyError(
-            f'rclpy cannot be imported ({error}): source a ROS 2 installation, or run '
-            "pip install 'ood_perception[ros]'"
+            f'rclpy cannot be imported ({error}): source a ROS 2 installation, or '
+            f'{install_command("ros")}'
         ) from error
     return rclpy
 

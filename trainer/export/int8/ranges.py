@@ -16,6 +16,7 @@ from ood_perception.engines.int8.quantize import linear_nodes
 from ood_perception.engines.int8.ranges_file import Quantization
 from ood_perception.engines.int8.smoothing import smoothable
 from ood_perception.errors import DependencyError
+from ood_perception.requirements import install_command
 
 STRENGTH = 0.5  # SmoothQuant's alpha: how much of the spread goes into the weights
 _TINY = 1e-5
@@ -49,9 +50,7 @@ def channel_ranges(model: Any, images: Iterable[Array]) -> dict[str, Array]:
     try:
         import onnxruntime
     except ImportError as error:
-        raise DependencyError(
-            "ranges need onnxruntime: pip install 'ood_perception[train]'"
-        ) from error
+        raise DependencyError(f'ranges need onnxruntime: {install_command("train")}') from error
     from onnx import TensorProto, helper
 
     names = list(dict.fromkeys(node.input[0] for node in linear_nodes(model)))
