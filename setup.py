@@ -102,7 +102,7 @@ setup(
     package_dir={'ood_perception_trainer': 'trainer'},
     package_data={
         NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*', 'reports/templates/*', 'cli/*.sh'],
-        'ood_perception_trainer': ['datasets/labels/*.json'],
+        'ood_perception_trainer': ['datasets/labels/*.json', 'datasets/labels/*.yaml'],
     },
     data_files=data_files,
     install_requires=[
