@@ -187,7 +187,8 @@ def _ros() -> Iterator[Finding]:
     if lacking:
         distributions = sorted(ROS_FOLDER.glob('*/setup.bash'))
         remedy = f'source {distributions[-1]}' if distributions else _no_ros()
-        yield Finding('ROS 2', MISSING, f'{", ".join(lacking)} cannot be found', remedy)
+        others = f' and {len(lacking) - 1} more packages' if len(lacking) > 1 else ''
+        yield Finding('ROS 2', MISSING, f'{lacking[0]}{others} cannot be found', remedy)
         return
     name = os.environ.get('ROS_DISTRO') or _wheels() or 'of unknown name'
     middleware = os.environ.get('RMW_IMPLEMENTATION') or 'the default middleware'
@@ -228,9 +229,9 @@ def _cache() -> Finding:
 
 
 def _extras(wanted: Sequence[Requirement]) -> Iterator[Finding]:
-    """Report every extra but ROS's and the developers'."""
+    """Report every extra but the developers' and what ROS 2's and the GPU's lines say."""
     for extra in dict.fromkeys(one.extra for one in wanted):
-        if not extra or extra.startswith('ros') or extra == 'test':
+        if extra in ('', 'test') or extra.startswith(('ros', 'tensorrt')):
             continue
         lacking = [one for one in wanted if one.extra == extra and not one.is_met]
         if lacking:
