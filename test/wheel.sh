@@ -28,7 +28,10 @@ python=$folder/env/bin/python
 # Nothing but ours: doctor says what is missing, with status 1, and help works.
 status=0
 env/bin/ood doctor >bare.txt || status=$?
-[ "$status" = 1 ] && grep -q '^missing packages  *numpy is missing' bare.txt || { cat bare.txt; exit 1; }
+if [ "$status" != 1 ] || ! grep -q '^missing packages  *numpy is missing' bare.txt; then
+  cat bare.txt
+  exit 1
+fi
 env/bin/ood --help >/dev/null
 
 # A path line brings the packages of VENV, but not what its own .pth files would (the checkout).

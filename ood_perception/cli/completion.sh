@@ -1,3 +1,4 @@
+# shellcheck disable=SC2207  # zsh has no mapfile, and no name here holds spaces
 # Completion of `ood`: commands, then the options that the command's --help names, and files.
 declare -A _ood_options
 _ood() {

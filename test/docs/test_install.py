@@ -4,6 +4,7 @@
 
 import re
 import subprocess
+import xml.etree.ElementTree as ET
 
 import pytest
 from paths import ROOT
@@ -30,3 +31,13 @@ def test_the_page_lists_every_extra():
     extras = set(re.findall(r"^ +'([\w-]+)':", table, re.M)) - {'ros-lyrical'}  # no wheels yet
     rows = re.findall(r'^\| (`.*?) \|', PAGE.read_text(), re.M)
     assert set(re.findall(r'`([\w-]+)`', ' '.join(rows))) == extras
+
+
+def test_the_build_farm_takes_every_dependency():
+    """It refuses keys that pip serves, and one key twice."""
+    root = ET.parse(ROOT / 'package.xml').getroot()
+    keys = [one.text for one in root if one.tag.endswith('depend')]
+    assert len(set(keys)) == len(keys)
+    assert not [key for key in keys if key.endswith('-pip')]
+    version = re.search(r"VERSION = '(.*)'", (ROOT / 'setup.py').read_text())[1]
+    assert root.findtext('version') == version
