@@ -53,11 +53,6 @@ class Requirement:
             return '?' if has_module(_MODULES.get(self.name, self.name)) else ''
 
     @property
-    def has_metadata(self) -> bool:
-        """Whether a package of exactly this name is installed."""
-        return self.installed not in ('', '?')
-
-    @property
     def is_met(self) -> bool:
         """Whether a version that serves is installed; one that is not told is believed."""
         found = self.installed

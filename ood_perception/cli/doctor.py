@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ood_perception import __version__
@@ -138,7 +140,11 @@ def _packages(wanted: Sequence[Requirement]) -> Finding:
         states = [f'{one.name} {_wrong(one)}' for one in lacking]
         names = ' '.join(f"'{one}'" for one in lacking)
         return Finding('packages', MISSING, ', '.join(states), f'pip install {names}')
-    return Finding('packages', OK, ', '.join(f'{one.name} {one.installed}' for one in wanted))
+    return Finding('packages', OK, ', '.join(map(_told, wanted)))
+
+
+def _told(one: Requirement) -> str:
+    return f'{one.name} {one.installed}'.replace('?', 'of unknown version')
 
 
 def _wrong(one: Requirement) -> str:
@@ -149,7 +155,7 @@ def _runtimes(wanted: Sequence[Requirement]) -> Finding:
     """Report the engines' runtimes; the default one is asked for by name everywhere."""
     here = [name for name in RUNTIMES if has_module(name)]
     versions = [
-        f'{name} {Requirement(package, "").installed}'
+        _told(Requirement(package, '')).replace(package, name)
         for name, package in RUNTIMES.items()
         if name in here
     ]
@@ -190,7 +196,13 @@ def _ros() -> Iterator[Finding]:
         others = f' and {len(lacking) - 1} more packages' if len(lacking) > 1 else ''
         yield Finding('ROS 2', MISSING, f'{lacking[0]}{others} cannot be found', remedy)
         return
-    name = os.environ.get('ROS_DISTRO') or _wheels() or 'of unknown name'
+    python = _python_of('rclpy')
+    if python not in ('', '.'.join(platform.python_version_tuple()[:2])):
+        text = f"its packages are Python {python}'s, this is Python {platform.python_version()}"
+        yield Finding('ROS 2', MISSING, text, f'use python{python}, as for its own programs')
+        return
+    wheels = _wheels()
+    name = os.environ.get('ROS_DISTRO') or wheels or 'of unknown name'
     middleware = os.environ.get('RMW_IMPLEMENTATION') or 'the default middleware'
     domain = os.environ.get('ROS_DOMAIN_ID') or '0'
     yield Finding('ROS 2', OK, f'{name}, {middleware}, domain {domain}')
@@ -198,8 +210,9 @@ def _ros() -> Iterator[Finding]:
         if has_module(module):
             yield Finding(module, OK, 'found')
         else:
-            package = f'ros-{name}-{module.replace("_", "-")}'
-            yield Finding(module, NOTE, f'missing: {without}', f'apt install {package}')
+            remedy = f'apt install ros-{name}-{module.replace("_", "-")}'
+            remedy = 'ROS 2 from apt has it, its wheels do not' if wheels else remedy
+            yield Finding(module, NOTE, f'missing: {without}', remedy)
 
 
 def _no_ros() -> str:
@@ -207,11 +220,17 @@ def _no_ros() -> str:
     return f'install ROS 2 (docs/install.md), or its wheels: {wheels}'
 
 
+def _python_of(module: str) -> str:
+    """Return the Python that a module was installed for, such as 3.12; '' where none is named."""
+    origin = getattr(find_spec(module), 'origin', None) or ''
+    named = re.search(r'/python(3\.\d+)/', origin)
+    return named[1] if named else ''
+
+
 def _wheels() -> str:
     """Return the distribution whose wheels are installed, '' for none."""
-    names = {one.name.split('-')[1] for one in requirements() if one.extra.startswith('ros-')}
-    found = [name for name in sorted(names) if Requirement(f'ros-{name}-rclpy', '').has_metadata]
-    return found[0] if found else ''
+    wheels = [one for one in requirements() if one.extra.startswith('ros-')]
+    return next((one.name.split('-')[1] for one in wheels if one.is_met), '')
 
 
 def _cache() -> Finding:

@@ -93,11 +93,28 @@ def test_without_ros_it_says_what_to_source_or_install(monkeypatch, tmp_path):
 
 def test_a_missing_vision_msgs_is_a_note_of_what_is_off(monkeypatch):
     monkeypatch.setattr(doctor, 'has_module', lambda name: name != 'vision_msgs')
+    monkeypatch.setattr(doctor, 'find_spec', lambda _: None)
+    monkeypatch.setattr(doctor, '_wheels', lambda: '')
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
     notes = [finding for finding in doctor._ros() if finding.state == 'note']
     assert [note.topic for note in notes] == ['vision_msgs']
     assert 'obstacles' in notes[0].text
     assert notes[0].remedy == 'apt install ros-jazzy-vision-msgs'
+
+
+def test_ros_of_another_python_is_told(monkeypatch, tmp_path):
+    """An environment of another Python finds the modules of /opt/ros and cannot load them."""
+    place = tmp_path / 'python3.2' / 'site-packages'
+    place.mkdir(parents=True)
+    (place / 'ros_of_old.py').touch()
+    monkeypatch.syspath_prepend(place)
+    assert doctor._python_of('ros_of_old') == '3.2'
+    monkeypatch.setattr(doctor, 'has_module', lambda _: True)
+    monkeypatch.setattr(doctor, '_python_of', lambda _: '3.2')
+    [finding] = doctor._ros()
+    assert finding.state == 'missing'
+    assert "Python 3.2's" in finding.text
+    assert 'python3.2' in finding.remedy
 
 
 def test_the_modules_of_ros_are_those_of_the_package():

@@ -84,14 +84,11 @@ def test_blocks_and_input_fit_the_backbone(name):
     assert recipe.head.upsampling in (patch // 2, patch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', DATA)
-def test_a_recipe_is_trained_on_a_miniature_into_a_bundle(name, tmp_path):
-    """All of the recipe but the size: classes, splits, licence, head; classes without a pixel."""
+def trained(name, folder):
+    """Train a recipe, all of it but the size, on a miniature of its set; return the bundle."""
     recipe = load(name)
-    layout = recipe.data.layout.partition('@')[0]
-    root = write_set(layout, tmp_path / 'data', splits_of(recipe))
-    weights = tmp_path / 'tiny.safetensors'
+    root = write_set(recipe.data.layout.partition('@')[0], folder / 'data', splits_of(recipe))
+    weights = folder / 'tiny.safetensors'
     save_file({k: v.contiguous() for k, v in tiny_backbone().model.state_dict().items()}, weights)
     small = [
         f'backbone.weights={weights}', 'backbone.layers=[1, 2]', *LARGER, 'view.policy=stretch',
@@ -100,14 +97,33 @@ def test_a_recipe_is_trained_on_a_miniature_into_a_bundle(name, tmp_path):
         'patches.fewest_pictures=2', 'bundle.ship_weights=true', 'bundle.golden=pictures',
     ]  # fmt: skip
     words = ['train', str(FOLDER / f'{name}.yaml'), '--data', str(root), '--quiet']
-    places = ['--out', str(tmp_path / 'out'), '--cache', str(tmp_path / 'cache')]
+    places = ['--out', str(folder / 'out'), '--cache', str(folder / 'cache')]
     assert main([*words, *places, *(word for s in small for word in ('--set', s))]) == 0
-    manifest = json.loads((tmp_path / 'out' / 'bundle' / 'manifest.json').read_text())
+    return folder / 'out' / 'bundle'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', DATA)
+def test_a_recipe_is_trained_on_a_miniature_into_a_bundle(name, tmp_path):
+    """Classes, splits, licence and head are the recipe's; some classes have no pixel."""
+    recipe, bundle = load(name), trained(name, tmp_path)
+    manifest = json.loads((bundle / 'manifest.json').read_text())
     assert manifest['name'] == recipe.name
-    licences = ' '.join(manifest['licences'])
-    assert recipe.data.licence.split(',')[0] in licences
+    assert recipe.data.licence.split(',')[0] in ' '.join(manifest['licences'])
     if recipe.bundle.in_distribution:
         assert manifest['in_distribution'] == list(recipe.bundle.in_distribution)
+
+
+@pytest.mark.slow
+def test_a_bundle_of_one_set_is_measured_on_another(tmp_path, capsys):
+    """Both in the road taxonomy: their classes have the same names."""
+    bundle = trained('bdd100k', tmp_path)
+    other = write_set('cityscapes', tmp_path / 'cityscapes', ('val',), 4)
+    words = ['evaluate', str(bundle), '--root', str(tmp_path), '--out', str(tmp_path / 'report')]
+    assert main([*words, '--data', f'cityscapes@road/val={other}', '--threads', '1']) == 0
+    assert 'road' in capsys.readouterr().out
+    assert main([*words, '--data', f'cityscapes/val={other}']) == 2
+    assert 'needs the same classes' in capsys.readouterr().err
 
 
 def test_a_recipe_says_only_what_differs_from_its_base(tmp_path):
