@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import threading
@@ -86,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv: ROS arguments behind the program's name, None = the command line's.
     """
+    example = 'such as: --ros-args -p bundle:=my_bundle -r image:=/camera/image_raw'
+    parser = argparse.ArgumentParser(
+        description='The node. Parameters and topics: docs/ros.md.',
+        epilog=example,
+        allow_abbrev=False,
+    )
+    parser.parse_known_args(argv)  # for --help: all else is rclpy's
     stop = Stop()
     try:
         rclpy = _import_ros()

@@ -64,6 +64,16 @@ def test_the_old_name_runs_the_same(capsys, tiny_bundle):
     assert 'usage: ood inspect ' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('name', [n for n, c in ood.COMMANDS.items() if c.function != ood.TRAINER])
+def test_every_command_has_help_and_starts_nothing(name, capsys):
+    if ood.COMMANDS[name].function.startswith('ood_perception.ros.'):
+        pytest.importorskip('rclpy')
+    with pytest.raises(SystemExit) as end:
+        ood.main([name, '--help'])
+    assert end.value.code == 0
+    assert f'usage: ood {name} ' in capsys.readouterr().out
+
+
 def test_statuses_come_through(tmp_path, capsys):
     assert ood.main(['inspect', str(tmp_path / 'none')]) == 1
     assert ood.main(['nonsense']) == 2
