@@ -117,6 +117,19 @@ def test_ros_of_another_python_is_told(monkeypatch, tmp_path):
     assert 'python3.2' in finding.remedy
 
 
+@pytest.mark.parametrize('here', [True, False])
+def test_a_gpu_is_named_with_what_it_lacks(monkeypatch, tmp_path, here):
+    script = tmp_path / 'nvidia-smi'
+    script.write_text('#!/bin/sh\necho "NVIDIA L4, 8.9, 23034 MiB, 570.1"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(doctor, 'has_module', lambda _: here)
+    finding = doctor._gpu()
+    assert finding.text.startswith('NVIDIA L4, 8.9, 23034 MiB, 570.1')
+    assert finding.state == ('ok' if here else 'note')
+    assert ('docs/tensorrt.md' in finding.remedy) is not here
+
+
 def test_the_modules_of_ros_are_those_of_the_package():
     depends = {one.text for one in ET.parse(ROOT / 'package.xml').findall('exec_depend')}
     assert {*doctor.ROS_MODULES, *doctor.ROS_OPTIONAL} <= depends
