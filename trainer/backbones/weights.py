@@ -150,13 +150,18 @@ def _from_hub(name: str) -> tuple[Path, dict[str, Any]]:
     """Download model.safetensors of a hub repository; its revision is recorded."""
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
     except ImportError as error:
         raise DependencyError(
             f"the hub's client is missing: {install_command('train')}"
         ) from error
     try:
         path = Path(hf_hub_download(name, 'model.safetensors'))
+    except GatedRepoError as error:
+        raise ConfigError(
+            f'backbone weights {name!r} have a licence to accept first: log in at '
+            f'https://huggingface.co/{name}, accept it, then run "hf auth login" here'
+        ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ConfigError(
             f'backbone weights {name!r} are neither a local file ({", ".join(SUFFIXES)}) nor '
