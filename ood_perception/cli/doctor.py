@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ood_perception import __version__
-from ood_perception.cli.cpu_flags import cpu_flags, cpu_name, kernel_flags, what_follows
+from ood_perception.cpu_flags import cpu_flags, cpu_name, kernel_flags, what_follows
 from ood_perception.files import CACHE_ENV, cache_root
 from ood_perception.json_files import json_text
 from ood_perception.requirements import (

@@ -14,7 +14,8 @@ import pytest
 from limits import HANGS
 from paths import ROOT
 
-from ood_perception.cli import cpu_flags, doctor
+from ood_perception import cpu_flags
+from ood_perception.cli import doctor
 from ood_perception.requirements import Requirement
 
 # as in test/old_cpu.sh: without what qemu warns of
