@@ -18,7 +18,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-old-cpu lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu docs clean test-ros
+.PHONY: help demo test test-old-cpu wheel-check lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ CPU_TESTS = $(addprefix test/,engines/test_cpu.py engines/test_precision.py engi
 test-old-cpu: $(VENV)/.all-$(DISTRO) ## int8, cache and engine tests on an emulated CPU with AVX2 alone (needs qemu-user)
 	test/old_cpu.sh $(VENV) $(OUT)/old-cpu $(OLD_CPU)
 	OMP_NUM_THREADS=1 $(OUT)/old-cpu/bin/python -m pytest -p no:cacheprovider $(CPU_TESTS)
+
+wheel-check: $(VENV)/.all-$(DISTRO) ## Build source package and wheel, install the wheel by itself, run what it brings
+	test/wheel.sh $(VENV) $(OUT)/wheel
 
 test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the other distribution)
 	$(PIP) install 'pytest>=8,<10' 'pytest-xdist>=3.6,<4' 'onnxruntime>=1.20,<2'

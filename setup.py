@@ -101,8 +101,8 @@ setup(
     packages=runtime_packages + trainer_packages,
     package_dir={'ood_perception_trainer': 'trainer'},
     package_data={
-        NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*', 'reports/templates/*'],
-        'ood_perception_trainer': ['datasets/labels/*.json'],
+        NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*', 'reports/templates/*', 'cli/*.sh'],
+        'ood_perception_trainer': ['datasets/labels/*.json', 'datasets/labels/*.yaml'],
     },
     data_files=data_files,
     install_requires=[
@@ -135,6 +135,7 @@ setup(
     zip_safe=False,
     entry_points={
         'console_scripts': [
+            f'ood = {NAME}.cli.ood:main',
             f'road_anomaly_node = {NAME}.ros.node:main',
             f'inspect_bundle = {NAME}.cli.bundle:inspect_bundle',
             f'compile_bundle = {NAME}.cli.bundle:compile_bundle',

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ood_perception.errors import OodPerceptionError
+from ood_perception.requirements import install_command
 
 from .evaluation.options import add_training_arguments, apply_training_arguments
 
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:
         print(
-            f"trainer: the package {error.name} is missing: pip install 'ood_perception[train]'",
+            f'trainer: the package {error.name} is missing: {install_command("train")}',
             file=sys.stderr,
         )
         return 2

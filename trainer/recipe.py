@@ -164,10 +164,29 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """
     Read a recipe from YAML.
 
+    A key `base` names a recipe beside it, whose sections hold wherever this one says nothing.
     changes: 'section.key=value' overrides, values in YAML.
     Raises ConfigError naming the file, the key and the known keys or the expected type.
     """
-    content = read_yaml(path, 'recipe')
+    content = _read(path)
     for change in changes:
         change_value(content, change)
     return build(Recipe, content, str(path))
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
+    """Return a recipe's content on that of its base; above: the recipes that it is a base of."""
+    content = read_yaml(path, 'recipe')
+    if not isinstance(content, dict) or 'base' not in content:
+        return content
+    base = content.pop('base')
+    if not isinstance(base, str) or (path.parent / base).resolve() in (path.resolve(), *above):
+        raise ConfigError(f'{path}: base {base!r}: give the name of another recipe beside it')
+    return _laid_on(_read(path.parent / base, (*above, path.resolve())), content)
+
+
+def _laid_on(below: Any, content: Any) -> Any:
+    """Return values where `content`, section by section, goes before `below`."""
+    if not isinstance(below, dict) or not isinstance(content, dict):
+        return content
+    return {**below, **{key: _laid_on(below.get(key), value) for key, value in content.items()}}

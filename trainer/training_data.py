@@ -43,8 +43,8 @@ class DataConfig:
     """
     The labelled pictures.
 
-    layout: a key of datasets.LAYOUTS. root: folder, relative to the working directory or, where
-        that is none, to OOD_DATA.
+    layout: a key of datasets.LAYOUTS, or with a taxonomy's classes, 'cityscapes@road'.
+    root: folder, relative to the working directory or, where that is none, to OOD_DATA.
     train: split to fit on, but for the last calibration_fraction of every sequence, which
         calibrates together with the splits in `calibration`. Of what is fitted on, the last
         selection_fraction of every sequence only chooses the classifier's best epoch; sequences

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import DataError, DependencyError
+from ood_perception.requirements import install_command
 
 # RFC 8878, section 3.1.1: the magic number 0xFD2FB528, little endian. No CDR message begins so:
 # its second byte is the encapsulation kind, at most 0x0b.
@@ -122,6 +123,4 @@ def _library(compression: str, *names: str) -> Any:
     for name in names:
         with suppress(ImportError):
             return importlib.import_module(name)
-    raise DependencyError(
-        f"this bag is {compression}-compressed: pip install 'ood_perception[bags]'"
-    )
+    raise DependencyError(f'this bag is {compression}-compressed: {install_command("bags")}')

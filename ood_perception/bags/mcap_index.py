@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from zlib import crc32
 
 from ood_perception.errors import DataError, required
+from ood_perception.requirements import install_command
 
 from .compression import MAX_MESSAGE_BYTES, MIB, unpack_chunk
 
@@ -228,9 +229,7 @@ def _visit(file: BinaryIO, place: int, opcode: int, length: int, index: McapInde
 
 def _parsed(kind: str, body: bytes) -> Any:
     """Return a record of the mcap library; UNREADABLE errors for a damaged one."""
-    records = required(
-        'mcap.records', "reading an .mcap needs mcap: pip install 'ood_perception[bags]'"
-    )
+    records = required('mcap.records', f'reading an .mcap needs mcap: {install_command("bags")}')
     from mcap.data_stream import ReadDataStream
     from mcap.exceptions import McapError
 

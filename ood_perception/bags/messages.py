@@ -16,6 +16,7 @@ from ood_perception.image.encodings import COMPRESSED, RAW
 from ood_perception.image.image_files import decode_label
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
+from ood_perception.requirements import install_command
 from ood_perception.types import Obstacle, UInt8Array
 
 # Definitions that rosbags does not bring, without their comments: vision_msgs 4 (Humble to
@@ -57,7 +58,7 @@ class Cdr:
 
     def __init__(self) -> None:
         """Raise DependencyError without rosbags."""
-        remedy = "reading a bag needs rosbags: pip install 'ood_perception[bags]'"
+        remedy = f'reading a bag needs rosbags: {install_command("bags")}'
         typesys = required('rosbags.typesys', remedy)
         self.store: Any = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
         for name, text in {**VISION_MSGS, **VIDEO_MSGS}.items():

@@ -18,6 +18,7 @@ from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.reports.html import write_page
 from ood_perception.reports.tables import TITLES, percent
+from ood_perception.requirements import install_command
 from ood_perception.types import JsonDict
 
 from .messages import DETECTIONS, Cdr
@@ -48,7 +49,7 @@ class ResultBag:
             raise ConfigError(f'outputs {" ".join(outputs)}: use some of {", ".join(OUTPUTS)}')
         if storage not in STORAGES:
             raise ConfigError(f'storage {storage!r}: use {" or ".join(STORAGES)}')
-        remedy = "writing a bag needs rosbags: pip install 'ood_perception[bags]'"
+        remedy = f'writing a bag needs rosbags: {install_command("bags")}'
         rosbag2 = required('rosbags.rosbag2', remedy)
         self._cdr, self._outputs = cdr, tuple(outputs)
         plugin = getattr(rosbag2.StoragePlugin, storage.upper())

@@ -10,12 +10,11 @@ import resource
 from importlib import metadata
 from pathlib import Path
 
-from ood_perception.engines.cpu import cpu_flags
+from ood_perception.cpu_flags import cpu_flags, cpu_name
 from ood_perception.types import JsonDict
 
 POWER = Path('/sys/class/powercap')
 PACKAGES = ('openvino', 'onnxruntime', 'onnx', 'numpy', 'opencv-python-headless', 'torch')
-NOTABLE = ('avx2', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_bf16', 'asimddp', 'bf16')
 
 
 def machine() -> JsonDict:
@@ -43,14 +42,8 @@ def _versions() -> dict[str, str]:
 
 def _processor() -> str:
     """Return the processor's name with the features that decide the precision."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    except OSError:  # not Linux, or a sandbox: the name is a courtesy
-        return platform.processor() or platform.machine()
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    name = names[0] if names else platform.machine()
-    notable = [flag for flag in NOTABLE if flag in cpu_flags()]
-    return f'{name} ({", ".join(notable)})' if notable else name
+    name = cpu_name() or platform.processor() or platform.machine()
+    return f'{name} ({", ".join(flags)})' if (flags := cpu_flags()) else name
 
 
 def peak_rss_mb() -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -41,7 +41,7 @@ PRECISIONS = 'auto, f32, bf16, int8, ... (see the engine)'
 
 def inspect_bundle(argv: Sequence[str] | None = None) -> int:
     """Print what a bundle is, after checking every file; exit status 1 for a bad bundle."""
-    parser = argparse.ArgumentParser('inspect_bundle', description=inspect_bundle.__doc__)
+    parser = argparse.ArgumentParser(description=inspect_bundle.__doc__)
     _add_bundle(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.add_argument(
@@ -55,8 +55,9 @@ def inspect_bundle(argv: Sequence[str] | None = None) -> int:
 
 def compile_bundle(argv: Sequence[str] | None = None) -> int:
     """Complete a bundle's weights, compile it, check it against its golden vectors; say times."""
-    parser = argparse.ArgumentParser('compile_bundle', description=compile_bundle.__doc__)
+    parser = argparse.ArgumentParser(description=compile_bundle.__doc__)
     _add_bundle(parser)
+    parser.add_argument('--json', action='store_true', help='print JSON, progress to stderr')
     _add_engine(parser)
     _add_tensorrt(parser)
     return guarded(_compile, parser.parse_args(argv))
@@ -64,7 +65,7 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
 
 def bench_bundle(argv: Sequence[str] | None = None) -> int:
     """Measure bundles on every given engine, precision, thread count and number of cameras."""
-    parser = argparse.ArgumentParser('bench_bundle', description=bench_bundle.__doc__)
+    parser = argparse.ArgumentParser(description=bench_bundle.__doc__)
     parser.add_argument(
         'bundle', nargs='*', default=[''], help='folders, .zip or shipped names; default: the road'
     )
@@ -188,25 +189,32 @@ def _draw(bundle: Bundle, place: Path, out: Path) -> None:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
+    report = tell if arguments.json else print
     start = time.perf_counter()
     bundle = load_bundle(arguments.bundle)
-    print(f'checked    {bundle.root} in {_seconds(start)}')
+    report(f'checked    {bundle.root} in {_seconds(start)}')
     start = time.perf_counter()
     bundle = complete(bundle, arguments.weights or None, tell)
-    print(f'weights    {bundle.stage_root} in {_seconds(start)}')
+    report(f'weights    {bundle.stage_root} in {_seconds(start)}')
     start = time.perf_counter()
     images = max(arguments.cameras, 1) * bundle.manifest.input.images
     options = dataclasses.replace(_options(arguments), max_batch=images)
     if not _build_engines(bundle, options, arguments):
-        print('golden     checked where the engine runs, at every start')
+        report('golden     checked where the engine runs, at every start')
+        if arguments.json:
+            print(json_text({'bundle': bundle.manifest.name, 'golden': None}))
         return 0
     engine, golden = create_checked_engine(bundle, options)
     with engine:
-        print(f'compiled   {" ".join(engine.description.values())} in {_seconds(start)}')
+        report(f'compiled   {" ".join(engine.description.values())} in {_seconds(start)}')
         if engine.choice:
-            print(f'precision  {engine.choice}')
-        print(f'classes    {", ".join(engine.compiled_classes)}')
-    print(f'golden     {_golden_line(golden)}')
+            report(f'precision  {engine.choice}')
+        report(f'classes    {", ".join(engine.compiled_classes)}')
+    report(f'golden     {_golden_line(golden)}')
+    if arguments.json:
+        facts = {'engine': engine.description, 'classes': engine.compiled_classes}
+        made = {'bundle': bundle.manifest.name, **facts, 'golden': golden.to_json()}
+        print(json_text(made, indent=2, ascii_only=True))
     return 0
 
 
@@ -233,7 +241,7 @@ def _build_engines(bundle: Bundle, options: EngineOptions, arguments: argparse.N
         precision = chosen_precision(options.precision)
         for plan in _plans(bundle, options):
             request = Request(bundle, plan, precision, gpu, build)
-            _say(trt, obtain_engine(trt, request, tell))
+            _say(trt, obtain_engine(trt, request, tell), tell if arguments.json else print)
     return not arguments.gpu
 
 
@@ -245,10 +253,10 @@ def _plans(bundle: Bundle, options: EngineOptions) -> list[Plan]:
     return [plan, plan_for(bundle, dataclasses.replace(options, compiled_classes=()))]
 
 
-def _say(trt: TensorRt, kept: KeptEngine) -> None:
+def _say(trt: TensorRt, kept: KeptEngine, report: Callable[[str], None]) -> None:
     facts = kept.facts
     done = f'built in {facts.get("build_seconds", 0):.1f} s' if kept.built else 'found'
-    print(
+    report(
         f'engine     {trt.name} {trt.version}, compute capability {facts.get("gpu")}, '
         f'{facts.get("precision")}: {done}, {len(kept.blob) / 1e6:.1f} MB, {kept.path}'
     )

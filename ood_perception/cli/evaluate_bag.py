@@ -16,6 +16,7 @@ from ood_perception.bags.reading import Limits
 from ood_perception.bags.replay import RESULT, ReplayOptions, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.cli import guarded
+from ood_perception.json_files import json_text
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.texts import tell
@@ -39,7 +40,7 @@ def evaluate_bag(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser('evaluate_bag', description=evaluate_bag.__doc__)
+    parser = argparse.ArgumentParser(description=evaluate_bag.__doc__)
     parser.add_argument('bag', type=Path, help='folder of a bag, or one .mcap or .db3 file')
     parser.add_argument(
         '--out', type=Path, help='folder of the results; default: <bag>_evaluated, here'
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--batch', type=int, default=1, help='frames per engine run')
     parser.add_argument('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
     parser.add_argument('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
+    parser.add_argument('--json', action='store_true', help='print the report as JSON')
     add_parameters(parser, _PARAMETERS)
     return parser
 
@@ -82,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
         report, seconds = evaluate(options, model, tell, _by_cv_bridge)
-    print(_summary(report, seconds, out))
+    print(json_text(report) if arguments.json else _summary(report, seconds, out))
     return WITH_SKIPPED if report['problems']['counts'] else FINE
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ood_perception.cpu_flags import cpu_flags
 
 SIDE = 64  # of the product that asks: several registers wide
 EXACT_BITS, REDUCED_BITS = 8, 7
@@ -120,19 +121,6 @@ def _kernel(compiled: Any) -> str:
 
 def _without_dot_products() -> str:
     """Return why exact sums are no faster here: on Arm without dot products, '' elsewhere."""
-    if platform.machine() not in ('aarch64', 'arm64') or {'asimddp', 'i8mm'} & cpu_flags():
+    if platform.machine() not in ('aarch64', 'arm64') or {'asimddp', 'i8mm'} & {*cpu_flags()}:
         return ''
     return 'this CPU has no instructions for it (dot products of bytes)'
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the features of this CPU as Linux names them; empty where it does not tell."""
-    try:
-        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        name, _, values = line.partition(':')
-        if name.strip() in ('flags', 'Features'):
-            return frozenset(values.split())
-    return frozenset()

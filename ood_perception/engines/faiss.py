@@ -19,6 +19,7 @@ from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import Plan
 from ood_perception.errors import BundleError, required
+from ood_perception.requirements import install_command
 from ood_perception.types import Float32Array
 
 FEWEST = 4096  # references; fewer are searched one by one, as fast
@@ -92,7 +93,7 @@ class FaissEngine(OpenVinoEngine):
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Compile; DependencyError without faiss, else as OpenVinoEngine."""
-        remedy = "engine faiss needs its package: pip install 'ood_perception[faiss]'"
+        remedy = f'engine faiss needs its package: {install_command("faiss")}'
         self._faiss = required('faiss', remedy)
         super().__init__(bundle, options)
 

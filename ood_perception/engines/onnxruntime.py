@@ -19,6 +19,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.chain import ChainEngine, frame_by_frame
 from ood_perception.engines.cpu import Int8Products, onnxruntime_int8
 from ood_perception.errors import required
+from ood_perception.requirements import install_command
 
 
 class OnnxRuntimeEngine(ChainEngine):
@@ -87,5 +88,5 @@ class OnnxRuntimeEngine(ChainEngine):
 
 
 def _onnxruntime() -> Any:
-    remedy = "engine onnxruntime needs its package: pip install 'ood_perception[onnxruntime]'"
+    remedy = f'engine onnxruntime needs its package: {install_command("onnxruntime")}'
     return required('onnxruntime', remedy)

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ood_perception.errors import ImageError
+from ood_perception.requirements import install_command
 from ood_perception.types import UInt8Array
 
 from . import encoded
@@ -264,7 +265,7 @@ def _pyav() -> Any:
         import av
     except ImportError as error:
         raise ImageError(
-            "decoding H.264 and H.265 needs PyAV: pip install 'ood_perception[video]'"
+            f'decoding H.264 and H.265 needs PyAV: {install_command("video")}'
         ) from error
     # What the decoder complains of is all that tells damage; PyAV keeps it quiet by default.
     if av.logging.get_level() is None:

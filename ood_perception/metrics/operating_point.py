@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, required
+from ..requirements import install_command
 from .bootstrap import RESAMPLES, resample_weights
 from .false_obstacles import AlarmCounts
 
@@ -176,7 +177,7 @@ def _inherited(upper: Grid, sums: Grid) -> Grid:
 
 def poisson_upper(count: int, level: float = LEVEL) -> float:
     """Return the mean of a Poisson variable that is <= count with probability 1 - level."""
-    stats = required('scipy.stats', "these bounds need scipy: pip install 'ood_perception[train]'")
+    stats = required('scipy.stats', f'these bounds need scipy: {install_command("train")}')
     return float(stats.chi2.ppf(level, 2 * (count + 1)) / 2)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from ood_perception.errors import required
 from ood_perception.evaluation.results import write_bytes, write_text
 from ood_perception.postprocess.overlay import encode_jpeg
+from ood_perception.requirements import install_command
 from ood_perception.types import UInt8Array
 
 from .tables import percent
@@ -36,7 +37,7 @@ def environment() -> Environment:
     """Return the environment that fills templates; DependencyError without jinja2."""
     jinja2 = required(
         'jinja2',
-        "reports need jinja2: pip install 'ood_perception[report]', or apt install python3-jinja2",
+        f'reports need jinja2: {install_command("report")}, or apt install python3-jinja2',
     )
     result: Environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / 'templates'),

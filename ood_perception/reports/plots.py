@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ood_perception.errors import required
+from ood_perception.requirements import install_command
 from ood_perception.texts import printable
 from ood_perception.types import JsonDict
 
@@ -42,7 +43,7 @@ def _axes(
     count: int, width: float = 11.0, height: float = 4.0
 ) -> Iterator[tuple[Any, Any, list[str]]]:
     """Offer a figure, its axes and a list that receives its SVG text at the end."""
-    remedy = "the report's plots need matplotlib: pip install 'ood_perception[train]'"
+    remedy = f"the report's plots need matplotlib: {install_command('train')}"
     matplotlib = required('matplotlib', remedy)
     from matplotlib.figure import Figure
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ood_perception.errors import ConfigError, DependencyError, OodPerceptionError
+from ood_perception.requirements import install_command
 
 if TYPE_CHECKING:
     from ood_perception.ros.lifecycle_node import RoadAnomalyNode
@@ -44,8 +46,8 @@ def _import_ros() -> Any:
         import rclpy
     except ImportError as error:
         raise DependencyError(
-            f'rclpy cannot be imported ({error}): source a ROS 2 installation, or run '
-            "pip install 'ood_perception[ros]'"
+            f'rclpy cannot be imported ({error}): source a ROS 2 installation, or '
+            f'{install_command("ros")}'
         ) from error
     return rclpy
 
@@ -85,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv: ROS arguments behind the program's name, None = the command line's.
     """
+    example = 'such as: --ros-args -p bundle:=my_bundle -r image:=/camera/image_raw'
+    parser = argparse.ArgumentParser(
+        description='The node. Parameters and topics: docs/ros.md.',
+        epilog=example,
+        allow_abbrev=False,
+    )
+    parser.parse_known_args(argv)  # for --help: all else is rclpy's
     stop = Stop()
     try:
         rclpy = _import_ros()

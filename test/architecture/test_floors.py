@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # step do not import each other.
 FLOORS = {
     'ood_perception': [
-        [{'texts'}, {'types', 'errors'}],
+        [{'texts'}, {'types', 'errors', 'requirements', 'cpu_flags'}],
         [{'files'}, {'json_files', 'yaml_files'}, {'image'}],
         [{'bundle'}],
         [{'engines', 'postprocess'}],

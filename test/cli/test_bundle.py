@@ -128,6 +128,13 @@ def test_compile_completes_checks_and_says_where(incomplete, tmp_path, capsys):
     assert 'f32 in' in text
     assert 'distinct values 100.0%' in text
 
+    assert compile_bundle([*arguments, '--precision', 'f32', '--json']) == 0
+    captured = capsys.readouterr()
+    values = json.loads(captured.out)
+    assert values['bundle'] == 'tiny'
+    assert values['golden'].keys() >= {'surprisal_difference', 'rank_correlation'}
+    assert 'weights ' in captured.err
+
 
 @pytest.mark.parametrize(
     ('arguments', 'part'),

@@ -94,6 +94,13 @@ def decoded(messages, topic):
             yield message, time, cv2.imdecode(message.data, cv2.IMREAD_COLOR)[..., ::-1].copy()
 
 
+def test_the_report_is_printed_as_json(bundle, tmp_path, capsys):
+    bag = write_bag(tmp_path / 'bag', two_cameras())
+    words = [str(bag), '--bundle', str(bundle), '--threads', '1', '--out', str(tmp_path / 'out')]
+    assert evaluate_bag([*words, '--json']) == FINE
+    assert json.loads(capsys.readouterr().out) == report_of(tmp_path / 'out')
+
+
 @pytest.mark.parametrize(('storage', 'mode'), [('mcap', 'none'), ('sqlite3', 'ground')])
 def test_every_frame_comes_back_with_its_stamp_and_the_pipelines_numbers(
     run, bundle, tmp_path, storage, mode

@@ -35,7 +35,7 @@ def no_gpu() -> str:
     try:
         import torch
     except ImportError:
-        return "torch is not installed: pip install 'ood_perception[train]'"
+        return "torch is not installed: pip install '.[train]'"
     if not torch.cuda.is_available():
         return f'torch {torch.__version__} sees no NVIDIA GPU'
     return ''

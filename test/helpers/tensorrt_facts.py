@@ -24,9 +24,7 @@ def skip_where_a_gpu_is():
 
 def require_rtx():
     """Return TensorRT for RTX; skip where its wheels are not installed."""
-    pytest.importorskip(
-        'tensorrt_rtx_bindings', reason="pip install 'ood_perception[tensorrt-rtx]' brings it"
-    )
+    pytest.importorskip('tensorrt_rtx_bindings', reason="pip install '.[tensorrt-rtx]' brings it")
     from ood_perception.engines.tensorrt.module import load_tensorrt
 
     load_tensorrt.cache_clear()

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from ood_perception.errors import DataError, DependencyError
+from ood_perception.requirements import install_command
 
 from .base import IMAGENET, PROJECTIONS, TOKENS, Backbone, BackboneChoice, Layer
 from .weight_names import HEAD_DIM, Architecture, architecture_of, common_name
@@ -163,7 +164,7 @@ def build(architecture: Architecture, choice: BackboneChoice | None = None) -> V
         import transformers
     except ImportError as error:
         raise DependencyError(
-            "backbones need transformers: pip install 'ood_perception[train]'"
+            f'backbones need transformers: {install_command("train")}'
         ) from error
     common = {
         'hidden_size': architecture.dim,

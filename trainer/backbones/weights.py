@@ -17,6 +17,7 @@ import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, DependencyError
 from ood_perception.files import cache_root, make_file, sha256_of
+from ood_perception.requirements import install_command
 
 from .onnx_weights import TORCH_SUFFIXES, load_torch, tensors_of_onnx
 from .weight_names import Array, to_common_layout
@@ -149,13 +150,18 @@ def _from_hub(name: str) -> tuple[Path, dict[str, Any]]:
     """Download model.safetensors of a hub repository; its revision is recorded."""
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
     except ImportError as error:
         raise DependencyError(
-            "the hub's client is missing: pip install 'ood_perception[train]'"
+            f"the hub's client is missing: {install_command('train')}"
         ) from error
     try:
         path = Path(hf_hub_download(name, 'model.safetensors'))
+    except GatedRepoError as error:
+        raise ConfigError(
+            f'backbone weights {name!r} have a licence to accept first: log in at '
+            f'https://huggingface.co/{name}, accept it, then run "hf auth login" here'
+        ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ConfigError(
             f'backbone weights {name!r} are neither a local file ({", ".join(SUFFIXES)}) nor '

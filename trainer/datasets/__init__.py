@@ -13,10 +13,13 @@ from ood_perception.errors import ConfigError, DataError
 from ..data.images import PictureList
 from . import (
     anomaly,
+    bdd100k,
     camvid,
     cityscapes,
+    comma10k,
     fishyscapes,
     folders,
+    goose,
     idd,
     issu,
     lars,
@@ -30,6 +33,7 @@ from . import (
     streethazards,
 )
 from .evaluation_set import EvaluationSet, SetEntry
+from .taxonomy import SIGN, mapped
 
 SETS: dict[str, SetEntry] = {
     name: replace(entry, tree=(module.__doc__ or '').strip())
@@ -48,6 +52,9 @@ SETS: dict[str, SetEntry] = {
         camvid,
         mapillary,
         idd,
+        bdd100k,
+        comma10k,
+        goose,
         road_open,
         folders,
     )
@@ -57,30 +64,38 @@ LAYOUTS = {name: entry.layout for name, entry in sorted(SETS.items()) if entry.l
 
 
 def load_pictures(layout: str, root: Path, split: str) -> PictureList:
-    """Load one split of a data set; ConfigError for an unknown layout, DataError for its files."""
-    if layout not in LAYOUTS:
-        raise ConfigError(f'unknown data set layout {layout!r}; known are {sorted(LAYOUTS)}')
-    return LAYOUTS[layout](root, split)
+    """
+    Load one split of a data set.
+
+    layout: a key of LAYOUTS, or with the classes of a taxonomy, 'cityscapes@road'.
+    Raises ConfigError for an unknown layout or taxonomy, DataError for its files.
+    """
+    base, _, taxonomy = layout.partition(SIGN)
+    if base not in LAYOUTS:
+        raise ConfigError(f'unknown data set layout {base!r}; known are {sorted(LAYOUTS)}')
+    return mapped(LAYOUTS[base](root, split), base, taxonomy)
 
 
 def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
     """
     Open an evaluation set.
 
-    name: 'NAME', 'NAME/SPLIT' or 'NAME/SPLIT=FOLDER', with NAME a key of SETS; FOLDER is the set's
-        own folder, by default one of its usual names under root.
+    name: 'NAME', 'NAME/SPLIT' or 'NAME/SPLIT=FOLDER', with NAME a key of SETS, 'NAME@TAXONOMY'
+        too; FOLDER is the set's own folder, by default one of its usual names under root.
     root: the folder of all sets. split: as in the name, instead of it.
 
     Nothing but folder listings and small lists is read: pictures and labels are read one by one.
     Raises ConfigError for an unknown set or split, DataError saying what is missing, and where.
     """
     address, _, folder = name.partition('=')
-    base, _, named_split = address.partition('/')
+    asked, _, named_split = address.partition('/')
+    base, _, taxonomy = asked.partition(SIGN)
     if base not in SETS:
         raise ConfigError(f'unknown set {base!r}; known are {", ".join(SETS)}')
     entry = SETS[base]
     chosen = entry.check_split(base, split or named_split)
-    return entry.open(base, entry.find(root, folder), chosen)
+    opened = entry.open(asked, entry.find(root, folder), chosen)
+    return replace(opened, pictures=mapped(opened.pictures, base, taxonomy))
 
 
 def expand_names(names: Sequence[str], root: Path) -> list[str]:

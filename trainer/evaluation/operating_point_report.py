@@ -25,6 +25,7 @@ from ood_perception.metrics.operating_point import (
 )
 from ood_perception.postprocess.tracking import Persistence
 from ood_perception.reports.html import render
+from ood_perception.requirements import install_command
 
 NAME = 'operating_point'
 
@@ -140,7 +141,7 @@ def _plot(path: Path, rates: AlarmRates, result: Answer) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise DependencyError("install matplotlib: pip install 'ood_perception[train]'") from error
+        raise DependencyError(f'install matplotlib: {install_command("train")}') from error
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

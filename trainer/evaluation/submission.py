@@ -32,6 +32,7 @@ from ood_perception.json_files import json_text
 from ood_perception.metrics.lars import coloured
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
+from ood_perception.requirements import install_command
 from ood_perception.types import Detection, Float32Array, Frame, UInt8Array
 
 from ..data.images import read_image
@@ -145,7 +146,7 @@ def _hdf5() -> Any:
         import h5py
     except ImportError as error:
         raise DependencyError(
-            "HDF5 files need the package h5py: pip install 'ood_perception[submission]', or "
+            f'HDF5 files need the package h5py: {install_command("submission")}, or '
             'write --format npy'
         ) from error
     return h5py

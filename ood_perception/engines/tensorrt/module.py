@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from ood_perception.errors import DependencyError, EngineError
+from ood_perception.requirements import install_command
 
 # The full library first: it has all cards. tensorrt_rtx is a front for tensorrt_rtx_bindings.
 MODULES = {
@@ -69,7 +70,7 @@ def load_tensorrt() -> TensorRt:
         logger = _logger(module, messages)
         return TensorRt(module, name, str(module.__version__), logger, messages)
     raise DependencyError(
-        "engine tensorrt needs its package: pip install 'ood_perception[tensorrt-rtx]' for "
+        f'engine tensorrt needs its package: {install_command("tensorrt-rtx")} for '
         "GeForce and RTX cards, NVIDIA's TensorRT 10 or 11 (JetPack, apt) for all others "
         f'({"; ".join(reasons)})'
     )

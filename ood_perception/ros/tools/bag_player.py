@@ -130,7 +130,7 @@ def _base(topic: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser('bag_player', description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument('bag', type=Path)
     parser.add_argument('--topics', nargs='+', default=[], help='image topics; default: all')
     parser.add_argument('--rate', type=float, default=1.0, help='times the recorded speed')

@@ -27,6 +27,7 @@ from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, DependencyError, OodPerceptionError
 from ood_perception.reports.html import environment
+from ood_perception.requirements import install_command
 from ood_perception.ros.tools.processes import detail, graph_environment, say
 from ood_perception.settings import Settings
 
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         from ood_perception.ros.tools.demo_session import through_the_node
     except ImportError as error:
         raise DependencyError(
-            f"the demo needs ROS 2 ({error}): pip install 'ood_perception[ros]', or source "
+            f'the demo needs ROS 2 ({error}): {install_command("ros")}, or source '
             '/opt/ros/<distribution>/setup.bash'
         ) from error
     environment()  # without jinja2 there is no page: say so before the work
@@ -129,7 +130,7 @@ def _finish(
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        prog='demo', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add('--input', default='', help='folder, video, ROS 2 bag or camera device; '

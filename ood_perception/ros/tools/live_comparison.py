@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser('live_comparison', description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument('bag', type=Path)
     parser.add_argument('--offline', type=Path, required=True, help='folder of evaluate_bag')
     parser.add_argument(

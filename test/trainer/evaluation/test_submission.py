@@ -23,6 +23,7 @@ from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings
+from ood_perception.requirements import install_command
 from ood_perception.types import Frame
 from trainer.__main__ import main
 from trainer.data.images import read_image
@@ -113,7 +114,7 @@ def test_hdf5_without_its_package_says_what_to_install(tiny_bundle, tmp_path, ca
     monkeypatch.setitem(sys.modules, 'h5py', None)
     write_track(tmp_path)
     assert submit(tiny_bundle, tmp_path, tmp_path / 'out') == 2
-    assert "pip install 'ood_perception[submission]'" in capsys.readouterr().err
+    assert install_command('submission') in capsys.readouterr().err
 
 
 def test_scores_outside_the_predicted_ground_are_zero(tiny_bundle, tmp_path):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.int8 import Quantization, linear_nodes, smoothable
 from ood_perception.errors import DependencyError
+from ood_perception.requirements import install_command
 
 STRENGTH = 0.5  # SmoothQuant's alpha: how much of the spread goes into the weights
 _TINY = 1e-5
@@ -47,9 +48,7 @@ def channel_ranges(model: Any, images: Iterable[Array]) -> dict[str, Array]:
     try:
         import onnxruntime
     except ImportError as error:
-        raise DependencyError(
-            "ranges need onnxruntime: pip install 'ood_perception[train]'"
-        ) from error
+        raise DependencyError(f'ranges need onnxruntime: {install_command("train")}') from error
     from onnx import TensorProto, helper
 
     names = list(dict.fromkeys(node.input[0] for node in linear_nodes(model)))

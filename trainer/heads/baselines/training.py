@@ -14,6 +14,7 @@ from torch import nn
 
 from ood_perception.errors import DataError, DependencyError
 from ood_perception.image.geometry import labels_to_grid
+from ood_perception.requirements import install_command
 
 from ...features import FeatureSet, tokens_of
 from ...nets.patches import PatchSettings, gather_tokens, select_patches
@@ -84,7 +85,7 @@ def fit_gmm(features: npt.NDArray[np.floating], config: BaselineConfig) -> dict[
         from sklearn.mixture import GaussianMixture
     except ImportError as error:
         raise DependencyError(
-            "the baseline gmm needs scikit-learn: pip install 'ood_perception[train]'"
+            f'the baseline gmm needs scikit-learn: {install_command("train")}'
         ) from error
     if len(features) < 2 * config.components:
         raise DataError(f'{len(features)} features are too few for {config.components} Gaussians')
