@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for people: surprisal over the camera picture, mask, boxes, legend."""
+"""Images for people: surprisal over the camera image, mask, boxes, legend; the mask in colours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ood_perception.image.geometry import camera_window, to_camera
 from ood_perception.postprocess.mask import surprisal_threshold
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.types import (
+    MASK_NORMAL,
     MASK_NOT_SCORED,
     MASK_OBSTACLE,
     BoolArray,
@@ -35,6 +36,12 @@ PANEL_COLOR: Color = (16, 16, 16)
 _HEAT_AT = (0.0, 0.25, 0.49, 0.5, 1.0)
 _HEAT_COLORS = ((32, 160, 64), (224, 208, 0), (255, 144, 0), (255, 64, 0), (208, 0, 144))
 _HEAT_WEIGHTS = (0.15, 0.35, 0.6, 1.0, 1.0)
+# The mask's values as a viewer shows them; 0, 1 and 255 are black, black and white to the eye.
+MASK_COLORS: dict[int, Color] = {
+    MASK_NORMAL: _HEAT_COLORS[0],
+    MASK_OBSTACLE: _HEAT_COLORS[3],
+    MASK_NOT_SCORED: (56, 56, 64),
+}
 _MOST_CAPTIONS = 12
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -73,6 +80,19 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
     if options.legend:
         _draw_legend(picture, detection)
     return picture
+
+
+def color_mask(mask: UInt8Array) -> UInt8Array:
+    """
+    Return a mask, uint8 (H, W) of MASK_NORMAL, ..., in MASK_COLORS: uint8 (H, W, 3) RGB.
+
+    Any other value is black.
+    """
+    table = np.zeros((256, 1, 3), dtype=np.uint8)
+    for value, color in MASK_COLORS.items():
+        table[value] = color
+    colored: UInt8Array = cv2.applyColorMap(mask, table)
+    return colored
 
 
 def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:

@@ -19,7 +19,7 @@ from visualization_msgs.msg import MarkerArray
 from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.open_set import open_set_names
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
-from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay, encode_jpeg
+from ood_perception.postprocess.overlay import OverlayOptions, color_mask, draw_overlay, encode_jpeg
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ros import point_clouds, qos
 from ood_perception.ros.messages import (
@@ -44,6 +44,7 @@ except ImportError:
 DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
 MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
 INFOS = ('mask_info', 'label_info', 'open_set_label_info')
+DRAWN = ('overlay', 'mask_image')  # what FrameOutputs draws, uint8 (H, W, 3) RGB
 
 
 class FrameOutputs:
@@ -86,6 +87,11 @@ class FrameOutputs:
         options = OverlayOptions(**{name: self.values[f'overlay.{name}'] for name in shown})
         return draw_overlay(self.detection, options)
 
+    @cached_property
+    def mask_image(self) -> UInt8Array:
+        """The mask in colours, uint8 (H, W, 3) RGB."""
+        return color_mask(self.maps.image('mask'))
+
 
 def _image(name: str, frame: FrameOutputs) -> Any:
     buffer = frame.buffers[name]
@@ -93,8 +99,12 @@ def _image(name: str, frame: FrameOutputs) -> Any:
     return buffer.stamped(frame.header)
 
 
-def _overlay_jpeg(frame: FrameOutputs) -> Any:
-    jpeg = encode_jpeg(frame.overlay, frame.values['overlay.jpeg_quality'])
+def _drawn(name: str, frame: FrameOutputs) -> Any:
+    return image_message(getattr(frame, name), 'rgb8', frame.header)
+
+
+def _jpeg(name: str, frame: FrameOutputs) -> Any:
+    jpeg = encode_jpeg(getattr(frame, name), frame.values['overlay.jpeg_quality'])
     return compressed_message(jpeg, frame.header)
 
 
@@ -147,8 +157,9 @@ class Output:
 # The encodings of images are in postprocess/output_maps.py, which the result bag reads, too.
 OUTPUTS = {
     **{name: Output(Image, partial(_image, name)) for name in IMAGES},
-    'overlay': Output(Image, lambda frame: image_message(frame.overlay, 'rgb8', frame.header)),
-    'overlay/compressed': Output(CompressedImage, _overlay_jpeg),
+    # for the eye
+    **{name: Output(Image, partial(_drawn, name)) for name in DRAWN},
+    **{f'{name}/compressed': Output(CompressedImage, partial(_jpeg, name)) for name in DRAWN},
     'obstacle_markers': Output(MarkerArray, _markers),
     'image_score': Output(DiagnosticArray, _image_score),
     'obstacle_points': Output(PointCloud2, partial(_ranges, point_clouds.obstacle_cloud)),

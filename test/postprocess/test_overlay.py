@@ -81,6 +81,21 @@ def test_every_size_can_be_drawn(size, policy):
     assert picture.shape == (*size, 3)
 
 
+def test_the_mask_in_colours_shows_what_the_mask_says():
+    colored = ov.color_mask(np.array([[0, 1, 255, 7]], np.uint8))
+    normal, obstacle, not_scored, other = colored[0].astype(int)
+    assert colored.shape == (1, 4, 3)
+    assert [tuple(c) for c in (normal, obstacle, not_scored)] == list(ov.MASK_COLORS.values())
+    assert not other.any()
+    named = {'red': obstacle, 'green': normal, 'grey': not_scored}
+    assert obstacle.argmax() == 0, 'red'
+    assert normal.argmax() == 1, 'green'
+    for one, color in named.items():
+        assert color.max() >= 40, f'{one} can be told from black'
+        for two, another in named.items():
+            assert one == two or np.abs(color - another).max() > 80, f'{one} and {two}'
+
+
 def test_jpeg_keeps_the_colours():
     picture = np.zeros((32, 32, 3), dtype=np.uint8)
     picture[:] = (200, 60, 20)
