@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Images for people: surprisal over the camera image, mask, boxes, legend; the mask in colours."""
+"""Images for people: surprisal over the camera image, mask, boxes, legend; the maps in colours."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ PANEL_COLOR: Color = (16, 16, 16)
 _HEAT_AT = (0.0, 0.25, 0.49, 0.5, 1.0)
 _HEAT_COLORS = ((32, 160, 64), (224, 208, 0), (255, 144, 0), (255, 64, 0), (208, 0, 144))
 _HEAT_WEIGHTS = (0.15, 0.35, 0.6, 1.0, 1.0)
+NOT_SCORED_COLOR: Color = (56, 56, 64)
 # The mask's values as a viewer shows them; 0, 1 and 255 are black, black and white to the eye.
 MASK_COLORS: dict[int, Color] = {
     MASK_NORMAL: _HEAT_COLORS[0],
     MASK_OBSTACLE: _HEAT_COLORS[3],
-    MASK_NOT_SCORED: (56, 56, 64),
+    MASK_NOT_SCORED: NOT_SCORED_COLOR,
 }
 _MOST_CAPTIONS = 12
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -95,6 +96,19 @@ def color_mask(mask: UInt8Array) -> UInt8Array:
     return colored
 
 
+def color_score(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
+    """
+    Return surprisal, float32 (H, W), NaN = not scored, in the heat's colours: uint8 (H, W, 3) RGB.
+
+    The mask's threshold lies in the middle of the colours, the ends are 0 and twice the threshold.
+    """
+    colors, _ = heat_tables()
+    level = _heat_level(surprisal, false_alarm_rate)
+    colored: UInt8Array = cv2.applyColorMap(level, colors[:, None])
+    colored[np.isnan(surprisal)] = NOT_SCORED_COLOR
+    return colored
+
+
 def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:
     """
     Return an RGB picture, uint8 (H, W, 3), as JPEG bytes, uint8 (N,).
@@ -128,8 +142,7 @@ def _with_heat(detection: Detection, opacity: float) -> UInt8Array:
     """
     colors, weights = heat_tables()
     shares = (weights * np.float32(opacity))[:, None]
-    full_scale = 2 * surprisal_threshold(detection.false_alarm_rate)
-    level = cv2.convertScaleAbs(detection.surprisal, alpha=255 / full_scale)
+    level = _heat_level(detection.surprisal, detection.false_alarm_rate)
     level[~detection.scored] = 0
     heat = to_camera(np.rint(colors * shares).astype(np.uint8)[level], detection.geometry)
     keep = np.repeat(np.rint(255 * (1 - shares)).astype(np.uint8), 3, axis=1)
@@ -139,6 +152,13 @@ def _with_heat(detection: Detection, opacity: float) -> UInt8Array:
     part = cv2.multiply(picture[window], kept[window], scale=1 / 255)
     picture[window] = cv2.add(part, heat[window], dst=part)
     return picture
+
+
+def _heat_level(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
+    """Return the places of surprisals in the heat's colours, uint8; NaN is anything."""
+    full_scale = 2 * surprisal_threshold(false_alarm_rate)
+    level: UInt8Array = cv2.convertScaleAbs(surprisal, alpha=255 / full_scale)
+    return level
 
 
 def _line_width(picture: UInt8Array) -> int:

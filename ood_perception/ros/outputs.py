@@ -19,7 +19,13 @@ from visualization_msgs.msg import MarkerArray
 from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.open_set import open_set_names
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
-from ood_perception.postprocess.overlay import OverlayOptions, color_mask, draw_overlay, encode_jpeg
+from ood_perception.postprocess.overlay import (
+    OverlayOptions,
+    color_mask,
+    color_score,
+    draw_overlay,
+    encode_jpeg,
+)
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ros import point_clouds, qos
 from ood_perception.ros.messages import (
@@ -44,7 +50,7 @@ except ImportError:
 DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
 MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
 INFOS = ('mask_info', 'label_info', 'open_set_label_info')
-DRAWN = ('overlay', 'mask_image')  # what FrameOutputs draws, uint8 (H, W, 3) RGB
+DRAWN = ('overlay', 'mask_image', 'score_image')  # what FrameOutputs draws, uint8 (H, W, 3) RGB
 
 
 class FrameOutputs:
@@ -91,6 +97,11 @@ class FrameOutputs:
     def mask_image(self) -> UInt8Array:
         """The mask in colours, uint8 (H, W, 3) RGB."""
         return color_mask(self.maps.image('mask'))
+
+    @cached_property
+    def score_image(self) -> UInt8Array:
+        """The score in colours, the threshold in their middle, uint8 (H, W, 3) RGB."""
+        return color_score(self.maps.image('surprisal'), self.detection.false_alarm_rate)
 
 
 def _image(name: str, frame: FrameOutputs) -> Any:

@@ -30,8 +30,17 @@ from ood_perception.postprocess.overlay import MASK_COLORS  # noqa: E402
 from ood_perception.ros.diagnostics import ERROR, OK, WARN  # noqa: E402
 
 pytestmark = pytest.mark.ros
-IMAGES = ('score', 'surprisal', 'confidence', 'mask', 'labels', 'overlay', 'mask_image')
-DRAWN = ('overlay', 'mask_image')
+IMAGES = (
+    'score',
+    'surprisal',
+    'confidence',
+    'mask',
+    'labels',
+    'overlay',
+    'mask_image',
+    'score_image',
+)
+DRAWN = ('overlay', 'mask_image', 'score_image')
 
 
 def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):
@@ -60,6 +69,7 @@ def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):
     for value, color in MASK_COLORS.items():
         shown = (maps['mask_image'] == color).all(axis=2)
         np.testing.assert_array_equal(shown, maps['mask'] == value)
+    assert (maps['score_image'][inner, 0] > maps['score_image'][outer, 0].max()).all(), 'redder'
     assert len(markers[0].markers) == 3, 'clear, rectangle, caption'
     assert header(markers[0].markers[1]) == (*stamp, FRAME_ID)
 
