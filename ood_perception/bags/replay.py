@@ -4,7 +4,8 @@
 A bag through the pipeline: every frame, in recorded order, as fast as the engine allows.
 
 The folder of results is made under a temporary name and renamed when everything is in it. It holds
-result/ (the bag), report.json, index.html and frames.csv, and the same input gives the same bytes.
+result/ (the bag), report.json, index.html and frames.csv, and the same input gives the same bytes;
+frames.rrd, where it is asked for, holds the same values but not the same bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,10 +35,11 @@ from .ground_truth import LabelFolder, label_topics, open_ground_truth
 from .problems import Problems
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
+from .rerun_file import RerunFile, check_rerun
 from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
 from .writing import DEFAULT_OUTPUTS, ResultBag
 
-RESULT = 'result'
+RESULT, RRD = 'result', 'frames.rrd'
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ReplayOptions:
 
     topics: '/topic' or 'name=/topic', () = every image topic. ground_truth: topics of the bag or
     folders. storage: of the result bag, 'mcap' or 'sqlite3'. batch: frames per engine run, >= 1.
+    rrd: also write a recording for the Rerun viewer.
     """
 
     bag: Path
@@ -57,6 +61,7 @@ class ReplayOptions:
     on_error: str = kinds.SKIP
     limits: Limits = field(default_factory=Limits)
     batch: int = 1
+    rrd: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ def evaluate(
         raise ConfigError(f'--batch {options.batch}: give 1 or more')
     _check_out(options.out)
     environment()  # without jinja2 there is no report: say so before the work
+    if options.rrd:
+        check_rerun()
     outcomes: list[Outcome] = []
 
     def fill(folder: Path) -> None:
@@ -127,6 +134,7 @@ def _evaluate(
         with (
             ResultBag(folder / RESULT, bag.cdr, names, options.storage, options.outputs) as result,
             (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
+            RerunFile(folder / RRD, names) if options.rrd else nullcontext() as run.rrd,
         ):
             seconds = run.run(result, FrameTable(table), options.batch)
         if not any(statistics.evaluated for statistics in run.statistics.values()):
@@ -167,6 +175,7 @@ class Replay:
         self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
         self.labelled = {camera: LabelledFrames() for camera in truth}
         self.strangest = StrangestFrames()
+        self.rrd: RerunFile | None = None
 
     def run(self, result: ResultBag, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
@@ -218,6 +227,8 @@ class Replay:
         table.add(detection, item.index, item.time_ns)
         self.statistics[item.frame.camera].add(detection)
         self.strangest.add(detection, item.index)
+        if self.rrd is not None:
+            self.rrd.add(tracked, OutputMaps(detection), item.time_ns)
         folder = self._truth.get(item.frame.camera)
         if folder is not None:
             self._compare(item, OutputMaps(detection), folder)

@@ -13,7 +13,7 @@ from typing import Any
 from ood_perception.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
 from ood_perception.bags.problems import ON_ERROR, SKIP
 from ood_perception.bags.reading import Limits
-from ood_perception.bags.replay import RESULT, Outcome, ReplayOptions, evaluate
+from ood_perception.bags.replay import RESULT, RRD, Outcome, ReplayOptions, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.errors import OodPerceptionError
 from ood_perception.loader import open_model
@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--storage', default='mcap', choices=STORAGES, help='of the result bag')
     parser.add_argument('--outputs', nargs='+', default=list(DEFAULT_OUTPUTS), choices=OUTPUTS)
+    parser.add_argument(
+        '--rrd',
+        action='store_true',
+        help=f'also write {RRD} for the Rerun viewer (needs rerun-sdk)',
+    )
     parser.add_argument('--batch', type=int, default=1, help='frames per engine run')
     parser.add_argument('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
     parser.add_argument('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
@@ -83,6 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         on_error=arguments.on_error,
         limits=Limits(int(arguments.max_message_mib * MIB), int(arguments.max_file_gib * _GIB)),
         batch=arguments.batch,
+        rrd=arguments.rrd,
     )
     model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
@@ -113,7 +119,10 @@ def _summary(outcome: Outcome, out: Path) -> str:
     evaluated = sum(row['evaluated'] for row in report['cameras'])
     rate = evaluated / outcome.seconds if outcome.seconds else 0.0
     lines.append(f'{evaluated} frames in {outcome.seconds:.1f} s, {rate:.1f} a second')
-    return '\n'.join([*lines, f'report: {out / "index.html"}', f'result bag: {out / RESULT}'])
+    places = [f'report: {out / "index.html"}', f'result bag: {out / RESULT}']
+    rrd = out / RRD
+    places += [f'for Rerun: rerun {rrd}'] if rrd.exists() else []
+    return '\n'.join([*lines, *places])
 
 
 def _by_cv_bridge(message: Any) -> UInt8Array:

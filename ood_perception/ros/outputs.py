@@ -40,7 +40,7 @@ from ood_perception.ros.messages import (
 )
 from ood_perception.ros.point_clouds import RangeResult
 from ood_perception.ros.timing import FrameTimes, stopwatch
-from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE, UInt8Array
+from ood_perception.types import MASK_NAMES, UInt8Array
 
 try:
     import vision_msgs.msg as vision
@@ -48,7 +48,6 @@ except ImportError:
     vision = SimpleNamespace(Detection2DArray=None)
 
 DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
-MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
 INFOS = ('mask_info', 'label_info', 'open_set_label_info')
 DRAWN = ('overlay', 'mask_image', 'score_image')  # what FrameOutputs draws, uint8 (H, W, 3) RGB
 

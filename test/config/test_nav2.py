@@ -19,12 +19,13 @@ from ood_perception.postprocess.output_maps import IMAGES  # noqa: E402
 from ood_perception.postprocess.tracking import Tracked  # noqa: E402
 from ood_perception.ranging.ranges import sightings_of  # noqa: E402
 from ood_perception.ros import qos  # noqa: E402
-from ood_perception.ros.outputs import INFOS, MASK_NAMES, OUTPUTS  # noqa: E402
+from ood_perception.ros.outputs import INFOS, OUTPUTS  # noqa: E402
 from ood_perception.ros.point_clouds import (  # noqa: E402
     RangeResult,
     contact_cloud,
     scan_message,
 )
+from ood_perception.types import MASK_NAMES  # noqa: E402
 
 pytestmark = pytest.mark.ros
 FILES = {'nav2_road.yaml': '/road_anomaly/', 'nav2_maritime.yaml': '/maritime_obstacle/'}
