@@ -33,6 +33,7 @@ from . import problems as kinds
 from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
 from .problems import Problems
+from .ranges import BagRanges
 from .reading import Bag, Limits, Message
 from .report import PROGRAM, write_reports
 from .rerun_file import RerunFile, check_rerun
@@ -131,10 +132,12 @@ def _evaluate(
             tell(note)
         run = Replay(model, bag, cameras, truth, otherwise)
         names = [camera.camera for camera in cameras]
+        if options.rrd:
+            run.ranges = BagRanges(bag, cameras, model.values, tell)
         with (
             ResultBag(folder / RESULT, bag.cdr, names, options.storage, options.outputs) as result,
             (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
-            RerunFile(folder / RRD, names) if options.rrd else nullcontext() as run.rrd,
+            RerunFile(folder / RRD, names, run.ranges) if run.ranges else nullcontext() as run.rrd,
         ):
             seconds = run.run(result, FrameTable(table), options.batch)
         if not any(statistics.evaluated for statistics in run.statistics.values()):
@@ -176,6 +179,7 @@ class Replay:
         self.labelled = {camera: LabelledFrames() for camera in truth}
         self.strangest = StrangestFrames()
         self.rrd: RerunFile | None = None
+        self.ranges: BagRanges | None = None
 
     def run(self, result: ResultBag, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
@@ -228,7 +232,8 @@ class Replay:
         self.statistics[item.frame.camera].add(detection)
         self.strangest.add(detection, item.index)
         if self.rrd is not None:
-            self.rrd.add(tracked, OutputMaps(detection), item.time_ns)
+            scene = self._model.pipeline.scene
+            self.rrd.add(tracked, OutputMaps(detection), scene, item.time_ns)
         folder = self._truth.get(item.frame.camera)
         if folder is not None:
             self._compare(item, OutputMaps(detection), folder)

@@ -18,6 +18,7 @@ from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.errors import OodPerceptionError
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
+from ood_perception.parameters.table import DEFAULTS, RANGE_DEFAULTS
 from ood_perception.texts import tell
 from ood_perception.types import UInt8Array
 
@@ -76,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    values = chosen_parameters(arguments, _PARAMETERS, tell)
+    used = {**DEFAULTS, **(RANGE_DEFAULTS if arguments.rrd else {})}
+    values = chosen_parameters(arguments, _PARAMETERS, tell, used)
     out = arguments.out or Path(f'{arguments.bag.absolute().name.split(".")[0]}_evaluated')
     options = ReplayOptions(
         bag=arguments.bag,

@@ -18,7 +18,7 @@ the later section's counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,11 @@ for _tag, _words, _first in (
     )
 
 
-def read_parameters(path: Path, tell: Tell, node: str = '') -> dict[str, Any]:
+def read_parameters(
+    path: Path, tell: Tell, node: str = '', used: Collection[str] = tuple(DEFAULTS)
+) -> dict[str, Any]:
     """
-    Return the values of DEFAULTS that a ROS parameter file sets for one node.
+    Return those values of `used` that a ROS parameter file sets for one node.
 
     tell: takes, line by line, what is not used: other sections, names that the node does not have
     (with the nearest), parameters without effect here. node: see
@@ -86,11 +88,11 @@ def read_parameters(path: Path, tell: Tell, node: str = '') -> dict[str, Any]:
     if unknown:
         tell(f'{place}: no such parameters, ignored: {", ".join(unknown)}')
     typed = {n: _checked(BY_NAME[n], v, place) for n, v in values.items() if n in BY_NAME}
-    _tell_without_effect(typed, place, tell)
+    _tell_without_effect(typed, used, place, tell)
     return {
         name: strings(value) if isinstance(value, tuple) else value
         for name, value in typed.items()
-        if name in DEFAULTS
+        if name in used
     }
 
 
@@ -101,9 +103,11 @@ def _tell_left_out(sections: list[Section], chosen: list[Section], place: str, t
         tell(f'{place}: read for {used}; not for {", ".join(left_out)} (--node chooses)')
 
 
-def _tell_without_effect(values: Mapping[str, Any], place: str, tell: Tell) -> None:
+def _tell_without_effect(
+    values: Mapping[str, Any], used: Collection[str], place: str, tell: Tell
+) -> None:
     """Name the parameters that change the node and nothing here."""
-    names = [n for n, v in values.items() if n not in DEFAULTS and v != BY_NAME[n].default]
+    names = [n for n, v in values.items() if n not in used and v != BY_NAME[n].default]
     if names:
         tell(f'{place}: of use to the node alone, without effect here: {", ".join(names)}')
 

@@ -43,6 +43,7 @@ class Viewpoints:
         self._poses = parse_poses('camera.poses', values['camera.poses'])
         self._lines = parse_lines('attitude.lines', values['attitude.lines'])
         self._values, self._by_imu = values, by_imu
+        self.source: str = values['attitude.source']
 
     def model(self, calibration: Calibration, size: Size) -> CameraModel:
         """Return the camera's model for images of a size; CalibrationError where there is none."""
@@ -92,7 +93,7 @@ class Viewpoints:
         self, frame: Frame, view: Viewpoint, seen: tuple[Detection, Scene] | None
     ) -> Attitude | None:
         """Return the attitude by the chosen source; CalibrationError where it does not tell."""
-        source, sigma = self._values['attitude.source'], self._values['attitude.sigma']
+        source, sigma = self.source, self._values['attitude.sigma']
         if source == 'level':
             return level(sigma)
         if source == 'imu':

@@ -22,13 +22,13 @@ from ood_perception.ranging.attitude import (
     Orientation,
     rotation_from_rpy,
 )
+from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
 from ood_perception.ranging.poses import parse_rpy
 from ood_perception.ranging.ranges import only, sightings_of, wide_enough
 from ood_perception.ranging.viewpoints import Viewpoints
 from ood_perception.ros.diagnostics import RangeReport, range_status
-from ood_perception.ros.messages import calibration_of
 from ood_perception.ros.point_clouds import RangeResult
 from ood_perception.types import Detection, Frame
 

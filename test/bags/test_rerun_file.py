@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from ranged_scenes import SCENE, THING, view
+from ranged_scenes import detection as ranged
 
 from ood_perception.bags.rerun_file import TIMELINE, RerunFile, check_rerun
 from ood_perception.errors import DependencyError
@@ -13,6 +15,7 @@ from ood_perception.image.geometry import geometry_for
 from ood_perception.postprocess.mask import make_mask, obstacles_of
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracked
+from ood_perception.ranging.ranges import sightings_of
 from ood_perception.types import Detection, Frame
 
 START = 1_700_000_000_000_000_000
@@ -38,14 +41,63 @@ def detection_of(camera, surprisal):
     return Detection(frame, grid, labels, scored, mask, obstacles, geometry, 0.01)
 
 
+class NoRanges:
+    """As BagRanges without a CameraInfo."""
+
+    possible = False
+
+    def of(self, *_):
+        return None
+
+
+class SomeRanges:
+    """As BagRanges, the second frame without."""
+
+    possible = True
+
+    def __init__(self):
+        self.left = [sightings_of(found, SCENE, view(0.2)) for found in (ranged(thing), ranged())]
+        self.left.insert(1, None)
+
+    def of(self, *_):
+        return self.left.pop(0)
+
+
+def thing(labels):
+    labels[24:32, 30:36] = THING
+
+
+def test_ranges_are_points_in_the_base_frame_and_go_where_nothing_is_known(tmp_path):
+    pytest.importorskip('rerun', reason='needs rerun-sdk')
+    path, ranges = tmp_path / 'frames.rrd', SomeRanges()
+    expected = ranges.left[0]
+    with RerunFile(path, [''], ranges) as file:
+        for number in range(3):
+            detection = ranged(thing)
+            time = START + number * 10**9
+            file.add(Tracked(detection, ()), OutputMaps(detection), SCENE, time)
+    rows = read(path)
+    first, second, third = (values for _, values in rows['/camera/ground/obstacles'])
+    np.testing.assert_allclose(first['Points3D:positions'], expected.obstacles.points, rtol=1e-6)
+    assert first['Points3D:labels'][0].startswith(f'{expected.obstacles.distance[0]:.1f} m')
+    assert not second['Points3D:positions'], 'or the viewer would show the first ones still'
+    assert not third['Points3D:positions']
+    contacts = [values['Points3D:positions'] for _, values in rows['/camera/ground/contacts']]
+    assert [len(points) > 0 for points in contacts] == [True, False, False]
+    nearest = [values['Scalars:scalars'] for _, values in rows['/camera/nearest/metres']]
+    assert nearest[0] == pytest.approx(expected.obstacles.distance)
+    assert np.isnan(nearest[1]).all()
+
+
 def test_everything_is_on_one_time_line(tmp_path):
     pytest.importorskip('rerun', reason='needs rerun-sdk')
     path = tmp_path / 'frames.rrd'
-    with RerunFile(path, ['front', '']) as file:
+    with RerunFile(path, ['front', ''], NoRanges()) as file:
         for number, (camera, surprisal) in enumerate((('front', 3.0), ('', 1.0), ('front', 4.0))):
             detection = detection_of(camera, surprisal)
             tracks = (7,) if detection.obstacles else ()
-            file.add(Tracked(detection, tracks), OutputMaps(detection), START + number * 10**9)
+            time = START + number * 10**9
+            file.add(Tracked(detection, tracks), OutputMaps(detection), SCENE, time)
     rows = read(path)
     for root, times in (('/front', [0, 2]), ('/camera', [1])):
         for name in ('image', 'image/obstacles', 'overlay', 'score', 'mask', 'flagged/share'):
