@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The files for large images: well-formed, and within what one sysctl line of docs/ros.md allows."""
+"""The files for large images: well-formed, and within what the sysctl line of docs allows."""
 
 import re
 from xml.etree import ElementTree
