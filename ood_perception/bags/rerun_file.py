@@ -142,7 +142,7 @@ def _rerun() -> Any:
         import rerun
     except ImportError as error:
         raise DependencyError(
-            "--rrd needs rerun-sdk: pip install 'ood_perception[rerun]'"
+            "--rrd needs rerun-sdk (the extra rerun): pip install 'rerun-sdk>=0.41'"
         ) from error
     return rerun
 

@@ -23,7 +23,7 @@ START = 1_700_000_000_000_000_000
 
 def test_without_rerun_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'rerun', None)
-    with pytest.raises(DependencyError, match=r'ood_perception\[rerun\]'):
+    with pytest.raises(DependencyError, match=r'extra rerun.*rerun-sdk>='):
         check_rerun()
 
 
