@@ -103,9 +103,10 @@ def color_score(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
     The mask's threshold lies in the middle of the colours, the ends are 0 and twice the threshold.
     """
     colors, _ = heat_tables()
-    level = _heat_level(surprisal, false_alarm_rate)
-    colored: UInt8Array = cv2.applyColorMap(level, colors[:, None])
-    colored[np.isnan(surprisal)] = NOT_SCORED_COLOR
+    colors[0] = NOT_SCORED_COLOR
+    level = np.maximum(_heat_level(surprisal, false_alarm_rate), 1)
+    scored = cv2.compare(surprisal, 0.0, cv2.CMP_GE)  # 255, and 0 where it is NaN
+    colored: UInt8Array = cv2.applyColorMap(cv2.bitwise_and(level, scored), colors[:, None])
     return colored
 
 
