@@ -48,6 +48,7 @@ BAGS = [
 ]
 REPORT = ['jinja2>=3.0,<4']
 VIDEO = ['av>=12,<20']
+RERUN = ['rerun-sdk>=0.41,<1; python_version>="3.11"']
 CUDA = 'cuda-bindings>=12.6,<14'
 # TensorRT for RTX (GeForce and RTX cards) has wheels; full TensorRT comes with JetPack or apt.
 X86_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
@@ -128,6 +129,7 @@ setup(
         'bags': [*BAGS, *REPORT],
         'report': REPORT,
         'video': VIDEO,
+        'rerun': RERUN,
         'train': TRAIN,
         'submission': SUBMISSION,
         'test': TEST,

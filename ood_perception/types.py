@@ -20,6 +20,7 @@ BoolArray = npt.NDArray[np.bool_]
 MASK_NORMAL = 0
 MASK_OBSTACLE = 1
 MASK_NOT_SCORED = 255
+MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
 
 
 @dataclass(frozen=True)

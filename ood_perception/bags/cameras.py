@@ -68,6 +68,12 @@ class CameraTopic:
     msgtype: str
     count: int
 
+    @property
+    def info_topic(self) -> str:
+        """The topic of its CameraInfo, beside the image's."""
+        image, _ = _split_transport(self.topic)
+        return f'{image.rpartition("/")[0]}/camera_info'
+
 
 def open_cameras(
     bag: Bag, requested: Sequence[str] = (), without: Collection[str] = ()

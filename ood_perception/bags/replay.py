@@ -4,7 +4,8 @@
 A bag through the pipeline: every frame, in recorded order, as fast as the engine allows.
 
 The folder of results is made under a temporary name and renamed when everything is in it. It holds
-result/ (the bag), report.json, index.html and frames.csv, and the same input gives the same bytes.
+result/ (the bag), report.json, index.html and frames.csv, and the same input gives the same bytes;
+frames.rrd, where it is asked for, holds the same values but not the same bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,11 +34,13 @@ from .cameras import CameraTopic, camera_messages, open_cameras
 from .ground_truth import LabelFolder, label_topics, open_ground_truth
 from .metadata import Message
 from .problems import Problems
+from .ranges import BagRanges
 from .reading import Bag, Limits
+from .rerun_file import RerunFile, check_rerun
 from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
 from .writing import DEFAULT_OUTPUTS, PROGRAM, ResultBag, write_reports
 
-RESULT = 'result'
+RESULT, RRD = 'result', 'frames.rrd'
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class ReplayOptions:
 
     topics: '/topic' or 'name=/topic', () = every image topic. ground_truth: topics of the bag or
     folders. storage: of the result bag, 'mcap' or 'sqlite3'. batch: frames per engine run, >= 1.
+    rrd: also write a recording for the Rerun viewer.
     """
 
     bag: Path
@@ -57,6 +62,7 @@ class ReplayOptions:
     on_error: str = kinds.SKIP
     limits: Limits = field(default_factory=Limits)
     batch: int = 1
+    rrd: bool = False
 
 
 def evaluate(
@@ -73,6 +79,8 @@ def evaluate(
         raise ConfigError(f'--batch {options.batch}: give 1 or more')
     _check_out(options.out)
     environment()  # without jinja2 there is no report: say so before the work
+    if options.rrd:
+        check_rerun()
     outcomes: list[tuple[JsonDict, float]] = []
 
     def fill(folder: Path) -> None:
@@ -108,9 +116,12 @@ def _evaluate(
             tell(note)
         run = Replay(model, bag, cameras, truth, otherwise)
         names = [camera.camera for camera in cameras]
+        if options.rrd:
+            run.ranges = BagRanges(bag, cameras, model.values, tell)
         with (
             ResultBag(folder / RESULT, bag.cdr, names, options.storage, options.outputs) as result,
             (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
+            RerunFile(folder / RRD, names, run.ranges) if run.ranges else nullcontext() as run.rrd,
         ):
             seconds = run.run(result, FrameTable(table), options.batch)
         if not any(statistics.evaluated for statistics in run.statistics.values()):
@@ -151,6 +162,8 @@ class Replay:
         self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
         self.labelled = {camera: LabelledFrames() for camera in truth}
         self.strangest = StrangestFrames()
+        self.rrd: RerunFile | None = None
+        self.ranges: BagRanges | None = None
 
     def run(self, result: ResultBag, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
@@ -202,6 +215,9 @@ class Replay:
         table.add(detection, item.index, item.time_ns)
         self.statistics[item.frame.camera].add(detection)
         self.strangest.add(detection, item.index)
+        if self.rrd is not None:
+            scene = self._model.pipeline.scene
+            self.rrd.add(tracked, OutputMaps(detection), scene, item.time_ns)
         folder = self._truth.get(item.frame.camera)
         if folder is not None:
             self._compare(item, OutputMaps(detection), folder)

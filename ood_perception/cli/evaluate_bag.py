@@ -13,12 +13,13 @@ from typing import Any
 from ood_perception.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
 from ood_perception.bags.problems import ON_ERROR, SKIP
 from ood_perception.bags.reading import Limits
-from ood_perception.bags.replay import RESULT, ReplayOptions, evaluate
+from ood_perception.bags.replay import RESULT, RRD, ReplayOptions, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.cli import guarded
 from ood_perception.json_files import json_text
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
+from ood_perception.parameters.table import DEFAULTS, RANGE_DEFAULTS
 from ood_perception.texts import tell
 from ood_perception.types import JsonDict, UInt8Array
 
@@ -59,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--storage', default='mcap', choices=STORAGES, help='of the result bag')
     parser.add_argument('--outputs', nargs='+', default=list(DEFAULT_OUTPUTS), choices=OUTPUTS)
+    parser.add_argument(
+        '--rrd',
+        action='store_true',
+        help=f'also write {RRD} for the Rerun viewer (needs rerun-sdk)',
+    )
     parser.add_argument('--batch', type=int, default=1, help='frames per engine run')
     parser.add_argument('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
     parser.add_argument('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
@@ -68,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    values = chosen_parameters(arguments, _PARAMETERS, tell)
+    used = {**DEFAULTS, **(RANGE_DEFAULTS if arguments.rrd else {})}
+    values = chosen_parameters(arguments, _PARAMETERS, tell, used)
     out = arguments.out or Path(f'{arguments.bag.absolute().name.split(".")[0]}_evaluated')
     options = ReplayOptions(
         bag=arguments.bag,
@@ -80,6 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
         on_error=arguments.on_error,
         limits=Limits(int(arguments.max_message_mib * MIB), int(arguments.max_file_gib * _GIB)),
         batch=arguments.batch,
+        rrd=arguments.rrd,
     )
     model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
@@ -110,7 +118,10 @@ def _summary(report: JsonDict, seconds: float, out: Path) -> str:
     evaluated = sum(row['evaluated'] for row in report['cameras'])
     rate = evaluated / seconds if seconds else 0.0
     lines.append(f'{evaluated} frames in {seconds:.1f} s, {rate:.1f} a second')
-    return '\n'.join([*lines, f'report: {out / "index.html"}', f'result bag: {out / RESULT}'])
+    places = [f'report: {out / "index.html"}', f'result bag: {out / RESULT}']
+    rrd = out / RRD
+    places += [f'for Rerun: rerun {rrd}'] if rrd.exists() else []
+    return '\n'.join([*lines, *places])
 
 
 def _by_cv_bridge(message: Any) -> UInt8Array:

@@ -18,7 +18,7 @@ the later section's counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,11 @@ for _tag, _words, _first in (
     )
 
 
-def read_parameters(path: Path, tell: Tell, node: str = '') -> dict[str, Any]:
+def read_parameters(
+    path: Path, tell: Tell, node: str = '', used: Collection[str] = tuple(DEFAULTS)
+) -> dict[str, Any]:
     """
-    Return the values of DEFAULTS that a ROS parameter file sets for one node.
+    Return those values of `used` that a ROS parameter file sets for one node.
 
     tell: takes, line by line, what is not used: other sections, names that the node does not have
     (with the nearest), parameters without effect here. node: see sections_for. Raises ConfigError
@@ -87,13 +89,13 @@ def read_parameters(path: Path, tell: Tell, node: str = '') -> dict[str, Any]:
     if unknown:
         tell(f'{place}: no such parameters, ignored: {", ".join(unknown)}')
     typed = {n: _checked(BY_NAME[n], v, place) for n, v in values.items() if n in BY_NAME}
-    idle = [n for n, v in typed.items() if n not in DEFAULTS and v != BY_NAME[n].default]
+    idle = [n for n, v in typed.items() if n not in used and v != BY_NAME[n].default]
     if idle:
         tell(f'{place}: of use to the node alone, without effect here: {", ".join(idle)}')
     return {
         name: strings(value) if isinstance(value, tuple) else value
         for name, value in typed.items()
-        if name in DEFAULTS
+        if name in used
     }
 
 

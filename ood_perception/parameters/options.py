@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from ood_perception.engines import ENGINES
 from ood_perception.errors import ConfigError
 from ood_perception.parameters.files import read_parameters
-from ood_perception.parameters.table import BY_NAME
+from ood_perception.parameters.table import BY_NAME, DEFAULTS
 from ood_perception.types import Tell
 
 _CHOICES = {'engine': ('auto', *ENGINES)}
@@ -41,19 +41,24 @@ def add_parameters(parser: argparse.ArgumentParser, names: Sequence[str]) -> Non
 
 
 def chosen_parameters(
-    options: argparse.Namespace, names: Sequence[str], tell: Tell
+    options: argparse.Namespace,
+    names: Sequence[str],
+    tell: Tell,
+    used: Collection[str] = tuple(DEFAULTS),
 ) -> dict[str, Any]:
     """
     Return the parameters that --params sets and those that options set, which come first.
 
     names: parameters of which `options` has a field; None there leaves the file's value.
-    tell: see read_parameters. Raises ConfigError as read_parameters does.
+    tell, used: see read_parameters. Raises ConfigError as read_parameters does.
     """
     if options.params is None and options.node:
         raise ConfigError(
             f'--node {options.node} chooses among the sections of --params: give both'
         )
-    values = read_parameters(options.params, tell, options.node) if options.params else {}
+    values = {}
+    if options.params:
+        values = read_parameters(options.params, tell, options.node, used)
     for name in names:
         given = getattr(options, _option(name))
         if given is not None:

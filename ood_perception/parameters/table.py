@@ -227,6 +227,14 @@ _OF_RESULTS = (
 )  # fmt: skip
 # The parameters that decide what a frame gives, a recorded one, too, with the node's defaults.
 DEFAULTS: dict[str, Any] = {name: _without_empty(BY_NAME[name].default) for name in _OF_RESULTS}
+_OF_RANGES = (
+    'camera.rectified', 'camera.poses', 'attitude.source', 'attitude.sigma', 'attitude.lines',
+    'plane.base_height', 'plane.height_sigma', 'plane.pixel_sigma', 'plane.largest_ratio',
+)  # fmt: skip
+# Those that bearings and distances of a recorded frame need beside.
+RANGE_DEFAULTS: dict[str, Any] = {
+    name: _without_empty(BY_NAME[name].default) for name in _OF_RANGES
+}
 
 
 # What rclpy and the launch files of ROS set on every node

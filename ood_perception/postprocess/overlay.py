@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for people: surprisal over the camera picture, mask, boxes, legend."""
+"""Images for people: surprisal over the camera image, mask, boxes, legend; the maps in colours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ood_perception.image.geometry import camera_window, to_camera
 from ood_perception.postprocess.mask import surprisal_threshold
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.types import (
+    MASK_NORMAL,
     MASK_NOT_SCORED,
     MASK_OBSTACLE,
     BoolArray,
@@ -35,6 +36,13 @@ PANEL_COLOR: Color = (16, 16, 16)
 _HEAT_AT = (0.0, 0.25, 0.49, 0.5, 1.0)
 _HEAT_COLORS = ((32, 160, 64), (224, 208, 0), (255, 144, 0), (255, 64, 0), (208, 0, 144))
 _HEAT_WEIGHTS = (0.15, 0.35, 0.6, 1.0, 1.0)
+NOT_SCORED_COLOR: Color = (56, 56, 64)
+# The mask's values as a viewer shows them; 0, 1 and 255 are black, black and white to the eye.
+MASK_COLORS: dict[int, Color] = {
+    MASK_NORMAL: _HEAT_COLORS[0],
+    MASK_OBSTACLE: _HEAT_COLORS[3],
+    MASK_NOT_SCORED: NOT_SCORED_COLOR,
+}
 _MOST_CAPTIONS = 12
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -75,6 +83,33 @@ def draw_overlay(detection: Detection, options: OverlayOptions | None = None) ->
     return picture
 
 
+def color_mask(mask: UInt8Array) -> UInt8Array:
+    """
+    Return a mask, uint8 (H, W) of MASK_NORMAL, ..., in MASK_COLORS: uint8 (H, W, 3) RGB.
+
+    Any other value is black.
+    """
+    table = np.zeros((256, 1, 3), dtype=np.uint8)
+    for value, color in MASK_COLORS.items():
+        table[value] = color
+    colored: UInt8Array = cv2.applyColorMap(mask, table)
+    return colored
+
+
+def color_score(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
+    """
+    Return surprisal, float32 (H, W), NaN = not scored, in the heat's colours: uint8 (H, W, 3) RGB.
+
+    The mask's threshold lies in the middle of the colours, the ends are 0 and twice the threshold.
+    """
+    colors, _ = heat_tables()
+    colors[0] = NOT_SCORED_COLOR
+    level = np.maximum(_heat_level(surprisal, false_alarm_rate), 1)
+    scored = cv2.compare(surprisal, 0.0, cv2.CMP_GE)  # 255, and 0 where it is NaN
+    colored: UInt8Array = cv2.applyColorMap(cv2.bitwise_and(level, scored), colors[:, None])
+    return colored
+
+
 def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:
     """Return an RGB picture as JPEG, uint8 (N,); quality: 1 to 100. ImageError if refused."""
     swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
@@ -104,8 +139,7 @@ def _with_heat(detection: Detection, opacity: float) -> UInt8Array:
     """
     colors, weights = heat_tables()
     shares = (weights * np.float32(opacity))[:, None]
-    full_scale = 2 * surprisal_threshold(detection.false_alarm_rate)
-    level = cv2.convertScaleAbs(detection.surprisal, alpha=255 / full_scale)
+    level = _heat_level(detection.surprisal, detection.false_alarm_rate)
     level[~detection.scored] = 0
     heat = to_camera(np.rint(colors * shares).astype(np.uint8)[level], detection.geometry)
     keep = np.repeat(np.rint(255 * (1 - shares)).astype(np.uint8), 3, axis=1)
@@ -115,6 +149,13 @@ def _with_heat(detection: Detection, opacity: float) -> UInt8Array:
     part = cv2.multiply(picture[window], kept[window], scale=1 / 255)
     picture[window] = cv2.add(part, heat[window], dst=part)
     return picture
+
+
+def _heat_level(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
+    """Return the places of surprisals in the heat's colours, uint8; NaN is anything."""
+    full_scale = 2 * surprisal_threshold(false_alarm_rate)
+    level: UInt8Array = cv2.convertScaleAbs(surprisal, alpha=255 / full_scale)
+    return level
 
 
 def _line_width(picture: UInt8Array) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,21 @@ class Calibration:
         picture[:2] /= np.array(self.bins)[:, None]
         scale = size[1] / width, size[0] / height
         return [float(value) for value in scaled_intrinsics(picture.reshape(-1), *scale)]
+
+
+def calibration_of(info: Any) -> Calibration:
+    """Return a sensor_msgs/CameraInfo, of rclpy or of a bag, as plain values."""
+    roi = info.roi
+    return Calibration(
+        height=info.height,
+        width=info.width,
+        model=info.distortion_model,
+        d=tuple(map(float, info.d)),
+        k=tuple(map(float, info.k)),
+        p=tuple(map(float, info.p)),
+        binning=(info.binning_x, info.binning_y),
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+    )
 
 
 @dataclass(frozen=True)

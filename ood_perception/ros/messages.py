@@ -18,7 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ood_perception.postprocess.image_score import Inspection
-from ood_perception.ranging.camera_model import Calibration
+from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.types import Obstacle
 
 # Marker rectangles lie this far from the camera, in metres: a picture alone has no distance.
@@ -71,21 +71,6 @@ def compressed_message(jpeg: npt.NDArray[np.uint8], header: Any) -> Any:
     # frombytes on the empty array is the public way that copies once (see rclpy#763).
     message.data.frombytes(np.ascontiguousarray(jpeg).data.cast('B'))
     return message
-
-
-def calibration_of(info: Any) -> Calibration:
-    """Return a sensor_msgs/CameraInfo as plain values."""
-    roi = info.roi
-    return Calibration(
-        height=info.height,
-        width=info.width,
-        model=info.distortion_model,
-        d=tuple(map(float, info.d)),
-        k=tuple(map(float, info.k)),
-        p=tuple(map(float, info.p)),
-        binning=(info.binning_x, info.binning_y),
-        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-    )
 
 
 def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:

@@ -18,7 +18,13 @@ from visualization_msgs.msg import MarkerArray
 
 from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps, open_set_names
-from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay, encode_jpeg
+from ood_perception.postprocess.overlay import (
+    OverlayOptions,
+    color_mask,
+    color_score,
+    draw_overlay,
+    encode_jpeg,
+)
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ros import point_clouds, qos
 from ood_perception.ros.messages import (
@@ -33,7 +39,7 @@ from ood_perception.ros.messages import (
 )
 from ood_perception.ros.point_clouds import RangeResult
 from ood_perception.ros.timing import FrameTimes, stopwatch
-from ood_perception.types import MASK_NORMAL, MASK_NOT_SCORED, MASK_OBSTACLE, UInt8Array
+from ood_perception.types import MASK_NAMES, UInt8Array
 
 try:
     import vision_msgs.msg as vision
@@ -41,8 +47,8 @@ except ImportError:
     vision = SimpleNamespace(Detection2DArray=None)
 
 DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
-MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED: 'not scored'}
 INFOS = ('mask_info', 'label_info', 'open_set_label_info')
+DRAWN = ('overlay', 'mask_image', 'score_image')  # what FrameOutputs draws, uint8 (H, W, 3) RGB
 
 
 class FrameOutputs:
@@ -85,6 +91,16 @@ class FrameOutputs:
         options = OverlayOptions(**{name: self.values[f'overlay.{name}'] for name in shown})
         return draw_overlay(self.detection, options)
 
+    @cached_property
+    def mask_image(self) -> UInt8Array:
+        """The mask in colours, uint8 (H, W, 3) RGB."""
+        return color_mask(self.maps.image('mask'))
+
+    @cached_property
+    def score_image(self) -> UInt8Array:
+        """The score in colours, the threshold in their middle, uint8 (H, W, 3) RGB."""
+        return color_score(self.maps.image('surprisal'), self.detection.false_alarm_rate)
+
 
 def _image(name: str, frame: FrameOutputs) -> Any:
     buffer = frame.buffers[name]
@@ -92,8 +108,12 @@ def _image(name: str, frame: FrameOutputs) -> Any:
     return buffer.stamped(frame.header)
 
 
-def _overlay_jpeg(frame: FrameOutputs) -> Any:
-    jpeg = encode_jpeg(frame.overlay, frame.values['overlay.jpeg_quality'])
+def _drawn(name: str, frame: FrameOutputs) -> Any:
+    return image_message(getattr(frame, name), 'rgb8', frame.header)
+
+
+def _jpeg(name: str, frame: FrameOutputs) -> Any:
+    jpeg = encode_jpeg(getattr(frame, name), frame.values['overlay.jpeg_quality'])
     return compressed_message(jpeg, frame.header)
 
 
@@ -146,8 +166,9 @@ class Output:
 # The encodings of images are in postprocess/output_maps.py, which the result bag reads, too.
 OUTPUTS = {
     **{name: Output(Image, partial(_image, name)) for name in IMAGES},
-    'overlay': Output(Image, lambda frame: image_message(frame.overlay, 'rgb8', frame.header)),
-    'overlay/compressed': Output(CompressedImage, _overlay_jpeg),
+    # for the eye
+    **{name: Output(Image, partial(_drawn, name)) for name in DRAWN},
+    **{f'{name}/compressed': Output(CompressedImage, partial(_jpeg, name)) for name in DRAWN},
     'obstacle_markers': Output(MarkerArray, _markers),
     'image_score': Output(DiagnosticArray, _image_score),
     'obstacle_points': Output(PointCloud2, partial(_ranges, point_clouds.obstacle_cloud)),

@@ -7,42 +7,34 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Imu
 
-from ood_perception.errors import CalibrationError, OodPerceptionError
+from ood_perception.errors import CalibrationError
 from ood_perception.image.decode import stamp_ns
-from ood_perception.image.geometry import Points, Size
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ranging.attitude import (
     Attitude,
     AttitudeHistory,
-    Mounting,
     Orientation,
-    dip,
-    level,
-    mounting,
     rotation_from_rpy,
-    up_from_horizon,
 )
-from ood_perception.ranging.camera_model import CameraModel, camera_model
+from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
-from ood_perception.ranging.poses import parse_lines, parse_poses, parse_rpy
-from ood_perception.ranging.ranges import attitude_from_edge, only, sightings_of, wide_enough
+from ood_perception.ranging.poses import parse_rpy
+from ood_perception.ranging.ranges import only, sightings_of, wide_enough
+from ood_perception.ranging.viewpoints import Viewpoints
 from ood_perception.ros.diagnostics import RangeReport, range_status
-from ood_perception.ros.messages import calibration_of
 from ood_perception.ros.point_clouds import RangeResult
 from ood_perception.types import Detection, Frame
 
 IMU_TOPIC = 'imu'
 _HORIZON_COLUMNS = 33
 _MARGIN_SIGMAS = 3.0
-_camera_model = lru_cache(maxsize=64)(camera_model)
 
 
 class Ranging:
@@ -64,10 +56,9 @@ class Ranging:
 
     def apply(self, values: Mapping[str, Any]) -> None:
         """Take parameters over; ConfigError for one that cannot be read."""
-        self._poses = parse_poses('camera.poses', values['camera.poses'])
-        self._lines = parse_lines('attitude.lines', values['attitude.lines'])
         rpy = parse_rpy('attitude.imu_rpy', values['attitude.imu_rpy'])
         self._imu_in_base = rotation_from_rpy(rpy)
+        self._viewpoints = Viewpoints(values, self._by_imu)
         self._values = values
         if values['attitude.source'] != 'imu':
             self.close()
@@ -93,10 +84,10 @@ class Ranging:
         if info is None or self._values['attitude.source'] in ('none', 'edge'):
             return frame
         try:
-            model = self._model(info, size)
+            model = self._viewpoints.model(calibration_of(info), size)
         except CalibrationError:
             return frame  # said when the outputs are made
-        view, _ = self._viewpoint(frame, model, 1.0, None)
+        view, _ = self._viewpoints.of(frame, model, 1.0, None)
         if view.attitude is None:
             return frame
         columns = np.linspace(0.0, size[1], _HORIZON_COLUMNS)
@@ -161,78 +152,19 @@ class Ranging:
         self, detection: Detection, info: Any | None, scene: Scene
     ) -> tuple[Viewpoint, RangeReport]:
         """Return how the detection's frame was seen; CalibrationError where nothing tells."""
-        frame, geometry = detection.frame, detection.geometry
         if info is None:
-            prefix = f'{frame.camera}/' if frame.camera else ''
+            camera = detection.frame.camera
+            prefix = f'{camera}/' if camera else ''
             topic = self._node.resolve_topic_name(f'{prefix}camera_info')
             raise CalibrationError(
                 f'no CameraInfo has arrived on {topic}: publish it, or remap camera_info'
             )
-        model = self._model(info, (geometry.camera_height, geometry.camera_width))
-        sigma = (
-            self._values['plane.pixel_sigma'] or geometry.camera_width / detection.mask.shape[1]
-        )
-        view, missing = self._viewpoint(frame, model, sigma, (detection, scene))
+        view, missing = self._viewpoints.of_detection(detection, scene, calibration_of(info))
         return view, self._report(view, missing)
 
-    def _model(self, info: Any, size: Size) -> CameraModel:
-        return _camera_model(calibration_of(info), size, self._values['camera.rectified'])
-
-    def _viewpoint(
-        self,
-        frame: Frame,
-        model: CameraModel,
-        pixel_sigma: float,
-        seen: tuple[Detection, Scene] | None,
-    ) -> tuple[Viewpoint, str]:
-        """Return the viewpoint and why it has no attitude, '' where it has one."""
-        values = self._values
-        place = self._pose(frame.camera)
-        view = Viewpoint(
-            model,
-            place,
-            base_height=values['plane.base_height'],
-            height_sigma=values['plane.height_sigma'],
-            pixel_sigma=pixel_sigma,
-            largest_ratio=values['plane.largest_ratio'],
-        )
-        try:
-            attitude = self._attitude(frame, view, seen)
-        except OodPerceptionError as error:
-            return view, str(error)
-        missing = '' if attitude else 'attitude.source is none'
-        return dataclasses.replace(view, attitude=attitude), missing
-
-    def _attitude(
-        self, frame: Frame, view: Viewpoint, seen: tuple[Detection, Scene] | None
-    ) -> Attitude | None:
-        """Return the attitude by the chosen source; CalibrationError where it does not tell."""
-        source, sigma = self._values['attitude.source'], self._values['attitude.sigma']
-        if source == 'level':
-            return level(sigma)
-        if source == 'imu':
-            gap = self._values['attitude.longest_gap']
-            return self._history.attitude(frame.stamp_ns, gap, self._imu_in_base, sigma)
-        if source == 'line':
-            return Attitude(self._up_from_line(frame.camera, view), sigma)
-        if source == 'edge' and seen is not None:
-            found = attitude_from_edge(*seen, view.camera, view.mounting, view.height)
-            return dataclasses.replace(found, sigma=max(found.sigma, sigma))
-        return None
-
-    def _up_from_line(self, camera: str, view: Viewpoint) -> Points:
-        ends = self._lines.get(camera, self._lines.get(''))
-        if ends is None:
-            raise CalibrationError(f'attitude.lines has no line for camera {camera!r}')
-        model = view.camera
-        rows = np.array(ends) * model.height
-        rays = model.rays(np.column_stack([(0.0, model.width), rows])) @ view.mounting.rotation.T
-        if not np.isfinite(rays).all():
-            raise CalibrationError('attitude.lines meets the sides beyond what the lens covers')
-        return up_from_horizon(rays, dip(view.height)).up
-
-    def _pose(self, camera: str) -> Mounting:
-        return self._poses.get(camera) or self._poses.get('') or mounting()
+    def _by_imu(self, stamp_ns: int) -> Attitude:
+        gap, sigma = self._values['attitude.longest_gap'], self._values['attitude.sigma']
+        return self._history.attitude(stamp_ns, gap, self._imu_in_base, sigma)
 
     def _report(self, view: Viewpoint, missing: str) -> RangeReport:
         forward, left, up = view.level_from_optical[:, 2]  # the camera's axis

@@ -81,6 +81,35 @@ def test_every_size_can_be_drawn(size, policy):
     assert picture.shape == (*size, 3)
 
 
+def test_the_mask_in_colours_shows_what_the_mask_says():
+    colored = ov.color_mask(np.array([[0, 1, 255, 7]], np.uint8))
+    normal, obstacle, not_scored, other = colored[0].astype(int)
+    assert colored.shape == (1, 4, 3)
+    assert [tuple(c) for c in (normal, obstacle, not_scored)] == list(ov.MASK_COLORS.values())
+    assert not other.any()
+    named = {'red': obstacle, 'green': normal, 'grey': not_scored}
+    assert obstacle.argmax() == 0, 'red'
+    assert normal.argmax() == 1, 'green'
+    for one, color in named.items():
+        assert color.max() >= 40, f'{one} can be told from black'
+        for two, another in named.items():
+            assert one == two or np.abs(color - another).max() > 80, f'{one} and {two}'
+
+
+@pytest.mark.parametrize('rate', [0.05, 0.01, 1e-4])
+def test_the_threshold_is_in_the_middle_of_the_scores_colours(rate):
+    threshold = -np.log10(rate)
+    surprisal = np.array([[0, 0.5, 0.97, 1.03, 2, 9, np.nan]], np.float32) * np.float32(threshold)
+    colored = ov.color_score(surprisal, rate)[0].astype(int)
+    red, green, blue = colored.T
+    assert colored[0].argmax() == 1, 'green at 0'
+    assert colored[1].min() == blue[1] < 20, 'yellow half way'
+    assert green[2] - green[3] > 60, 'orange turns red at the threshold'
+    assert red[3] > 250
+    np.testing.assert_array_equal(colored[4], colored[5], 'above twice the threshold all is one')
+    assert tuple(colored[6]) == ov.NOT_SCORED_COLOR
+
+
 def test_jpeg_keeps_the_colours():
     picture = np.zeros((32, 32, 3), dtype=np.uint8)
     picture[:] = (200, 60, 20)

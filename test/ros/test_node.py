@@ -26,16 +26,28 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from ood_perception.errors import EngineError  # noqa: E402
 from ood_perception.postprocess.calibration import HeldOutSample  # noqa: E402
+from ood_perception.postprocess.overlay import MASK_COLORS  # noqa: E402
 from ood_perception.ros.diagnostics import ERROR, OK, WARN  # noqa: E402
 
 pytestmark = pytest.mark.ros
-IMAGES = ('score', 'surprisal', 'confidence', 'mask', 'labels', 'overlay')
+IMAGES = (
+    'score',
+    'surprisal',
+    'confidence',
+    'mask',
+    'labels',
+    'overlay',
+    'mask_image',
+    'score_image',
+)
+DRAWN = ('overlay', 'mask_image', 'score_image')
 
 
 def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):
     rig = rig()
     heard = {name: rig.listen(name, Image) for name in IMAGES}
-    heard['overlay/compressed'] = rig.listen('overlay/compressed', CompressedImage)
+    for name in DRAWN:
+        heard[f'{name}/compressed'] = rig.listen(f'{name}/compressed', CompressedImage)
     markers = rig.listen('obstacle_markers', MarkerArray)
     latency = rig.listen('debug/inference_ms', Float64)
     stamp = rig.send(rig.camera())
@@ -51,8 +63,13 @@ def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):
     assert maps['mask'][outer].max() == 0
     np.testing.assert_allclose(maps['score'], 1 - 10.0 ** -maps['surprisal'], atol=1e-6)
     assert (maps['confidence'][inner] == 153).all(), 'round(255 * 3 / 5)'
-    jpeg = cv2.imdecode(np.frombuffer(heard['overlay/compressed'][0].data, np.uint8), 1)
-    assert np.abs(jpeg[..., ::-1].astype(int) - maps['overlay']).mean() < 8
+    for name in DRAWN:
+        jpeg = cv2.imdecode(np.frombuffer(heard[f'{name}/compressed'][0].data, np.uint8), 1)
+        assert np.abs(jpeg[..., ::-1].astype(int) - maps[name]).mean() < 8
+    for value, color in MASK_COLORS.items():
+        shown = (maps['mask_image'] == color).all(axis=2)
+        np.testing.assert_array_equal(shown, maps['mask'] == value)
+    assert (maps['score_image'][inner, 0] > maps['score_image'][outer, 0].max()).all(), 'redder'
     assert len(markers[0].markers) == 3, 'clear, rectangle, caption'
     assert header(markers[0].markers[1]) == (*stamp, FRAME_ID)
 

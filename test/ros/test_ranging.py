@@ -4,7 +4,6 @@
 
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -417,15 +416,6 @@ def test_other_sources_of_attitude(rig):
         distances[source] = found['distance']
     assert distances['line'] == pytest.approx(distances['level'], rel=0.02), 'but for the dip'
     assert distances['edge'] == pytest.approx(distances['level'], rel=0.2), 'but for the cells'
-
-
-@pytest.mark.parametrize('file', ['maritime_obstacle.rviz', 'foxglove_maritime_obstacle.json'])
-def test_layouts_show_topics_that_the_node_has(rig, file):
-    text = (ROOT / 'config' / file).read_text()
-    shown = set(re.findall(r'/maritime_obstacle/([a-z_/]+)', text))
-    assert {'obstacle_points', 'contact_points', 'edge_points', 'scan', 'mask'} <= shown
-    made = rig(camera__base_frame='base_link').node.session._outputs['']
-    assert shown <= set(made._publishers)
 
 
 def test_each_camera_has_its_own_pose(bundle):

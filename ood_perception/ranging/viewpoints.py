@@ -1,0 +1,117 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""How frames are seen, from the node's parameters and a camera's calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ood_perception.errors import CalibrationError, OodPerceptionError
+from ood_perception.image.geometry import Points, Size
+from ood_perception.ranging.attitude import (
+    Attitude,
+    dip,
+    level,
+    mounting,
+    up_from_horizon,
+)
+from ood_perception.ranging.camera_model import Calibration, CameraModel, camera_model
+from ood_perception.ranging.ground import Scene
+from ood_perception.ranging.ground_plane import Viewpoint
+from ood_perception.ranging.poses import parse_lines, parse_poses
+from ood_perception.ranging.ranges import attitude_from_edge
+from ood_perception.types import Detection, Frame
+
+_camera_model = lru_cache(maxsize=64)(camera_model)
+
+
+class Viewpoints:
+    """
+    Camera model, pose and attitude of any frame.
+
+    values: the node's parameters camera.*, attitude.* and plane.*. by_imu: returns the attitude at
+    a stamp in nanoseconds, for attitude.source imu; raises CalibrationError where it is unknown.
+    """
+
+    def __init__(self, values: Mapping[str, Any], by_imu: Callable[[int], Attitude]) -> None:
+        """Raise ConfigError for a parameter that cannot be read."""
+        self._poses = parse_poses('camera.poses', values['camera.poses'])
+        self._lines = parse_lines('attitude.lines', values['attitude.lines'])
+        self._values, self._by_imu = values, by_imu
+        self.source: str = values['attitude.source']
+
+    def model(self, calibration: Calibration, size: Size) -> CameraModel:
+        """Return the camera's model for images of a size; CalibrationError where there is none."""
+        return _camera_model(calibration, size, self._values['camera.rectified'])
+
+    def of(
+        self,
+        frame: Frame,
+        model: CameraModel,
+        pixel_sigma: float,
+        seen: tuple[Detection, Scene] | None,
+    ) -> tuple[Viewpoint, str]:
+        """
+        Return a frame's viewpoint and why it has no attitude, '' where it has one.
+
+        seen: what was detected on it, for attitude.source edge; None before the detection.
+        """
+        values = self._values
+        place = self._poses.get(frame.camera) or self._poses.get('') or mounting()
+        view = Viewpoint(
+            model,
+            place,
+            base_height=values['plane.base_height'],
+            height_sigma=values['plane.height_sigma'],
+            pixel_sigma=pixel_sigma,
+            largest_ratio=values['plane.largest_ratio'],
+        )
+        try:
+            attitude = self._attitude(frame, view, seen)
+        except OodPerceptionError as error:
+            return view, str(error)
+        missing = '' if attitude else 'attitude.source is none'
+        return dataclasses.replace(view, attitude=attitude), missing
+
+    def of_detection(
+        self, detection: Detection, scene: Scene, calibration: Calibration
+    ) -> tuple[Viewpoint, str]:
+        """Return the viewpoint of a detection's frame as `of` does; CalibrationError likewise."""
+        geometry = detection.geometry
+        model = self.model(calibration, (geometry.camera_height, geometry.camera_width))
+        sigma = (
+            self._values['plane.pixel_sigma'] or geometry.camera_width / detection.mask.shape[1]
+        )
+        return self.of(detection.frame, model, sigma, (detection, scene))
+
+    def _attitude(
+        self, frame: Frame, view: Viewpoint, seen: tuple[Detection, Scene] | None
+    ) -> Attitude | None:
+        """Return the attitude by the chosen source; CalibrationError where it does not tell."""
+        source, sigma = self.source, self._values['attitude.sigma']
+        if source == 'level':
+            return level(sigma)
+        if source == 'imu':
+            return self._by_imu(frame.stamp_ns)
+        if source == 'line':
+            return Attitude(self._up_from_line(frame.camera, view), sigma)
+        if source == 'edge' and seen is not None:
+            found = attitude_from_edge(*seen, view.camera, view.mounting, view.height)
+            return dataclasses.replace(found, sigma=max(found.sigma, sigma))
+        return None
+
+    def _up_from_line(self, camera: str, view: Viewpoint) -> Points:
+        ends = self._lines.get(camera, self._lines.get(''))
+        if ends is None:
+            raise CalibrationError(f'attitude.lines has no line for camera {camera!r}')
+        model = view.camera
+        rows = np.array(ends) * model.height
+        rays = model.rays(np.column_stack([(0.0, model.width), rows])) @ view.mounting.rotation.T
+        if not np.isfinite(rays).all():
+            raise CalibrationError('attitude.lines meets the sides beyond what the lens covers')
+        return up_from_horizon(rays, dip(view.height)).up
