@@ -234,17 +234,38 @@ _OF_ROS = ('use_sim_time', 'start_type_description_service')
 _OF_ROS_PREFIX = 'qos_overrides.'
 
 
+# Names that share this much (difflib's ratio) with one of ours are taken for misspelt.
+_MISSPELT = 0.8
+
+
 def unknown_names(names: Iterable[str]) -> list[str]:
     """Return the names that no parameter of the node has, each with the nearest that there is."""
     unknown = []
-    for name in names:
-        if name in BY_NAME or name in _OF_ROS or name.startswith(_OF_ROS_PREFIX):
-            continue
+    for name in filter(_unknown, names):
         near = difflib.get_close_matches(name, BY_NAME, 1) or [
             known for known in BY_NAME if known.rpartition('.')[2] == name.rpartition('.')[2]
         ]
         unknown.append(f'{name} (did you mean {near[0]}?)' if near else name)
     return unknown
+
+
+def misspelt_names(names: Iterable[str]) -> list[str]:
+    """
+    Return the unknown names that can only be meant for this node, each with the one meant.
+
+    They nearly are a name of ours, or are the last part of one ('mode' for 'roi.mode').
+    """
+    misspelt = []
+    for name in filter(_unknown, names):
+        near = difflib.get_close_matches(name, BY_NAME, 1, _MISSPELT) or [
+            known for known in BY_NAME if known.rpartition('.')[2] == name
+        ]
+        misspelt += [f'{name} (did you mean {near[0]}?)'] if near else []
+    return misspelt
+
+
+def _unknown(name: str) -> bool:
+    return not (name in BY_NAME or name in _OF_ROS or name.startswith(_OF_ROS_PREFIX))
 
 
 def check_change(
@@ -279,6 +300,36 @@ def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -
         _check_classes(name, strings(values[name]), known_classes)
 
 
+_EXPECTED = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a text',
+    tuple: "a list of texts, such as ['a', 'b']",
+}
+
+
+def typed(spec: Spec, value: Any) -> Value:
+    """
+    Return a value as the parameter's type: 2 as 2.0, 2.0 as 2, a list as a tuple.
+
+    Raises ConfigError for a value that cannot be meant for the parameter.
+    """
+    kind = type(spec.default)
+    found: Any = value
+    if kind is float and type(value) is int:
+        found = float(value)
+    elif kind is int and type(value) is float and value.is_integer():
+        found = int(value)
+    elif kind is tuple and isinstance(value, (list, tuple)):
+        found = tuple(value)
+    texts = isinstance(found, tuple) and all(isinstance(item, str) for item in found)
+    if type(found) is not kind or (kind is tuple and not texts):
+        raise ConfigError(f'{spec.name} is {value!r}, expected {_EXPECTED[kind]}')
+    result: Value = found
+    return result
+
+
 def check_value(spec: Spec, value: Any) -> None:
     """Raise ConfigError for a value of the right type that the parameter cannot have."""
     if spec.choices and value not in spec.choices:
@@ -295,13 +346,13 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if seed > rate:
         raise ConfigError(
             f'hysteresis_rate {seed:g} is above false_alarm_rate {rate:g}, it can only be '
-            'stricter: set both together, or hysteresis_rate to 0'
+            'stricter: set hysteresis_rate first, to 0 or below the false_alarm_rate that you want'
         )
     for name, choice, needed, example in _NEEDS:
         if values[name] == choice and not strings(values[needed]):
             raise ConfigError(
-                f'{name} is {choice} and {needed} is empty: set both together, for instance '
-                f'{needed} {[example]}'
+                f'{name} is {choice} and {needed} is empty: set {needed} first, for instance '
+                f'{[example]}, then {name} (or set another {name} before {needed} is emptied)'
             )
 
 

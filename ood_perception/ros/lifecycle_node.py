@@ -43,8 +43,10 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         if unknown:
             self.get_logger().warning(unknown)
         self._applied = parameters.values_of(self)
+        # Humble lacks the first and the third; there the timer applies what has changed.
+        if hasattr(self, 'add_pre_set_parameters_callback'):
+            self.add_pre_set_parameters_callback(parameters.as_declared)
         self.add_on_set_parameters_callback(self._check_parameters)
-        # Humble lacks the second callback; there the timer applies what has changed.
         if hasattr(self, 'add_post_set_parameters_callback'):
             self.add_post_set_parameters_callback(lambda _: self._apply_parameters())
         self.create_service(SetBool, '~/enable', self._enable)

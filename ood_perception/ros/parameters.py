@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -17,26 +18,63 @@ from ood_perception.parameters.table import (
     Spec,
     Value,
     check_values,
+    misspelt_names,
+    typed,
     unknown_names,
 )
 
 
+def _overrides(node: Any) -> dict[str, Any]:
+    """
+    Return what a params file or -p sets; rclpy keeps it here and offers no list of its own.
+
+    An empty list has no type there and no value: it is left out, empty is every list's default.
+    """
+    found = getattr(node, '_parameter_overrides', {})
+    return {name: one.value for name, one in found.items() if one.value is not None}
+
+
 def undeclared(node: Any) -> str:
-    """Return what is to be said of overrides (params file or -p) that the node has no use for."""
-    # rclpy keeps them here and offers no list of its own
-    names = unknown_names(getattr(node, '_parameter_overrides', {}))
-    return f'no such parameters, ignored: {", ".join(names)}' if names else ''
+    """
+    Return what is to be said of overrides (params file or -p) that the node has no use for.
+
+    Raises ConfigError for names that are ours but for a slip: the node would run with defaults.
+    """
+    names = list(_overrides(node))
+    if misspelt := misspelt_names(names):
+        raise ConfigError(
+            f'no such parameters (params file or -p): {", ".join(misspelt)}; parameters of other '
+            'nodes belong below their own names in the file'
+        )
+    unknown = unknown_names(names)
+    return f'no such parameters, ignored: {", ".join(unknown)}' if unknown else ''
 
 
 def declare(node: Any) -> None:
     """Declare every parameter on an rclpy node; ConfigError for an unusable override."""
+    given = _overrides(node)
     for spec in PARAMETERS:
-        default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
         try:
-            node.declare_parameter(spec.name, default, descriptor(spec))
+            value = typed(spec, given.get(spec.name, spec.default))
+            plain = list(value) if isinstance(value, tuple) else value
+            node.declare_parameter(spec.name, plain, descriptor(spec), ignore_override=True)
         except Exception as error:  # rclpy raises several unrelated classes here
             raise ConfigError(f'parameter {spec.name} (params file or -p): {error}') from error
     check_values(values_of(node), known_classes=())
+
+
+def as_declared(parameters: Sequence[Any]) -> list[Any]:
+    """Return rclpy's Parameters, whole numbers as floating-point ones where those are declared."""
+    return [_as_declared(parameter) for parameter in parameters]
+
+
+def _as_declared(parameter: Any) -> Any:
+    spec, value = BY_NAME.get(parameter.name), parameter.value
+    if spec is None or type(value) not in (int, float):
+        return parameter
+    with suppress(ConfigError):  # rclpy refuses another type with its own message
+        return Parameter(spec.name, value=typed(spec, value))
+    return parameter
 
 
 def values_of(node: Any) -> dict[str, Value]:

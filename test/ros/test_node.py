@@ -226,6 +226,34 @@ def test_parameters_change_the_next_mask_and_wrong_ones_are_refused(rig):
     assert rig.node.get_parameter('false_alarm_rate').value == 0.01
 
 
+def test_whole_numbers_are_taken_for_numbers(rig):
+    rig = rig(minimum_area=1000000, frame_queue=2.0)
+    mask = rig.listen('mask', Image)
+    rig.send(rig.camera())
+    rig.wait(lambda: mask, 'a mask')
+    assert not (array(mask[-1]) == 1).any()
+    assert rig.set(minimum_area=0).successful
+    assert rig.set(hysteresis_rate=0, frame_timeout=3).successful
+    stored = rig.node.get_parameter('minimum_area').value
+    assert (stored, type(stored)) == (0.0, float)
+    assert rig.node.get_parameter('frame_queue').value == 2
+    refused = rig.set(minimum_area='large')
+    assert not refused.successful
+    assert 'DOUBLE' in refused.reason
+
+
+def test_a_region_is_set_in_the_order_that_the_refusal_names(rig):
+    rig = rig()
+    refused = rig.set(roi__mode='polygon')
+    assert not refused.successful
+    assert 'set roi.polygons first' in refused.reason
+    assert rig.set(roi__polygons=['0,0.5 1,0.5 1,1 0,1']).successful
+    assert rig.set(roi__mode='polygon').successful
+    refused = rig.set(roi__polygons=[''])
+    assert not refused.successful
+    assert 'another roi.mode' in refused.reason
+
+
 def test_few_held_out_pixels_are_told_and_bound_the_rates_that_may_be_set(rig, monkeypatch):
     own = np.random.default_rng(0).random((400, 2))
     truth = np.repeat([0, 1], [350, 50])
