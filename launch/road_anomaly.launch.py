@@ -53,6 +53,11 @@ ARGUMENTS = (
     ('autostart', 'true', 'Configure and activate at once: true or false'),
     ('dds_profile', '', "DDS profile: '' or large_images; the camera driver needs it, too"),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
+    (
+        'required',
+        'true',
+        'true: a node that cannot start ends the launch with exit status 1; false: the rest runs on',
+    ),
 )
 TEXT_PARAMETERS = {
     'bundle': 'bundle',
@@ -62,6 +67,8 @@ TEXT_PARAMETERS = {
     'attitude': 'attitude.source',
     'base_frame': 'camera.base_frame',
 }
+# What the node's process ends with when it cannot start (ood_perception/ros/node.py)
+NOT_STARTED = 1
 FLAGS = {'true': True, '1': True, 'false': False, '0': False}
 
 
@@ -99,9 +106,29 @@ def remappings(images, infos):
     return rules
 
 
+def check_files(value):
+    """Refuse a file that is not there: ROS would go on with defaults, and with another bundle."""
+    parameters, bundle = value['params_file'], value['bundle']
+    if not Path(parameters).is_file():
+        raise ValueError(f'params_file:={parameters}: there is no such file')
+    is_path = '/' in bundle or bundle.endswith('.zip')  # else the name of a shipped one
+    if is_path and not Path(bundle).exists():
+        raise ValueError(f'bundle:={bundle}: there is no such folder or .zip')
+
+
+def end_unless_started(event, context):
+    """End the launch, with exit status 1, when the node could not start."""
+    if event.returncode == NOT_STARTED and not context.is_shutdown:
+        raise RuntimeError(
+            f'{event.process_name} could not start, the reason stands above; required:=false lets '
+            'the rest of the launch run on'
+        )
+
+
 def make_node(context):
     """Return the node with its topics mapped, once the arguments are known."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    check_files(value)
     images = parse_topics('cameras', value['cameras'])
     infos = parse_topics('camera_info', value['camera_info'])
     strangers = sorted(set(infos) - set(images))
@@ -131,6 +158,7 @@ def make_node(context):
         ros_arguments=['--log-level', value['log_level']],
         output='screen',
         emulate_tty=True,
+        on_exit=end_unless_started if flag('required', value['required']) else None,
     )
     return [node]
 

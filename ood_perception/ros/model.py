@@ -33,7 +33,12 @@ class Model:
         self._compiler: threading.Thread | None = None
         self._may_fall_back = values['on_missing_engine'] == 'fallback_cpu'
         self._degraded = ''
-        opened = open_model(values, max_batch=max(len(values['cameras']), 1), create=self._create)
+        opened = open_model(
+            values,
+            max_batch=max(len(values['cameras']), 1),
+            create=self._create,
+            progress=lambda text: log('info', text),
+        )
         self._bundle, self.pipeline = opened.bundle, opened.pipeline
         self.manifest = opened.bundle.manifest
         self._requested = self.pipeline.settings

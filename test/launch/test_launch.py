@@ -8,6 +8,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launching import LAUNCH, ROOT, VARIABLES, describe, nodes
@@ -38,17 +39,19 @@ def test_texts_become_parameters(nodes, name):
     assert node['parameters'][1][name] == 'some value'
 
 
-def test_flags_names_and_files_reach_the_node(nodes):
+def test_flags_names_and_files_reach_the_node(nodes, tmp_path):
+    file = tmp_path / 'file.yaml'
+    file.touch()
     node, _ = launch_node(
         nodes,
         use_sim_time='true',
         autostart='False',
         namespace='boat',
         name='watch',
-        params_file='/my/file.yaml',
+        params_file=str(file),
         log_level='debug',
     )
-    assert node['parameters'] == ['/my/file.yaml', {'use_sim_time': True, 'autostart': False}]
+    assert node['parameters'] == [str(file), {'use_sim_time': True, 'autostart': False}]
     assert (node['namespace'], node['name']) == ('boat', 'watch')
     assert node['ros_arguments'] == ['--log-level', 'debug']
 
@@ -86,11 +89,33 @@ def test_named_cameras_are_remapped_each(nodes):
         ({'cameras': 'front=/a', 'camera_info': 'rear=/b'}, 'rear'),
         ({'use_sim_time': 'perhaps'}, 'use true or false'),
         ({'dds_profile': 'huge'}, 'large_images'),
+        ({'params_file': '/nowhere/node.yaml'}, 'params_file:=/nowhere/node.yaml'),
+        ({'bundle': '/nowhere/bundle'}, 'bundle:=/nowhere/bundle'),
+        ({'bundle': 'nowhere.zip'}, 'bundle:=nowhere.zip'),
+        ({'required': 'perhaps'}, 'use true or false'),
     ],
 )
 def test_unusable_arguments_are_refused_with_the_reason(nodes, arguments, words):
     with pytest.raises(ValueError, match=words):
         launch_node(nodes, **arguments)
+
+
+def ended(returncode, is_shutdown=False):
+    event = SimpleNamespace(process_name='node-1', returncode=returncode)
+    return event, SimpleNamespace(is_shutdown=is_shutdown)
+
+
+def test_a_node_that_cannot_start_ends_the_launch_with_an_error(nodes):
+    node, _ = launch_node(nodes)
+    with pytest.raises(RuntimeError, match='could not start'):
+        node['on_exit'](*ended(1))
+    for harmless in (ended(0), ended(-2), ended(-11), ended(1, is_shutdown=True)):
+        assert not node['on_exit'](*harmless)
+
+
+def test_a_launch_may_outlive_a_node_that_cannot_start(nodes):
+    node, _ = launch_node(nodes, required='false')
+    assert node['on_exit'] is None
 
 
 def test_dds_profile_is_set_for_both_families_of_distributions(nodes):
@@ -142,14 +167,15 @@ def test_the_normal_classes_may_be_named(nodes):
     assert node['parameters'][1]['in_distribution'] == ['tile', 'cork']
 
 
-def test_inspection_is_the_same_node_with_its_own_file(nodes):
-    describe('inspection.launch.py', bundle='/b', cameras='/station/image', in_distribution='tile')
+def test_inspection_is_the_same_node_with_its_own_file(nodes, tmp_path):
+    bundle = str(tmp_path)
+    describe('inspection.launch.py', bundle=bundle, cameras='/station/image', in_distribution='tile')
     (node,) = nodes
     file, overrides = node['parameters']
     assert Path(file) == ROOT / 'config' / 'inspection.yaml'
     assert node['name'] == 'inspection'
     assert overrides['in_distribution'] == ['tile']
-    assert overrides['bundle'] == '/b'
+    assert overrides['bundle'] == bundle
     assert ('image', '/station/image') in node['remappings']
 
 
