@@ -179,6 +179,10 @@ PARAMETERS: tuple[Spec, ...] = (
          high=100),
     Spec('frame_timeout', 2.0, 'Seconds without a frame after which diagnostics warn',
          dynamic=True, low=0.1, high=3600.0),
+    Spec('minimum_rate', 1.0, 'Processed frames per second and camera below which diagnostics '
+         'warn, where more arrive; 0: never', dynamic=True, low=0.0, high=1000.0),
+    Spec('lazy_subscription', True, 'Subscribe to the camera while somebody subscribes to an '
+         'output, and five seconds longer; false: always', dynamic=True),
     Spec('camera.rectified', False, 'The pictures are rectified (image_rect): P of CameraInfo '
          'counts, K and the distortion do not', dynamic=True),
     Spec('camera.poses', NO_STRINGS, 'Where cameras sit in the base frame, each "[camera:] x,y,z '

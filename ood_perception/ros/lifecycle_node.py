@@ -16,6 +16,7 @@ from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.parameters.table import NODE, check_change
 from ood_perception.ros import parameters
 from ood_perception.ros.health import Health
+from ood_perception.ros.outputs import missing_outputs
 from ood_perception.ros.session import Session
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -79,6 +80,8 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
             return self._refuse(error)
         self._applied = parameters.values_of(self)
         self.start_error = ''
+        if missing := missing_outputs():
+            self.get_logger().warning(missing)
         return self._entered('inactive', super().on_configure(state))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -172,10 +175,12 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
     def _watch(self) -> None:
         self._apply_parameters()
         if self.session is not None:
-            self.session.follow_publishers()
+            self.session.update_inputs()
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = bool(request.data)
+        if self.session is not None:
+            self.session.update_inputs()
         response.success = True
         response.message = (
             'enabled' if self._enabled else 'disabled: frames are counted as skipped'

@@ -79,6 +79,22 @@ class Model:
                 )
                 self._compiler.start()
 
+    @property
+    def summary(self) -> str:
+        """What serves, in a line: bundle, runtime, precision, input and the rate to expect."""
+        spec, engine, settings = self.manifest.input, self.pipeline.engine, self.pipeline.settings
+        images = spec.images if settings.views else 1
+        words = [
+            f'bundle {self.manifest.name} on {engine.description.get("runtime", "?")}',
+            f'precision {engine.description.get("precision", "?")}',
+            f'network input {spec.width}x{spec.height}'
+            + (f', {images} images a frame' if images > 1 else ''),
+            f'normal: {" ".join(chosen_classes(self.manifest, settings))}',
+        ]
+        if engine.run_ms:  # of an image of the golden check
+            words.append(f'the engine alone makes about {1e3 / engine.run_ms / images:.2g} Hz')
+        return ', '.join(words)
+
     def status(self) -> EngineStatus:
         """Return the state for diagnostics."""
         compiler, message, pipeline = self._compiler, self._message, self.pipeline

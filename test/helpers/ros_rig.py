@@ -102,6 +102,8 @@ def settled(reader, publisher):
     While the node changes to another reliability, a frame may be lost, or come twice.
     """
     subscription = reader._images
+    if subscription is None:  # nobody listens yet
+        return False
     wanted = chosen_reliability(reader._setting, reader.publishers())
     return (
         subscription.qos_profile.reliability.name.lower() == wanted

@@ -169,7 +169,9 @@ def test_the_normal_classes_may_be_named(nodes):
 
 def test_inspection_is_the_same_node_with_its_own_file(nodes, tmp_path):
     bundle = str(tmp_path)
-    describe('inspection.launch.py', bundle=bundle, cameras='/station/image', in_distribution='tile')
+    describe(
+        'inspection.launch.py', bundle=bundle, cameras='/station/image', in_distribution='tile'
+    )
     (node,) = nodes
     file, overrides = node['parameters']
     assert Path(file) == ROOT / 'config' / 'inspection.yaml'
