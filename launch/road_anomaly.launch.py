@@ -36,16 +36,25 @@ ARGUMENTS = (
         '',
         'CameraInfo topics in the same form; default: camera_info beside each image topic',
     ),
+    (
+        'camera_info_url',
+        '',
+        "Calibration file of a driver without CameraInfo: file:///..., several: 'name: ...; ...'",
+    ),
     ('in_distribution', '', 'Classes that count as normal: name,name; default: the bundle says'),
     ('imu', '', 'Imu topic, for attitude imu'),
     ('attitude', '', 'What tells which way is up: none, level, imu, line or edge'),
     (
         'camera_poses',
         '',
-        "'x,y,z roll,pitch,yaw' in the base frame; several: 'name: ...; name: ...'",
+        "'x,y,z roll,pitch,yaw' in the base frame, or tf; several: 'name: ...; name: ...'",
     ),
     ('base_frame', '', 'Frame of points and scan, the one that camera_poses refers to'),
-    ('transport', '', 'raw, compressed, ffmpeg or foxglove; image topics are given without it'),
+    (
+        'transport',
+        '',
+        'raw, compressed, ffmpeg or foxglove; default: the ending of the image topics, else raw',
+    ),
     ('namespace', '', 'Namespace of the node'),
     ('name', 'road_anomaly', 'Name of the node'),
     ('params_file', str(PARAMETERS_FILE), 'Parameter file'),
@@ -56,7 +65,7 @@ ARGUMENTS = (
     (
         'required',
         'true',
-        'true: a node that cannot start ends the launch with exit status 1; false: the rest runs on',
+        'true: a node that cannot start ends the launch, status 1; false: the rest runs on',
     ),
 )
 TEXT_PARAMETERS = {
@@ -67,8 +76,11 @@ TEXT_PARAMETERS = {
     'attitude': 'attitude.source',
     'base_frame': 'camera.base_frame',
 }
+# between semicolons
+LISTS = {'camera_poses': 'camera.poses', 'camera_info_url': 'camera_info_url'}
 # What the node's process ends with when it cannot start (ood_perception/ros/node.py)
 NOT_STARTED = 1
+TRANSPORTS = ('compressed', 'ffmpeg', 'foxglove')
 FLAGS = {'true': True, '1': True, 'false': False, '0': False}
 
 
@@ -86,6 +98,25 @@ def parse_topics(argument, text):
     if len(topics) > 1 and '' in topics:
         raise ValueError(f'{argument}:={text}: with several cameras each needs a name')
     return topics
+
+
+def without_transport(images, transport):
+    """
+    Return the image topics as image_transport names them, without an ending, and the transport.
+
+    cameras:=/camera/image_raw/compressed is transport:=compressed of /camera/image_raw.
+    """
+    endings = {name: topic.rpartition('/')[2] for name, topic in images.items()}
+    given = {ending if ending in TRANSPORTS else '' for ending in endings.values()}
+    if given <= {''}:
+        return images, transport
+    found = max(given)
+    if len(given) > 1 or transport not in ('', found):
+        raise ValueError(
+            f'cameras:={",".join(images.values())} transport:={transport}: all cameras have one '
+            'transport, give the topics without it'
+        )
+    return {name: topic.removesuffix(f'/{found}') for name, topic in images.items()}, found
 
 
 def flag(argument, text):
@@ -130,6 +161,7 @@ def make_node(context):
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     check_files(value)
     images = parse_topics('cameras', value['cameras'])
+    images, value['transport'] = without_transport(images, value['transport'])
     infos = parse_topics('camera_info', value['camera_info'])
     strangers = sorted(set(infos) - set(images))
     if strangers:
@@ -140,9 +172,10 @@ def make_node(context):
     if value['in_distribution']:
         names = value['in_distribution'].split(',')
         overrides['in_distribution'] = [name.strip() for name in names if name.strip()]
-    if value['camera_poses']:
-        poses = value['camera_poses'].split(';')
-        overrides['camera.poses'] = [pose.strip() for pose in poses if pose.strip()]
+    for argument, full in LISTS.items():
+        if value[argument]:
+            entries = value[argument].split(';')
+            overrides[full] = [entry.strip() for entry in entries if entry.strip()]
     if images:
         overrides['cameras'] = list(images)
     rules = remappings(images, infos)

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from ood_perception.errors import ConfigError
+from ood_perception.parameters.names import unknown_names
 from ood_perception.parameters.settings import strings
 from ood_perception.parameters.table import (
     BY_NAME,
@@ -34,7 +35,6 @@ from ood_perception.parameters.table import (
     Spec,
     check_value,
     typed,
-    unknown_names,
 )
 from ood_perception.yaml_files import Loader, read_text, single_node, yaml_problem
 

@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,8 @@ from ood_perception.postprocess.roi import MODES as ROI_MODES
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.postprocess.roi_files import mask_files, parse_polygons
 from ood_perception.postprocess.tracking import LONGEST_WINDOW, Persistence
-from ood_perception.ranging.poses import parse_lines, parse_poses, parse_rpy
+from ood_perception.ranging.calibration_file import parse_urls
+from ood_perception.ranging.poses import FROM_TF, parse_lines, parse_poses, parse_rpy
 from ood_perception.settings import Settings
 
 Value = str | int | float | bool | tuple[str, ...]
@@ -185,9 +185,12 @@ PARAMETERS: tuple[Spec, ...] = (
          'output, and five seconds longer; false: always', dynamic=True),
     Spec('camera.rectified', False, 'The pictures are rectified (image_rect): P of CameraInfo '
          'counts, K and the distortion do not', dynamic=True),
+    Spec('camera_info_url', NO_STRINGS, 'Calibration files in the place of the topic camera_info, '
+         'each "[camera: ]file:///..." or package://..., in the YAML of camera_calibration_parsers',
+         check=parse_urls),
     Spec('camera.poses', NO_STRINGS, 'Where cameras sit in the base frame, each "[camera:] x,y,z '
-         'roll,pitch,yaw": metres; radians of the body (x along the view)', dynamic=True,
-         check=parse_poses),
+         'roll,pitch,yaw": metres; radians of the body (x along the view); or "[camera:] tf"',
+         dynamic=True, check=parse_poses),
     Spec('camera.base_frame', '', 'Frame of the point clouds, as camera.poses has it; empty: the '
          'frame of the picture and no scan'),
     Spec('attitude.source', 'none', 'What tells which way is up: none: no distances; level: the '
@@ -233,45 +236,6 @@ _OF_RESULTS = (
 DEFAULTS: dict[str, Any] = {name: _without_empty(BY_NAME[name].default) for name in _OF_RESULTS}
 
 
-# What rclpy and the launch files of ROS set on every node
-_OF_ROS = ('use_sim_time', 'start_type_description_service')
-_OF_ROS_PREFIX = 'qos_overrides.'
-
-
-# Names that share this much (difflib's ratio) with one of ours are taken for misspelt.
-_MISSPELT = 0.8
-
-
-def unknown_names(names: Iterable[str]) -> list[str]:
-    """Return the names that no parameter of the node has, each with the nearest that there is."""
-    unknown = []
-    for name in filter(_unknown, names):
-        near = difflib.get_close_matches(name, BY_NAME, 1) or [
-            known for known in BY_NAME if known.rpartition('.')[2] == name.rpartition('.')[2]
-        ]
-        unknown.append(f'{name} (did you mean {near[0]}?)' if near else name)
-    return unknown
-
-
-def misspelt_names(names: Iterable[str]) -> list[str]:
-    """
-    Return the unknown names that can only be meant for this node, each with the one meant.
-
-    They nearly are a name of ours, or are the last part of one ('mode' for 'roi.mode').
-    """
-    misspelt = []
-    for name in filter(_unknown, names):
-        near = difflib.get_close_matches(name, BY_NAME, 1, _MISSPELT) or [
-            known for known in BY_NAME if known.rpartition('.')[2] == name
-        ]
-        misspelt += [f'{name} (did you mean {near[0]}?)'] if near else []
-    return misspelt
-
-
-def _unknown(name: str) -> bool:
-    return not (name in BY_NAME or name in _OF_ROS or name.startswith(_OF_ROS_PREFIX))
-
-
 def check_change(
     current: Mapping[str, Value],
     changes: Mapping[str, Value],
@@ -315,7 +279,7 @@ _EXPECTED = {
 
 def typed(spec: Spec, value: Any) -> Value:
     """
-    Return a value as the parameter's type: 2 as 2.0, 2.0 as 2, a list as a tuple.
+    Return a value as the parameter's type: 2 as 2.0, 2.0 as 2, a list or one text as a tuple.
 
     Raises ConfigError for a value that cannot be meant for the parameter.
     """
@@ -325,8 +289,8 @@ def typed(spec: Spec, value: Any) -> Value:
         found = float(value)
     elif kind is int and type(value) is float and value.is_integer():
         found = int(value)
-    elif kind is tuple and isinstance(value, (list, tuple)):
-        found = tuple(value)
+    elif kind is tuple and isinstance(value, (list, tuple, str)):
+        found = (value,) if isinstance(value, str) else tuple(value)
     texts = isinstance(found, tuple) and all(isinstance(item, str) for item in found)
     if type(found) is not kind or (kind is tuple and not texts):
         raise ConfigError(f'{spec.name} is {value!r}, expected {_EXPECTED[kind]}')
@@ -351,6 +315,12 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise ConfigError(
             f'hysteresis_rate {seed:g} is above false_alarm_rate {rate:g}, it can only be '
             'stricter: set hysteresis_rate first, to 0 or below the false_alarm_rate that you want'
+        )
+    poses = parse_poses('camera.poses', values['camera.poses'])
+    if FROM_TF in poses.values() and not values['camera.base_frame']:
+        raise ConfigError(
+            'camera.poses is tf and camera.base_frame is empty: set it to the frame that bearings '
+            'and distances are wanted in, such as base_link'
         )
     for name, choice, needed, example in _NEEDS:
         if values[name] == choice and not strings(values[needed]):
@@ -382,6 +352,7 @@ def _check_cameras(values: Mapping[str, Any]) -> None:
 # parameters whose entries may name a camera, and what reads them
 _PER_CAMERA: dict[str, Callable[[str, Any], Mapping[str, Any]]] = {
     'camera.poses': parse_poses,
+    'camera_info_url': parse_urls,
     'attitude.lines': parse_lines,
     'roi.polygons': parse_polygons,
     'roi.ignore_polygons': parse_polygons,

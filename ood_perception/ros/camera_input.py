@@ -16,8 +16,14 @@ from std_msgs.msg import Header
 
 from ood_perception.errors import ConfigError
 from ood_perception.image.encodings import TRANSPORTS
+from ood_perception.ranging.calibration_file import (
+    calibration_path,
+    parse_urls,
+    read_calibration,
+)
 from ood_perception.ros import qos
 from ood_perception.ros.frame_queue import FrameQueue
+from ood_perception.ros.messages import camera_info_message
 from ood_perception.ros.outputs import CameraOutputs
 
 HOLD = 5.0
@@ -55,7 +61,8 @@ class CameraInput:
     """
     Subscribes to `image` and `camera_info`, for a named camera `<camera>/image` and so on.
 
-    values: the node's parameters. With a `transport` (encodings.TRANSPORTS) but 'raw' the topic
+    values: the node's parameters. A file of `camera_info_url` takes the place of `camera_info`;
+    ConfigError where it cannot be read. With a `transport` (encodings.TRANSPORTS) but 'raw' the topic
     is the *resolved* image topic with the transport's name behind it, so that one remap of
     `image` serves all transports. With `lazy_subscription` the topics are subscribed to while
     the node is active and enabled and somebody subscribes to one of the outputs, and HOLD
@@ -74,7 +81,9 @@ class CameraInput:
         outputs: CameraOutputs,
     ) -> None:
         self.camera, self._depth = camera, values['frame_queue']
-        self.camera_info: Any | None = None
+        urls = parse_urls('camera_info_url', values['camera_info_url'])
+        self._url = urls.get(camera) or urls.get('', '')
+        self.camera_info: Any | None = self._calibration()
         self.lazy, self.active = bool(values['lazy_subscription']), False
         self._node, self._queue, self._outputs = node, queue, outputs
         self._setting, self._transport = values['image_reliability'], values['transport']
@@ -142,6 +151,12 @@ class CameraInput:
             self.lazy, self.active, self._wanted_at = True, False, -HOLD
             self._close()
 
+    def _calibration(self) -> Any | None:
+        """Return the CameraInfo of the camera's file, None where it has none; ConfigError."""
+        if not self._url:
+            return None
+        return camera_info_message(read_calibration(calibration_path(self._url, self.camera)))
+
     def _topic_of(self, transport: str) -> str:
         return self._base if transport == 'raw' else f'{self._base}/{transport}'
 
@@ -153,9 +168,11 @@ class CameraInput:
         self._since = now
         self.reliability = qos.chosen_reliability(self._setting, self.publishers())
         self._images = self._subscribe()
-        profile = qos.input_profile(qos.BEST_EFFORT)
-        topic = f'{self._prefix}camera_info'
-        self._infos = self._node.create_subscription(CameraInfo, topic, self._keep_info, profile)
+        if not self._url:
+            profile, topic = qos.input_profile(qos.BEST_EFFORT), f'{self._prefix}camera_info'
+            self._infos = self._node.create_subscription(
+                CameraInfo, topic, self._keep_info, profile
+            )
 
     def _close(self) -> None:
         for subscription in filter(None, (self._images, self._infos)):

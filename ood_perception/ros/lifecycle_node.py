@@ -159,7 +159,9 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
                 known_classes=session.model.classes if session else (),
             )
             if session is not None:
-                session.model.check({**parameters.values_of(self), **values})
+                values = {**parameters.values_of(self), **values}
+                session.model.check(values)
+                session.ranging.check(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

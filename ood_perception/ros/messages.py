@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ood_perception.postprocess.image_score import Inspection
+from ood_perception.ranging.calibration_file import CalibrationFile
 from ood_perception.ranging.camera_model import Calibration
 from ood_perception.types import Obstacle
 
@@ -86,6 +87,13 @@ def calibration_of(info: Any) -> Calibration:
         binning=(info.binning_x, info.binning_y),
         roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
     )
+
+
+def camera_info_message(values: CalibrationFile) -> Any:
+    """Return a CameraInfo with the values of a calibration file, without a header."""
+    info = CameraInfo(width=values.width, height=values.height, distortion_model=values.model)
+    info.d, info.k, info.r, info.p = list(values.d), values.k, values.r, values.p
+    return info
 
 
 def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:

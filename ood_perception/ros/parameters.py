@@ -12,15 +12,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
+from ood_perception.parameters.names import misspelt_names, unknown_names
 from ood_perception.parameters.table import (
     BY_NAME,
     PARAMETERS,
     Spec,
     Value,
     check_values,
-    misspelt_names,
     typed,
-    unknown_names,
 )
 
 
@@ -64,16 +63,17 @@ def declare(node: Any) -> None:
 
 
 def as_declared(parameters: Sequence[Any]) -> list[Any]:
-    """Return rclpy's Parameters, whole numbers as floating-point ones where those are declared."""
+    """Return rclpy's Parameters in the types that are declared, where they can be meant for them."""
     return [_as_declared(parameter) for parameter in parameters]
 
 
 def _as_declared(parameter: Any) -> Any:
     spec, value = BY_NAME.get(parameter.name), parameter.value
-    if spec is None or type(value) not in (int, float):
+    if spec is None or type(value) not in (int, float, str):
         return parameter
     with suppress(ConfigError):  # rclpy refuses another type with its own message
-        return Parameter(spec.name, value=typed(spec, value))
+        meant = typed(spec, value)
+        return Parameter(spec.name, value=list(meant) if isinstance(meant, tuple) else meant)
     return parameter
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,11 +33,12 @@ from ood_perception.ranging.attitude import (
 from ood_perception.ranging.camera_model import CameraModel, camera_model
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
-from ood_perception.ranging.poses import parse_lines, parse_poses, parse_rpy
+from ood_perception.ranging.poses import FROM_TF, parse_lines, parse_poses, parse_rpy
 from ood_perception.ranging.ranges import attitude_from_edge, only, sightings_of, wide_enough
 from ood_perception.ros.diagnostics import RangeReport, range_status
 from ood_perception.ros.messages import calibration_of
 from ood_perception.ros.point_clouds import RangeResult
+from ood_perception.ros.tf import FrameTree, check_tf
 from ood_perception.types import Detection, Frame
 
 IMU_TOPIC = 'imu'
@@ -49,7 +51,8 @@ class Ranging:
     """
     Tells where a frame's obstacles are, as far as CameraInfo, Imu and parameters tell.
 
-    It subscribes to `imu` while attitude.source asks for it. The worker's thread asks; the
+    It subscribes to `imu` while attitude.source asks for it and a camera is subscribed to, and to
+    tf while camera.poses does. The worker's thread asks; the
     executor's adds Imu messages, replaces parameters and reads statuses.
     """
 
@@ -60,6 +63,9 @@ class Ranging:
         self._reports: dict[str, RangeReport] = {}
         self._logged: dict[str, str] = {}
         self._imu: Any | None = None
+        self._tree: FrameTree | None = None
+        self._lock = threading.Lock()
+        self._listening = False
         self.apply(values)
 
     def apply(self, values: Mapping[str, Any]) -> None:
@@ -69,18 +75,42 @@ class Ranging:
         rpy = parse_rpy('attitude.imu_rpy', values['attitude.imu_rpy'])
         self._imu_in_base = rotation_from_rpy(rpy)
         self._values = values
-        if values['attitude.source'] != 'imu':
-            self.close()
-        elif self._imu is None:
-            self._imu = self._node.create_subscription(
-                Imu, IMU_TOPIC, self._add_imu, qos_profile_sensor_data
-            )
+        self.listen(self._listening)
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise ConfigError for a pose by tf where tf2 is not installed."""
+        if FROM_TF in parse_poses('camera.poses', values['camera.poses']).values():
+            check_tf()
+
+    def listen(self, listening: bool) -> None:
+        """Subscribe to what parameters ask for while a camera is subscribed to, else to nothing."""
+        with self._lock:
+            self._listening = listening
+            wanted = listening and self._values['attitude.source'] == 'imu'
+            if wanted and self._imu is None:
+                self._imu = self._node.create_subscription(
+                    Imu, IMU_TOPIC, self._add_imu, qos_profile_sensor_data
+                )
+            elif not wanted and self._imu is not None:
+                self._node.destroy_subscription(self._imu)
+                self._imu = None
+            # tf stays, whoever listens: a static transform comes once, at the start
+            by_tf = FROM_TF in self._poses.values()
+            if by_tf and self._tree is None:
+                self._tree = FrameTree(self._node)
+            elif not by_tf:
+                self._close_tree()
 
     def close(self) -> None:
-        """Remove the subscription."""
-        if self._imu is not None:
-            self._node.destroy_subscription(self._imu)
-            self._imu = None
+        """Remove the subscriptions."""
+        self.listen(False)
+        with self._lock:
+            self._close_tree()
+
+    def _close_tree(self) -> None:
+        if self._tree is not None:
+            self._tree.close()
+            self._tree = None
 
     def with_horizon(self, frame: Frame, info: Any | None) -> Frame:
         """
@@ -93,10 +123,9 @@ class Ranging:
         if info is None or self._values['attitude.source'] in ('none', 'edge'):
             return frame
         try:
-            model = self._model(info, size)
+            view, _ = self._viewpoint(frame, self._model(info, size), 1.0, None)
         except CalibrationError:
             return frame  # said when the outputs are made
-        view, _ = self._viewpoint(frame, model, 1.0, None)
         if view.attitude is None:
             return frame
         columns = np.linspace(0.0, size[1], _HORIZON_COLUMNS)
@@ -185,9 +214,9 @@ class Ranging:
         pixel_sigma: float,
         seen: tuple[Detection, Scene] | None,
     ) -> tuple[Viewpoint, str]:
-        """Return the viewpoint and why it has no attitude, '' where it has one."""
+        """Return the view and why it has no attitude, '' where it has one; CalibrationError."""
         values = self._values
-        place = self._pose(frame.camera)
+        place = self._pose(frame)
         view = Viewpoint(
             model,
             place,
@@ -231,8 +260,16 @@ class Ranging:
             raise CalibrationError('attitude.lines meets the sides beyond what the lens covers')
         return up_from_horizon(rays, dip(view.height)).up
 
-    def _pose(self, camera: str) -> Mounting:
-        return self._poses.get(camera) or self._poses.get('') or mounting()
+    def _pose(self, frame: Frame) -> Mounting:
+        """Return where the frame's camera sits; CalibrationError where tf does not tell."""
+        pose = self._poses.get(frame.camera) or self._poses.get('') or mounting()
+        if isinstance(pose, Mounting):
+            return pose
+        tree, base = self._tree, self._values['camera.base_frame']
+        if tree is None:  # the parameter changes under our hands
+            raise CalibrationError('camera.poses changes')
+        gap = self._values['attitude.longest_gap']
+        return tree.mounting(base, frame.frame_id, frame.stamp_ns, gap)
 
     def _report(self, view: Viewpoint, missing: str) -> RangeReport:
         forward, left, up = view.level_from_optical[:, 2]  # the camera's axis

@@ -34,7 +34,11 @@ class Session:
         self.queue = FrameQueue(values['cameras'], values['frame_queue'])
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
-        self.ranging = Ranging(node, values)
+        try:
+            self.ranging = Ranging(node, values)
+        except Exception:  # tf2 is not installed
+            self.model.close()
+            raise
         try:
             for name in values['cameras']:
                 outputs = CameraOutputs(node, name, values, self.update_inputs)
@@ -91,8 +95,10 @@ class Session:
 
     def update_inputs(self) -> None:
         """Adapt the subscriptions to who listens and to what the publishers offer."""
-        for camera in list(self._inputs.values()):
+        cameras = list(self._inputs.values())
+        for camera in cameras:
             camera.update()
+        self.ranging.listen(any(camera.listening is not None for camera in cameras))
 
     def _set_active(self, active: bool) -> None:
         for camera in self._inputs.values():

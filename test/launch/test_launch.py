@@ -65,6 +65,20 @@ def test_one_topic_is_the_unnamed_camera(nodes):
     ]
 
 
+@pytest.mark.parametrize('given', ['', 'compressed'])
+def test_a_topic_as_image_transport_names_it_says_its_transport(nodes, given):
+    node, _ = launch_node(nodes, cameras='/cam/image_raw/compressed', transport=given)
+    assert node['parameters'][1]['transport'] == 'compressed'
+    assert node['remappings'][0] == ('image', '/cam/image_raw')
+    assert node['remappings'][1] == ('camera_info', '/cam/camera_info')
+
+
+def test_calibration_files_reach_the_node(nodes):
+    node, _ = launch_node(nodes, camera_info_url='front: file:///a.yaml; rear: file:///b.yaml')
+    expected = ['front: file:///a.yaml', 'rear: file:///b.yaml']
+    assert node['parameters'][1]['camera_info_url'] == expected
+
+
 def test_named_cameras_are_remapped_each(nodes):
     node, _ = launch_node(
         nodes,
@@ -93,6 +107,8 @@ def test_named_cameras_are_remapped_each(nodes):
         ({'bundle': '/nowhere/bundle'}, 'bundle:=/nowhere/bundle'),
         ({'bundle': 'nowhere.zip'}, 'bundle:=nowhere.zip'),
         ({'required': 'perhaps'}, 'use true or false'),
+        ({'cameras': '/a/image/compressed', 'transport': 'raw'}, 'one transport'),
+        ({'cameras': 'a=/a/image/compressed,b=/b/image'}, 'one transport'),
     ],
 )
 def test_unusable_arguments_are_refused_with_the_reason(nodes, arguments, words):

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The outputs that need vision_msgs, over DDS with the real messages; there is no wheel of them."""
+"""The outputs that need vision_msgs, over DDS with the real messages, which have no wheel."""
 
 import numpy as np
 import pytest
