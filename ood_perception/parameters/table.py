@@ -186,7 +186,7 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('camera.rectified', False, 'The pictures are rectified (image_rect): P of CameraInfo '
          'counts, K and the distortion do not', dynamic=True),
     Spec('camera_info_url', NO_STRINGS, 'Calibration files in the place of the topic camera_info, '
-         'each "[camera: ]file:///..." or package://..., in the YAML of camera_calibration_parsers',
+         'each "[camera: ]file:///..." or package://..., the YAML of camera_calibration_parsers',
          check=parse_urls),
     Spec('camera.poses', NO_STRINGS, 'Where cameras sit in the base frame, each "[camera:] x,y,z '
          'roll,pitch,yaw": metres; radians of the body (x along the view); or "[camera:] tf"',

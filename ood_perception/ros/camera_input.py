@@ -62,8 +62,8 @@ class CameraInput:
     Subscribes to `image` and `camera_info`, for a named camera `<camera>/image` and so on.
 
     values: the node's parameters. A file of `camera_info_url` takes the place of `camera_info`;
-    ConfigError where it cannot be read. With a `transport` (encodings.TRANSPORTS) but 'raw' the topic
-    is the *resolved* image topic with the transport's name behind it, so that one remap of
+    ConfigError where it cannot be read. With a `transport` (encodings.TRANSPORTS) but 'raw' the
+    topic is the *resolved* image topic with the transport's name behind it, so that one remap of
     `image` serves all transports. With `lazy_subscription` the topics are subscribed to while
     the node is active and enabled and somebody subscribes to one of the outputs, and HOLD
     seconds longer: receiving images costs, whether they are used or not. Messages go into the

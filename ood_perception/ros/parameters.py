@@ -63,7 +63,7 @@ def declare(node: Any) -> None:
 
 
 def as_declared(parameters: Sequence[Any]) -> list[Any]:
-    """Return rclpy's Parameters in the types that are declared, where they can be meant for them."""
+    """Return rclpy's Parameters in the declared types, where they can be meant for them."""
     return [_as_declared(parameter) for parameter in parameters]
 
 

@@ -83,7 +83,7 @@ class Ranging:
             check_tf()
 
     def listen(self, listening: bool) -> None:
-        """Subscribe to what parameters ask for while a camera is subscribed to, else to nothing."""
+        """Subscribe to what parameters ask for; to an Imu while a camera is subscribed to."""
         with self._lock:
             self._listening = listening
             wanted = listening and self._values['attitude.source'] == 'imu'

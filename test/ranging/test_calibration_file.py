@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_named_with_the_file(tmp_path, old, new, words):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match='front.yaml'):
+    with pytest.raises(ConfigError, match=r'front\.yaml'):
         read_calibration(tmp_path / 'front.yaml')
 
 

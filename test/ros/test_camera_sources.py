@@ -120,7 +120,7 @@ def test_the_pose_of_a_camera_comes_from_tf(rig, calibration):
     points = rig.listen('obstacle_points', PointCloud2)
     camera = rig.camera()
     rig.send(camera)
-    level, message, _ = rig.status('places', lambda s: s[0] == ERROR)
+    _, message, _ = rig.status('places', lambda s: s[0] == ERROR)
     for words in ('base_link', FRAME_ID, 'static_transform_publisher'):
         assert words in message
     assert not points, 'no bearing without a pose'
@@ -151,7 +151,7 @@ def test_a_transform_that_moves_is_taken_at_the_images_time_or_not_at_all(rig, c
     camera, broadcaster = rig.camera(), tf2_ros.TransformBroadcaster(rig.peer)
 
     def bearing_at(nanoseconds):
-        """Publish the turning camera's poses, 0 at 100.0 s and 0.4 rad at 100.2 s, and an image."""
+        """Publish poses of a camera that turns, 0 at 100.0 s, 0.4 rad at 100.2 s, and an image."""
         seen = len(points)
         image = rig.send  # stamps are its own: 100 s and a count of nanoseconds
         send_transform(rig, broadcaster, 0.0, 0.0, (100, 0))
