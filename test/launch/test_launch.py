@@ -160,19 +160,32 @@ def test_launch_files_have_no_side_effects(file):
     assert not called & {'eval', 'exec', 'open', 'compile', '__import__'}
 
 
-def test_ros2_launch_lists_the_arguments():
-    """The real command, where it is installed."""
-    command = [sys.executable, '-c', 'from ros2cli.cli import main; main()', 'launch']
+def ros2_launch(file, *arguments):
+    """Run the real command, where it is installed."""
+    program = 'import sys; from ros2cli.cli import main; sys.exit(main())'
     try:
         importlib.import_module('ros2launch')
     except ImportError:
         pytest.skip('ros2 launch is not installed')
-    shown = subprocess.run(
-        [*command, str(LAUNCH / 'road_anomaly.launch.py'), '--show-args'],
+    return subprocess.run(
+        [sys.executable, '-c', program, 'launch', str(LAUNCH / file), *arguments],
         capture_output=True,
         text=True,
         timeout=HANGS,
     )
+
+
+@pytest.mark.parametrize('file', ['road_anomaly.launch.py', 'maritime_obstacle.launch.py'])
+@pytest.mark.parametrize('wrong', ['params_file:=/nowhere.yaml', 'bundle:=/nowhere'])
+def test_ros2_launch_fails_for_a_file_that_is_not_there(file, wrong):
+    done = ros2_launch(file, wrong)
+    assert done.returncode == 1
+    assert wrong in done.stdout + done.stderr
+    assert 'Traceback' not in done.stdout + done.stderr
+
+
+def test_ros2_launch_lists_the_arguments():
+    shown = ros2_launch('road_anomaly.launch.py', '--show-args')
     assert shown.returncode == 0, shown.stderr
     for argument in ('bundle', 'cameras', 'dds_profile', 'params_file', 'autostart'):
         assert f"'{argument}':" in shown.stdout
