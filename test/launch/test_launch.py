@@ -33,7 +33,7 @@ def test_defaults_leave_the_parameter_file_alone(nodes):
     assert not any(context.environment.get(v, '').endswith('large_images.xml') for v in VARIABLES)
 
 
-@pytest.mark.parametrize('name', ['bundle', 'engine', 'precision', 'transport'])
+@pytest.mark.parametrize('name', ['bundle', 'weights', 'engine', 'precision', 'transport'])
 def test_texts_become_parameters(nodes, name):
     node, _ = launch_node(nodes, **{name: 'some value'})
     assert node['parameters'][1][name] == 'some value'
