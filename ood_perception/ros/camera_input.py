@@ -133,7 +133,18 @@ class CameraInput:
         return ''
 
     def update(self) -> None:
-        """Subscribe and unsubscribe as listeners come and go, and follow the publishers' QoS."""
+        """
+        Subscribe and unsubscribe as listeners come and go, and follow the publishers' QoS.
+
+        What the middleware refuses is logged and tried again at the next call: it runs on the
+        executor's thread, which must not end.
+        """
+        try:
+            self._update()
+        except Exception as error:
+            self._node.log('error', f'{self.topic} cannot be subscribed to: {error}')
+
+    def _update(self) -> None:
         with self._lock:
             now = time.monotonic()
             if not self.lazy or self._requested():

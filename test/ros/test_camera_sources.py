@@ -12,7 +12,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from image_messages import header  # noqa: E402
 from ros_rig import FRAME_ID, stamped  # noqa: E402
-from sensor_msgs.msg import CameraInfo, PointCloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, Imu, PointCloud2  # noqa: E402
 
 from ood_perception.ros.diagnostics import ERROR  # noqa: E402
 
@@ -89,6 +89,17 @@ def test_tf_without_a_base_frame_is_refused(rig):
     refused = rig().set(camera__poses=['tf'])
     assert not refused.successful
     assert 'camera.base_frame is empty' in refused.reason
+
+
+def test_the_imu_is_heard_while_a_camera_is(rig):
+    rig = rig(attitude__source='imu')
+    imu = rig.peer.create_publisher(Imu, 'imu', 1)
+    rig.status('camera', lambda s: s[2]['subscribed'] == 'no')
+    assert imu.get_subscription_count() == 0
+    rig.listen('mask', Image)
+    rig.wait(lambda: imu.get_subscription_count() == 1, 'the Imu')
+    assert rig.set(attitude__source='level').successful
+    rig.wait(lambda: imu.get_subscription_count() == 0, 'no Imu')
 
 
 def send_transform(rig, broadcaster, x, yaw_half, stamp=(0, 0)):

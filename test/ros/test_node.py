@@ -262,6 +262,41 @@ def test_a_returning_camera_of_another_reliability_is_no_alarm(rig, monkeypatch)
     assert not logged
 
 
+def test_a_subscription_that_the_middleware_refuses_is_logged_and_tried_again(rig, monkeypatch):
+    rig = rig()
+    logged, create = [], rig.node.create_subscription
+
+    def refuse(kind, topic, *arguments, **options):
+        if topic == '/image' and len(logged) < 2:
+            raise RuntimeError('no room for a reader')
+        return create(kind, topic, *arguments, **options)
+
+    monkeypatch.setattr(rig.node, 'log', lambda *words: logged.append(words))
+    monkeypatch.setattr(rig.node, 'create_subscription', refuse)
+    mask = rig.listen('mask', Image)
+    rig.send(rig.camera())
+    rig.wait(lambda: mask, 'a mask')
+    assert logged == [('error', '/image cannot be subscribed to: no room for a reader')] * 2
+
+
+def test_the_log_says_what_lasts_and_what_serves(rig, monkeypatch):
+    def complete(bundle, _, progress):
+        progress('downloading the weights')
+        return bundle
+
+    monkeypatch.setattr('ood_perception.loader.complete', complete)
+    rig, logged = rig(start=False), []
+    monkeypatch.setattr(rig.node, 'log', lambda *words: logged.append(words))
+    rig.start()
+    (_, begun), (severity, served) = logged
+    assert begun == 'downloading the weights'
+    assert severity == 'info'
+    for words in ('tiny on fake', 'precision f32', '168x126', 'normal: Road', '/image while some'):
+        assert words in served
+    assert rig.set(lazy_subscription=False).successful
+    assert rig.node.session.summary.endswith('listening to /image')
+
+
 def test_only_subscribed_outputs_are_made(rig, monkeypatch):
     from ood_perception.postprocess.output_maps import IMAGES
 

@@ -161,6 +161,7 @@ def test_the_node_publishes_exactly_what_the_pipeline_gives(bundle):
     try:
         rig.start()
         heard = {name: rig.listen(name, Image) for name in ('surprisal', 'mask', 'labels')}
+        assert ' Hz; listening' in rig.node.session.summary, 'measured by the golden check'
         rig.send(rig.camera(), picture(150, 200))
         rig.wait(lambda: all(heard.values()), 'outputs')
     finally:
