@@ -95,7 +95,7 @@ class CameraInput:
         self._lock = threading.RLock()
         self._images: Any | None = None
         self._infos: Any | None = None
-        self._since, self._wanted_at = 0.0, -HOLD
+        self._since, self._requested_at = 0.0, -HOLD
         self.update()
 
     @property
@@ -148,10 +148,10 @@ class CameraInput:
         with self._lock:
             now = time.monotonic()
             if not self.lazy or self._requested():
-                self._wanted_at = now
-            if self._images is None and now - self._wanted_at < HOLD:
+                self._requested_at = now
+            if self._images is None and now - self._requested_at < HOLD:
                 self._open(now)
-            elif self._images is not None and now - self._wanted_at >= HOLD:
+            elif self._images is not None and now - self._requested_at >= HOLD:
                 self._close()
             if self._images is not None:
                 self._follow_publishers()
@@ -159,7 +159,7 @@ class CameraInput:
     def destroy(self) -> None:
         """Remove the subscriptions from the node; none comes back."""
         with self._lock:
-            self.lazy, self.active, self._wanted_at = True, False, -HOLD
+            self.lazy, self.active, self._requested_at = True, False, -HOLD
             self._close()
 
     def _calibration(self) -> Any | None:

@@ -195,7 +195,8 @@ class Ranging:
             prefix = f'{frame.camera}/' if frame.camera else ''
             topic = self._node.resolve_topic_name(f'{prefix}camera_info')
             raise CalibrationError(
-                f'no CameraInfo has arrived on {topic}: publish it, or remap camera_info'
+                f'no CameraInfo has arrived on {topic}: publish it, remap camera_info, or set '
+                'camera_info_url to a calibration file'
             )
         model = self._model(info, (geometry.camera_height, geometry.camera_width))
         sigma = (
