@@ -45,7 +45,7 @@ ARGUMENTS = (
     ('engine', '', 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     ('precision', '', 'Precision of the backbone: auto, f32, bf16, int8, fp16 (tensorrt)'),
     ('params_file', str(PARAMETERS_FILE), "The node's parameter file"),
-    ('dds_profile', 'large_images', "DDS profile: large_images or ''"),
+    ('dds_profile', 'large_images', 'DDS profile: none or large_images'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
 )
 # options of evaluate_bag that take an argument of the same name

@@ -61,7 +61,7 @@ ARGUMENTS = (
     ('params_file', str(PARAMETERS_FILE), 'Parameter file'),
     ('use_sim_time', 'false', 'Take the time from /clock: true or false'),
     ('autostart', 'true', 'Configure and activate at once: true or false'),
-    ('dds_profile', '', "DDS profile: '' or large_images; the camera driver needs it, too"),
+    ('dds_profile', '', 'DDS profile: none or large_images; the camera driver needs it, too'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
     (
         'required',

@@ -92,7 +92,8 @@ class Model:
             f'normal: {" ".join(chosen_classes(self.manifest, settings))}',
         ]
         if engine.run_ms:  # of an image of the golden check
-            words.append(f'the engine alone makes about {1e3 / engine.run_ms / images:.2g} Hz')
+            rate = 1e3 / engine.run_ms / images
+            words.append(f'the engine alone makes about {rate:.{0 if rate > 10 else 2}f} Hz')
         return ', '.join(words)
 
     def status(self) -> EngineStatus:

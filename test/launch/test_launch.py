@@ -140,6 +140,12 @@ def test_dds_profile_is_set_for_both_families_of_distributions(nodes):
         assert Path(context.environment[variable]) == ROOT / 'config' / 'dds_large_images.xml'
 
 
+@pytest.mark.parametrize('none', ['', 'none'])
+def test_no_dds_profile_may_be_asked_for(nodes, none):
+    _, context = launch_node(nodes, dds_profile=none)
+    assert not any(context.environment.get(v, '').endswith('large_images.xml') for v in VARIABLES)
+
+
 def test_dds_launch_alone_sets_the_profile_by_default(nodes):
     assert all(v in describe('dds.launch.py').environment for v in VARIABLES)
 
