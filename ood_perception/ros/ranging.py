@@ -102,10 +102,9 @@ class Ranging:
                 self._close_tree()
 
     def close(self) -> None:
-        """Remove the subscriptions."""
+        """Remove the subscriptions; a late `listen` brings none back."""
+        self._poses = {}
         self.listen(False)
-        with self._lock:
-            self._close_tree()
 
     def _close_tree(self) -> None:
         if self._tree is not None:
