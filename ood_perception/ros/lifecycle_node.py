@@ -78,6 +78,8 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
                 self.session = Session(self, parameters.values_of(self))
         except Exception as error:  # rclpy would swallow it without a word
             return self._refuse(error)
+        model = self.session.model
+        parameters.describe_classes(self, model.classes, model.default_classes)
         self._applied = parameters.values_of(self)
         self.start_error = ''
         if missing := missing_outputs():

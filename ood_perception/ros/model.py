@@ -49,6 +49,14 @@ class Model:
         """Names of the bundle's classes."""
         return tuple(spec.name for spec in self.manifest.classes)
 
+    @property
+    def default_classes(self) -> dict[str, str]:
+        """What an empty list of classes stands for, by parameter."""
+        manifest = self.manifest
+        ground = ', '.join(manifest.ground_classes)
+        normal = ', '.join(manifest.in_distribution)
+        return {'in_distribution': normal, 'roi.classes': ground, 'obstacle_classes': 'none'}
+
     def check(self, values: Values) -> None:
         """Raise ConfigError if `apply` could not take these values; nothing is changed."""
         settings = settings_from(values)

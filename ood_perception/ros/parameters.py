@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -89,6 +89,18 @@ def _plain(value: Any) -> Value:
 def changed_values(parameters: Sequence[Any]) -> dict[str, Value]:
     """Return those of rclpy's Parameters that are ours, as values by name."""
     return {p.name: _plain(p.value) for p in parameters if p.name in BY_NAME}
+
+
+def describe_classes(node: Any, classes: Sequence[str], defaults: Mapping[str, str]) -> None:
+    """
+    Have ros2 param describe show the bundle's classes where parameters name some.
+
+    defaults: by parameter, what its empty list [''] stands for.
+    """
+    for name, meant in defaults.items():
+        shown = descriptor(BY_NAME[name])
+        shown.additional_constraints = f"classes: {', '.join(classes)}; ['']: {meant}"
+        node.set_descriptor(name, shown)
 
 
 def descriptor(spec: Spec) -> ParameterDescriptor:

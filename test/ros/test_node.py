@@ -222,6 +222,15 @@ def test_whole_numbers_are_taken_for_numbers(rig):
     assert 'DOUBLE' in refused.reason
 
 
+def test_describing_a_parameter_tells_what_its_empty_list_stands_for(rig):
+    rig = rig()
+    shown = rig.node.describe_parameter('in_distribution').additional_constraints
+    classes = ', '.join(rig.node.session.model.classes)
+    assert shown == f"classes: {classes}; ['']: Road"
+    assert rig.node.describe_parameter('obstacle_classes').additional_constraints.endswith('none')
+    assert rig.set(in_distribution=['Pavement']).successful, 'told, not enforced by rclpy'
+
+
 def test_a_region_is_set_in_the_order_that_the_refusal_names(rig):
     rig = rig()
     refused = rig.set(roi__mode='polygon')
