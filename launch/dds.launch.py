@@ -14,6 +14,7 @@ from launch.substitutions import LaunchConfiguration
 from launch import LaunchDescription
 
 FILES = {'large_images': 'dds_large_images.xml'}
+NONE = 'none'  # ros2 launch takes no empty value
 # Jazzy and Humble read the first variable, Kilted and later the second.
 VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
@@ -21,10 +22,10 @@ VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 def set_profile(context):
     """Return the environment of the profile's middleware, [] for none."""
     name = LaunchConfiguration('dds_profile').perform(context)
-    if not name:
+    if name in ('', NONE):
         return []
     if name not in FILES:
-        raise ValueError(f"dds_profile:={name} is not known: use '' or {', '.join(FILES)}")
+        raise ValueError(f'dds_profile:={name} is not known: use {NONE} or {", ".join(FILES)}')
     path = Path(__file__).resolve().parent.parent / 'config' / FILES[name]
     return [SetEnvironmentVariable(variable, str(path)) for variable in VARIABLES]
 
@@ -36,7 +37,7 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 'dds_profile',
                 default_value='large_images',
-                description="DDS profile: '' or large_images (Fast DDS)",
+                description='DDS profile: none or large_images (Fast DDS)',
             ),
             OpaqueFunction(function=set_profile),
         ]

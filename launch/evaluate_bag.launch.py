@@ -6,7 +6,7 @@ Evaluate a bag live: play it to road_anomaly_node at a rate, and compare with th
 The node runs on the bag's time (/clock, use_sim_time). live_comparison evaluates the bag offline
 first, with the same parameters, unless offline:= names a folder of evaluate_bag; it plays the bag
 when the node is ready, counts the frames that real time cost, writes live.json and live.html, and
-ends the launch.
+ends the launch: with exit status 0 when all masks are equal, else with 1.
 
 Example:
   ros2 launch ood_perception evaluate_bag.launch.py bag:=/data/drive out:=/tmp/drive_live
@@ -45,7 +45,7 @@ ARGUMENTS = (
     ('engine', '', 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     ('precision', '', 'Precision of the backbone: auto, f32, bf16, int8, fp16 (tensorrt)'),
     ('params_file', str(PARAMETERS_FILE), "The node's parameter file"),
-    ('dds_profile', 'large_images', "DDS profile: large_images or ''"),
+    ('dds_profile', 'large_images', 'DDS profile: none or large_images'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
 )
 # options of evaluate_bag that take an argument of the same name
@@ -70,6 +70,15 @@ def evaluate_options(value):
     return [*options, '--topics', *bag_topics(value['cameras'], value['transport'])]
 
 
+def end_launch(event, context):
+    """End the launch when the comparison has ended, with exit status 1 unless it ended with 0."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(
+            f'{event.process_name} ended with status {event.returncode}: see above, and live.json'
+        )
+    return [Shutdown(reason='the comparison has ended')]
+
+
 def make_comparison(context):
     """Return the process that replays the bag and compares, once the arguments are known."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
@@ -90,7 +99,7 @@ def make_comparison(context):
         ros_arguments=['--log-level', value['log_level']],
         output='screen',
         emulate_tty=True,
-        on_exit=[Shutdown(reason='the comparison has ended')],
+        on_exit=end_launch,
     )
     return [comparison]
 

@@ -26,7 +26,11 @@ ARGUMENTS = (
     ('in_distribution', '', 'The product on the line, or several: name,name; default: all'),
     ('name', 'inspection', 'Name of the node'),
     ('params_file', str(HERE.parent / 'config' / 'inspection.yaml'), 'Parameter file'),
-    ('dds_profile', 'large_images', "DDS profile: '' or large_images; the camera driver needs it"),
+    (
+        'dds_profile',
+        'large_images',
+        'DDS profile: none or large_images; the camera driver needs it',
+    ),
 )
 
 

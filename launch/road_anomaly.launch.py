@@ -24,6 +24,7 @@ PARAMETERS_FILE = HERE.parent / 'config' / 'road_anomaly.yaml'
 # name, default, description; an empty value leaves the parameter file's.
 ARGUMENTS = (
     ('bundle', '', 'Bundle: a directory, a .zip or the name of a shipped one'),
+    ('weights', '', 'Where the backbone weights come from: a file, wheel, folder or address'),
     ('engine', '', 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     ('precision', '', 'Precision of the backbone: auto, f32, bf16, int8, fp16 (tensorrt)'),
     (
@@ -36,32 +37,52 @@ ARGUMENTS = (
         '',
         'CameraInfo topics in the same form; default: camera_info beside each image topic',
     ),
+    (
+        'camera_info_url',
+        '',
+        "Calibration file of a driver without CameraInfo: file:///..., several: 'name: ...; ...'",
+    ),
     ('in_distribution', '', 'Classes that count as normal: name,name; default: the bundle says'),
     ('imu', '', 'Imu topic, for attitude imu'),
     ('attitude', '', 'What tells which way is up: none, level, imu, line or edge'),
     (
         'camera_poses',
         '',
-        "'x,y,z roll,pitch,yaw' in the base frame; several: 'name: ...; name: ...'",
+        "'x,y,z roll,pitch,yaw' in the base frame, or tf; several: 'name: ...; name: ...'",
     ),
     ('base_frame', '', 'Frame of points and scan, the one that camera_poses refers to'),
-    ('transport', '', 'raw, compressed, ffmpeg or foxglove; image topics are given without it'),
+    (
+        'transport',
+        '',
+        'raw, compressed, ffmpeg or foxglove; default: the ending of the image topics, else raw',
+    ),
     ('namespace', '', 'Namespace of the node'),
     ('name', 'road_anomaly', 'Name of the node'),
     ('params_file', str(PARAMETERS_FILE), 'Parameter file'),
     ('use_sim_time', 'false', 'Take the time from /clock: true or false'),
     ('autostart', 'true', 'Configure and activate at once: true or false'),
-    ('dds_profile', '', "DDS profile: '' or large_images; the camera driver needs it, too"),
+    ('dds_profile', '', 'DDS profile: none or large_images; the camera driver needs it, too'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
+    (
+        'required',
+        'true',
+        'true: a node that cannot start ends the launch, status 1; false: the rest runs on',
+    ),
 )
 TEXT_PARAMETERS = {
     'bundle': 'bundle',
+    'weights': 'weights',
     'engine': 'engine',
     'precision': 'precision',
     'transport': 'transport',
     'attitude': 'attitude.source',
     'base_frame': 'camera.base_frame',
 }
+# between semicolons
+LISTS = {'camera_poses': 'camera.poses', 'camera_info_url': 'camera_info_url'}
+# What the node's process ends with when it cannot start (ood_perception/ros/node.py)
+NOT_STARTED = 1
+TRANSPORTS = ('compressed', 'ffmpeg', 'foxglove')
 FLAGS = {'true': True, '1': True, 'false': False, '0': False}
 
 
@@ -79,6 +100,25 @@ def parse_topics(argument, text):
     if len(topics) > 1 and '' in topics:
         raise ValueError(f'{argument}:={text}: with several cameras each needs a name')
     return topics
+
+
+def without_transport(images, transport):
+    """
+    Return the image topics as image_transport names them, without an ending, and the transport.
+
+    cameras:=/camera/image_raw/compressed is transport:=compressed of /camera/image_raw.
+    """
+    endings = {name: topic.rpartition('/')[2] for name, topic in images.items()}
+    given = {ending if ending in TRANSPORTS else '' for ending in endings.values()}
+    if given <= {''}:
+        return images, transport
+    found = max(given)
+    if len(given) > 1 or transport not in ('', found):
+        raise ValueError(
+            f'cameras:={",".join(images.values())} transport:={transport}: all cameras have one '
+            'transport, give the topics without it'
+        )
+    return {name: topic.removesuffix(f'/{found}') for name, topic in images.items()}, found
 
 
 def flag(argument, text):
@@ -99,10 +139,31 @@ def remappings(images, infos):
     return rules
 
 
+def check_files(value):
+    """Refuse a file that is not there: ROS would go on with defaults, and with another bundle."""
+    parameters, bundle = value['params_file'], value['bundle']
+    if not Path(parameters).is_file():
+        raise ValueError(f'params_file:={parameters}: there is no such file')
+    is_path = '/' in bundle or bundle.endswith('.zip')  # else the name of a shipped one
+    if is_path and not Path(bundle).exists():
+        raise ValueError(f'bundle:={bundle}: there is no such folder or .zip')
+
+
+def end_unless_started(event, context):
+    """End the launch, with exit status 1, when the node could not start."""
+    if event.returncode == NOT_STARTED and not context.is_shutdown:
+        raise RuntimeError(
+            f'{event.process_name} could not start, the reason stands above; required:=false lets '
+            'the rest of the launch run on'
+        )
+
+
 def make_node(context):
     """Return the node with its topics mapped, once the arguments are known."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    check_files(value)
     images = parse_topics('cameras', value['cameras'])
+    images, value['transport'] = without_transport(images, value['transport'])
     infos = parse_topics('camera_info', value['camera_info'])
     strangers = sorted(set(infos) - set(images))
     if strangers:
@@ -113,9 +174,10 @@ def make_node(context):
     if value['in_distribution']:
         names = value['in_distribution'].split(',')
         overrides['in_distribution'] = [name.strip() for name in names if name.strip()]
-    if value['camera_poses']:
-        poses = value['camera_poses'].split(';')
-        overrides['camera.poses'] = [pose.strip() for pose in poses if pose.strip()]
+    for argument, full in LISTS.items():
+        if value[argument]:
+            entries = value[argument].split(';')
+            overrides[full] = [entry.strip() for entry in entries if entry.strip()]
     if images:
         overrides['cameras'] = list(images)
     rules = remappings(images, infos)
@@ -131,6 +193,7 @@ def make_node(context):
         ros_arguments=['--log-level', value['log_level']],
         output='screen',
         emulate_tty=True,
+        on_exit=end_unless_started if flag('required', value['required']) else None,
     )
     return [node]
 

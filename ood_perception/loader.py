@@ -71,18 +71,19 @@ def open_model(
     tell: Callable[[str], None] | None = None,
     max_batch: int = 1,
     create: Callable[[Bundle, EngineOptions], Engine] = create_engine,
+    progress: Callable[[str], None] | None = None,
 ) -> Model:
     """
     Load, complete, compile and check: the node's model, in the node and without it.
 
     given: the node's parameters, all or some. tell: takes what a user should know meanwhile.
-    max_batch: most frames of a run. create: makes the engine. Raises an OodPerceptionError that
-    says what is wrong.
+    max_batch: most frames of a run. create: makes the engine. progress: takes what lasts, such as
+    a download of weights, None: tell does. Raises an OodPerceptionError that says what is wrong.
     """
     values = {**DEFAULTS, **given}
     settings, persistence = settings_from(values), persistence_from(values)
     source = str(values['weights']) or None
-    bundle = complete(load_bundle(values['bundle']), source, tell)
+    bundle = complete(load_bundle(values['bundle']), source, progress or tell)
     options = EngineOptions(
         runtime=values['engine'],
         precision=values['precision'],

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Engine(ABC):
     """All stages of a bundle behind one `run`, which one thread at a time may call."""
 
     choice = ''  # why precision auto took this one; '' where it was asked for by name
+    run_ms = 0.0  # wall time of the last run, milliseconds; after the golden check, of one image
 
     def __init__(self, manifest: Manifest, options: EngineOptions) -> None:
         self.manifest = manifest
@@ -96,7 +98,10 @@ class Engine(ABC):
                 f'{float(in_distribution.sum()):g}, expected ({count},) with at least one 1 over '
                 f'{", ".join(self.compiled_classes)}'
             )
-        return self._run(np.ascontiguousarray(image), in_distribution.astype(np.float32))
+        begin = time.perf_counter()
+        output = self._run(np.ascontiguousarray(image), in_distribution.astype(np.float32))
+        self.run_ms = (time.perf_counter() - begin) * 1e3
+        return output
 
     @abstractmethod
     def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from ood_perception.errors import ConfigError
+from ood_perception.parameters.names import unknown_names
 from ood_perception.parameters.settings import strings
 from ood_perception.parameters.table import (
     BY_NAME,
@@ -33,7 +34,7 @@ from ood_perception.parameters.table import (
     NODE,
     Spec,
     check_value,
-    unknown_names,
+    typed,
 )
 from ood_perception.types import Tell
 from ood_perception.yaml_files import Loader, read_text, single_node, yaml_problem
@@ -41,13 +42,6 @@ from ood_perception.yaml_files import Loader, read_text, single_node, yaml_probl
 PARAMETERS_KEY = 'ros__parameters'
 _TOKEN = re.compile(r'\*\*?|[A-Za-z_][A-Za-z0-9_]*')
 
-_EXPECTED = {
-    bool: 'true or false',
-    int: 'a whole number',
-    float: 'a number',
-    str: 'a text',
-    tuple: "a list of texts, such as ['a', 'b']",
-}
 
 
 class _RclLoader(Loader):
@@ -101,25 +95,12 @@ def read_parameters(
 
 def _checked(spec: Spec, value: Any, place: str) -> Any:
     """Return a value of the parameter's type; ConfigError for another or a wrong one."""
-    kind = type(spec.default)
-    found = _converted(kind, value)
-    texts = isinstance(found, tuple) and all(isinstance(item, str) for item in found)
-    if type(found) is not kind or (kind is tuple and not texts):
-        raise ConfigError(f'{place}: {spec.name} is {value!r}, expected {_EXPECTED[kind]}')
     try:
+        found = typed(spec, value)
         check_value(spec, found)
     except ConfigError as error:
         raise ConfigError(f'{place}: {error}') from error
     return found
-
-
-def _converted(kind: type, value: Any) -> Any:
-    """Return 2.0 as 2 and 2 as 2.0 where the other is meant, and a list as a tuple."""
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is int and type(value) is float and value.is_integer():
-        return int(value)
-    return tuple(value) if kind is tuple and type(value) is list else value
 
 
 @dataclass(frozen=True)

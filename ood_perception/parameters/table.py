@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,8 @@ from ood_perception.postprocess.roi import MODES as ROI_MODES
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.postprocess.roi_files import mask_files, parse_polygons
 from ood_perception.postprocess.tracking import LONGEST_WINDOW, Persistence
-from ood_perception.ranging.poses import parse_lines, parse_poses, parse_rpy
+from ood_perception.ranging.calibration_file import parse_urls
+from ood_perception.ranging.poses import FROM_TF, parse_lines, parse_poses, parse_rpy
 from ood_perception.settings import Settings
 
 Value = str | int | float | bool | tuple[str, ...]
@@ -179,11 +179,18 @@ PARAMETERS: tuple[Spec, ...] = (
          high=100),
     Spec('frame_timeout', 2.0, 'Seconds without a frame after which diagnostics warn',
          dynamic=True, low=0.1, high=3600.0),
+    Spec('minimum_rate', 1.0, 'Processed frames per second and camera below which diagnostics '
+         'warn, where more arrive; 0: never', dynamic=True, low=0.0, high=1000.0),
+    Spec('lazy_subscription', True, 'Subscribe to the camera while somebody subscribes to an '
+         'output, and five seconds longer; false: always', dynamic=True),
     Spec('camera.rectified', False, 'The pictures are rectified (image_rect): P of CameraInfo '
          'counts, K and the distortion do not', dynamic=True),
+    Spec('camera_info_url', NO_STRINGS, 'Calibration files in the place of the topic camera_info, '
+         'each "[camera: ]file:///..." or package://..., the YAML of camera_calibration_parsers',
+         check=parse_urls),
     Spec('camera.poses', NO_STRINGS, 'Where cameras sit in the base frame, each "[camera:] x,y,z '
-         'roll,pitch,yaw": metres; radians of the body (x along the view)', dynamic=True,
-         check=parse_poses),
+         'roll,pitch,yaw": metres; radians of the body (x along the view); or "[camera:] tf"',
+         dynamic=True, check=parse_poses),
     Spec('camera.base_frame', '', 'Frame of the point clouds, as camera.poses has it; empty: the '
          'frame of the picture and no scan'),
     Spec('attitude.source', 'none', 'What tells which way is up: none: no distances; level: the '
@@ -237,24 +244,6 @@ RANGE_DEFAULTS: dict[str, Any] = {
 }
 
 
-# What rclpy and the launch files of ROS set on every node
-_OF_ROS = ('use_sim_time', 'start_type_description_service')
-_OF_ROS_PREFIX = 'qos_overrides.'
-
-
-def unknown_names(names: Iterable[str]) -> list[str]:
-    """Return the names that no parameter of the node has, each with the nearest that there is."""
-    unknown = []
-    for name in names:
-        if name in BY_NAME or name in _OF_ROS or name.startswith(_OF_ROS_PREFIX):
-            continue
-        near = difflib.get_close_matches(name, BY_NAME, 1) or [
-            known for known in BY_NAME if known.rpartition('.')[2] == name.rpartition('.')[2]
-        ]
-        unknown.append(f'{name} (did you mean {near[0]}?)' if near else name)
-    return unknown
-
-
 def check_change(
     current: Mapping[str, Value],
     changes: Mapping[str, Value],
@@ -287,6 +276,36 @@ def check_values(values: Mapping[str, Value], *, known_classes: Sequence[str]) -
         _check_classes(name, strings(values[name]), known_classes)
 
 
+_EXPECTED = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a text',
+    tuple: "a list of texts, such as ['a', 'b']",
+}
+
+
+def typed(spec: Spec, value: Any) -> Value:
+    """
+    Return a value as the parameter's type: 2 as 2.0, 2.0 as 2, a list or one text as a tuple.
+
+    Raises ConfigError for a value that cannot be meant for the parameter.
+    """
+    kind = type(spec.default)
+    found: Any = value
+    if kind is float and type(value) is int:
+        found = float(value)
+    elif kind is int and type(value) is float and value.is_integer():
+        found = int(value)
+    elif kind is tuple and isinstance(value, (list, tuple, str)):
+        found = (value,) if isinstance(value, str) else tuple(value)
+    texts = isinstance(found, tuple) and all(isinstance(item, str) for item in found)
+    if type(found) is not kind or (kind is tuple and not texts):
+        raise ConfigError(f'{spec.name} is {value!r}, expected {_EXPECTED[kind]}')
+    result: Value = found
+    return result
+
+
 def check_value(spec: Spec, value: Any) -> None:
     """Raise ConfigError for a value of the right type that the parameter cannot have."""
     if spec.choices and value not in spec.choices:
@@ -303,13 +322,19 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if seed > rate:
         raise ConfigError(
             f'hysteresis_rate {seed:g} is above false_alarm_rate {rate:g}, it can only be '
-            'stricter: set both together, or hysteresis_rate to 0'
+            'stricter: set hysteresis_rate first, to 0 or below the false_alarm_rate that you want'
+        )
+    poses = parse_poses('camera.poses', values['camera.poses'])
+    if FROM_TF in poses.values() and not values['camera.base_frame']:
+        raise ConfigError(
+            'camera.poses is tf and camera.base_frame is empty: set it to the frame that bearings '
+            'and distances are wanted in, such as base_link'
         )
     for name, choice, needed, example in _NEEDS:
         if values[name] == choice and not strings(values[needed]):
             raise ConfigError(
-                f'{name} is {choice} and {needed} is empty: set both together, for instance '
-                f'{needed} {[example]}'
+                f'{name} is {choice} and {needed} is empty: set {needed} first, for instance '
+                f'{[example]}, then {name} (or set another {name} before {needed} is emptied)'
             )
 
 
@@ -335,6 +360,7 @@ def _check_cameras(values: Mapping[str, Any]) -> None:
 # parameters whose entries may name a camera, and what reads them
 _PER_CAMERA: dict[str, Callable[[str, Any], Mapping[str, Any]]] = {
     'camera.poses': parse_poses,
+    'camera_info_url': parse_urls,
     'attitude.lines': parse_lines,
     'roi.polygons': parse_polygons,
     'roi.ignore_polygons': parse_polygons,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +27,8 @@ OPTICAL_IN_BODY: Vectors = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1
 _EARTH_RADIUS = 6.371e6 * 7 / 6
 _FIT_STEPS = 20
 _LEVEL = (0.0, 0.0, 1.0)
-_MOST_SAMPLES = 1000
+_KEPT_NS = 10 * 10**9
+_MOST_SAMPLES = 20000  # ten seconds at 2 kHz
 
 
 @dataclass(frozen=True)
@@ -167,18 +168,32 @@ class Orientation:
     covariance: tuple[float, ...]
 
 
+def _time(sample: Orientation) -> int:
+    return sample.stamp_ns
+
+
 class AttitudeHistory:
-    """The last thousand orientations, for several threads; topic: their source, for messages."""
+    """
+    Keeps the orientations of the last ten seconds; may be written and read by different threads.
+
+    topic: where they come from, for messages. A stamp more than ten seconds before the newest one
+    begins anew: a recording started again.
+    """
 
     def __init__(self, topic: str = 'imu') -> None:
         self._topic = topic
         self._lock = threading.Lock()
-        self._samples: deque[Orientation] = deque(maxlen=_MOST_SAMPLES)
+        self._samples: list[Orientation] = []  # by time
 
     def add(self, sample: Orientation) -> None:
-        """Keep a sample."""
+        """Keep a sample, at its place in time."""
         with self._lock:
-            self._samples.append(sample)
+            kept = self._samples
+            if kept and sample.stamp_ns < kept[-1].stamp_ns - _KEPT_NS:
+                kept.clear()
+            insort(kept, sample, key=_time)
+            first = bisect_left(kept, kept[-1].stamp_ns - _KEPT_NS, key=_time)
+            del kept[: max(first, len(kept) - _MOST_SAMPLES)]
 
     def attitude(
         self, stamp_ns: int, longest_gap: float, imu_in_base: Vectors, least_sigma: float
@@ -192,10 +207,11 @@ class AttitudeHistory:
         Raises CalibrationError where there is none near enough, and for one without orientation.
         """
         with self._lock:
-            samples = tuple(self._samples)
-        if not samples:
+            behind = bisect_left(self._samples, stamp_ns, key=_time)
+            around = self._samples[max(0, behind - 1) : behind + 1]
+        if not around:
             raise CalibrationError(f'no Imu message has arrived on {self._topic}')
-        nearest = min(samples, key=lambda sample: abs(sample.stamp_ns - stamp_ns))
+        nearest = min(around, key=lambda sample: abs(sample.stamp_ns - stamp_ns))
         gap = abs(nearest.stamp_ns - stamp_ns) / 1e9
         if gap > longest_gap:
             raise CalibrationError(

@@ -1,28 +1,39 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers per camera in string parameters: poses '[camera:] 0,0,1.5 0,0.1,0', lines '0.4,0.42'."""
+"""Values per camera in string parameters: poses '[camera:] 0,0,1.5 0,0.1,0', lines '0.4,0.42'."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from ood_perception.errors import ConfigError
 from ood_perception.ranging.attitude import Mounting, mounting
 
-POSE_EXAMPLE = "'front: 0.75,0.1,1.5 0,0.26,0' (x,y,z in metres, then roll,pitch,yaw in radians)"
+# Instead of a pose: the tree of frames tells it.
+FROM_TF = 'tf'
+Pose = Mounting | Literal['tf']
+POSE_EXAMPLE = (
+    "'front: 0.75,0.1,1.5 0,0.26,0' (x,y,z in metres, then roll,pitch,yaw in radians), or "
+    "'front: tf'"
+)
 LINE_EXAMPLE = "'front: 0.41,0.43' (height at the left and right end, shares of the picture)"
 
 
-def parse_poses(parameter: str, entries: Sequence[str]) -> dict[str, Mounting]:
+def parse_poses(parameter: str, entries: Sequence[str]) -> dict[str, Pose]:
     """
     Return where the cameras sit, by name; the one without a name is under ''.
 
     The second triple, the camera body's roll, pitch and yaw in the base frame, may be left out.
-    Raises ConfigError naming the parameter and the entry.
+    FROM_TF stands for a pose that tf tells. Raises ConfigError naming the parameter and the
+    entry.
     """
-    poses = {}
+    poses: dict[str, Pose] = {}
     for camera, words in _entries(entries):
+        if words == [FROM_TF]:
+            poses[camera] = 'tf'
+            continue
         triples = [_numbers(word, 3) for word in words]
         if not 1 <= len(triples) <= 2 or None in triples:
             raise ConfigError(f'{parameter} has {words}: write it like {POSE_EXAMPLE}')

@@ -15,6 +15,7 @@ from ood_perception.errors import CalibrationError, OodPerceptionError
 from ood_perception.image.geometry import Points, Size
 from ood_perception.ranging.attitude import (
     Attitude,
+    Mounting,
     dip,
     level,
     mounting,
@@ -23,7 +24,7 @@ from ood_perception.ranging.attitude import (
 from ood_perception.ranging.camera_model import Calibration, CameraModel, camera_model
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint
-from ood_perception.ranging.poses import parse_lines, parse_poses
+from ood_perception.ranging.poses import FROM_TF, parse_lines, parse_poses
 from ood_perception.ranging.ranges import attitude_from_edge
 from ood_perception.types import Detection, Frame
 
@@ -35,14 +36,22 @@ class Viewpoints:
     Camera model, pose and attitude of any frame.
 
     values: the node's parameters camera.*, attitude.* and plane.*. by_imu: returns the attitude at
-    a stamp in nanoseconds, for attitude.source imu; raises CalibrationError where it is unknown.
+    a stamp in nanoseconds, for attitude.source imu. by_tf: returns the pose of a frame's camera,
+    for camera.poses tf; None where there is no tf. Both raise CalibrationError for what they
+    do not know.
     """
 
-    def __init__(self, values: Mapping[str, Any], by_imu: Callable[[int], Attitude]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        by_imu: Callable[[int], Attitude],
+        by_tf: Callable[[Frame], Mounting] | None = None,
+    ) -> None:
         """Raise ConfigError for a parameter that cannot be read."""
         self._poses = parse_poses('camera.poses', values['camera.poses'])
         self._lines = parse_lines('attitude.lines', values['attitude.lines'])
-        self._values, self._by_imu = values, by_imu
+        self._values, self._by_imu, self._by_tf = values, by_imu, by_tf
+        self.by_tf_asked = FROM_TF in self._poses.values()
         self.source: str = values['attitude.source']
 
     def model(self, calibration: Calibration, size: Size) -> CameraModel:
@@ -59,13 +68,13 @@ class Viewpoints:
         """
         Return a frame's viewpoint and why it has no attitude, '' where it has one.
 
+        Raises CalibrationError where tf is to tell the camera's pose and does not.
         seen: what was detected on it, for attitude.source edge; None before the detection.
         """
         values = self._values
-        place = self._poses.get(frame.camera) or self._poses.get('') or mounting()
         view = Viewpoint(
             model,
-            place,
+            self._pose(frame),
             base_height=values['plane.base_height'],
             height_sigma=values['plane.height_sigma'],
             pixel_sigma=pixel_sigma,
@@ -88,6 +97,14 @@ class Viewpoints:
             self._values['plane.pixel_sigma'] or geometry.camera_width / detection.mask.shape[1]
         )
         return self.of(detection.frame, model, sigma, (detection, scene))
+
+    def _pose(self, frame: Frame) -> Mounting:
+        pose = self._poses.get(frame.camera) or self._poses.get('') or mounting()
+        if isinstance(pose, Mounting):
+            return pose
+        if self._by_tf is None:
+            raise CalibrationError('camera.poses: tf is known to the node alone; write the pose')
+        return self._by_tf(frame)
 
     def _attitude(
         self, frame: Frame, view: Viewpoint, seen: tuple[Detection, Scene] | None

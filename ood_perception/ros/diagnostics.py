@@ -25,7 +25,9 @@ class InputStatus:
     publishers: number of publishers seen. offered: their QoS in words. requested: ours.
     transport: how this process was told to transport images. timeout: seconds without a frame
     that are too many. state: the lifecycle state's label. enabled: by ~/enable.
-    subscribed: whether anyone subscribes to an output.
+    subscribed: whether anyone subscribes to an output. listening: seconds since we subscribed to
+    the topic, None: we do not. mismatch: what is wrong with what is published, '' = nothing.
+    minimum_rate: processed frames per second that are too few, where more arrive.
     """
 
     topic: str
@@ -37,6 +39,9 @@ class InputStatus:
     state: str
     enabled: bool
     subscribed: bool
+    listening: float | None = None
+    mismatch: str = ''
+    minimum_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,6 @@ class EngineStatus:
 
 def camera_level(report: CameraReport, recent: Counters, seen: InputStatus) -> tuple[bytes, str]:
     """Return level and message, the most specific cause first."""
-    silent = report.idle is None or report.idle > seen.timeout
     if recent.failed:
         return ERROR, f'{recent.failed} frames failed: {report.last_error}'
     if recent.bad:
@@ -64,23 +68,67 @@ def camera_level(report: CameraReport, recent: Counters, seen: InputStatus) -> t
     if recent.dropped and report.capacity > 1:
         # With a queue every frame counts; without one a busy node drops by design.
         return WARN, f'{recent.dropped} frames dropped: the queue of {report.capacity} is full'
-    if seen.publishers and silent:
-        return WARN, _silence(seen)
-    if silent:
-        return WARN, f'waiting: nobody publishes {seen.topic}'
+    if trouble := _silence(report, seen):
+        return WARN, trouble
     if seen.state != 'active':
-        return OK, f'{seen.state}: frames arrive and are not used'
+        return OK, f'{seen.state}: {_unused(seen)}'
     if not seen.enabled:
-        return OK, 'disabled by ~/enable'
-    return OK, 'ok' if seen.subscribed else 'ok: nobody subscribes, so nothing is computed'
+        return OK, f'disabled by ~/enable: {_unused(seen)}'
+    if not seen.subscribed:
+        return OK, f'ok: nobody subscribes to an output, so {_unused(seen)}'
+    if report.idle is None:
+        return OK, 'subscribed, waiting for the first frame'
+    if _too_slow(report, seen):
+        return WARN, (
+            f'slow: {report.output_rate:.2f} of {report.input_rate:.1f} frames a second are '
+            f'processed (minimum_rate {seen.minimum_rate:g}): see processing time, and '
+            'docs/engines.md for a faster engine or precision'
+        )
+    return OK, 'ok'
 
 
-def _silence(seen: InputStatus) -> str:
+def _unused(seen: InputStatus) -> str:
+    return 'the camera is not subscribed' if seen.listening is None else 'nothing is computed'
+
+
+def _too_slow(report: CameraReport, seen: InputStatus) -> bool:
+    """Whether frames come out too rarely, though they come in; two tell of a rate."""
+    rate = report.output_rate
+    return 0.0 < rate < min(seen.minimum_rate, 0.5 * report.input_rate)
+
+
+def _silence(report: CameraReport, seen: InputStatus) -> str:
+    """Return why no frame arrives, '' where they do or need not."""
+    heard, idle = seen.listening, report.idle
+    if heard is None:  # discovery alone can tell
+        return '' if seen.publishers and not seen.mismatch else _nobody(seen)
+    delivered = idle is not None and idle < heard  # since we listen
+    waited = idle if idle is not None and delivered else heard
+    if waited <= seen.timeout and not (seen.mismatch and not delivered):
+        return ''
+    if seen.mismatch:
+        return seen.mismatch
+    if delivered and seen.publishers:
+        return (
+            f'the camera has gone silent: the last frame came {idle:.1f} s ago, its publisher is '
+            f'still there ({seen.offered}): look at the driver'
+        )
+    if delivered:
+        return (
+            f'the camera is gone: the last frame came {idle:.1f} s ago, and nobody publishes '
+            f'{seen.topic} any more'
+        )
+    if not seen.publishers:
+        return _nobody(seen)
     return (
         f'publisher seen, no frame arriving on {seen.topic}: offered {seen.offered}; '
         f'requested {seen.requested}; our transport: {seen.transport}. Large images '
         "need the DDS profile large_images in the publisher's process, or a reliable publisher"
     )
+
+
+def _nobody(seen: InputStatus) -> str:
+    return seen.mismatch or f'waiting: nobody publishes {seen.topic}'
 
 
 def camera_status(node: str, report: CameraReport, recent: Counters, seen: InputStatus) -> Any:
@@ -95,13 +143,14 @@ def camera_status(node: str, report: CameraReport, recent: Counters, seen: Input
         'latency_ms': latency,
         'seconds_since_frame': 'never' if report.idle is None else f'{report.idle:.1f}',
         'topic': seen.topic,
+        'subscribed': 'no' if seen.listening is None else 'yes',
         'publishers': str(seen.publishers),
         'offered_qos': seen.offered,
         'requested_reliability': seen.requested,
         'transport': seen.transport,
         'last_error': report.last_error,
     }
-    return _status(node, f'camera {report.name}'.rstrip(), level, message, values)
+    return _status(node, f'camera {report.name}'.rstrip(), level, message, values, seen.topic)
 
 
 def timing_status(node: str, summary: Mapping[str, StageSummary]) -> Any:
@@ -143,6 +192,13 @@ def range_status(node: str, camera: str, report: RangeReport) -> Any:
     return _status(node, f'places {camera}'.rstrip(), level, message, report.values)
 
 
+def outputs_status(node: str, subscribed: Sequence[str], missing: str) -> Any:
+    """Return the status '<node>: outputs'; missing: why some topics are absent, '' = none is."""
+    message = missing or (f'{len(subscribed)} subscribed' if subscribed else 'nobody subscribes')
+    values = {'subscribed': ', '.join(subscribed), 'missing': missing}
+    return _status(node, 'outputs', WARN if missing else OK, message, values)
+
+
 def engine_status(node: str, engine: EngineStatus) -> Any:
     """Return the status '<node>: engine'."""
     levels = {'failed': ERROR, 'compiling': WARN, 'unconfigured': OK, 'ready': OK}
@@ -150,7 +206,8 @@ def engine_status(node: str, engine: EngineStatus) -> Any:
     if engine.state == 'ready' and engine.message:
         level = WARN
     message = ': '.join(filter(None, (engine.state, engine.message)))
-    return _status(node, 'engine', level, message, {'state': engine.state, **engine.values})
+    values = {'state': engine.state, **engine.values}
+    return _status(node, 'engine', level, message, values, engine.values.get('device', ''))
 
 
 def diagnostic_array(stamp: Any, statuses: Sequence[Any]) -> Any:
@@ -160,8 +217,20 @@ def diagnostic_array(stamp: Any, statuses: Sequence[Any]) -> Any:
     return message
 
 
-def _status(node: str, name: str, level: bytes, message: str, values: Mapping[str, str]) -> Any:
+def _status(
+    node: str,
+    name: str,
+    level: bytes,
+    message: str,
+    values: Mapping[str, str],
+    hardware: str = '',
+) -> Any:
+    """
+    Return a status; hardware: what it is of, the camera's topic or the engine's device.
+
+    Viewers show 'hardware: name', and the node is in the name.
+    """
     pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
     return DiagnosticStatus(
-        level=level, name=f'{node}: {name}', message=message, hardware_id=node, values=pairs
+        level=level, name=f'{node}: {name}', message=message, hardware_id=hardware, values=pairs
     )

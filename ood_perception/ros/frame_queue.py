@@ -122,6 +122,12 @@ class FrameQueue:
                 camera.queue.clear()
             self._changed.notify_all()
 
+    def restart(self, name: str) -> None:
+        """Forget when frames came and went: the camera was not listened to meanwhile."""
+        with self._changed:
+            self._cameras[name].arrivals.clear()
+            self._cameras[name].completions.clear()
+
     def put(self, name: str, message: Any, *, wanted: bool) -> None:
         """Count a callback; keep the message in the camera's queue if it is wanted."""
         now = time.monotonic()

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from ood_perception.ros.diagnostics import (
     camera_status,
     diagnostic_array,
     engine_status,
+    outputs_status,
     timing_status,
 )
 from ood_perception.ros.frame_queue import Counters
@@ -88,8 +88,5 @@ class Health:
             statuses.append(camera_status(self._name, report, recent, seen))
         statuses += session.range_statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
-        engine = session.model.status()
-        if missing := missing_outputs():
-            values = {**engine.values, 'missing_outputs': missing}
-            engine = dataclasses.replace(engine, values=values)
-        return [*statuses, engine_status(self._name, engine)]
+        statuses.append(outputs_status(self._name, session.subscribed(), missing_outputs()))
+        return [*statuses, engine_status(self._name, session.model.status())]

@@ -16,6 +16,7 @@ from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.parameters.table import NODE, check_change
 from ood_perception.ros import parameters
 from ood_perception.ros.health import Health
+from ood_perception.ros.outputs import missing_outputs
 from ood_perception.ros.session import Session
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -43,8 +44,10 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         if unknown:
             self.get_logger().warning(unknown)
         self._applied = parameters.values_of(self)
+        # Humble lacks the first and the third; there the timer applies what has changed.
+        if hasattr(self, 'add_pre_set_parameters_callback'):
+            self.add_pre_set_parameters_callback(parameters.as_declared)
         self.add_on_set_parameters_callback(self._check_parameters)
-        # Humble lacks the second callback; there the timer applies what has changed.
         if hasattr(self, 'add_post_set_parameters_callback'):
             self.add_post_set_parameters_callback(lambda _: self._apply_parameters())
         self.create_service(SetBool, '~/enable', self._enable)
@@ -75,8 +78,12 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
                 self.session = Session(self, parameters.values_of(self))
         except Exception as error:  # rclpy would swallow it without a word
             return self._refuse(error)
+        model = self.session.model
+        parameters.describe_classes(self, model.classes, model.default_classes)
         self._applied = parameters.values_of(self)
         self.start_error = ''
+        if missing := missing_outputs():
+            self.get_logger().warning(missing)
         return self._entered('inactive', super().on_configure(state))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -154,7 +161,9 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
                 known_classes=session.model.classes if session else (),
             )
             if session is not None:
-                session.model.check({**parameters.values_of(self), **values})
+                values = {**parameters.values_of(self), **values}
+                session.model.check(values)
+                session.ranging.check(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -170,10 +179,12 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
     def _watch(self) -> None:
         self._apply_parameters()
         if self.session is not None:
-            self.session.follow_publishers()
+            self.session.update_inputs()
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = bool(request.data)
+        if self.session is not None:
+            self.session.update_inputs()
         response.success = True
         response.message = (
             'enabled' if self._enabled else 'disabled: frames are counted as skipped'

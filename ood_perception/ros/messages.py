@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ood_perception.postprocess.image_score import Inspection
+from ood_perception.ranging.calibration_file import CalibrationFile
 from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.types import Obstacle
 
@@ -71,6 +72,13 @@ def compressed_message(jpeg: npt.NDArray[np.uint8], header: Any) -> Any:
     # frombytes on the empty array is the public way that copies once (see rclpy#763).
     message.data.frombytes(np.ascontiguousarray(jpeg).data.cast('B'))
     return message
+
+
+def camera_info_message(values: CalibrationFile) -> Any:
+    """Return a CameraInfo with the values of a calibration file, without a header."""
+    info = CameraInfo(width=values.width, height=values.height, distortion_model=values.model)
+    info.d, info.k, info.r, info.p = list(values.d), values.k, values.r, values.p
+    return info
 
 
 def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:

@@ -33,7 +33,12 @@ class Model:
         self._compiler: threading.Thread | None = None
         self._may_fall_back = values['on_missing_engine'] == 'fallback_cpu'
         self._degraded = ''
-        opened = open_model(values, max_batch=max(len(values['cameras']), 1), create=self._create)
+        opened = open_model(
+            values,
+            max_batch=max(len(values['cameras']), 1),
+            create=self._create,
+            progress=lambda text: log('info', text),
+        )
         self._bundle, self.pipeline = opened.bundle, opened.pipeline
         self.manifest = opened.bundle.manifest
         self._requested = self.pipeline.settings
@@ -43,6 +48,14 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         """Names of the bundle's classes."""
         return tuple(spec.name for spec in self.manifest.classes)
+
+    @property
+    def default_classes(self) -> dict[str, str]:
+        """What an empty list of classes stands for, by parameter."""
+        manifest = self.manifest
+        ground = ', '.join(manifest.ground_classes)
+        normal = ', '.join(manifest.in_distribution)
+        return {'in_distribution': normal, 'roi.classes': ground, 'obstacle_classes': 'none'}
 
     def check(self, values: Values) -> None:
         """Raise ConfigError if `apply` could not take these values; nothing is changed."""
@@ -73,6 +86,23 @@ class Model:
                     target=self._compile, name='compile', daemon=True
                 )
                 self._compiler.start()
+
+    @property
+    def summary(self) -> str:
+        """What serves, in a line: bundle, runtime, precision, input and the rate to expect."""
+        spec, engine, settings = self.manifest.input, self.pipeline.engine, self.pipeline.settings
+        images = spec.images if settings.views else 1
+        words = [
+            f'bundle {self.manifest.name} on {engine.description.get("runtime", "?")}',
+            f'precision {engine.description.get("precision", "?")}',
+            f'network input {spec.width}x{spec.height}'
+            + (f', {images} images a frame' if images > 1 else ''),
+            f'normal: {" ".join(chosen_classes(self.manifest, settings))}',
+        ]
+        if engine.run_ms:  # of an image of the golden check
+            rate = 1e3 / engine.run_ms / images
+            words.append(f'the engine alone makes about {rate:.{0 if rate > 10 else 2}f} Hz')
+        return ', '.join(words)
 
     def status(self) -> EngineStatus:
         """Return the state for diagnostics."""

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Float64, Header
@@ -190,19 +191,30 @@ def missing_outputs() -> str:
     """Return why some topics are absent, '' when all are there."""
     if vision.Detection2DArray is not None:
         return ''
-    return f'{", ".join(("obstacles", *INFOS))} are off: vision_msgs is not installed'
+    return (
+        f'{", ".join(("obstacles", *INFOS))} are off: vision_msgs is not installed (apt install '
+        'ros-$ROS_DISTRO-vision-msgs)'
+    )
 
 
 class CameraOutputs:
     """
     The outputs of one camera on '~/...' or, for a named camera, '~/<camera>/...'.
 
-    values: the node's parameters; they may be replaced between frames. The LabelInfo topics and
-    `obstacles` need vision_msgs and are absent without it.
+    values: the node's parameters; they may be replaced between frames. matched: called on the
+    executor's thread when a listener comes or goes. The LabelInfo topics and `obstacles` need
+    vision_msgs and are absent without it.
     """
 
-    def __init__(self, node: Any, camera: str, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        node: Any,
+        camera: str,
+        values: Mapping[str, Any],
+        matched: Callable[[], None] = lambda: None,
+    ) -> None:
         self.values = values
+        self._events = PublisherEventCallbacks(matched=lambda _: matched())
         self._node, self._prefix = node, f'~/{camera}/' if camera else '~/'
         self.status_name = f'{node.get_fully_qualified_name()}: image {camera}'.rstrip()
         self.buffers = {name: ImageBuffer(row.encoding) for name, row in IMAGES.items()}
@@ -225,7 +237,11 @@ class CameraOutputs:
         # declares the parameters qos_overrides.<topic>.publisher.*
         overridable = QoSOverridingOptions.with_default_policies()
         return self._node.create_lifecycle_publisher(
-            kind, self._prefix + name, profile, qos_overriding_options=overridable
+            kind,
+            self._prefix + name,
+            profile,
+            event_callbacks=self._events,
+            qos_overriding_options=overridable,
         )
 
     def destroy(self) -> None:

@@ -67,6 +67,11 @@ def describe(publishers: Iterable[Any]) -> str:
     return '; '.join(_describe_one(endpoint) for endpoint in publishers)
 
 
+def type_name(kind: Any) -> str:
+    """Return the name of a message class as discovery has it, 'sensor_msgs/msg/Image'."""
+    return f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
+
+
 def _offers_reliable(endpoint: Any) -> bool:
     return bool(endpoint.qos_profile.reliability == ReliabilityPolicy.RELIABLE)
 

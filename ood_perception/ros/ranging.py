@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,17 +20,19 @@ from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ranging.attitude import (
     Attitude,
     AttitudeHistory,
+    Mounting,
     Orientation,
     rotation_from_rpy,
 )
 from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
-from ood_perception.ranging.poses import parse_rpy
+from ood_perception.ranging.poses import FROM_TF, parse_poses, parse_rpy
 from ood_perception.ranging.ranges import only, sightings_of, wide_enough
 from ood_perception.ranging.viewpoints import Viewpoints
 from ood_perception.ros.diagnostics import RangeReport, range_status
 from ood_perception.ros.point_clouds import RangeResult
+from ood_perception.ros.tf import FrameTree, check_tf
 from ood_perception.types import Detection, Frame
 
 IMU_TOPIC = 'imu'
@@ -41,7 +44,8 @@ class Ranging:
     """
     Tells where a frame's obstacles are, as far as CameraInfo, Imu and parameters tell.
 
-    It subscribes to `imu` while attitude.source asks for it. The worker's thread asks; the
+    It subscribes to `imu` while attitude.source asks for it and a camera is subscribed to, and to
+    tf while camera.poses does. The worker's thread asks; the
     executor's adds Imu messages, replaces parameters and reads statuses.
     """
 
@@ -52,26 +56,52 @@ class Ranging:
         self._reports: dict[str, RangeReport] = {}
         self._logged: dict[str, str] = {}
         self._imu: Any | None = None
+        self._tree: FrameTree | None = None
+        self._lock = threading.Lock()
+        self._listening = False
         self.apply(values)
 
     def apply(self, values: Mapping[str, Any]) -> None:
         """Take parameters over; ConfigError for one that cannot be read."""
         rpy = parse_rpy('attitude.imu_rpy', values['attitude.imu_rpy'])
         self._imu_in_base = rotation_from_rpy(rpy)
-        self._viewpoints = Viewpoints(values, self._by_imu)
-        self._values = values
-        if values['attitude.source'] != 'imu':
-            self.close()
-        elif self._imu is None:
-            self._imu = self._node.create_subscription(
-                Imu, IMU_TOPIC, self._add_imu, qos_profile_sensor_data
-            )
+        self._viewpoints = Viewpoints(values, self._by_imu, self._by_tf)
+        self._values, self._by_tf_asked = values, self._viewpoints.by_tf_asked
+        self.listen(self._listening)
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise ConfigError for a pose by tf where tf2 is not installed."""
+        if FROM_TF in parse_poses('camera.poses', values['camera.poses']).values():
+            check_tf()
+
+    def listen(self, listening: bool) -> None:
+        """Subscribe to what parameters ask for; to an Imu while a camera is subscribed to."""
+        with self._lock:
+            self._listening = listening
+            wanted = listening and self._values['attitude.source'] == 'imu'
+            if wanted and self._imu is None:
+                self._imu = self._node.create_subscription(
+                    Imu, IMU_TOPIC, self._add_imu, qos_profile_sensor_data
+                )
+            elif not wanted and self._imu is not None:
+                self._node.destroy_subscription(self._imu)
+                self._imu = None
+            # tf stays, whoever listens: a static transform comes once, at the start
+            by_tf = self._by_tf_asked
+            if by_tf and self._tree is None:
+                self._tree = FrameTree(self._node)
+            elif not by_tf:
+                self._close_tree()
 
     def close(self) -> None:
-        """Remove the subscription."""
-        if self._imu is not None:
-            self._node.destroy_subscription(self._imu)
-            self._imu = None
+        """Remove the subscriptions; a late `listen` brings none back."""
+        self._by_tf_asked = False
+        self.listen(False)
+
+    def _close_tree(self) -> None:
+        if self._tree is not None:
+            self._tree.close()
+            self._tree = None
 
     def with_horizon(self, frame: Frame, info: Any | None) -> Frame:
         """
@@ -85,9 +115,9 @@ class Ranging:
             return frame
         try:
             model = self._viewpoints.model(calibration_of(info), size)
+            view, _ = self._viewpoints.of(frame, model, 1.0, None)
         except CalibrationError:
             return frame  # said when the outputs are made
-        view, _ = self._viewpoints.of(frame, model, 1.0, None)
         if view.attitude is None:
             return frame
         columns = np.linspace(0.0, size[1], _HORIZON_COLUMNS)
@@ -157,7 +187,8 @@ class Ranging:
             prefix = f'{camera}/' if camera else ''
             topic = self._node.resolve_topic_name(f'{prefix}camera_info')
             raise CalibrationError(
-                f'no CameraInfo has arrived on {topic}: publish it, or remap camera_info'
+                f'no CameraInfo has arrived on {topic}: publish it, remap camera_info, or set '
+                'camera_info_url to a calibration file'
             )
         view, missing = self._viewpoints.of_detection(detection, scene, calibration_of(info))
         return view, self._report(view, missing)
@@ -165,6 +196,14 @@ class Ranging:
     def _by_imu(self, stamp_ns: int) -> Attitude:
         gap, sigma = self._values['attitude.longest_gap'], self._values['attitude.sigma']
         return self._history.attitude(stamp_ns, gap, self._imu_in_base, sigma)
+
+    def _by_tf(self, frame: Frame) -> Mounting:
+        """Return where the frame's camera sits by tf; CalibrationError where tf does not tell."""
+        tree, base = self._tree, self._values['camera.base_frame']
+        if tree is None:  # the parameter changes under our hands
+            raise CalibrationError('camera.poses changes')
+        gap = self._values['attitude.longest_gap']
+        return tree.mounting(base, frame.frame_id, frame.stamp_ns, gap)
 
     def _report(self, view: Viewpoint, missing: str) -> RangeReport:
         forward, left, up = view.level_from_optical[:, 2]  # the camera's axis

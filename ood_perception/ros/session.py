@@ -34,10 +34,15 @@ class Session:
         self.queue = FrameQueue(values['cameras'], values['frame_queue'])
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
-        self.ranging = Ranging(node, values)
+        try:
+            self.ranging = Ranging(node, values)
+        except Exception:  # tf2 is not installed
+            self.model.close()
+            raise
         try:
             for name in values['cameras']:
-                outputs = self._outputs[name] = CameraOutputs(node, name, values)
+                outputs = CameraOutputs(node, name, values, self.update_inputs)
+                self._outputs[name] = outputs
                 self._inputs[name] = CameraInput(node, name, values, self.queue, outputs)
         except Exception:  # a topic name or QoS override that rclpy refuses
             self.close()
@@ -46,9 +51,11 @@ class Session:
     @property
     def summary(self) -> str:
         """One line for the log: what serves which topics."""
-        values = self.model.status().values
         topics = ', '.join(camera.topic for camera in self._inputs.values())
-        return f'bundle {values["bundle"]} on {values.get("runtime", "?")}, listening to {topics}'
+        lazy = (
+            ' while somebody subscribes to an output' if self._values['lazy_subscription'] else ''
+        )
+        return f'{self.model.summary}; listening to {topics}{lazy}'
 
     def activate(self) -> None:
         """Start the worker and publish the latched LabelInfos."""
@@ -64,10 +71,12 @@ class Session:
             window=self.window,
         )
         self._worker.start()
+        self._set_active(True)
         self._publish_infos()
 
     def deactivate(self) -> None:
         """Finish the frames in work and stop the worker."""
+        self._set_active(False)
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -78,15 +87,23 @@ class Session:
         self.model.apply(values)
         self._tracker.settings = persistence_from(values)
         self.ranging.apply(values)
-        for outputs in self._outputs.values():
+        for name, outputs in self._outputs.items():
             outputs.values = values
+            self._inputs[name].lazy = values['lazy_subscription']
         if self._worker is not None:
             self._publish_infos()
 
-    def follow_publishers(self) -> None:
-        """Adapt the subscriptions to what the publishers offer."""
+    def update_inputs(self) -> None:
+        """Adapt the subscriptions to who listens and to what the publishers offer."""
+        cameras = list(self._inputs.values())
+        for camera in cameras:
+            camera.update()
+        self.ranging.listen(any(camera.listening is not None for camera in cameras))
+
+    def _set_active(self, active: bool) -> None:
         for camera in self._inputs.values():
-            camera.follow_publishers()
+            camera.active = active
+        self.update_inputs()
 
     def input_status(self, name: str, state: str) -> InputStatus:
         """Return how a camera's topic looks, for diagnostics; state: the lifecycle's label."""
@@ -102,7 +119,18 @@ class Session:
             state=state,
             enabled=self._node.enabled,
             subscribed=bool(self._outputs[name].subscribed()),
+            listening=camera.listening,
+            mismatch=camera.mismatch(publishers),
+            minimum_rate=self._values['minimum_rate'],
         )
+
+    def subscribed(self) -> list[str]:
+        """Return the outputs that someone subscribes to, '<camera>/mask' of named cameras."""
+        return [
+            f'{name}/{output}' if name else output
+            for name, outputs in list(self._outputs.items())
+            for output in outputs.subscribed()
+        ]
 
     def range_statuses(self, node: str) -> list[Any]:
         """Return what is to be reported of bearings and distances, where somebody wants any."""

@@ -31,6 +31,8 @@ INSTALLED = importlib.util.find_spec('launch_ros') is not None
 @pytest.fixture(params=['stand_in', 'real'] if INSTALLED else ['stand_in'])
 def nodes(request, monkeypatch):
     """Import `launch`, real or not; return the list of the Node actions' arguments."""
+    for variable in VARIABLES:  # the real actions change the environment of this process
+        monkeypatch.delenv(variable, raising=False)
     if request.param == 'stand_in':
         forget_launch()
         monkeypatch.syspath_prepend(str(STAND_IN))

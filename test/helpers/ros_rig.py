@@ -16,6 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool
 
 from ood_perception.engines.base import Engine
 from ood_perception.ros import model
@@ -102,6 +103,8 @@ def settled(reader, publisher):
     While the node changes to another reliability, a frame may be lost, or come twice.
     """
     subscription = reader._images
+    if subscription is None:  # nobody listens yet
+        return False
     wanted = chosen_reliability(reader._setting, reader.publishers())
     return (
         subscription.qos_profile.reliability.name.lower() == wanted
@@ -225,6 +228,14 @@ class Rig:
 
         self.wait(lambda: (got := read()) is not None and condition(got), f'status {name}')
         return read()
+
+    def enable(self, value):
+        """Call ~/enable; return the response."""
+        client = self.peer.create_client(SetBool, '/road_anomaly/enable')
+        assert client.wait_for_service(10)
+        future = client.call_async(SetBool.Request(data=value))
+        self.wait(future.done, 'the response')
+        return future.result()
 
     def set(self, **values):
         """Set parameters as ros2 param set does; return the result."""

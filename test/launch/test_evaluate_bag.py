@@ -3,11 +3,13 @@
 """The launch file of the live evaluation: node and comparison see the same bag and parameters."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launching import ROOT, VARIABLES, describe, nodes
 
 __all__ = ['nodes']  # the fixture
+BUNDLE = str(ROOT)  # a folder that is there: launching looks no deeper
 GIVEN = {'bag': '/data/drive', 'out': '/tmp/live', 'cameras': 'front=/f/image_raw,left=/l/image'}
 
 
@@ -19,10 +21,10 @@ def launched(nodes, **arguments):
 
 
 def test_the_node_runs_on_the_bags_time_with_these_cameras(nodes):
-    node, comparison, context = launched(nodes, transport='compressed', bundle='/my/bundle')
+    node, comparison, context = launched(nodes, transport='compressed', bundle=BUNDLE)
     assert node['executable'] == 'road_anomaly_node'
     assert node['parameters'][1] == {
-        'use_sim_time': True, 'autostart': True, 'bundle': '/my/bundle',
+        'use_sim_time': True, 'autostart': True, 'bundle': BUNDLE,
         'transport': 'compressed', 'cameras': ['front', 'left'],
     }  # fmt: skip
     assert dict(node['remappings'])['left/image'] == '/l/image'
@@ -34,7 +36,7 @@ def test_the_node_runs_on_the_bags_time_with_these_cameras(nodes):
 
 
 def test_the_offline_evaluation_sees_what_the_node_sees(nodes):
-    node, comparison, _ = launched(nodes, bundle='/my/bundle', rate='0.5', precision='f32')
+    node, comparison, _ = launched(nodes, bundle=BUNDLE, rate='0.5', precision='f32')
     words = comparison['arguments']
     before, evaluate = words[: words.index('--evaluate')], words[words.index('--evaluate') + 1 :]
     assert before == [
@@ -42,7 +44,7 @@ def test_the_offline_evaluation_sees_what_the_node_sees(nodes):
         '--rate', '0.5', '--player', 'own', '--transport', 'raw',
     ]  # fmt: skip
     assert evaluate == [
-        '--params', node['parameters'][0], '--bundle', '/my/bundle', '--precision', 'f32',
+        '--params', node['parameters'][0], '--bundle', BUNDLE, '--precision', 'f32',
         '--topics', 'front=/f/image_raw', 'left=/l/image',
     ]  # fmt: skip
 
@@ -72,10 +74,14 @@ def test_an_earlier_offline_result_is_taken(nodes):
     assert words[words.index('--offline') + 1] == '/data/offline'
 
 
-def test_the_comparison_ends_the_launch(nodes):
+def test_the_comparison_ends_the_launch_with_its_own_verdict(nodes):
     _, comparison, _ = launched(nodes)
-    (action,) = comparison['on_exit']
+    event, context = SimpleNamespace(process_name='live', returncode=0), SimpleNamespace()
+    (action,) = comparison['on_exit'](event, context)
     assert type(action).__name__ == 'Shutdown'
+    event.returncode, context.is_shutdown = 1, False
+    with pytest.raises(RuntimeError, match='status 1'):
+        comparison['on_exit'](event, context)
 
 
 @pytest.mark.parametrize('missing', ['bag', 'cameras', 'out'])

@@ -8,6 +8,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launching import LAUNCH, ROOT, VARIABLES, describe, nodes
@@ -32,23 +33,25 @@ def test_defaults_leave_the_parameter_file_alone(nodes):
     assert not any(context.environment.get(v, '').endswith('large_images.xml') for v in VARIABLES)
 
 
-@pytest.mark.parametrize('name', ['bundle', 'engine', 'precision', 'transport'])
+@pytest.mark.parametrize('name', ['bundle', 'weights', 'engine', 'precision', 'transport'])
 def test_texts_become_parameters(nodes, name):
     node, _ = launch_node(nodes, **{name: 'some value'})
     assert node['parameters'][1][name] == 'some value'
 
 
-def test_flags_names_and_files_reach_the_node(nodes):
+def test_flags_names_and_files_reach_the_node(nodes, tmp_path):
+    file = tmp_path / 'file.yaml'
+    file.touch()
     node, _ = launch_node(
         nodes,
         use_sim_time='true',
         autostart='False',
         namespace='boat',
         name='watch',
-        params_file='/my/file.yaml',
+        params_file=str(file),
         log_level='debug',
     )
-    assert node['parameters'] == ['/my/file.yaml', {'use_sim_time': True, 'autostart': False}]
+    assert node['parameters'] == [str(file), {'use_sim_time': True, 'autostart': False}]
     assert (node['namespace'], node['name']) == ('boat', 'watch')
     assert node['ros_arguments'] == ['--log-level', 'debug']
 
@@ -60,6 +63,20 @@ def test_one_topic_is_the_unnamed_camera(nodes):
         ('image', '/cam/image_raw'),
         ('camera_info', '/cam/camera_info'),
     ]
+
+
+@pytest.mark.parametrize('given', ['', 'compressed'])
+def test_a_topic_as_image_transport_names_it_says_its_transport(nodes, given):
+    node, _ = launch_node(nodes, cameras='/cam/image_raw/compressed', transport=given)
+    assert node['parameters'][1]['transport'] == 'compressed'
+    assert node['remappings'][0] == ('image', '/cam/image_raw')
+    assert node['remappings'][1] == ('camera_info', '/cam/camera_info')
+
+
+def test_calibration_files_reach_the_node(nodes):
+    node, _ = launch_node(nodes, camera_info_url='front: file:///a.yaml; rear: file:///b.yaml')
+    expected = ['front: file:///a.yaml', 'rear: file:///b.yaml']
+    assert node['parameters'][1]['camera_info_url'] == expected
 
 
 def test_named_cameras_are_remapped_each(nodes):
@@ -86,6 +103,12 @@ def test_named_cameras_are_remapped_each(nodes):
         ({'cameras': 'front=/a', 'camera_info': 'rear=/b'}, 'rear'),
         ({'use_sim_time': 'perhaps'}, 'use true or false'),
         ({'dds_profile': 'huge'}, 'large_images'),
+        ({'params_file': '/nowhere/node.yaml'}, 'params_file:=/nowhere/node.yaml'),
+        ({'bundle': '/nowhere/bundle'}, 'bundle:=/nowhere/bundle'),
+        ({'bundle': 'nowhere.zip'}, 'bundle:=nowhere.zip'),
+        ({'required': 'perhaps'}, 'use true or false'),
+        ({'cameras': '/a/image/compressed', 'transport': 'raw'}, 'one transport'),
+        ({'cameras': 'a=/a/image/compressed,b=/b/image'}, 'one transport'),
     ],
 )
 def test_unusable_arguments_are_refused_with_the_reason(nodes, arguments, words):
@@ -93,10 +116,34 @@ def test_unusable_arguments_are_refused_with_the_reason(nodes, arguments, words)
         launch_node(nodes, **arguments)
 
 
+def ended(returncode, is_shutdown=False):
+    event = SimpleNamespace(process_name='node-1', returncode=returncode)
+    return event, SimpleNamespace(is_shutdown=is_shutdown)
+
+
+def test_a_node_that_cannot_start_ends_the_launch_with_an_error(nodes):
+    node, _ = launch_node(nodes)
+    with pytest.raises(RuntimeError, match='could not start'):
+        node['on_exit'](*ended(1))
+    for harmless in (ended(0), ended(-2), ended(-11), ended(1, is_shutdown=True)):
+        assert not node['on_exit'](*harmless)
+
+
+def test_a_launch_may_outlive_a_node_that_cannot_start(nodes):
+    node, _ = launch_node(nodes, required='false')
+    assert node['on_exit'] is None
+
+
 def test_dds_profile_is_set_for_both_families_of_distributions(nodes):
     _, context = launch_node(nodes, dds_profile='large_images')
     for variable in VARIABLES:
         assert Path(context.environment[variable]) == ROOT / 'config' / 'dds_large_images.xml'
+
+
+@pytest.mark.parametrize('none', ['', 'none'])
+def test_no_dds_profile_may_be_asked_for(nodes, none):
+    _, context = launch_node(nodes, dds_profile=none)
+    assert not any(context.environment.get(v, '').endswith('large_images.xml') for v in VARIABLES)
 
 
 def test_dds_launch_alone_sets_the_profile_by_default(nodes):
@@ -119,19 +166,32 @@ def test_launch_files_have_no_side_effects(file):
     assert not called & {'eval', 'exec', 'open', 'compile', '__import__'}
 
 
-def test_ros2_launch_lists_the_arguments():
-    """The real command, where it is installed."""
-    command = [sys.executable, '-c', 'from ros2cli.cli import main; main()', 'launch']
+def ros2_launch(file, *arguments):
+    """Run the real command, where it is installed."""
+    program = 'import sys; from ros2cli.cli import main; sys.exit(main())'
     try:
         importlib.import_module('ros2launch')
     except ImportError:
         pytest.skip('ros2 launch is not installed')
-    shown = subprocess.run(
-        [*command, str(LAUNCH / 'road_anomaly.launch.py'), '--show-args'],
+    return subprocess.run(
+        [sys.executable, '-c', program, 'launch', str(LAUNCH / file), *arguments],
         capture_output=True,
         text=True,
         timeout=HANGS,
     )
+
+
+@pytest.mark.parametrize('file', ['road_anomaly.launch.py', 'maritime_obstacle.launch.py'])
+@pytest.mark.parametrize('wrong', ['params_file:=/nowhere.yaml', 'bundle:=/nowhere'])
+def test_ros2_launch_fails_for_a_file_that_is_not_there(file, wrong):
+    done = ros2_launch(file, wrong)
+    assert done.returncode == 1
+    assert wrong in done.stdout + done.stderr
+    assert 'Traceback' not in done.stdout + done.stderr
+
+
+def test_ros2_launch_lists_the_arguments():
+    shown = ros2_launch('road_anomaly.launch.py', '--show-args')
     assert shown.returncode == 0, shown.stderr
     for argument in ('bundle', 'cameras', 'dds_profile', 'params_file', 'autostart'):
         assert f"'{argument}':" in shown.stdout
@@ -142,14 +202,17 @@ def test_the_normal_classes_may_be_named(nodes):
     assert node['parameters'][1]['in_distribution'] == ['tile', 'cork']
 
 
-def test_inspection_is_the_same_node_with_its_own_file(nodes):
-    describe('inspection.launch.py', bundle='/b', cameras='/station/image', in_distribution='tile')
+def test_inspection_is_the_same_node_with_its_own_file(nodes, tmp_path):
+    bundle = str(tmp_path)
+    describe(
+        'inspection.launch.py', bundle=bundle, cameras='/station/image', in_distribution='tile'
+    )
     (node,) = nodes
     file, overrides = node['parameters']
     assert Path(file) == ROOT / 'config' / 'inspection.yaml'
     assert node['name'] == 'inspection'
     assert overrides['in_distribution'] == ['tile']
-    assert overrides['bundle'] == '/b'
+    assert overrides['bundle'] == bundle
     assert ('image', '/station/image') in node['remappings']
 
 

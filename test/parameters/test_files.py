@@ -145,6 +145,7 @@ def test_what_only_the_node_uses_is_named_where_it_differs_from_the_default(read
         ('in_distribution: []', ()),
         ("in_distribution: ['']", ()),
         ('in_distribution: [Road]', ('Road',)),
+        ('in_distribution: Road', ('Road',)),
     ],
 )
 def test_values_are_those_that_the_node_takes(read, line, value):
@@ -162,7 +163,7 @@ def test_values_are_those_that_the_node_takes(read, line, value):
         ('road_anomaly: {ros__parameters: {minimum_area: yes}}', ['True', 'a number']),
         ('road_anomaly: {ros__parameters: {threads: 2.5}}', ['2.5', 'a whole number']),
         ('road_anomaly: {ros__parameters: {bundle: 5}}', ['bundle is 5', 'a text']),
-        ('road_anomaly: {ros__parameters: {in_distribution: Road}}', ["'Road'", 'a list']),
+        ('road_anomaly: {ros__parameters: {in_distribution: 5}}', ['is 5', 'a list']),
         ('road_anomaly: {ros__parameters: {in_distribution: [1]}}', ['[1]', 'a list']),
         ('road_anomaly: {ros__parameters: {pin_threads: rarely}}', ['rarely', 'never']),
         ('road_anomaly: {ros__parameters: {output_scale: 3}}', ['output_scale is 3', '0.05']),

@@ -60,12 +60,24 @@ def test_what_tells_no_attitude_is_refused(samples, words):
         ask(history, 100)
 
 
-def test_memory_is_bounded():
+@pytest.mark.parametrize('period', [1, 100])
+def test_the_last_ten_seconds_are_kept_whatever_the_rate(period):
     history = AttitudeHistory()
-    for number in range(5000):
-        history.add(rolled(0.0, number))
-    with pytest.raises(CalibrationError):
+    for stamp in range(0, 15000, period):
+        history.add(rolled(stamp / 15000, stamp))
+    ask(history, 15000 - 9900)
+    with pytest.raises(CalibrationError, match='from the picture'):
         ask(history, 3000)
+    assert len(history._samples) <= 10000 / period + 1
+
+
+def test_a_recording_that_starts_again_begins_anew():
+    history = AttitudeHistory()
+    for stamp in (50_000, 50_010, 0):
+        history.add(rolled(0.0, stamp))
+    ask(history, 0)
+    with pytest.raises(CalibrationError, match='from the picture'):
+        ask(history, 50_000)
 
 
 @pytest.mark.parametrize('ship', [False, True])

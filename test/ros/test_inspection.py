@@ -165,8 +165,9 @@ def test_a_burst_in_one_go_arrives_whole(rig):
     """Nothing waits for the node between two pictures: DDS has to keep them, too."""
     rig = rig(frame_queue=32, image_reliability='reliable')
     heard = rig.listen('image_score', DiagnosticArray)
-    profile_depth = rig.node.session._inputs['']._images.qos_profile.depth
-    assert profile_depth == 32
+    reader = rig.node.session._inputs['']
+    rig.wait(lambda: reader._images, 'the subscription')
+    assert reader._images.qos_profile.depth == 32
     from ood_perception.ros.qos import input_profile
 
     camera = rig.peer.create_publisher(Image, 'image', input_profile('reliable', 32))

@@ -82,7 +82,7 @@ def test_a_missing_parameter_file_is_named(tmp_path):
     assert missing in ended.stderr
 
 
-def test_a_parameter_that_the_node_does_not_have_is_told_with_the_nearest(tmp_path):
+def test_a_misspelt_parameter_ends_the_start_with_the_one_that_is_meant(tmp_path):
     file = tmp_path / 'node.yaml'
     file.write_text(
         'road_anomaly:\n  ros__parameters:\n    bundle: /nowhere\n    roi: {mod: none}\n'
@@ -91,9 +91,28 @@ def test_a_parameter_that_the_node_does_not_have_is_told_with_the_nearest(tmp_pa
     command = [*NODE, '--params-file', str(file), '-p', 'false_alarm_rat:=0.2']
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     said = ended.stdout + ended.stderr
+    assert ended.returncode == 1
+    assert 'cannot start: no such parameters' in said
     assert 'false_alarm_rat (did you mean false_alarm_rate?)' in said
     assert 'roi.mod (did you mean roi.mode?)' in said
     assert 'use_sim_time' not in said
+    assert 'Traceback' not in said
+
+
+def test_a_parameter_of_another_node_is_told_and_whole_numbers_are_numbers(tmp_path):
+    """Many files have one section for all nodes; YAML writes 100.0 as 100."""
+    file = tmp_path / 'node.yaml'
+    file.write_text(
+        '/**:\n  ros__parameters:\n    bundle: /nowhere\n    controller_frequency: 20.0\n'
+        '    minimum_area: 100\n    frame_queue: 2.0\n    roi.polygons: []\n'
+    )
+    ended = subprocess.run(
+        [*NODE, '--params-file', str(file)], capture_output=True, text=True, timeout=HANGS
+    )
+    said = ended.stdout + ended.stderr
+    assert 'no such parameters, ignored: controller_frequency' in said
+    assert 'cannot configure' in said, 'the bundle alone is wrong: ' + said
+    assert '/nowhere' in said
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -142,6 +161,7 @@ def test_the_node_publishes_exactly_what_the_pipeline_gives(bundle):
     try:
         rig.start()
         heard = {name: rig.listen(name, Image) for name in ('surprisal', 'mask', 'labels')}
+        assert ' Hz; listening' in rig.node.session.summary, 'measured by the golden check'
         rig.send(rig.camera(), picture(150, 200))
         rig.wait(lambda: all(heard.values()), 'outputs')
     finally:

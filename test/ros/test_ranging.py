@@ -67,6 +67,7 @@ def rig(bundle):
         # the strict rate: between two colours of this bundle lies a third that is a little strange
         given = {'bundle': bundle, 'engine': 'onnxruntime', 'threads': 1, 'camera__poses': POSE}
         given['false_alarm_rate'] = 5e-5
+        given['lazy_subscription'] = False  # the camera comes before the listeners
         made = Boat(**{**boat_parameters(), **given, **values})
         rigs.append(made)
         return made.start()

@@ -376,7 +376,8 @@ def situation(**changes):
     values = {
         'topic': '/image', 'publishers': 1, 'offered': '/driver: best_effort',
         'requested': 'best_effort', 'transport': 'default transports', 'timeout': 2.0,
-        'state': 'active', 'enabled': True, 'subscribed': True,
+        'state': 'active', 'enabled': True, 'subscribed': True, 'listening': 60.0,
+        'minimum_rate': 1.0,
     }  # fmt: skip
     return diagnostics.InputStatus(**{**values, **changes})
 
@@ -394,8 +395,18 @@ def situation(**changes):
         ),
         ({'callbacks': 2, 'bad': 2}, 0.1, {}, 'ERROR', ['2 of 2', 'rejected']),
         ({}, None, {}, 'WARN', ['publisher seen, no frame', '/driver: best_effort', 'default tr']),
-        ({}, 3.0, {'publishers': 0}, 'WARN', ['waiting', '/image']),
-        ({}, 0.1, {'state': 'inactive'}, 'OK', ['inactive']),
+        ({}, None, {'publishers': 0}, 'WARN', ['waiting', '/image']),
+        ({}, None, {'listening': 0.5}, 'OK', ['waiting for the first frame']),
+        ({}, 9.0, {}, 'WARN', ['gone silent', '9.0 s ago', '/driver', 'look at the driver']),
+        ({}, 9.0, {'publishers': 0}, 'WARN', ['is gone', '9.0 s ago', 'any more']),
+        ({}, 900.0, {}, 'WARN', ['publisher seen, no frame']),
+        ({}, 900.0, {'listening': 0.5}, 'OK', ['ok']),
+        ({}, None, {'mismatch': 'of another type', 'listening': 0.5}, 'WARN', ['another type']),
+        ({}, None, {'mismatch': 'another', 'listening': None}, 'WARN', ['another']),
+        ({}, None, {'publishers': 0, 'listening': None}, 'WARN', ['waiting', '/image']),
+        ({}, 9.0, {'subscribed': False, 'listening': None}, 'OK', ['camera is not subscribed']),
+        ({}, 9.0, {'state': 'inactive', 'listening': None}, 'OK', ['inactive', 'not subscribed']),
+        ({}, 0.1, {'state': 'inactive'}, 'OK', ['inactive', 'nothing is computed']),
         ({}, 0.1, {'enabled': False}, 'OK', ['~/enable']),
         ({}, 0.1, {'subscribed': False}, 'OK', ['nobody subscribes']),
         ({'callbacks': 5, 'processed': 5}, 0.1, {}, 'OK', ['ok']),
@@ -406,6 +417,38 @@ def test_camera_state_is_the_most_specific(recent, idle, changes, level, words):
     assert got[0] == getattr(diagnostics, level)
     for word in words:
         assert word in got[1]
+
+
+@pytest.mark.parametrize(
+    ('arriving', 'processed', 'least', 'level'),
+    [
+        (30.0, 0.15, 1.0, 'WARN'),
+        (30.0, 0.15, 0.0, 'OK'),
+        (30.0, 8.0, 1.0, 'OK'),
+        (0.2, 0.15, 1.0, 'OK'),  # a camera that is triggered rarely
+        (30.0, 0.0, 1.0, 'OK'),  # the first frame is in work
+    ],
+)
+def test_a_node_that_is_too_slow_says_so(arriving, processed, least, level):
+    seen = report(0.1)
+    seen.input_rate, seen.output_rate = arriving, processed
+    got, text = diagnostics.camera_level(seen, Counters(), situation(minimum_rate=least))
+    assert got == getattr(diagnostics, level)
+    assert ('slow: 0.15 of 30.0' in text) == (level == 'WARN')
+
+
+def test_viewers_do_not_show_the_nodes_name_twice():
+    status = diagnostics.camera_status('/n', report(), Counters(), situation())
+    assert (status.name, status.hardware_id) == ('/n: camera front', '/image')
+    status = diagnostics.engine_status('/n', diagnostics.EngineStatus(values={'device': 'CPU'}))
+    assert (status.name, status.hardware_id) == ('/n: engine', 'CPU')
+
+
+def test_missing_messages_are_a_warning_in_diagnostics():
+    status = diagnostics.outputs_status('/n', ['mask'], 'obstacles are off')
+    assert (status.level, status.message) == (diagnostics.WARN, 'obstacles are off')
+    status = diagnostics.outputs_status('/n', ['mask'], '')
+    assert (status.level, status.message) == (diagnostics.OK, '1 subscribed')
 
 
 def test_counters_since_others_are_their_growth():
@@ -469,12 +512,16 @@ def test_a_camera_listens_where_its_transport_publishes(monkeypatch):
     node = SimpleNamespace(
         resolve_topic_name=lambda name: f'/robot/{name}',
         get_publishers_info_by_topic=lambda topic: [],
-        create_subscription=lambda *arguments: made.append(arguments),
+        create_subscription=lambda *arguments, **_: made.append(arguments),
         enabled=True,
     )
-    queue = SimpleNamespace(put=lambda *pair, wanted: received.append(pair))
+    queue = FrameQueue([''])
+    queue.put = lambda *pair, wanted: received.append(pair)
     outputs = SimpleNamespace(subscribed=lambda: ['mask'])
-    inputs.CameraInput(node, '', defaults(transport='foxglove'), queue, outputs)
+    camera = inputs.CameraInput(node, '', defaults(transport='foxglove'), queue, outputs)
+    assert not made, 'nothing is subscribed to while the node is not active'
+    camera.active = True
+    camera.update()
     kind, topic, callback, _ = made[0]
     assert (kind, topic) == (Video, '/robot/image/foxglove')
     stamp = Image().header.stamp

@@ -79,7 +79,8 @@ def test_engines_are_built_for_the_images_of_all_cameras_and_again_for_other_cla
 ):
     isolate(os.environ)
     use_fake_engine(monkeypatch)
-    with Rig(bundle=str(bundle), cameras=['front', 'left'], roi__mode='none') as rig:
+    given = {'roi__mode': 'none', 'lazy_subscription': False}
+    with Rig(bundle=str(bundle), cameras=['front', 'left'], **given) as rig:
         rig.start()
         assert rig.engine.options.max_batch == 4
         first = rig.engine

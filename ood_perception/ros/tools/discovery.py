@@ -45,7 +45,8 @@ def wait_for_subscribers(node: Any, publishers: Iterable[Any], seconds: float) -
             if time.monotonic() > end:
                 raise ConfigError(
                     f'nobody subscribed to {publisher.topic_name} within {seconds:g} s: does the '
-                    'node run in the same ROS_DOMAIN_ID, with this topic among its cameras?'
+                    'node run in the same ROS_DOMAIN_ID, with this topic among its cameras, and '
+                    'does somebody subscribe to an output of it (or lazy_subscription: false)?'
                 )
             time.sleep(_POLL)
     end = time.monotonic() + _MOST_SETTLING

@@ -85,8 +85,8 @@ class NodeListener(Node):  # type: ignore[misc]
 
     def _keep_statuses(self, message: Any) -> None:
         for status in message.status:
-            if status.hardware_id == self.observed:
-                name = status.name.removeprefix(f'{self.observed}: ')
+            node, _, name = status.name.partition(': ')
+            if node == self.observed:
                 self.statuses[name] = {pair.key: pair.value for pair in status.values}
                 self.messages[name] = status.message
                 self.reported = time.monotonic()
