@@ -25,7 +25,8 @@ class InputStatus:
     publishers: number of publishers seen. offered: their QoS in words. requested: ours.
     transport: how this process was told to transport images. timeout: seconds without a frame
     that are too many. state: the lifecycle state's label. enabled: by ~/enable.
-    subscribed: whether anyone subscribes to an output.
+    subscribed: whether anyone subscribes to an output. problem: what keeps frames from being
+    finished, '' = nothing.
     """
 
     topic: str
@@ -37,6 +38,7 @@ class InputStatus:
     state: str
     enabled: bool
     subscribed: bool
+    problem: str = ''
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class EngineStatus:
 def camera_level(report: CameraReport, recent: Counters, seen: InputStatus) -> tuple[bytes, str]:
     """Return level and message, the most specific cause first."""
     silent = report.idle is None or report.idle > seen.timeout
+    if seen.problem:
+        return ERROR, seen.problem
     if recent.failed:
         return ERROR, f'{recent.failed} frames failed: {report.last_error}'
     if recent.bad:

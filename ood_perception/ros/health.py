@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from ood_perception.ros.frame_queue import Counters
 from ood_perception.ros.outputs import missing_outputs
 
 PERIOD = 1.0
+# A node that was killed is remembered by the graph for 20 seconds.
+TWIN_SECONDS = 30.0
 
 
 class Health:
@@ -39,6 +42,7 @@ class Health:
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self._before: dict[str, Counters] = {}
         self._engine = EngineStatus()
+        self._alone = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name='diagnostics', daemon=True)
         self._thread.start()
@@ -63,6 +67,8 @@ class Health:
 
     def _beat(self) -> None:
         while not self._stop.wait(PERIOD):
+            if session := self._node.session:
+                session.watch()
             self.publish()
 
     def publish(self) -> None:
@@ -76,6 +82,16 @@ class Health:
             if not self._stop.is_set():
                 self._node.log('warning', f'diagnostics were not published: {error!r}')
 
+    def _twin(self) -> str:
+        """Return what is to be said of another node of this name, '' where there is none."""
+        names = self._node.get_node_names_and_namespaces()
+        now, found = time.monotonic(), [f'{space.rstrip("/")}/{name}' for name, space in names]
+        if found.count(self._name) < 2:
+            self._alone = now
+        if now - self._alone < TWIN_SECONDS:
+            return ''
+        return f'another node is called {self._name}, on the same topics: rename one of them'
+
     def _statuses(self) -> list[Any]:
         session = self._node.session
         if session is None:
@@ -88,7 +104,9 @@ class Health:
             statuses.append(camera_status(self._name, report, recent, seen))
         statuses += session.range_statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
-        engine = session.model.status()
+        engine = session.watchdog.status(session.model.status())
+        said = '; '.join(filter(None, (engine.message, self._twin())))
+        engine = dataclasses.replace(engine, message=said)
         if missing := missing_outputs():
             values = {**engine.values, 'missing_outputs': missing}
             engine = dataclasses.replace(engine, values=values)
