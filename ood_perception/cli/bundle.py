@@ -28,6 +28,7 @@ from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.files import make_file
 from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text, write_json
+from ood_perception.postprocess.calibration import read_samples
 from ood_perception.texts import tell
 from ood_perception.types import JsonDict
 
@@ -199,6 +200,7 @@ def _draw(bundle: Bundle, place: Path, out: Path) -> None:
 def _compile(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     bundle = load_bundle(arguments.bundle)
+    read_samples(bundle)  # refuses a calibration that is none
     print(f'checked    {bundle.root} in {_seconds(start)}')
     start = time.perf_counter()
     bundle = complete(bundle, arguments.weights or None, tell)
@@ -271,6 +273,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     chosen: list[Case] = []
     for name in arguments.bundle:
         bundle = load_bundle(name)
+        read_samples(bundle)
         complete(bundle, arguments.weights or None, tell)  # once, outside of all measurements
         base = Case(
             bundle=str(name or default_bundle_path()),
