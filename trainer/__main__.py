@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ood_perception.errors import OodPerceptionError
+from ood_perception.errors import DependencyError, exit_status
 
 from .evaluation.options import add_training_arguments
 
@@ -95,6 +95,8 @@ def run_stage(options: argparse.Namespace) -> None:
     """Run one stage and the stages before it."""
     import torch
 
+    from ood_perception.files import check_writable
+
     from .recipe import load_recipe
     from .workflow import Workflow
 
@@ -105,6 +107,7 @@ def run_stage(options: argparse.Namespace) -> None:
         changes.append(f'data.root={options.data}')
     recipe = load_recipe(options.recipe, changes)
     folder = options.out or Path('out') / 'train' / recipe.name
+    check_writable(folder)
     workflow = Workflow(
         recipe, folder, options.bundle, cache=options.cache, progress=not options.quiet
     )
@@ -122,6 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
+    return exit_status('trainer', lambda: _run(arguments), mistake=2)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         name = ALIASES.get(arguments[0], arguments[0]) if arguments else ''
         if name in COMMANDS:
@@ -130,14 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command(arguments[1:]) or 0
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:
-        print(
-            f"trainer: the package {error.name} is missing: pip install 'ood_perception[train]'",
-            file=sys.stderr,
-        )
-        return 2
-    except OodPerceptionError as error:
-        print(f'trainer: {error}', file=sys.stderr)
-        return 2
+        raise DependencyError(
+            f"the package {error.name} is missing: pip install 'ood_perception[train]'"
+        ) from error
     except KeyboardInterrupt:
         print('trainer: stopped; the same command goes on from here', file=sys.stderr)
         return 130

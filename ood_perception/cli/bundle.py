@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +23,8 @@ from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.engine import chosen_precision, request_for
 from ood_perception.engines.tensorrt.engine_cache import KeptEngine, obtain_engine
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
-from ood_perception.errors import ConfigError, OodPerceptionError
-from ood_perception.files import make_file
+from ood_perception.errors import ConfigError, exit_status
+from ood_perception.files import check_file, make_file
 from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text, write_json
 from ood_perception.postprocess.calibration import read_samples
@@ -143,14 +142,7 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
 
 def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Return the exit status; a user's mistake is one line, never a traceback."""
-    try:
-        return work(arguments)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
-        return 0
+    return exit_status('error', lambda: work(arguments))
 
 
 def _options(arguments: argparse.Namespace) -> EngineOptions:
@@ -164,6 +156,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    check_file(arguments.out if arguments.draw else None, '--out')
     bundle = load_bundle(arguments.bundle)
     if arguments.draw:
         _draw(bundle, arguments.draw, arguments.out)
@@ -190,10 +183,7 @@ def _draw(bundle: Bundle, place: Path, out: Path) -> None:
     done, encoded = cv2.imencode('.png', cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not done:
         raise ConfigError(f'{place}: an image of {drawn.shape} cannot be written as PNG')
-    try:
-        make_file(out, encoded.tofile)
-    except OSError as error:
-        raise ConfigError(f'--out {out} cannot be written ({error})') from error
+    make_file(out, encoded.tofile)
     tell(f'views drawn: {out}')
 
 
@@ -270,6 +260,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     from ood_perception.bench.cases import Case, cases
     from ood_perception.bench.peak import SIDES
 
+    check_file(arguments.json, '--json')
+    check_file(arguments.plot, '--plot')
     chosen: list[Case] = []
     for name in arguments.bundle:
         bundle = load_bundle(name)

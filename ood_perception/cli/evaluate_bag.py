@@ -13,9 +13,9 @@ from typing import Any
 from ood_perception.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
 from ood_perception.bags.problems import ON_ERROR, SKIP
 from ood_perception.bags.reading import Limits
-from ood_perception.bags.replay import RESULT, Outcome, ReplayOptions, evaluate
+from ood_perception.bags.replay import RESULT, Outcome, ReplayOptions, check_options, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
-from ood_perception.errors import OodPerceptionError
+from ood_perception.errors import exit_status
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.texts import tell
@@ -36,11 +36,7 @@ def evaluate_bag(argv: Sequence[str] | None = None) -> int:
     Exit status: 0 all went well, 1 nothing was written, 3 finished and something was skipped.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return FAILED
+    return exit_status('error', lambda: _run(arguments), FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
         limits=Limits(int(arguments.max_message_mib * MIB), int(arguments.max_file_gib * _GIB)),
         batch=arguments.batch,
     )
+    check_options(options)
     model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
         outcome = evaluate(options, model, tell, _by_cv_bridge)

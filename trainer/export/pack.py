@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -105,8 +105,16 @@ def pack_bundle(
             write_npz(folder / SET_CALIBRATION, arrays_of(held_out))
         _write(folder, backbone, head, images, text, ship_weights, weights)
 
-    make_folder(path, write)
+    make_folder(path, write, files_of_bundle(path))
     return read_manifest(path / MANIFEST_NAME)
+
+
+def files_of_bundle(path: Path) -> Callable[[str], bool]:
+    """Return what says of a file in a folder whether it is part of the bundle there."""
+    if not (path / MANIFEST_NAME).is_file():
+        return lambda name: True
+    names = {MANIFEST_NAME, *read_manifest(path / MANIFEST_NAME).files}
+    return names.__contains__
 
 
 def _write(

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.store import load_bundle
-from ood_perception.errors import OodPerceptionError
+from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
+from ood_perception.files import check_file
 from ood_perception.json_files import write_json
 from ood_perception.ros import dds
 
@@ -118,7 +119,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    width, height = (int(part) for part in options.size.split('x'))
+    try:
+        width, height = (int(part) for part in options.size.split('x'))
+    except ValueError as error:
+        raise ConfigError(f'--size {options.size}: give one such as 1920x1080') from error
     return [
         Case(kind, outputs, options.frames, options.rate, width, height, options.picture)
         for kind in ('reliable', 'best_effort')
@@ -141,21 +145,25 @@ def _line(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0 when every promise was kept."""
     options = _parse(argv)
+    return exit_status('bench_node', lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    check_file(options.out, '--out')
     names = ('bundle', 'engine', 'precision', 'weights')
     parameters = {name: getattr(options, name) for name in names}
     parameters['views'] = 'false' if options.no_views else ''
     results: list[dict[str, Any]] = []
     # A domain of its own for each case, away from 0 and from what other tools choose.
     first_domain = 60 + os.getpid() % 30
-    try:
-        seen = load_bundle(options.bundle).manifest.input.images
-        for number, case in enumerate(_cases(options)):
+    seen = load_bundle(options.bundle).manifest.input.images
+    for number, case in enumerate(_cases(options)):
+        try:
             measured = run_case(case, parameters, first_domain + number)
-            results.append({**measured, 'images_a_frame': 1 if options.no_views else seen})
-            print(_line(results[-1]), flush=True)
-    except (OodPerceptionError, subprocess.TimeoutExpired) as error:
-        print(f'bench_node: {error}', file=sys.stderr)
-        return 1
+        except subprocess.TimeoutExpired as error:
+            raise OodPerceptionError(f'the camera process did not end: {error}') from error
+        results.append({**measured, 'images_a_frame': 1 if options.no_views else seen})
+        print(_line(results[-1]), flush=True)
     if options.out:
         write_json(options.out, {'cases': results}, indent=2)
         print(f'written: {options.out}')

@@ -42,6 +42,7 @@ from ood_perception.engines.int8.ranges_file import (
 from ood_perception.engines.precision import LARGEST_LOSS
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.evaluation.results import write_json
+from ood_perception.files import check_writable
 from ood_perception.image.geometry import to_network
 
 from ...augment.cutouts import PasteSettings, load_cutouts
@@ -166,6 +167,7 @@ def main(arguments: Sequence[str]) -> None:
     if source.is_file():
         raise BundleError(f'{source} is packed: give its folder')
     folder = options.out or Path('out') / 'quantize' / bundle.manifest.name
+    check_writable(folder)
     data = QuantizationData(
         *(options.root, options.layout, options.data),
         *(options.train, options.validation, tuple(options.ground)),

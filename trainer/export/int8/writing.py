@@ -20,6 +20,7 @@ from ood_perception.engines.int8.ranges_file import (
 from ood_perception.engines.precision import LARGEST_LOSS
 from ood_perception.files import make_folder
 
+from ..pack import files_of_bundle
 from .cost import Cost, CostBench
 
 CARD_TITLE = '\n## Precisions\n'
@@ -63,7 +64,7 @@ def write_precisions(
         manifest = dataclasses.replace(bundle.manifest, precisions=precisions, files=files)
         write_manifest(folder, manifest)
 
-    make_folder(path, fill)
+    make_folder(path, fill, files_of_bundle(path))
 
 
 def card_section(precisions: dict[str, PrecisionSpec], facts: Quantization) -> str:
