@@ -56,6 +56,11 @@ class Health:
         finally:
             self._engine = EngineStatus()
 
+    def progress(self, text: str) -> None:
+        """Say what takes long while the node is configured."""
+        self._engine = EngineStatus('compiling', text)
+        self._node.log('info', text)
+
     def failed(self, reason: str) -> None:
         """Say that configuring failed, until it is tried again."""
         self._engine = EngineStatus('failed', reason)

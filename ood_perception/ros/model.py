@@ -47,8 +47,17 @@ class Model:
     log: called with (severity, text), severity 'info', 'warning' or 'error'.
     """
 
-    def __init__(self, values: Values, log: Callable[[str, str], None]) -> None:
-        """Load, complete, compile and check; raises an OodPerceptionError that says it all."""
+    def __init__(
+        self,
+        values: Values,
+        log: Callable[[str, str], None],
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """
+        Load, complete, compile and check; raises an OodPerceptionError that says it all.
+
+        progress: told what takes long, such as the download of weights.
+        """
         self._log = log
         self._lock = threading.Lock()  # guards what is requested and what is compiled
         self._message = ''
@@ -56,7 +65,15 @@ class Model:
         self._may_fall_back = values['on_missing_engine'] == 'fallback_cpu'
         self._degraded = ''
         self._weights = str(values['weights']) or None
-        opened = open_model(values, max_batch=max(len(values['cameras']), 1), create=self._create)
+        self._options = EngineOptions()
+
+        def tell(text: str) -> None:
+            if self._options == EngineOptions():  # what comes later is a doubt, logged below
+                progress(text)
+
+        opened = open_model(
+            values, tell, max_batch=max(len(values['cameras']), 1), create=self._create
+        )
         self._bundle, self.pipeline = opened.bundle, opened.pipeline
         self.manifest = opened.bundle.manifest
         self._requested = self.pipeline.settings

