@@ -85,6 +85,8 @@ def _spin(rclpy: Any, node: RoadAnomalyNode, stop: Stop) -> None:
         try:
             executor.spin_once(timeout_sec=_POLL)
         except Exception as error:  # of one message, such as a /clock before 1970
+            if not rclpy.ok():
+                break
             text = ''.join(traceback.format_exception(error))
             node.log('error', f'a callback failed, the node goes on: {text}')
             stop.wait(_PAUSE)

