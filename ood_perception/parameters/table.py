@@ -179,8 +179,8 @@ PARAMETERS: tuple[Spec, ...] = (
          high=100),
     Spec('frame_timeout', 2.0, 'Seconds without a frame after which diagnostics warn',
          dynamic=True, low=0.1, high=3600.0),
-    Spec('stall_timeout', 10.0, 'Seconds in which no frame is finished after which the engine is '
-         'restarted; more for a machine that takes as long over one frame', dynamic=True, low=0.5,
+    Spec('stall_timeout', 10.0, 'Seconds over one frame (of a batch: each) after which the engine '
+         'is restarted; more for a machine that takes as long', dynamic=True, low=0.5,
          high=3600.0),
     Spec('camera.rectified', False, 'The pictures are rectified (image_rect): P of CameraInfo '
          'counts, K and the distortion do not', dynamic=True),

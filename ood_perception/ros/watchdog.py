@@ -35,10 +35,10 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def check(self, worker: Worker, limit: float) -> None:
-        """Restart after `limit` seconds without a finished frame; half of it is reported."""
+        """Restart after `limit` seconds without a finished frame, see Worker.problem; say half."""
         if self._given_up or (self._thread is not None and self._thread.is_alive()):
             return
-        self.problem = worker.problem(limit / 2)
+        self.problem = worker.problem(limit, 0.5)
         now, problem = time.monotonic(), worker.problem(limit)
         if not problem or (self.restarts and now - self._last < limit):
             return

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ood_perception.ros.ranging import Ranging
 
 _POLL = 0.5
+_SLOWER = 4.0
 DECODING, INFERENCE, PUBLISHING = 'decoding', 'inference', 'publishing'
 _MOST_LATENCY_NS = 3600 * NANOSECONDS
 
@@ -65,7 +66,7 @@ class Worker:
         self._lock = threading.Lock()  # guards the frames in work
         self._in_work: dict[str, QueuedFrame] = {}
         self._abandoned = ''
-        self._stage, self._since = '', 0.0
+        self._stage, self._since, self._longest = '', 0.0, 0.0
         self._failing: tuple[float, float] | None = None  # first and last failure in a row
         self._thread = threading.Thread(target=self._loop, name='inference', daemon=True)
 
@@ -93,8 +94,13 @@ class Worker:
         for camera in held:
             self.queue.lost(camera, 'failed', reason)
 
-    def problem(self, seconds: float) -> str:
-        """Return what keeps frames from being finished for that long already, '' = nothing."""
+    def problem(self, limit: float, share: float = 1.0) -> str:
+        """
+        Return what keeps frames from being finished, '' = nothing.
+
+        limit: seconds that a frame may take, of those that make a batch each; four times what the
+        longest batch has taken is fine, too. share: of all that, from which on it is a problem.
+        """
         now = time.monotonic()
         if self._abandoned:
             return self._abandoned
@@ -102,10 +108,11 @@ class Worker:
             return f'the inference thread has died in {self._stage or "waiting"}'
         with self._lock:
             stage, lasts = self._stage, now - self._since if self._in_work else 0.0
-        if lasts > seconds:
+            patience = max(limit * len(self._in_work), _SLOWER * self._longest)
+        if lasts > share * patience:
             return f'stuck in {stage}: no frame finished for {lasts:.1f} s'
         first, last = self._failing or (0.0, 0.0)
-        if last - first > seconds:
+        if last - first > share * limit:
             return f'every frame has failed in {INFERENCE} for {last - first:.1f} s'
         return ''
 
@@ -118,6 +125,7 @@ class Worker:
             frames = [frame for queued in taken if (frame := self._decode(queued)) is not None]
             if frames and not self._abandoned:
                 self._process(frames)
+                self._longest = max(self._longest, time.monotonic() - self._since)
 
     def _settled(self, camera: str) -> bool:
         """Return whether a camera's frame in work is still ours to count, which it is once."""

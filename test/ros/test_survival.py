@@ -212,10 +212,16 @@ def test_a_signal_ends_the_node_though_the_engine_hangs(start, number):
     assert 'ended by force: executor, inference hangs' in node.log.read_text()
 
 
-def test_no_child_outlives_the_node(start, tmp_path):
+def test_no_child_outlives_the_node():
     """As a download of weights at the first start: it ends with the node."""
-    from ood_perception.ros.node import kill_children
-
-    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
-    kill_children()
-    assert child.wait(HANGS) == -signal.SIGKILL
+    code = """
+import subprocess, sys
+from ood_perception.ros.node import kill_children
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
+kill_children()
+print(child.wait())
+"""
+    ended = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=HANGS, check=True
+    )
+    assert int(ended.stdout) == -signal.SIGKILL

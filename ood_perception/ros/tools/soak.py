@@ -59,7 +59,9 @@ class Memory:
 
     def summary(self) -> dict[str, Any]:
         """Return most MiB, files and threads of the second third and of the last one."""
-        third = max(1, len(self.samples) // 3)
+        third = len(self.samples) // 3
+        if not third:
+            raise ConfigError(f'{len(self.samples)} samples of memory: give more --minutes')
         middle, last = self.samples[third : 2 * third], self.samples[2 * third :]
         names = ('mib', 'files', 'threads')
         return {
