@@ -61,6 +61,7 @@ class Model:
         self._log = log
         self._lock = threading.Lock()  # guards what is requested and what is compiled
         self._message = ''
+        self._closed = False
         self._compiler: threading.Thread | None = None
         self._may_fall_back = values['on_missing_engine'] == 'fallback_cpu'
         self._degraded = ''
@@ -152,10 +153,11 @@ class Model:
             self._bundle, self.pipeline = bundle, Pipeline(bundle, engine, old.settings)
 
     def close(self) -> None:
-        """Wait for a compilation in work and release the engine, if it does not hang."""
-        compiler = self._compiler
+        """Release the engine; what hangs, or still compiles, releases its own when it is done."""
+        with self._lock:
+            self._closed, compiler = True, self._compiler
         if compiler is not None:
-            compiler.join()
+            compiler.join(_PATIENCE)
         _release(self.pipeline)
 
     def _unchanged(self) -> Bundle:
@@ -204,9 +206,15 @@ class Model:
                 self._give_up(classes, error)
                 return
             self._swap(engine, classes)
+            if self._closed:
+                return
 
     def _swap(self, engine: Engine, classes: Sequence[str]) -> None:
         with self._lock:
+            if self._closed:
+                engine.close()
+                self._compiler = None
+                return
             settings, old = self._requested, self.pipeline.engine
             if set(chosen_classes(self.manifest, settings)) - set(engine.compiled_classes):
                 # Another request came meanwhile: serve what was compiled, the loop goes on.

@@ -23,7 +23,7 @@ _POLL = 0.2
 _PAUSE = 0.05
 # Seconds from a signal to the end, whatever hangs; and the threads that may.
 _GRACE = 4.0
-_MAY_HANG = ('executor', 'inference')
+_MAY_HANG = ('executor', 'inference', 'compile', 'restart')
 
 
 class Stop(threading.Event):

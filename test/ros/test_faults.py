@@ -389,3 +389,27 @@ def test_a_full_disk_refuses_the_start_and_says_so(tmp_path, monkeypatch):
     finally:
         rig.__exit__()
         subprocess.run(['umount', str(disk)], check=True)
+
+
+def test_a_compilation_that_hangs_does_not_stop_the_life_cycle(rig, monkeypatch):
+    import threading
+
+    from ood_perception.ros import model
+
+    rig = rig()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def create(bundle, options):
+        begun.set()
+        go_on.wait(120)
+        return FakeEngine(bundle, options)
+
+    monkeypatch.setattr(model, 'create_engine', create)
+    assert rig.set(in_distribution=['Road', 'Pavement']).successful
+    rig.wait(begun.is_set, 'the compilation')
+    first = rig.engine
+    assert rig.node.trigger_deactivate().name == 'SUCCESS'
+    assert rig.node.trigger_cleanup().name == 'SUCCESS'
+    assert first.closed
+    go_on.set()
+    rig.wait(lambda: rig.engine is not first and rig.engine.closed, 'the late engine to go')
