@@ -18,7 +18,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-old-cpu wheel-check lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu docs clean test-ros
+.PHONY: help demo test test-old-cpu wheel-check lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -97,6 +97,10 @@ tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (ne
 bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into docs/benchmarks
 	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --threads 1 2 --json docs/benchmarks/bundle.json
 	$(RUN) -m ood_perception.ros.tools.bench_node --out docs/benchmarks/node.json
+
+MINUTES ?= 10
+soak: $(VENV)/.run-$(DISTRO) ## The node under ten times the frames it can take: memory and accounting as JSON (MINUTES=10)
+	$(RUN) -m ood_perception.ros.tools.soak --minutes $(MINUTES)
 
 bench-gpu: $(VENV)/.all-$(DISTRO) ## All that a GPU can show in 8 minutes, as JSON into docs/benchmarks (says so without one)
 	$(RUN) test/gpu/run_all.py --json docs/benchmarks/gpu.json

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error that a user can cause. Each message names the value, the place and the remedy."""
 
+from __future__ import annotations
+
 import importlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .texts import printable
@@ -66,3 +69,28 @@ def check_least(section: str, config: object, least: int, *names: str) -> None:
         value = getattr(config, name)
         if value < least:
             raise ConfigError(f'{section} {name} {value}: give at least {least}')
+
+
+def exit_status(name: str, work: Callable[[], int], mistake: int = 1) -> int:
+    """
+    Return what a program ends with: work's own status, or `mistake` after one line of why.
+
+    name: what the line begins with. Every program's outermost call: what the user or the machine
+    is the cause of gives no traceback, a fault of ours does.
+    """
+    try:
+        return work()
+    except OodPerceptionError as error:
+        text = str(error)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        text = f'{error.filename or "a file"}: {error.strerror or error}'
+    except MemoryError as error:
+        text = f'memory ran out ({error}): close other programs, or ask for less at once'
+    except KeyboardInterrupt:
+        print(f'{name}: stopped', file=sys.stderr)
+        return 130
+    print(f'{name}: {printable(text, keep=chr(10))}', file=sys.stderr)
+    return mistake

@@ -15,7 +15,7 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.parameters.settings import PINNING, persistence_from, settings_from
-from ood_perception.parameters.table import DEFAULTS
+from ood_perception.parameters.table import BY_NAME, DEFAULTS, check_value
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.tracking import Persistence
 from ood_perception.settings import Settings, chosen_classes
@@ -81,6 +81,8 @@ def open_model(
     a download of weights, None: tell does. Raises an OodPerceptionError that says what is wrong.
     """
     values = {**DEFAULTS, **given}
+    for name in DEFAULTS:
+        check_value(BY_NAME[name], values[name])
     settings, persistence = settings_from(values), persistence_from(values)
     source = str(values['weights']) or None
     bundle = complete(load_bundle(values['bundle']), source, progress or tell)

@@ -266,14 +266,18 @@ def _infer(state: _State, inputs: Sequence[_Input]) -> list[Detection]:
 
 
 def _check_output(output: EngineOutput, images: int, grid_size: tuple[int, ...]) -> None:
-    # A NaN is below every threshold: it would hide an obstacle without a word.
     expected = (images, *grid_size)
     if output.surprisal.shape != expected or output.labels.shape != expected:
         raise EngineError(
             f'engine returned surprisal {output.surprisal.shape} and labels '
             f'{output.labels.shape}, expected {expected}: the bundle and the engine differ'
         )
-    if not np.isfinite(output.surprisal).all():
+    _check_finite(output.surprisal)
+
+
+def _check_finite(surprisal: Float32Array) -> None:
+    # A NaN is below every threshold: it would hide an obstacle without a word.
+    if not np.isfinite(surprisal).all():
         raise EngineError(
             'engine returned surprisal that is not finite: its frames are dropped; check the '
             'bundle with inspect_bundle, or use precision f32'
@@ -295,6 +299,7 @@ def _detect(
     surprisal, labels = merged(whole, crops, view.geometries), labels.astype(np.uint8)
     if state.table is not None:
         surprisal = state.table(surprisal)
+    _check_finite(surprisal)
     roi, horizon = settings.roi, _horizon(item)
     region = (view.fixed, state.roi_classes, roi.bridge, horizon, roi.margin)
     scored = scored_region(roi.mode, labels, *region)

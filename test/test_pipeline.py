@@ -356,7 +356,8 @@ def test_real_engines_in_the_ground_region_with_other_classes(real_pipeline):
     assert not reversed_roles.mask[0].any()
 
 
-def test_the_served_surprisal_is_that_of_the_chosen_set(tmp_path):
+def bundle_of_one_that_flags_too_little(tmp_path):
+    """Return manifest and bundle with held-out pixels by which surprisal is about doubled."""
     rng = np.random.default_rng(0)
     own = -np.log10(rng.random((20_000, 2))) / 2  # a head that flags too little, for either class
     sample = HeldOutSample(('road', 'pavement'), own, rng.integers(0, 2, 20_000), np.ones(20_000))
@@ -365,12 +366,32 @@ def test_the_served_surprisal_is_that_of_the_chosen_set(tmp_path):
     head = replace(manifest.heads[0], set_calibration='calibration.npz')
     manifest = replace(manifest, heads=(head,))
     bundle = SimpleNamespace(manifest=manifest, path=lambda file: tmp_path / file)
+    return manifest, bundle
+
+
+def test_the_served_surprisal_is_that_of_the_chosen_set(tmp_path):
+    manifest, bundle = bundle_of_one_that_flags_too_little(tmp_path)
     pipeline = Pipeline(bundle, KnownEngine(manifest), WHOLE)
     road = pipeline.run([Frame(picture(red=50))])[0].surprisal  # the engine says 1
     np.testing.assert_allclose(road, 2, atol=0.1)
     pipeline.settings = replace(WHOLE, in_distribution=('road', 'pavement'))
     both = pipeline.run([Frame(picture(red=250))])[0].surprisal  # the engine says 0.5
     np.testing.assert_allclose(both, 2, atol=0.15)
+
+
+def test_a_score_is_checked_behind_the_curve_as_well(tmp_path):
+    """Finite out of the engine, infinite out of the curve."""
+
+    class Large(KnownEngine):
+        def _run(self, image, in_distribution):
+            output = super()._run(image, in_distribution)
+            output.surprisal[0, 3, 3] = 3e38
+            return output
+
+    manifest, bundle = bundle_of_one_that_flags_too_little(tmp_path)
+    pipeline = Pipeline(bundle, Large(manifest), WHOLE)
+    with pytest.raises(EngineError, match='not finite'), np.errstate(over='ignore'):
+        pipeline.run([Frame(picture())])
 
 
 def test_few_held_out_pixels_are_told_and_a_rate_beyond_them_is_refused(tmp_path):

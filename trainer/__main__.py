@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ood_perception.errors import OodPerceptionError
+from ood_perception.errors import DependencyError, exit_status
 from ood_perception.requirements import install_command
 
 from .evaluation.options import add_training_arguments, apply_training_arguments
@@ -94,6 +94,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Run one stage and the stages before it."""
+    from ood_perception.files import check_writable
+
     from .recipe import load_recipe
     from .workflow import Workflow
 
@@ -103,6 +105,7 @@ def run_stage(options: argparse.Namespace) -> None:
         changes.append(f'data.root={options.data}')
     recipe = load_recipe(options.recipe, changes)
     folder = options.out or Path('out') / 'train' / recipe.name
+    check_writable(folder)
     workflow = Workflow(recipe, folder, options.bundle, cache=options.cache)
     if options.stage == 'features':
         for split in (recipe.data.train, *recipe.data.calibration):
@@ -118,6 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
+    return exit_status('trainer', lambda: _run(arguments), mistake=2)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         name = ALIASES.get(arguments[0], arguments[0]) if arguments else ''
         if name in COMMANDS:
@@ -126,14 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command(arguments[1:]) or 0
         run_stage(parser().parse_args(arguments))
     except ModuleNotFoundError as error:
-        print(
-            f'trainer: the package {error.name} is missing: {install_command("train")}',
-            file=sys.stderr,
-        )
-        return 2
-    except OodPerceptionError as error:
-        print(f'trainer: {error}', file=sys.stderr)
-        return 2
+        raise DependencyError(
+            f'the package {error.name} is missing: {install_command("train")}'
+        ) from error
     except KeyboardInterrupt:
         print('trainer: stopped; the same command goes on from here', file=sys.stderr)
         return 130

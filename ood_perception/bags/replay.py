@@ -10,7 +10,6 @@ frames.rrd, where it is asked for, holds the same values but not the same bytes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -21,8 +20,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ood_perception.errors import ConfigError, DataError, ImageError
-from ood_perception.files import make_folder
+from ood_perception.files import check_replaceable, make_folder
 from ood_perception.image.decode import FrameDecoder, Otherwise
+from ood_perception.json_files import read_json
 from ood_perception.loader import Model
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracker
@@ -75,32 +75,36 @@ def evaluate(
     DataError for a bag that cannot be read, for one without a frame that can be evaluated, and for
     the first problem when problems are refused; then nothing is left behind.
     """
-    if options.batch < 1:
-        raise ConfigError(f'--batch {options.batch}: give 1 or more')
-    _check_out(options.out)
-    environment()  # without jinja2 there is no report: say so before the work
-    if options.rrd:
-        check_rerun()
+    check_options(options)
     outcomes: list[tuple[JsonDict, float]] = []
 
     def fill(folder: Path) -> None:
         outcomes.append(_evaluate(options, model, folder, tell, otherwise))
 
-    make_folder(options.out, fill)
+    make_folder(options.out, fill, _ours)
     return outcomes[0]
 
 
-def _check_out(out: Path) -> None:
-    """Refuse to replace a folder that is not an earlier result."""
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            ours = json.loads((out / 'report.json').read_text())['program'] == PROGRAM
-        except (OSError, ValueError, KeyError, TypeError):
-            ours = False
-        if not ours:
-            raise ConfigError(f'--out {out} holds other files: give a new folder')
-    elif out.exists() and not out.is_dir():
-        raise ConfigError(f'--out {out} is a file: give a folder')
+def check_options(options: ReplayOptions) -> None:
+    """Raise ConfigError, or DependencyError, for what can be known before the work."""
+    if options.batch < 1:
+        raise ConfigError(f'--batch {options.batch}: give 1 or more')
+    check_replaceable(options.out, _is_result)
+    environment()  # without jinja2 there is no report
+    if options.rrd:
+        check_rerun()
+
+
+def _is_result(folder: Path) -> bool:
+    try:
+        return bool(read_json(folder / 'report.json')['program'] == PROGRAM)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _ours(name: str) -> bool:
+    """Whether a file of an earlier result's folder is part of that result."""
+    return name in ('report.json', 'index.html', 'frames.csv', RRD) or name.startswith(f'{RESULT}/')
 
 
 def _evaluate(

@@ -29,9 +29,10 @@ from ood_perception.engines.tensorrt.engine import (
 )
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.errors import ConfigError
-from ood_perception.files import make_file
+from ood_perception.files import check_file, make_file
 from ood_perception.image.image_files import read_picture
 from ood_perception.json_files import json_text, write_json
+from ood_perception.postprocess.calibration import read_samples
 from ood_perception.texts import tell
 
 RUNTIMES = ('auto', *ENGINES)
@@ -155,6 +156,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    check_file(arguments.out if arguments.draw else None, '--out')
     bundle = load_bundle(arguments.bundle)
     if arguments.draw:
         _draw(bundle, arguments.draw, arguments.out)
@@ -181,10 +183,7 @@ def _draw(bundle: Bundle, place: Path, out: Path) -> None:
     done, encoded = cv2.imencode('.png', cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not done:
         raise ConfigError(f'{place}: an image of {drawn.shape} cannot be written as PNG')
-    try:
-        make_file(out, encoded.tofile)
-    except OSError as error:
-        raise ConfigError(f'--out {out} cannot be written ({error})') from error
+    make_file(out, encoded.tofile)
     tell(f'views drawn: {out}')
 
 
@@ -192,6 +191,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     report = tell if arguments.json else print
     start = time.perf_counter()
     bundle = load_bundle(arguments.bundle)
+    read_samples(bundle)  # refuses a calibration that is none
     report(f'checked    {bundle.root} in {_seconds(start)}')
     start = time.perf_counter()
     bundle = complete(bundle, arguments.weights or None, tell)
@@ -267,9 +267,12 @@ def _bench(arguments: argparse.Namespace) -> int:
     from ood_perception.bench.cases import Case, cases
     from ood_perception.bench.peak import SIDES
 
+    check_file(arguments.json, '--json')
+    check_file(arguments.plot, '--plot')
     chosen: list[Case] = []
     for name in arguments.bundle:
         bundle = load_bundle(name)
+        read_samples(bundle)
         complete(bundle, arguments.weights or None, tell)  # once, outside of all measurements
         base = Case(
             bundle=str(name or default_bundle_path()),

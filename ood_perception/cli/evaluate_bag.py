@@ -13,7 +13,7 @@ from typing import Any
 from ood_perception.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
 from ood_perception.bags.problems import ON_ERROR, SKIP
 from ood_perception.bags.reading import Limits
-from ood_perception.bags.replay import RESULT, RRD, ReplayOptions, evaluate
+from ood_perception.bags.replay import RESULT, RRD, ReplayOptions, check_options, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.cli import guarded
 from ood_perception.json_files import json_text
@@ -89,6 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
         rrd=arguments.rrd,
     )
+    check_options(options)
     model = open_model(values, tell, max(1, arguments.batch))
     with model.engine:
         report, seconds = evaluate(options, model, tell, _by_cv_bridge)

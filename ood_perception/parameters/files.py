@@ -43,7 +43,6 @@ PARAMETERS_KEY = 'ros__parameters'
 _TOKEN = re.compile(r'\*\*?|[A-Za-z_][A-Za-z0-9_]*')
 
 
-
 class _RclLoader(Loader):
     """Loader with the words that only rcl takes for values: y and n, inf and nan without a dot."""
 

@@ -183,6 +183,9 @@ PARAMETERS: tuple[Spec, ...] = (
          'warn, where more arrive; 0: never', dynamic=True, low=0.0, high=1000.0),
     Spec('lazy_subscription', True, 'Subscribe to the camera while somebody subscribes to an '
          'output, and five seconds longer; false: always', dynamic=True),
+    Spec('stall_timeout', 10.0, 'Seconds over one frame (of a batch: each) after which the engine '
+         'is restarted; more for a machine that takes as long', dynamic=True, low=0.5,
+         high=3600.0),
     Spec('camera.rectified', False, 'The pictures are rectified (image_rect): P of CameraInfo '
          'counts, K and the distortion do not', dynamic=True),
     Spec('camera_info_url', NO_STRINGS, 'Calibration files in the place of the topic camera_info, '

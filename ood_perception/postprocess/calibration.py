@@ -46,11 +46,21 @@ class SetTable:
 
     x, y: float64 (M,), both strictly increasing from 0; linear between knots.
     slope: d y / d x beyond the last knot, > 0: values there rank, they do not promise.
+    Raises ConfigError for another table: it would turn scores into NaN, or all into one.
     """
 
     x: Float64Array
     y: Float64Array
     slope: float
+
+    def __post_init__(self) -> None:
+        rises = [np.diff(self.x), np.diff(self.y), np.array([self.slope])]
+        finite = all(np.isfinite(part).all() for part in (self.x, self.y, *rises))
+        if not finite or any((part <= 0).any() for part in rises) or self.x[0] or self.y[0]:
+            raise ConfigError(
+                f'the calibration of the classes does not rise from 0 (knots {self.x[:3]} ... to '
+                f'{self.y[:3]} ..., slope {self.slope:g}): pack the bundle again'
+            )
 
     def __call__(self, surprisal: Float32Array) -> Float32Array:
         """Return float32 >= 0 of the same shape; strictly increasing, so ranks stay."""
@@ -252,15 +262,33 @@ def arrays_of(sample: HeldOutSample) -> dict[str, npt.NDArray[Any]]:
 
 
 def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
-    """Return the sample of what arrays_of gave; ValueError where shapes do not fit."""
+    """
+    Return the sample of what arrays_of gave.
+
+    Raises ValueError where shapes do not fit, and for what calibrates nothing: no pixel, scores
+    or weights that are not finite, scores below 0 or all the same, weights of 0 or less.
+    """
     surprisal, truth, weight = (np.asarray(arrays[k]) for k in ('surprisal', 'truth', 'weight'))
     classes = tuple(str(name) for name in arrays['classes'])
     fits = surprisal.ndim in (2, 3) and surprisal.shape[-1] in (1, len(classes))
-    fits = fits and all(surprisal.shape[1:])
-    fits = fits and len(surprisal) == len(truth) == len(weight)
-    if not fits or (truth >= len(classes)).any():
+    fits = fits and all(surprisal.shape) and truth.ndim == weight.ndim == 1
+    fits = fits and len(surprisal) == len(truth) == len(weight) and truth.dtype.kind in 'iu'
+    fits = fits and {surprisal.dtype.kind, weight.dtype.kind} <= set('fiu')
+    if not fits or (truth >= len(classes)).any() or (truth < 0).any():
         raise ValueError(
             f'surprisal {surprisal.shape}, truth {truth.shape} and weight {weight.shape} of '
             f'{len(classes)} classes do not fit together'
         )
+    _check_numbers(surprisal.reshape(len(truth), -1, surprisal.shape[-1]), weight)
     return HeldOutSample(classes, surprisal.astype(np.float32), truth, weight)
+
+
+def _check_numbers(surprisal: npt.NDArray[Any], weight: npt.NDArray[Any]) -> None:
+    """Raise ValueError for a degenerate sample; surprisal (N, V, S), -inf = not in that view."""
+    whole, seen = surprisal[:, 0], surprisal[~np.isneginf(surprisal)]
+    if np.isneginf(whole).any() or not np.isfinite(seen).all() or (seen < 0).any():
+        raise ValueError('it holds surprisal that is not finite and 0 or more')
+    if len(whole) > 1 and (whole == whole[0]).all(axis=0).any():
+        raise ValueError('a score in it is the same for all pixels')
+    if not (np.isfinite(weight) & (weight > 0)).all():
+        raise ValueError('it holds weights that are not finite and above 0')

@@ -8,17 +8,20 @@ ROS parameters do not nest: polygons are strings, '[camera:] x,y x,y x,y'.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from ood_perception.errors import ConfigError, DataError, ImageError
+from ood_perception.errors import ConfigError, ImageError, OodPerceptionError
 from ood_perception.image.geometry import Size, cell_centres
 from ood_perception.image.image_files import read_label
 from ood_perception.types import BoolArray, Geometry
 
+MOST_MASK_BYTES = 64 << 20
 MASK_EXAMPLE = "'/data/belt.png' or 'top: /data/belt.png'"
 Polygon = tuple[tuple[float, float], ...]
 POLYGON_EXAMPLE = "'front: 0.1,1.0 0.45,0.5 0.55,0.5 0.9,1.0'"
@@ -36,20 +39,41 @@ CameraMasks = Mapping[str, RegionMask]
 
 
 def load_mask(path: Path) -> RegionMask:
-    """Read a mask as stored, grey or palette, 0 = not scored; ConfigError names file and fault."""
+    """
+    Read a mask, pixels as they are stored: grey or palette, index 0 is not scored.
+
+    It is read once while the file stays as it is. Raises ConfigError naming the file and what is
+    wrong with it: it is no regular file, too large, no label image, or all zero.
+    """
+    try:
+        path = path.expanduser()
+        found = path.stat()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user; a NUL in the name
+        raise ConfigError(f'roi mask {path} is missing or cannot be read: {error}') from error
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_MASK_BYTES:
+        raise ConfigError(
+            f'roi mask {path} is no regular file of at most {MOST_MASK_BYTES >> 20} MiB: save it '
+            'as a PNG of one grey channel'
+        )
+    return _read_mask(path, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=8)
+def _read_mask(path: Path, _: tuple[int, ...]) -> RegionMask:
     try:
         scored = read_label(path, 'roi mask') > 0
-    except DataError as error:
+    except OodPerceptionError as error:
         raise ConfigError(f'{error} (0 = not scored, any other value = scored)') from error
     if not scored.any():
         raise ConfigError(f'roi mask {path} is all zero: nothing would be scored')
+    scored.setflags(write=False)
     return RegionMask(str(path), scored)
 
 
 def load_masks(parameter: str, entries: Sequence[str]) -> dict[str, RegionMask]:
     """Read masks of '[camera: ]file', the unnamed one under ''; ConfigError names the culprit."""
     files = mask_files(parameter, entries)
-    return {camera: load_mask(Path(path).expanduser()) for camera, path in files.items()}
+    return {camera: load_mask(Path(path)) for camera, path in files.items()}
 
 
 def mask_files(parameter: str, entries: Sequence[str]) -> dict[str, str]:

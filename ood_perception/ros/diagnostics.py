@@ -27,7 +27,8 @@ class InputStatus:
     that are too many. state: the lifecycle state's label. enabled: by ~/enable.
     subscribed: whether anyone subscribes to an output. listening: seconds since we subscribed to
     the topic, None: we do not. mismatch: what is wrong with what is published, '' = nothing.
-    minimum_rate: processed frames per second that are too few, where more arrive.
+    minimum_rate: processed frames per second that are too few, where more arrive. problem: what
+    keeps frames from being finished, '' = nothing.
     """
 
     topic: str
@@ -42,6 +43,7 @@ class InputStatus:
     listening: float | None = None
     mismatch: str = ''
     minimum_rate: float = 0.0
+    problem: str = ''
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class EngineStatus:
 
 def camera_level(report: CameraReport, recent: Counters, seen: InputStatus) -> tuple[bytes, str]:
     """Return level and message, the most specific cause first."""
+    if seen.problem:
+        return ERROR, seen.problem
     if recent.failed:
         return ERROR, f'{recent.failed} frames failed: {report.last_error}'
     if recent.bad:

@@ -16,6 +16,7 @@ from ood_perception.image.encodings import message_codec
 _RATE_WINDOW = 32
 # Packets of a video kept for a frame that waits: ten seconds at 30 Hz. A decoder tells lost ones.
 _MOST_EARLIER = 300
+KEPT_SECONDS = 3.0  # two heartbeats of the diagnostics, and some
 
 
 @dataclass
@@ -61,7 +62,8 @@ class CameraState:
     """
     All that the node knows of one camera, guarded by the queue's lock.
 
-    last_error: the last refused frame's reason, '' once a frame was processed after it.
+    last_error: the last refused frame's reason; it stays until diagnostics must have told it, at
+    least KEPT_SECONDS, and until a frame was processed after it. error_time: time.monotonic().
     latency_ms: age of the last published frame by the node's clock, None when unknown.
     """
 
@@ -71,6 +73,7 @@ class CameraState:
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     completions: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
     last_error: str = ''
+    error_time: float = 0.0
     latency_ms: float | None = None
 
 
@@ -154,15 +157,18 @@ class FrameQueue:
         with self._changed:
             camera = self._cameras[name]
             camera.counters.processed += 1
-            camera.completions.append(time.monotonic())
-            camera.latency_ms, camera.last_error = latency_ms, ''
+            now = time.monotonic()
+            camera.completions.append(now)
+            camera.latency_ms = latency_ms
+            if now - camera.error_time > KEPT_SECONDS:
+                camera.last_error = ''
 
     def lost(self, name: str, outcome: str, reason: str) -> None:
         """Count a frame as 'bad', not decodable, or 'failed', by a failure of ours."""
         with self._changed:
             camera = self._cameras[name]
             setattr(camera.counters, outcome, getattr(camera.counters, outcome) + 1)
-            camera.last_error = reason
+            camera.last_error, camera.error_time = reason, time.monotonic()
 
     def reports(self) -> list[CameraReport]:
         """Return a consistent copy of every camera's state."""

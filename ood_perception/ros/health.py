@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +25,8 @@ from ood_perception.ros.frame_queue import Counters
 from ood_perception.ros.outputs import missing_outputs
 
 PERIOD = 1.0
+# A node that was killed is remembered by the graph for 20 seconds.
+TWIN_SECONDS = 30.0
 
 
 class Health:
@@ -39,6 +43,7 @@ class Health:
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self._before: dict[str, Counters] = {}
         self._engine = EngineStatus()
+        self._alone = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name='diagnostics', daemon=True)
         self._thread.start()
@@ -52,6 +57,11 @@ class Health:
         finally:
             self._engine = EngineStatus()
 
+    def progress(self, text: str) -> None:
+        """Say what takes long while the node is configured."""
+        self._engine = EngineStatus('compiling', text)
+        self._node.log('info', text)
+
     def failed(self, reason: str) -> None:
         """Say that configuring failed, until it is tried again."""
         self._engine = EngineStatus('failed', reason)
@@ -63,6 +73,8 @@ class Health:
 
     def _beat(self) -> None:
         while not self._stop.wait(PERIOD):
+            if session := self._node.session:
+                session.watch()
             self.publish()
 
     def publish(self) -> None:
@@ -75,6 +87,16 @@ class Health:
             # A camera or topic may vanish under our hands in a transition: the next beat counts.
             if not self._stop.is_set():
                 self._node.log('warning', f'diagnostics were not published: {error!r}')
+
+    def _twin(self) -> str:
+        """Return what is to be said of another node of this name, '' where there is none."""
+        names = self._node.get_node_names_and_namespaces()
+        now, found = time.monotonic(), [f'{space.rstrip("/")}/{name}' for name, space in names]
+        if found.count(self._name) < 2:
+            self._alone = now
+        if now - self._alone < TWIN_SECONDS:
+            return ''
+        return f'another node is called {self._name}, on the same topics: rename one of them'
 
     def _statuses(self) -> list[Any]:
         session = self._node.session
@@ -89,4 +111,6 @@ class Health:
         statuses += session.range_statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
         statuses.append(outputs_status(self._name, session.subscribed(), missing_outputs()))
-        return [*statuses, engine_status(self._name, session.model.status())]
+        engine = session.watchdog.status(session.model.status())
+        said = '; '.join(filter(None, (engine.message, self._twin())))
+        return [*statuses, engine_status(self._name, dataclasses.replace(engine, message=said))]

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -13,15 +14,17 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool
 
 from ood_perception.errors import ConfigError, OodPerceptionError
-from ood_perception.parameters.table import NODE, check_change
+from ood_perception.parameters.table import NODE, Value, check_change
 from ood_perception.ros import parameters
 from ood_perception.ros.health import Health
 from ood_perception.ros.outputs import missing_outputs
+from ood_perception.ros.services import answer_always
 from ood_perception.ros.session import Session
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _WATCH_PERIOD = 0.5
 _REPEAT_SECONDS = 5.0
+_CHECK_SECONDS = 3.0
 
 
 class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
@@ -54,6 +57,7 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_WATCH_PERIOD, self._watch, clock=steady)
         self.health = Health(self)
+        answer_always(self)
 
     @property
     def enabled(self) -> bool:
@@ -150,22 +154,42 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
             session.close()
 
     def _check_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
-        """Refuse what cannot be used; changes nothing."""
+        """
+        Refuse what cannot be used; changes nothing.
+
+        Files (roi.masks) are read meanwhile, on a thread: a disk that does not answer must not
+        stop the executor.
+        """
+        current = parameters.values_of(self)
+        late = f'not checked within {_CHECK_SECONDS:g} s: does the disk of its file answer?'
+        results = [SetParametersResult(successful=False, reason=late)]
+        thread = threading.Thread(
+            target=lambda: results.append(self._checked(current, changes)), daemon=True
+        )
+        thread.start()
+        thread.join(_CHECK_SECONDS)
+        return results[-1]
+
+    def _checked(
+        self, current: Mapping[str, Value], changes: Sequence[Any]
+    ) -> SetParametersResult:
         session = self.session
         try:
             values = parameters.changed_values(changes)
             check_change(
-                parameters.values_of(self),
+                current,
                 values,
                 configured=session is not None,
                 known_classes=session.model.classes if session else (),
             )
             if session is not None:
-                values = {**parameters.values_of(self), **values}
+                values = {**current, **values}
                 session.model.check(values)
                 session.ranging.check(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        except Exception as error:
+            return SetParametersResult(successful=False, reason=f'{type(error).__name__}: {error}')
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self) -> None:

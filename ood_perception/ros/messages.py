@@ -23,6 +23,8 @@ from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.types import Obstacle
 
 # Marker rectangles lie this far from the camera, in metres: a picture alone has no distance.
+# pixels, beyond which a CameraInfo is no calibration
+_MOST_PIXELS, _LEAST_FOCAL = 1e9, 1e-3
 MARKER_DEPTH = 1.0
 _LINE_WIDTH = 0.005
 _TEXT_HEIGHT = 0.04
@@ -152,7 +154,11 @@ def _pinhole(size: tuple[int, int], info: Any | None) -> Pinhole:
 
 
 def _calibrated(info: Any | None) -> bool:
-    return info is not None and info.k[0] > 0 and all(calibration_of(info).picture_size)
+    """Return whether there is a CameraInfo whose K makes finite rays."""
+    if info is None or not all(calibration_of(info).picture_size):
+        return False
+    within = all(abs(value) < _MOST_PIXELS for value in info.k)  # False for NaN
+    return within and min(info.k[0], info.k[4]) > _LEAST_FOCAL
 
 
 def _point(x: float, y: float, rays: Pinhole) -> Any:

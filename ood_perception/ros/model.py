@@ -8,14 +8,36 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
-from ood_perception.bundle.store import Bundle
+from ood_perception.bundle.manifest import MANIFEST_NAME
+from ood_perception.bundle.store import Bundle, load_bundle
+from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import CPU_ENGINES, create_engine
 from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.errors import DependencyError, EngineError
+from ood_perception.errors import BundleError, DependencyError, EngineError
 from ood_perception.loader import classes_to_compile, open_model
 from ood_perception.parameters.settings import Values, settings_from
+from ood_perception.pipeline import Pipeline
 from ood_perception.ros.diagnostics import EngineStatus
 from ood_perception.settings import Settings, chosen_classes
+
+_CONFIGURE_AGAIN = 'deactivate, clean up and configure again'
+_PATIENCE = 1.0
+
+
+def _release(pipeline: Pipeline) -> None:
+    """Close a pipeline's engine, in the background where a run hangs in it."""
+    closing = threading.Thread(target=pipeline.close, args=(pipeline.engine,), daemon=True)
+    closing.start()
+    closing.join(_PATIENCE)
+
+
+def _state_of(bundle: Bundle) -> tuple[int, ...]:
+    """Return what changes when another bundle takes the place of this one."""
+    try:
+        found = bundle.path(MANIFEST_NAME).stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 class Model:
@@ -25,23 +47,36 @@ class Model:
     log: called with (severity, text), severity 'info', 'warning' or 'error'.
     """
 
-    def __init__(self, values: Values, log: Callable[[str, str], None]) -> None:
-        """Load, complete, compile and check; raises an OodPerceptionError that says it all."""
+    def __init__(
+        self,
+        values: Values,
+        log: Callable[[str, str], None],
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """
+        Load, complete, compile and check; raises an OodPerceptionError that says it all.
+
+        progress: told what takes long, such as the download of weights.
+        """
         self._log = log
         self._lock = threading.Lock()  # guards what is requested and what is compiled
         self._message = ''
+        self._closed = False
         self._compiler: threading.Thread | None = None
         self._may_fall_back = values['on_missing_engine'] == 'fallback_cpu'
         self._degraded = ''
+        self._weights = str(values['weights']) or None
+        self._options = EngineOptions()
         opened = open_model(
             values,
             max_batch=max(len(values['cameras']), 1),
             create=self._create,
-            progress=lambda text: log('info', text),
+            progress=progress,
         )
         self._bundle, self.pipeline = opened.bundle, opened.pipeline
         self.manifest = opened.bundle.manifest
         self._requested = self.pipeline.settings
+        self._found = _state_of(self._bundle)
         self._log_doubt('')
 
     @property
@@ -120,15 +155,40 @@ class Model:
         if compiler is not None:
             requested = ', '.join(chosen_classes(self.manifest, self._requested))
             return EngineStatus('compiling', f'the head for {requested}', values)
-        message = '; '.join(filter(None, (self._degraded, message, pipeline.doubt)))
+        replaced = ''
+        if _state_of(self._bundle) != self._found:
+            replaced = f'bundle {self._bundle.root} was replaced or removed, the one that was '
+            replaced = f'{replaced}loaded stays in use: {_CONFIGURE_AGAIN}'
+        message = '; '.join(filter(None, (self._degraded, message, replaced, pipeline.doubt)))
         return EngineStatus('ready', message, values)
 
+    def restart(self) -> None:
+        """
+        Serve from a new engine of the same options; the old one is released once it does not run.
+
+        For a worker that was abandoned. Raises OodPerceptionError, the model is of no use then.
+        """
+        old = self.pipeline
+        _release(old)
+        bundle = self._unchanged()
+        engine = self._create(bundle, self._options)
+        with self._lock:
+            self._bundle, self.pipeline = bundle, Pipeline(bundle, engine, old.settings)
+
     def close(self) -> None:
-        """Wait for a compilation in work and release the engine."""
-        compiler = self._compiler
+        """Release the engine; what hangs, or still compiles, releases its own when it is done."""
+        with self._lock:
+            self._closed, compiler = True, self._compiler
         if compiler is not None:
-            compiler.join()
-        self.pipeline.close(self.pipeline.engine)
+            compiler.join(_PATIENCE)
+        _release(self.pipeline)
+
+    def _unchanged(self) -> Bundle:
+        """Return the bundle that was loaded, complete; BundleError where it is no more there."""
+        bundle = complete(load_bundle(self._bundle.root), self._weights)
+        if bundle.sha256 != self._bundle.sha256:
+            raise BundleError(f'bundle {bundle.root} was replaced: {_CONFIGURE_AGAIN}')
+        return bundle
 
     def _log_doubt(self, before: str) -> None:
         """Log what is to be said of the calibration of the classes, once."""
@@ -164,14 +224,20 @@ class Model:
                     return
             options = dataclasses.replace(self._options, compiled_classes=classes)
             try:
-                engine = self._create(self._bundle, options)
+                engine = self._create(self._unchanged(), options)
             except Exception as error:  # the thread must not end with the state 'compiling'
                 self._give_up(classes, error)
                 return
             self._swap(engine, classes)
+            if self._closed:
+                return
 
     def _swap(self, engine: Engine, classes: Sequence[str]) -> None:
         with self._lock:
+            if self._closed:
+                engine.close()
+                self._compiler = None
+                return
             settings, old = self._requested, self.pipeline.engine
             if set(chosen_classes(self.manifest, settings)) - set(engine.compiled_classes):
                 # Another request came meanwhile: serve what was compiled, the loop goes on.

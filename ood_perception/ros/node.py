@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ood_perception.errors import ConfigError, DependencyError, OodPerceptionError
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
     from ood_perception.ros.lifecycle_node import RoadAnomalyNode
 
 _POLL = 0.2
+_PAUSE = 0.05
+# Seconds from a signal to the end, whatever hangs; and the threads that may.
+_GRACE = 4.0
+_MAY_HANG = ('executor', 'inference', 'compile', 'restart')
 
 
 class Stop(threading.Event):
@@ -76,7 +84,14 @@ def _spin(rclpy: Any, node: RoadAnomalyNode, stop: Stop) -> None:
         # Its own thread, so that services answer while the engine compiles.
         threading.Thread(target=start, daemon=True).start()
     while not stop.is_set() and rclpy.ok():
-        executor.spin_once(timeout_sec=_POLL)
+        try:
+            executor.spin_once(timeout_sec=_POLL)
+        except Exception as error:  # of one message, such as a /clock before 1970
+            if not rclpy.ok():
+                break
+            text = ''.join(traceback.format_exception(error))
+            node.log('error', f'a callback failed, the node goes on: {text}')
+            stop.wait(_PAUSE)
     executor.remove_node(node)
     executor.shutdown(timeout_sec=0)
 
@@ -99,11 +114,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         rclpy = _import_ros()
         _init(rclpy, argv)
         stop.listen()
-        _run(rclpy, stop)
+        _run_aside(rclpy, stop)
     except OodPerceptionError as error:
         print(f'road_anomaly_node cannot start: {error}', file=sys.stderr)
         return 1
     return stop.code
+
+
+def _run_aside(rclpy: Any, stop: Stop) -> None:
+    """
+    Run the node on a thread, so that this one, which takes the signals, never hangs.
+
+    Ends the process by force, exit status 1, where something hangs; raises what the node raises.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _run(rclpy, stop)
+        except BaseException as error:  # handed to the caller below
+            failed.append(error)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=run, name='executor', daemon=True)
+    thread.start()
+    stop.wait()
+    thread.join(_GRACE)
+    kill_children()
+    hanging = [one.name for one in threading.enumerate() if one.name in _MAY_HANG]
+    if hanging:
+        print(f'road_anomaly_node ended by force: {", ".join(hanging)} hangs', file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)
+    if failed:
+        raise failed[0]
+
+
+def kill_children() -> None:
+    """End the processes that this one has started, such as a download of weights."""
+    for children in Path('/proc/self/task').glob('*/children'):
+        with suppress(OSError):  # one may end by itself meanwhile
+            for number in children.read_text().split():
+                os.kill(int(number), signal.SIGKILL)
 
 
 def _run(rclpy: Any, stop: Stop) -> None:

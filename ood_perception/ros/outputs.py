@@ -47,6 +47,11 @@ try:
 except ImportError:
     vision = SimpleNamespace(Detection2DArray=None)
 
+
+class OutputError(RuntimeError):
+    """An output of a frame could not be made or published; the others were."""
+
+
 DEBUG_TOPICS = ('preprocess_ms', 'inference_ms', 'postprocess_ms', 'latency_ms')
 INFOS = ('mask_info', 'label_info', 'open_set_label_info')
 DRAWN = ('overlay', 'mask_image', 'score_image')  # what FrameOutputs draws, uint8 (H, W, 3) RGB
@@ -277,17 +282,25 @@ class CameraOutputs:
         """
         Publish what is subscribed, see FrameOutputs.
 
-        times: fill_ms and publish_ms are added to.
+        times: fill_ms and publish_ms are added to. An output that cannot be made does not keep the
+        others back; the first one's error is raised when they are out, naming the output.
         """
         frame = FrameOutputs(self, tracked, header, info, look)
+        failed: list[tuple[str, Exception]] = []
         for name in self.subscribed():
             if name not in OUTPUTS:
                 continue
-            with stopwatch(times, 'fill_ms'):
-                message = OUTPUTS[name].build(frame)
-            if message is not None:
-                with stopwatch(times, 'publish_ms'):
-                    self._publishers[name].publish(message)
+            try:
+                with stopwatch(times, 'fill_ms'):
+                    message = OUTPUTS[name].build(frame)
+                if message is not None:
+                    with stopwatch(times, 'publish_ms'):
+                        self._publishers[name].publish(message)
+            except Exception as error:
+                failed.append((name, error))
+        if failed:
+            name, cause = failed[0]
+            raise OutputError(f'output {name}: {type(cause).__name__}: {cause}') from cause
 
     def publish_debug(self, times: FrameTimes, latency_ms: float | None) -> None:
         """Publish the debug topics that are subscribed; latency only when it is known."""

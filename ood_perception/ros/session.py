@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from ood_perception.ros.outputs import RANGES, CameraOutputs
 from ood_perception.ros.qos import describe
 from ood_perception.ros.ranging import Ranging
 from ood_perception.ros.timing import TimingWindow
+from ood_perception.ros.watchdog import Watchdog
 from ood_perception.ros.worker import Worker
 
 
@@ -27,10 +29,13 @@ class Session:
     def __init__(self, node: Any, values: Mapping[str, Any]) -> None:
         """Load the model and create the topics; raises OodPerceptionError, leaving nothing."""
         self._node, self._values = node, values
-        self.model = Model(values, node.log)
+        self.model = Model(values, node.log, node.health.progress)
         self.window = TimingWindow()
         self._tracker = Tracker(persistence_from(values))
         self._worker: Worker | None = None
+        self._lock = threading.Lock()  # guards which worker is the current one
+        self._closed = False
+        self.watchdog = Watchdog(self._renew, node.log)
         self.queue = FrameQueue(values['cameras'], values['frame_queue'])
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
@@ -59,8 +64,14 @@ class Session:
 
     def activate(self) -> None:
         """Start the worker and publish the latched LabelInfos."""
+        with self._lock:
+            self._worker = self._started()
+        self._set_active(True)
+        self._publish_infos()
+
+    def _started(self) -> Worker:
         self._tracker.reset()
-        self._worker = Worker(
+        worker = Worker(
             node=self._node,
             queue=self.queue,
             model=self.model,
@@ -70,16 +81,31 @@ class Session:
             outputs=self._outputs,
             window=self.window,
         )
-        self._worker.start()
-        self._set_active(True)
-        self._publish_infos()
+        worker.start()
+        return worker
+
+    def watch(self) -> None:
+        """Have the watchdog look at the worker; to be called once a second."""
+        worker = self._worker
+        if worker is not None:
+            self.watchdog.check(worker, self._values['stall_timeout'])
+
+    def _renew(self, old: Worker) -> None:
+        """Put a new engine and a new worker in the place of one that was abandoned."""
+        self.model.restart()
+        with self._lock:
+            if self._worker is old:
+                self._worker = self._started()
+        if self._closed:
+            self.model.close()
 
     def deactivate(self) -> None:
         """Finish the frames in work and stop the worker."""
         self._set_active(False)
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop(self._values['stall_timeout'])
 
     def apply(self, values: Mapping[str, Any]) -> None:
         """Take dynamic parameters over."""
@@ -122,6 +148,7 @@ class Session:
             listening=camera.listening,
             mismatch=camera.mismatch(publishers),
             minimum_rate=self._values['minimum_rate'],
+            problem=self.watchdog.problem,
         )
 
     def subscribed(self) -> list[str]:
@@ -139,6 +166,7 @@ class Session:
 
     def close(self) -> None:
         """Stop the worker, remove the topics, release the engine."""
+        self._closed = True
         self.deactivate()
         for camera in self._inputs.values():
             camera.destroy()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ood_perception.ros.ranging import Ranging
 
 _POLL = 0.5
+_SLOWER = 4.0
+DECODING, INFERENCE, PUBLISHING = 'decoding', 'inference', 'publishing'
 _MOST_LATENCY_NS = 3600 * NANOSECONDS
 
 
@@ -45,7 +47,8 @@ class Worker:
     Takes the newest frames of all cameras, runs them as one batch and publishes what they give.
 
     inputs, outputs: of the cameras, by name. Nothing that a frame causes ends the thread: it is
-    counted, logged and reported to diagnostics.
+    counted, logged and reported to diagnostics. What hangs cannot be ended: such a thread is
+    abandoned, its frames are counted as failed, and what it still makes is thrown away.
     """
 
     node: Any
@@ -60,6 +63,11 @@ class Worker:
     def __post_init__(self) -> None:
         self._decoders: dict[str, FrameDecoder[Any]] = {}
         self._stop = threading.Event()
+        self._lock = threading.Lock()  # guards the frames in work
+        self._in_work: dict[str, QueuedFrame] = {}
+        self._abandoned = ''
+        self._stage, self._since, self._longest = '', 0.0, 0.0
+        self._failing: tuple[float, float] | None = None  # first and last failure in a row
         self._thread = threading.Thread(target=self._loop, name='inference', daemon=True)
 
     def start(self) -> None:
@@ -67,18 +75,62 @@ class Worker:
         self.queue.open()
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop accepting frames, finish the ones in work, and join the thread."""
+    def stop(self, patience: float) -> None:
+        """Stop accepting frames, finish the ones in work, or abandon them after `patience` s."""
         self._stop.set()
         self.queue.close()
-        self._thread.join()
+        if self._abandoned:
+            return
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self.abandon(f'still {self._stage} when the node was deactivated')
+
+    def abandon(self, reason: str) -> None:
+        """Leave the thread to itself: the frames in work are counted as failed for `reason`."""
+        self._stop.set()
+        with self._lock:
+            self._abandoned = reason
+            held, self._in_work = self._in_work, {}
+        for camera in held:
+            self.queue.lost(camera, 'failed', reason)
+
+    def problem(self, limit: float, share: float = 1.0) -> str:
+        """
+        Return what keeps frames from being finished, '' = nothing.
+
+        limit: seconds that a frame may take, of those that make a batch each; four times what the
+        longest batch has taken is fine, too. share: of all that, from which on it is a problem.
+        """
+        now = time.monotonic()
+        if self._abandoned:
+            return self._abandoned
+        if not self._thread.is_alive():
+            return f'the inference thread has died in {self._stage or "waiting"}'
+        with self._lock:
+            stage, lasts = self._stage, now - self._since if self._in_work else 0.0
+            patience = max(limit * len(self._in_work), _SLOWER * self._longest)
+        if lasts > share * patience:
+            return f'stuck in {stage}: no frame finished for {lasts:.1f} s'
+        first, last = self._failing or (0.0, 0.0)
+        if last - first > share * limit:
+            return f'every frame has failed in {INFERENCE} for {last - first:.1f} s'
+        return ''
 
     def _loop(self) -> None:
         while not self._stop.is_set():
             taken = self.queue.take(_POLL)
+            with self._lock:
+                self._in_work = {queued.camera: queued for queued in taken}
+                self._stage, self._since = DECODING, time.monotonic()
             frames = [frame for queued in taken if (frame := self._decode(queued)) is not None]
-            if frames:
+            if frames and not self._abandoned:
                 self._process(frames)
+                self._longest = max(self._longest, time.monotonic() - self._since)
+
+    def _settled(self, camera: str) -> bool:
+        """Return whether a camera's frame in work is still ours to count, which it is once."""
+        with self._lock:
+            return self._in_work.pop(camera, None) is not None
 
     def _decode(self, queued: QueuedFrame) -> PendingFrame | None:
         times = FrameTimes(wait_ms=(time.monotonic() - queued.arrived) * 1e3)
@@ -107,6 +159,7 @@ class Worker:
         return done[-1]
 
     def _process(self, pending: list[PendingFrame]) -> None:
+        self._stage = INFERENCE
         try:
             infos = [self.inputs[one.frame.camera].camera_info for one in pending]
             frames = [
@@ -115,9 +168,15 @@ class Worker:
             ]
             results = self.model.pipeline.run_each(frames)
         except Exception as error:
+            first, _ = self._failing or (self._since, 0.0)
+            self._failing = first, time.monotonic()
             for one in pending:
                 self._lose(one.queued, 'failed', error)
             return
+        self._failing = None
+        if self._abandoned:
+            return
+        self._stage = PUBLISHING
         for one, result in zip(pending, results, strict=True):
             if isinstance(result, ImageError):
                 self._lose(one.queued, 'bad', result)
@@ -134,8 +193,9 @@ class Worker:
         except Exception as error:
             self._lose(pending.queued, 'failed', error)
             return
-        self.window.add(times)
-        self.queue.processed(name, latency)
+        if self._settled(name):
+            self.window.add(times)
+            self.queue.processed(name, latency)
 
     def _publish(self, pending: PendingFrame, detection: Detection) -> float | None:
         """Publish one frame's outputs; return its age in milliseconds by the node's clock."""
@@ -163,6 +223,8 @@ class Worker:
 
         A traceback goes to the log unless the error says it all.
         """
+        if not self._settled(queued.camera):
+            return
         expected = isinstance(error, OodPerceptionError)
         text = str(error) if expected else f'{type(error).__name__}: {error}'
         self.queue.lost(queued.camera, outcome, text)

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from bundles import write_tiny_bundle
+from bundles import write_manifest, write_tiny_bundle
 from class_pixels import CLASSES, pixels
 
 from ood_perception.bundle.store import load_bundle
@@ -14,6 +16,7 @@ from ood_perception.errors import BundleError, ConfigError
 from ood_perception.image.views import ViewSpec
 from ood_perception.postprocess.calibration import (
     HeldOutSample,
+    SetTable,
     arrays_of,
     read_samples,
     sample_of,
@@ -201,3 +204,58 @@ def test_a_head_that_finds_nothing_strange_gives_a_table_without_nan(count):
     assert mapped[0] == 0
     assert (np.diff(mapped) >= 0).all(), 'NaN, or not in order'
     assert (np.diff(mapped[1:]) > 0).all()
+
+
+DEGENERATE = {
+    'NaN': {'surprisal': lambda s: np.where(s > 2, np.nan, s)},
+    'infinite': {'surprisal': lambda s: np.where(s > 2, np.inf, s)},
+    'minus infinite': {'surprisal': lambda s: np.where(s > 2, -np.inf, s)},
+    'negative': {'surprisal': lambda s: s - 1},
+    'all zero': {'surprisal': np.zeros_like},
+    'constant in one class': {'surprisal': lambda s: s * [1, 0, 1]},
+    'weight NaN': {'weight': lambda w: w * np.nan},
+    'weight 0': {'weight': np.zeros_like},
+    'weight below 0': {'weight': lambda w: -w},
+    'weight infinite': {'weight': lambda w: w * np.inf},
+    'weights of two axes': {'weight': lambda w: w[:, None]},
+    'no pixels': {name: lambda a: a[:0] for name in ('surprisal', 'truth', 'weight')},
+    'truth of fractions': {'truth': lambda t: t + 0.5},
+    'truth below 0': {'truth': lambda t: t.astype(int) - 1},
+    'truth of two axes': {'truth': lambda t: t[:, None]},
+    'texts': {'weight': lambda w: w.astype(str)},
+}
+
+
+@pytest.mark.parametrize('case', DEGENERATE)
+def test_a_degenerate_sample_is_refused_by_every_program(case, tmp_path, capsys):
+    from ood_perception.cli.bundle import bench_bundle, compile_bundle, inspect_bundle
+    from ood_perception.loader import open_model
+
+    bundle = write_tiny_bundle(tmp_path / 'bundle', held_out=whole(2000))
+    arrays = arrays_of(whole(2000))
+    spoiled = {**arrays, **{k: change(arrays[k]) for k, change in DEGENERATE[case].items()}}
+    np.savez(bundle / 'calibration.npz', **spoiled)
+    write_manifest(bundle, json.loads((bundle / 'manifest.json').read_text()))
+    for program in (inspect_bundle, compile_bundle, bench_bundle):
+        assert program([str(bundle)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert 'calibration.npz cannot be read' in line
+    with pytest.raises(BundleError, match=r'calibration\.npz'):
+        open_model({'bundle': str(bundle), 'precision': 'f32'})
+
+
+@pytest.mark.parametrize(
+    ('x', 'y', 'slope'),
+    [
+        ([0, 1, 2], [0, 1, np.nan], 1),
+        ([0, 1, np.inf], [0, 1, 2], 1),
+        ([0, 1, 1], [0, 1, 2], 1),
+        ([0, 1, 2], [0, 2, 1], 1),
+        ([1, 2, 3], [0, 1, 2], 1),
+        ([0, 1, 2], [0, 1, 2], 0),
+        ([0, 1, 2], [0, 1, 2], np.nan),
+    ],
+)
+def test_a_curve_that_does_not_rise_is_refused(x, y, slope):
+    with pytest.raises(ConfigError, match='does not rise'):
+        SetTable(np.array(x, float), np.array(y, float), slope)

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.run import ON_ERROR, RunOptions
+from ood_perception.files import check_writable
 from ood_perception.pipeline import Settings
 from ood_perception.postprocess.roi import RoiSettings
 
@@ -104,6 +105,7 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run `trainer evaluate`; return the exit status."""
     options = parser().parse_args(arguments)
+    check_writable(options.out)
     if options.compare:
         page = compare_folders(*options.compare, options.out, options.seed)
         print(f'report: {page}')

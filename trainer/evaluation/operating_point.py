@@ -19,6 +19,7 @@ from typing import Any
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.errors import ConfigError
+from ood_perception.files import check_writable
 from ood_perception.image.geometry import geometry_for
 from ood_perception.loader import Model, open_model
 from ood_perception.metrics.false_obstacles import PATCHES, RATES, AlarmCounter, normal_cells
@@ -128,6 +129,7 @@ def _of_camera(polygons: CameraPolygons, camera: str) -> CameraPolygons:
 
 def run(options: argparse.Namespace) -> Answer:
     """Do what the command line asks for; write the report and return the answer."""
+    check_writable(options.out)
     wanted = Wanted.parse(options.wanted)
     asked = Persistence(*reversed(options.persistence)) if options.persistence else None
     if options.fps < 0:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ood_perception.errors import ConfigError, DataError, DependencyError
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
 from ood_perception.evaluation.results import write_text
-from ood_perception.files import make_file
+from ood_perception.files import check_writable, make_file
 from ood_perception.image.geometry import camera_window, to_camera, to_camera_nearest
 from ood_perception.json_files import json_text
 from ood_perception.metrics.lars import coloured
@@ -231,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run `trainer submission`."""
     options = parser().parse_args(arguments)
+    check_writable(options.out)
     data = open_set(options.data, sets_root(options))
     target = target_of(data.name, data.kind, options.method, options.format)
     settings = Settings(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -187,8 +187,16 @@ def pack_bundle(path: Path, parts: BundleParts, overwrite: bool = False) -> Mani
         raise BundleError(
             f'{path} exists; give another path, or allow overwriting (which only a bundle is)'
         )
-    make_folder(path, parts.write)
+    make_folder(path, parts.write, files_of_bundle(path))
     return read_manifest(path / MANIFEST_NAME)
+
+
+def files_of_bundle(path: Path) -> Callable[[str], bool]:
+    """Return what says of a file in a folder whether it is part of the bundle there."""
+    if not (path / MANIFEST_NAME).is_file():
+        return lambda name: True
+    names = {MANIFEST_NAME, *read_manifest(path / MANIFEST_NAME).files}
+    return names.__contains__
 
 
 def git_revision(folder: Path) -> str:

@@ -17,13 +17,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.store import load_bundle
-from ood_perception.errors import OodPerceptionError
+from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
+from ood_perception.files import check_file
 from ood_perception.json_files import write_json
 from ood_perception.ros import dds
 
@@ -48,8 +49,17 @@ class Case:
     namespace: str = f'bench_{os.getpid()}'
 
 
-def run_case(case: Case, node_parameters: dict[str, str], domain: int) -> dict[str, Any]:
-    """Run node and camera in two processes with the shipped profile; return what they counted."""
+def run_case(
+    case: Case,
+    node_parameters: dict[str, str],
+    domain: int,
+    started: Callable[[int], object] = lambda pid: None,
+) -> dict[str, Any]:
+    """
+    Run node and camera in two processes with the shipped profile; return what they counted.
+
+    started: called with the node's process id.
+    """
     environment = {
         **os.environ,
         **dds.environment(dds.LARGE_IMAGES),
@@ -61,6 +71,7 @@ def run_case(case: Case, node_parameters: dict[str, str], domain: int) -> dict[s
     node = subprocess.Popen(
         [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args', *options], env=environment
     )
+    started(node.pid)
     try:
         camera = subprocess.run(
             [
@@ -118,7 +129,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    width, height = (int(part) for part in options.size.split('x'))
+    try:
+        width, height = (int(part) for part in options.size.split('x'))
+    except ValueError as error:
+        raise ConfigError(f'--size {options.size}: give one such as 1920x1080') from error
     return [
         Case(kind, outputs, options.frames, options.rate, width, height, options.picture)
         for kind in ('reliable', 'best_effort')
@@ -141,21 +155,25 @@ def _line(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0 when every promise was kept."""
     options = _parse(argv)
+    return exit_status('bench_node', lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    check_file(options.out, '--out')
     names = ('bundle', 'engine', 'precision', 'weights')
     parameters = {name: getattr(options, name) for name in names}
     parameters['views'] = 'false' if options.no_views else ''
     results: list[dict[str, Any]] = []
     # A domain of its own for each case, away from 0 and from what other tools choose.
     first_domain = 60 + os.getpid() % 30
-    try:
-        seen = load_bundle(options.bundle).manifest.input.images
-        for number, case in enumerate(_cases(options)):
+    seen = load_bundle(options.bundle).manifest.input.images
+    for number, case in enumerate(_cases(options)):
+        try:
             measured = run_case(case, parameters, first_domain + number)
-            results.append({**measured, 'images_a_frame': 1 if options.no_views else seen})
-            print(_line(results[-1]), flush=True)
-    except (OodPerceptionError, subprocess.TimeoutExpired) as error:
-        print(f'bench_node: {error}', file=sys.stderr)
-        return 1
+        except subprocess.TimeoutExpired as error:
+            raise OodPerceptionError(f'the camera process did not end: {error}') from error
+        results.append({**measured, 'images_a_frame': 1 if options.no_views else seen})
+        print(_line(results[-1]), flush=True)
     if options.out:
         write_json(options.out, {'cases': results}, indent=2)
         print(f'written: {options.out}')

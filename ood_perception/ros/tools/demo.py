@@ -25,7 +25,8 @@ from ood_perception.demo.report import FrameResult, Run, try_engine, write_page
 from ood_perception.demo.sources import Picture, Source, open_source
 from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
-from ood_perception.errors import ConfigError, DataError, DependencyError, OodPerceptionError
+from ood_perception.errors import ConfigError, DataError, DependencyError, exit_status
+from ood_perception.files import check_writable
 from ood_perception.reports.html import environment
 from ood_perception.requirements import install_command
 from ood_perception.ros.tools.processes import detail, graph_environment, say
@@ -62,10 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _made_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'--out {folder} cannot be made: {error}') from error
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob('*_*.jpg'), folder / 'index.html'):
         old.unlink(missing_ok=True)
     return folder.resolve()
@@ -150,15 +149,13 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code. A user's mistake is one plain message."""
     options = arguments().parse_args(argv)
-    try:
-        if options.frames < 1 or options.rate < 0 or options.timeout <= 0:
-            raise ConfigError('--frames needs 1 or more, --rate 0 or more, --timeout above 0')
-        return run(options)
-    except OodPerceptionError as error:
-        print(f'demo FAILED: {error}', file=sys.stderr)
-    except KeyboardInterrupt:
-        print('demo stopped', file=sys.stderr)
-    return 1
+    return exit_status('demo FAILED', lambda: _checked(options))
+
+
+def _checked(options: argparse.Namespace) -> int:
+    if options.frames < 1 or options.rate < 0 or options.timeout <= 0:
+        raise ConfigError('--frames needs 1 or more, --rate 0 or more, --timeout above 0')
+    return run(options)
 
 
 if __name__ == '__main__':

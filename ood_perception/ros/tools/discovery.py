@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.qos import ReliabilityPolicy
 
-from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.errors import ConfigError, exit_status
 
 # The node meets the publisher's reliability within half a second of discovering it.
 _MOST_SETTLING = 10.0
@@ -26,11 +25,8 @@ def run_program(ros_arguments: Sequence[str], work: Callable[[], int]) -> int:
     """Return the exit status of `work`, done while ROS runs; a user's mistake is one line, 1."""
     rclpy.init(args=list(ros_arguments))
     try:
-        return work()
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
+        return exit_status('error', work)
+    except ExternalShutdownException:
         return 1
     finally:
         rclpy.try_shutdown()

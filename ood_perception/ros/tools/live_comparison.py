@@ -30,6 +30,7 @@ from ood_perception.bags.comparison import (
     write_comparison,
 )
 from ood_perception.errors import ConfigError, EngineError
+from ood_perception.files import check_writable
 from ood_perception.image.encodings import COMPRESSED
 from ood_perception.ros.tools.bag_player import TRANSPORTS
 from ood_perception.ros.tools.discovery import run_program
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words[:end])
 
     def work() -> int:
+        check_writable(options.out)
         rows = run(options)
         print(summary(rows))
         print(f'report: {options.out / "live.html"}')

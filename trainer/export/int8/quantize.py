@@ -42,6 +42,7 @@ from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import LARGEST_LOSS
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.evaluation.results import write_json
+from ood_perception.files import check_writable
 from ood_perception.image.geometry import to_network
 
 from ...augment.cutouts import PasteSettings, load_cutouts
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str]) -> None:
     if source.is_file():
         raise BundleError(f'{source} is packed: give its folder')
     folder = options.out or Path('out') / 'quantize' / bundle.manifest.name
+    check_writable(folder)
     place = options.data or options.root / options.layout
     splits = (options.train, options.validation)
     train, validation = (load_pictures(options.layout, place, split) for split in splits)

@@ -20,6 +20,7 @@ from ood_perception.engines.plan import LARGEST_LOSS
 from ood_perception.files import make_folder
 from ood_perception.reports.html import render
 
+from ..pack import files_of_bundle
 from .cost import Cost, CostBench
 
 CARD_TITLE = '\n## Precisions\n'
@@ -65,4 +66,4 @@ def write_precisions(
         manifest = dataclasses.replace(bundle.manifest, precisions=precisions, files=files)
         write_manifest(folder, manifest)
 
-    make_folder(path, fill)
+    make_folder(path, fill, files_of_bundle(path))
