@@ -24,6 +24,7 @@ from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.engines.tensorrt.engine import chosen_precision, request_for
 from ood_perception.engines.tensorrt.engine_cache import KeptEngine, obtain_engine
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
+from ood_perception.engines.trial import remember
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.files import make_file
 from ood_perception.image.image_files import read_picture
@@ -56,6 +57,11 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
     _add_bundle(parser)
     _add_engine(parser)
     _add_tensorrt(parser)
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='an unknown bundle needs no trial, now and later',
+    )
     return _guarded(_compile, parser.parse_args(argv))
 
 
@@ -203,6 +209,8 @@ def _compile(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     bundle = complete(bundle, arguments.weights or None, tell)
     print(f'weights    {bundle.stage_root} in {_seconds(start)}')
+    if arguments.trust:
+        remember(bundle.sha256)
     start = time.perf_counter()
     images = max(arguments.cameras, 1) * bundle.manifest.input.images
     options = dataclasses.replace(_options(arguments), max_batch=images)
