@@ -69,6 +69,7 @@ TRAIN = [
     'scikit-learn>=1.4,<2',
 ]
 
+SIGN = ['py-minisign>=0.20,<1']
 FAISS = ['faiss-cpu>=1.8,<2']
 SUBMISSION = ['h5py>=3.8,<4']
 # torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
@@ -77,6 +78,7 @@ TEST = [
     'pytest>=8,<10',
     'pytest-xdist>=3.6,<4',
     *FAISS,
+    *SIGN,
     *VIDEO,
     *REPORT,
     'scikit-learn>=1.4,<2',
@@ -123,6 +125,7 @@ setup(
         'ros-lyrical': ros_wheels('lyrical'),  # none yet: CONTRIBUTING.md, Versions
         'onnxruntime': ['onnxruntime>=1.20,<2'],
         'faiss': FAISS,
+        'sign': SIGN,
         'tensorrt': [CUDA],
         'tensorrt-rtx': TENSORRT_RTX,
         'bags': [*BAGS, *REPORT],

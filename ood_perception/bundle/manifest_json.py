@@ -14,7 +14,7 @@ from ood_perception.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manife
 from ood_perception.bundle.weights.origin_rules import check_member
 from ood_perception.errors import BundleError
 from ood_perception.image.views import view_problem
-from ood_perception.json_files import read_json
+from ood_perception.json_files import parse_json, read_bounded, read_json
 
 T = TypeVar('T')
 MOST_INPUT_PIXELS = 32 << 20
@@ -28,8 +28,13 @@ def read_manifest(path: Path) -> Manifest:
     format, a missing, unknown or mistyped field, a path that leaves the bundle, or stages that do
     not fit together.
     """
+    return parse_manifest(read_manifest_bytes(path), str(path))
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    """Return a manifest.json as it is, 4 MiB and one byte at most; BundleError."""
     try:
-        value = read_json(path)
+        return read_bounded(path)
     except FileNotFoundError as error:
         raise BundleError(
             f'{path.parent} is no bundle: it has no {MANIFEST_NAME}; give the folder or .zip that '
@@ -37,7 +42,15 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
     except (OSError, ValueError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
-    return manifest_from_json(value, str(path))
+
+
+def parse_manifest(content: bytes, place: str) -> Manifest:
+    """Return the Manifest in the bytes of a manifest.json; BundleError as read_manifest."""
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise BundleError(f'{place} cannot be read ({error}): copy the bundle again') from error
+    return manifest_from_json(value, place)
 
 
 def manifest_from_json(value: Any, place: str = MANIFEST_NAME) -> Manifest:

@@ -107,6 +107,13 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road'
     )
+    parser.add_argument(
+        '--require-signature',
+        action='append',
+        default=[],
+        metavar='KEY',
+        help='public key of minisign, or its file, that must have signed the bundle',
+    )
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +176,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, require_signature=arguments.require_signature)
     if arguments.draw:
         _draw(bundle, arguments.draw, arguments.out)
     golden: GoldenReport | None = None
@@ -204,7 +211,7 @@ def _draw(bundle: Bundle, place: Path, out: Path) -> None:
 
 def _compile(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, require_signature=arguments.require_signature)
     print(f'checked    {bundle.root} in {_seconds(start)}')
     start = time.perf_counter()
     bundle = complete(bundle, arguments.weights or None, tell)
