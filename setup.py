@@ -25,6 +25,7 @@ data_files = [
     (f'share/{NAME}', ['package.xml', 'LICENSE', 'NOTICE']),
     (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
     (f'share/{NAME}/config', sorted(path for path in glob('config/*') if Path(path).is_file())),
+    (f'share/{NAME}/config/sros2', sorted(glob('config/sros2/*'))),
     (f'share/{NAME}/config/train', sorted(glob('config/train/*'))),
 ]
 # colcon writes the executables to lib/ood_perception itself (setup.cfg). A wheel cannot, so it
