@@ -12,14 +12,13 @@ from pathlib import Path
 
 from ood_perception.bundle.archives import open_archive
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest
-from ood_perception.bundle.manifest_json import parse_manifest
+from ood_perception.bundle.manifest_json import MOST_BUNDLE_BYTES, parse_manifest
 from ood_perception.bundle.signatures import MOST_BYTES as MOST_SIGNATURE_BYTES
 from ood_perception.bundle.signatures import SIGNATURE_NAME
 from ood_perception.errors import BundleError
 from ood_perception.files import cache_root, locked, make_folder, sha256_of
 from ood_perception.json_files import MOST_BYTES
 
-MOST_UNPACKED_BYTES = 16 << 30
 # Weights do not shrink below half, maps of numbers below a fiftieth; zeros to a thousandth.
 MOST_RATIO = 200
 _SMALL = 64 << 20
@@ -34,6 +33,8 @@ def unpacked(file: Path) -> Path:
     """
     if not zipfile.is_zipfile(file):
         raise BundleError(f'{file} is neither a folder nor a .zip: give a bundle of the trainer')
+    if file.stat().st_size > MOST_BUNDLE_BYTES:
+        raise BundleError(f'{file} has more than {MOST_BUNDLE_BYTES} bytes; refused')
     target = cache_root() / 'unpacked' / sha256_of(file)[:32]
     try:
         with locked(target), open_archive(file) as archive:
@@ -121,7 +122,7 @@ def _check_members(archive: zipfile.ZipFile, manifest: Manifest, file: Path) -> 
                 'copy the bundle again'
             )
     total = sum(spec.size for spec in manifest.files.values())
-    if total > MOST_UNPACKED_BYTES or total > max(_SMALL, MOST_RATIO * packed):
+    if total > max(_SMALL, MOST_RATIO * packed):
         raise BundleError(
             f'{file} unpacks {packed} bytes to {total}: no bundle is like that; refused'
         )
