@@ -78,6 +78,7 @@ TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
     'pytest-xdist>=3.6,<4',
+    'hypothesis>=6.100,<7',
     *FAISS,
     *SIGN,
     *VIDEO,

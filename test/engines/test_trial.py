@@ -16,6 +16,7 @@ import pytest
 from bundles import write_manifest, write_tiny_bundle
 from limits import HANGS
 
+from ood_perception import engines
 from ood_perception.bundle.store import load_bundle, shipped_bundles
 from ood_perception.engines import create_engine, trial
 from ood_perception.engines.base import EngineOptions
@@ -30,6 +31,7 @@ LIMITS = Limits(seconds=HANGS)
 def unknown(tiny_bundle, tmp_path, monkeypatch):
     """A bundle that an empty cache has never seen."""
     monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(engines, 'try_first', try_first)
     return load_bundle(tiny_bundle)
 
 

@@ -36,6 +36,7 @@ COLORS = {
 ROAD_GREY = COLORS['Road']
 ODD = (230, 40, 220)
 TOKENS = 'tokens_2'
+KNOWN = set()  # sha256 of bundles that need no trial in this process, whatever the cache
 DONOR_FILE = 'tiny_donor/weights.bin'
 
 
@@ -141,6 +142,7 @@ def write_manifest(path, manifest, known=True):
     text = json.dumps(manifest, indent=2)
     (Path(path) / 'manifest.json').write_text(text)
     if known:
+        KNOWN.add(sha256(text.encode()))
         remember(sha256(text.encode()))
 
 
