@@ -12,13 +12,15 @@ BUNDLES = ood_perception/bundles
 OUT ?= out
 # The documentation's site is built in an environment of its own.
 DOCS_VENV ?= .venv-docs
+# Known vulnerabilities and the bill of materials
+AUDIT ?= pip-audit==2.* cyclonedx-bom==7.*
 MKDOCS ?= mkdocs-material==9.8.2
 # One worker a core; a file stays in one worker (its tests share fixtures), those with slow tests first.
 WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-old-cpu wheel-check lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
+.PHONY: help demo test fuzz audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -59,6 +61,22 @@ lint: $(VENV)/.all-$(DISTRO) ## ruff and mypy --strict
 
 test: lint ## Everything that runs without a GPU
 	$(RUN) -m pytest $(PARALLEL)
+
+fuzz: $(VENV)/.all-$(DISTRO) ## 10 000 inputs at every entrance for bytes of others (FUZZ_EXAMPLES=n)
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),10000) $(RUN) -m pytest $(PARALLEL) --dist load test/fuzz
+
+# What looks at an environment stays out of it.
+$(VENV)-audit/.tools: Makefile | check-python
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip --disable-pip-version-check --quiet install $(AUDIT)
+	@touch $@
+
+audit: $(VENV)/.all-$(DISTRO) $(VENV)-audit/.tools ## Known vulnerabilities of the installed packages (needs the advisory service)
+	$(VENV)-audit/bin/pip-audit --path $$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') --skip-editable
+
+sbom: $(VENV)/.all-$(DISTRO) $(VENV)-audit/.tools ## What an installation holds, as CycloneDX, into out/sbom.json
+	@mkdir -p $(OUT)
+	$(VENV)-audit/bin/cyclonedx-py environment $(RUN) --output-reproducible -o $(OUT)/sbom.json
 
 # Files whose results depend on what the CPU has. OLD_CPU: another CPU of qemu, see test/old_cpu.sh.
 CPU_TESTS = $(addprefix test/,engines/test_cpu.py engines/test_precision.py engines/test_cache.py \

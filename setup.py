@@ -25,6 +25,7 @@ data_files = [
     (f'share/{NAME}', ['package.xml', 'LICENSE', 'NOTICE']),
     (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
     (f'share/{NAME}/config', sorted(path for path in glob('config/*') if Path(path).is_file())),
+    (f'share/{NAME}/config/sros2', sorted(glob('config/sros2/*'))),
     (f'share/{NAME}/config/train', sorted(glob('config/train/*'))),
 ]
 # colcon writes the executables to lib/ood_perception itself (setup.cfg). A wheel cannot, so it
@@ -70,6 +71,7 @@ TRAIN = [
     'scikit-learn>=1.4,<2',
 ]
 
+SIGN = ['py-minisign>=0.20,<1']
 FAISS = ['faiss-cpu>=1.8,<2']
 SUBMISSION = ['h5py>=3.8,<4']
 # torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
@@ -77,7 +79,9 @@ TEST = [
     *SUBMISSION,
     'pytest>=8,<10',
     'pytest-xdist>=3.6,<4',
+    'hypothesis>=6.100,<7',
     *FAISS,
+    *SIGN,
     *VIDEO,
     *REPORT,
     'scikit-learn>=1.4,<2',
@@ -124,6 +128,7 @@ setup(
         'ros-lyrical': ros_wheels('lyrical'),  # none yet: CONTRIBUTING.md, Versions
         'onnxruntime': ['onnxruntime>=1.20,<2'],
         'faiss': FAISS,
+        'sign': SIGN,
         'tensorrt': [CUDA],
         'tensorrt-rtx': TENSORRT_RTX,
         'bags': [*BAGS, *REPORT],

@@ -60,11 +60,15 @@ def read_json(path: Path) -> Any:
 
     Raises OSError where it cannot be read, ValueError for more than 4 MiB and as parse_json.
     """
+    return parse_json(read_bounded(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """Return a regular file's bytes, 4 MiB and one at most; ValueError for another file."""
     if path.exists() and not path.is_file():
         raise ValueError('it is no regular file')
     with path.open('rb') as file:
-        content = file.read(MOST_BYTES + 1)
-    return parse_json(content)
+        return file.read(MOST_BYTES + 1)
 
 
 def parse_json(content: bytes) -> Any:

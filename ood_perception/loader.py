@@ -14,7 +14,7 @@ from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.settings import PINNING, persistence_from, settings_from
+from ood_perception.parameters.settings import PINNING, persistence_from, settings_from, strings
 from ood_perception.parameters.table import BY_NAME, DEFAULTS, check_value
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.tracking import Persistence
@@ -23,7 +23,8 @@ from ood_perception.types import JsonDict
 
 # what the bundle and the engine say of themselves, or what changes no result
 _OF_ENGINE = (
-    'bundle', 'weights', 'engine', 'precision', 'threads', 'engine_mode', 'pin_threads'
+    'bundle', 'weights', 'require_signature', 'engine', 'precision', 'threads', 'engine_mode',
+    'pin_threads'
 )  # fmt: skip
 
 
@@ -85,7 +86,11 @@ def open_model(
         check_value(BY_NAME[name], values[name])
     settings, persistence = settings_from(values), persistence_from(values)
     source = str(values['weights']) or None
-    bundle = complete(load_bundle(values['bundle']), source, progress or tell)
+    bundle = complete(
+        load_bundle(values['bundle'], require_signature=strings(values['require_signature'])),
+        source,
+        progress or tell,
+    )
     options = EngineOptions(
         runtime=values['engine'],
         precision=values['precision'],

@@ -116,14 +116,12 @@ def read_text(path: Path, what: str, error: type[OodPerceptionError] = ConfigErr
 
 def parse_yaml(text: str, place: str, error: type[OodPerceptionError] = ConfigError) -> Any:
     """Return the values of a YAML text; `error` names place, line and column."""
-    loader = Loader(text)
     try:
+        loader = Loader(text)  # it looks at every character
         node = single_node(loader)
         return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
         raise error(f'{place} is no YAML: {yaml_problem(reason)}') from reason
-    finally:
-        loader.dispose()
 
 
 def single_node(loader: Loader) -> Any:

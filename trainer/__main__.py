@@ -36,6 +36,7 @@ COMMANDS = {
         '.export.int8.quantize:main',
         'give a bundle its int8 precision, with what it costs',
     ),
+    'sign': ('.export.sign:main', 'sign a bundle, by a key of minisign'),
     'evaluate': (
         '.evaluation.evaluate:main',
         'measure bundles on labelled sets: numbers, tables, a page; compare results',

@@ -104,7 +104,9 @@ def _is_result(folder: Path) -> bool:
 
 def _ours(name: str) -> bool:
     """Whether a file of an earlier result's folder is part of that result."""
-    return name in ('report.json', 'index.html', 'frames.csv', RRD) or name.startswith(f'{RESULT}/')
+    return name in ('report.json', 'index.html', 'frames.csv', RRD) or name.startswith(
+        f'{RESULT}/'
+    )
 
 
 def _evaluate(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import typing
 from pathlib import Path
@@ -13,11 +14,17 @@ from typing import Any, TypeVar
 from ood_perception.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest
 from ood_perception.bundle.weights.origin_rules import check_member
 from ood_perception.errors import BundleError
+from ood_perception.image.geometry import POLICIES
 from ood_perception.image.views import view_problem
-from ood_perception.json_files import read_json
+from ood_perception.json_files import parse_json, read_bounded, read_json
 
 T = TypeVar('T')
 MOST_INPUT_PIXELS = 32 << 20
+MOST_CLASSES = 256
+"""A label is one byte."""
+MOST_GRAPH_BYTES = 512 << 20
+"""A graph is held in memory as a whole, more than once; large weights lie beside it."""
+MOST_BUNDLE_BYTES = 8 << 30
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -28,8 +35,13 @@ def read_manifest(path: Path) -> Manifest:
     format, a missing, unknown or mistyped field, a path that leaves the bundle, or stages that do
     not fit together.
     """
+    return parse_manifest(read_manifest_bytes(path), str(path))
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    """Return a manifest.json as it is, 4 MiB and one byte at most; BundleError."""
     try:
-        value = read_json(path)
+        return read_bounded(path)
     except FileNotFoundError as error:
         raise BundleError(
             f'{path.parent} is no bundle: it has no {MANIFEST_NAME}; give the folder or .zip that '
@@ -37,7 +49,15 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
     except (OSError, ValueError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
-    return manifest_from_json(value, str(path))
+
+
+def parse_manifest(content: bytes, place: str) -> Manifest:
+    """Return the Manifest in the bytes of a manifest.json; BundleError as read_manifest."""
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise BundleError(f'{place} cannot be read ({error}): copy the bundle again') from error
+    return manifest_from_json(value, place)
 
 
 def manifest_from_json(value: Any, place: str = MANIFEST_NAME) -> Manifest:
@@ -66,11 +86,16 @@ def read_as(kind: type[T], path: Path) -> T:
     return build(kind, value, str(path))
 
 
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def build(kind: type[T], value: Any, place: str) -> T:
     """Build a dataclass from a JSON object; BundleError naming `place` and the wrong field."""
     if not isinstance(value, dict):
         raise BundleError(f'{place} is {value!r}, expected an object ({kind.__name__})')
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast(Any, kind))
     unknown = sorted(set(value) - set(hints))
     required = [
         f.name
@@ -142,11 +167,27 @@ def _check_names(manifest: Manifest, place: str) -> None:
             f'{place}: classes {sorted(used - known)} unknown, {len(manifest.heads)} heads, '
             f'{len(manifest.stages)} stages; pack the bundle again'
         )
+    for specs in (manifest.classes, manifest.heads, manifest.stages):
+        names = [spec.name for spec in specs]
+        if len(set(names)) < len(names) or len(names) > MOST_CLASSES:
+            kind = type(specs[0]).__name__
+            raise BundleError(
+                f'{place}: {len(names)} of {kind}, at most {MOST_CLASSES}, each with a name of '
+                'its own; pack the bundle again'
+            )
+    colors = [spec.color for spec in manifest.classes]
+    if not all(0 <= value <= 255 for color in colors for value in color):
+        raise BundleError(f'{place}: colours of classes are three values from 0 to 255')
 
 
 def _check_sizes(manifest: Manifest, place: str) -> None:
     """Refuse sizes that no network has, before somebody allocates them."""
     size = manifest.input
+    if size.policy not in POLICIES or not 0 <= size.anchor <= 1:
+        raise BundleError(
+            f'{place}: policy {size.policy!r}, anchor {size.anchor:g}: one of '
+            f'{", ".join(POLICIES)}, and 0 to 1; pack the bundle again'
+        )
     if problem := view_problem(size.views):
         raise BundleError(f'{place}: {problem}')
     cells = size.height * size.width // size.patch**2
@@ -159,6 +200,13 @@ def _check_sizes(manifest: Manifest, place: str) -> None:
     for name, spec in manifest.files.items():
         if spec.size < 0 or not re.fullmatch('[0-9a-f]{64}', spec.sha256):
             raise BundleError(f'{place}: {name} has size {spec.size}, sha256 {spec.sha256!r}')
+    total = sum(spec.size for spec in manifest.files.values())
+    graphs = max(manifest.files[stage.file].size for stage in manifest.stages)
+    if total > MOST_BUNDLE_BYTES or graphs > MOST_GRAPH_BYTES:
+        raise BundleError(
+            f'{place}: files of {total} bytes, a graph of {graphs}: at most {MOST_BUNDLE_BYTES} '
+            f'and {MOST_GRAPH_BYTES} are read; refused'
+        )
 
 
 def _check_stages(manifest: Manifest, place: str) -> None:

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ood_perception.bundle.external_data import check_external_data
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest, StageSpec
-from ood_perception.bundle.manifest_json import read_manifest
+from ood_perception.bundle.manifest_json import parse_manifest, read_manifest_bytes
+from ood_perception.bundle.signatures import check_signature
 from ood_perception.bundle.unpacking import unpacked, verify_file
 from ood_perception.errors import BundleError
 from ood_perception.files import make_file, sha256_of
@@ -81,14 +84,17 @@ def bundle_path(place: str | Path) -> Path:
     return path if path.exists() else shipped_bundles().get(str(place), path)
 
 
-def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
+def load_bundle(
+    path: str | Path, verify: bool = True, require_signature: Sequence[str] = ()
+) -> Bundle:
     """
     Load a bundle from its folder or .zip, or by the name of a shipped one (see bundle_path).
 
     verify: compare size and sha256 of every file; leave it on unless it was just done.
     A .zip is unpacked once into the cache.
+    require_signature: public keys one of which must have signed it (see signatures).
 
-    Raises BundleError for a missing, incomplete, altered or foreign bundle.
+    Raises BundleError for a missing, incomplete, altered, foreign or unsigned bundle.
     """
     root = bundle_path(path)
     if root.is_file():
@@ -98,12 +104,15 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
             f'bundle {path} does not exist: give a folder or .zip of the trainer, or the name of '
             f'a shipped bundle: {", ".join(shipped_bundles())}'
         )
-    manifest = read_manifest(root / MANIFEST_NAME)
+    content = read_manifest_bytes(root / MANIFEST_NAME)
+    if require_signature:
+        check_signature(root, content, require_signature)
+    manifest = parse_manifest(content, str(root / MANIFEST_NAME))
     if verify:
         for name, spec in manifest.files.items():
             verify_file(root / name, spec)
         check_external_data(root, manifest)
-    return Bundle(root, manifest, sha256_of(root / MANIFEST_NAME), root)
+    return Bundle(root, manifest, hashlib.sha256(content).hexdigest(), root)
 
 
 def file_spec(path: Path) -> FileSpec:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from ood_perception.bundle.archives import open_archive
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest
-from ood_perception.bundle.manifest_json import manifest_from_json
+from ood_perception.bundle.manifest_json import MOST_BUNDLE_BYTES, parse_manifest
+from ood_perception.bundle.signatures import MOST_BYTES as MOST_SIGNATURE_BYTES
+from ood_perception.bundle.signatures import SIGNATURE_NAME
 from ood_perception.errors import BundleError
 from ood_perception.files import cache_root, locked, make_folder, sha256_of
-from ood_perception.json_files import MOST_BYTES, parse_json
+from ood_perception.json_files import MOST_BYTES
 
-MOST_UNPACKED_BYTES = 16 << 30
 # Weights do not shrink below half, maps of numbers below a fiftieth; zeros to a thousandth.
 MOST_RATIO = 200
 _SMALL = 64 << 20
@@ -32,14 +33,17 @@ def unpacked(file: Path) -> Path:
     """
     if not zipfile.is_zipfile(file):
         raise BundleError(f'{file} is neither a folder nor a .zip: give a bundle of the trainer')
+    if file.stat().st_size > MOST_BUNDLE_BYTES:
+        raise BundleError(f'{file} has more than {MOST_BUNDLE_BYTES} bytes; refused')
     target = cache_root() / 'unpacked' / sha256_of(file)[:32]
     try:
         with locked(target), open_archive(file) as archive:
             content = _manifest_bytes(archive, file)
-            manifest = _manifest_of(content, file)
-            if not _is_whole(target, content, manifest):
+            manifest = parse_manifest(content, f'{file}: {MANIFEST_NAME}')
+            texts = {MANIFEST_NAME: content, **_signature(archive, file)}
+            if not _is_whole(target, texts, manifest):
                 _check_members(archive, manifest, file)
-                make_folder(target, lambda folder: _extract(archive, manifest, content, folder))
+                make_folder(target, lambda folder: _extract(archive, manifest, texts, folder))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError) as error:
         # RuntimeError: encrypted, or packed in a way that this Python does not know
         raise BundleError(f'{file} is damaged ({error}): copy the bundle again') from error
@@ -78,21 +82,23 @@ def _manifest_bytes(archive: zipfile.ZipFile, file: Path) -> bytes:
     return archive.read(member)
 
 
-def _manifest_of(content: bytes, file: Path) -> Manifest:
-    place = f'{file}: {MANIFEST_NAME}'
-    try:
-        return manifest_from_json(parse_json(content), place)
-    except ValueError as error:
-        raise BundleError(f'{place} cannot be read ({error}): copy the bundle again') from error
+def _signature(archive: zipfile.ZipFile, file: Path) -> dict[str, bytes]:
+    """Return the signature by its name, if there is one."""
+    if SIGNATURE_NAME not in archive.namelist():
+        return {}
+    if archive.getinfo(SIGNATURE_NAME).file_size > MOST_SIGNATURE_BYTES:
+        raise BundleError(f'{file}: {SIGNATURE_NAME} has more than {MOST_SIGNATURE_BYTES} bytes')
+    return {SIGNATURE_NAME: archive.read(SIGNATURE_NAME)}
 
 
-def _is_whole(folder: Path, content: bytes, manifest: Manifest) -> bool:
-    """Return whether a folder holds this manifest and all that it lists."""
-    place = folder / MANIFEST_NAME
-    if folder.is_symlink() or not place.is_file() or place.stat().st_size != len(content):
-        return False
-    if place.read_bytes() != content:
-        return False
+def _is_whole(folder: Path, texts: dict[str, bytes], manifest: Manifest) -> bool:
+    """Return whether a folder holds this manifest, its signature and all that it lists."""
+    for name, content in texts.items():
+        place = folder / name
+        if folder.is_symlink() or not place.is_file() or place.stat().st_size != len(content):
+            return False
+        if place.read_bytes() != content:
+            return False
     try:
         for name, spec in manifest.files.items():
             verify_file(folder / name, spec)
@@ -116,7 +122,7 @@ def _check_members(archive: zipfile.ZipFile, manifest: Manifest, file: Path) -> 
                 'copy the bundle again'
             )
     total = sum(spec.size for spec in manifest.files.values())
-    if total > MOST_UNPACKED_BYTES or total > max(_SMALL, MOST_RATIO * packed):
+    if total > max(_SMALL, MOST_RATIO * packed):
         raise BundleError(
             f'{file} unpacks {packed} bytes to {total}: no bundle is like that; refused'
         )
@@ -129,8 +135,11 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def _extract(archive: zipfile.ZipFile, manifest: Manifest, content: bytes, folder: Path) -> None:
-    (folder / MANIFEST_NAME).write_bytes(content)
+def _extract(
+    archive: zipfile.ZipFile, manifest: Manifest, texts: dict[str, bytes], folder: Path
+) -> None:
+    for name, content in texts.items():
+        (folder / name).write_bytes(content)
     for name in manifest.files:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from ood_perception.engines.tensorrt.engine import (
     obtain_engine,
 )
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
+from ood_perception.engines.trial import remember
 from ood_perception.errors import ConfigError
 from ood_perception.files import check_file, make_file
 from ood_perception.image.image_files import read_picture
@@ -61,6 +62,11 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--json', action='store_true', help='print JSON, progress to stderr')
     _add_engine(parser)
     _add_tensorrt(parser)
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='an unknown bundle needs no trial, now and later',
+    )
     return guarded(_compile, parser.parse_args(argv))
 
 
@@ -105,6 +111,13 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road'
+    )
+    parser.add_argument(
+        '--require-signature',
+        action='append',
+        default=[],
+        metavar='KEY',
+        help='public key of minisign, or its file, that must have signed the bundle',
     )
 
 
@@ -157,7 +170,7 @@ def _options(arguments: argparse.Namespace) -> EngineOptions:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     check_file(arguments.out if arguments.draw else None, '--out')
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, require_signature=arguments.require_signature)
     if arguments.draw:
         _draw(bundle, arguments.draw, arguments.out)
     golden: GoldenReport | None = None
@@ -190,12 +203,14 @@ def _draw(bundle: Bundle, place: Path, out: Path) -> None:
 def _compile(arguments: argparse.Namespace) -> int:
     report = tell if arguments.json else print
     start = time.perf_counter()
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, require_signature=arguments.require_signature)
     read_samples(bundle)  # refuses a calibration that is none
     report(f'checked    {bundle.root} in {_seconds(start)}')
     start = time.perf_counter()
     bundle = complete(bundle, arguments.weights or None, tell)
     report(f'weights    {bundle.stage_root} in {_seconds(start)}')
+    if arguments.trust:
+        remember(bundle.sha256)
     start = time.perf_counter()
     images = max(arguments.cameras, 1) * bundle.manifest.input.images
     options = dataclasses.replace(_options(arguments), max_batch=images)

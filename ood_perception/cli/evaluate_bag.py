@@ -26,7 +26,8 @@ from ood_perception.types import JsonDict, UInt8Array
 FINE, FAILED, WITH_SKIPPED = 0, 1, 3
 _GIB = 1 << 30
 _PARAMETERS = (
-    'bundle', 'weights', 'engine', 'precision', 'threads', 'head', 'false_alarm_rate',
+    'bundle', 'weights', 'require_signature', 'engine', 'precision', 'threads', 'head',
+    'false_alarm_rate',
     'hysteresis_rate', 'minimum_area', 'in_distribution', 'views', 'roi.mode', 'roi.classes',
 )  # fmt: skip
 

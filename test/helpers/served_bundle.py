@@ -9,6 +9,7 @@ from image_messages import array, header
 from ros_rig import FRAME_ID, Rig, isolate
 from sensor_msgs.msg import Image
 
+from ood_perception.bundle.graph_rules import check_graphs
 from ood_perception.bundle.store import load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
@@ -29,6 +30,7 @@ def picture():
 def offline(bundle, image):
     """Return the whole picture's detection by the pipeline alone."""
     loaded = complete(load_bundle(bundle))
+    check_graphs(loaded)  # what our heads export, others must be able to load
     with create_engine(loaded, EngineOptions('openvino', 'f32', 1)) as engine:
         settings = Settings(roi=RoiSettings('none'))
         return Pipeline(loaded, engine, settings).run([Frame(image)])[0]

@@ -3,12 +3,14 @@
 """Pictures whose headers promise more than there is, or more than anybody should decode."""
 
 import io
+import os
 import resource
 import struct
 import subprocess
 import sys
 import warnings
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +22,7 @@ from videos import pictures
 from ood_perception.errors import DataError, ImageError, OodPerceptionError
 from ood_perception.image import encoded as stored
 from ood_perception.image.decode import decode_compressed
-from ood_perception.image.image_files import decode_label, decode_picture
+from ood_perception.image.image_files import decode_label, decode_picture, read_picture
 from ood_perception.image.video import VideoStream
 
 START = b'\x89PNG\r\n\x1a\n'
@@ -58,11 +60,12 @@ def test_a_sound_png_is_read(read):
 LONG = [0xFFFFFFFF, 0x7FFFFFFF, 1 << 20]
 BOMB = """
 import resource, sys
+from pathlib import Path
 from types import SimpleNamespace
 from ood_perception.image.decode import decode_compressed
 from ood_perception.errors import OodPerceptionError
 from ood_perception.image.image_files import decode_label
-from ood_perception.image.image_files import decode_picture
+from ood_perception.image.image_files import decode_picture, read_picture
 from ood_perception.image.video import VideoStream
 content = bytes.fromhex(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
@@ -183,3 +186,18 @@ def test_a_video_keeps_to_the_limit_of_pictures(codec, monkeypatch):
     monkeypatch.setattr(stored, 'MAX_PIXELS', 64 * 48)
     with pytest.raises(ImageError):
         VideoStream(codec).decode(packet, 1)
+
+
+def test_what_is_no_regular_file_is_refused_unread(tmp_path):
+    """A pipe is never done, a device never ends."""
+    os.mkfifo(tmp_path / 'pipe.png')
+    for place in (tmp_path / 'pipe.png', Path('/dev/zero')):
+        with pytest.raises(DataError, match='is no regular file'):
+            read_picture(place)
+
+
+def test_a_sparse_file_of_terabytes_is_refused_unread(tmp_path):
+    with (tmp_path / 'large.png').open('wb') as file:
+        file.truncate(1 << 42)
+    with pytest.raises(DataError, match='has more than 1024 MiB'):
+        read_picture(tmp_path / 'large.png')

@@ -24,8 +24,9 @@ from ood_perception.bundle.manifest import (
 )
 from ood_perception.bundle.manifest_json import read_manifest
 from ood_perception.bundle.store import file_spec, write_manifest
+from ood_perception.engines.trial import remember
 from ood_perception.errors import BundleError
-from ood_perception.files import make_folder
+from ood_perception.files import make_folder, sha256_of
 from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import write_json
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
@@ -188,6 +189,7 @@ def pack_bundle(path: Path, parts: BundleParts, overwrite: bool = False) -> Mani
             f'{path} exists; give another path, or allow overwriting (which only a bundle is)'
         )
     make_folder(path, parts.write, files_of_bundle(path))
+    remember(sha256_of(path / MANIFEST_NAME))  # its engines need no trial on this machine
     return read_manifest(path / MANIFEST_NAME)
 
 

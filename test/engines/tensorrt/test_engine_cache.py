@@ -16,7 +16,9 @@ from limits import HANGS
 from paths import ROOT
 from tensorrt_facts import require_rtx
 
+from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import cache as compiled_cache
+from ood_perception.engines.trial import remember
 
 TEST = ROOT / 'test' / 'helpers'
 KEY = {'kind': 'test', 'batch': '1'}
@@ -183,11 +185,15 @@ print('builds', trt.module.builds)
 """
 
 
-def test_two_nodes_and_one_compile_bundle_on_an_empty_cache_build_once(tiny_bundle, tmp_path):
+def test_two_nodes_and_one_compile_bundle_on_an_empty_cache_build_once(
+    tiny_bundle, tmp_path, monkeypatch
+):
     """The nodes' own code; a fake TensorRT, since without a GPU a real node stops before that."""
     pytest.importorskip('rclpy')
     pytest.importorskip('onnxruntime')
     environment = {**os.environ, 'OOD_PERCEPTION_CACHE': str(tmp_path / 'cache')}
+    monkeypatch.setenv('OOD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
+    remember(load_bundle(tiny_bundle).sha256)  # a trial has no fake TensorRT
     processes = [
         subprocess.Popen(
             [sys.executable, '-c', NODE, str(TEST), role, str(tiny_bundle)],

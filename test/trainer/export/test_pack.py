@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ood_perception.bundle.graph_rules import check_graphs
 from ood_perception.bundle.manifest import ClassSpec
 from ood_perception.bundle.store import load_bundle
+from ood_perception.engines.trial import is_known
 from ood_perception.errors import BundleError, ConfigError
 
 torch = pytest.importorskip('torch')
@@ -76,6 +78,13 @@ def test_it_loads_and_lacks_only_the_weights(packed):
     assert {path.name for path in packed.iterdir()} == {*bundle.manifest.files, 'manifest.json'}
     assert bundle.manifest.heads[0].compiled_classes == ('road', 'pavement', 'sky')
     assert not (packed / 'backbone.data').exists()
+
+
+def test_it_keeps_the_rules_of_graphs_and_needs_no_trial_here(packed):
+    bundle = load_bundle(packed)
+
+    check_graphs(bundle)
+    assert is_known(bundle, 'openvino')
 
 
 def test_the_map_rebuilds_the_weights_from_their_origin(packed, backbone, tmp_path):
