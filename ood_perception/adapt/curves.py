@@ -126,8 +126,8 @@ def left_out_rates(
         curve = all_pixels(others or fitted_on, classes).table(chosen)
         for place in np.flatnonzero(stretch == part).tolist():
             frame = measured[place]
-            one = all_pixels([frame], classes).served(chosen)
-            flagged[:, place] = (curve(one)[None] >= levels[:, None]).sum(1)
+            one = curve(all_pixels([frame], classes).served(chosen).astype(np.float32))
+            flagged[:, place] = (one[None] >= levels[:, None]).sum(1)
             before[:, place] = (frame.served[None] >= levels[:, None]).sum(1)
     pixels = np.array([len(frame.cells) for frame in measured], np.float64)
     rows = zip(RATES, flagged, before, strict=True)

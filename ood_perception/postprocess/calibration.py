@@ -102,13 +102,13 @@ class HeldOutSample:
         x, above = self._counted(chosen)
         return x, np.minimum((1 + above) / (1 + above[:1].sum()), 1.0)
 
-    def served(self, chosen: Sequence[str]) -> Float32Array:
-        """Return float32 (N,): the least over the chosen classes, greatest over the views."""
+    def served(self, chosen: Sequence[str]) -> npt.NDArray[np.floating[Any]]:
+        """Return (N,): the least over the chosen classes, greatest over the views."""
         places = self._places(chosen)
         columns = places if self.surprisal.shape[-1] > 1 else [0]
         shape = (len(self.surprisal), self.views, self.surprisal.shape[-1])
         seen = self.surprisal.reshape(shape)[..., columns]
-        return np.asarray(seen.min(axis=2).max(axis=1), np.float32)
+        return np.asarray(seen.min(axis=2).max(axis=1))
 
     def _counted(self, chosen: Sequence[str]) -> tuple[Float64Array, Float64Array]:
         """Return the distinct x, ascending, and how many held-out pixels have at least each."""
