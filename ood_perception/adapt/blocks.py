@@ -14,12 +14,11 @@ import numpy.typing as npt
 from ood_perception.adapt.observe import SeenFrame
 from ood_perception.metrics.bootstrap import resample_weights
 from ood_perception.metrics.false_alarm_rate import observed_rate
-from ood_perception.postprocess.image_statistics import difference
+from ood_perception.postprocess.image_statistics import NEW_VIEW, difference
 from ood_perception.types import JsonDict
 
 Float64Array = npt.NDArray[np.float64]
 FEWEST_BLOCKS = 6
-NEW_VIEW = 4.0  # grey levels between thumbnails from which on two frames are not the same view
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +18,7 @@ from ood_perception.errors import EngineError
 from ood_perception.image.views import on_grid
 from ood_perception.loader import Model
 from ood_perception.pipeline import Pipeline
+from ood_perception.postprocess.drift import inner_ground
 from ood_perception.postprocess.image_statistics import ImageStatistics, statistics_of
 from ood_perception.settings import chosen_classes, head_of
 from ood_perception.types import (
@@ -36,10 +36,7 @@ Float16Array = npt.NDArray[np.float16]
 @dataclass(frozen=True)
 class SeenFrame:
     """
-    The predicted ground of one frame: cells of the region of interest with a normal class's label.
-
-    A patch's width inside its rim: a patch that is partly something else scores higher, and what
-    the classifier takes for ground by mistake is mostly narrow.
+    The predicted ground of one frame (drift.inner_ground).
 
     name, camera, stamp_ns: of the frame. cells: int32 (N,), places in the flattened score grid.
     surprisal: float16 (N, V, S) >= 0, the graph's own, as HeldOutSample's. served: float16 (N,),
@@ -128,8 +125,9 @@ class Observer:
         """Return what a frame shows; ImageError and EngineError as the pipeline raises them."""
         self._replay = False
         detection = self._pipeline.run([frame])[0]
-        truth = self._places[detection.labels]
-        inside = self._within(detection.scored & (truth != 255))
+        labels, scored = detection.labels, detection.scored
+        inside = inner_ground(labels, scored, self._places != 255, self.head.upsampling)
+        truth = self._places[labels]
         size = (frame.image.shape[0], frame.image.shape[1])
         spec, settings = self._pipeline.manifest.input, self._pipeline.settings
         geometries = spec.geometries(size, settings.views)
@@ -148,11 +146,6 @@ class Observer:
             geometries=geometries,
             tokens=self._kept(),
         )
-
-    def _within(self, ground: BoolArray) -> BoolArray:
-        side = 2 * self.head.upsampling + 1
-        inner = cv2.erode(ground.view(np.uint8), np.ones((side, side), np.uint8))
-        return np.asarray(inner, bool)
 
     def _surprisal(self, geometries: Sequence[Geometry], inside: BoolArray) -> Float16Array:
         """Return the graph's surprisal of the cells, (N, V, S)."""

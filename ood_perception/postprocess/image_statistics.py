@@ -12,6 +12,7 @@ import numpy as np
 from ood_perception.types import Float32Array, UInt8Array
 
 MEASURES = ('brightness', 'contrast', 'sharpness', 'warmth')
+NEW_VIEW = 4.0  # grey levels between thumbnails from which on two frames are not the same view
 _WIDTH = 160
 _SMALL = (32, 18)  # columns, rows of the thumbnail
 

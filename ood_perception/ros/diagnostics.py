@@ -11,6 +11,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from ood_perception.postprocess.drift import CalibrationHealth
 from ood_perception.ros.frame_queue import CameraReport, Counters
 from ood_perception.ros.timing import STAGES, StageSummary
 
@@ -141,6 +142,13 @@ def range_status(node: str, camera: str, report: RangeReport) -> Any:
     if report.error:
         level, message = ERROR, f'no bearings: {report.error}'
     return _status(node, f'places {camera}'.rstrip(), level, message, report.values)
+
+
+def calibration_status(node: str, camera: str, health: CalibrationHealth) -> Any:
+    """Return the status '<node>: calibration <camera>': whether what it shows fits."""
+    level = WARN if health.warning else OK
+    message = health.warning or ('fits so far' if health.values else 'no frame yet')
+    return _status(node, f'calibration {camera}'.rstrip(), level, message, health.values)
 
 
 def engine_status(node: str, engine: EngineStatus) -> Any:

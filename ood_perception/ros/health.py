@@ -37,6 +37,7 @@ class Health:
         self._node = node
         self._name = node.get_fully_qualified_name()
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
+        self._calibration = node.create_publisher(DiagnosticArray, '~/calibration_health', 1)
         self._before: dict[str, Counters] = {}
         self._engine = EngineStatus()
         self._stop = threading.Event()
@@ -71,6 +72,9 @@ class Health:
             statuses = self._statuses()
             stamp = self._node.get_clock().now().to_msg()
             self._publisher.publish(diagnostic_array(stamp, statuses))
+            if session := self._node.session:
+                health = session.calibration.statuses(self._name)
+                self._calibration.publish(diagnostic_array(stamp, health))
         except Exception as error:
             # A camera or topic may vanish under our hands in a transition: the next beat counts.
             if not self._stop.is_set():
@@ -87,6 +91,7 @@ class Health:
             self._before[report.name] = report.counters
             statuses.append(camera_status(self._name, report, recent, seen))
         statuses += session.range_statuses(self._name)
+        statuses += session.calibration.statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
         engine = session.model.status()
         if missing := missing_outputs():

@@ -10,6 +10,7 @@ from typing import Any
 from ood_perception.parameters.settings import persistence_from
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.ros import dds
+from ood_perception.ros.calibration_health import CalibrationMonitors
 from ood_perception.ros.camera_input import CameraInput
 from ood_perception.ros.diagnostics import InputStatus
 from ood_perception.ros.frame_queue import FrameQueue
@@ -35,6 +36,7 @@ class Session:
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
         self.ranging = Ranging(node, values)
+        self.calibration = CalibrationMonitors(values['cameras'])
         try:
             for name in values['cameras']:
                 outputs = self._outputs[name] = CameraOutputs(node, name, values)
@@ -62,6 +64,7 @@ class Session:
             inputs=self._inputs,
             outputs=self._outputs,
             window=self.window,
+            calibration=self.calibration,
         )
         self._worker.start()
         self._publish_infos()
@@ -78,6 +81,7 @@ class Session:
         self.model.apply(values)
         self._tracker.settings = persistence_from(values)
         self.ranging.apply(values)
+        self.calibration.reset()
         for outputs in self._outputs.values():
             outputs.values = values
         if self._worker is not None:
