@@ -5,29 +5,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from ood_perception.adapt.blocks import Rate, distinct_views, stretches
-from ood_perception.adapt.curves import Cleaned, cleaned, left_out_rates, served_sample
+from ood_perception.adapt.curves import Cleaned, cleaned, served_sample
 from ood_perception.adapt.drive import Drive
-from ood_perception.adapt.observe import Observer, SeenFrame
+from ood_perception.adapt.gaussian import GaussianHead, Moments, gaussian_head
+from ood_perception.adapt.levels import CURVES, Pasted, measured, paste, taken
+from ood_perception.adapt.observe import Observer, SeenFrame, tokens_of
 from ood_perception.adapt.writing import Changes, write_adapted
 from ood_perception.bundle.store import Bundle
+from ood_perception.demo.sources import spread
+from ood_perception.engines import create_engine
+from ood_perception.engines.golden import read_golden
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.loader import Model
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.postprocess.image_statistics import MEASURES
-from ood_perception.settings import chosen_classes
+from ood_perception.settings import chosen_classes, head_of
 from ood_perception.types import JsonDict
 
 FEWEST_VIEWS = 20
 LEAST_GROUND = 0.02
 _WITHIN = 2.0
+_TOKENS, _PASTED = 60, 16  # frames whose tokens are kept, and that get objects
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,13 @@ class AdaptOptions:
     How to adapt.
 
     contamination: fraction of the predicted ground that is assumed to be no ground, see
-    curves.cleaned. views: fewest distinct views; 1 for a few images of a new place.
+    curves.cleaned. views: fewest distinct views; 1 for a few images of a new place. level: one of
+    levels.LEVELS, or 'auto': by the objects pasted on left-out stretches.
     """
 
     contamination: float = 0.001
     views: int = FEWEST_VIEWS
+    level: str = 'auto'
 
     def __post_init__(self) -> None:
         if not 0 <= self.contamination < 0.5:
@@ -63,29 +73,74 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     Raises DataError for a drive that is too short, too monotonous or shows no ground, saying how
     much more is needed.
     """
-    observer = Observer(model)
-    try:
-        frames = list(_seen(observer, drive))
-    finally:
-        observer.close()
+    head = head_of(model.bundle.manifest, model.engine)
+    gaussian = gaussian_head(model.bundle, head)
+    if options.level not in ('auto', CURVES) and gaussian is None:
+        raise ConfigError(
+            f'--level {options.level}: head {head.name} is no single Gaussian; use {CURVES}'
+        )
+    gaussian = None if options.level == CURVES else gaussian
+    frames, pasted = _seen(model, drive, gaussian.layers if gaussian else ())
     views = distinct_views(frames)
     _check(frames, views, options.views)
     clean = cleaned(frames, options.contamination)
-    classes = observer.head.compiled_classes
+    classes = head.compiled_classes
     chosen = chosen_classes(model.bundle.manifest, model.pipeline.settings)
-    parts = stretches(len(frames))
-    rates = left_out_rates(clean.trimmed, clean.frames, parts, classes, chosen)
-    parent = read_samples(model.bundle).get(observer.head.name)
-    sample = served_sample(clean.trimmed, classes, parent)
-    facts = _facts(model, drive, clean, views, rates)
-    changes = Changes(sample, facts, card(facts), {})
-    return Adapted(write_adapted(model.bundle, observer.head, path, changes), rates, facts)
+    levels = measured(clean, pasted, stretches(len(frames)), classes, chosen, gaussian)
+    level, found = taken(levels, options.level)
+    parent = None if level.moments else read_samples(model.bundle).get(head.name)
+    sample = served_sample(level.clean.trimmed, classes, parent)
+    facts = {
+        **_facts(model, drive, clean, views, level.rates),
+        'level': level.name,
+        'levels': found,
+    }
+    files, golden = {}, None
+    if gaussian is not None and level.moments is not None:
+        files = {gaussian.stage.file: gaussian.with_moments(level.moments)}
+        golden = golden_of(model, gaussian, level.moments)
+    changes = Changes(sample, facts, card(facts), files, golden)
+    return Adapted(write_adapted(model.bundle, head, path, changes), level.rates, facts)
 
 
-def _seen(observer: Observer, drive: Drive) -> Iterator[SeenFrame]:
-    # disable=None: shown on a terminal alone
-    for frame in tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None):
-        yield observer.see(frame)
+def _seen(
+    model: Model, drive: Drive, layers: Sequence[str]
+) -> tuple[list[SeenFrame], list[Pasted]]:
+    """Return what the frames show, and some of them with objects pasted on."""
+    observer, frames = Observer(model, layers), []
+    pasted: list[tuple[int, Pasted]] = []
+    with_tokens, with_objects = spread(drive.count, _TOKENS), spread(drive.count, _PASTED)
+    try:
+        # disable=None: shown on a terminal alone
+        bar = tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None)
+        for number, frame in enumerate(bar):
+            seen = observer.see(frame, tokens=bool(layers) and number in with_tokens)
+            frames.append(seen)
+            one = paste(observer, frame, seen) if number in with_objects else None
+            pasted += [(number, one)] if one else []
+    finally:
+        observer.close()
+    own = stretches(len(frames))
+    return frames, [replace(one, stretch=int(own[number])) for number, one in pasted]
+
+
+def golden_of(model: Model, head: GaussianHead, moments: Moments) -> dict[str, npt.NDArray[Any]]:
+    """
+    Return the golden vectors of a head with other moments, computed by numpy.
+
+    The tokens are those of an engine in float32 that kept the parent's vectors.
+    """
+    golden = read_golden(model.bundle, head_of(model.bundle.manifest, model.engine))
+    options = replace(model.engine.options, precision='f32', compiled_classes=())
+    with create_engine(model.bundle, options) as engine:
+        tokens = tokens_of(engine, golden.image, head.layers)
+        chosen = engine.class_vector(golden.classes)
+    return {
+        'image': golden.image,
+        'in_distribution': chosen,
+        'surprisal': head.surprisal(tokens, moments),
+        'labels': golden.labels,
+    }
 
 
 def _check(frames: list[SeenFrame], views: int, fewest: int) -> None:
@@ -115,7 +170,6 @@ def _facts(model: Model, drive: Drive, clean: Cleaned, views: int, rates: list[R
     compiled = model.bundle.manifest.heads[0].compiled_classes
     return {
         'adapted_to': drive.description,
-        'level': 'curves',
         'frames': len(frames),
         'distinct_views': views,
         'minutes': round((max(stamps) - min(stamps)) / 6e10, 2) if stamps else None,
@@ -132,6 +186,21 @@ def _facts(model: Model, drive: Drive, clean: Cleaned, views: int, rates: list[R
         },
         'ground': round(float(np.median([frame.ground for frame in frames])), 4),
     }
+
+
+def _level_lines(facts: JsonDict) -> list[str]:
+    """Return which level was taken, and what each finds of the pasted objects."""
+    lines = [f'level: {facts["level"]}']
+    for name, one in facts['levels'].items():
+        if one['objects_average_precision'] is not None:
+            gain = one.get('gain')
+            against = f', {gain[0]:+.1f} to {gain[1]:+.1f} against curves (95 %)' if gain else ''
+            rate = one['rates'][0]['observed']
+            lines.append(
+                f'{name}: AP {one["objects_average_precision"]:.1f} on objects pasted on '
+                f'left-out frames{against}; 1% gives {rate:.2%}'
+            )
+    return lines
 
 
 def rate_line(rate: JsonDict) -> str:
@@ -163,7 +232,7 @@ def card(facts: JsonDict) -> str:
         f'To {facts["adapted_to"]}: {facts["frames"]} frames ({facts["distinct_views"]} different '
         f'views{minutes}), {facts["first_and_last"][0]} to {facts["first_and_last"][1]}.',
         '',
-        f'* Level: {facts["level"]}.',
+        *(f'* {line}.' for line in _level_lines(facts)),
         f'* {facts["trimmed"]:.2%} of the predicted ground, the highest scores, were cut: where '
         'the drive holds nothing unknown, that much more than the target may be flagged.',
         *(f'* {rate_line(rate)}.' for rate in facts['rates']),

@@ -15,7 +15,7 @@ from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
 from ood_perception.demo.sources import open_source
 from ood_perception.errors import ConfigError
-from ood_perception.image.image_files import read_picture
+from ood_perception.image.image_files import list_pictures, read_picture
 from ood_perception.types import Frame
 
 
@@ -50,13 +50,17 @@ def open_drive(text: str, limit: int, topics: Sequence[str] = ()) -> Drive:
     if topics:
         raise ConfigError(f'--topics {" ".join(topics)}: {path} is no bag, so it has no topics')
     source = open_source(text, limit, '--clean')
+    count = limit
+    if path.is_dir():
+        images = path / 'images' if (path / 'images').is_dir() else path
+        count = min(limit, len(list_pictures(images)))
 
     def frames() -> Iterator[Frame]:
         for picture in source.pictures():
             yield Frame(picture.image, '', 0, picture.name)
 
     kind = 'images of' if path.is_dir() else 'video'
-    return Drive(f'{kind} {path.absolute().name}', limit, frames)
+    return Drive(f'{kind} {path.absolute().name}', count, frames)
 
 
 def of_images(paths: Sequence[Path]) -> Drive:

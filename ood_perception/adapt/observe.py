@@ -15,6 +15,7 @@ from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
 from ood_perception.errors import EngineError
+from ood_perception.image.geometry import Size
 from ood_perception.image.views import on_grid
 from ood_perception.loader import Model
 from ood_perception.pipeline import Pipeline
@@ -42,6 +43,7 @@ class SeenFrame:
     surprisal: float16 (N, V, S) >= 0, the graph's own, as HeldOutSample's. served: float16 (N,),
     what the parent bundle makes of it. truth: uint8 (N,), the label's place among the head's
     classes. ground: N as a fraction of the cells inside the image. look: the image's statistics.
+    geometries, grid: of the views, and the size of the score grid, (gh, gw).
     tokens: float16 (V, rows, columns, D), what a Gaussian head reads, None where not asked for.
     """
 
@@ -55,6 +57,7 @@ class SeenFrame:
     ground: float
     look: ImageStatistics
     geometries: tuple[Geometry, ...] = ()
+    grid: Size = (0, 0)
     tokens: Float16Array | None = field(default=None, repr=False)
 
     def only(self, keep: BoolArray) -> SeenFrame:
@@ -121,13 +124,19 @@ class Observer:
         """Let the engine run as before."""
         self._engine.first_stage = None
 
-    def see(self, frame: Frame) -> SeenFrame:
-        """Return what a frame shows; ImageError and EngineError as the pipeline raises them."""
+    def see(self, frame: Frame, like: SeenFrame | None = None, tokens: bool = False) -> SeenFrame:
+        """
+        Return what a frame shows; ImageError and EngineError as the pipeline raises them.
+
+        like: take its cells for the predicted ground. tokens: whether to keep them.
+        """
         self._replay = False
         detection = self._pipeline.run([frame])[0]
         labels, scored = detection.labels, detection.scored
         inside = inner_ground(labels, scored, self._places != 255, self.head.upsampling)
-        truth = self._places[labels]
+        if like is not None:
+            inside = np.zeros_like(inside)
+            inside.flat[like.cells] = True
         size = (frame.image.shape[0], frame.image.shape[1])
         spec, settings = self._pipeline.manifest.input, self._pipeline.settings
         geometries = spec.geometries(size, settings.views)
@@ -140,28 +149,21 @@ class Observer:
             cells=np.flatnonzero(inside).astype(np.int32),
             surprisal=surprisal,
             served=detection.surprisal[inside].astype(np.float16),
-            truth=truth[inside],
+            truth=self._places[labels][inside] if like is None else like.truth,
             ground=float(inside.sum() / max(int(visible.sum()), 1)),
             look=statistics_of(frame.image),
             geometries=geometries,
-            tokens=self._kept(),
+            grid=(inside.shape[0], inside.shape[1]),
+            tokens=self._kept() if tokens else None,
         )
 
     def _surprisal(self, geometries: Sequence[Geometry], inside: BoolArray) -> Float16Array:
-        """Return the graph's surprisal of the cells, (N, V, S)."""
         images, maps = self._tap.images, [self._tap.output.surprisal]
         if self.head.selection == 'min' and len(self.head.compiled_classes) > 1:
             self._replay = True
             one_hot = np.eye(len(self.head.compiled_classes), dtype=np.float32)
             maps = [self._engine.run(images, vector).surprisal for vector in one_hot]
-        columns = []
-        for surprisal in maps:
-            whole, *crops = surprisal.astype(np.float32)
-            placed = [
-                on_grid(c, g, geometries[0]) for c, g in zip(crops, geometries[1:], strict=True)
-            ]
-            columns.append(np.stack([whole, *placed])[:, inside].T)
-        return np.stack(columns, axis=2).astype(np.float16)
+        return np.concatenate([at_cells(one, geometries, inside) for one in maps], axis=2)
 
     def _first_stage(
         self, names: Sequence[str], compute: Callable[[], Sequence[Any]]
@@ -175,3 +177,32 @@ class Observer:
             return None
         parts = [self._tokens[name] for name in self._layers]
         return np.concatenate(parts, axis=3).astype(np.float16)
+
+
+def at_cells(
+    surprisal: npt.NDArray[np.floating[Any]], geometries: Sequence[Geometry], inside: BoolArray
+) -> Float16Array:
+    """Return float16 (N, V, 1), the surprisal (V, gh, gw) of all views in the N cells inside."""
+    whole, *crops = surprisal.astype(np.float32)
+    pairs = zip(crops, geometries[1:], strict=True)
+    placed = [on_grid(crop, geometry, geometries[0]) for crop, geometry in pairs]
+    return np.stack([whole, *placed])[:, inside].T[:, :, None].astype(np.float16)
+
+
+def tokens_of(engine: Engine, images: UInt8Array, layers: Sequence[str]) -> npt.NDArray[Any]:
+    """Return the tokens of the layers side by side, float (B, rows, columns, D)."""
+    names, kept = engine.manifest.stages[0].outputs, []
+
+    def first(_: Sequence[Any], compute: Callable[[], Sequence[Any]]) -> Sequence[Any]:
+        outputs = list(compute())
+        named = dict(zip(names, map(np.array, outputs), strict=True))
+        kept.append(np.concatenate([named[name] for name in layers], axis=3))
+        return outputs
+
+    assert isinstance(engine, ChainEngine)
+    engine.first_stage = first
+    vector = np.ones(len(engine.compiled_classes), np.float32)
+    for image in images:
+        engine.run(image[None], vector)
+    engine.first_stage = None
+    return np.concatenate(kept)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ood_perception.adapt.adaptation import AdaptOptions, adapt, card
 from ood_perception.adapt.drive import open_drive
+from ood_perception.adapt.levels import LEVELS
 from ood_perception.adapt.writing import check_target
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.completion import complete
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--topics', nargs='+', default=[], help='of a bag, or name=topic; default: every camera')
     add('--contamination', type=float, default=AdaptOptions.contamination, help='fraction of '
         'the predicted ground that is assumed to be none, and cut off; default 0.001')  # fmt: skip
+    add('--level', default='auto', choices=('auto', *LEVELS), help='what to adapt; default: as '
+        'objects pasted on left-out stretches are found best, curves unless resolved')  # fmt: skip
     add('--overwrite', action='store_true', help='replace an earlier bundle')
     add_parameters(parser, [name for name in _PARAMETERS if name != 'bundle'])
     return parser
@@ -67,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     if arguments.frames < 1:
         raise ConfigError(f'--frames {arguments.frames}: give 1 or more')
-    options = AdaptOptions(arguments.contamination)
+    options = AdaptOptions(arguments.contamination, level=arguments.level)
     check_target(arguments.out, arguments.overwrite)
     drive = open_drive(arguments.clean, arguments.frames, arguments.topics)
     arguments.bundle = arguments.parent
