@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ood_perception.adapt.blocks import Rate, distinct_views, stretches
+from ood_perception.adapt.blocks import FEWEST_BLOCKS, Rate, distinct_views, stretches
 from ood_perception.adapt.curves import Cleaned, cleaned, served_sample
 from ood_perception.adapt.drive import Drive
 from ood_perception.adapt.gaussian import GaussianHead, Moments, gaussian_head
@@ -179,7 +179,7 @@ def _facts(model: Model, drive: Drive, clean: Cleaned, views: int, rates: list[R
         'at_fixed_places': float(f'{clean.fixed:.4g}'),
         'in_distribution': list(chosen_classes(model.bundle.manifest, model.pipeline.settings)),
         'precision': model.engine.description.get('precision', ''),
-        'rates': [rate.to_json() for rate in rates],
+        'rates': [rate.to_json() for rate in rates if len(frames) >= FEWEST_BLOCKS],
         'images': {
             name: [round(float(q), 2) for q in np.quantile(values, [0.01, 0.5, 0.99])]
             for name, values in looks.items()
@@ -195,10 +195,10 @@ def _level_lines(facts: JsonDict) -> list[str]:
         if one['objects_average_precision'] is not None:
             gain = one.get('gain')
             against = f', {gain[0]:+.1f} to {gain[1]:+.1f} against curves (95 %)' if gain else ''
-            rate = one['rates'][0]['observed']
+            rate = one['rates'][0]
             lines.append(
                 f'{name}: AP {one["objects_average_precision"]:.1f} on objects pasted on '
-                f'left-out frames{against}; 1% gives {rate:.2%}'
+                f'left-out frames{against}; {rate["target"]:.0%} gives {rate["observed"]:.2%}'
             )
     return lines
 
@@ -215,6 +215,11 @@ def rate_line(rate: JsonDict) -> str:
 
 def advice(rates: list[JsonDict], frames: int) -> str:
     """Return what is to be said of the strictest rate's interval, '' where it is narrow enough."""
+    if not rates:
+        return (
+            f'{frames} images are too few to state a rate: the scores rank; take {FEWEST_BLOCKS} '
+            'or more, of different places'
+        )
     rate = rates[0]
     target, low, high = rate['target'], rate['low'], rate['high']
     if target / _WITHIN <= low and high <= target * _WITHIN:

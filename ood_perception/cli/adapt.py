@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ood_perception.adapt.adaptation import AdaptOptions, adapt, card
-from ood_perception.adapt.drive import open_drive
+from ood_perception.adapt.drive import of_images, open_drive
 from ood_perception.adapt.levels import LEVELS
 from ood_perception.adapt.writing import check_target
 from ood_perception.bundle.store import Bundle
@@ -53,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         'parent', nargs='?', help='folder, .zip or shipped name; default: as --params, or the road'
     )
-    add('--clean', required=True, help='a ROS 2 bag, a folder of images or a video')
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--clean', help='a ROS 2 bag, a folder of images or a video')
+    few = {'nargs': '+', 'type': Path, 'metavar': 'IMAGE'}
+    source.add_argument('--normal', **few, help='1 to 20 images of a new place')
     add('--bundle', dest='out', type=Path, required=True, help='folder of the new bundle')
     add('--frames', type=int, default=200, help='most frames to take, evenly spread; default 200')
     add('--topics', nargs='+', default=[], help='of a bag, or name=topic; default: every camera')
@@ -72,7 +75,11 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f'--frames {arguments.frames}: give 1 or more')
     options = AdaptOptions(arguments.contamination, level=arguments.level)
     check_target(arguments.out, arguments.overwrite)
-    drive = open_drive(arguments.clean, arguments.frames, arguments.topics)
+    if arguments.normal:
+        drive = of_images(arguments.normal)
+        options = dataclasses.replace(options, views=1)
+    else:
+        drive = open_drive(arguments.clean, arguments.frames, arguments.topics)
     arguments.bundle = arguments.parent
     model = open_model(
         chosen_parameters(arguments, _PARAMETERS, tell), tell, create=_of_all_classes

@@ -7,10 +7,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from bag_files import FRONT, RAW, Maker, write_bag
 from bundles import ODD, ROAD_GREY, write_tiny_bundle
 
 from ood_perception.bundle.store import load_bundle
 from ood_perception.cli.adapt import adapt_bundle
+from ood_perception.cli.bundle import inspect_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.pipeline import Pipeline, Settings
@@ -75,6 +77,8 @@ def test_the_target_holds_on_new_frames_of_the_same_road(home, tmp_path, capsys)
     assert rate['before'] > 0.1
     assert bundle.path('MODEL_CARD.md').read_text().startswith('# mine\n\n## Adapted')
     assert 'golden vectors kept' in capsys.readouterr().out
+    assert inspect_bundle([str(out)]) == 0
+    assert '\n  1% gives' in capsys.readouterr().out
 
 
 def test_what_the_drive_does_not_hold_is_still_found(home, tmp_path):
@@ -136,3 +140,29 @@ def test_the_own_vehicle_and_a_few_strange_pixels_do_not_shape_the_curve(home, t
     other = load_bundle(tmp_path / 'plain_bundle').manifest.calibration
     assert other['at_fixed_places'] == 0
     assert flagged(tmp_path / 'mine', range(100, 160)) > 0.003
+
+
+def test_a_few_images_of_a_new_place_state_a_rate_only_where_they_can(home, tmp_path, capsys):
+    images = sorted(drive(tmp_path / 'clean', range(8)).iterdir())
+    base = [str(home), '--precision', 'f32', '--threads', '1', '--bundle']
+    few = [*base, str(tmp_path / 'three'), '--normal', *map(str, images[:3])]
+    assert adapt_bundle(few) == 0
+    assert 'too few to state a rate' in capsys.readouterr().out
+    assert load_bundle(tmp_path / 'three').manifest.calibration['rates'] == []
+    assert adapt_bundle([*base, str(tmp_path / 'eight'), '--normal', *map(str, images)]) == 0
+    assert '1% gives' in capsys.readouterr().out
+    assert flagged(tmp_path / 'eight', range(100, 130)) < 0.05
+
+
+def test_a_bag_is_read_with_its_stamps(home, tmp_path):
+    pytest.importorskip('rosbags')
+    maker = Maker()
+    messages = [
+        (FRONT, RAW, i * 10**9, maker.raw(road(i), 'rgb8', i * 10**9)) for i in range(1, 31)
+    ]
+    bag = tmp_path / 'bag'
+    write_bag(bag, messages)
+    assert adapted(home, bag, tmp_path / 'mine') == 0
+    facts = load_bundle(tmp_path / 'mine').manifest.calibration
+    assert facts['frames'] == 30
+    assert facts['minutes'] == pytest.approx(29 / 60, abs=0.01)
