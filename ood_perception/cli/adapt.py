@@ -55,8 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--clean', help='a ROS 2 bag, a folder of images or a video')
-    few = {'nargs': '+', 'type': Path, 'metavar': 'IMAGE'}
-    source.add_argument('--normal', **few, help='1 to 20 images of a new place')
+    source.add_argument('--normal', nargs='+', type=Path, help='1 to 20 images of a new place')
     add('--bundle', dest='out', type=Path, required=True, help='folder of the new bundle')
     add('--frames', type=int, default=200, help='most frames to take, evenly spread; default 200')
     add('--topics', nargs='+', default=[], help='of a bag, or name=topic; default: every camera')
