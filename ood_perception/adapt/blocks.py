@@ -72,9 +72,12 @@ def rate_over_blocks(
     _, interval = observed_rate(alarms, drawn, resample_weights(len(drawn)))
     effective = round(rate * (1 - rate) / error**2) if error else round(total)
     before_rate = float(before.sum() / total)
-    return Rate(
-        target, rate, interval.low, interval.high, before_rate, len(drawn), block, effective
-    )
+    freedom = max(len(drawn) - 1, 1)
+    # Student's quantile in the place of the normal one: a bootstrap of few blocks is too narrow
+    wider = (1 + 1.21 / freedom) * math.sqrt((freedom + 1) / freedom)
+    low = max(rate - wider * (rate - interval.low), 0.0)
+    high = min(rate + wider * (interval.high - rate), 1.0)
+    return Rate(target, rate, low, high, before_rate, len(drawn), block, effective)
 
 
 def _in_blocks(values: Float64Array, length: int) -> Float64Array:
