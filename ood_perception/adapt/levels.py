@@ -5,7 +5,8 @@ What may be adapted, measured on stretches that were left out: curves, token sta
 
 Without labels a clean drive tells what is flagged of it, and nothing of what is found. So objects
 are pasted on some of its frames: a level that changes the head is taken only where it finds them
-better than the curves alone do, by two points of AP and more than chance.
+better than the curves alone do, by two points of AP and more than chance, and where it keeps the
+target on stretches that it has not seen: tokens of one stretch may be outliers of the others.
 """
 
 from __future__ import annotations
@@ -147,10 +148,16 @@ def taken(levels: Sequence[Level], wanted: str) -> tuple[Level, JsonDict]:
             continue
         interval = better(level, curves)
         facts[level.name]['gain'] = [round(interval.low, 2), round(interval.high, 2)]
-        if interval.low > gain:
+        if interval.low > gain and _holds(level, curves):
             best, gain = level, interval.low
     by_name: Mapping[str, Level] = {level.name: level for level in levels}
     return by_name.get(wanted, best), facts
+
+
+def _holds(level: Level, curves: Level) -> bool:
+    """Return whether left-out stretches are flagged within twice the target, or as by curves."""
+    pairs = zip(level.rates, curves.rates, strict=True)
+    return all(one.observed <= max(2 * one.target, other.observed) for one, other in pairs)
 
 
 def _level(

@@ -7,14 +7,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ood_perception.adapt.blocks import rate_over_blocks, stretches
+from ood_perception.adapt.blocks import Rate, rate_over_blocks, stretches
 from ood_perception.adapt.curves import Cleaned
 from ood_perception.adapt.levels import CURVES, JOINED, TOKENS, Level, taken
 from ood_perception.metrics.pixel import scored_picture
 
 
-def level(name, lift, seed=0):
+def level(name, lift, observed=0.01, seed=0):
     """Return a level whose objects score `lift` higher than its ground, on twelve frames."""
+    rates = [Rate(0.01, observed, 0.0, 1.0, 0.1, 10, 1, 100)]
     rng = np.random.default_rng(seed)
     pictures = []
     for _ in range(12):
@@ -22,7 +23,7 @@ def level(name, lift, seed=0):
         pictures.append(
             scored_picture((rng.normal(0, 1, 2000) + lift * labels).astype(np.float32), labels)
         )
-    return Level(name, Cleaned((), (), 0.0, 0.0), [], pictures)
+    return Level(name, Cleaned((), (), 0.0, 0.0), rates, pictures)
 
 
 def test_the_better_one_is_taken_and_what_each_finds_is_said():
@@ -37,6 +38,12 @@ def test_the_better_one_is_taken_and_what_each_finds_is_said():
 def test_curves_stay_where_nothing_is_better_by_two_points(lift):
     best, _ = taken([level(CURVES, 1.5), level(TOKENS, lift)], 'auto')
     assert best.name == CURVES
+
+
+@pytest.mark.parametrize(('observed', 'name'), [(0.12, CURVES), (0.018, TOKENS)])
+def test_a_level_that_flags_too_much_of_stretches_it_has_not_seen_is_not_taken(observed, name):
+    best, _ = taken([level(CURVES, 1.5), level(TOKENS, 3.0, observed)], 'auto')
+    assert best.name == name
 
 
 def test_a_level_that_was_asked_for_is_taken():
