@@ -147,6 +147,7 @@ setup(
             f'inspect_bundle = {NAME}.cli.bundle:inspect_bundle',
             f'compile_bundle = {NAME}.cli.bundle:compile_bundle',
             f'bench_bundle = {NAME}.cli.bundle:bench_bundle',
+            f'adapt_bundle = {NAME}.cli.adapt:adapt_bundle',
             f'evaluate_bag = {NAME}.cli.evaluate_bag:evaluate_bag',
             f'bag_player = {NAME}.ros.tools.bag_player:main',
             f'live_comparison = {NAME}.ros.tools.live_comparison:main',

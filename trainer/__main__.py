@@ -31,6 +31,10 @@ COMMANDS = {
         'ood_perception.cli.bundle:compile_bundle',
         'build the engine of a bundle, here or ahead of time for named GPUs',
     ),
+    'adapt': (
+        'ood_perception.cli.adapt:adapt_bundle',
+        "adapt a bundle to a vehicle's own camera from one clean drive (the program adapt_bundle)",
+    ),
     'scenes': ('.data.scenes:main', 'split pictures by scene: write scenes.csv'),
     'quantize': (
         '.export.int8.quantize:main',

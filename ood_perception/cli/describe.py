@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import cv2
 
+from ood_perception.adapt.adaptation import advice, rate_line
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.completion import MAP_NAME, read_map
@@ -77,7 +78,8 @@ def as_text(bundle: Bundle) -> str:
         _section('classes', _class_lines(bundle)),
         _section('heads', [_head_line(head, bundle) for head in manifest.heads]),
         _section('precisions', _precision_lines(bundle)),
-        _section('calibration', _value_lines(manifest.calibration)),
+        _section('calibration', _value_lines(_without_rates(manifest.calibration))),
+        *_rate_sections(manifest.calibration),
         *_held_out_sections(bundle),
         _section('provenance', _value_lines(manifest.provenance)),
         _section(
@@ -167,6 +169,19 @@ def _held_out_sections(bundle: Bundle) -> list[list[str]]:
             elif least:
                 lines.append(f'{head}: {name} has no held-out pixels and is not calibrated')
     return [_section('held-out pixels', lines)] if lines else []
+
+
+def _without_rates(calibration: JsonDict) -> JsonDict:
+    return {k: value for k, value in calibration.items() if k not in ('rates', 'levels')}
+
+
+def _rate_sections(calibration: JsonDict) -> list[list[str]]:
+    """Return what target rates gave on frames that were left out, of an adapted bundle."""
+    if 'adapted_to' not in calibration:
+        return []
+    lines = [rate_line(rate) for rate in calibration['rates']]
+    doubt = advice(calibration['rates'], calibration['frames'])
+    return [_section('rates', [*lines, *([doubt] if doubt else [])])]
 
 
 def _value_lines(values: JsonDict) -> list[str]:

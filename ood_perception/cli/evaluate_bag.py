@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ood_perception.bags.before_after import compare_bundles
 from ood_perception.bags.compression import MAX_FILE_BYTES, MAX_MESSAGE_BYTES, MIB
 from ood_perception.bags.problems import ON_ERROR, SKIP
 from ood_perception.bags.reading import Limits
@@ -66,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         action='store_true',
         help=f'also write {RRD} for the Rerun viewer (needs rerun-sdk)',
     )
+    parser.add_argument(
+        '--adapted', metavar='BUNDLE', help='compare with this bundle instead, frame by frame'
+    )
     parser.add_argument('--batch', type=int, default=1, help='frames per engine run')
     parser.add_argument('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
     parser.add_argument('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
@@ -92,6 +96,11 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     check_options(options)
     model = open_model(values, tell, max(1, arguments.batch))
+    if arguments.adapted:
+        adapted = open_model({**values, 'bundle': arguments.adapted}, tell)
+        with model.engine, adapted.engine:
+            compare_bundles(arguments.bag, out, model, adapted, options.topics, tell)
+        return FINE
     with model.engine:
         report, seconds = evaluate(options, model, tell, _by_cv_bridge)
     print(json_text(report) if arguments.json else _summary(report, seconds, out))

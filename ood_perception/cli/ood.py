@@ -50,6 +50,11 @@ COMMANDS = {
     'evaluate-bag': Command(
         f'{_CLI}.evaluate_bag:evaluate_bag', 'a recording, losslessly, without ROS', 'evaluate_bag'
     ),
+    'adapt': Command(
+        f'{_CLI}.adapt:adapt_bundle',
+        'a bundle for your own camera, from a clean drive',
+        'adapt_bundle',
+    ),
     'play-bag': Command(
         f'{_ROS}.tools.bag_player:main', 'publish the frames of a recording', 'bag_player'
     ),

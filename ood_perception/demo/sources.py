@@ -62,9 +62,9 @@ class Source:
     pictures: Callable[[], Iterator[Picture]]
 
 
-def open_source(text: str, limit: int) -> Source:
+def open_source(text: str, limit: int, option: str = 'DEMO_INPUT') -> Source:
     """
-    Return the pictures that DEMO_INPUT names, at most `limit`.
+    Return the pictures that an option names, at most `limit`; option: its name, for messages.
 
     text: a folder of pictures or a bag, a video, a bag file, a camera device (/dev/video0 or 0),
     or '' for the frames of a real drive that the package ships, with objects composed in.
@@ -79,17 +79,17 @@ def open_source(text: str, limit: int) -> Source:
     path = Path(text).expanduser()
     if not path.exists():
         raise ConfigError(
-            f'DEMO_INPUT {text!r} does not exist: give a folder of pictures, a video, a ROS 2 bag '
+            f'{option} {text!r} does not exist: give a folder of pictures, a video, a ROS 2 bag '
             "or a camera device such as /dev/video0; leave it empty for the demo's own pictures"
         )
     if is_bag(path):
         return _recorded(f'ROS 2 bag {path}', bag_frames(path, limit))
     if path.is_dir():
-        return _folder(path, limit)
+        return _folder(path, limit, option)
     if path.suffix.lower() in VIDEOS:
         return _recorded(f'video {path}', video_frames(path, limit))
     raise ConfigError(
-        f'DEMO_INPUT {text!r}: a file ending in {path.suffix or "nothing"} is neither a video '
+        f'{option} {text!r}: a file ending in {path.suffix or "nothing"} is neither a video '
         f'({", ".join(VIDEOS)}) nor a bag (.mcap, .db3); for pictures give their folder'
     )
 
@@ -109,14 +109,14 @@ def _recorded(description: str, images: Iterator[UInt8Array]) -> Source:
     return Source(description, '', pictures)
 
 
-def _folder(folder: Path, limit: int) -> Source:
+def _folder(folder: Path, limit: int, option: str = 'DEMO_INPUT') -> Source:
     """Return a folder of pictures; with images/ and labels/ inside, labelled ones."""
     images = folder / 'images' if (folder / 'images').is_dir() else folder
     labels = label_files(folder / 'labels') if images != folder else {}
     files = sorted(list_pictures(images), key=_in_order)
     if not files:
         raise ConfigError(
-            f'DEMO_INPUT {str(folder)!r} holds no picture ({", ".join(PICTURES)}): give the '
+            f'{option} {str(folder)!r} holds no picture ({", ".join(PICTURES)}): give the '
             'folder that holds them'
         )
     chosen = [files[index] for index in spread(len(files), limit)]

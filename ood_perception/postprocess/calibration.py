@@ -112,14 +112,18 @@ class HeldOutSample:
         x, above = self._counted(chosen)
         return x, np.minimum((1 + above) / (1 + above[:1].sum()), 1.0)
 
-    def _counted(self, chosen: Sequence[str]) -> tuple[Float64Array, Float64Array]:
-        """Return the distinct x, ascending, and how many held-out pixels have at least each."""
+    def served(self, chosen: Sequence[str]) -> npt.NDArray[np.floating[Any]]:
+        """Return (N,): the least over the chosen classes, greatest over the views."""
         places = self._places(chosen)
-        mine = np.isin(self.truth, places)
         columns = places if self.surprisal.shape[-1] > 1 else [0]
         shape = (len(self.surprisal), self.views, self.surprisal.shape[-1])
-        seen = self.surprisal.reshape(shape)[mine][..., columns]
-        least = seen.astype(np.float64).min(axis=2).max(axis=1)
+        seen = self.surprisal.reshape(shape)[..., columns]
+        return np.asarray(seen.min(axis=2).max(axis=1))
+
+    def _counted(self, chosen: Sequence[str]) -> tuple[Float64Array, Float64Array]:
+        """Return the distinct x, ascending, and how many held-out pixels have at least each."""
+        mine = np.isin(self.truth, self._places(chosen))
+        least = self.served(chosen)[mine].astype(np.float64)
         order = np.argsort(least, kind='stable')
         x, weight = least[order], self.weight[mine][order].astype(np.float64)
         above = np.cumsum(weight[::-1])[::-1]

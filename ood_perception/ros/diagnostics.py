@@ -11,6 +11,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from ood_perception.postprocess.drift import CalibrationHealth
 from ood_perception.ros.frame_queue import CameraReport, Counters
 from ood_perception.ros.timing import STAGES, StageSummary
 
@@ -201,6 +202,13 @@ def outputs_status(node: str, subscribed: Sequence[str], missing: str) -> Any:
     message = missing or (f'{len(subscribed)} subscribed' if subscribed else 'nobody subscribes')
     values = {'subscribed': ', '.join(subscribed), 'missing': missing}
     return _status(node, 'outputs', WARN if missing else OK, message, values)
+
+
+def calibration_status(node: str, camera: str, health: CalibrationHealth) -> Any:
+    """Return the status '<node>: calibration <camera>': whether what it shows fits."""
+    level = WARN if health.warning else OK
+    message = health.warning or ('fits so far' if health.values else 'no frame yet')
+    return _status(node, f'calibration {camera}'.rstrip(), level, message, health.values)
 
 
 def engine_status(node: str, engine: EngineStatus) -> Any:

@@ -41,6 +41,7 @@ class Health:
         self._node = node
         self._name = node.get_fully_qualified_name()
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
+        self._calibration = node.create_publisher(DiagnosticArray, '~/calibration_health', 1)
         self._before: dict[str, Counters] = {}
         self._engine = EngineStatus()
         self._alone = time.monotonic()
@@ -83,6 +84,9 @@ class Health:
             statuses = self._statuses()
             stamp = self._node.get_clock().now().to_msg()
             self._publisher.publish(diagnostic_array(stamp, statuses))
+            if session := self._node.session:
+                health = session.calibration.statuses(self._name)
+                self._calibration.publish(diagnostic_array(stamp, health))
         except Exception as error:
             # A camera or topic may vanish under our hands in a transition: the next beat counts.
             if not self._stop.is_set():
@@ -109,6 +113,7 @@ class Health:
             self._before[report.name] = report.counters
             statuses.append(camera_status(self._name, report, recent, seen))
         statuses += session.range_statuses(self._name)
+        statuses += session.calibration.statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
         statuses.append(outputs_status(self._name, session.subscribed(), missing_outputs()))
         engine = session.watchdog.status(session.model.status())

@@ -11,6 +11,7 @@ from typing import Any
 from ood_perception.parameters.settings import persistence_from
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.ros import dds
+from ood_perception.ros.calibration_health import CalibrationMonitors
 from ood_perception.ros.camera_input import CameraInput
 from ood_perception.ros.diagnostics import InputStatus
 from ood_perception.ros.frame_queue import FrameQueue
@@ -39,6 +40,7 @@ class Session:
         self.queue = FrameQueue(values['cameras'], values['frame_queue'])
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
+        self.calibration = CalibrationMonitors(values['cameras'])
         try:
             self.ranging = Ranging(node, values)
         except Exception:  # tf2 is not installed
@@ -80,6 +82,7 @@ class Session:
             inputs=self._inputs,
             outputs=self._outputs,
             window=self.window,
+            calibration=self.calibration,
         )
         worker.start()
         return worker
@@ -113,6 +116,7 @@ class Session:
         self.model.apply(values)
         self._tracker.settings = persistence_from(values)
         self.ranging.apply(values)
+        self.calibration.reset()
         for name, outputs in self._outputs.items():
             outputs.values = values
             self._inputs[name].lazy = values['lazy_subscription']

@@ -21,6 +21,7 @@ from ood_perception.types import Detection, Frame
 
 if TYPE_CHECKING:
     from ood_perception.postprocess.tracking import Tracker
+    from ood_perception.ros.calibration_health import CalibrationMonitors
     from ood_perception.ros.camera_input import CameraInput
     from ood_perception.ros.model import Model
     from ood_perception.ros.outputs import CameraOutputs
@@ -59,6 +60,7 @@ class Worker:
     inputs: Mapping[str, CameraInput]
     outputs: Mapping[str, CameraOutputs]
     window: TimingWindow
+    calibration: CalibrationMonitors
 
     def __post_init__(self) -> None:
         self._decoders: dict[str, FrameDecoder[Any]] = {}
@@ -202,6 +204,7 @@ class Worker:
         name, header = pending.queued.camera, pending.queued.message.header
         outputs, info = self.outputs[name], self.inputs[name].camera_info
         scene = self.model.pipeline.scene
+        self.calibration.add(self.model.pipeline, detection)
         detection = self.ranging.without_small(detection, info, scene)
         tracked = self.tracker.update(detection)
         outputs.publish(

@@ -32,7 +32,7 @@ FLOORS = {
         [{'loader'}],
         [{'evaluation', 'bench'}],
         [{'reports'}],
-        [{'bags'}, {'demo'}],
+        [{'bags'}, {'demo'}, {'adapt'}],
         [{'ros'}, {'cli'}],
     ],
     'trainer': [

@@ -30,8 +30,7 @@ from ood_perception.bundle.signatures import read_public_key
 from ood_perception.bundle.store import load_bundle
 from ood_perception.bundle.weights.completion import read_map
 from ood_perception.errors import OodPerceptionError
-from ood_perception.image.image_files import decode_picture
-from ood_perception.image.label_files import decode_label
+from ood_perception.image.image_files import decode_label, decode_picture
 from ood_perception.json_files import parse_json
 from ood_perception.parameters.files import read_parameters
 from ood_perception.postprocess.roi_files import parse_polygons

@@ -48,6 +48,7 @@ class Rig:
             inputs={'': SimpleNamespace(camera_info=None)},
             outputs={'': outputs},
             window=TimingWindow(),
+            calibration=SimpleNamespace(add=lambda *_: None),
         )
         self.queue.open()
 

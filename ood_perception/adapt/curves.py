@@ -1,0 +1,134 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration curves fitted again on a drive's predicted ground, robustly, and what they flag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.adapt.blocks import Rate, rate_over_blocks
+from ood_perception.adapt.observe import SeenFrame
+from ood_perception.errors import DataError
+from ood_perception.postprocess.calibration import HeldOutSample
+from ood_perception.postprocess.held_out import StratifiedSample
+from ood_perception.types import BoolArray
+
+RATES = (0.01, 0.02, 0.05)
+_PER_STRATUM = 1000
+_HIGH, _OFTEN = 0.95, 0.5
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """
+    A drive's frames without what is most likely no ground.
+
+    frames: without the places where the score is high in most frames (the own vehicle, dirt on
+    the lens), which were the fraction `fixed` of the cells. trimmed: also without the fraction
+    `share` of them that scores highest.
+    """
+
+    frames: tuple[SeenFrame, ...]
+    trimmed: tuple[SeenFrame, ...]
+    fixed: float
+    share: float
+
+
+def cleaned(frames: Sequence[SeenFrame], contamination: float) -> Cleaned:
+    """
+    Leave out places that score high in most frames, then the highest fraction of the rest.
+
+    contamination: the fraction of the predicted ground that is assumed to be no ground, in [0, 1).
+    Where a drive holds none, a target rate r flags up to r + contamination. DataError where no
+    ground is left.
+    """
+    fixed = _fixed_places(frames)
+    total = sum(len(frame.cells) for frame in frames)
+    moving = [frame.only(~fixed[frame.cells]) for frame in frames]
+    left = sum(len(frame.cells) for frame in moving)
+    if not left:
+        raise DataError('no ground was found in any frame: is it the camera of the bundle?')
+    served = np.concatenate([frame.served for frame in moving])
+    highest = np.quantile(served.astype(np.float32), 1 - contamination)
+    trimmed = [frame.only(frame.served <= highest) for frame in moving]
+    kept = sum(len(frame.cells) for frame in trimmed)
+    return Cleaned(tuple(moving), tuple(trimmed), 1 - left / total, 1 - kept / left)
+
+
+def _fixed_places(frames: Sequence[SeenFrame]) -> BoolArray:
+    """Return bool (cells,): among the highest 5 % in at least half of at least ten frames."""
+    size = max((int(frame.cells.max(initial=0)) for frame in frames), default=0) + 1
+    served = np.concatenate([frame.served for frame in frames]).astype(np.float32)
+    if not len(served):
+        return np.zeros(size, bool)
+    high = np.quantile(served, _HIGH)
+    seen, often = np.zeros(size), np.zeros(size)
+    for frame in frames:
+        seen[frame.cells] += 1
+        often[frame.cells] += frame.served > high
+    return (seen >= 10) & (often >= _OFTEN * seen)
+
+
+def all_pixels(frames: Sequence[SeenFrame], classes: Sequence[str]) -> HeldOutSample:
+    """Return every pixel of the frames as a sample."""
+    surprisal = np.concatenate([frame.surprisal for frame in frames])
+    truth = np.concatenate([frame.truth for frame in frames])
+    shown = surprisal if surprisal.shape[1] > 1 else surprisal[:, 0]
+    return HeldOutSample(tuple(classes), shown, truth, np.ones(len(truth), np.float32))
+
+
+def served_sample(
+    frames: Sequence[SeenFrame], classes: Sequence[str], parent: HeldOutSample | None
+) -> HeldOutSample:
+    """
+    Return the small sample that a bundle carries: the drive's pixels of the classes it shows.
+
+    Classes that the drive does not show keep the parent's pixels, where it has a sample of the
+    same views.
+    """
+    drawn = StratifiedSample(classes, _PER_STRATUM)
+    for frame in frames:
+        drawn.add(np.moveaxis(frame.surprisal, 0, 2).astype(np.float32), frame.truth)
+    sample = drawn.finish()
+    if parent is None or parent.surprisal.shape[1:] != sample.surprisal.shape[1:]:
+        return sample
+    other = ~np.isin(parent.truth, np.unique(sample.truth))
+    return HeldOutSample(
+        sample.classes,
+        np.concatenate([sample.surprisal, parent.surprisal[other]]),
+        np.concatenate([sample.truth, parent.truth[other]]),
+        np.concatenate([sample.weight, parent.weight[other]]),
+    )
+
+
+def left_out_rates(
+    fitted_on: Sequence[SeenFrame],
+    measured: Sequence[SeenFrame],
+    stretch: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    chosen: Sequence[str],
+) -> list[Rate]:
+    """
+    Return what curves of the other stretches flag of each stretch's pixels.
+
+    fitted_on, measured: the same frames, trimmed and not. stretch: int64 (n,), see stretches.
+    chosen: the classes that count as normal.
+    """
+    flagged = np.zeros((len(RATES), len(measured)))
+    before = np.zeros_like(flagged)
+    levels = -np.log10(RATES)
+    for part in np.unique(stretch):
+        others = [frame for frame, own in zip(fitted_on, stretch, strict=True) if own != part]
+        curve = all_pixels(others or fitted_on, classes).table(chosen)
+        for place in np.flatnonzero(stretch == part).tolist():
+            frame = measured[place]
+            one = curve(all_pixels([frame], classes).served(chosen).astype(np.float32))
+            flagged[:, place] = (one[None] >= levels[:, None]).sum(1)
+            before[:, place] = (frame.served[None] >= levels[:, None]).sum(1)
+    pixels = np.array([len(frame.cells) for frame in measured], np.float64)
+    rows = zip(RATES, flagged, before, strict=True)
+    return [rate_over_blocks(target, row, was, pixels) for target, row, was in rows]

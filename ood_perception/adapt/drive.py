@@ -1,0 +1,90 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Clean frames: of a ROS 2 bag, a folder of images or a video, evenly spread over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ood_perception.bags.cameras import camera_frames, open_cameras
+from ood_perception.bags.metadata import is_bag
+from ood_perception.bags.problems import FAIL, Problems
+from ood_perception.bags.reading import Bag
+from ood_perception.demo.sources import open_source
+from ood_perception.errors import ConfigError
+from ood_perception.image.image_files import list_pictures, read_picture
+from ood_perception.types import Frame
+
+
+@dataclass(frozen=True)
+class Drive:
+    """
+    A source of clean frames.
+
+    description: for people. count: frames that will be taken, an upper limit. frames: a fresh
+    iterator, in recorded order; the stamps of images and videos are 0.
+    """
+
+    description: str
+    count: int
+    frames: Callable[[], Iterator[Frame]]
+
+
+def open_drive(text: str, limit: int, topics: Sequence[str] = ()) -> Drive:
+    """
+    Return at most `limit` frames of a bag, a folder or a video, evenly spread.
+
+    topics: of a bag, '/topic' or 'name=/topic', () = every camera. Raises ConfigError for what is
+    not there or of no known kind, DataError for what cannot be read.
+    """
+    path = Path(text).expanduser()
+    if text.isdigit() or text.startswith('/dev/') or not text:
+        raise ConfigError(
+            f'--clean {text!r}: record the camera first; give a bag, folder or video'
+        )
+    if path.exists() and is_bag(path):
+        return _bag(path, limit, topics)
+    if topics:
+        raise ConfigError(f'--topics {" ".join(topics)}: {path} is no bag, so it has no topics')
+    source = open_source(text, limit, '--clean')
+    count = limit
+    if path.is_dir():
+        images = path / 'images' if (path / 'images').is_dir() else path
+        count = min(limit, len(list_pictures(images)))
+
+    def frames() -> Iterator[Frame]:
+        for picture in source.pictures():
+            yield Frame(picture.image, '', 0, picture.name)
+
+    kind = 'images of' if path.is_dir() else 'video'
+    return Drive(f'{kind} {path.absolute().name}', count, frames)
+
+
+def of_images(paths: Sequence[Path]) -> Drive:
+    """Return the named images as frames, in their order."""
+
+    def frames() -> Iterator[Frame]:
+        for path in paths:
+            yield Frame(read_picture(path), '', 0, path.name)
+
+    return Drive(f'{len(paths)} images', len(paths), frames)
+
+
+def _bag(path: Path, limit: int, topics: Sequence[str]) -> Drive:
+    with Bag(path, Problems(FAIL)) as bag:
+        cameras = open_cameras(bag, topics)
+        count = sum(camera.count for camera in cameras)
+        names = ', '.join(camera.topic for camera in cameras)
+        description = '; '.join([f'bag {path.name}, {names}', *bag.notes])
+    step = max(1, count // limit)
+
+    def frames() -> Iterator[Frame]:
+        with Bag(path, Problems(FAIL)) as bag:
+            read = islice(camera_frames(bag, cameras, step), limit)
+            for number, frame in enumerate(read):
+                yield Frame(frame.image, frame.camera, frame.stamp_ns, f'frame {number * step}')
+
+    return Drive(description, min(count, limit), frames)

@@ -1,0 +1,216 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+What may be adapted, measured on stretches that were left out: curves, token statistics, a share.
+
+Without labels a clean drive tells what is flagged of it, and nothing of what is found. So objects
+are pasted on some of its frames: a level that changes the head is taken only where it finds them
+better than the curves alone do, by two points of AP and more than chance, and where it keeps the
+target on stretches that it has not seen: tokens of one stretch may be outliers of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.adapt.blocks import Rate
+from ood_perception.adapt.curves import Cleaned, left_out_rates
+from ood_perception.adapt.gaussian import SHARE, GaussianHead, Moments, moments_of
+from ood_perception.adapt.observe import Observer, SeenFrame, at_cells
+from ood_perception.adapt.pasting import with_objects
+from ood_perception.image.geometry import labels_to_grid, to_camera_nearest, to_network
+from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
+from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
+from ood_perception.types import BoolArray, Frame, JsonDict
+
+CURVES, TOKENS, JOINED = 'curves', 'tokens', 'joined'
+LEVELS = (CURVES, TOKENS, JOINED)
+_FEWEST_TOKENS = 500
+LEAST_GAIN = 2.0  # points of AP that a changed head must gain, at the interval's lower end
+
+
+@dataclass(frozen=True)
+class Pasted:
+    """
+    A clean frame with objects pasted on it.
+
+    frame: what is seen in the cells of the clean one. found: bool (N,), the objects' cells.
+    stretch: which it is left out with.
+    """
+
+    frame: SeenFrame
+    found: BoolArray
+    stretch: int = 0
+
+
+@dataclass(frozen=True)
+class Level:
+    """
+    One level, fitted without each stretch in turn.
+
+    clean: the drive as it scores it. rates: see left_out_rates. pictures: the pasted frames'
+    scores. moments: of the head that is fitted on all of the drive, None = the parent's head.
+    """
+
+    name: str
+    clean: Cleaned
+    rates: list[Rate]
+    pictures: list[ScoredPicture]
+    moments: Moments | None = None
+
+    @property
+    def average_precision(self) -> float | None:
+        """AP of the pasted objects in 0..100, None without any."""
+        if not any(len(one.positives) for one in self.pictures):
+            return None
+        return 100 * float(exact_metrics(self.pictures).average_precision)
+
+
+def paste(observer: Observer, image: Frame, seen: SeenFrame) -> Pasted | None:
+    """Return a frame with objects pasted on its ground, None where it has none."""
+    ground = np.zeros(seen.grid, np.uint8)
+    ground.flat[seen.cells] = 1
+    geometry = seen.geometries[0]
+    rng = np.random.default_rng(len(seen.cells))
+    area = to_camera_nearest(ground, geometry) == 1
+    picture, mask = with_objects(image.image, area, rng)
+    on_grid = labels_to_grid(to_network(mask.astype(np.uint8), geometry, labels=True), seen.grid)
+    found = on_grid.ravel()[seen.cells] == 1
+    if not found.any():
+        return None
+    frame = observer.see(replace(image, image=picture), like=seen, tokens=True)
+    return Pasted(frame, found)
+
+
+def measured(
+    clean: Cleaned,
+    pasted: Sequence[Pasted],
+    stretch: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    chosen: Sequence[str],
+    head: GaussianHead | None,
+) -> list[Level]:
+    """Return the levels that the head has, curves first; stretch: of every frame."""
+    levels = [_level(CURVES, clean, pasted, stretch, classes, chosen)]
+    kept = [place for place, frame in enumerate(clean.trimmed) if frame.tokens is not None]
+    if head is None or not kept:
+        return levels
+    tokens = {place: _ground_tokens(clean.trimmed[place], head) for place in kept}
+    parts = sorted(set(stretch[kept].tolist()))
+    if len(parts) < 2 or sum(map(len, tokens.values())) < _FEWEST_TOKENS:
+        return levels
+    fits = {part: _moments(head, tokens, kept, stretch, part) for part in (*parts, -1)}
+    for name in (TOKENS, JOINED):
+        moments = {part: _changed(name, head, own) for part, own in fits.items()}
+        frames = [_scored(clean.frames[k], head, moments[int(stretch[k])]) for k in kept]
+        trimmed = [
+            frame.only(np.isin(frame.cells, clean.trimmed[k].cells, assume_unique=True))
+            for k, frame in zip(kept, frames, strict=True)
+        ]
+        own = replace(clean, frames=tuple(frames), trimmed=tuple(trimmed))
+        again = [
+            replace(one, frame=_scored(one.frame, head, moments[one.stretch]))
+            for one in pasted
+            if one.stretch in moments
+        ]
+        level = _level(name, own, again, stretch[kept], classes, chosen)
+        levels.append(replace(level, moments=moments[-1]))
+    return levels
+
+
+def better(level: Level, curves: Level) -> Interval:
+    """Return the 95 % interval of the gain in AP on the pasted objects, in points."""
+    first, second = (picture_histograms(one.pictures) for one in (level, curves))
+    gain = paired_difference(first, second)['average_precision']
+    return Interval(100 * gain.low, 100 * gain.high, gain.undefined)
+
+
+def taken(levels: Sequence[Level], wanted: str) -> tuple[Level, JsonDict]:
+    """
+    Return the level to take and what was measured of each.
+
+    wanted: 'auto', or the name of a level that must be among them.
+    """
+    curves = levels[0]
+    facts: JsonDict = {}
+    best, gain = curves, LEAST_GAIN
+    for level in levels:
+        value = level.average_precision
+        facts[level.name] = {
+            'objects_average_precision': None if value is None else round(value, 2),
+            'rates': [rate.to_json() for rate in level.rates],
+        }
+        if level is curves or value is None or len(level.pictures) != len(curves.pictures):
+            continue
+        interval = better(level, curves)
+        facts[level.name]['gain'] = [round(interval.low, 2), round(interval.high, 2)]
+        if interval.low > gain and _holds(level, curves):
+            best, gain = level, interval.low
+    by_name: Mapping[str, Level] = {level.name: level for level in levels}
+    return by_name.get(wanted, best), facts
+
+
+def _holds(level: Level, curves: Level) -> bool:
+    """Return whether left-out stretches are flagged within twice the target, or as by curves."""
+    pairs = zip(level.rates, curves.rates, strict=True)
+    return all(one.observed <= max(2 * one.target, other.observed) for one, other in pairs)
+
+
+def _level(
+    name: str,
+    clean: Cleaned,
+    pasted: Sequence[Pasted],
+    stretch: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    chosen: Sequence[str],
+) -> Level:
+    rates = left_out_rates(clean.trimmed, clean.frames, stretch, classes, chosen)
+    columns = [list(classes).index(one) for one in chosen]
+    pictures = []
+    for one in pasted:
+        surprisal = one.frame.surprisal.astype(np.float32)
+        columns = columns if surprisal.shape[2] > 1 else [0]
+        scores = surprisal[:, :, columns].min(axis=2).max(axis=1)
+        pictures.append(scored_picture(scores, one.found.astype(np.uint8)))
+    return Level(name, clean, rates, pictures)
+
+
+def _ground_tokens(frame: SeenFrame, head: GaussianHead) -> npt.NDArray[np.float16]:
+    """Return float16 (N, D), the whole image's tokens of patches all of whose cells are ground."""
+    assert frame.tokens is not None
+    whole = frame.tokens[0]
+    ground = np.zeros(head.size, bool)
+    ground.flat[frame.cells] = True
+    rows, columns = whole.shape[:2]
+    cells = ground.reshape(rows, head.size[0] // rows, columns, head.size[1] // columns)
+    return np.asarray(whole[cells.all(axis=(1, 3))], np.float16)
+
+
+def _moments(
+    head: GaussianHead,
+    tokens: Mapping[int, npt.NDArray[np.float16]],
+    kept: Sequence[int],
+    stretch: npt.NDArray[np.int64],
+    without: int,
+) -> Moments:
+    parts = [tokens[place] for place in kept if stretch[place] != without]
+    return moments_of(np.concatenate(parts), head.shrinkage)
+
+
+def _changed(name: str, head: GaussianHead, own: Moments) -> Moments:
+    if name == TOKENS:
+        return head.moments.standardised_by(own)
+    return head.moments.joined(own, SHARE, head.shrinkage)
+
+
+def _scored(frame: SeenFrame, head: GaussianHead, moments: Moments) -> SeenFrame:
+    """Return the frame as a head with other moments scores it."""
+    assert frame.tokens is not None
+    inside = np.zeros(head.size, bool)
+    inside.flat[frame.cells] = True
+    surprisal = head.surprisal(frame.tokens, moments)
+    return replace(frame, surprisal=at_cells(surprisal, frame.geometries, inside))

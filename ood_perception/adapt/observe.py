@@ -1,0 +1,208 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a clean frame shows: the head's own surprisal on the predicted ground, view by view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ood_perception.bundle.manifest import HeadSpec
+from ood_perception.engines.base import Engine
+from ood_perception.engines.chain import ChainEngine
+from ood_perception.errors import EngineError
+from ood_perception.image.geometry import Size
+from ood_perception.image.views import on_grid
+from ood_perception.loader import Model
+from ood_perception.pipeline import Pipeline
+from ood_perception.postprocess.drift import inner_ground
+from ood_perception.postprocess.image_statistics import ImageStatistics, statistics_of
+from ood_perception.settings import chosen_classes, head_of
+from ood_perception.types import (
+    BoolArray,
+    EngineOutput,
+    Float32Array,
+    Frame,
+    Geometry,
+    UInt8Array,
+)
+
+Float16Array = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class SeenFrame:
+    """
+    The predicted ground of one frame (drift.inner_ground).
+
+    name, camera, stamp_ns: of the frame. cells: int32 (N,), places in the flattened score grid.
+    surprisal: float16 (N, V, S) >= 0, the graph's own, as HeldOutSample's. served: float16 (N,),
+    what the parent bundle makes of it. truth: uint8 (N,), the label's place among the head's
+    classes. ground: N as a fraction of the cells inside the image. look: the image's statistics.
+    geometries, grid: of the views, and the size of the score grid, (gh, gw).
+    tokens: float16 (V, rows, columns, D), what a Gaussian head reads, None where not asked for.
+    """
+
+    name: str
+    camera: str
+    stamp_ns: int
+    cells: npt.NDArray[np.int32]
+    surprisal: Float16Array
+    served: Float16Array
+    truth: UInt8Array
+    ground: float
+    look: ImageStatistics
+    geometries: tuple[Geometry, ...] = ()
+    grid: Size = (0, 0)
+    tokens: Float16Array | None = field(default=None, repr=False)
+
+    def only(self, keep: BoolArray) -> SeenFrame:
+        """Return the frame with the cells where keep, bool (N,), is true."""
+        return replace(
+            self,
+            cells=self.cells[keep],
+            surprisal=self.surprisal[keep],
+            served=self.served[keep],
+            truth=self.truth[keep],
+        )
+
+
+class _Tap(Engine):
+    """An engine that keeps what its last run took and gave."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.manifest, engine.options)
+        self.engine = engine
+        self.images = np.zeros(0, np.uint8)
+        self.output = EngineOutput(np.zeros(0, np.float32), np.zeros(0, np.uint8), {})
+
+    @property
+    def compiled_classes(self) -> tuple[str, ...]:
+        return self.engine.compiled_classes
+
+    @property
+    def description(self) -> dict[str, str]:
+        return self.engine.description
+
+    def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
+        self.images, self.output = image, self.engine.run(image, in_distribution)
+        return self.output
+
+
+class Observer:
+    """
+    Runs clean frames through a model as the node would, and keeps the head's own surprisal.
+
+    The engine must be compiled for all of the head's classes. layers: names of token outputs to
+    keep, () = none. Raises EngineError for an engine whose stages do not run one by one.
+    """
+
+    def __init__(self, model: Model, layers: Sequence[str] = ()) -> None:
+        engine = model.engine
+        if not isinstance(engine, ChainEngine):
+            raise EngineError(
+                f'engine {engine.description.get("runtime")} runs a bundle as a whole: adapt with '
+                'openvino or onnxruntime; the result serves on every engine'
+            )
+        self.head: HeadSpec = head_of(model.bundle.manifest, engine)
+        self._tap, self._engine, self._layers = _Tap(engine), engine, tuple(layers)
+        self._pipeline = Pipeline(model.bundle, self._tap, model.pipeline.settings)
+        self._tokens: dict[str, Any] = {}
+        self._replay = False
+        names = model.bundle.manifest.stages[0].outputs
+        engine.first_stage = lambda _, compute: self._first_stage(names, compute)
+        self._places = np.full(256, 255, np.uint8)  # the head's class of a label that is normal
+        labels = [spec.name for spec in model.bundle.manifest.classes]
+        for name in chosen_classes(model.bundle.manifest, model.pipeline.settings):
+            self._places[labels.index(name)] = self.head.compiled_classes.index(name)
+
+    def close(self) -> None:
+        """Let the engine run as before."""
+        self._engine.first_stage = None
+
+    def see(self, frame: Frame, like: SeenFrame | None = None, tokens: bool = False) -> SeenFrame:
+        """
+        Return what a frame shows; ImageError and EngineError as the pipeline raises them.
+
+        like: take its cells for the predicted ground. tokens: whether to keep them.
+        """
+        self._replay = False
+        detection = self._pipeline.run([frame])[0]
+        labels, scored = detection.labels, detection.scored
+        inside = inner_ground(labels, scored, self._places != 255, self.head.upsampling)
+        if like is not None:
+            inside = np.zeros_like(inside)
+            inside.flat[like.cells] = True
+        size = (frame.image.shape[0], frame.image.shape[1])
+        spec, settings = self._pipeline.manifest.input, self._pipeline.settings
+        geometries = spec.geometries(size, settings.views)
+        surprisal = self._surprisal(geometries, inside)
+        visible = detection.visible if detection.visible is not None else detection.scored
+        return SeenFrame(
+            name=frame.frame_id,
+            camera=frame.camera,
+            stamp_ns=frame.stamp_ns,
+            cells=np.flatnonzero(inside).astype(np.int32),
+            surprisal=surprisal,
+            served=detection.surprisal[inside].astype(np.float16),
+            truth=self._places[labels][inside] if like is None else like.truth,
+            ground=float(inside.sum() / max(int(visible.sum()), 1)),
+            look=statistics_of(frame.image),
+            geometries=geometries,
+            grid=(inside.shape[0], inside.shape[1]),
+            tokens=self._kept() if tokens else None,
+        )
+
+    def _surprisal(self, geometries: Sequence[Geometry], inside: BoolArray) -> Float16Array:
+        images, maps = self._tap.images, [self._tap.output.surprisal]
+        if self.head.selection == 'min' and len(self.head.compiled_classes) > 1:
+            self._replay = True
+            one_hot = np.eye(len(self.head.compiled_classes), dtype=np.float32)
+            maps = [self._engine.run(images, vector).surprisal for vector in one_hot]
+        return np.concatenate([at_cells(one, geometries, inside) for one in maps], axis=2)
+
+    def _first_stage(
+        self, names: Sequence[str], compute: Callable[[], Sequence[Any]]
+    ) -> Sequence[Any]:
+        if not self._replay:
+            self._tokens = dict(zip(names, map(np.array, compute()), strict=True))
+        return [self._tokens[name] for name in names]
+
+    def _kept(self) -> Float16Array | None:
+        if not self._layers:
+            return None
+        parts = [self._tokens[name] for name in self._layers]
+        return np.concatenate(parts, axis=3).astype(np.float16)
+
+
+def at_cells(
+    surprisal: npt.NDArray[np.floating[Any]], geometries: Sequence[Geometry], inside: BoolArray
+) -> Float16Array:
+    """Return float16 (N, V, 1), the surprisal (V, gh, gw) of all views in the N cells inside."""
+    whole, *crops = surprisal.astype(np.float32)
+    pairs = zip(crops, geometries[1:], strict=True)
+    placed = [on_grid(crop, geometry, geometries[0]) for crop, geometry in pairs]
+    return np.stack([whole, *placed])[:, inside].T[:, :, None].astype(np.float16)
+
+
+def tokens_of(engine: Engine, images: UInt8Array, layers: Sequence[str]) -> npt.NDArray[Any]:
+    """Return the tokens of the layers side by side, float (B, rows, columns, D)."""
+    names, kept = engine.manifest.stages[0].outputs, []
+
+    def first(_: Sequence[Any], compute: Callable[[], Sequence[Any]]) -> Sequence[Any]:
+        outputs = list(compute())
+        named = dict(zip(names, map(np.array, outputs), strict=True))
+        kept.append(np.concatenate([named[name] for name in layers], axis=3))
+        return outputs
+
+    assert isinstance(engine, ChainEngine)
+    engine.first_stage = first
+    vector = np.ones(len(engine.compiled_classes), np.float32)
+    for image in images:
+        engine.run(image[None], vector)
+    engine.first_stage = None
+    return np.concatenate(kept)

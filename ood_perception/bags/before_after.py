@@ -1,0 +1,174 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two bundles on one recording: what each flags, and the frames that are worth labelling."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ood_perception.errors import ConfigError
+from ood_perception.files import make_folder
+from ood_perception.json_files import write_json
+from ood_perception.loader import Model
+from ood_perception.postprocess.overlay import draw_overlay
+from ood_perception.reports.html import embedded, environment, write_page
+from ood_perception.texts import table_cell
+from ood_perception.types import Detection, JsonDict
+
+from .cameras import camera_frames, open_cameras
+from .problems import FAIL, Problems
+from .reading import Bag
+
+_WIDTH = 960
+TO_LABEL = 'to_label'
+WHY = {'changed': 'the masks differ most', 'highest': 'the highest scores'}
+
+
+@dataclass(frozen=True)
+class FrameChange:
+    """
+    One frame under both bundles.
+
+    before, after: flagged fraction of what is scored. changed: fraction of the cells that only one
+    of them flags. highest: the largest scored surprisal of the second.
+    """
+
+    camera: str
+    index: int
+    stamp_ns: int
+    before: float
+    after: float
+    obstacles_before: int
+    obstacles_after: int
+    changed: float
+    highest: float
+
+
+@dataclass(order=True)
+class _Kept:
+    """A frame that ranks high: its image for labelling, and both overlays side by side."""
+
+    rank: float
+    number: int
+    change: FrameChange = field(compare=False)
+    jpeg: str = field(compare=False)
+    image: bytes = field(compare=False)
+
+
+def compare_bundles(
+    bag: Path,
+    out: Path,
+    first: Model,
+    second: Model,
+    topics: Sequence[str],
+    tell: Callable[[str], None],
+    most: int = 8,
+) -> list[FrameChange]:
+    """
+    Write the folder `out`: index.html, report.json, frames.csv and to_label/ with images.
+
+    most: frames shown of each kind. Raises ConfigError where `out` exists, DataError for a bag
+    that cannot be read.
+    """
+    if out.exists():
+        raise ConfigError(f'--out {out} exists: give a new folder')
+    environment()  # without jinja2 there is no report: say so before the work
+    changes: list[FrameChange] = []
+    kept: dict[str, list[_Kept]] = {why: [] for why in WHY}
+
+    def fill(folder: Path) -> None:
+        with (
+            Bag(bag, Problems(FAIL)) as opened,
+            (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
+        ):
+            cameras = open_cameras(opened, topics)
+            count = sum(camera.count for camera in cameras)
+            frames = tqdm(camera_frames(opened, cameras), total=count, leave=False, disable=None)
+            for number, frame in enumerate(frames):
+                pair = first.pipeline.run([frame])[0], second.pipeline.run([frame])[0]
+                changes.append(_change(*pair, number))
+                _keep(kept, changes[-1], pair, most)
+            _write_table(table, changes)
+        _write(folder, bag, (first, second), changes, kept)
+
+    make_folder(out, fill)
+    tell(f'{len(changes)} frames; report: {out / "index.html"}; to label: {out / TO_LABEL}')
+    return changes
+
+
+def _change(first: Detection, second: Detection, index: int) -> FrameChange:
+    scored = max(int(first.scored.sum()), 1)
+    return FrameChange(
+        camera=first.frame.camera,
+        index=index,
+        stamp_ns=first.frame.stamp_ns,
+        before=float(first.mask.sum() / scored),
+        after=float(second.mask.sum() / max(int(second.scored.sum()), 1)),
+        obstacles_before=len(first.obstacles),
+        obstacles_after=len(second.obstacles),
+        changed=float((first.mask ^ second.mask).sum() / scored),
+        highest=float(second.surprisal[second.scored].max(initial=0.0)),
+    )
+
+
+def _keep(
+    kept: dict[str, list[_Kept]],
+    change: FrameChange,
+    pair: tuple[Detection, Detection],
+    most: int,
+) -> None:
+    """Draw a frame where it is among the first of a kind."""
+    for why, heap in kept.items():
+        rank = getattr(change, why)
+        if len(heap) == most and rank <= heap[0].rank:
+            continue
+        both = np.concatenate([draw_overlay(one) for one in pair], axis=1)
+        image = pair[0].frame.image
+        _, png = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        shown = embedded(both, _WIDTH)
+        heapq.heappush(heap, _Kept(rank, -change.index, change, shown, png.tobytes()))
+        if len(heap) > most:
+            heapq.heappop(heap)
+
+
+def _write_table(table: TextIO, changes: Sequence[FrameChange]) -> None:
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(FrameChange.__dataclass_fields__)
+    for change in changes:
+        writer.writerow([table_cell(value) for value in asdict(change).values()])
+
+
+def _write(
+    folder: Path,
+    bag: Path,
+    models: tuple[Model, Model],
+    changes: Sequence[FrameChange],
+    kept: dict[str, list[_Kept]],
+) -> None:
+    (folder / TO_LABEL).mkdir()
+    for heap in kept.values():
+        for one in heap:
+            name = f'{one.change.camera or "camera"}_{one.change.index:06d}.png'.replace('/', '_')
+            (folder / TO_LABEL / name).write_bytes(one.image)
+    report: JsonDict = {
+        'bag': bag.name,
+        'before': models[0].to_json(),
+        'after': models[1].to_json(),
+        'frames': len(changes),
+        'flagged_before': float(np.mean([one.before for one in changes])) if changes else None,
+        'flagged_after': float(np.mean([one.after for one in changes])) if changes else None,
+        'obstacles_before': sum(one.obstacles_before for one in changes),
+        'obstacles_after': sum(one.obstacles_after for one in changes),
+    }
+    write_json(folder / 'report.json', report)
+    shown = {WHY[why]: sorted(heap, reverse=True) for why, heap in kept.items()}
+    write_page(folder / 'index.html', 'before_after.html.j2', report=report, shown=shown)

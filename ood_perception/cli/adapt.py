@@ -1,0 +1,102 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The program adapt_bundle: a bundle made a vehicle's own from one clean drive."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ood_perception.adapt.adaptation import AdaptOptions, adapt, card
+from ood_perception.adapt.drive import of_images, open_drive
+from ood_perception.adapt.levels import LEVELS
+from ood_perception.adapt.writing import check_target
+from ood_perception.bundle.store import Bundle
+from ood_perception.bundle.weights.completion import complete
+from ood_perception.engines import create_checked_engine, create_engine
+from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.loader import open_model
+from ood_perception.parameters.options import add_parameters, chosen_parameters
+from ood_perception.texts import tell
+
+_PARAMETERS = (
+    'bundle', 'weights', 'engine', 'precision', 'threads', 'in_distribution', 'views', 'roi.mode'
+)  # fmt: skip
+
+
+def adapt_bundle(argv: Sequence[str] | None = None) -> int:
+    """
+    Adapt a bundle to your camera from one clean drive, without labels; write a bundle.
+
+    Exit status: 0 written, 1 not, with the reason.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        return _run(arguments)
+    except OodPerceptionError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('adapt_bundle: stopped, nothing was written', file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=adapt_bundle.__doc__)
+    add = parser.add_argument
+    add(
+        'parent', nargs='?', help='folder, .zip or shipped name; default: as --params, or the road'
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--clean', help='a ROS 2 bag, a folder of images or a video')
+    source.add_argument('--normal', nargs='+', type=Path, help='1 to 20 images of a new place')
+    add('--bundle', dest='out', type=Path, required=True, help='folder of the new bundle')
+    add('--frames', type=int, default=200, help='most frames to take, evenly spread; default 200')
+    add('--topics', nargs='+', default=[], help='of a bag, or name=topic; default: every camera')
+    add('--contamination', type=float, default=AdaptOptions.contamination, help='fraction of '
+        'the predicted ground that is assumed to be none, and cut off; default 0.001')  # fmt: skip
+    add('--level', default='auto', choices=('auto', *LEVELS), help='what to adapt; default: as '
+        'objects pasted on left-out stretches are found best, curves unless resolved')  # fmt: skip
+    add('--overwrite', action='store_true', help='replace an earlier bundle')
+    add_parameters(parser, [name for name in _PARAMETERS if name != 'bundle'])
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    start = time.monotonic()
+    if arguments.frames < 1:
+        raise ConfigError(f'--frames {arguments.frames}: give 1 or more')
+    options = AdaptOptions(arguments.contamination, level=arguments.level)
+    check_target(arguments.out, arguments.overwrite)
+    if arguments.normal:
+        drive = of_images(arguments.normal)
+        options = dataclasses.replace(options, views=1)
+    else:
+        drive = open_drive(arguments.clean, arguments.frames, arguments.topics)
+    arguments.bundle = arguments.parent
+    model = open_model(
+        chosen_parameters(arguments, _PARAMETERS, tell), tell, create=_of_all_classes
+    )
+    with model.engine:
+        adapted = adapt(model, drive, arguments.out, options)
+    print(card(adapted.facts))
+    engine, _ = create_checked_engine(complete(adapted.bundle, arguments.weights or None))
+    with engine:
+        print(f'golden vectors kept: {" ".join(engine.description.values())}')
+    seconds = time.monotonic() - start
+    print(f'{seconds:.0f} s; bundle: {arguments.out}, sha256 {adapted.bundle.sha256}')
+    return 0
+
+
+def _of_all_classes(bundle: Bundle, options: EngineOptions) -> Engine:
+    return create_engine(bundle, dataclasses.replace(options, compiled_classes=()))
+
+
+if __name__ == '__main__':
+    sys.exit(adapt_bundle())
