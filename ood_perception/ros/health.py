@@ -74,8 +74,6 @@ class Health:
 
     def _beat(self) -> None:
         while not self._stop.wait(PERIOD):
-            if session := self._node.session:
-                session.watch()
             self.publish()
 
     def publish(self) -> None:
@@ -106,6 +104,7 @@ class Health:
         session = self._node.session
         if session is None:
             return [engine_status(self._name, self._engine)]
+        session.watch()
         statuses = []
         for report in session.queue.reports():
             seen = session.input_status(report.name, self._node.state_label)

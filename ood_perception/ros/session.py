@@ -89,9 +89,7 @@ class Session:
 
     def watch(self) -> None:
         """Have the watchdog look at the worker; to be called once a second."""
-        worker = self._worker
-        if worker is not None:
-            self.watchdog.check(worker, self._values['stall_timeout'])
+        self.watchdog.check(self._worker, self._values['stall_timeout'])
 
     def _renew(self, old: Worker) -> None:
         """Put a new engine and a new worker in the place of one that was abandoned."""

@@ -34,11 +34,13 @@ class Watchdog:
         self._given_up = False
         self._thread: threading.Thread | None = None
 
-    def check(self, worker: Worker, limit: float) -> None:
+    def check(self, worker: Worker | None, limit: float) -> None:
         """Restart after `limit` seconds without a finished frame, see Worker.problem; say half."""
         if self._given_up or (self._thread is not None and self._thread.is_alive()):
             return
-        self.problem = worker.problem(limit, 0.5)
+        self.problem = worker.problem(limit, 0.5) if worker else ''
+        if worker is None:  # not active
+            return
         now, problem = time.monotonic(), worker.problem(limit)
         if not problem or (self.restarts and now - self._last < limit):
             return

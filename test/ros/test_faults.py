@@ -159,6 +159,7 @@ def test_a_hanging_engine_does_not_stop_the_life_cycle(running):
     rig.wait(lambda: rig.engine.batches, 'the engine at work')
     start = time.monotonic()
     assert rig.node.trigger_deactivate().name == 'SUCCESS'
+    rig.status('engine', lambda s: s[0] == OK and s[2]['state'] == 'ready')
     assert rig.node.trigger_cleanup().name == 'SUCCESS'
     assert time.monotonic() - start < 60, 'stall_timeout and a second'
 
