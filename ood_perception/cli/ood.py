@@ -71,6 +71,7 @@ COMMANDS = {
     'export': Command(TRAINER, 'one stage of train: ONNX'),
     'pack': Command(TRAINER, 'one stage of train: the bundle'),
     'scenes': Command(TRAINER, 'split images by sequence'),
+    'sign': Command(TRAINER, 'sign a bundle, by a key of minisign'),
     'quantize': Command(TRAINER, 'give a bundle its int8 precision'),
     'evaluate': Command(TRAINER, 'measure bundles on labelled sets'),
     'operating-point': Command(TRAINER, 'choose rate and area from clean frames'),

@@ -11,9 +11,10 @@ import pytest
 
 from ood_perception.bundle.signatures import SIGNATURE_NAME
 from ood_perception.bundle.store import load_bundle
-from trainer.__main__ import main
 
+pytest.importorskip('torch')
 pytest.importorskip('minisign', reason='needs py-minisign (extra sign)')
+from trainer.__main__ import main
 
 
 @pytest.fixture
