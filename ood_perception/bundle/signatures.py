@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.bundle.manifest import MANIFEST_NAME
-from ood_perception.errors import BundleError, ConfigError, DependencyError
+from ood_perception.errors import BundleError, ConfigError, required
+from ood_perception.requirements import install_command
 
 SIGNATURE_NAME = f'{MANIFEST_NAME}.minisig'
 MOST_BYTES = 4096
@@ -54,13 +55,7 @@ def check_signature(root: Path, manifest: bytes, trusted: Sequence[str]) -> str:
 
 def load_minisign() -> Any:
     """Return the library; DependencyError says how to get it."""
-    try:
-        import minisign
-    except ImportError as error:
-        raise DependencyError(
-            "signatures need py-minisign: pip install 'ood_perception[sign]'"
-        ) from error
-    return minisign
+    return required('minisign', f'signatures need py-minisign: {install_command("sign")}')
 
 
 def read_public_key(text: str) -> Any:
