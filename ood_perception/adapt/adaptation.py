@@ -91,7 +91,7 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     parent = None if level.moments else read_samples(model.bundle).get(head.name)
     sample = served_sample(level.clean.trimmed, classes, parent)
     facts = {
-        **_facts(model, drive, clean, views, level.rates),
+        **_facts(model, drive, level.clean, views, level.rates),
         'level': level.name,
         'levels': found,
     }

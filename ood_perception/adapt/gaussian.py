@@ -18,10 +18,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
-from onnx.utils import Extractor
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.bundle.store import Bundle
@@ -82,6 +78,8 @@ class GaussianHead:
     @cached_property
     def moments(self) -> Moments:
         """The Gaussian as it is stored."""
+        from onnx import numpy_helper
+
         stored = {item.name: item for item in self.model.graph.initializer}
         half = stored.get(f'{WHITENING}.half', stored.get(WHITENING))
         center, whitening, means = (
@@ -94,8 +92,12 @@ class GaussianHead:
     @cached_property
     def _table(self) -> Any:
         """What makes surprisal of the raw score, as numpy runs it."""
+        from onnx import shape_inference
+        from onnx.reference import ReferenceEvaluator
+        from onnx.utils import Extractor
+
         raw = next(node.input[0] for node in self.model.graph.node if node.name == _TABLE)
-        inferred = onnx.shape_inference.infer_shapes(self.model)
+        inferred = shape_inference.infer_shapes(self.model)
         cut = Extractor(inferred).extract_model([raw], [self.stage.outputs[0]])
         return raw, ReferenceEvaluator(cut)
 
@@ -111,7 +113,9 @@ class GaussianHead:
 
     def with_moments(self, moments: Moments) -> bytes:
         """Return head.onnx with another Gaussian."""
-        changed = onnx.ModelProto()
+        from onnx import ModelProto, numpy_helper
+
+        changed = ModelProto()
         changed.CopyFrom(self.model)
         new = {
             CENTER: moments.mean,
@@ -134,6 +138,8 @@ def whitening_of(moments: Moments) -> Float64Array:
 
 def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
     """Return a bundle's head of one Gaussian, None where it has another kind of head."""
+    import onnx
+
     manifest = bundle.manifest
     stage = next(stage for stage in manifest.stages if head.surprisal in stage.outputs)
     tokens = manifest.stages[0].outputs

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from ood_perception.adapt.levels import LEVELS
 from ood_perception.adapt.writing import check_target
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.engines import create_checked_engine, create_engine
+from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, OodPerceptionError
 from ood_perception.loader import open_model
@@ -25,7 +26,7 @@ from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.texts import tell
 
 _PARAMETERS = (
-    'bundle', 'weights', 'engine', 'precision', 'threads', 'in_distribution', 'views', 'roi.mode'
+    'bundle', 'weights', 'engine', 'precision', 'threads', 'in_distribution', 'roi.mode'
 )  # fmt: skip
 
 
@@ -80,13 +81,18 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         drive = open_drive(arguments.clean, arguments.frames, arguments.topics)
     arguments.bundle = arguments.parent
-    model = open_model(
-        chosen_parameters(arguments, _PARAMETERS, tell), tell, create=_of_all_classes
-    )
+    # all views are seen: the sample tells them apart, so either choice of `views` is calibrated
+    values = {**chosen_parameters(arguments, _PARAMETERS, tell), 'views': True}
+    model = open_model(values, tell, create=_of_all_classes)
     with model.engine:
         adapted = adapt(model, drive, arguments.out, options)
+    try:
+        whole = complete(adapted.bundle, arguments.weights or None)
+        engine = create_engine(whole, model.engine.options)
+    except OodPerceptionError:
+        shutil.rmtree(arguments.out)  # nothing that no engine serves is left behind
+        raise
     print(card(adapted.facts))
-    engine, _ = create_checked_engine(complete(adapted.bundle, arguments.weights or None))
     with engine:
         print(f'golden vectors kept: {" ".join(engine.description.values())}')
     seconds = time.monotonic() - start
