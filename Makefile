@@ -20,7 +20,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
+.PHONY: help demo test fuzz audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle uem-bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -95,11 +95,14 @@ test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the o
 	$(PIP) install 'pytest>=8,<10' 'pytest-xdist>=3.6,<4' 'onnxruntime>=1.20,<2'
 	$(RUN) -m pytest -m ros $(PARALLEL)
 
-bundles: bundle camvid-bundle water-bundle ## All bundles that ship, again (needs the images: OOD_DATA=folder)
+bundles: bundle uem-bundle camvid-bundle water-bundle ## All bundles that ship, again (needs the images: OOD_DATA=folder)
 
 bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (brazil_highways, carnd_highway, comma10k_few in OOD_DATA)
 	$(RUN) -m trainer train config/train/road_open.yaml --bundle $(BUNDLES)/road_open
 	$(RUN) -m trainer quantize $(BUNDLES)/road_open --layout road_open --data $(OOD_DATA)/brazil_highways --root $(OOD_DATA) --kept
+
+uem-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle for small things far away again (camvid, outlier_objects in OOD_DATA)
+	$(RUN) -m trainer train config/train/road_uem.yaml --bundle $(BUNDLES)/road_uem
 
 camvid-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle of eleven classes again (camvid in OOD_DATA)
 	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLES)/road_camvid
