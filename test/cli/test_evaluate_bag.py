@@ -602,6 +602,7 @@ def test_every_parameter_that_decides_a_mask_is_known():
         for n in BY_NAME
         if n.startswith(('roi.', 'persistence.')) or n.endswith(('rate', '_classes'))
     }
+    decisive -= {'minimum_rate'}  # of frames
     assert decisive <= set(DEFAULTS), 'a parameter of the node that evaluate_bag does not know'
 
 

@@ -115,7 +115,7 @@ def write_scores(path: Path, surprisal: Float32Array) -> None:
             with temporary.open('wb') as plain:  # a name would get a suffix
                 np.save(plain, values, allow_pickle=False)
             return
-        with hdf5.File(temporary, 'w') as file:
+        with hdf5.File(temporary, 'w', locking=False) as file:  # make_file holds a lock
             file.create_dataset('value', data=values, compression=9)
 
     make_file(path, write)
