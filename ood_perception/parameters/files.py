@@ -73,21 +73,21 @@ def read_parameters(
     chosen = sections_for(sections, node, place) if sections else []
     left_out = [section.pattern for section in sections if section not in chosen]
     if left_out:
-        used = ', '.join(section.pattern for section in chosen)
-        tell(f'{place}: read for {used}; not for {", ".join(left_out)} (--node chooses)')
+        patterns = ', '.join(section.pattern for section in chosen)
+        tell(f'{place}: read for {patterns}; not for {", ".join(left_out)} (--node chooses)')
     values: dict[str, Any] = {}
     for section in chosen:
         values.update(section.values)
     unknown = unknown_names(values)
     if unknown:
         tell(f'{place}: no such parameters, ignored: {", ".join(unknown)}')
-    typed = {n: _checked(BY_NAME[n], v, place) for n, v in values.items() if n in BY_NAME}
-    idle = [n for n, v in typed.items() if n not in used and v != BY_NAME[n].default]
+    checked = {n: _checked(BY_NAME[n], v, place) for n, v in values.items() if n in BY_NAME}
+    idle = [n for n, v in checked.items() if n not in used and v != BY_NAME[n].default]
     if idle:
         tell(f'{place}: of use to the node alone, without effect here: {", ".join(idle)}')
     return {
         name: strings(value) if isinstance(value, tuple) else value
-        for name, value in typed.items()
+        for name, value in checked.items()
         if name in used
     }
 
