@@ -386,7 +386,8 @@ def test_a_full_disk_refuses_the_start_and_says_so(tmp_path, monkeypatch):
         assert 'No space left' in text
         subprocess.run(['mount', '-o', 'remount,size=8m', str(disk)], check=True)
         assert rig.node.autostart(), rig.node.start_error
-        flows(rig, rig.camera(), rig.listen('mask', Image))
+        masks = rig.listen('mask', Image)  # without a listener the camera is not subscribed to
+        flows(rig, rig.camera(), masks)
     finally:
         rig.__exit__()
         subprocess.run(['umount', str(disk)], check=True)
