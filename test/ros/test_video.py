@@ -67,7 +67,7 @@ class Rig:
             if done == counted.callbacks:
                 break
             time.sleep(0.01)
-        self.worker.stop()
+        self.worker.stop(10.0)
         return counted
 
     def _run(self, frames):
@@ -114,7 +114,7 @@ def test_packets_that_nobody_wanted_are_told_until_the_next_key_frame():
     rig.worker.start()
     while rig.queue.reports()[0].counters.processed < 5 and time.monotonic() < end:
         time.sleep(0.01)
-    rig.worker.stop()
+    rig.worker.stop(10.0)
     counted = rig.queue.reports()[0].counters
     assert (counted.processed, counted.bad, counted.skipped) == (5, 3, 1)
     assert rig.published == [0, 1, 6, 7, 8]
