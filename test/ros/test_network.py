@@ -118,15 +118,17 @@ def told(log, words, begin=0):
 def test_a_network_that_is_cut_is_missed_and_taken_up_again(wire, run, tmp_path):
     bundle = write_tiny_bundle(tmp_path / 'tiny')
     parameters = [
-        word for value in (f'bundle:={bundle}', 'roi.mode:=none') for word in ('-p', value)
+        word
+        for value in (f'bundle:={bundle}', 'roi.mode:=none', 'lazy_subscription:=false')
+        for word in ('-p', value)
     ]
     run(NODE, '-m', 'ood_perception.ros.node', '--ros-args', *parameters)
     status, camera = run(NODE, '-c', PEER, 'watch'), run(CAMERA, '-c', PEER, 'camera')
     told(camera, 'mask')
     begin = told(status, 'ok')
     ip('-n', NODE, 'link', 'set', 'w0', 'down')
-    told(status, 'no frame arriving', begin)
-    begin = told(status, 'nobody publishes', begin)
+    told(status, 'the camera has gone silent', begin)
+    begin = told(status, 'the camera is gone', begin)
     heard = len(camera.read_text().splitlines())
     ip('-n', NODE, 'link', 'set', 'w0', 'up')
     told(camera, 'mask', heard)
