@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SROS2 policy allows the node what it uses in a real graph, and others no more than that."""
 
+import sys
 import uuid
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 pytestmark = pytest.mark.ros
+if 'kilted' in sys.prefix:
+    pytest.skip('the policy is held to the graph of Jazzy', allow_module_level=True)
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'road_anomaly.policy.xml'
