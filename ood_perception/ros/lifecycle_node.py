@@ -136,6 +136,12 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
             return False
         return True
 
+    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
+        """Refuse a value of another type in our words; rclpy names types by numbers."""
+        if wrong := parameters.wrong_type(parameter_list):
+            return SetParametersResult(successful=False, reason=wrong)
+        return super().set_parameters_atomically(parameter_list)
+
     def _entered(self, label: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
         if outcome == SUCCESS:
             self.state_label = label

@@ -77,6 +77,19 @@ def _as_declared(parameter: Any) -> Any:
     return parameter
 
 
+def wrong_type(parameters: Sequence[Any]) -> str:
+    """Return what is wrong with the first value of another type than the parameter's, '' = none."""
+    for parameter in parameters:
+        spec = BY_NAME.get(parameter.name)
+        if spec is None or parameter.value is None:
+            continue
+        try:
+            typed(spec, parameter.value)
+        except ConfigError as error:
+            return str(error)
+    return ''
+
+
 def values_of(node: Any) -> dict[str, Value]:
     """Return the current values by name; string arrays as tuples."""
     return {spec.name: _plain(node.get_parameter(spec.name).value) for spec in PARAMETERS}
