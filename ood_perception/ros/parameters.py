@@ -78,7 +78,7 @@ def _as_declared(parameter: Any) -> Any:
 
 
 def wrong_type(parameters: Sequence[Any]) -> str:
-    """Return what is wrong with the first value of another type than the parameter's, '' = none."""
+    """Return what is wrong with the first value of a type that is not its own, '' = none."""
     for parameter in parameters:
         spec = BY_NAME.get(parameter.name)
         if spec is None or parameter.value is None:

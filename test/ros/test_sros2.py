@@ -12,7 +12,7 @@ pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'road_anomaly.policy.xml'
-# Of other parameters and packages: transports, tf, vision_msgs, a clock, which rclpy hears by itself.
+# Of other parameters and packages: transports, tf, vision_msgs; a clock, which rclpy hears itself.
 NOT_HERE = {
     'subscribe': {
         '/image/compressed', '/image/ffmpeg', '/image/foxglove', '/clock', '/parameter_events',
