@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import MANIFEST_NAME, HeadSpec
 from ood_perception.bundle.store import Bundle, file_spec, load_bundle, write_manifest
+from ood_perception.engines.trial import remember
 from ood_perception.errors import BundleError
 from ood_perception.files import make_folder
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
@@ -79,7 +80,9 @@ def write_adapted(parent: Bundle, head: HeadSpec, path: Path, changes: Changes) 
         write_manifest(folder, manifest)
 
     make_folder(path, fill)
-    return load_bundle(path)
+    adapted = load_bundle(path)
+    remember(adapted.sha256)  # made here of a bundle that was loaded: no trial
+    return adapted
 
 
 def _card(name: str, parent: str, section: str) -> str:

@@ -20,7 +20,7 @@ _SMALL = (32, 18)  # columns, rows of the thumbnail
 @dataclass(frozen=True)
 class ImageStatistics:
     """
-    Of one image; a light measure, a fraction of a millisecond a frame.
+    Of one image; takes one to four milliseconds at 1080p, nearly all of it to make it small.
 
     brightness: mean grey, 0 to 255. contrast: its standard deviation. sharpness: the standard
     deviation of the Laplacian at 160 columns. warmth: mean of red - blue in the upper third, -255

@@ -198,13 +198,20 @@ class Worker:
         if self._settled(name):
             self.window.add(times)
             self.queue.processed(name, latency)
+        self._monitor(detection)
+
+    def _monitor(self, detection: Detection) -> None:
+        """Compare a frame with the calibration, after it is out: this must cost no frame."""
+        try:
+            self.calibration.add(self.model.pipeline, detection)
+        except Exception as error:
+            self.node.log('error', f'calibration health: {type(error).__name__}: {error}')
 
     def _publish(self, pending: PendingFrame, detection: Detection) -> float | None:
         """Publish one frame's outputs; return its age in milliseconds by the node's clock."""
         name, header = pending.queued.camera, pending.queued.message.header
         outputs, info = self.outputs[name], self.inputs[name].camera_info
         scene = self.model.pipeline.scene
-        self.calibration.add(self.model.pipeline, detection)
         detection = self.ranging.without_small(detection, info, scene)
         tracked = self.tracker.update(detection)
         outputs.publish(

@@ -15,6 +15,7 @@ from ood_perception.cli.adapt import adapt_bundle
 from ood_perception.cli.bundle import inspect_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
+from ood_perception.engines.trial import is_known
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.calibration import HeldOutSample
 from ood_perception.types import Frame
@@ -70,6 +71,7 @@ def test_the_target_holds_on_new_frames_of_the_same_road(home, tmp_path, capsys)
     assert 0.005 < flagged(out, range(100, 160)) < 0.02
     bundle, parent = load_bundle(out), load_bundle(home)
     assert bundle.sha256 != parent.sha256
+    assert is_known(bundle, 'onnxruntime'), 'made here: it needs no trial'
     assert bundle.manifest.provenance['parent'] == {'name': 'tiny', 'sha256': parent.sha256}
     assert bundle.manifest.name == 'mine'
     rate = bundle.manifest.calibration['rates'][0]

@@ -15,6 +15,7 @@ from ros_rig import Rig, image_message, isolate
 from sensor_msgs.msg import Image
 
 from ood_perception.postprocess import drift
+from ood_perception.ros.calibration_health import CalibrationMonitors
 
 pytestmark = pytest.mark.ros
 
@@ -43,3 +44,24 @@ def test_the_health_of_the_calibration_is_published_and_warns(tmp_path, monkeypa
         assert {pair.key for pair in status.values} >= {'flagged', 'target', 'ground', 'evidence'}
         told = rig.status('calibration', lambda one: one[0] == DiagnosticStatus.WARN)
         assert told[1] == status.message
+
+
+def test_a_monitor_that_fails_costs_no_frame(tmp_path, monkeypatch):
+    def failing(self, pipeline, detection):
+        raise ValueError('no such statistics')
+
+    isolate(os.environ)
+    monkeypatch.setattr(CalibrationMonitors, 'add', failing)
+    bundle = write_tiny_bundle(tmp_path / 'tiny')
+    with Rig(bundle=str(bundle), engine='openvino', precision='f32', threads=1) as rig:
+        rig.start()
+        logged, log = [], rig.node.log
+        monkeypatch.setattr(rig.node, 'log', lambda *said: (logged.append(said), log(*said)))
+        masks, camera = rig.listen('mask', Image), rig.camera()
+        for number in (1, 2):
+            camera.publish(image_message(np.zeros((84, 112, 3), np.uint8), (100 + number, 0)))
+            rig.wait(lambda number=number: len(masks) >= number, 'the mask')
+        said = ('error', 'calibration health: ValueError: no such statistics')
+        rig.wait(lambda: said in logged, 'what the log says')
+        (report,) = rig.node.session.queue.reports()
+        assert (report.counters.processed, report.counters.failed) == (2, 0)

@@ -17,7 +17,8 @@ from ood_perception.engines.int8 import (
     write_quantization,
 )
 from ood_perception.engines.plan import LARGEST_LOSS
-from ood_perception.files import make_folder
+from ood_perception.engines.trial import remember
+from ood_perception.files import make_folder, sha256_of
 from ood_perception.reports.html import render
 
 from ..pack import files_of_bundle
@@ -67,3 +68,4 @@ def write_precisions(
         write_manifest(folder, manifest)
 
     make_folder(path, fill, files_of_bundle(path))
+    remember(sha256_of(path / MANIFEST_NAME))  # as pack_bundle does

@@ -21,6 +21,7 @@ from ood_perception.metrics.bootstrap import Interval
 pytest.importorskip('torch')
 pytest.importorskip('onnxruntime')
 
+from ood_perception.engines.trial import is_known
 from trainer.export.int8.cost import Cost, groups_of
 from trainer.export.int8.quantize import MOST_KEPT, Search, int8_specs
 from trainer.export.int8.ranges import exponents_of, measured_quantization
@@ -178,6 +179,7 @@ def test_a_bundle_gets_facts_manifest_and_card_and_serves(backbone):
     assert 'int8_reduced_range: int8 with weights of 7 bits, on CPUs without VNNI.' in card
     assert bundle.manifest.precisions == {'int8': spec, 'int8_reduced_range': spec}
     assert read_quantization(bundle.path('quantization.json')) == facts
+    assert is_known(bundle, 'onnxruntime'), 'made here: it needs no trial'
     engine, report = create_checked_engine(bundle, EngineOptions('onnxruntime', 'int8', 1))
     engine.close()
     assert 0 < report.surprisal_difference < 0.6
