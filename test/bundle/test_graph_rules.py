@@ -66,10 +66,16 @@ def test_operators_of_other_domains_are_refused(refusal):
     assert 'com.microsoft:Add' in made
 
 
-@pytest.mark.parametrize('kind', ['Loop', 'Scan', 'If', 'Add'])
-def test_inner_graphs_are_refused(refusal, kind):
+@pytest.mark.parametrize(
+    ('kind', 'why'),
+    [
+        *((kind, f'operator {kind} of node') for kind in ('Loop', 'Scan', 'If')),
+        ('Add', 'attribute body that is not accepted'),
+    ],
+)
+def test_inner_graphs_are_refused(refusal, kind, why):
     inner = helper.make_graph([node('Identity', [TOKENS], ['inner'])], 'inner', [], [])
-    refusal([node(kind, [TOKENS, TOKENS], ['o'], body=inner)])
+    assert why in refusal([node(kind, [TOKENS, TOKENS], ['o'], body=inner)])
 
 
 def test_functions_and_training_are_refused(refusal):
@@ -221,7 +227,7 @@ def test_tensors_made_twice_or_of_themselves_are_refused(refusal):
 
 
 def test_a_circle_is_refused(refusal):
-    refusal([node('Neg', ['p'], ['o']), node('Neg', ['o'], ['p'])])
+    assert "cannot be: 'p'" in refusal([node('Neg', ['p'], ['o']), node('Neg', ['o'], ['p'])])
 
 
 def test_more_nodes_than_a_head_has_are_refused(refusal):
@@ -236,12 +242,19 @@ def test_declarations_that_lie_are_refused(refusal):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'dims'), [(1, [-1, -4]), (99, [4]), (1, [2**20, 2**10]), (8, [4])]
+    ('kind', 'dims', 'why'),
+    [
+        (1, [-1, -4], 'shape (-1, -4)'),
+        (99, [4], 'Invalid tensor data type'),
+        (1, [2**20, 2**10], 'too large'),
+        (8, [4], 'cannot reshape'),
+    ],
 )
-def test_stored_tensors_that_lie_are_refused(refusal, kind, dims):
+def test_stored_tensors_that_lie_are_refused(refusal, kind, dims, why):
     tensor = onnx.TensorProto(name='lie', data_type=kind, dims=dims, raw_data=bytes(16))
     nodes = [node('Identity', ['lie'], ['o'])]
-    refusal(nodes, change=lambda model: model.graph.initializer.append(tensor))
+    said = refusal(nodes, change=lambda model: model.graph.initializer.append(tensor))
+    assert why in said
 
 
 def test_a_tensor_that_is_stored_twice_is_refused(refusal):
