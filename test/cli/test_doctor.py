@@ -41,11 +41,11 @@ def test_the_exit_status_says_what_can_run(states, status):
     assert doctor.status_of(found(*states)) == status
 
 
-def run(python, *options, **variables):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), **variables}
+def run(python, *options, cwd=ROOT, **variables):
+    environment = {**os.environ, 'PYTHONPATH': str(cwd), **variables}
     done = subprocess.run(
         [*python, '-m', 'ood_perception.cli.doctor', *options],
-        capture_output=True, text=True, timeout=HANGS, env=environment, check=False,
+        capture_output=True, text=True, timeout=HANGS, env=environment, cwd=cwd, check=False,
     )  # fmt: skip
     assert not done.stderr, done.stderr
     return done.returncode, done.stdout
@@ -53,7 +53,8 @@ def run(python, *options, **variables):
 
 def test_a_python_with_nothing_installed_is_told_what_is_missing(tmp_path):
     """-S: no site-packages, so no numpy, no cv2 and no metadata: nothing of that is imported."""
-    status, text = run([sys.executable, '-S'], OOD_PERCEPTION_CACHE=str(tmp_path))
+    (tmp_path / 'ood_perception').symlink_to(ROOT / 'ood_perception')  # no egg-info beside it
+    status, text = run([sys.executable, '-S'], cwd=tmp_path, OOD_PERCEPTION_CACHE=str(tmp_path))
     assert status == 1
     assert 'ood_perception itself is not installed' in text
     assert 'rclpy' in text

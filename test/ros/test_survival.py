@@ -65,7 +65,7 @@ class Process:
                 stdout=log, stderr=log, env={**os.environ, 'PYTHONPATH': path},
             )  # fmt: skip
         rclpy.init(args=[])
-        self.peer, self.masks = Node('peer'), []
+        self.peer, self.masks, self._clients = Node('peer'), [], {}
         self.peer.create_subscription(Image, '/road_anomaly/mask', self.masks.append, 10)
         self.camera = self.peer.create_publisher(Image, 'image', 1)
         self.clock = self.peer.create_publisher(Clock, '/clock', 1)
@@ -89,14 +89,15 @@ class Process:
 
     def ask(self, kind, name, request):
         """Return the answer of one of the node's services."""
-        client = self.peer.create_client(kind, f'/road_anomaly/{name}')
-        assert client.wait_for_service(WAIT)
+        if name not in self._clients:  # one each: forty that come and go may miss their server
+            self._clients[name] = self.peer.create_client(kind, f'/road_anomaly/{name}')
+        client = self._clients[name]
+        assert client.wait_for_service(WAIT), self.log.read_text()
         future = client.call_async(request)
         end = time.monotonic() + WAIT
         while not future.done():
             assert time.monotonic() < end, 'no answer'
             time.sleep(0.02)
-        self.peer.destroy_client(client)
         return future.result()
 
     def set(self, name, **value):
