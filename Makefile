@@ -111,7 +111,7 @@ camvid-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle of eleven classes agai
 water-bundle: $(VENV)/.all-$(DISTRO) ## Train the boat's bundle again (maritime in OOD_DATA)
 	$(RUN) -m trainer train config/train/pixood_maritime.yaml --bundle $(BUNDLES)/water_default --threads 1
 
-tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (needs the pictures: OOD_DATA=folder)
+tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (needs the images: OOD_DATA=folder)
 	$(RUN) -m trainer study config/train/selection_camvid.yaml
 	$(RUN) -m trainer study config/train/ablation_camvid.yaml
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Launch the node for a triggered camera over a product: every picture is judged, none is dropped.
+Launch the node for a triggered camera over a product: every image is judged, none is dropped.
 
 All arguments of road_anomaly.launch.py hold here, too.
 
@@ -35,7 +35,7 @@ ARGUMENTS = (
 
 
 def generate_launch_description():
-    """Start the node as a line needs it: every triggered picture judged, no ground."""
+    """Start the node as a line needs it: every triggered image judged, no ground."""
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, default, description in ARGUMENTS

@@ -165,9 +165,9 @@ def make_node(context):
     images = parse_topics('cameras', value['cameras'])
     images, value['transport'] = without_transport(images, value['transport'])
     infos = parse_topics('camera_info', value['camera_info'])
-    strangers = sorted(set(infos) - set(images))
-    if strangers:
-        raise ValueError(f'camera_info:={value["camera_info"]}: {strangers} not in cameras')
+    unknown = sorted(set(infos) - set(images))
+    if unknown:
+        raise ValueError(f'camera_info:={value["camera_info"]}: {unknown} not in cameras')
     overrides = {full: value[name] for name, full in TEXT_PARAMETERS.items() if value[name]}
     overrides['use_sim_time'] = flag('use_sim_time', value['use_sim_time'])
     overrides['autostart'] = flag('autostart', value['autostart'])

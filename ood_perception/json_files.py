@@ -3,7 +3,7 @@
 """
 JSON as every reader takes it: no NaN and no Infinity, which are no JSON; null stands there.
 
-read_json is for files of strangers: what a parser may do with them is bounded before it begins.
+read_json is for files of others: what a parser may do with them is bounded before it begins.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def finite(values: Any) -> Any:
 
 def read_json(path: Path) -> Any:
     """
-    Return the plain values of a JSON file that a stranger may have written.
+    Return the plain values of a JSON file that anybody may have written.
 
     Raises OSError where it cannot be read, ValueError for more than 4 MiB and as parse_json.
     """

@@ -17,7 +17,7 @@ from ood_perception.engines.base import Engine
 from ood_perception.errors import ConfigError, EngineError, ImageError
 from ood_perception.image.geometry import Size, camera_area_of_cell, to_network
 from ood_perception.image.views import merged
-from ood_perception.postprocess.calibration import HeldOutSample, SetTable, read_samples
+from ood_perception.postprocess.calibration import ClassSetCalibration, HeldOutSample, read_samples
 from ood_perception.postprocess.mask import make_mask, obstacles_of
 from ood_perception.postprocess.roi import below_line, class_table, fixed_region, scored_region
 from ood_perception.ranging.ground import Scene
@@ -44,7 +44,7 @@ _MOST_VIEWS = 64
 @dataclass(frozen=True)
 class _View:
     """
-    How one camera at one picture size is seen.
+    How one camera at one image size is seen.
 
     geometries: of the whole image, then of the bundle's further views. fixed: the cells of the
     whole image's grid that may be scored.
@@ -68,7 +68,7 @@ class _State:
     in_distribution: Float32Array
     roi_classes: BoolArray
     obstacle_classes: BoolArray | None
-    table: SetTable | None
+    table: ClassSetCalibration | None
     doubt: str
     views: dict[tuple[str, Size], _View] = field(default_factory=dict)
 
@@ -158,8 +158,8 @@ class Pipeline:
         """
         Return one detection per frame, in order; all frames go through the engine as one batch.
 
-        frames: pictures of any sizes and cameras. Raises ImageError for the first frame that is no
-        picture (see run_each) and EngineError when the engine fails.
+        frames: images of any sizes and cameras. Raises ImageError for the first frame that is no
+        image (see run_each) and EngineError when the engine fails.
         """
         detections = []
         for result in self.run_each(frames):
@@ -196,7 +196,7 @@ class Pipeline:
         return _State(settings, engine, vector, class_table(ids), named, table, doubt)
 
     def _view(self, state: _State, frame: Frame) -> _View:
-        """Return the frame's view, kept per camera and picture size."""
+        """Return the frame's view, kept per camera and image size."""
         _check_image(frame)
         key = (frame.camera, (frame.image.shape[0], frame.image.shape[1]))
         view = state.views.get(key)

@@ -30,7 +30,7 @@ class Settings:
     hysteresis_rate: an obstacle stays only if one of its pixels is flagged at this stricter rate,
         too: in (0, false_alarm_rate], 0 = no such test.
     obstacle_classes: names of known classes that are obstacles whatever their score. They take no
-        part in the promise of false_alarm_rate.
+        part in the target of false_alarm_rate.
     views: whether the bundle's further views are seen, too; without them a frame costs one image.
 
     Raises ConfigError for a value out of range.

@@ -26,7 +26,7 @@ MASK_NAMES = {MASK_NORMAL: 'normal', MASK_OBSTACLE: 'obstacle', MASK_NOT_SCORED:
 @dataclass(frozen=True)
 class Frame:
     """
-    One decoded camera picture.
+    One decoded camera image.
 
     image: uint8 (H, W, 3), RGB, C-contiguous.
     camera: the camera's name, '' for the single unnamed camera.
@@ -46,16 +46,16 @@ class Frame:
 @dataclass(frozen=True)
 class Geometry:
     """
-    The map between a camera picture and the network input (made by geometry.geometry_for).
+    The map between a camera image and the network input (made by geometry.geometry_for).
 
     Camera pixel centres (x, y) map to network pixel centres by
     ``x_net = (x + 0.5) * scale_x + offset_x - 0.5``, y likewise.
 
-    camera_height, camera_width: the picture, in pixels.
+    camera_height, camera_width: the image, in pixels.
     height, width: the network input, in pixels.
     scale_x, scale_y: network pixels per camera pixel.
-    offset_x, offset_y: where the picture's left/top edge falls in the network input, in network
-        pixels; negative when the picture is cropped, positive when it is padded.
+    offset_x, offset_y: where the image's left/top edge falls in the network input, in network
+        pixels; negative when the image is cropped, positive when it is padded.
     """
 
     camera_height: int
@@ -113,14 +113,14 @@ class Detection:
 
     surprisal: float32 (gh, gw) >= 0, -log10 of the calibrated p-value, never NaN.
     labels: uint8 (gh, gw), arg-max known class.
-    scored: bool (gh, gw), inside the picture and the region of interest.
+    scored: bool (gh, gw), inside the image and the region of interest.
     mask: bool (gh, gw), obstacle pixels; a subset of scored and of
         surprisal >= -log10(false_alarm_rate), or of an obstacle class.
     obstacles: components of the mask, largest surprisal first.
-    geometry: how the grid lies over the camera picture.
+    geometry: how the grid lies over the camera image.
     false_alarm_rate: the rate that the mask was made for.
     times: wall times.
-    visible: bool (gh, gw), inside the picture and not ignored, whatever the region of interest
+    visible: bool (gh, gw), inside the image and not ignored, whatever the region of interest
         makes of it; None = not kept.
     """
 

@@ -36,7 +36,7 @@ def coarse_grids():
     if {'trainer', 'torch'} <= sys.modules.keys():
         from trainer.heads.pixood import training as pixood
 
-        pixood.neyman_pearson_table = functools.partial(pixood.neyman_pearson_table, grid=400)
+        pixood.neyman_pearson_curve = functools.partial(pixood.neyman_pearson_curve, grid=400)
 
 
 @pytest.fixture(scope='session')

@@ -35,11 +35,10 @@ def test_what_is_not_finite_becomes_null(tmp_path):
 
 def test_the_trainers_writers_are_strict_too(tmp_path):
     pytest.importorskip('torch', reason='the trainer needs torch')
-    from trainer import artifacts as artefacts
-    from trainer import features
+    from trainer import artifacts, features
     from trainer.export import pack
 
-    for module in (artefacts, features, pack):
+    for module in (artifacts, features, pack):
         module.write_json(tmp_path / 'values.json', VALUES)
         assert strict((tmp_path / 'values.json').read_text(encoding='utf-8')) == PLAIN
 

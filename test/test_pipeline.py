@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bundles import backbone_weights, expected_maps, expected_tokens, road_picture
+from bundles import backbone_weights, expected_maps, expected_tokens, road_image
 
 from ood_perception.bundle.manifest import ClassSpec, HeadSpec, InputSpec, Manifest, StageSpec
 from ood_perception.bundle.store import load_bundle
@@ -70,7 +70,7 @@ class KnownEngine(Engine):
         return EngineOutput(surprisal, cells[..., 1].astype(np.uint8), {'head': 0.1})
 
 
-def picture(height=HEIGHT, width=WIDTH, red=10, green=1, seed=None):
+def photo(height=HEIGHT, width=WIDTH, red=10, green=1, seed=None):
     image = np.zeros((height, width, 3), dtype=np.uint8)
     image[..., 0], image[..., 1] = red, green
     if seed is not None:
@@ -91,7 +91,7 @@ def assert_same(one, two):
 
 
 def test_a_frame_becomes_a_detection():
-    image = picture()
+    image = photo()
     image[14:28, 28:56, 0] = 200
     frame = Frame(image, 'front', 123, 'optical')
     (detection,) = pipeline_of().run([frame])
@@ -114,7 +114,7 @@ def test_cameras_of_any_size_go_through_as_one_batch_and_as_they_would_alone():
     pipeline = pipeline_of()
     sizes = [(56, 112), (108, 192), (120, 90), (56, 112)]
     frames = [
-        Frame(picture(*size, seed=number), f'camera_{number}') for number, size in enumerate(sizes)
+        Frame(photo(*size, seed=number), f'camera_{number}') for number, size in enumerate(sizes)
     ]
     together = pipeline.run(frames)
     assert [batch for batch, _ in pipeline.engine.batches] == [4]
@@ -129,7 +129,7 @@ def test_cameras_of_any_size_go_through_as_one_batch_and_as_they_would_alone():
 
 
 def test_reruns_give_the_same_bits():
-    frame = Frame(picture(300, 500, seed=5))
+    frame = Frame(photo(300, 500, seed=5))
     pipeline = pipeline_of(replace(WHOLE, hysteresis_rate=0.0001, minimum_area=5.0))
     first, *others = [pipeline.run([frame])[0] for _ in range(4)]
     for other in others:
@@ -149,7 +149,7 @@ def test_reruns_give_the_same_bits():
 )
 def test_a_bad_frame_is_named_and_costs_no_other(image):
     pipeline = pipeline_of()
-    good = Frame(picture(seed=1), 'front')
+    good = Frame(photo(seed=1), 'front')
     bad = Frame(image, 'rear')
     first, error, last = pipeline.run_each([good, bad, good])
     assert isinstance(error, ImageError)
@@ -172,8 +172,8 @@ def test_detections_own_their_memory():
 
     manifest = manifest_of()
     pipeline = Pipeline(SimpleNamespace(manifest=manifest), Reusing(manifest), WHOLE)
-    (first,) = pipeline.run([Frame(picture(red=100))])
-    pipeline.run([Frame(picture(red=200))])
+    (first,) = pipeline.run([Frame(photo(red=100))])
+    pipeline.run([Frame(photo(red=200))])
     assert (first.surprisal == 2).all()
 
 
@@ -188,7 +188,7 @@ def test_a_surprisal_that_is_no_number_is_refused(value):
     manifest = manifest_of()
     pipeline = Pipeline(SimpleNamespace(manifest=manifest), Broken(manifest), WHOLE)
     with pytest.raises(EngineError, match='not finite'):
-        pipeline.run([Frame(picture())])
+        pipeline.run([Frame(photo())])
 
 
 def test_an_output_of_another_grid_is_refused():
@@ -200,11 +200,11 @@ def test_an_output_of_another_grid_is_refused():
     manifest = manifest_of()
     pipeline = Pipeline(SimpleNamespace(manifest=manifest), Other(manifest), WHOLE)
     with pytest.raises(EngineError, match='expected'):
-        pipeline.run([Frame(picture())])
+        pipeline.run([Frame(photo())])
 
 
 def test_settings_are_replaced_between_frames():
-    frame = Frame(picture(seed=3))
+    frame = Frame(photo(seed=3))
     pipeline = pipeline_of()
     for rate in (0.5, 0.01, 0.001):
         pipeline.settings = replace(WHOLE, false_alarm_rate=rate)
@@ -213,7 +213,7 @@ def test_settings_are_replaced_between_frames():
         np.testing.assert_array_equal(
             detection.mask, 10.0 ** -detection.surprisal.astype(float) <= rate
         )
-    image = picture(green=0)
+    image = photo(green=0)
     image[28:, :, 1] = 1
     (everything,) = pipeline.run([Frame(image)])
     pipeline.settings = Settings()
@@ -234,8 +234,8 @@ def test_a_change_during_a_run_counts_from_the_next_run_on():
         thread.join()
 
     old.before = change
-    (before,) = pipeline.run([Frame(picture())])
-    (after,) = pipeline.run([Frame(picture())])
+    (before,) = pipeline.run([Frame(photo())])
+    (after,) = pipeline.run([Frame(photo())])
     assert before.false_alarm_rate == 0.01
     assert after.false_alarm_rate == 0.001
     assert pipeline.engine is new
@@ -252,7 +252,7 @@ def test_refused_settings_leave_the_old_ones():
     with pytest.raises(ConfigError, match=r'roi classes mud'):
         pipeline.settings = Settings(roi=RoiSettings(classes=('mud',)))
     assert pipeline.settings is WHOLE
-    assert pipeline.run([Frame(picture())])
+    assert pipeline.run([Frame(photo())])
 
 
 def test_another_engine_takes_over():
@@ -260,18 +260,18 @@ def test_another_engine_takes_over():
     old = pipeline.engine
     new = KnownEngine(manifest_of())
     pipeline.update(engine=new)
-    pipeline.run([Frame(picture())])
+    pipeline.run([Frame(photo())])
     assert (len(old.batches), len(new.batches)) == (0, 1)
 
 
 def test_the_class_choice_reaches_the_engine_only_where_it_counts():
     pipeline = pipeline_of()
-    pipeline.run([Frame(picture())])
+    pipeline.run([Frame(photo())])
     pipeline.settings = replace(WHOLE, in_distribution=('road', 'pavement'))
-    pipeline.run([Frame(picture())])
+    pipeline.run([Frame(photo())])
     assert [vector.tolist() for _, vector in pipeline.engine.batches] == [[1, 0], [1, 1]]
     unified = pipeline_of(manifest=manifest_of('unified'))
-    unified.run([Frame(picture())])
+    unified.run([Frame(photo())])
     assert unified.engine.batches[0][1].tolist() == [1, 1]
     with pytest.raises(ConfigError, match='no class choice'):
         unified.settings = replace(WHOLE, in_distribution=('pavement',))
@@ -281,7 +281,7 @@ def test_polygons_follow_the_camera():
     half = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
     roi = RoiSettings('none', ignore_polygons={'rear': (half,)})
     pipeline = pipeline_of(Settings(roi=roi))
-    front, rear = pipeline.run([Frame(picture(), 'front'), Frame(picture(), 'rear')])
+    front, rear = pipeline.run([Frame(photo(), 'front'), Frame(photo(), 'rear')])
     assert front.scored.all()
     assert not rear.scored[:, : GRID[1] // 2].any()
     assert rear.scored[:, GRID[1] // 2 :].all()
@@ -290,7 +290,7 @@ def test_polygons_follow_the_camera():
 def test_a_stream_that_changes_its_size_is_followed_without_growing():
     pipeline = pipeline_of()
     for width in range(60, 260):
-        (detection,) = pipeline.run([Frame(picture(50, width))])
+        (detection,) = pipeline.run([Frame(photo(50, width))])
         assert detection.geometry.camera_width == width
     assert len(pipeline._state.views) <= 64
 
@@ -322,7 +322,7 @@ def real_pipeline(request, tiny_bundle):
 
 def test_real_engines_give_the_closed_form_from_camera_to_obstacle(real_pipeline):
     box = (350, 280, 210, 140)
-    image = road_picture(560, 840, box)
+    image = road_image(560, 840, box)
     real_pipeline.settings = WHOLE
     (detection,) = real_pipeline.run([Frame(image)])
     seen = to_network(image, detection.geometry)[None]
@@ -342,7 +342,7 @@ def test_real_engines_give_the_closed_form_from_camera_to_obstacle(real_pipeline
 
 
 def test_real_engines_in_the_ground_region_with_other_classes(real_pipeline):
-    frames = [Frame(road_picture(560, 840, seed=1)), Frame(road_picture(300, 300, seed=2), 'rear')]
+    frames = [Frame(road_image(560, 840, seed=1)), Frame(road_image(300, 300, seed=2), 'rear')]
     real_pipeline.settings = Settings()
     first = real_pipeline.run(frames)
     for one, two in zip(first, real_pipeline.run(frames), strict=True):
@@ -372,10 +372,10 @@ def bundle_of_one_that_flags_too_little(tmp_path):
 def test_the_served_surprisal_is_that_of_the_chosen_set(tmp_path):
     manifest, bundle = bundle_of_one_that_flags_too_little(tmp_path)
     pipeline = Pipeline(bundle, KnownEngine(manifest), WHOLE)
-    road = pipeline.run([Frame(picture(red=50))])[0].surprisal  # the engine says 1
+    road = pipeline.run([Frame(photo(red=50))])[0].surprisal  # the engine says 1
     np.testing.assert_allclose(road, 2, atol=0.1)
     pipeline.settings = replace(WHOLE, in_distribution=('road', 'pavement'))
-    both = pipeline.run([Frame(picture(red=250))])[0].surprisal  # the engine says 0.5
+    both = pipeline.run([Frame(photo(red=250))])[0].surprisal  # the engine says 0.5
     np.testing.assert_allclose(both, 2, atol=0.15)
 
 
@@ -391,7 +391,7 @@ def test_a_score_is_checked_behind_the_curve_as_well(tmp_path):
     manifest, bundle = bundle_of_one_that_flags_too_little(tmp_path)
     pipeline = Pipeline(bundle, Large(manifest), WHOLE)
     with pytest.raises(EngineError, match='not finite'), np.errstate(over='ignore'):
-        pipeline.run([Frame(picture())])
+        pipeline.run([Frame(photo())])
 
 
 def test_few_held_out_pixels_are_told_and_a_rate_beyond_them_is_refused(tmp_path):
@@ -424,7 +424,7 @@ def test_further_views_go_through_the_engine_in_one_batch_and_the_most_anomalous
     manifest = replace(plain, input=replace(plain.input, views=(far,)))
     pipeline = pipeline_of(manifest=manifest)
     engine = pipeline.engine
-    frames = [Frame(picture(4 * HEIGHT, 4 * WIDTH, seed=seed)) for seed in (1, 2, 3)]
+    frames = [Frame(photo(4 * HEIGHT, 4 * WIDTH, seed=seed)) for seed in (1, 2, 3)]
     found = pipeline.run(frames)
     assert [count for count, _ in engine.batches] == [6]
     whole = pipeline_of().run(frames)
@@ -455,12 +455,12 @@ def with_views(tmp_path, surprisal):
     return SimpleNamespace(manifest=manifest, path=lambda file: tmp_path / file)
 
 
-def test_the_whole_image_alone_keeps_a_promise_of_its_own(tmp_path):
+def test_the_whole_image_alone_keeps_a_rate_of_its_own(tmp_path):
     own = -np.log10(np.random.default_rng(1).random((20_000, 1, 2)))
     own = np.concatenate([own, 2 * own], axis=1)  # the view is twice as surprised
     bundle = with_views(tmp_path, own)
     pipeline = Pipeline(bundle, KnownEngine(bundle.manifest), WHOLE)
-    frame = Frame(picture(red=100))  # the engine says 2
+    frame = Frame(photo(red=100))  # the engine says 2
     np.testing.assert_allclose(pipeline.run([frame])[0].surprisal, 1, atol=0.1)
     pipeline.settings = replace(WHOLE, views=False)
     np.testing.assert_allclose(pipeline.run([frame])[0].surprisal, 2, atol=0.15)

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of strangers move no cursor, turn no line around, run no formula and fill no log."""
+"""Texts of others move no cursor, turn no line around, run no formula and fill no log."""
 
 import csv
 import json
@@ -136,7 +136,7 @@ def test_a_runs_name_is_no_formula_in_a_plot():
     pytest.importorskip('matplotlib')
     from ood_perception.reports.plots import curve_plot
 
-    curve = {'recall': [0, 1], 'precision': [1, 0.5], 'fallout': [0.01, 1]}
+    curve = {'recall': [0, 1], 'precision': [1, 0.5], 'false_positive_rate': [0.01, 1]}
     names = [r'$\frac{$', '$a$ for $b$', '_hidden', f'x{ESCAPE}']
     svg = curve_plot(dict.fromkeys(names, curve), {})
     assert svg.startswith('<svg')

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of the trainer: from labelled pictures to a bundle, stage by stage."""
+"""The command line of the trainer: from labelled images to a bundle, stage by stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = {
     'features': 'extract the tokens of all splits into the cache',
     'finetune': 'tune the backbone, where the recipe asks for it (finetuning.epochs)',
     'fit': 'fit classifier, etalons and densities',
-    'calibrate': 'fit the held-out table of the served head',
+    'calibrate': 'fit the calibration curve of the served head',
     'export': 'write the ONNX stages, weights included',
     'pack': 'write the bundle',
     'train': 'all of it: pack and everything before',
@@ -35,7 +35,7 @@ COMMANDS = {
         'ood_perception.cli.adapt:adapt_bundle',
         "adapt a bundle to a vehicle's own camera from one clean drive (the program adapt_bundle)",
     ),
-    'scenes': ('.data.scenes:main', 'split pictures by scene: write scenes.csv'),
+    'scenes': ('.data.scenes:main', 'split images by scene: write scenes.csv'),
     'quantize': (
         '.export.int8.quantize:main',
         'give a bundle its int8 precision, with what it costs',
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=f'{name}: {text}.')
         command.add_argument('recipe', type=Path, help='YAML file, see config/train')
         command.add_argument('--data', help="the data set's folder, instead of the recipe's root")
-        command.add_argument('--out', type=Path, help='artefacts (default: out/train/<name>)')
+        command.add_argument('--out', type=Path, help='artifacts (default: out/train/<name>)')
         command.add_argument('--bundle', type=Path, help='the bundle (default: <out>/bundle)')
         add_training_arguments(command)
         command.add_argument(

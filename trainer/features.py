@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Patch tokens of a frozen backbone for a list of pictures, in a memory-mapped on-disk cache."""
+"""Patch tokens of a frozen backbone for a list of images, in a memory-mapped on-disk cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ood_perception.types import Geometry
 
 from .artifacts import digest
 from .backbones.base import Backbone, Layer, layer_name
-from .data.images import PictureList, content_sha256, read_image
+from .data.images import ImageList, content_sha256, read_image
 from .progress import progress_bar
 
 FORMAT = 1
@@ -34,16 +34,16 @@ PRECISIONS = ('f32', 'bf16')
 @dataclass(frozen=True)
 class FeatureSet:
     """
-    Tokens and labels of one list of pictures at one network resolution.
+    Tokens and labels of one list of images at one network resolution.
 
-    names: picture names, n of them.
+    names: image names, n of them.
     tokens: layer name ('tokens_11') -> float16 (n, gh, gw, D), memory-mapped; 'maps_2' may be
         finer.
     labels: uint8 (n, h, w) at network resolution, class ids, 255 = ignored (void, padding),
         memory-mapped; nearest-resized by ood_perception.image.geometry.
     height, width, patch: h, w and the patch size; gh = h / patch, gw = w / patch.
     key: sha256 of everything that the tokens depend on.
-    geometries: how each picture lies in the network input; () where nothing asks for it.
+    geometries: how each image lies in the network input; () where nothing asks for it.
     """
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class FeatureSet:
     geometries: tuple[Geometry, ...] = ()
 
     def subset(self, indices: Sequence[int]) -> FeatureSet:
-        """Return the pictures at `indices`, in that order; arrays are read when rows are asked."""
+        """Return the images at `indices`, in that order; arrays are read when rows are asked."""
         chosen = np.asarray(indices, np.int64)
         return replace(
             self,
@@ -140,13 +140,13 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
 @dataclass(frozen=True)
 class View:
     """
-    How pictures are brought to the network: its input.
+    How images are brought to the network: its input.
 
     height, width: in pixels, multiples of the patch. policy: see geometry.geometry_for.
-    anchors: placements in [0, 1], one picture after the other in turn, so that a padded picture's
-        content is seen at several places; the pictures of one sequence position move by one.
+    anchors: placements in [0, 1], one image after the other in turn, so that a padded image's
+        content is seen at several places; the images of one sequence position move by one.
     precision: of the backbone's arithmetic, 'f32' or 'bf16' (tokens are stored as float16).
-    views: further crops that the bundle sees beside the whole picture; they calibrate, and are not
+    views: further crops that the bundle sees beside the whole image; they calibrate, and are not
         fitted on.
     """
 
@@ -167,12 +167,12 @@ class View:
         return self.height, self.width
 
     def geometry(self, image: npt.NDArray[np.uint8], index: int) -> Geometry:
-        """Return how picture `index` of a list, uint8 (H, W, 3), lies in the network input."""
+        """Return how image `index` of a list, uint8 (H, W, 3), lies in the network input."""
         size = (int(image.shape[0]), int(image.shape[1]))
         return geometry_for(size, self.size, self.policy, self.anchors[index % len(self.anchors)])
 
     def cropped(self, crop: ViewSpec) -> CropView:
-        """Return the same input, that sees a crop instead of the whole picture."""
+        """Return the same input, that sees a crop instead of the whole image."""
         return CropView(self.height, self.width, precision=self.precision, crop=crop)
 
 
@@ -183,12 +183,12 @@ class CropView(View):
     crop: ViewSpec = field(default_factory=lambda: ViewSpec('crop'))
 
     def geometry(self, image: npt.NDArray[np.uint8], index: int) -> Geometry:
-        """Return how the crop of a picture, uint8 (H, W, 3), lies in the network input."""
+        """Return how the crop of a image, uint8 (H, W, 3), lies in the network input."""
         return view_geometry(self.crop, (int(image.shape[0]), int(image.shape[1])), self.size)
 
 
 def extract(
-    pictures: PictureList,
+    images: ImageList,
     backbone: Backbone,
     layers: Sequence[Layer],
     view: View,
@@ -199,49 +199,49 @@ def extract(
     Return the patch tokens and labels of a list, computing only what the cache lacks.
 
     layers: 0-based block indices or names, see layers; each is a file of its own. cache: default
-        cache_root()/features. batch: pictures per forward pass.
+        cache_root()/features. batch: images per forward pass.
 
     Safe to kill at any moment: a later call goes on after the last recorded batch.
-    Raises DataError for unreadable pictures, ConfigError for an impossible view.
+    Raises DataError for unreadable images, ConfigError for an impossible view.
     """
     if view.precision not in PRECISIONS or not view.anchors:
         raise ConfigError(f'precision {view.precision!r}: choose one of {", ".join(PRECISIONS)}')
-    if not len(pictures):
-        raise DataError('the picture list is empty: there is nothing to extract')
+    if not len(images):
+        raise DataError('the image list is empty: there is nothing to extract')
     backbone.baked(*view.size, layers)  # refuses layers and sizes that it does not have
-    description = _describe(pictures, backbone, view)
+    description = _describe(images, backbone, view)
     key = digest(description)
-    store = _Store((cache or cache_root() / 'features') / key[:32], pictures, backbone, view)
+    store = _Store((cache or cache_root() / 'features') / key[:32], images, backbone, view)
     with locked(store.folder / 'features'):
         write_json(store.folder / 'description.json', description)
-        missing = [layer for layer in layers if store.done(layer) < len(pictures)]
+        missing = [layer for layer in layers if store.done(layer) < len(images)]
         if missing:
             store.fill(missing, batch)
     return FeatureSet(
-        names=pictures.names,
+        names=images.names,
         tokens={layer_name(layer): store.tokens(layer, 'r') for layer in layers},
         labels=store.labels('r'),
         height=view.height,
         width=view.width,
         patch=backbone.patch,
         key=digest({'set': key, 'layers': list(layers)}),
-        geometries=_geometries(pictures, view),
+        geometries=_geometries(images, view),
     )
 
 
-def _geometries(pictures: PictureList, view: View) -> tuple[Geometry, ...]:
-    """Return how each picture lies in the network input, where several views are to meet."""
+def _geometries(frames: ImageList, view: View) -> tuple[Geometry, ...]:
+    """Return how each image lies in the network input, where several views are to meet."""
     if not view.views and not isinstance(view, CropView):
         return ()
-    images = (read_image(path) for path in pictures.images)
+    images = (read_image(path) for path in frames.images)
     return tuple(view.geometry(image, index) for index, image in enumerate(images))
 
 
-def network_picture(
-    pictures: PictureList, index: int, view: View
+def network_image(
+    images: ImageList, index: int, view: View
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return picture `index` at network size: uint8 (h, w, 3) RGB and labels uint8 (h, w)."""
-    image, labels = pictures.read(index)
+    """Return image `index` at network size: uint8 (h, w, 3) RGB and labels uint8 (h, w)."""
+    image, labels = images.read(index)
     geometry = view.geometry(image, index)
     return to_network(image, geometry), to_network(labels, geometry, labels=True)
 
@@ -249,8 +249,8 @@ def network_picture(
 class _Store:
     """The arrays of one list at one view, and how far each layer has come."""
 
-    def __init__(self, folder: Path, pictures: PictureList, backbone: Backbone, view: View):
-        self.folder, self.pictures, self.backbone, self.view = folder, pictures, backbone, view
+    def __init__(self, folder: Path, images: ImageList, backbone: Backbone, view: View):
+        self.folder, self.images, self.backbone, self.view = folder, images, backbone, view
         folder.mkdir(parents=True, exist_ok=True)
 
     def tokens(self, layer: Layer, mode: str) -> npt.NDArray[np.float16]:
@@ -267,25 +267,25 @@ class _Store:
         """Open a file as a memory map; 'r+' makes it when it is missing."""
         path = self.folder / f'{name}.npy'
         if mode == 'r+' and not path.is_file():
-            partial, whole = path.with_suffix('.part'), (len(self.pictures), *shape)
+            partial, whole = path.with_suffix('.part'), (len(self.images), *shape)
             np.lib.format.open_memmap(partial, mode='w+', dtype=dtype, shape=whole).flush()
             os.replace(partial, path)
         return np.lib.format.open_memmap(path, mode=mode)
 
     def done(self, layer: Layer) -> int:
-        """Return how many pictures of a layer are complete."""
+        """Return how many images of a layer are complete."""
         path = self.folder / f'{layer_name(layer)}.json'
         return int(json.loads(path.read_text())['done']) if path.is_file() else 0
 
     def fill(self, layers: Sequence[Layer], batch: int) -> None:
-        """Compute `layers` for all pictures that any of them still lacks."""
+        """Compute `layers` for all images that any of them still lacks."""
         baked = self.backbone.baked(*self.view.size, layers)
-        first, total = min(self.done(layer) for layer in layers), len(self.pictures)
+        first, total = min(self.done(layer) for layer in layers), len(self.images)
         arrays, labels = [self.tokens(layer, 'r+') for layer in layers], self.labels('r+')
         with progress_bar(None, 'features', total=total, initial=first) as bar:
             for start in range(first, total, batch):
                 stop = min(start + batch, total)
-                views = [network_picture(self.pictures, i, self.view) for i in range(start, stop)]
+                views = [network_image(self.images, i, self.view) for i in range(start, stop)]
                 labels[start:stop] = np.stack([label for _, label in views])
                 images = np.stack([image for image, _ in views])
                 values = forward_tokens(baked, images, self.view.precision)
@@ -310,7 +310,7 @@ def forward_tokens(
         yield value.to(torch.float16).cpu().numpy()
 
 
-def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str, Any]:
+def _describe(images: ImageList, backbone: Backbone, view: View) -> dict[str, Any]:
     """Return everything that tokens and labels depend on."""
     return {
         'format': FORMAT,
@@ -322,7 +322,7 @@ def _describe(pictures: PictureList, backbone: Backbone, view: View) -> dict[str
         'policy': view.policy,
         'anchors': list(view.anchors),
         'precision': view.precision,
-        'pictures': content_sha256(pictures),
-        'count': len(pictures),
+        'images': content_sha256(images),
+        'count': len(images),
         **({'crop': asdict(view.crop)} if isinstance(view, CropView) else {}),
     }

@@ -47,8 +47,8 @@ class HeadModule(nn.Module, ABC):
         Return (scores, labels) before calibration on the full output map.
 
         tokens: float (B, gh, gw, D) per layer.
-        scores: float32 (B, S, gh*f, gw*f), higher = stranger; S = one per compiled class for a
-            per-class selection, else 1.
+        scores: float32 (B, S, gh*f, gw*f), higher = more anomalous; S = one per compiled class
+            for a per-class selection, else 1.
         labels: uint8 (B, gh*f, gw*f).
         """
 

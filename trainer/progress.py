@@ -18,7 +18,7 @@ def show_progress(shown: bool) -> None:
 
 
 def progress_bar(
-    items: Iterable[Any] | None, what: str, unit: str = 'picture', **more: Any
+    items: Iterable[Any] | None, what: str, unit: str = 'image', **more: Any
 ) -> tqdm[Any]:
     """Return a bar over items (None: counted by hand); what: its title. more: options of tqdm."""
     return tqdm(items, what, unit=unit, disable=not _SHOWN[0], **more)

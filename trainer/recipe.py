@@ -15,7 +15,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.yaml_files import build, parse_yaml, read_yaml
 
 from .artifacts import digest
-from .augment.on_the_fly import OnlineSettings
+from .augment.on_the_fly import OnTheFlySettings
 from .augment.outlier_sources import OutlierConfig
 from .augment.pasting import MixSettings
 from .augment.views import ViewSettings
@@ -49,7 +49,7 @@ def change_value(content: Any, change: str) -> None:
     content[key] = parse_yaml(text, f'cannot set {change!r}: the value')
 
 
-GOLDEN = ('demo_road', 'demo_sea', 'pictures')  # the first two: golden.DEMO_PICTURES
+GOLDEN = ('demo_road', 'demo_sea', 'images')  # the first two: golden.DEMO_PICTURES
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class BundleConfig:
     in_distribution: classes that count as normal by default, () = all that have a model.
     ground_classes: their hull is the region of interest. ship_weights: put the backbone's weights
         into the bundle.
-    anchor: where a padded camera picture is put when serving.
+    anchor: where a padded camera image is put when serving.
     golden: what the golden vectors show: the demo's 'demo_road' or 'demo_sea' (both free to
-        publish) or the first and the last of the calibration 'pictures'.
+        publish) or the first and the last of the calibration 'images'.
     """
 
     in_distribution: tuple[str, ...]
@@ -83,7 +83,7 @@ _LATER = (
     ('backbone', 'name', 'vit'),
     ('backbone', 'stride', 16),
     ('rpl', 'network', 'segmenter'),
-    ('knn', 'pictures', 0),
+    ('knn', 'images', 0),
 )
 # Sections that every recipe is read by; all others belong to heads.
 _COMMON = ('data', 'bundle', 'backbone', 'finetuning', 'view')
@@ -119,7 +119,7 @@ class Recipe:
     knn: KnnConfig = field(default_factory=KnnConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
-    online: OnlineSettings = field(default_factory=OnlineSettings)
+    on_the_fly: OnTheFlySettings = field(default_factory=OnTheFlySettings)
     seed: int = 42
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every kind of head is fitted on: labelled pictures, their splits, a backbone's tokens."""
+"""What every kind of head is fitted on: labelled images, their splits, a backbone's tokens."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ood_perception.json_files import write_json
 from .artifacts import REPORT_FILE, Artifact, digest
 from .backbones import load_backbone
 from .backbones.base import Backbone, BackboneChoice, Layer
-from .data.images import PictureList, content_sha256
+from .data.images import ImageList, content_sha256
 from .data.splits import spaced_places, split_contiguous
-from .datasets import load_pictures
+from .datasets import load_images
 from .features import FeatureSet, View, extract, joined
 from .training.finetuning import FinetuningConfig, TuningRun, load_tuned, save_tuned
 
@@ -41,17 +41,17 @@ class BackboneConfig(BackboneChoice):
 @dataclass(frozen=True)
 class DataConfig:
     """
-    The labelled pictures.
+    The labelled images.
 
     layout: a key of datasets.LAYOUTS, or with a taxonomy's classes, 'cityscapes@road'.
     root: folder, relative to the working directory or, where that is none, to OOD_DATA.
     train: split to fit on, but for the last calibration_fraction of every sequence, which
         calibrates together with the splits in `calibration`. Of what is fitted on, the last
         selection_fraction of every sequence only chooses the classifier's best epoch; sequences
-        of one picture are fitted on. calibration_fraction 0: only the splits in `calibration`.
+        of one image are fitted on. calibration_fraction 0: only the splits in `calibration`.
     calibration_blocks: stretches of every sequence; both fractions are cut from the end of each,
         so that more places calibrate than the ends of the sequences.
-    calibration_spacing: pictures of one sequence calibrate only where they are so many frames
+    calibration_spacing: images of one sequence calibrate only where they are so many frames
         apart, by the numbers that end their names; 0 = all. A stretch that was labelled frame by
         frame would else outweigh the drives that were labelled once a second.
     description, licence: sentences for the model card.
@@ -98,7 +98,7 @@ class DataConfig:
 @dataclass
 class TrainingData:
     """
-    The pictures of one recipe, and what a frozen backbone gives of them.
+    The images of one recipe, and what a frozen backbone gives of them.
 
     config, source, view, finetuning: the recipe's sections data, backbone, view, finetuning.
     store: where a tuned backbone is kept. cache: converted weights and tokens, None = the user's.
@@ -111,7 +111,7 @@ class TrainingData:
     finetuning: FinetuningConfig
     store: Path
     cache: Path | None = None
-    _lists: dict[str, PictureList] = field(default_factory=dict, init=False, repr=False)
+    _lists: dict[str, ImageList] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[Any, FeatureSet] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -127,21 +127,21 @@ class TrainingData:
         return load_tuned(tuned.folder, backbone, self.source, how, record, self.cache)
 
     def finetune(self) -> Artifact:
-        """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
+        """Fine-tune (or load) the backbone; ConfigError where the recipe does not ask for it."""
         if not self.finetuning.epochs:
             raise ConfigError('finetuning.epochs is 0: set it, such as --set finetuning.epochs=5')
         return self._tune(load_backbone(self.source, self.cache))
 
     def _tune(self, backbone: Backbone) -> Artifact:
-        """Fine-tune (or find) a backbone on the pictures that the classifier trains on."""
-        pictures, blocks = self.pictures.subset(self.split[0]), self.blocks
+        """Fine-tune (or load) a backbone on the images that the classifier trains on."""
+        images, blocks = self.images.subset(self.split[0]), self.blocks
         parts = [backbone.provenance['weights_sha256'], backbone.normalisation, list(blocks)]
-        parts += [content_sha256(pictures), len(self.class_names), backbone.name]
+        parts += [content_sha256(images), len(self.class_names), backbone.name]
         parts += [asdict(self.view), asdict(self.finetuning)]
         artifact = Artifact(self.store, 'finetune', digest(parts))
 
         def fill(target: Path) -> None:
-            run = TuningRun(backbone, pictures, blocks, self.view, self.finetuning)
+            run = TuningRun(backbone, images, blocks, self.view, self.finetuning)
             done = run.fit(artifact)
             save_tuned(target, backbone)
             losses = [loss for _, loss, _ in done.history]
@@ -160,46 +160,46 @@ class TrainingData:
         return self.config.folder()
 
     @property
-    def pictures(self) -> PictureList:
+    def images(self) -> ImageList:
         """The whole training split, calibration block included."""
-        return self.pictures_of(self.config.train)
+        return self.images_of(self.config.train)
 
-    def pictures_of(self, split: str) -> PictureList:
-        """Return the pictures of a split."""
+    def images_of(self, split: str) -> ImageList:
+        """Return the images of a split."""
         if split not in self._lists:
-            self._lists[split] = load_pictures(self.config.layout, self.root, split)
+            self._lists[split] = load_images(self.config.layout, self.root, split)
         return self._lists[split]
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the known classes."""
-        return self.pictures.classes.names
+        return self.images.classes.names
 
     @cached_property
     def split(self) -> tuple[list[int], list[int], list[int]]:
         """Places in the training split: classifier training, epoch selection, calibration."""
-        config, pictures = self.config, self.pictures
-        place = {name: index for index, name in enumerate(pictures.names)}
+        config, images = self.config, self.images
+        place = {name: index for index, name in enumerate(images.names)}
         blocks = config.calibration_blocks
-        fit, held_out = split_contiguous(pictures, config.calibration_fraction, blocks=blocks)
+        fit, held_out = split_contiguous(images, config.calibration_fraction, blocks=blocks)
         train, select = split_contiguous(fit, config.selection_fraction, True, blocks)
         first, second, third = (
             [place[n] for n in part.names] for part in (train, select, held_out)
         )
         return first, second, third
 
-    def extract(self, pictures: PictureList, layers: Sequence[Layer] = ()) -> FeatureSet:
-        """Extract (or find) the tokens of a list of pictures; layers: default `blocks`."""
+    def extract(self, images: ImageList, layers: Sequence[Layer] = ()) -> FeatureSet:
+        """Extract (or load) the tokens of a list of images; layers: default `blocks`."""
         kept = (self.cache or cache_root()) / 'features'
-        return extract(pictures, self.backbone, layers or self.blocks, self.view, kept)
+        return extract(images, self.backbone, layers or self.blocks, self.view, kept)
 
     def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
-        """Extract (or find) the tokens of a whole split; layers: default `blocks`."""
+        """Extract (or load) the tokens of a whole split; layers: default `blocks`."""
         key = split, tuple(layers or self.blocks)
         if key not in self._tokens:
-            pictures = self.pictures_of(split)
-            LOG.info('features of %s: %d pictures', split, len(pictures))
-            self._tokens[key] = self.extract(pictures, layers)
+            images = self.images_of(split)
+            LOG.info('features of %s: %d images', split, len(images))
+            self._tokens[key] = self.extract(images, layers)
         return self._tokens[key]
 
     @property
@@ -221,21 +221,21 @@ class TrainingData:
         splits = [self.features(split, layers) for split in config.calibration]
         # where nothing of the training split is held out, its tokens may never be needed
         held_out = [self.features(config.train, layers).subset(place)] if place else []
-        lists = [self.pictures_of(split).sequences for split in config.calibration]
-        mine = [self.pictures.sequences[i] for i in place]
+        lists = [self.images_of(split).sequences for split in config.calibration]
+        mine = [self.images.sequences[i] for i in place]
         return joined([*held_out, *splits]), [*mine, *(name for part in lists for name in part)]
 
     def cropped(self, crop: ViewSpec) -> TrainingData:
-        """Return the same pictures and the same backbone, seen in a crop of each."""
+        """Return the same images and the same backbone, seen in a crop of each."""
         return self._with(backbone=self.backbone, _tokens={}, view=self.view.cropped(crop))
 
     def reading(self, blocks: Sequence[Layer]) -> TrainingData:
-        """Return the same pictures and the same backbone, read at other blocks or named layers."""
+        """Return the same images and the same backbone, read at other blocks or named layers."""
         source = replace(self.source, layers=tuple(blocks))  # type: ignore[arg-type]
         return self._with(backbone=self.backbone, source=source)
 
     def served_by(self, backbone: Backbone) -> TrainingData:
-        """Return the same pictures, seen by another backbone."""
+        """Return the same images, seen by another backbone."""
         return self._with(backbone=backbone, _tokens={})
 
     def _with(self, **changes: Any) -> TrainingData:

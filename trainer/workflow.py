@@ -25,7 +25,7 @@ from ood_perception.postprocess.calibration import HeldOutSample, arrays_of, sam
 
 from .artifacts import Artifact, digest, write_npz
 from .calibration.class_sets import sample_held_out
-from .export.golden import DEMO_PICTURES, demo_pictures
+from .export.golden import DEMO_IMAGES, demo_images
 from .export.onnx import export_stages
 from .export.pack import SET_CALIBRATION, BundleParts, BundleText, git_revision, pack_bundle
 from .heads import head_fit
@@ -39,7 +39,7 @@ LOG = logging.getLogger(__name__)
 @dataclass
 class Workflow:
     """
-    One recipe at work. Every step calls the ones that it needs.
+    One recipe that runs. Every step calls the ones that it needs.
 
     folder: of the run. bundle: where the bundle goes (default folder/bundle). store: where all
     else is kept, <kind>-<key> each (default folder): runs that share a store share what they agree
@@ -78,19 +78,19 @@ class Workflow:
         return fit
 
     def finetune(self) -> Artifact:
-        """Fine-tune (or find) the backbone; ConfigError where the recipe does not ask for it."""
+        """Fine-tune (or load) the backbone; ConfigError where the recipe does not ask for it."""
         return self.data.finetune()
 
     def fit(self) -> Artifact:
-        """Fit (or find) all that the head learns."""
+        """Fit (or load) all that the head learns."""
         return self.head_fit.fitted
 
     def calibrate(self) -> Artifact:
-        """Fit (or find) the held-out tables of the head that is served."""
+        """Fit (or load) the held-out tables of the head that is served."""
         return self.head_fit.calibrated
 
     def held_out_sample(self) -> HeldOutSample:
-        """Draw (or find) the held-out sample that tables of sets of classes are fitted on."""
+        """Draw (or load) the held-out sample that tables of sets of classes are fitted on."""
         names, seed, fit = self.data.class_names, self.recipe.seed, self.head_fit
         calibrated, features = self.calibrate(), fit.calibration_features
         key = digest([calibrated.key, features.key, names, seed, *self._views_key()])
@@ -110,7 +110,7 @@ class Workflow:
         return [*views, 'apart'] if views else []
 
     def export(self) -> Artifact:
-        """Write (or find) the ONNX stages with all weights."""
+        """Write (or load) the ONNX stages with all weights."""
         size = self.recipe.view.size
         key = digest([self.calibrate().key, list(size)])
 
@@ -121,9 +121,9 @@ class Workflow:
         return Artifact(self.data.store, 'export', key).make(fill)
 
     def pack(self) -> Manifest:
-        """Write (or find) the bundle."""
+        """Write (or load) the bundle."""
         path, recipe, calibrated = self.bundle_folder, self.recipe, self.calibrate()
-        classes = self.data.pictures.classes
+        classes = self.data.images.classes
         parts = [calibrated.key, recipe.sha256(), classes.names, classes.colors]
         key = digest([*parts, __version__, SET_CALIBRATION, *self._views_key()])
         note, manifest = self.folder / 'pack.json', path / MANIFEST_NAME
@@ -139,12 +139,12 @@ class Workflow:
     def _write(self, path: Path) -> Manifest:
         """Write the bundle, over an old one."""
         recipe, fit = self.recipe, self.head_fit
-        # the paper's tables promise by a Gaussian: they are shipped as they are, for reproduction
+        # the paper's curves assume a Gaussian: they are shipped as they are, for reproduction
         served_by_count = recipe.head.calibration == 'held-out'
         parts = BundleParts(
             fit.served.backbone,
             fit.head(),
-            self._golden_pictures(),
+            self._golden_images(),
             self._text(),
             # tuned weights can be had nowhere else
             ship_weights=recipe.bundle.ship_weights or bool(recipe.finetuning.epochs),
@@ -153,28 +153,28 @@ class Workflow:
         )
         return pack_bundle(path, parts, overwrite=True)
 
-    def _golden_pictures(self) -> npt.NDArray[np.uint8]:
+    def _golden_images(self) -> npt.NDArray[np.uint8]:
         """Return uint8 (2, h, w, 3): the golden inputs."""
         kind, view, anchor = self.recipe.bundle.golden, self.data.view, self.recipe.bundle.anchor
-        pictures = demo_pictures(kind) if kind in DEMO_PICTURES else self._calibration_pictures()
-        shapes = [(int(picture.shape[0]), int(picture.shape[1])) for picture in pictures]
+        images = demo_images(kind) if kind in DEMO_IMAGES else self._calibration_images()
+        shapes = [(int(image.shape[0]), int(image.shape[1])) for image in images]
         return np.stack(
             [
-                to_network(picture, geometry_for(shape, view.size, view.policy, anchor))
-                for picture, shape in zip(pictures, shapes, strict=True)
+                to_network(image, geometry_for(shape, view.size, view.policy, anchor))
+                for image, shape in zip(images, shapes, strict=True)
             ]
         )
 
-    def _calibration_pictures(self) -> list[npt.NDArray[np.uint8]]:
-        """Return the first and the last picture that the calibration sees, each (H, W, 3)."""
+    def _calibration_images(self) -> list[npt.NDArray[np.uint8]]:
+        """Return the first and the last image that the calibration sees, each (H, W, 3)."""
         data, held_out = self.data, self.data.split[2]
-        pictures = data.pictures if held_out else data.pictures_of(data.config.calibration[0])
-        places = held_out or range(len(pictures))
-        return [pictures.read(places[i])[0] for i in (0, -1)]
+        images = data.images if held_out else data.images_of(data.config.calibration[0])
+        places = held_out or range(len(images))
+        return [images.read(places[i])[0] for i in (0, -1)]
 
     def _text(self) -> BundleText:
         """Return what the bundle says of itself."""
-        recipe, classes = self.recipe, self.data.pictures.classes
+        recipe, classes = self.recipe, self.data.images.classes
         for option in ('in_distribution', 'ground_classes'):
             wrong = [n for n in getattr(recipe.bundle, option) if n not in classes.names]
             if wrong:
@@ -203,5 +203,5 @@ class Workflow:
             anchor=recipe.bundle.anchor,
             calibration=facts.calibration,
             provenance={**origin, **facts.provenance},
-            licences=(f'Training pictures: {recipe.data.licence}',) if recipe.data.licence else (),
+            licences=(f'Training images: {recipe.data.licence}',) if recipe.data.licence else (),
         )

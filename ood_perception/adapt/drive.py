@@ -15,7 +15,7 @@ from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
 from ood_perception.demo.sources import open_source
 from ood_perception.errors import ConfigError
-from ood_perception.image.image_files import list_pictures, read_picture
+from ood_perception.image.image_files import list_images, read_image
 from ood_perception.types import Frame
 
 
@@ -53,11 +53,11 @@ def open_drive(text: str, limit: int, topics: Sequence[str] = ()) -> Drive:
     count = limit
     if path.is_dir():
         images = path / 'images' if (path / 'images').is_dir() else path
-        count = min(limit, len(list_pictures(images)))
+        count = min(limit, len(list_images(images)))
 
     def frames() -> Iterator[Frame]:
-        for picture in source.pictures():
-            yield Frame(picture.image, '', 0, picture.name)
+        for image in source.images():
+            yield Frame(image.image, '', 0, image.name)
 
     kind = 'images of' if path.is_dir() else 'video'
     return Drive(f'{kind} {path.absolute().name}', count, frames)
@@ -68,7 +68,7 @@ def of_images(paths: Sequence[Path]) -> Drive:
 
     def frames() -> Iterator[Frame]:
         for path in paths:
-            yield Frame(read_picture(path), '', 0, path.name)
+            yield Frame(read_image(path), '', 0, path.name)
 
     return Drive(f'{len(paths)} images', len(paths), frames)
 

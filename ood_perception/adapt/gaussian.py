@@ -25,7 +25,8 @@ from ood_perception.types import Float32Array
 
 Float64Array = npt.NDArray[np.float64]
 CENTER, WHITENING, MEANS = 'head.score.center', 'head.score.whitening', 'head.score.means'
-_TABLE = '/table/Sub'  # the node that takes the raw score
+# the node that takes the raw score: as exported today, and by earlier versions
+_CURVE = ('/curve/Sub', '/table/Sub')
 SHARE = 0.25
 _SHRINKAGE = 0.9  # of covariances whose bundle does not say
 
@@ -90,13 +91,13 @@ class GaussianHead:
         return Moments(mean, np.linalg.inv(whitening @ whitening.T))
 
     @cached_property
-    def _table(self) -> Any:
+    def _curve(self) -> Any:
         """What makes surprisal of the raw score, as numpy runs it."""
         from onnx import shape_inference
         from onnx.reference import ReferenceEvaluator
         from onnx.utils import Extractor
 
-        raw = next(node.input[0] for node in self.model.graph.node if node.name == _TABLE)
+        raw = next(node.input[0] for node in self.model.graph.node if node.name in _CURVE)
         inferred = shape_inference.infer_shapes(self.model)
         cut = Extractor(inferred).extract_model([raw], [self.stage.outputs[0]])
         return raw, ReferenceEvaluator(cut)
@@ -108,8 +109,8 @@ class GaussianHead:
         squared = (whitened * whitened).sum(3)
         size = (self.size[1], self.size[0])
         raw = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in squared])
-        name, table = self._table
-        return np.asarray(table.run(None, {name: raw.astype(np.float32)})[0], np.float32)
+        name, curve = self._curve
+        return np.asarray(curve.run(None, {name: raw.astype(np.float32)})[0], np.float32)
 
     def with_moments(self, moments: Moments) -> bytes:
         """Return head.onnx with another Gaussian."""
@@ -145,8 +146,8 @@ def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
     tokens = manifest.stages[0].outputs
     model = onnx.load(bundle.stage_path(stage))
     shapes = {item.name: item.dims for item in model.graph.initializer}
-    table = any(node.name == _TABLE for node in model.graph.node)
-    if shapes.get(MEANS, [0])[0] != 1 or CENTER not in shapes or not table:
+    calibrated = any(node.name in _CURVE for node in model.graph.node)
+    if shapes.get(MEANS, [0])[0] != 1 or CENTER not in shapes or not calibrated:
         return None
     layers = _read_layers(model.graph.node, tokens)
     if not layers:

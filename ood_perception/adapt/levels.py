@@ -23,8 +23,8 @@ from ood_perception.adapt.gaussian import SHARE, GaussianHead, Moments, moments_
 from ood_perception.adapt.observe import Observer, SeenFrame, at_cells
 from ood_perception.adapt.pasting import with_objects
 from ood_perception.image.geometry import labels_to_grid, to_camera_nearest, to_network
-from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
-from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
+from ood_perception.metrics.bootstrap import Interval, image_histograms, paired_difference
+from ood_perception.metrics.pixel import ScoredImage, exact_metrics, scored_image
 from ood_perception.types import BoolArray, Frame, JsonDict
 
 CURVES, TOKENS, JOINED = 'curves', 'tokens', 'joined'
@@ -52,22 +52,22 @@ class Level:
     """
     One level, fitted without each stretch in turn.
 
-    clean: the drive as it scores it. rates: see left_out_rates. pictures: the pasted frames'
+    clean: the drive as it scores it. rates: see left_out_rates. images: the pasted frames'
     scores. moments: of the head that is fitted on all of the drive, None = the parent's head.
     """
 
     name: str
     clean: Cleaned
     rates: list[Rate]
-    pictures: list[ScoredPicture]
+    images: list[ScoredImage]
     moments: Moments | None = None
 
     @property
     def average_precision(self) -> float | None:
         """AP of the pasted objects in 0..100, None without any."""
-        if not any(len(one.positives) for one in self.pictures):
+        if not any(len(one.positives) for one in self.images):
             return None
-        return 100 * float(exact_metrics(self.pictures).average_precision)
+        return 100 * float(exact_metrics(self.images).average_precision)
 
 
 def paste(observer: Observer, image: Frame, seen: SeenFrame) -> Pasted | None:
@@ -77,12 +77,12 @@ def paste(observer: Observer, image: Frame, seen: SeenFrame) -> Pasted | None:
     geometry = seen.geometries[0]
     rng = np.random.default_rng(len(seen.cells))
     area = to_camera_nearest(ground, geometry) == 1
-    picture, mask = with_objects(image.image, area, rng)
+    photo, mask = with_objects(image.image, area, rng)
     on_grid = labels_to_grid(to_network(mask.astype(np.uint8), geometry, labels=True), seen.grid)
     found = on_grid.ravel()[seen.cells] == 1
     if not found.any():
         return None
-    frame = observer.see(replace(image, image=picture), like=seen, tokens=True)
+    frame = observer.see(replace(image, image=photo), like=seen, tokens=True)
     return Pasted(frame, found)
 
 
@@ -124,7 +124,7 @@ def measured(
 
 def better(level: Level, curves: Level) -> Interval:
     """Return the 95 % interval of the gain in AP on the pasted objects, in points."""
-    first, second = (picture_histograms(one.pictures) for one in (level, curves))
+    first, second = (image_histograms(one.images) for one in (level, curves))
     gain = paired_difference(first, second)['average_precision']
     return Interval(100 * gain.low, 100 * gain.high, gain.undefined)
 
@@ -144,7 +144,7 @@ def taken(levels: Sequence[Level], wanted: str) -> tuple[Level, JsonDict]:
             'objects_average_precision': None if value is None else round(value, 2),
             'rates': [rate.to_json() for rate in level.rates],
         }
-        if level is curves or value is None or len(level.pictures) != len(curves.pictures):
+        if level is curves or value is None or len(level.images) != len(curves.images):
             continue
         interval = better(level, curves)
         facts[level.name]['gain'] = [round(interval.low, 2), round(interval.high, 2)]
@@ -170,13 +170,13 @@ def _level(
 ) -> Level:
     rates = left_out_rates(clean.trimmed, clean.frames, stretch, classes, chosen)
     columns = [list(classes).index(one) for one in chosen]
-    pictures = []
+    images = []
     for one in pasted:
         surprisal = one.frame.surprisal.astype(np.float32)
         columns = columns if surprisal.shape[2] > 1 else [0]
         scores = surprisal[:, :, columns].min(axis=2).max(axis=1)
-        pictures.append(scored_picture(scores, one.found.astype(np.uint8)))
-    return Level(name, clean, rates, pictures)
+        images.append(scored_image(scores, one.found.astype(np.uint8)))
+    return Level(name, clean, rates, images)
 
 
 def _ground_tokens(frame: SeenFrame, head: GaussianHead) -> npt.NDArray[np.float16]:

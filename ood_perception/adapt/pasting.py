@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ood_perception.demo.sources import ROAD
-from ood_perception.image.image_files import read_label, read_picture
+from ood_perception.image.image_files import read_image, read_label
 from ood_perception.types import BoolArray, UInt8Array
 
 # the largest of each kind among the demo's own labelled frames
@@ -24,7 +24,7 @@ def objects() -> tuple[tuple[UInt8Array, BoolArray], ...]:
     """Return the objects as (image uint8 (h, w, 3) RGB, mask bool (h, w))."""
     found = []
     for name in _FRAMES:
-        image = read_picture(ROAD / 'images' / f'{name}.jpg')
+        image = read_image(ROAD / 'images' / f'{name}.jpg')
         mask = read_label(ROAD / 'labels' / f'{name}.png') == 1
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

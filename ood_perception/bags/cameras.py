@@ -31,7 +31,7 @@ from .reading import Bag
 # OpenCV's names of one number a pixel and of float pixels: distances, confidences, flow. Colours
 # are named rgb8, mono16 and so on by drivers; 8UC3 and 16UC3 are colours without a name.
 _MEASURED = re.compile(r'(8S|16S|32S|32F|64F)C\d*|16UC[12]?')
-# Types that carry pictures and are not read, also those of other encodings than CDR.
+# Types that carry images and are not read, also those of other encodings than CDR.
 _UNREAD_TYPES = re.compile(
     r'foxglove\w*[./].*(CompressedImage|RawImage|CompressedVideo)\b.*'
     r'|theora_image_transport/msg/Packet'
@@ -79,7 +79,7 @@ def open_cameras(
     bag: Bag, requested: Sequence[str] = (), without: Collection[str] = ()
 ) -> tuple[CameraTopic, ...]:
     """
-    Return the cameras to evaluate as choose_cameras does, after a look at each topic's pictures.
+    Return the cameras to evaluate as choose_cameras does, after a look at each topic's images.
 
     What is left out is added to the bag's notes, with the reason.
     """
@@ -90,7 +90,7 @@ def open_cameras(
 
 
 def camera_messages(bag: Bag, cameras: Sequence[CameraTopic]) -> Iterator[Message]:
-    """Yield the image messages of the cameras' topics; another type on them is no picture."""
+    """Yield the image messages of the cameras' topics; another type on them is no image."""
     topics = {camera.topic for camera in cameras}
     return (message for message in bag.messages(topics) if message.msgtype in IMAGE_TYPES)
 
@@ -99,7 +99,7 @@ def camera_frames(bag: Bag, cameras: Sequence[CameraTopic], step: int = 1) -> It
     """
     Yield the frames of every `step`-th message of all, from the first on.
 
-    Pictures between them are not decoded, packets of a video are. Raises DataError and ImageError
+    Images between them are not decoded, packets of a video are. Raises DataError and ImageError
     as reading and decoding do.
     """
     decoders: dict[str, FrameDecoder[bool]] = {
@@ -145,19 +145,19 @@ class BagTopics:
     @cached_property
     def standing(self) -> Mapping[str, str]:
         """
-        For each topic of pictures the one that is taken for its camera, itself where it is.
+        For each topic of images the one that is taken for its camera, itself where it is.
 
         Topics of one camera differ in transport, or are the raw, rectified, colour and grey
-        pictures of one namespace. The first in the order raw, rectified, grey; then raw and
+        images of one namespace. The first in the order raw, rectified, grey; then raw and
         compressed; that has at least half of the most messages.
         """
-        pictures = [
+        images = [
             topic
             for topic in self.counts
             if topic not in self.without and not self.refusal(topic) and not self.set_aside(topic)
         ]
         families: dict[str, list[str]] = {}
-        for topic in sorted([topic for topic in pictures if self.counts[topic]] or pictures):
+        for topic in sorted([topic for topic in images if self.counts[topic]] or images):
             families.setdefault(_family(topic, topic in self.raw), []).append(topic)
         chosen: dict[str, str] = {}
         for members in families.values():
@@ -168,12 +168,12 @@ class BagTopics:
         return chosen
 
     def refusal(self, topic: str) -> str:
-        """Return why a topic holds no pictures that can be read, '' where it does."""
+        """Return why a topic holds no images that can be read, '' where it does."""
         form = self.forms.get(topic, '')
         encoding = form.partition(';')[0].strip()
         if topic.endswith(f'/{_DEPTH}') or _DEPTH in form or _MEASURED.fullmatch(encoding):
             what = form.strip() or _DEPTH
-            return f'holds {what!r}: distances or other measurements, no pictures'
+            return f'holds {what!r}: distances or other measurements, no images'
         for transport in _UNREAD:
             if topic.endswith(f'/{transport}') or form.strip() == transport:
                 return f'comes by the transport {transport}, which is not read: republish it raw'
@@ -183,13 +183,13 @@ class BagTopics:
         """Return why a topic is taken only when it is named, '' where it is taken by default."""
         form = self.forms.get(topic, '')
         if form.endswith(_GREY_16) and ';' not in form:
-            return f'holds {form!r}, most likely distances: name it to take it as pictures'
+            return f'holds {form!r}, most likely distances: name it to take it as images'
         if _NODE in topic.split('/')[:-1]:
-            return f'is an output of the node {_NODE}: name it to take it as pictures'
+            return f'is an output of the node {_NODE}: name it to take it as images'
         return ''
 
     def unread(self) -> list[tuple[str, str]]:
-        """Return (topic, type) of the pictures that no part of the project reads, sorted."""
+        """Return (topic, type) of the images that no part of the project reads, sorted."""
         return sorted(
             (topic, kind)
             for (topic, kind), count in self.topics.items()
@@ -204,7 +204,7 @@ def choose_cameras(
     Return the cameras to evaluate, sorted by topic.
 
     requested: '/topic' or 'name=/topic', with or without /compressed; () = every camera once,
-    without topics that hold no pictures and empty ones.
+    without topics that hold no images and empty ones.
     Raises DataError when no image topic is left, naming what the bag holds; ConfigError for a
     topic that the bag lacks and for names that do not fit.
     """
@@ -220,7 +220,7 @@ def choose_cameras(
             f'{topic} {found.refusal(topic)}; ' for topic in asked if found.refusal(topic)
         )
         unread = sorted({kind for _, kind in found.unread()})
-        reasons += [f'pictures as {kind} are not read, republish them raw; ' for kind in unread]
+        reasons += [f'images as {kind} are not read, republish them raw; ' for kind in unread]
         raise DataError(
             f'no image topic can be evaluated: {"".join(reasons)}the bag holds '
             f'{listing(found.topics)}'
@@ -279,7 +279,7 @@ def _as_recorded(found: BagTopics, topic: str) -> str:
 
 
 def _image_type(found: BagTopics, topic: str, problems: Problems) -> tuple[str, int] | None:
-    """Return a topic's message type and count; None, with a problem, when it holds no pictures."""
+    """Return a topic's message type and count; None, with a problem, when it holds no images."""
     types = {kind: count for (name, kind), count in found.topics.items() if name == topic}
     if not types:
         raise ConfigError(f'the bag has no topic {topic}; it holds {listing(found.topics)}')
@@ -312,7 +312,7 @@ def _names(given: Mapping[str, str], raw: Collection[str]) -> dict[str, str]:
 
 
 def _left_out(found: BagTopics, chosen: Collection[str], named: bool) -> list[str]:
-    """Return in words what of the bag's pictures is not evaluated; nothing where all was named."""
+    """Return in words what of the bag's images is not evaluated; nothing where all was named."""
     words = [
         f'{topic} also holds {kind} ({count}), which is no image'
         for (topic, kind), count in sorted(found.topics.items())
@@ -328,7 +328,7 @@ def _left_out(found: BagTopics, chosen: Collection[str], named: bool) -> list[st
         words.append(f'{topic} is left out: it {reason or "has no messages"}')
     bases = {_split_transport(topic)[0] for topic in chosen}
     return words + [
-        f'{topic} is left out: pictures as {kind} are not read, republish them raw'
+        f'{topic} is left out: images as {kind} are not read, republish them raw'
         for topic, kind in found.unread()
         if _split_transport(topic)[0] not in bases
     ]

@@ -17,7 +17,7 @@ from ood_perception.requirements import install_command
 # its second byte is the encapsulation kind, at most 0x0b.
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 MIB = 1 << 20
-# 200 megapixels of four bytes, the largest picture that the decoder takes, and its header.
+# 200 megapixels of four bytes, the largest image that the decoder takes, and its header.
 MAX_MESSAGE_BYTES = 801 * MIB
 MAX_FILE_BYTES = 256 << 30
 _MOST_FRAMES = 1000  # of one chunk

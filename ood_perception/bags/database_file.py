@@ -25,7 +25,7 @@ _JOURNAL_MAGIC = bytes.fromhex('d9d505f920a163d7')
 
 class DatabaseFile:
     """
-    A .db3 file that is open, as McapFile. SQLite keeps no statistics, `promised` stays empty.
+    A .db3 file that is open, as McapFile. SQLite keeps no statistics, `declared` stays empty.
 
     Raises DataError for a file without the tables of a bag, and for a damaged one of which no
     message can be read. The file is never written.
@@ -33,7 +33,7 @@ class DatabaseFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.promised: Counts = {}
+        self.declared: Counts = {}
         self._lost: set[int] = set()
         with closing(self._connected()) as database:
             _refuse_computed(database)

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Ground truth of recorded frames: a label topic matched by stamp, or a folder of label pictures.
+Ground truth of recorded frames: a label topic matched by stamp, or a folder of label images.
 
 A label is uint8 (H, W) of the frame's size: 1 anomaly, 0 normal, everything else ignored. Labels
 of a topic are spooled to a folder first, so that nothing waits in memory for its frame, whatever
@@ -28,7 +28,7 @@ from ood_perception.types import Frame, UInt8Array
 
 from . import problems as kinds
 from .cameras import CameraTopic, listing
-from .messages import label_picture, leading_stamp
+from .messages import label_image, leading_stamp
 from .reading import Bag
 
 ANOMALY = 1
@@ -45,7 +45,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class LabelFolder:
-    """One camera's label pictures, by stamp in nanoseconds or by index of the frame (from 0)."""
+    """One camera's label images, by stamp in nanoseconds or by index of the frame (from 0)."""
 
     by_stamp: Mapping[int, Path]
     by_index: Mapping[int, Path]
@@ -250,16 +250,16 @@ def _cameras_of(entry: str, name: str, names: Collection[str], folder: Path) -> 
 
 
 def _spool(bag: Bag, topic: str, folder: Path) -> dict[int, list[Path]]:
-    """Write a label topic's pictures into a folder; return the files by stamp."""
+    """Write a label topic's images into a folder; return the files by stamp."""
     files: dict[int, list[Path]] = {}
     for number, message in enumerate(bag.messages([topic])):
         place = f'{topic} at {message.time_ns}'
         try:
             if message.msgtype not in IMAGE_TYPES:
-                raise DataError(f'{message.msgtype} is no label picture: use Image mono8')
+                raise DataError(f'{message.msgtype} is no label image: use Image mono8')
             content = bag.cdr.read(message.data, message.msgtype)
             file = folder / f'{number}.png'
-            cv2.imwrite(str(file), label_picture(content))
+            cv2.imwrite(str(file), label_image(content))
             files.setdefault(stamp_ns(content), []).append(file)
         except (DataError, ImageError) as error:
             bag.problems.add(kinds.BAD_LABEL, place, f'{place}: {error}')

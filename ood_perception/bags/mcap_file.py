@@ -41,7 +41,7 @@ class McapFile:
     """
     An .mcap file that is open. A damaged chunk is lost as a whole, later ones are read.
 
-    topics: messages that are there. promised: those that the file's own statistics promise, {}
+    topics: messages that are there. declared: those that the file's own statistics declare, {}
     without any. damage: what is wrong with the file as far as opening it showed, '' for nothing.
 
     Raises DataError for a file without any message that can be read but with damage, and for a
@@ -66,15 +66,15 @@ class McapFile:
         self._keys = {number: self._key(number) for number in index.channels}
         refuse_ros1(path, index.profile, [kind for _, kind in self._keys.values()])
         self.topics = {**dict.fromkeys(self._keys.values(), 0), **self._by_topic(counts)}
-        self.promised = self._by_topic(index.promised or Counter())
+        self.declared = self._by_topic(index.declared or Counter())
 
     def _is_known(self, counts: Counter[int]) -> bool:
         """Return whether statistics, indexes and definitions agree: nothing is read then."""
         index = self._index
         return (
             not index.damages
-            and index.promised is not None
-            and +index.promised == +counts
+            and index.declared is not None
+            and +index.declared == +counts
             and all(
                 number in index.channels
                 and index.channels[number].schema_id in {0, *index.schemas}

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Where an .mcap file keeps its messages, told by the records themselves.
+Where an .mcap file keeps its messages, reported by the records themselves.
 
 The file's own index may lack chunks (writers leave out those without a MessageIndex), so every
 record's header is visited. The index serves where a damaged header hides what follows it.
@@ -56,7 +56,7 @@ class McapIndex:
     """
     What the records of a file say.
 
-    loose: (log time, byte of the record, channel) of each message outside chunks. promised:
+    loose: (log time, byte of the record, channel) of each message outside chunks. declared:
     messages by channel as the file's statistics say, None without. damages: what is wrong.
     """
 
@@ -65,7 +65,7 @@ class McapIndex:
     channels: dict[int, Any] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
     loose: list[tuple[int, int, int]] = field(default_factory=list)
-    promised: Counter[int] | None = None
+    declared: Counter[int] | None = None
     damages: list[str] = field(default_factory=list)
 
     def define(self, opcode: int, body: bytes) -> None:
@@ -120,7 +120,7 @@ def read_chunk(file: BinaryIO, place: int) -> bytes:
         raise DataError(f'{packed} packed bytes, {size} unpacked, in a record of {len(body)}')
     plain = unpack_chunk(data, compression, size)
     if len(plain) != size:
-        raise DataError(f'{len(plain)} bytes where it promises {size}')
+        raise DataError(f'{len(plain)} bytes where it declares {size}')
     if checksum and crc32(plain) != checksum:
         raise DataError('its checksum does not match')
     return plain
@@ -164,10 +164,10 @@ def _read_summary(file: BinaryIO, size: int, index: McapIndex) -> list[int]:
             elif opcode == _STATISTICS:
                 statistics = _parsed('Statistics', body)
                 counts = Counter(statistics.channel_message_counts)
-                # Some writers count all messages and none by channel: that promise cannot be
+                # Some writers count all messages and none by channel: that statistic cannot be
                 # checked by channel, but the file is then read whole.
                 total = sum(counts.values())
-                index.promised = counts if total == statistics.message_count else None
+                index.declared = counts if total == statistics.message_count else None
     except UNREADABLE as error:
         index.damages.append(f'its summary cannot be read ({error})')
     return known

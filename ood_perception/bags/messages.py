@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""CDR bytes to frames and label pictures, and detections to CDR bytes, without ROS."""
+"""CDR bytes to frames and label images, and detections to CDR bytes, without ROS."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def leading_stamp(data: bytes) -> int:
     return int(seconds) * NANOSECONDS + int(nanoseconds)
 
 
-def label_picture(message: Any) -> UInt8Array:
+def label_image(message: Any) -> UInt8Array:
     """
     Return a label message, Image mono8 or PNG (grey or palette), as uint8 (H, W) ids.
 
@@ -160,8 +160,8 @@ def label_picture(message: Any) -> UInt8Array:
     """
     if message.__msgtype__ == COMPRESSED:
         if bytes(message.data[:4]) != b'\x89PNG':
-            raise ImageError(f'label picture {message.format!r} is no PNG: labels must be exact')
-        return decode_label(bytes(message.data), f'label picture {message.format!r}')
+            raise ImageError(f'label image {message.format!r} is no PNG: labels must be exact')
+        return decode_label(bytes(message.data), f'label image {message.format!r}')
     if message.encoding in _LABEL_ENCODINGS:
         return np.ascontiguousarray(decode_image(message)[..., 0])
-    raise ImageError(f'label picture has encoding {message.encoding!r}: publish labels as mono8')
+    raise ImageError(f'label image has encoding {message.encoding!r}: publish labels as mono8')

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Which storage files (.mcap, .db3) belong to a bag, what they share, and what metadata.yaml promises
+Which storage files (.mcap, .db3) belong to a bag, what they share, and what metadata.yaml declares
 about them. Recordings of ROS 1 are refused.
 """
 
@@ -91,7 +91,7 @@ class BagFiles:
     missing: named by metadata.yaml and not there. unnamed: storage files that are there and that
     metadata.yaml does not name. storage: 'mcap', 'sqlite3' or '' (unknown).
     compression_mode: 'file', 'message' or '', as metadata.yaml says or the file names show.
-    messages: number that metadata.yaml promises, None without one; promised: by topic.
+    messages: number that metadata.yaml declares, None without one; declared: by topic.
     metadata: whether there is one.
     """
 
@@ -101,7 +101,7 @@ class BagFiles:
     storage: str = ''
     compression_mode: str = ''
     messages: int | None = None
-    promised: Mapping[str, int] = field(default_factory=dict)
+    declared: Mapping[str, int] = field(default_factory=dict)
     metadata: bool = False
 
 
@@ -151,9 +151,9 @@ def _by_metadata(folder: Path) -> BagFiles:
         mode = str(known.get('compression_mode') or '').lower()
         form = str(known.get('compression_format') or '').lower()
         messages = int(known['message_count'])
-        promised: Counter[str] = Counter()
+        declared: Counter[str] = Counter()
         for row in known.get('topics_with_message_count') or []:
-            promised[str(row['topic_metadata']['name'])] += int(row['message_count'])
+            declared[str(row['topic_metadata']['name'])] += int(row['message_count'])
         storage = str(known['storage_identifier'])
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -165,7 +165,7 @@ def _by_metadata(folder: Path) -> BagFiles:
         raise DataError(f'{path}: compression format {form!r} is not known, only zstd is')
     there = _storage_files(folder)
     if there and not named:  # a recorder writes the names when it ends
-        return replace(_by_names(there), messages=messages, promised=promised, metadata=True)
+        return replace(_by_names(there), messages=messages, declared=declared, metadata=True)
     known_names = {_plain(file).name for file in named}
     return BagFiles(
         files=tuple(file for file in named if file.is_file()),
@@ -174,7 +174,7 @@ def _by_metadata(folder: Path) -> BagFiles:
         storage=storage,
         compression_mode=mode,
         messages=messages,
-        promised=promised,
+        declared=declared,
         metadata=True,
     )
 
@@ -205,25 +205,25 @@ def _endings() -> str:
     return ' or '.join(f'*{suffix}' for suffix in SUFFIXES) + f' (also with {PACKED})'
 
 
-def fewer_in_the_file(promised: Counts, topics: Counts) -> str:
-    """Return what a file's statistics promise beyond what it holds, '' for nothing."""
-    return _shortage('its statistics promise', _by_topic(promised), topics)
+def fewer_in_the_file(declared: Counts, topics: Counts) -> str:
+    """Return what a file's statistics declare beyond what it holds, '' for nothing."""
+    return _shortage('its statistics declare', _by_topic(declared), topics)
 
 
 def fewer_in_the_bag(files: BagFiles, topics: Counts) -> str:
-    """Return what metadata.yaml promises beyond what the files hold, '' for nothing."""
-    by_topic = _shortage('metadata.yaml promises', files.promised, topics)
+    """Return what metadata.yaml declares beyond what the files hold, '' for nothing."""
+    by_topic = _shortage('metadata.yaml declares', files.declared, topics)
     found = sum(topics.values())
     if by_topic or files.messages is None or files.messages <= found:
         return by_topic
-    return f'metadata.yaml promises {files.messages} messages, {found} are there{_REMEDY}'
+    return f'metadata.yaml declares {files.messages} messages, {found} are there{_REMEDY}'
 
 
-def _shortage(who: str, promised: Mapping[str, int], topics: Counts) -> str:
+def _shortage(who: str, declared: Mapping[str, int], topics: Counts) -> str:
     found = _by_topic(topics)
     short = [
         f'{count} messages of {topic}, {found[topic]} are there'
-        for topic, count in sorted(promised.items())
+        for topic, count in sorted(declared.items())
         if count > found[topic]
     ]
     return f'{who} {"; ".join(short)}{_REMEDY}' if short else ''

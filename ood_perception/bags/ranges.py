@@ -12,7 +12,7 @@ from ood_perception.parameters.table import RANGE_DEFAULTS
 from ood_perception.ranging.attitude import Attitude
 from ood_perception.ranging.camera_model import Calibration, calibration_of
 from ood_perception.ranging.ground import Scene
-from ood_perception.ranging.ranges import Sightings, sightings_of
+from ood_perception.ranging.ranges import RangedDetections, ranged_detections
 from ood_perception.ranging.viewpoints import Viewpoints
 from ood_perception.types import Detection
 
@@ -45,7 +45,7 @@ class BagRanges:
         source = self._viewpoints.source
         self.possible = source not in ('none', 'imu') and any(self._calibrations.values())
 
-    def of(self, detection: Detection, scene: Scene) -> Sightings | None:
+    def of(self, detection: Detection, scene: Scene) -> RangedDetections | None:
         """Return a detection's bearings and distances, None where nothing tells distances."""
         camera = detection.frame.camera
         calibration = self._calibrations[camera]
@@ -60,7 +60,7 @@ class BagRanges:
         if view.attitude is None:
             self._say(camera, missing)
             return None
-        return sightings_of(detection, scene, view)
+        return ranged_detections(detection, scene, view)
 
     def _say(self, camera: str, reason: str) -> None:
         if camera not in self._told:

@@ -95,7 +95,7 @@ class Bag:
             for _, storage in self._storages:
                 counts.update(storage.topics)
             self.topics = dict(counts)
-            self._missing = self._check_promise()
+            self._missing = self._check_declared()
         except BaseException:
             self._stack.close()
             raise
@@ -130,7 +130,7 @@ class Bag:
         """Return in words how the messages read so far were stored."""
         if not self._packed:
             return 'none'
-        source = 'told by the first bytes; no metadata.yaml says so'
+        source = 'reported by the first bytes; no metadata.yaml says so'
         if self.files.compression_mode == 'message':
             source = 'metadata.yaml says so'
         return f'zstd, {self._packed} of {self._packed + self._plain} messages ({source})'
@@ -145,7 +145,7 @@ class Bag:
             'metadata': files.metadata,
             'file_compression': 'zstd' if files.compression_mode == 'file' else 'none',
             'message_compression': self.message_compression,
-            'messages_promised': files.messages,
+            'messages_declared': files.messages,
             'messages_indexed': sum(self.topics.values()),
             'messages_lost': self.lost,
             'notes': self.notes,
@@ -180,18 +180,18 @@ class Bag:
         except OSError as error:
             tell(f'it cannot be read to its end ({error})')
 
-    def _check_promise(self) -> int:
+    def _check_declared(self) -> int:
         """Return how many messages are missing beside those known as lost; add a shortage."""
         found, lost = sum(self.topics.values()), 0
-        promised = 0
+        declared = 0
         for _, storage in self._storages:
             there = sum(storage.topics.values())
-            promised += max(there, sum(storage.promised.values()))
+            declared += max(there, sum(storage.declared.values()))
             lost += storage.lost
         fewer = fewer_in_the_bag(self.files, self.topics)
         if fewer and not self.problems:
             self.problems.add(kinds.FEWER_MESSAGES, str(self.path), f'bag {self.path}: {fewer}')
-        return max(0, max(promised, self.files.messages or 0) - found - lost)
+        return max(0, max(declared, self.files.messages or 0) - found - lost)
 
     def _plain_form(self, message: Message) -> Message:
         if not is_zstd(message.data):
@@ -225,7 +225,7 @@ class Bag:
             self.problems.add(kinds.DAMAGED_FILE, str(file), text)
             return
         self._storages.append((file, storage))
-        fewer = fewer_in_the_file(storage.promised, storage.topics)
+        fewer = fewer_in_the_file(storage.declared, storage.topics)
         if storage.damage:
             found = sum(storage.topics.values())
             text = f'{file} is damaged or cut off ({storage.damage}); {found} messages can be read'

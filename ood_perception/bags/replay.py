@@ -37,7 +37,7 @@ from .problems import Problems
 from .ranges import BagRanges
 from .reading import Bag, Limits
 from .rerun_file import RerunFile, check_rerun
-from .statistics import CameraStatistics, FrameTable, LabelledFrames, StrangestFrames
+from .statistics import CameraStatistics, FrameTable, HighestFrames, LabelledFrames
 from .writing import DEFAULT_OUTPUTS, PROGRAM, ResultBag, write_reports
 
 RESULT, RRD = 'result', 'frames.rrd'
@@ -134,7 +134,7 @@ def _evaluate(
             first = problems.told[0].text if problems.told else 'its image topics are empty'
             raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
         report = run.report(options)
-    write_reports(folder, report, run.strangest.frames)
+    write_reports(folder, report, run.highest.frames)
     return report, seconds
 
 
@@ -167,7 +167,7 @@ class Replay:
         self._tracker = Tracker(model.persistence)
         self.statistics = {camera.camera: CameraStatistics() for camera in cameras}
         self.labelled = {camera: LabelledFrames() for camera in truth}
-        self.strangest = StrangestFrames()
+        self.highest = HighestFrames()
         self.rrd: RerunFile | None = None
         self.ranges: BagRanges | None = None
 
@@ -195,9 +195,7 @@ class Replay:
             held, lost = decoder.finish()
             yield from (_Item(frame, *ticket) for ticket, frame in held)
             for _ in range(lost):
-                text = (
-                    f'{topic}: a packet gave no picture, one that it needs is damaged or missing'
-                )
+                text = f'{topic}: a packet gave no image, one that it needs is damaged or missing'
                 self._problems.add(kinds.BAD_FRAME, topic, text)
 
     def _decoded(self, message: Message, index: int) -> list[_Item]:
@@ -220,7 +218,7 @@ class Replay:
         result.write(tracked, OutputMaps(detection, self._model.scale), item.time_ns)
         table.add(detection, item.index, item.time_ns)
         self.statistics[item.frame.camera].add(detection)
-        self.strangest.add(detection, item.index)
+        self.highest.add(detection, item.index)
         if self.rrd is not None:
             scene = self._model.pipeline.scene
             self.rrd.add(tracked, OutputMaps(detection), scene, item.time_ns)

@@ -24,7 +24,7 @@ from ood_perception.postprocess.overlay import (
 )
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ranging.ground import Scene
-from ood_perception.ranging.ranges import Sightings, barriers
+from ood_perception.ranging.ranges import RangedDetections, barriers
 from ood_perception.types import MASK_NAMES, UInt8Array
 
 from .ranges import BagRanges
@@ -79,9 +79,9 @@ class RerunFile:
             'surprisal/largest': curve(judged.surprisal),
             'surprisal/threshold': curve(surprisal_threshold(rate)),
         }
-        sightings = self._ranges.of(detection, scene)
+        ranged = self._ranges.of(detection, scene)
         if self._ranges.possible:
-            logged |= self._ground(sightings)
+            logged |= self._ground(ranged)
         self._recording.set_time(TIMELINE, timestamp=np.datetime64(time_ns, 'ns'))
         for name, value in logged.items():
             self._recording.log(f'{_root(detection.frame.camera)}/{name}', value)
@@ -90,13 +90,13 @@ class RerunFile:
         contents = encode_jpeg(pixels).tobytes()
         return self._rerun.EncodedImage(contents=contents, media_type='image/jpeg')
 
-    def _ground(self, sightings: Sightings | None) -> dict[str, Any]:
+    def _ground(self, ranged: RangedDetections | None) -> dict[str, Any]:
         """Return a frame's points; none where nothing is known, or the last ones would stay."""
         points3d = self._rerun.Points3D
-        if sightings is None:
+        if ranged is None:
             return {f'ground/{name}': points3d([]) for name in ('contacts', 'obstacles')}
-        points, _, kinds = barriers(sightings)
-        places = sightings.obstacles
+        points, _, kinds = barriers(ranged)
+        places = ranged.obstacles
         known = np.isfinite(places.distance)
         distances, sigmas = places.distance[known], places.distance_sigma[known]
         pairs = zip(distances, sigmas, strict=True)

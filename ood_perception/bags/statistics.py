@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ood_perception.evaluation.results import interval_record, plain
 from ood_perception.image.geometry import camera_window
 from ood_perception.metrics.binning import BINS, binned_metrics, label_counts, lower_edges
-from ood_perception.metrics.bootstrap import RESAMPLES, PictureHistograms, metric_intervals
+from ood_perception.metrics.bootstrap import RESAMPLES, ImageHistograms, metric_intervals
 from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay
@@ -25,14 +25,14 @@ from ood_perception.texts import table_cell
 from ood_perception.types import Detection, JsonDict, UInt8Array
 
 _SHOWN = 6
-_PICTURE_WIDTH = 480
+_IMAGE_WIDTH = 480
 COLUMNS = (
     'camera', 'index', 'log_time_ns', 'stamp_ns', 'frame_id', 'height', 'width', 'scored_share',
     'flagged_share', 'obstacles', 'largest_surprisal',
 )  # fmt: skip
 # Intervals are wide; they are drawn from bins that are 64 times as coarse as those of the values.
 _COARSE = BINS // 64
-METRICS = ('average_precision', 'average_precision_missed', 'auroc', 'fpr95')
+METRICS = ('average_precision', 'average_precision_with_outside', 'auroc', 'fpr95')
 
 
 @dataclass
@@ -110,7 +110,7 @@ class FrameTable:
 
 @dataclass(frozen=True, order=True)
 class Shown:
-    """A frame with its overlay as an HTML picture source; ordered by surprisal, then age."""
+    """A frame with its overlay as an HTML image source; ordered by surprisal, then age."""
 
     surprisal: float
     minus_number: int
@@ -118,15 +118,15 @@ class Shown:
     source: str = field(compare=False)
 
 
-class StrangestFrames:
-    """Keeps the overlays of the few frames with the strangest obstacles, small and compressed."""
+class HighestFrames:
+    """Keeps small, compressed overlays of the few frames with the highest-scoring obstacles."""
 
     def __init__(self) -> None:
         self._kept: list[Shown] = []
         self._number = 0
 
     def add(self, detection: Detection, index: int) -> None:
-        """Draw the frame if it is among the strangest so far."""
+        """Draw the frame if it is among the highest-scoring so far."""
         self._number += 1
         if not detection.obstacles:
             return
@@ -135,14 +135,14 @@ class StrangestFrames:
             return
         camera = detection.frame.camera or 'camera'
         caption = f'{camera}, frame {index}, stamp {detection.frame.stamp_ns} ns'
-        picture = embedded(draw_overlay(detection, OverlayOptions()), _PICTURE_WIDTH)
-        heapq.heappush(self._kept, Shown(surprisal, -self._number, caption, picture))
+        image = embedded(draw_overlay(detection, OverlayOptions()), _IMAGE_WIDTH)
+        heapq.heappush(self._kept, Shown(surprisal, -self._number, caption, image))
         if len(self._kept) > _SHOWN:
             heapq.heappop(self._kept)
 
     @property
     def frames(self) -> Sequence[Shown]:
-        """The kept frames, strangest first."""
+        """The kept frames, highest-scoring first."""
         return sorted(self._kept, reverse=True)
 
 
@@ -179,13 +179,13 @@ class LabelledFrames:
         """Return the metrics, their bounds and their 95 % intervals; None where undefined."""
         exact = binned_metrics(self._positives, self._negatives, sum(self._missed))
         counts = np.stack(self._each)
-        pictures = PictureHistograms(
+        images = ImageHistograms(
             lower_edges()[:: BINS // _COARSE],
             counts[:, 1].astype(np.int64),
             counts[:, 0].astype(np.int64),
             np.array(self._missed, np.int64),
         )
-        intervals = metric_intervals(pictures, RESAMPLES, seed)
+        intervals = metric_intervals(images, RESAMPLES, seed)
         found = {name: getattr(exact, name) for name in METRICS}
         return {
             'frames': len(self),

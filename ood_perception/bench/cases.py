@@ -23,7 +23,7 @@ class Case:
     weights of so many bits, whatever this CPU needs. weights: where missing weights come from,
     '' = see completion. classes: compiled classes, () = the bundle's. batch: cameras, whose frames
     run as one batch. mode: 'latency' or 'throughput', see EngineOptions. runs: timed runs, after
-    `warmup` untimed ones. camera: height and width of the pictures. views: 'all' of a frame,
+    `warmup` untimed ones. camera: height and width of the images. views: 'all' of a frame,
     'whole': the whole image alone, 'crop': the first further view alone.
     """
 

@@ -29,7 +29,7 @@ NODE_SECONDS = 900
 TRAINERS = ('ood_perception_trainer', 'trainer')  # installed; in a checkout
 PEAK = 'ood_perception.bench.peak'
 _BLAS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
-_NOT_TOLD = 'not told by this machine'
+_NOT_REPORTED = 'not reported by this machine'
 Ready = tuple[Worker, JsonDict]  # a process and its facts
 Entry = tuple[Case, Worker, JsonDict]
 
@@ -65,7 +65,7 @@ def run(
         }
         report: JsonDict = {
             'machine': facts,
-            'energy': 'told' if EnergyMeter().told else _NOT_TOLD,
+            'energy': 'told' if EnergyMeter().told else _NOT_REPORTED,
             'peak_gflops': {str(threads): rate for threads, rate in rates.items()},
             'references': [_reference(worker) for worker, _ in torches.values()],
             'results': [_result(one, rates, torches.get(_torch_key(one))) for one in entries],
@@ -175,7 +175,7 @@ def _result(entry: Entry, rates: dict[int, dict[str, float]], reference: Ready |
         'stages_ms': _stages_ms(worker),
         'frames_per_second': case.batch * len(times['total']) / total,
         **end,
-        'joules_per_run': percentiles(worker.joules)['p50'] if worker.joules else _NOT_TOLD,
+        'joules_per_run': percentiles(worker.joules)['p50'] if worker.joules else _NOT_REPORTED,
         'share_of_peak': shares_of_peak(case, known, times, rates),
         'ratios': ratios(worker, reference[0] if reference else None),
     }
@@ -244,5 +244,5 @@ def measure_node(case: Case, frames: int) -> JsonDict:
             return {'error': lines[-1]}
         values: JsonDict = json.loads(out.read_text(encoding='utf-8'))
     for one in values['cases']:
-        one['picture'] = os.path.basename(one['picture'])
+        one['image'] = os.path.basename(one['image'])
     return values

@@ -58,7 +58,7 @@ class StageRecorder(Engine):
 
 
 class FramesInStages:
-    """The pipeline on one picture per camera, again and again."""
+    """The pipeline on one image per camera, again and again."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class FramesInStages:
         batch: int,
         views: str = 'all',
     ) -> None:
-        """Make pictures of the given height and width from the bundle's golden input; see Case."""
+        """Make images of the given height and width from the bundle's golden input; see Case."""
         self._engine = StageRecorder(engine)
         settings = Settings(in_distribution=engine.compiled_classes, views=views == 'all')
         self._pipeline = Pipeline(bundle, self._engine, settings)
@@ -77,11 +77,11 @@ class FramesInStages:
             np.arange(length) * have // length
             for length, have in zip(camera, golden.shape, strict=False)
         )
-        picture = np.ascontiguousarray(golden[rows][:, columns])
+        image = np.ascontiguousarray(golden[rows][:, columns])
         if views == 'crop':
             rows, columns = camera_window(bundle.manifest.input.geometries(camera)[1])
-            picture = np.ascontiguousarray(picture[rows, columns])
-        self._frames = [Frame(picture, f'camera_{index}') for index in range(batch)]
+            image = np.ascontiguousarray(image[rows, columns])
+        self._frames = [Frame(image, f'camera_{index}') for index in range(batch)]
 
     def measure(self, runs: int) -> Times:
         """
@@ -121,7 +121,7 @@ def prepare(task: JsonDict) -> tuple[JsonDict, Measure, Callable[[], JsonDict]]:
     compiled = time.perf_counter()
     frames = FramesInStages(bundle, engine, case.camera, case.batch, case.views)
     facts = {
-        'bundle': facts_of(bundle),
+        'bundle': metadata_of(bundle),
         'engine': engine.description,
         'classes': list(engine.compiled_classes),
         'load_ms': (loaded - start) * 1e3,
@@ -158,7 +158,7 @@ def images_of(case: Case, manifest: Manifest) -> int:
     return case.batch * (manifest.input.images if case.views == 'all' else 1)
 
 
-def facts_of(bundle: Bundle) -> JsonDict:
+def metadata_of(bundle: Bundle) -> JsonDict:
     """Return what a bundle's times depend on."""
     manifest = bundle.manifest
     size = manifest.input

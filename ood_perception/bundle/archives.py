@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Zip, .npy and .npz files of strangers: what they promise is held against bounds first."""
+"""Zip, .npy and .npz files of others: what they declare is held against bounds first."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_arrays(path: Path, most: int = MOST_BYTES) -> dict[str, npt.NDArray[Any
 
     most: bytes of all arrays together. Raises OSError where the file cannot be read, ValueError,
     before anything of the size is allocated, where an array has not the bytes that its header
-    promises, or they are too many, and for a damaged file.
+    declares, or they are too many, and for a damaged file.
     """
     try:
         with open_archive(path) as archive:

@@ -20,9 +20,9 @@ class InputSpec:
     """
     The network input: uint8 (B, height, width, 3) RGB.
 
-    policy: how a camera picture gets there, one of geometry.POLICIES ('fit' keeps the aspect and
+    policy: how a camera image gets there, one of geometry.POLICIES ('fit' keeps the aspect and
         pads, 'fill' keeps it and crops, 'stretch' does not keep it).
-    anchor: where the picture lies when it is padded or cropped, 0 = left/top, 1 = right/bottom.
+    anchor: where the image lies when it is padded or cropped, 0 = left/top, 1 = right/bottom.
     views: crops of the frame that the network sees, too, in the same batch (image.views); the
         calibration is that of the merged scores.
     """
@@ -140,12 +140,12 @@ class PrecisionSpec:
     """
     What a reduced precision of the backbone costs, measured by the trainer.
 
-    average_precision_loss: points (0..100) of AP lost against float32 on held-out pictures;
-        interval: its 95 % bootstrap interval over pictures (low, high).
+    average_precision_loss: points (0..100) of AP lost against float32 on held-out images;
+        interval: its 95 % bootstrap interval over images (low, high).
     surprisal_tolerance, label_agreement: bounds of the golden check in this precision, in the
         place of GoldenSpec's.
     file: what the precision is derived from (int8: ranges of the activations), '' = nothing.
-    measured: on which pictures, with which runtime, at what speed.
+    measured: on which images, with which runtime, at what speed.
     """
 
     average_precision_loss: float

@@ -31,7 +31,7 @@ from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_
 from ood_perception.engines.trial import remember
 from ood_perception.errors import ConfigError
 from ood_perception.files import check_file, make_file
-from ood_perception.image.image_files import read_picture
+from ood_perception.image.image_files import read_image
 from ood_perception.json_files import json_text, write_json
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.texts import tell
@@ -94,9 +94,9 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
         'crop alone',
     )
     parser.add_argument(
-        '--mode', choices=MODES, default='latency', help='throughput: one thread per picture'
+        '--mode', choices=MODES, default='latency', help='throughput: one thread per image'
     )
-    parser.add_argument('--camera', default='1920x1080', help='size of the camera pictures')
+    parser.add_argument('--camera', default='1920x1080', help='size of the camera images')
     parser.add_argument('--runs', type=int, default=20)
     parser.add_argument('--warmup', type=int, default=3)
     parser.add_argument('--quick', action='store_true', help='few runs, small peak, no torch')
@@ -192,7 +192,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _draw(bundle: Bundle, place: Path, out: Path) -> None:
     """Write a frame with the views outlined, and say where."""
-    drawn = draw_views(bundle, read_picture(place))
+    drawn = draw_views(bundle, read_image(place))
     done, encoded = cv2.imencode('.png', cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not done:
         raise ConfigError(f'{place}: an image of {drawn.shape} cannot be written as PNG')

@@ -152,7 +152,7 @@ def _precision_lines(bundle: Bundle) -> list[str]:
         if 'relative_time_of_backbone' in spec.measured:
             parts.append(f'backbone time {spec.measured["relative_time_of_backbone"]} of float32')
         if 'data' in spec.measured:
-            parts.append(f'{spec.measured.get("pictures")} pictures of {spec.measured["data"]}')
+            parts.append(f'{spec.measured.get("images")} images of {spec.measured["data"]}')
         lines.append(f'{name}: {", ".join(parts)}')
     return lines or ['bf16 and int8 not measured: auto takes bf16 where the CPU has it, else f32']
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's page beside its pictures, which needs no network; and how fast the engine is."""
+"""The demo's page beside its images, which needs no network; and how fast the engine is."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Run:
     """
     The whole demo.
 
-    source: where the pictures are from. note: what the project drew itself, '' where nothing.
+    source: where the images are from. note: what the project drew itself, '' where nothing.
     facts: engine, precision, bundle and so on. counters: the node's own frame counters.
     sent: frames published. node_ms: the node's stage times, stage -> text.
     licences: what the default bundle derives from, one line each.
@@ -69,7 +69,7 @@ class Run:
 
 
 def write_page(folder: Path, frames: Sequence[FrameResult], run: Run) -> Path:
-    """Write the pictures and index.html into a folder; return the page's path."""
+    """Write the images and index.html into a folder; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     return html.write_page(
         folder / 'index.html',
@@ -93,33 +93,31 @@ def heat(surprisal: Float32Array) -> UInt8Array:
     return np.asarray(colors, dtype=np.uint8)
 
 
-def mask_picture(mask: UInt8Array, check: FrameCheck | None) -> UInt8Array:
+def mask_image(mask: UInt8Array, check: FrameCheck | None) -> UInt8Array:
     """Return the mask in colours, uint8 (H, W, 3) RGB, with the known boxes drawn."""
-    picture = np.zeros((*mask.shape, 3), np.uint8)
-    picture[:] = _MASK_COLORS['normal']
-    picture[mask == MASK_OBSTACLE] = _MASK_COLORS['obstacle']
-    picture[mask == MASK_NOT_SCORED] = _MASK_COLORS['not scored']
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    image[:] = _MASK_COLORS['normal']
+    image[mask == MASK_OBSTACLE] = _MASK_COLORS['obstacle']
+    image[mask == MASK_NOT_SCORED] = _MASK_COLORS['not scored']
     line = max(2, mask.shape[0] // 240)
     for one in check.objects if check else ():
         x, y, width, height = one.box
         low, high = (x - line, y - line), (x + width + line, y + height + line)
-        cv2.rectangle(
-            picture, low, high, (255, 255, 255) if one.counted else (150, 150, 150), line
-        )
-    return picture
+        cv2.rectangle(image, low, high, (255, 255, 255) if one.counted else (150, 150, 150), line)
+    return image
 
 
 def _views(folder: Path, number: int, frame: FrameResult) -> dict[str, str]:
-    """Write one frame's pictures; return title -> file."""
-    pictures = {
-        'camera picture': ('input', frame.image),
+    """Write one frame's images; return title -> file."""
+    images = {
+        'camera image': ('input', frame.image),
         'overlay, as published': ('overlay', frame.overlay),
         'surprisal': ('surprisal', heat(frame.surprisal)),
-        'mask': ('mask', mask_picture(frame.mask, frame.check)),
+        'mask': ('mask', mask_image(frame.mask, frame.check)),
     }
     return {
-        title: html.save_jpeg(folder, f'{number:03d}_{kind}.jpg', picture)
-        for title, (kind, picture) in pictures.items()
+        title: html.save_jpeg(folder, f'{number:03d}_{kind}.jpg', image)
+        for title, (kind, image) in images.items()
     }
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the demo's pictures come from: its own labelled frames, a folder, video, bag or camera."""
+"""Where the demo's images come from: its own labelled frames, a folder, video, bag or camera."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ood_perception.bags.reading import Bag
 from ood_perception.demo.verdict import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.image.image_files import (
-    PICTURES,
+    IMAGES,
     label_files,
-    list_pictures,
+    list_images,
+    read_image,
     read_label,
-    read_picture,
     tell,
 )
 from ood_perception.types import UInt8Array
 
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')
-# Labelled pictures that the package ships, <place>/images and <place>/labels; NOTICE: whose.
+# Labelled images that the package ships, <place>/images and <place>/labels; NOTICE: whose.
 ROAD, SEA = (Path(__file__).parent / 'assets' / place for place in ('road', 'sea'))
 COMPOSED = (
     'The drive is real: frames of a dashboard camera on a highway (Udacity, MIT licence). The '
@@ -40,8 +40,8 @@ COMPOSED = (
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture to publish, uint8 (H, W, 3) RGB; truth: what is known of it, if anything."""
+class Image:
+    """One image to publish, uint8 (H, W, 3) RGB; truth: what is known of it, if anything."""
 
     name: str
     image: UInt8Array
@@ -51,25 +51,25 @@ class Picture:
 @dataclass(frozen=True)
 class Source:
     """
-    Pictures and where they are from.
+    Images and where they are from.
 
-    description: for people. note: what the project drew itself, '' where nothing. pictures: a
+    description: for people. note: what the project drew itself, '' where nothing. images: a
     fresh iterator.
     """
 
     description: str
     note: str
-    pictures: Callable[[], Iterator[Picture]]
+    images: Callable[[], Iterator[Image]]
 
 
 def open_source(text: str, limit: int, option: str = 'DEMO_INPUT') -> Source:
     """
-    Return the pictures that an option names, at most `limit`; option: its name, for messages.
+    Return the images that an option names, at most `limit`; option: its name, for messages.
 
-    text: a folder of pictures or a bag, a video, a bag file, a camera device (/dev/video0 or 0),
+    text: a folder of images or a bag, a video, a bag file, a camera device (/dev/video0 or 0),
     or '' for the frames of a real drive that the package ships, with objects composed in.
     Raises ConfigError for what is not there or of no known kind, DataError for what cannot be
-    read; pictures are read when they are asked for, and may raise DataError then.
+    read; images are read when they are asked for, and may raise DataError then.
     """
     if not text:
         description = 'frames of a real drive with objects composed in'
@@ -79,8 +79,8 @@ def open_source(text: str, limit: int, option: str = 'DEMO_INPUT') -> Source:
     path = Path(text).expanduser()
     if not path.exists():
         raise ConfigError(
-            f'{option} {text!r} does not exist: give a folder of pictures, a video, a ROS 2 bag '
-            "or a camera device such as /dev/video0; leave it empty for the demo's own pictures"
+            f'{option} {text!r} does not exist: give a folder of images, a video, a ROS 2 bag '
+            "or a camera device such as /dev/video0; leave it empty for the demo's own images"
         )
     if is_bag(path):
         return _recorded(f'ROS 2 bag {path}', bag_frames(path, limit))
@@ -90,7 +90,7 @@ def open_source(text: str, limit: int, option: str = 'DEMO_INPUT') -> Source:
         return _recorded(f'video {path}', video_frames(path, limit))
     raise ConfigError(
         f'{option} {text!r}: a file ending in {path.suffix or "nothing"} is neither a video '
-        f'({", ".join(VIDEOS)}) nor a bag (.mcap, .db3); for pictures give their folder'
+        f'({", ".join(VIDEOS)}) nor a bag (.mcap, .db3); for images give their folder'
     )
 
 
@@ -102,35 +102,35 @@ def spread(count: int, limit: int) -> list[int]:
 
 
 def _recorded(description: str, images: Iterator[UInt8Array]) -> Source:
-    def pictures() -> Iterator[Picture]:
+    def frames() -> Iterator[Image]:
         for number, image in enumerate(images):
-            yield Picture(f'frame {number + 1}', image)
+            yield Image(f'frame {number + 1}', image)
 
-    return Source(description, '', pictures)
+    return Source(description, '', frames)
 
 
 def _folder(folder: Path, limit: int, option: str = 'DEMO_INPUT') -> Source:
-    """Return a folder of pictures; with images/ and labels/ inside, labelled ones."""
+    """Return a folder of images; with images/ and labels/ inside, labelled ones."""
     images = folder / 'images' if (folder / 'images').is_dir() else folder
     labels = label_files(folder / 'labels') if images != folder else {}
-    files = sorted(list_pictures(images), key=_in_order)
+    files = sorted(list_images(images), key=_in_order)
     if not files:
         raise ConfigError(
-            f'{option} {str(folder)!r} holds no picture ({", ".join(PICTURES)}): give the '
+            f'{option} {str(folder)!r} holds no image ({", ".join(IMAGES)}): give the '
             'folder that holds them'
         )
     chosen = [files[index] for index in spread(len(files), limit)]
     bare = [path for path in files if labels and path.stem not in labels]
     if bare:
-        tell(f'{folder}: {len(bare)} pictures have no label, such as {bare[0].name}: unchecked')
+        tell(f'{folder}: {len(bare)} images have no label, such as {bare[0].name}: unchecked')
 
-    def pictures() -> Iterator[Picture]:
+    def frames() -> Iterator[Image]:
         for path in chosen:
-            image = read_picture(path)
+            image = read_image(path)
             label = labels.get(path.stem)
-            yield Picture(path.name, image, _truth(label, image) if label else None)
+            yield Image(path.name, image, _truth(label, image) if label else None)
 
-    return Source(f'pictures of {folder}', '', pictures)
+    return Source(f'images of {folder}', '', frames)
 
 
 def _in_order(path: Path) -> tuple[int, str]:
@@ -140,14 +140,14 @@ def _in_order(path: Path) -> tuple[int, str]:
 
 
 def _truth(path: Path, image: UInt8Array) -> GroundTruth | None:
-    """Return what a label picture says (0 road, 1 obstacle), None for other ids."""
+    """Return what a label image says (0 road, 1 obstacle), None for other ids."""
     labels = read_label(path)
     if labels.shape != image.shape[:2]:
-        raise DataError(f'{path} is {labels.shape}, expected {image.shape[:2]} like its picture')
+        raise DataError(f'{path} is {labels.shape}, expected {image.shape[:2]} like its image')
     unknown = set(np.unique(labels).tolist()) - {0, 1, 255}
     if unknown:
         # Another data set's ids: without their meaning nothing can be checked.
-        tell(f'{path.parent} holds ids beside 0, 1 and 255: its pictures are shown unchecked')
+        tell(f'{path.parent} holds ids beside 0, 1 and 255: its images are shown unchecked')
         return None
     return from_labels(labels)
 
@@ -171,7 +171,7 @@ def device_frames(device: str, limit: int) -> Iterator[UInt8Array]:
 
 def bag_frames(path: Path, limit: int) -> Iterator[UInt8Array]:
     """
-    Yield at most `limit` pictures, uint8 (H, W, 3) RGB, spread over a bag's fullest camera.
+    Yield at most `limit` images, uint8 (H, W, 3) RGB, spread over a bag's fullest camera.
 
     Raises DependencyError without rosbags, DataError for a bag that cannot be read.
     """
@@ -194,11 +194,11 @@ def _grab(capture: Any, what: str, limit: int, step: int) -> Iterator[UInt8Array
     count = 0
     try:
         while count < limit:
-            fine, picture = capture.read()
+            fine, image = capture.read()
             if not fine:
                 break
             count += 1
-            yield np.ascontiguousarray(picture[..., ::-1], dtype=np.uint8)
+            yield np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
             for _ in range(step - 1):
                 capture.grab()
     finally:

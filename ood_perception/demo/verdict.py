@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a demo picture, and whether the demo did its job: object found, rate kept."""
+"""What is known of a demo image, and whether the demo did its job: object found, rate kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GroundTruth:
 
 
 def from_labels(labels: UInt8Array, road: int = 0, obstacle: int = 1) -> GroundTruth:
-    """Return the truth of a label picture, uint8 (H, W); every other value is not road."""
+    """Return the truth of a label image, uint8 (H, W); every other value is not road."""
     count, parts = cv2.connectedComponents((labels == obstacle).astype(np.uint8), connectivity=8)
     objects = tuple(np.asarray(parts == index, dtype=np.bool_) for index in range(1, count))
     return GroundTruth(objects=objects, road=np.asarray(labels == road, dtype=np.bool_))
@@ -73,11 +73,11 @@ class Verdict:
     """
     Of all frames: objects counted and found, the flagged share of the rest of the road.
 
-    promised: the node's false_alarm_rate. checked: frames with a known truth. reasons: why the
+    target: the node's false_alarm_rate. checked: frames with a known truth. reasons: why the
     demo failed, empty when it passed.
     """
 
-    promised: float
+    target: float
     checked: int
     counted: int
     found: int
@@ -107,7 +107,7 @@ def check_frame(mask: UInt8Array, truth: GroundTruth, patch: float) -> FrameChec
     )
 
 
-def judge(checks: Sequence[FrameCheck], promised: float) -> Verdict:
+def judge(checks: Sequence[FrameCheck], target: float) -> Verdict:
     """Return the verdict over all frames with a known truth; without any, nothing is judged."""
     objects = [one for check in checks for one in check.objects if one.counted]
     found = sum(one.found for one in objects)
@@ -122,12 +122,12 @@ def judge(checks: Sequence[FrameCheck], promised: float) -> Verdict:
         )
     if checks and not road:
         reasons.append('no road pixel was scored: the region of interest was empty')
-    if road and flagged / road >= ALLOWED_EXCESS * promised:
+    if road and flagged / road >= ALLOWED_EXCESS * target:
         reasons.append(
             f'{flagged / road:.2%} of the rest of the road was flagged, not below '
-            f'{ALLOWED_EXCESS:g} times the promised {promised:.2%}'
+            f'{ALLOWED_EXCESS:g} times the target {target:.2%}'
         )
-    return Verdict(promised, len(checks), len(objects), found, road, flagged, tuple(reasons))
+    return Verdict(target, len(checks), len(objects), found, road, flagged, tuple(reasons))
 
 
 def _check_object(flagged: BoolArray, pixels: BoolArray, patch: float) -> ObjectCheck:

@@ -4,7 +4,7 @@
 Compiled stages, cached only for the same graph, runtime, device and use.
 
 They are kept on disk, or shared by the engines of one process: another class set needs another
-head, never another backbone, and the engine that is compiled beside the one at work takes the same
+head, never another backbone, and the engine that is compiled beside the running one takes the same
 compiled backbone, with infer requests of its own.
 """
 
@@ -53,7 +53,7 @@ def load(key: Key) -> bytes | None:
     return blob
 
 
-def facts_of(key: Key) -> JsonDict:
+def metadata_of(key: Key) -> JsonDict:
     """Return what was stored beside a compiled stage that `load` or `obtain` just returned."""
     try:
         facts: JsonDict = json.loads(_sidecar(key_path(key)).read_bytes())['facts']

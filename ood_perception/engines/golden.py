@@ -102,7 +102,7 @@ def vectors_by(engine: Engine, image: UInt8Array, classes: tuple[str, ...]) -> G
 
 
 def _run_singly(engine: Engine, image: UInt8Array, classes: tuple[str, ...]) -> EngineOutput:
-    """Run picture by picture: engines may compile per batch size, and one camera is the rule."""
+    """Run image by image: engines may compile per batch size, and one camera is the rule."""
     vector = engine.class_vector(classes)
     outputs = [engine.run(image[i : i + 1], vector) for i in range(len(image))]
     surprisal = np.concatenate([output.surprisal for output in outputs])

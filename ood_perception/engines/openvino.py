@@ -45,7 +45,7 @@ class StageByBatch:
         Compile nothing yet.
 
         key: what a compilation depends on. on_disk: keep it in the cache; else engines of this
-        process share it. side_by_side: the pictures of a batch run at once, one request each,
+        process share it. side_by_side: the images of a batch run at once, one request each,
         instead of as one batch.
         """
         self._core, self._stage, self._model, self._config = core, stage, model, config

@@ -29,7 +29,7 @@ def label_agreement(
     detection: Detection, labels: UInt8Array, classes: int, reject: int | None = None
 ) -> Arrays:
     """
-    Count one picture's pixels by true and found class: int64 (C, C), rows = labels, per map.
+    Count one image's pixels by true and found class: int64 (C, C), rows = labels, per map.
 
     labels: uint8 (H, W), class ids; ids >= classes are left out. reject: id of the class that
     flagged pixels become in the final map, None = no final map.

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two runs on the same pictures: is the difference larger than the choice of pictures explains?"""
+"""Two runs on the same images: is the difference larger than the choice of images explains?"""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..metrics.pixel import METRICS
 from ..types import Float64Array, JsonDict
 from .inspection import inspection_samples, inspection_values, read_product
 from .maritime import lars_values, read_frames
-from .record import RecordSet, picture_counts, pooled_counts
+from .record import RecordSet, image_counts, pooled_counts
 from .results import GROUPS, interval_record, plain
 
 LOWER_IS_BETTER = {'fpr95', *(name for group in GROUPS.values() for name in group.less_is_better)}
 
 
-def common_pictures(first: RecordSet, second: RecordSet) -> tuple[RecordSet, RecordSet]:
-    """Return both with the pictures that both have, by content; DataError for none in common."""
+def common_images(first: RecordSet, second: RecordSet) -> tuple[RecordSet, RecordSet]:
+    """Return both with the images that both have, by content; DataError for none in common."""
     places = {kept.content: place for place, kept in enumerate(second.kept)}
     pairs = [
         (place, places[kept.content])
@@ -37,7 +37,7 @@ def common_pictures(first: RecordSet, second: RecordSet) -> tuple[RecordSet, Rec
     ]
     if not pairs:
         raise DataError(
-            'the two runs share no picture (compared by the content of picture and labels): '
+            'the two runs share no image (compared by the content of image and labels): '
             'evaluate both on the same set'
         )
     return first.subset([a for a, _ in pairs]), second.subset([b for _, b in pairs])
@@ -45,19 +45,19 @@ def common_pictures(first: RecordSet, second: RecordSet) -> tuple[RecordSet, Rec
 
 def compare_runs(first: RecordSet, second: RecordSet, region: str, seed: int = 0) -> JsonDict:
     """
-    Return metric -> {'first', 'second', 'difference', 'interval', 'resolved'}, and 'pictures'.
+    Return metric -> {'first', 'second', 'difference', 'interval', 'resolved'}, and 'images'.
 
-    The difference is first minus second over the common pictures; its 95 % interval draws the
-    same pictures for both. It is resolved when the interval leaves zero out.
+    The difference is first minus second over the common images; its 95 % interval draws the
+    same images for both. It is resolved when the interval leaves zero out.
     """
-    first, second = common_pictures(first, second)
+    first, second = common_images(first, second)
     sums = [pooled_counts(records, region) for records in (first, second)]
     starts = coarse_starts(sums[0][0] + sums[1][0], sums[0][1] + sums[1][1])
-    left, right = (picture_counts(records, region, starts) for records in (first, second))
+    left, right = (image_counts(records, region, starts) for records in (first, second))
     intervals = paired_difference(left, right, RESAMPLES, seed)
     a, b = (binned_metrics(*pooled) for pooled in sums)
     rows = {m: _row(getattr(a, m)[0], getattr(b, m)[0], intervals[m]) for m in METRICS}
-    return {'pictures': len(first), **rows}
+    return {'images': len(first), **rows}
 
 
 # Groups whose numbers follow from the records alone: what is read of them, values and samples.
@@ -71,14 +71,14 @@ _FROM_RECORDS: dict[str, tuple[Callable[[RecordSet], Any], Values, Samples]] = {
 
 def compare_group(first: RecordSet, second: RecordSet, name: str, seed: int = 0) -> JsonDict:
     """Return the same for the metrics of a group; name: a key of _FROM_RECORDS."""
-    first, second = common_pictures(first, second)
+    first, second = common_images(first, second)
     read, values_of, samples_of = _FROM_RECORDS[name]
     weights = resample_weights(len(first), RESAMPLES, seed)
     contents = [read(records) for records in (first, second)]
     left, right = (samples_of(content, weights) for content in contents)
     a, b = (values_of(content) for content in contents)
     rows = {m: _row(a[m], b[m], percentile_interval(left[m] - right[m])) for m in a}
-    return {'pictures': len(first), **rows}
+    return {'images': len(first), **rows}
 
 
 def _row(first: float, second: float, interval: Interval) -> JsonDict:

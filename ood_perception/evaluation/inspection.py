@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-One product of an inspection set: is a picture defective, and where; MVTec AD's three numbers.
+One product of an inspection set: is a image defective, and where; MVTec AD's three numbers.
 
-A picture's score is the maximum of its score map. What AUPRO needs is kept per picture in the bins
+A image's score is the maximum of its score map. What AUPRO needs is kept per image in the bins
 of binning.py, so that memory does not grow with the set and the exact value has bounds.
 """
 
@@ -15,40 +15,40 @@ import numpy as np
 
 from ..metrics.aupro import FPR_LIMIT, aupro, bounded_aupro, image_auroc
 from ..metrics.binning import Bounded, coarse_starts
-from ..metrics.bootstrap import RESAMPLES, PictureHistograms, resample_weights
+from ..metrics.bootstrap import RESAMPLES, ImageHistograms, resample_weights
 from ..postprocess.image_score import image_surprisal
 from ..types import Detection, Float64Array, Int64Array, JsonDict, UInt8Array
-from .record import Arrays, RecordSet, picture_counts, pooled_counts
+from .record import Arrays, RecordSet, image_counts, pooled_counts
 from .results import group_record, plain
 
 
 def inspection_counts(detection: Detection, labels: UInt8Array) -> Arrays:
-    """Return what products need of a picture beside what every set of anomalies has."""
+    """Return what products need of a image beside what every set of anomalies has."""
     return {
-        'picture_score': np.array(image_surprisal(detection.surprisal, detection.scored)),
+        'image_score': np.array(image_surprisal(detection.surprisal, detection.scored)),
         'defective': np.array(bool((labels == 1).any())),
     }
 
 
 class Product(NamedTuple):
     """
-    What is known of a product's n pictures.
+    What is known of a product's n images.
 
     shares: float64 (BINS,), summed weights of the anomaly pixels. negatives: int64 (BINS,).
-    pictures: their coarse counts. scores, defective: float64 and uint8 (n,).
+    images: their coarse counts. scores, defective: float64 and uint8 (n,).
     """
 
     shares: Float64Array
     negatives: Int64Array
-    pictures: PictureHistograms
+    images: ImageHistograms
     scores: Float64Array
     defective: UInt8Array
 
     @property
     def components(self) -> Int64Array:
-        """True components of every picture, int64 (n,)."""
-        assert self.pictures.components is not None
-        return self.pictures.components
+        """True components of every image, int64 (n,)."""
+        assert self.images.components is not None
+        return self.images.components
 
     def aupro(self) -> Bounded:
         """Return the AUPRO up to an FPR of 0.30, and between what the exact one lies."""
@@ -59,10 +59,10 @@ class Product(NamedTuple):
 def read_product(records: RecordSet) -> Product:
     """Read every record of inspection_counts."""
     positives, negatives, _, shares = pooled_counts(records, 'image')
-    pictures = picture_counts(records, 'image', coarse_starts(positives, negatives))
-    rows = [(float(a['picture_score']), bool(a['defective'])) for a in records]
+    images = image_counts(records, 'image', coarse_starts(positives, negatives))
+    rows = [(float(a['image_score']), bool(a['defective'])) for a in records]
     scores, defective = zip(*rows, strict=True)
-    return Product(shares, negatives, pictures, np.array(scores), np.array(defective, np.uint8))
+    return Product(shares, negatives, images, np.array(scores), np.array(defective, np.uint8))
 
 
 def inspection_values(product: Product) -> dict[str, float]:
@@ -75,7 +75,7 @@ def inspection_samples(product: Product, weights: Float64Array) -> dict[str, Flo
     """Return the same (R,) of R multisets, weights (R, n); AUPRO in at most 2048 coarse bins."""
     return {
         'image_auroc': image_auroc(product.scores, product.defective, weights),
-        'aupro': aupro(product.pictures.curve(weights), weights @ product.components),
+        'aupro': aupro(product.images.curve(weights), weights @ product.components),
     }
 
 
@@ -89,8 +89,8 @@ def inspection_group(records: RecordSet, image_region: JsonDict, seed: int = 0) 
         inspection_samples(product, weights),
         len(records),
         {
-            'defective_pictures': defective,
-            'flawless_pictures': len(records) - defective,
+            'defective_images': defective,
+            'flawless_images': len(records) - defective,
             'regions': int(product.components.sum()),
             'aupro_fpr_limit': FPR_LIMIT,
         },

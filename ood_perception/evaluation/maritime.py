@@ -64,7 +64,7 @@ class SeaClasses:
 @dataclass(frozen=True)
 class Segments:
     """
-    The single obstacles of one picture, in the form of LaRS.
+    The single obstacles of one image, in the form of LaRS.
 
     panoptic: uint8 (H, W, 3) RGB; a segment's number is R + 256 G + 65536 B and R its category.
     categories: number -> category of every segment.
@@ -75,7 +75,7 @@ class Segments:
 
 
 def sea_labels(detection: Detection, table: UInt8Array) -> UInt8Array:
-    """Return uint8 (H, W) of OBSTACLE, WATER, SKY at the picture's size; table: SeaClasses."""
+    """Return uint8 (H, W) of OBSTACLE, WATER, SKY at the image's size; table: SeaClasses."""
     cells = with_obstacles(table[detection.labels], detection.mask)
     return to_camera_nearest(cells, detection.geometry)
 
@@ -126,7 +126,7 @@ def maritime_counts(
 
 
 def read_frames(records: RecordSet) -> list[LarsFrame]:
-    """Return the counts (maritime_counts) of every picture."""
+    """Return the counts (maritime_counts) of every image."""
     rows = [arrays['lars'] for arrays in records]  # two of the fields are per class
     return [LarsFrame(row[:3], row[3:6], *map(int, row[6:])) for row in rows]
 
@@ -148,14 +148,14 @@ def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonD
     }
     return {
         'groups': {'maritime': group_record(lars_values(frames), samples, len(frames), facts)},
-        'pictures': [
-            {'name': kept.name, 'sequence': kept.sequence, **_picture_row(frame)}
+        'images': [
+            {'name': kept.name, 'sequence': kept.sequence, **_image_row(frame)}
             for kept, frame in zip(records.kept, frames, strict=True)
         ],
     }
 
 
-def _picture_row(frame: LarsFrame) -> JsonDict:
+def _image_row(frame: LarsFrame) -> JsonDict:
     obstacles = frame.found + frame.missed
     present = frame.unions > 0
     iou = frame.intersections[present] / frame.unions[present]

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""From one detection and its picture's labels to what the metrics of a set need."""
+"""From one detection and its image's labels to what the metrics of a set need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .maritime import Segments, maritime_counts
 from .record import Arrays, pack_counts, pack_detection
 
 IGNORED = 255
-# False-alarm rates at which promised and observed are compared.
+# False-alarm rates at which target and observed are compared.
 CURVE_RATES = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 ANOMALY, INSPECTION, CLOSED_SET, MARITIME = 'anomaly', 'inspection', 'closed-set', 'maritime'
 
@@ -37,7 +37,7 @@ class Measured:
         MARITIME: labels are those of lars.py.
     whole: of ANOMALY: the labels are not the road alone, so the predicted region is measured
         apart, and false alarms are those inside it.
-    classes: number of known classes whose promise is counted, 0 = none; the labels are their ids.
+    classes: number of known classes whose observed rate is counted, 0 = none; labels: their ids.
     reject: id of the class that flagged pixels become in the final map, see class_labels.py; None
         = no final map is judged.
     sea: of MARITIME: uint8 (256,), the bundle's classes as those of lars.py (SeaClasses.table).
@@ -66,14 +66,14 @@ def measure(
     detection: Detection, labels: UInt8Array, measured: Measured, segments: Segments | None = None
 ) -> Arrays:
     """
-    Return a picture's record: its detection and all that the metrics need of its labels.
+    Return a image's record: its detection and all that the metrics need of its labels.
 
-    labels: uint8 (H, W) of the detection's picture; pixels that the network does not see are left
+    labels: uint8 (H, W) of the detection's image; pixels that the network does not see are left
     out. segments: of a MARITIME set that has them. Raises DataError when the sizes differ.
     """
     size = (detection.geometry.camera_height, detection.geometry.camera_width)
     if labels.shape != size:
-        raise DataError(f'labels {labels.shape} and picture {size} differ in size')
+        raise DataError(f'labels {labels.shape} and image {size} differ in size')
     seen = seen_labels(detection, labels)
     arrays = pack_detection(detection)
     if measured.classes:
@@ -119,7 +119,7 @@ def seen_labels(detection: Detection, labels: UInt8Array) -> UInt8Array:
 
 def objects_of(labels: UInt8Array, flagged: BoolArray, scored: BoolArray) -> Arrays:
     """
-    Measure every object of one picture: each 8-connected component of label 1.
+    Measure every object of one image: each 8-connected component of label 1.
 
     labels: uint8 (H, W). flagged, scored: bool (H, W), as the node publishes them.
     Returns 'objects' float64 (k, 4): pixels; lowest row as a share of the height, 0..1; share of

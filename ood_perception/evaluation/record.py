@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What is kept of one evaluated picture: the detection on its grid, and the counts that metrics need.
+What is kept of one evaluated image: the detection on its grid, and the counts that metrics need.
 
-One NPZ a picture, written under another name and renamed, so that a killed evaluation goes on. A
+One NPZ a image, written under another name and renamed, so that a killed evaluation goes on. A
 file that is damaged is made again (the format checks itself).
 """
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..metrics.binning import BINS, lower_edges
-from ..metrics.bootstrap import PictureHistograms
+from ..metrics.bootstrap import ImageHistograms
 from ..types import (
     BoolArray,
     Detection,
@@ -42,7 +42,7 @@ _INDEX = 'index.json'
 
 
 def pack_detection(detection: Detection) -> Arrays:
-    """Return a detection as arrays, without the camera's picture."""
+    """Return a detection as arrays, without the camera's image."""
     obstacles = [astuple(one) for one in detection.obstacles]
     times = detection.times
     return {
@@ -114,7 +114,7 @@ def load_record(path: Path) -> Arrays | None:
 
 @dataclass(frozen=True)
 class Kept:
-    """One evaluated picture: its name, its drive, the hash of its files, and its record."""
+    """One evaluated image: its name, its drive, the hash of its files, and its record."""
 
     name: str
     sequence: str
@@ -124,7 +124,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Skipped:
-    """One picture that could not be evaluated, and why."""
+    """One image that could not be evaluated, and why."""
 
     name: str
     reason: str
@@ -132,7 +132,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class RecordSet:
-    """The pictures of one run on one set, in the set's order."""
+    """The images of one run on one set, in the set's order."""
 
     kept: tuple[Kept, ...]
     skipped: tuple[Skipped, ...] = ()
@@ -144,20 +144,20 @@ class RecordSet:
         return (self.load(one) for one in self.kept)
 
     def load(self, one: Kept) -> Arrays:
-        """Return a picture's arrays; DataError where the file went away."""
+        """Return a image's arrays; DataError where the file went away."""
         arrays = load_record(one.path)
         if arrays is None:
             raise DataError(f'record {one.path} is gone or damaged: run the evaluation again')
         return arrays
 
     def subset(self, places: Sequence[int]) -> RecordSet:
-        """Return the pictures at `places`."""
+        """Return the images at `places`."""
         return RecordSet(tuple(self.kept[place] for place in places))
 
 
 def records_folder(folder: Path, key: str, data: str) -> Path:
     """Return where the records of a run on a set are; data: the set's name, any characters."""
-    return folder / 'pictures' / key / file_name(data)
+    return folder / 'images' / key / file_name(data)
 
 
 def file_name(name: str) -> str:
@@ -170,7 +170,7 @@ def save_index(folder: Path, records: RecordSet) -> None:
     write_json(
         folder / _INDEX,
         {
-            'pictures': [
+            'images': [
                 {'name': k.name, 'sequence': k.sequence, 'content': k.content, 'file': k.path.name}
                 for k in records.kept
             ],
@@ -185,7 +185,7 @@ def load_index(folder: Path) -> RecordSet:
     return RecordSet(
         tuple(
             Kept(row['name'], row['sequence'], row['content'], folder / row['file'])
-            for row in content['pictures']
+            for row in content['images']
         ),
         tuple(Skipped(**row) for row in content['skipped']),
     )
@@ -200,7 +200,7 @@ def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Arr
 
 
 def region_shares(arrays: Arrays, region: str) -> Float64Array:
-    """Return the weights (pack_counts) of a picture's anomaly pixels in a region, (BINS,)."""
+    """Return the weights (pack_counts) of a image's anomaly pixels in a region, (BINS,)."""
     flat = np.zeros(2 * BINS)
     flat[arrays['share_bins']] = arrays['shares']
     shares = flat.reshape(2, BINS)
@@ -211,7 +211,7 @@ def region_shares(arrays: Arrays, region: str) -> Float64Array:
 def pooled_counts(
     records: RecordSet, region: str
 ) -> tuple[Int64Array, Int64Array, int, Float64Array]:
-    """Return the sums of region_counts and region_shares over all pictures."""
+    """Return the sums of region_counts and region_shares over all images."""
     counts, shares = np.zeros((2, 2, BINS), np.int64), np.zeros(BINS)
     for arrays in records:
         counts += unpack_counts(arrays)
@@ -219,8 +219,8 @@ def pooled_counts(
     return (*region_counts(counts, region), shares)
 
 
-def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> PictureHistograms:
-    """Return the coarse counts of every picture in a region; starts: see coarse_starts."""
+def image_counts(records: RecordSet, region: str, starts: Int64Array) -> ImageHistograms:
+    """Return the coarse counts of every image in a region; starts: see coarse_starts."""
     positives = np.empty((len(records), len(starts)), np.int64)
     negatives = np.empty_like(positives)
     missed, components = np.empty((2, len(records)), np.int64)
@@ -232,4 +232,4 @@ def picture_counts(records: RecordSet, region: str, starts: Int64Array) -> Pictu
         negatives[index] = np.add.reduceat(alarms, starts)
         missed[index], components[index] = lost, int(arrays['components'])
     edges = lower_edges()[starts]
-    return PictureHistograms(edges, positives, negatives, missed, shares, components)
+    return ImageHistograms(edges, positives, negatives, missed, shares, components)

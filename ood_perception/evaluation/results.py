@@ -3,18 +3,18 @@
 """
 A folder of results, and how it is read again.
 
-    index.html                     the report            frames/*.jpg   its pictures
+    index.html                     the report            frames/*.jpg   its images
     results.json                   every number, the same bytes in every run
     results.csv, results.md        the headline numbers: one line per run, set and region
-    pictures.csv                   one line per run, set and picture
+    images.csv                   one line per run, set and image
     times.json                     milliseconds per stage: differs from time to time
-    pictures/<run>/<set>/*.npz     one record a picture; <run>: hash of bundle, engine, settings
-    pictures/<run>/<set>/index.json  the set's records in order, and what was skipped
+    images/<run>/<set>/*.npz     one record a image; <run>: hash of bundle, engine, settings
+    images/<run>/<set>/index.json  the set's records in order, and what was skipped
 
 Beside the pixel metrics a set has groups of metrics: what a benchmark of its own kind reports. A
 group is an entry of a set's 'groups' in results.json, one table of the page and rows of the CSV:
 {'values': name -> share of 1, 'intervals': name -> [low, high], 'bounds': name -> [low, high]
-where the value is binned, 'pictures': how many, 'facts': what the numbers depend on}.
+where the value is binned, 'images': how many, 'facts': what the numbers depend on}.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESULTS, TIMES = 'results.json', 'times.json'
 
 
 def run_key(facts: JsonDict) -> str:
-    """Return a short hash of everything that a run's detections depend on, but the pictures."""
+    """Return a short hash of everything that a run's detections depend on, but the images."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -111,7 +111,7 @@ class Group:
 
 GROUPS = {
     'inspection': Group(
-        'Defects: pictures and regions',
+        'Defects: images and regions',
         {'image_auroc': 'image AUROC', 'pixel_auroc': 'pixel AUROC', 'aupro': 'AUPRO'},
     ),
     'maritime': Group(
@@ -164,7 +164,7 @@ GROUPS = {
 def group_record(
     values: Mapping[str, float],
     samples: Mapping[str, Float64Array],
-    pictures: int,
+    images: int,
     facts: JsonDict | None = None,
 ) -> JsonDict:
     """
@@ -179,6 +179,6 @@ def group_record(
             name: interval_record(percentile_interval(samples[name])) for name in values
         },
         'bounds': {},
-        'pictures': pictures,
+        'images': images,
         'facts': facts or {},
     }

@@ -1,10 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Run the node's pipeline over labelled pictures: one thread reads ahead, one measures behind.
+Run the node's pipeline over labelled images: one thread reads ahead, one measures behind.
 
-Reading and measuring overlap with the engine, and no more than a few pictures are in memory at any
-time. What is kept of each picture is a record (record.py), found again when nothing changed.
+Reading and measuring overlap with the engine, and no more than a few images are in memory at any
+time. What is kept of each image is a record (record.py), loaded from cache when nothing changed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ ON_ERROR = ('skip', 'fail')
 
 
 @dataclass(frozen=True)
-class PictureTask:
+class ImageTask:
     """
-    One labelled picture to evaluate.
+    One labelled image to evaluate.
 
     name, sequence: unique in its set; the drive it is from. files: all that it is read from.
     read: returns uint8 (H, W, 3) RGB and uint8 (H, W) labels, 255 ignored; raises DataError.
-    segments: returns the single obstacles of a sea picture; None where the set has none.
+    segments: returns the single obstacles of a sea image; None where the set has none.
     """
 
     name: str
@@ -54,8 +54,8 @@ class RunOptions:
     """
     How to run.
 
-    batch: pictures that go through the engine together. on_error: 'skip' or 'fail' when a
-    picture or its labels are broken. progress: show a bar with the time left, on a terminal.
+    batch: images that go through the engine together. on_error: 'skip' or 'fail' when a
+    image or its labels are broken. progress: show a bar with the time left, on a terminal.
     """
 
     batch: int = 1
@@ -64,14 +64,14 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.batch < 1:
-            raise ConfigError(f'batch {self.batch}: give 1 or more pictures')
+            raise ConfigError(f'batch {self.batch}: give 1 or more images')
         if self.on_error not in ON_ERROR:
             raise ConfigError(f'on-error {self.on_error!r}: choose one of {", ".join(ON_ERROR)}')
 
 
 def run_tasks(
     pipeline: Pipeline,
-    tasks: Sequence[PictureTask],
+    tasks: Sequence[ImageTask],
     measured: Measured,
     folder: Path,
     options: RunOptions,
@@ -79,24 +79,24 @@ def run_tasks(
     variant: str = '',
 ) -> RecordSet:
     """
-    Evaluate pictures into `folder`, one record each; those that are there already are kept.
+    Evaluate images into `folder`, one record each; those that are there already are kept.
 
     The folder must belong to this bundle, engine and settings alone; variant: a short name of what
-    else the records depend on. label: of the progress bar. Raises DataError for a broken picture
+    else the records depend on. label: of the progress bar. Raises DataError for a broken image
     where options say 'fail', and where none is left.
     """
     names = [task.name for task in tasks]
     if len(set(names)) != len(names):
-        raise DataError('two pictures of a set have the same name; rename one')
+        raise DataError('two images of a set have the same name; rename one')
     run = _Run(pipeline, measured, options)
     hidden = None if options.progress else True  # None: shown on a terminal alone
-    with tqdm(total=len(tasks), desc=label, unit='picture', leave=False, disable=hidden) as bar:
+    with tqdm(total=len(tasks), desc=label, unit='image', leave=False, disable=hidden) as bar:
         run.all_of(tasks, folder, variant, bar)
     kept = tuple(run.kept[name] for name in names if name in run.kept)
     skipped = tuple(run.skipped[name] for name in names if name in run.skipped)
     if not kept:
         raise DataError(
-            f'{label or folder}: no picture is left of {len(tasks)}'
+            f'{label or folder}: no image is left of {len(tasks)}'
             + (f'; {skipped[0].name}: {skipped[0].reason}' if skipped else '')
         )
     return RecordSet(kept, skipped)
@@ -104,9 +104,9 @@ def run_tasks(
 
 @dataclass
 class _Loaded:
-    """A picture on its way: read, or found as a record, or broken."""
+    """A image on its way: read, or found as a record, or broken."""
 
-    task: PictureTask
+    task: ImageTask
     content: str = ''
     path: Path = Path()
     found: bool = False
@@ -122,14 +122,14 @@ class _Loaded:
 
 
 class _Run:
-    """kept, skipped: what has come out so far, by the picture's name."""
+    """kept, skipped: what has come out so far, by the image's name."""
 
     def __init__(self, pipeline: Pipeline, measured: Measured, options: RunOptions) -> None:
         self._pipeline, self._measured, self._options = pipeline, measured, options
         self.kept: dict[str, Kept] = {}
         self.skipped: dict[str, Skipped] = {}
 
-    def all_of(self, tasks: Sequence[PictureTask], folder: Path, variant: str, bar: tqdm) -> None:
+    def all_of(self, tasks: Sequence[ImageTask], folder: Path, variant: str, bar: tqdm) -> None:
         """Read ahead, run, and measure behind."""
         with ThreadPoolExecutor(1, 'read') as reader, ThreadPoolExecutor(1, 'measure') as behind:
             pending: deque[Future[None]] = deque()
@@ -145,7 +145,7 @@ class _Run:
                 future.result()
 
     def _groups(self, loaded: Iterator[_Loaded]) -> Iterator[list[_Loaded]]:
-        """Collect batches of pictures to run; sort out those that are done or broken."""
+        """Collect batches of images to run; sort out those that are done or broken."""
         group: list[_Loaded] = []
         for item in loaded:
             if item.error:
@@ -160,9 +160,9 @@ class _Run:
         yield group
 
     def _detections(self, group: list[_Loaded]) -> Iterator[tuple[_Loaded, Detection]]:
-        """Run a batch; a picture that the pipeline refuses is skipped like a broken file."""
+        """Run a batch; a image that the pipeline refuses is skipped like a broken file."""
         frames = [
-            # The drive as the camera: pictures of one drive share their view.
+            # The drive as the camera: images of one drive share their view.
             Frame(item.image, item.task.sequence, frame_id=item.task.name)
             for item in group
             if item.image is not None
@@ -175,15 +175,15 @@ class _Run:
 
     def _skip(self, item: _Loaded, reason: str) -> None:
         if self._options.on_error == 'fail':
-            raise DataError(f'{reason} (--on-error skip leaves such pictures out)')
+            raise DataError(f'{reason} (--on-error skip leaves such images out)')
         LOG.warning('skipped %s: %s', item.task.name, reason)
         self.skipped[item.task.name] = Skipped(item.task.name, reason)
 
 
 def _ahead(
-    reader: ThreadPoolExecutor, tasks: Sequence[PictureTask], folder: Path, variant: str, most: int
+    reader: ThreadPoolExecutor, tasks: Sequence[ImageTask], folder: Path, variant: str, most: int
 ) -> Iterator[_Loaded]:
-    """Yield the pictures in order, at most `most` of them read before they are asked for."""
+    """Yield the images in order, at most `most` of them read before they are asked for."""
     waiting: deque[Future[_Loaded]] = deque()
     for task in tasks:
         waiting.append(reader.submit(_load, task, folder, variant))
@@ -193,8 +193,8 @@ def _ahead(
         yield waiting.popleft().result()
 
 
-def _load(task: PictureTask, folder: Path, variant: str) -> _Loaded:
-    """Read a picture unless its record is there; a broken one comes back with its error."""
+def _load(task: ImageTask, folder: Path, variant: str) -> _Loaded:
+    """Read a image unless its record is there; a broken one comes back with its error."""
     start = time.perf_counter()
     try:
         content = _content_of(task.files)
@@ -205,7 +205,7 @@ def _load(task: PictureTask, folder: Path, variant: str) -> _Loaded:
         if labels.shape != image.shape[:2]:
             raise DataError(
                 f'labels of {task.name} have {labels.shape[1]} x {labels.shape[0]} pixels, the '
-                f'picture has {image.shape[1]} x {image.shape[0]}'
+                f'image has {image.shape[1]} x {image.shape[0]}'
             )
         segments = task.segments() if task.segments else None
     except DataError as error:

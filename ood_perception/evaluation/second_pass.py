@@ -4,7 +4,7 @@
 What needs the labels once more, after the thresholds of the whole set are known.
 
 The engine does not run again: detections come from the records, labels from their files. In memory
-is one picture at a time.
+is one image at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from ..image.geometry import to_camera, to_camera_nearest
 from ..metrics.binning import BINS, binned_curve, label_counts
 from ..metrics.bootstrap import RESAMPLES, percentile_interval, resample_weights
-from ..metrics.pixel import scored_picture, strict_threshold
+from ..metrics.pixel import scored_image, strict_threshold
 from ..metrics.segmentation import (
     class_iou,
     confusion,
@@ -43,7 +43,7 @@ from .measure import IGNORED, seen_labels
 from .record import RecordSet, unpack_detection
 from .results import group_record, interval_record, plain
 
-ReadPicture = Callable[[str], tuple[UInt8Array, UInt8Array]]
+ReadImage = Callable[[str], tuple[UInt8Array, UInt8Array]]
 TRACKS = {
     'AnomalyTrack': 'anomaly_track',
     'ObstacleTrack': 'obstacle_track',
@@ -51,8 +51,8 @@ TRACKS = {
 }
 
 
-def replay(records: RecordSet, read: ReadPicture) -> Iterator[tuple[Detection, UInt8Array]]:
-    """Yield every kept detection with its labels; read: picture name -> picture and labels."""
+def replay(records: RecordSet, read: ReadImage) -> Iterator[tuple[Detection, UInt8Array]]:
+    """Yield every kept detection with its labels; read: image name -> image and labels."""
     for kept, arrays in zip(records.kept, records, strict=True):
         image, labels = read(kept.name)
         detection = unpack_detection(arrays, Frame(image, frame_id=kept.name))
@@ -60,10 +60,10 @@ def replay(records: RecordSet, read: ReadPicture) -> Iterator[tuple[Detection, U
 
 
 def component_frames(
-    records: RecordSet, read: ReadPicture, track: str, threshold: float, region: str = 'image'
+    records: RecordSet, read: ReadImage, track: str, threshold: float, region: str = 'image'
 ) -> list[FrameComponents]:
     """
-    Return the components of every picture at a threshold on the surprisal.
+    Return the components of every image at a threshold on the surprisal.
 
     track: a key of TRACKS, whose size limits hold. region: of Measured.regions; pixels outside the
     ground are ignored, true ones, too. The mask is surprisal >= threshold: the threshold is a bin
@@ -83,7 +83,7 @@ def component_frames(
 
 def component_summary(
     records: RecordSet,
-    read: ReadPicture,
+    read: ReadImage,
     track: str,
     threshold: float,
     seed: int = 0,
@@ -105,7 +105,7 @@ def component_summary(
     }
 
 
-def smiyc_group(records: RecordSet, read: ReadPicture, track: str, seed: int = 0) -> JsonDict:
+def smiyc_group(records: RecordSet, read: ReadImage, track: str, seed: int = 0) -> JsonDict:
     """
     Return the group of the SegmentMeIfYouCan leaderboard (smiyc.py), every labelled pixel counted.
 
@@ -114,7 +114,7 @@ def smiyc_group(records: RecordSet, read: ReadPicture, track: str, seed: int = 0
     score > threshold, the threshold of the leaderboard's own best F1.
     """
     pairs = _stored(records, read)
-    frames = [smiyc_frame(scored_picture(*pair), float16=True) for pair in pairs]
+    frames = [smiyc_frame(scored_image(*pair), float16=True) for pair in pairs]
     weights = resample_weights(len(frames), RESAMPLES, seed)
     metrics = smiyc_metrics(frames)
     values = {name: float(getattr(metrics, name)) for name in METRICS}
@@ -134,7 +134,7 @@ def smiyc_group(records: RecordSet, read: ReadPicture, track: str, seed: int = 0
     return group_record(values, samples, len(frames), facts)
 
 
-def _stored(records: RecordSet, read: ReadPicture) -> Iterator[tuple[Float32Array, UInt8Array]]:
+def _stored(records: RecordSet, read: ReadImage) -> Iterator[tuple[Float32Array, UInt8Array]]:
     """Yield scores as the benchmark stores them (float16), and labels, both (H, W)."""
     for detection, labels in replay(records, read):
         surprisal = to_camera(detection.surprisal, detection.geometry)
@@ -154,10 +154,10 @@ def open_set_truth(anomaly: UInt8Array, classes: UInt8Array, known: int) -> UInt
 
 def two_folds(sequences: Sequence[str]) -> Int64Array:
     """
-    Return the fold of every picture, int64 (n,) of 0 and 1: sequences stay whole.
+    Return the fold of every image, int64 (n,) of 0 and 1: sequences stay whole.
 
     Two sequences are the two folds (StreetHazards' towns t5 and t6). Of more, the first ones up to
-    half the pictures are fold 0; a single one is cut in the middle.
+    half the images are fold 0; a single one is cut in the middle.
     """
     names = list(dict.fromkeys(sequences))
     if len(names) == 1:
@@ -171,13 +171,13 @@ def two_folds(sequences: Sequence[str]) -> Int64Array:
 
 
 def open_set_group(
-    records: RecordSet, read: ReadPicture, names: Sequence[str], seed: int = 0
+    records: RecordSet, read: ReadImage, names: Sequence[str], seed: int = 0
 ) -> JsonDict:
     """
     Return the group of closed-set and open-set mean IoU; see results.py.
 
-    read: picture name -> picture and open_set_truth. names: of the known classes, which are the
-    bundle's. The whole picture is scored, whatever the region of interest.
+    read: image name -> image and open_set_truth. names: of the known classes, which are the
+    bundle's. The whole image is scored, whatever the region of interest.
     """
     known = len(names)
     folds = two_folds([kept.sequence for kept in records.kept])
@@ -192,7 +192,7 @@ def open_set_group(
     facts = {
         'folds': [
             {
-                'pictures': len(matrices),
+                'images': len(matrices),
                 'sequences': sorted({k.sequence for k, f in zip(records.kept, folds, strict=True)
                                      if f == fold}),
                 'threshold': plain(float(thresholds[1 - fold])),
@@ -211,7 +211,7 @@ def open_set_group(
 
 
 def _thresholds(
-    records: RecordSet, read: ReadPicture, folds: Int64Array, known: int
+    records: RecordSet, read: ReadImage, folds: Int64Array, known: int
 ) -> Float64Array:
     """
     Return the threshold that each fold's own pixels give, float64 (2,), nan without anomalies.
@@ -229,7 +229,7 @@ def _thresholds(
 
 
 def _confusions(
-    records: RecordSet, read: ReadPicture, thresholds: Float64Array, known: int
+    records: RecordSet, read: ReadImage, thresholds: Float64Array, known: int
 ) -> tuple[Int64Array, Int64Array]:
     """Return confusion matrices, closed (n, C, C) and open (n, C + 1, C + 1); thresholds: (n,)."""
     closed = np.zeros((len(records), known, known), np.int64)
@@ -246,7 +246,7 @@ def _confusions(
 def _samples(
     closed: Int64Array, opened: Int64Array, folds: Int64Array, known: int, seed: int
 ) -> dict[str, Float64Array]:
-    """Draw the pictures of each fold again, so that both keep their numbers."""
+    """Draw the images of each fold again, so that both keep their numbers."""
     parts = [np.flatnonzero(folds == fold) for fold in (0, 1)]
     if not all(part.size for part in parts):
         nothing = np.full(RESAMPLES, np.nan)

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""From the records of one run on one set to its numbers, as JSON values; memory: one picture."""
+"""From the records of one run on one set to its numbers, as JSON values; memory: one image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from ..metrics.binning import BINS, BinnedMetrics, binned_metrics, coarse_starts, lower_edges
 from ..metrics.bootstrap import RESAMPLES, metric_intervals, resample_weights
-from ..metrics.false_alarm_rate import POOLED, RATES, PictureAlarms, observed_rate, promise_rows
+from ..metrics.false_alarm_rate import POOLED, RATES, ImageAlarms, observed_rate, rate_rows
 from ..types import Float64Array, Int64Array, JsonDict
 from .inspection import inspection_group
 from .measure import CLOSED_SET, CURVE_RATES, INSPECTION, Measured
-from .record import Arrays, RecordSet, picture_counts, region_counts, region_shares, unpack_counts
+from .record import Arrays, RecordSet, image_counts, region_counts, region_shares, unpack_counts
 from .results import interval_record, plain
 
 FOUND_SHARE = 0.5
@@ -30,7 +30,7 @@ _HISTOGRAM = np.concatenate([np.arange(0, 6.01, 0.1), [np.inf]])
 @dataclass(frozen=True)
 class Pooled:
     """
-    The sums of a set, and what is kept per picture.
+    The sums of a set, and what is kept per image.
 
     counts: int64 (2, 2, BINS). shares: region -> float64 (BINS,). flagged: int64 (n, R, C).
     pixels: int64 (n, C).
@@ -43,7 +43,7 @@ class Pooled:
     objects: Float64Array
     patch_area: Float64Array
     places: Int64Array
-    pictures: list[JsonDict]
+    images: list[JsonDict]
 
 
 def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
@@ -51,7 +51,7 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
     counts = np.zeros((2, 2, BINS), np.int64)
     shares = {region: np.zeros(BINS) for region in measured.regions}
     places = np.zeros((3, 2), np.int64)
-    flagged, pixels, objects, areas, pictures = [], [], [], [], []
+    flagged, pixels, objects, areas, images = [], [], [], [], []
     for kept, arrays in zip(records.kept, records, strict=True):
         flagged.append(arrays['flagged'])
         pixels.append(arrays['pixels'])
@@ -65,8 +65,8 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
             objects.append(arrays['objects'])
             scale = arrays['geometry'][4] * arrays['geometry'][5]
             areas.append(np.full(len(arrays['objects']), patch * patch / scale))
-            row |= _picture_row(own, arrays, measured.regions[-1])
-        pictures.append(row)
+            row |= _image_row(own, arrays, measured.regions[-1])
+        images.append(row)
     empty = np.zeros((0, 4))
     return Pooled(
         counts=counts,
@@ -76,17 +76,17 @@ def pool_records(records: RecordSet, measured: Measured, patch: int) -> Pooled:
         objects=np.concatenate([empty, *objects]),
         patch_area=np.concatenate([empty[:, 0], *areas]),
         places=places,
-        pictures=pictures,
+        images=images,
     )
 
 
-def _picture_row(counts: Int64Array, arrays: Arrays, region: str) -> JsonDict:
-    """Return what is said of one picture: its AP, and what the mask found and flagged wrongly."""
+def _image_row(counts: Int64Array, arrays: Arrays, region: str) -> JsonDict:
+    """Return what is said of one image: its AP, and what the mask found and flagged wrongly."""
     metrics = binned_metrics(*region_counts(counts, region))
     objects, places = arrays['objects'], arrays['places']
     return {
         'average_precision': plain(metrics.average_precision[0]),
-        'average_precision_missed': plain(metrics.average_precision_missed[0]),
+        'average_precision_with_outside': plain(metrics.average_precision_with_outside[0]),
         'objects': len(objects),
         'objects_found': int(np.count_nonzero(objects[:, 2] >= 0.5)),
         'anomaly_missed': _missed_share(objects),
@@ -95,7 +95,7 @@ def _picture_row(counts: Int64Array, arrays: Arrays, region: str) -> JsonDict:
 
 
 def _missed_share(objects: Float64Array) -> float | None:
-    """Return the share of the picture's anomaly pixels that the mask leaves out."""
+    """Return the share of the image's anomaly pixels that the mask leaves out."""
     if not len(objects):
         return None
     return float(1 - np.sum(objects[:, 0] * objects[:, 2]) / objects[:, 0].sum())
@@ -108,10 +108,10 @@ def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: in
     for region in measured.regions:
         positives, negatives, missed = region_counts(pooled.counts, region)
         starts = coarse_starts(positives, negatives)
-        coarse = picture_counts(records, region, starts)
+        coarse = image_counts(records, region, starts)
         regions[region] = {
             **metric_record(binned_metrics(positives, negatives, missed, pooled.shares[region])),
-            'pictures': len(records),
+            'images': len(records),
             'intervals': {
                 name: interval_record(value)
                 for name, value in metric_intervals(coarse, RESAMPLES, seed).items()
@@ -128,7 +128,7 @@ def anomaly_summary(records: RecordSet, measured: Measured, patch: int, seed: in
         'calibration': calibration_rows(pooled, seed),
         'objects': object_table(pooled.objects, pooled.patch_area),
         'places': place_table(pooled.places),
-        'pictures': pooled.pictures,
+        'images': pooled.images,
     }
 
 
@@ -146,11 +146,11 @@ def metric_record(metrics: BinnedMetrics) -> JsonDict:
 
 
 def calibration_rows(pooled: Pooled, seed: int) -> list[JsonDict]:
-    """Return, per promised rate, the observed share of normal and of anomaly pixels flagged."""
+    """Return, per target rate, the observed share of normal and of anomaly pixels flagged."""
     weights = resample_weights(len(pooled.pixels), RESAMPLES, seed)
     rows = []
     for index, rate in enumerate(CURVE_RATES):
-        row: JsonDict = {'promised': rate}
+        row: JsonDict = {'target': rate}
         for label, name in enumerate(('normal', 'anomaly')):
             flagged = pooled.flagged[:, index, label].astype(np.float64)
             pixels = pooled.pixels[:, label].astype(np.float64)
@@ -160,20 +160,18 @@ def calibration_rows(pooled: Pooled, seed: int) -> list[JsonDict]:
     return rows
 
 
-def promise_summary(
+def rate_summary(
     records: RecordSet, class_names: Sequence[str], chosen: Sequence[str], seed: int = 0
 ) -> JsonDict:
-    """Return everything that is reported of a set with known classes: the promise."""
+    """Return everything that is reported of a set with known classes: the observed rates."""
     pooled = pool_records(records, Measured(CLOSED_SET, classes=len(class_names)), patch=1)
     shown = (*chosen, POOLED)  # the others are flagged by design
 
     def rows(rates: Sequence[float]) -> list[JsonDict]:
         places = [CURVE_RATES.index(rate) for rate in rates]
         counts = zip(records.kept, pooled.flagged[:, places], pooled.pixels, strict=True)
-        alarms = [
-            PictureAlarms(kept.sequence, flagged, pixels) for kept, flagged, pixels in counts
-        ]
-        found = promise_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
+        alarms = [ImageAlarms(kept.sequence, flagged, pixels) for kept, flagged, pixels in counts]
+        found = rate_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
         return [
             {**asdict(r), 'interval': interval_record(r.interval), 'observed': plain(r.observed)}
             for r in found
@@ -183,20 +181,20 @@ def promise_summary(
     return {
         'rows': rows(RATES),
         'curve': [row for row in rows(CURVE_RATES) if row['group'] == 'all'],
-        'pictures': _class_pictures(pooled, class_names, chosen),
+        'images': _class_images(pooled, class_names, chosen),
     }
 
 
-def _class_pictures(
+def _class_images(
     pooled: Pooled, class_names: Sequence[str], chosen: Sequence[str]
 ) -> list[JsonDict]:
-    """Return per picture the flagged share of the chosen classes at 1 %."""
+    """Return per image the flagged share of the chosen classes at 1 %."""
     columns = [list(class_names).index(name) for name in chosen]
     totals = pooled.pixels[:, columns].sum(axis=1).tolist()
     flagged = pooled.flagged[:, CURVE_RATES.index(0.01), columns].sum(axis=1).tolist()
     return [
         {**row, 'normal_flagged': part / total if total else None}
-        for row, part, total in zip(pooled.pictures, flagged, totals, strict=True)
+        for row, part, total in zip(pooled.images, flagged, totals, strict=True)
     ]
 
 
@@ -229,7 +227,7 @@ def _object_row(name: str, objects: Float64Array) -> JsonDict:
 
 
 def place_table(places: Int64Array) -> list[JsonDict]:
-    """Return false alarms by place; places: int64 (3, 2), summed over pictures."""
+    """Return false alarms by place; places: int64 (3, 2), summed over images."""
     return [
         {'name': name, 'pixels': int(scored), 'flagged': int(wrong) / scored if scored else None}
         for name, (scored, wrong) in zip(PLACE_NAMES, places.tolist(), strict=True)
@@ -254,7 +252,7 @@ def curve_points(positives: Int64Array, negatives: Int64Array) -> JsonDict:
     return {
         'threshold': [round(float(max(edge, 0.0)), 6) for edge in edges],
         'recall': _rounded(found[places], found[-1]),
-        'fallout': _rounded(alarms[places], alarms[-1]),
+        'false_positive_rate': _rounded(alarms[places], alarms[-1]),
         'precision': _rounded(found[places], found[places] + alarms[places]),
     }
 

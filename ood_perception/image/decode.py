@@ -3,7 +3,7 @@
 """
 One camera's messages to frames, for node and bags, with every way to lie refused.
 
-A message is anything with the fields of sensor_msgs, the node's own or a bag's. Pictures are
+A message is anything with the fields of sensor_msgs, the node's own or a bag's. Images are
 decoded each by itself, packets of a video by a stream that remembers the last ones.
 """
 
@@ -51,7 +51,7 @@ class FrameDecoder(Generic[Ticket]):
 
     def decode(self, message: Any, ticket: Ticket) -> list[tuple[Ticket, Frame]]:
         """
-        Return the frames that a message completes: one for a picture, any number for a packet.
+        Return the frames that a message completes: one for a image, any number for a packet.
 
         message: sensor_msgs/Image or CompressedImage, foxglove_msgs/CompressedVideo or
         ffmpeg_image_transport_msgs/FFMPEGPacket. ticket: comes back with the message's own frame.
@@ -76,9 +76,9 @@ class FrameDecoder(Generic[Ticket]):
         return done, stream.lost
 
     def _framed(
-        self, pictures: list[tuple[tuple[Ticket, Any], UInt8Array]]
+        self, images: list[tuple[tuple[Ticket, Any], UInt8Array]]
     ) -> list[tuple[Ticket, Frame]]:
-        return [(ticket, self._frame(message, image)) for (ticket, message), image in pictures]
+        return [(ticket, self._frame(message, image)) for (ticket, message), image in images]
 
     def _frame(self, message: Any, image: UInt8Array) -> Frame:
         place = message.header if hasattr(message, 'header') else message
@@ -106,7 +106,7 @@ def decode_image(message: Any, otherwise: Otherwise | None = None) -> UInt8Array
     name = message.encoding
     if name in DEPTH:
         raise ImageError(
-            f'Image encoding {name!r} is depth or another measurement, no picture: choose the '
+            f'Image encoding {name!r} is depth or another measurement, no image: choose the '
             "camera's colour topic, or publish brightness as mono16"
         )
     if name in SEMIPLANAR:
@@ -124,7 +124,7 @@ def decode_compressed(message: Any) -> UInt8Array:
     """
     Return a sensor_msgs/CompressedImage (JPEG or PNG) as uint8 (H, W, 3) RGB, C-contiguous.
 
-    A picture of one channel whose format names a Bayer pattern is demosaiced. EXIF rotation is
+    A image of one channel whose format names a Bayer pattern is demosaiced. EXIF rotation is
     ignored: camera_info and the boxes that we publish mean the stored pixels.
 
     Raises ImageError for other formats, depth, damaged data, and above 200 megapixels.
@@ -135,12 +135,12 @@ def decode_compressed(message: Any) -> UInt8Array:
     depth = encoding in DEPTH or codec == 'compresseddepth'
     if depth or (encoding and is_wide_grey_png(data, encoding)):
         raise ImageError(
-            f'{place} is depth or another measurement, no picture: its format or its 16 bits in '
+            f'{place} is depth or another measurement, no image: its format or its 16 bits in '
             "one channel say so; choose the camera's colour topic, or publish brightness as "
             "'mono16; png compressed'"
         )
     if video_codec(message.format):
-        raise ImageError(f'{place} is one packet of a video, which is no picture by itself')
+        raise ImageError(f'{place} is one packet of a video, which is no image by itself')
     try:
         return _unpacked(data, place, mosaic_conversion(encoding))
     except (cv2.error, ValueError) as error:
@@ -151,9 +151,9 @@ def decode_compressed(message: Any) -> UInt8Array:
 
 
 def _check_size(width: int, height: int, what: str) -> None:
-    """Raise ImageError for an empty picture and for one of more than 200 megapixels."""
+    """Raise ImageError for an empty image and for one of more than 200 megapixels."""
     if problem := size_problem(width, height):
-        remedy = 'publish a smaller picture' if width and height else 'check the camera driver'
+        remedy = 'publish a smaller image' if width and height else 'check the camera driver'
         raise ImageError(f'{what} of size {width}x{height} {problem}: {remedy}')
 
 
@@ -230,7 +230,7 @@ def _from_semiplanar(message: Any, conversion: int | None) -> UInt8Array:
 
 
 def _from_full_chroma(message: Any) -> UInt8Array:
-    """Return an nv24 picture: a chroma pair for every pixel, in rows of two steps."""
+    """Return an nv24 image: a chroma pair for every pixel, in rows of two steps."""
     width, height = message.width, message.height
     step = max(message.step, width)
     data = _grid(message, row=step, rows=3 * height)
@@ -267,7 +267,7 @@ def _read_png(data: UInt8Array, mosaic: int | None) -> UInt8Array:
     flags = cv2.IMREAD_COLOR if mosaic is None else cv2.IMREAD_GRAYSCALE
     pixels = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
-        raise ValueError('the decoder found no picture in it')
+        raise ValueError('the decoder found no image in it')
     return np.asarray(cv2.cvtColor(pixels, mosaic or cv2.COLOR_BGR2RGB), np.uint8)
 
 

@@ -4,8 +4,8 @@
 Encoded images: how large they say they are, and JPEG as cameras send it, damage refused.
 
 The size is looked at before a decoder allocates what it says; one limit for the camera's messages,
-picture files and label pictures. Of a JPEG, padding and stray bytes are passed over. libjpeg only
-warns about data that is damaged and fills the picture up with grey. OpenCV prints those warnings
+image files and label images. Of a JPEG, padding and stray bytes are passed over. libjpeg only
+warns about data that is damaged and fills the image up with grey. OpenCV prints those warnings
 and Pillow drops most of them; simplejpeg raises them, and takes half of OpenCV's time for the same
 pixels (1080p: 5.5 ms against 12.5 ms on one core).
 """
@@ -130,7 +130,7 @@ def _simplejpeg() -> Any:
 
 
 def size_problem(width: int, height: int) -> str:
-    """Return what is wrong with a picture's size in pixels, '' for nothing."""
+    """Return what is wrong with a image's size in pixels, '' for nothing."""
     if width <= 0 or height <= 0:
         return 'is empty'
     if width * height > MAX_PIXELS:
@@ -141,7 +141,7 @@ def size_problem(width: int, height: int) -> str:
 
 
 def stored_size(data: UInt8Array) -> tuple[int, int]:
-    """Return (width, height) of an encoded picture, nothing decoded; ValueError without header."""
+    """Return (width, height) of an encoded image, nothing decoded; ValueError without header."""
     start = data[:8].tobytes()
     if start[:2] == JPEG_START:
         return jpeg_header(data)[:2]
@@ -151,7 +151,7 @@ def stored_size(data: UInt8Array) -> tuple[int, int]:
         with opened(data.tobytes(), _FORMATS) as image:
             return image.size
     except (OSError, SyntaxError) as error:  # Pillow's own text names an object in memory
-        raise ValueError('it has no header of a picture') from error
+        raise ValueError('it has no header of a image') from error
 
 
 def png_size(data: UInt8Array) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def png_size(data: UInt8Array) -> tuple[int, int]:
 @contextmanager
 def opened(source: bytes | Path, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
     """
-    Open an encoded picture or a file with Pillow, which reads its header alone.
+    Open an encoded image or a file with Pillow, which reads its header alone.
 
     Its own limit is off meanwhile (it warns from 89 megapixels on): see size_problem. Raises
     OSError or SyntaxError for what is none of `formats` (default: all that Pillow knows).

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What encodings and formats of image messages mean: how they become RGB, and which are no picture.
+What encodings and formats of image messages mean: how they become RGB, and which are no image.
 
 Names are those of sensor_msgs/image_encodings and of image_transport's format strings.
 """
@@ -48,7 +48,7 @@ _SIXTEEN_BITS = {
 ENCODINGS: dict[str, Encoding] = {
     **_EIGHT_BITS,
     **_SIXTEEN_BITS,
-    # OpenCV's own names say no colours; its pictures are BGR, and so rviz and Foxglove show them.
+    # OpenCV's own names say no colours; its images are BGR, and so rviz and Foxglove show them.
     '8UC1': _EIGHT_BITS['mono8'],
     '8UC3': _EIGHT_BITS['bgr8'],
     '8UC4': _EIGHT_BITS['bgra8'],
@@ -60,7 +60,7 @@ ENCODINGS: dict[str, Encoding] = {
     'yuyv': Encoding(2, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
 }
 # A plane of luma with a plane of interleaved chroma behind it: OpenCV's conversion for chroma of
-# half width and height; None: chroma of the picture's size.
+# half width and height; None: chroma of the image's size.
 SEMIPLANAR: dict[str, int | None] = {
     'nv12': cv2.COLOR_YUV2RGB_NV12,
     'nv21': cv2.COLOR_YUV2RGB_NV21,
@@ -68,9 +68,9 @@ SEMIPLANAR: dict[str, int | None] = {
 }
 # One number per pixel that is no brightness: metres, millimetres, labels, temperatures.
 DEPTH = frozenset({'16UC1', '16SC1', '32SC1', '32FC1', '64FC1'})
-# Where a camera's pictures come from, by image_transport's names: 'raw' is the topic itself.
+# Where a camera's images come from, by image_transport's names: 'raw' is the topic itself.
 TRANSPORTS = ('raw', 'compressed', 'ffmpeg', 'foxglove')
-# Message types that may hold a camera's pictures.
+# Message types that may hold a camera's images.
 RAW = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
@@ -113,7 +113,7 @@ def video_codec(name: str) -> str:
 
 
 def message_codec(message: Any) -> str:
-    """Return the video codec of an image message of any type, '' for a picture by itself."""
+    """Return the video codec of an image message of any type, '' for a image by itself."""
     if hasattr(message, 'step'):
         return ''
     form = message.encoding if hasattr(message, 'pts') else getattr(message, 'format', '')
@@ -122,9 +122,9 @@ def message_codec(message: Any) -> str:
 
 def is_wide_grey_png(data: Any, encoding: str) -> bool:
     """
-    Return whether data is a PNG of 16 bits in one channel that its format does not call a picture.
+    Return whether data is a PNG of 16 bits in one channel that its format does not call a image.
 
-    encoding: as split_format gives it; 'mono16' and the mosaics of 16 bits are pictures. Where the
+    encoding: as split_format gives it; 'mono16' and the mosaics of 16 bits are images. Where the
     format names no encoding it is most likely depth: not chosen by itself, read when chosen.
     """
     depth, colour = bytes(data[24:25]), bytes(data[25:26])

@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Camera picture <-> network input <-> score grid, and the one resize filter, training included.
+Camera image <-> network input <-> score grid, and the one resize filter, training included.
 
-A picture is first cut ('fill') or padded ('fit') by whole camera pixels to a *canvas* of the
+A image is first cut ('fill') or padded ('fit') by whole camera pixels to a *canvas* of the
 network's aspect, then the canvas is resized edge to edge to the network input. The score grid
 lies edge to edge over the same canvas, so the way back is one resize and one crop. Points are in
 edge coordinates: pixel (i, j) covers [j, j + 1) x [i, i + 1), its centre is (j + 0.5, i + 0.5).
@@ -35,26 +35,26 @@ def geometry_for(
     camera_size: Size, input_size: Size, policy: str = 'fit', anchor: float = 0.5
 ) -> Geometry:
     """
-    Return how a camera picture is brought to the network input.
+    Return how a camera image is brought to the network input.
 
     camera_size, input_size: (height, width) in pixels.
     policy: 'fit' keeps the aspect and pads, 'fill' keeps it and crops, 'stretch' does neither.
         The aspect is kept to the nearest whole camera pixel.
-    anchor: where the picture lies when padded or cropped, 0 = left/top, 1 = right/bottom.
+    anchor: where the image lies when padded or cropped, 0 = left/top, 1 = right/bottom.
 
     Raises ConfigError for an unknown policy, an anchor outside [0, 1] or an empty size, and
-    ImageError for a picture whose canvas would have more than MAXIMUM_PIXELS.
+    ImageError for a image whose canvas would have more than MAXIMUM_PIXELS.
     """
     if policy not in POLICIES:
         raise ConfigError(f'resize policy {policy!r}: choose one of {", ".join(POLICIES)}')
     if not 0.0 <= anchor <= 1.0:
         raise ConfigError(f'resize anchor {anchor}: give a number from 0 (left/top) to 1')
     if min(*camera_size, *input_size) < 1:
-        raise ConfigError(f'picture size {camera_size} or input size {input_size} is empty')
+        raise ConfigError(f'image size {camera_size} or input size {input_size} is empty')
     canvas_height, canvas_width = _canvas_size(camera_size, input_size, policy)
     if canvas_height * canvas_width > MAXIMUM_PIXELS:
         raise ImageError(
-            f'picture of {camera_size[0]} x {camera_size[1]} pixels becomes {canvas_height} x '
+            f'image of {camera_size[0]} x {camera_size[1]} pixels becomes {canvas_height} x '
             f'{canvas_width} when brought to the shape of the network input: it is too large, or '
             'too long and thin for the policy'
         )
@@ -66,7 +66,7 @@ def geometry_for(
 
 def to_network(image: UInt8Array, geometry: Geometry, labels: bool = False) -> UInt8Array:
     """
-    Bring a camera picture or a label map to the network input.
+    Bring a camera image or a label map to the network input.
 
     image: uint8 (H, W, 3) or (H, W), of the geometry's camera size.
     labels: sample nearest at pixel centres and pad with 255, instead of averaging colours and
@@ -77,7 +77,7 @@ def to_network(image: UInt8Array, geometry: Geometry, labels: bool = False) -> U
     size = (geometry.camera_height, geometry.camera_width)
     if image.dtype != np.uint8 or image.shape[:2] != size or image.shape[2:] not in ((), (3,)):
         raise ImageError(
-            f'picture is {image.dtype} {image.shape}, expected uint8 {size} with 1 or 3 channels'
+            f'image is {image.dtype} {image.shape}, expected uint8 {size} with 1 or 3 channels'
         )
     if labels:
         return _labels_to_network(image, geometry)
@@ -86,7 +86,7 @@ def to_network(image: UInt8Array, geometry: Geometry, labels: bool = False) -> U
 
 def to_camera(grid: npt.NDArray[T], geometry: Geometry) -> npt.NDArray[T]:
     """
-    Interpolate a grid bilinearly to the camera picture (cell centres to pixel centres).
+    Interpolate a grid bilinearly to the camera image (cell centres to pixel centres).
 
     grid: float32 (gh, gw), free of NaN, or uint8 (gh, gw, 3). Returns (H, W) or (H, W, 3) of the
     same type; beyond the outermost cell centres, and outside a cropped network input, the border
@@ -106,7 +106,7 @@ def to_camera(grid: npt.NDArray[T], geometry: Geometry) -> npt.NDArray[T]:
 
 def to_camera_nearest(grid: npt.NDArray[T], geometry: Geometry) -> npt.NDArray[T]:
     """
-    Repeat the grid's cells to the camera picture: each pixel takes the cell that holds its centre.
+    Repeat the grid's cells to the camera image: each pixel takes the cell that holds its centre.
 
     grid: (gh, gw) of any type. Returns (H, W) of the same type; outside a cropped network input
     the border cells are repeated.
@@ -128,7 +128,7 @@ def labels_to_grid(labels: UInt8Array, grid_size: Size) -> UInt8Array:
 
 
 def grid_valid(geometry: Geometry, grid_size: Size) -> BoolArray:
-    """Return bool (gh, gw): cells whose centre lies in the picture and not in the padding."""
+    """Return bool (gh, gw): cells whose centre lies in the image and not in the padding."""
     top, left, height, width = _canvas(geometry)
     rows = _centres(grid_size[0], height) - top
     columns = _centres(grid_size[1], width) - left
@@ -144,7 +144,7 @@ def camera_area_of_cell(geometry: Geometry, grid_size: Size) -> float:
 
 
 def camera_window(geometry: Geometry) -> tuple[slice, slice]:
-    """Return the rows and columns of the camera picture that the network sees."""
+    """Return the rows and columns of the camera image that the network sees."""
     top, left, height, width = _canvas(geometry)
     rows = slice(max(0, -top), min(geometry.camera_height, height - top))
     return rows, slice(max(0, -left), min(geometry.camera_width, width - left))
@@ -152,9 +152,9 @@ def camera_window(geometry: Geometry) -> tuple[slice, slice]:
 
 def for_output(geometry: Geometry, size: Size) -> Geometry:
     """
-    Return the geometry of the same view at another picture size (height, width).
+    Return the geometry of the same view at another image size (height, width).
 
-    The picture keeps its size exactly; what is cut or padded is rounded to whole pixels.
+    The image keeps its size exactly; what is cut or padded is rounded to whole pixels.
     """
     top, left, height, width = _canvas(geometry)
     y, x = size[0] / geometry.camera_height, size[1] / geometry.camera_width
@@ -183,7 +183,7 @@ def cell_centres(geometry: Geometry, grid_size: Size) -> tuple[Points, Points]:
 
 def scaled_intrinsics(matrix: Points, scale_x: float, scale_y: float) -> Points:
     """
-    Scale a CameraInfo's K (9 values) or P (12 values), row-major, for a resized picture.
+    Scale a CameraInfo's K (9 values) or P (12 values), row-major, for a resized image.
 
     scale_x, scale_y: output pixels per input pixel. Pixel centres have whole coordinates in
     CameraInfo, so the principal point moves as c' = (c + 0.5) * scale - 0.5; the focal lengths
@@ -209,7 +209,7 @@ def _canvas_size(camera_size: Size, input_size: Size, policy: str) -> Size:
 
 
 def _canvas(geometry: Geometry) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width): where the picture lies on its canvas, negative = cut."""
+    """Return (top, left, height, width): where the image lies on its canvas, negative = cut."""
     return (
         round(geometry.offset_y / geometry.scale_y),
         round(geometry.offset_x / geometry.scale_x),
@@ -219,7 +219,7 @@ def _canvas(geometry: Geometry) -> tuple[int, int, int, int]:
 
 
 def _on_canvas(image: UInt8Array, geometry: Geometry) -> UInt8Array:
-    """Return the picture cut and padded to the canvas; a view where nothing is padded."""
+    """Return the image cut and padded to the canvas; a view where nothing is padded."""
     top, left, height, width = _canvas(geometry)
     rows, columns = camera_window(geometry)
     cut = image[rows, columns]
@@ -236,7 +236,7 @@ def _resize(image: UInt8Array, size: Size) -> UInt8Array:
     Resize by the one filter: average over areas where it shrinks, bilinear where it grows.
 
     Exact halvings come first: OpenCV averages 2 x 2 pixels several times faster than any other
-    area, and an average of averages is the average. A picture that shrinks along one axis and
+    area, and an average of averages is the average. A image that shrinks along one axis and
     grows along the other shrinks first.
     """
     height, width = image.shape[:2]
@@ -252,7 +252,7 @@ def _resize(image: UInt8Array, size: Size) -> UInt8Array:
 
 
 def _labels_to_network(labels: UInt8Array, geometry: Geometry) -> UInt8Array:
-    """Sample labels at the centres of the network pixels; 255 where there is no picture."""
+    """Sample labels at the centres of the network pixels; 255 where there is no image."""
     top, left, height, width = _canvas(geometry)
     rows = _nearest(geometry.height, height) - top
     columns = _nearest(geometry.width, width) - left

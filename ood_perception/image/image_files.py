@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Which files of a folder are pictures and labels, and their pixels as they are stored.
+Which files of a folder are images and labels, and their pixels as they are stored.
 
-One rule for pictures and masks: an orientation in EXIF is not applied, as decode.py does not apply
+One rule for images and masks: an orientation in EXIF is not applied, as decode.py does not apply
 it to the camera's messages. Labels and boxes mean the stored pixels; labels are ids, grey values
 or palette indices in 1, 2, 4, 8 or 16 bits. OpenCV turns palettes into colours and stretches grey
 of few bits over 0..255.
@@ -37,7 +37,7 @@ from ood_perception.types import UInt8Array
 LOG = logging.getLogger(__name__)
 JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
 NETPBM = ('.ppm', '.pgm', '.pbm', '.pnm')
-PICTURES = (*JPEG, '.png', '.bmp', '.webp', '.tif', '.tiff', *NETPBM, '.gif')
+IMAGES = (*JPEG, '.png', '.bmp', '.webp', '.tif', '.tiff', *NETPBM, '.gif')
 # What desktops and network drives leave in folders, beside all names that begin with a dot.
 _LITTER = ('__macosx', 'thumbs.db', 'desktop.ini', '@eadir')
 MOST_BYTES = 1 << 30
@@ -58,7 +58,7 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in names if path.name.lower() not in _LITTER)
 
 
-def sorted_out(folder: Path, suffixes: Sequence[str] = PICTURES) -> tuple[list[Path], list[Path]]:
+def sorted_out(folder: Path, suffixes: Sequence[str] = IMAGES) -> tuple[list[Path], list[Path]]:
     """Return the files in a folder by name: those with a suffix in any case, and the others."""
     # A link that leads nowhere is no folder: it is listed, and the error when it is read names it.
     files = [path for path in visible(folder) if not path.is_dir()]
@@ -66,20 +66,20 @@ def sorted_out(folder: Path, suffixes: Sequence[str] = PICTURES) -> tuple[list[P
     return chosen, [path for path in files if path.suffix.lower() not in suffixes]
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Return the picture files in a folder by name, [] for none; tell of other files there."""
-    pictures, others = sorted_out(folder)
-    if pictures and others:
-        tell(f'{folder}: {len(others)} files are not read as pictures, such as {others[0].name}')
-    return pictures
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files in a folder by name, [] for none; tell of other files there."""
+    images, others = sorted_out(folder)
+    if images and others:
+        tell(f'{folder}: {len(others)} files are not read as images, such as {others[0].name}')
+    return images
 
 
-def picture_tree(folder: Path) -> Iterator[Path]:
-    """Yield the pictures in a folder and all folders in it, litter left out, sorted in each."""
-    yield from list_pictures(folder)
+def image_tree(folder: Path) -> Iterator[Path]:
+    """Yield the images in a folder and all folders in it, litter left out, sorted in each."""
+    yield from list_images(folder)
     for inner in visible(folder):
         if inner.is_dir():
-            yield from picture_tree(inner)
+            yield from image_tree(inner)
 
 
 @functools.cache
@@ -88,14 +88,14 @@ def tell(text: str) -> None:
     LOG.warning('%s', printable(text))
 
 
-def read_picture(path: Path, what: str = 'picture') -> UInt8Array:
+def read_image(path: Path, what: str = 'image') -> UInt8Array:
     """
-    Return a picture file as uint8 (H, W, 3) RGB, its pixels as they are stored.
+    Return a image file as uint8 (H, W, 3) RGB, its pixels as they are stored.
 
     what: how errors call the file. Raises DataError where it is missing, cut off or broken, holds
-    several pictures, or is a TIFF that has to be turned to be shown.
+    several images, or is a TIFF that has to be turned to be shown.
     """
-    return decode_picture(file_content(path, what), f'{what} {path}')
+    return decode_image(file_content(path, what), f'{what} {path}')
 
 
 def file_content(path: Path, what: str) -> bytes:
@@ -110,8 +110,8 @@ def file_content(path: Path, what: str) -> bytes:
         raise DataError(f'{what} {path} is missing or cannot be read: {error.strerror}') from error
 
 
-def decode_picture(content: bytes, place: str) -> UInt8Array:
-    """Return an encoded picture as uint8 (H, W, 3) RGB; place: names it in errors."""
+def decode_image(content: bytes, place: str) -> UInt8Array:
+    """Return an encoded image as uint8 (H, W, 3) RGB; place: names it in errors."""
     data = np.frombuffer(content, np.uint8)
     check_stored_size(data, place)
     if content[:6] in _GIF:  # not every OpenCV knows it
@@ -132,7 +132,7 @@ def decode_picture(content: bytes, place: str) -> UInt8Array:
 
 
 def check_stored_size(data: UInt8Array, place: str) -> None:
-    """Raise DataError for an encoded picture, uint8 (N,), of no size or of too many pixels."""
+    """Raise DataError for an encoded image, uint8 (N,), of no size or of too many pixels."""
     try:
         width, height = stored_size(data)
     except ValueError as error:
@@ -141,7 +141,7 @@ def check_stored_size(data: UInt8Array, place: str) -> None:
 
 
 def check_pixels(width: int, height: int, place: str) -> None:
-    """Raise DataError for a picture file of too many pixels, or of none."""
+    """Raise DataError for a image file of too many pixels, or of none."""
     if problem := size_problem(width, height):
         raise DataError(f'{place} of size {width}x{height} {problem}: save it smaller')
 
@@ -174,12 +174,12 @@ def _decode_gif(content: bytes, place: str) -> UInt8Array:
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise broken(place, error) from error
     if frames > 1:
-        raise DataError(f'{place} holds {frames} pictures: save each as a file of its own')
+        raise DataError(f'{place} holds {frames} images: save each as a file of its own')
     return pixels
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """Return a folder's label pictures by stem, {} for none; DataError for two files of a stem."""
+    """Return a folder's label images by stem, {} for none; DataError for two files of a stem."""
     if not folder.is_dir():
         return {}
     files, others = sorted_out(folder, LABELS)
@@ -206,7 +206,7 @@ def read_label(path: Path, what: str = 'label file') -> UInt8Array:
 
 
 def decode_label(content: bytes, place: str) -> UInt8Array:
-    """Return an encoded label picture as uint8 (H, W); place: names it in errors."""
+    """Return an encoded label image as uint8 (H, W); place: names it in errors."""
     try:
         if content[:8] == PNG_START:
             png_size(np.frombuffer(content, np.uint8))
@@ -224,7 +224,7 @@ def decode_label(content: bytes, place: str) -> UInt8Array:
             raise DataError(f'{place} is a JPEG, which changes ids: save labels as PNG') from error
         raise broken(place, '' if isinstance(error, UnidentifiedImageError) else error) from error
     if frames > 1:
-        raise DataError(f'{place} holds {frames} pictures: a label file holds one')
+        raise DataError(f'{place} holds {frames} images: a label file holds one')
     if mode not in _ONE_CHANNEL:
         raise DataError(
             f'{place} is {pixels.dtype} with shape {pixels.shape}; expected one channel of class '
@@ -274,7 +274,7 @@ def need_anomaly(labels: Iterable[UInt8Array], anomaly: Sequence[int], what: str
 def _without_anomaly(values: list[int], anomaly: Sequence[int], count: int, what: str) -> str:
     wanted = ' or '.join(str(value) for value in sorted(anomaly)[:3])
     text = (
-        f'{what}: none of {count} label pictures has a pixel of anomaly ({wanted}), they hold '
+        f'{what}: none of {count} label images has a pixel of anomaly ({wanted}), they hold '
         f'{", ".join(map(str, values))}; nothing can be measured against them'
     )
     if IGNORED in values:

@@ -3,7 +3,7 @@
 """
 H.264 and H.265 streams, packet by packet and in order, by PyAV (the extra `video`).
 
-A picture is handed out only if it and all before it, back to a key frame, decoded without an
+A image is handed out only if it and all before it, back to a key frame, decoded without an
 error: a decoder fills what it lacks with guesses, which would be scored as the camera's.
 """
 
@@ -29,10 +29,10 @@ _WITH_CHROMA_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 
 # The fields that are read here end long before, emulation bytes counted.
 _SLICE_HEADER_BYTES = 32
 Ticket = TypeVar('Ticket')
-# Unit types that hold a piece of a picture, and those of key frames.
-_PICTURES = {'h264': range(1, 6), 'hevc': range(32)}
+# Unit types that hold a piece of a image, and those of key frames.
+_IMAGES = {'h264': range(1, 6), 'hevc': range(32)}
 _KEYS = {'h264': range(5, 6), 'hevc': range(16, 24)}
-# No stream holds a picture back for longer: a decoded picture buffer has 16 places.
+# No stream holds a image back for longer: a decoded image buffer has 16 places.
 _LATEST = 32
 
 
@@ -93,7 +93,7 @@ def _read_parameters(unit: bytes) -> _SequenceParameters:
     bits.golomb()
     separate = profile in _WITH_CHROMA_FORMAT and _skip_chroma_format(bits)
     frame_num_bits = bits.golomb() + 4
-    _skip_picture_order(bits)
+    _skip_image_order(bits)
     bits.golomb()
     return _SequenceParameters(frame_num_bits, separate, bool(bits.unsigned(1)))
 
@@ -118,7 +118,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
         last = following or last
 
 
-def _skip_picture_order(bits: _Bits) -> None:
+def _skip_image_order(bits: _Bits) -> None:
     kind = bits.golomb()
     if kind == 0:
         bits.golomb()
@@ -130,9 +130,9 @@ def _skip_picture_order(bits: _Bits) -> None:
 
 class FrameNumbers:
     """
-    Follows frame_num through an H.264 stream of packets of one picture each.
+    Follows frame_num through an H.264 stream of packets of one image each.
 
-    A decoder guesses a missing reference picture and goes on; the numbers say that it is missing
+    A decoder guesses a missing reference image and goes on; the numbers say that it is missing
     (ITU-T H.264, 7.3.2.1.1, 7.3.3 and 7.4.3).
     """
 
@@ -141,7 +141,7 @@ class FrameNumbers:
         self._reference: int | None = None
 
     def missing(self, data: bytes) -> bool:
-        """Take the next packet; return whether a reference picture before it is missing."""
+        """Take the next packet; return whether a reference image before it is missing."""
         for unit in units(data):
             kind = unit_type(unit, 'h264') if unit else 0
             if kind == _PARAMETERS:
@@ -163,7 +163,7 @@ class FrameNumbers:
 
 
 class VideoStream(Generic[Ticket]):
-    """The decoder of one topic; lost: packets that were taken and gave no picture at all."""
+    """The decoder of one topic; lost: packets that were taken and gave no image at all."""
 
     def __init__(self, codec: str) -> None:
         """codec: 'h264' or 'hevc'. Raises ImageError without PyAV."""
@@ -171,7 +171,7 @@ class VideoStream(Generic[Ticket]):
         self._av = _pyav()
         self._context: Any = self._av.CodecContext.create(codec, 'r')
         self._context.options = {'max_pixels': str(encoded.MAX_PIXELS)}
-        # Frame threads would hold pictures back, and log where nobody listens.
+        # Frame threads would hold images back, and log where nobody listens.
         self._context.thread_count = 1
         self._numbers = FrameNumbers()
         self._tickets: dict[int, Ticket] = {}
@@ -180,10 +180,10 @@ class VideoStream(Generic[Ticket]):
 
     def decode(self, data: bytes, ticket: Ticket) -> list[tuple[Ticket, UInt8Array]]:
         """
-        Return the pictures that a packet completes: (its own packet's ticket, RGB (H, W, 3)).
+        Return the images that a packet completes: (its own packet's ticket, RGB (H, W, 3)).
 
-        data: one picture in Annex B form. ticket: tells the caller which packet it was. A stream
-        with B frames gives pictures late, in the order of presentation. Raises ImageError for a
+        data: one image in Annex B form. ticket: tells the caller which packet it was. A stream
+        with B frames gives images late, in the order of presentation. Raises ImageError for a
         packet that is damaged, follows a lost one, or waits for a key frame; go on feeding then.
         """
         kinds = self._kinds(data)
@@ -205,20 +205,20 @@ class VideoStream(Generic[Ticket]):
         return self._taken(frames)
 
     def finish(self) -> list[tuple[Ticket, UInt8Array]]:
-        """Return the pictures that were held back; the packets that never gave one are lost."""
+        """Return the images that were held back; the packets that never gave one are lost."""
         done = [] if self._broken else self._taken(self._context.decode(None))
         self.lost += len(self._tickets)
         self._tickets.clear()
         return done
 
     def _kinds(self, data: bytes) -> list[int]:
-        """Return the unit types of a packet; ImageError for one that is none or has no picture."""
+        """Return the unit types of a packet; ImageError for one that is none or has no image."""
         kinds = [unit_type(unit, self.codec) for unit in units(data) if unit]
-        if any(kind in _PICTURES[self.codec] for kind in kinds):
+        if any(kind in _IMAGES[self.codec] for kind in kinds):
             return kinds
         if kinds:
             self._feed(data, None)
-        what = 'holds no picture' if kinds else 'has no unit behind a start code: publish Annex B'
+        what = 'holds no image' if kinds else 'has no unit behind a start code: publish Annex B'
         raise ImageError(f'{self.codec} packet of {len(data)} bytes {what}')
 
     def _missing(self, data: bytes) -> str:
@@ -243,7 +243,7 @@ class VideoStream(Generic[Ticket]):
                 frames = self._context.decode(packet)
             except self._av.FFmpegError as error:
                 return [], str(error)
-        corrupt = 'its picture is corrupt' if any(f.is_corrupt for f in frames) else ''
+        corrupt = 'its image is corrupt' if any(f.is_corrupt for f in frames) else ''
         return frames, complaints[0][2].strip() if complaints else corrupt
 
     def _forget(self, last: int) -> None:

@@ -21,21 +21,21 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 from .binning import UNDEFINED, Bounded
-from .pixel import Curve, ScoredPicture, fraction, pixel_metrics, scored_picture
+from .pixel import Curve, ScoredImage, fraction, pixel_metrics, scored_image
 
 FPR_LIMIT = 0.3
 
 
-def region_picture(
+def region_image(
     scores: Float32Array, labels: UInt8Array, roi: BoolArray | None = None, smallest: int = 1
-) -> ScoredPicture:
+) -> ScoredImage:
     """
-    Split one picture by its labels; each anomaly pixel weighs 1 / size of its true component.
+    Split one image by its labels; each anomaly pixel weighs 1 / size of its true component.
 
-    scores, labels, roi: see pixel.scored_picture; a component that is cut by roi keeps the weight
+    scores, labels, roi: see pixel.scored_image; a component that is cut by roi keeps the weight
     of the part inside. smallest: see component_shares.
     """
-    split = scored_picture(scores, labels, roi)
+    split = scored_image(scores, labels, roi)
     anomaly = labels == 1
     shares, components = component_shares(anomaly, smallest)
     values = scores[anomaly].astype(np.float32)
@@ -68,16 +68,16 @@ def aupro(
     """
     Return the AUPRO (...) of a curve (..., K) with weights, in [0, 1].
 
-    Exact for a full_curve of pooled pictures of one product. components: (...), their numbers.
+    Exact for a full_curve of pooled images of one product. components: (...), their numbers.
     limit: largest FPR, in (0, 1] (else ConfigError). nan without anomalies or normal pixels.
     """
     _check_limit(limit)
     if curve.weights is None or curve.found.shape[-1] == 0:
         return np.full(curve.found.shape[:-1], np.nan)
     origin = np.zeros((*curve.found.shape[:-1], 1))
-    fallout = np.concatenate([origin, curve.false_positive_rate], axis=-1)
+    false_positive_rate = np.concatenate([origin, curve.false_positive_rate], axis=-1)
     height = np.concatenate([origin, fraction(curve.weights, components)], axis=-1)
-    left, right = fallout[..., :-1], fallout[..., 1:]
+    left, right = false_positive_rate[..., :-1], false_positive_rate[..., 1:]
     low, high = height[..., :-1], height[..., 1:]
     width = np.clip(right, None, limit) - np.clip(left, None, limit)
     with np.errstate(invalid='ignore', divide='ignore'):
@@ -106,12 +106,12 @@ def bounded_aupro(
     if components == 0 or total == 0:
         return UNDEFINED
     rises = shares[::-1] / components
-    fallout = np.cumsum(negatives[::-1]) / total
-    start = np.concatenate([[0.0], fallout[:-1]])
-    width = np.minimum(fallout, limit) - np.minimum(start, limit)
+    false_positive_rate = np.cumsum(negatives[::-1]) / total
+    start = np.concatenate([[0.0], false_positive_rate[:-1]])
+    width = np.minimum(false_positive_rate, limit) - np.minimum(start, limit)
     after = np.cumsum(rises)
     low, high = np.sum(width * (after - rises)) / limit, np.sum(width * after) / limit
-    part = np.divide(width, fallout - start, out=np.zeros_like(width), where=width > 0)
+    part = np.divide(width, false_positive_rate - start, out=np.zeros_like(width), where=width > 0)
     value = np.sum(width * (after - rises + 0.5 * part * rises)) / limit
     return Bounded(float(value), float(low), float(high))
 
@@ -120,15 +120,15 @@ def image_auroc(
     scores: Float64Array, anomalous: UInt8Array, weights: Float64Array | None = None
 ) -> Float64Array:
     """
-    Return the AUROC of whole pictures, (R,), a tie counting half.
+    Return the AUROC of whole images, (R,), a tie counting half.
 
-    scores: float (n,), one per picture: the maximum of its map, unless a paper says otherwise.
-    anomalous: (n,), 1 anomalous, 0 normal. weights: float64 (R, n), default each picture once.
-    nan where no picture, or every picture, is anomalous.
+    scores: float (n,), one per image: the maximum of its map, unless a paper says otherwise.
+    anomalous: (n,), 1 anomalous, 0 normal. weights: float64 (R, n), default each image once.
+    nan where no image, or every image, is anomalous.
     """
     if scores.shape != anomalous.shape or np.isnan(scores).any():
         raise DataError(
-            f'{scores.shape} picture scores (NaN: {int(np.isnan(scores).sum())}) and '
+            f'{scores.shape} image scores (NaN: {int(np.isnan(scores).sum())}) and '
             f'{anomalous.shape} labels do not match'
         )
     if scores.size == 0:

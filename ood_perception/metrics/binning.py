@@ -5,7 +5,7 @@ Counts per score in bins that never change: constant memory, mergeable, with a b
 
 A bin holds the surprisals that agree in the leading bits of their float32: below 2^-10 all fall
 into bin 0, above that a bin is 1/4096 of its lower edge wide, up to 64. Bins keep the order of the
-scores, so pictures, processes and runs share them, and only the order inside a bin is lost: what
+scores, so images, processes and runs share them, and only the order inside a bin is lost: what
 that can change is returned with every metric as (value, low, high): value takes each bin as one
 tie, the exact one lies between low and high (up to rounding, 1e-12).
 """
@@ -46,7 +46,7 @@ def lower_edges() -> Float32Array:
 
 def label_counts(scores: Float32Array, labels: UInt8Array, inside: BoolArray) -> Int64Array:
     """
-    Count the pixels of a picture by place, label and bin in one pass.
+    Count the pixels of a image by place, label and bin in one pass.
 
     scores: float32 (H, W). labels: uint8 (H, W), 0 normal, 1 anomaly, all others left out.
     inside: bool (H, W), the region of interest.
@@ -64,7 +64,7 @@ def share_sums(
     scores: Float32Array, anomaly: BoolArray, inside: BoolArray, shares: Float64Array
 ) -> Float64Array:
     """
-    Sum the weights of a picture's anomaly pixels by place and bin.
+    Sum the weights of a image's anomaly pixels by place and bin.
 
     scores: float32 (H, W). anomaly, inside: bool (H, W). shares: float64 (P,), see
     aupro.component_shares. Returns float64 (2, BINS): [inside or not, bin].
@@ -146,7 +146,7 @@ class BinnedMetrics:
     """
 
     average_precision: Bounded
-    average_precision_missed: Bounded
+    average_precision_with_outside: Bounded
     auroc: Bounded
     fpr95: Bounded
     best_f1: Bounded
@@ -170,7 +170,7 @@ def bounded_metrics(curve: Curve) -> BinnedMetrics:
     defined = curve.negatives > 0
     return BinnedMetrics(
         Bounded(float(values.average_precision), low, high),
-        Bounded(float(values.average_precision_missed), low * kept, high * kept),
+        Bounded(float(values.average_precision_with_outside), low * kept, high * kept),
         _auroc(curve) if defined else UNDEFINED,
         Bounded(float(values.fpr95), *_fpr95(curve)) if defined else UNDEFINED,
         Bounded(float(values.best_f1), float(values.best_f1), _highest_f1(curve)),

@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The promise against what happens: flagged share of in-distribution pixels per class and pooled.
+Target against observed rate: flagged share of in-distribution pixels per class and pooled.
 
-At a promised false-alarm rate a pixel is flagged when surprisal >= -log10(rate), as in the mask.
+At a target false-alarm rate a pixel is flagged when surprisal >= -log10(rate), as in the mask.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FACTOR = 2.0
 
 
 @dataclass(frozen=True)
-class PictureAlarms:
+class ImageAlarms:
     """
-    Flagged and scored pixels of one picture.
+    Flagged and scored pixels of one image.
 
     group: what is reported apart, the sequence for instance.
     flagged: int64 (R, C), pixels of class c flagged at rate r.
@@ -39,23 +39,23 @@ class PictureAlarms:
 
 
 @dataclass(frozen=True)
-class PromiseRow:
+class RateRow:
     """
     One line of the table.
 
-    promised, observed: rates in (0, 1) and [0, 1]; observed is nan without pixels.
-    interval: 95 % bootstrap interval of observed over the group's pictures.
-    pixels, pictures: how much it rests on (pictures that hold the class).
-    kept: observed lies within promised / 2 ... promised * 2.
+    target, observed: rates in (0, 1) and [0, 1]; observed is nan without pixels.
+    interval: 95 % bootstrap interval of observed over the group's images.
+    pixels, images: how much it rests on (images that hold the class).
+    kept: observed lies within target / 2 ... target * 2.
     """
 
     group: str
     class_name: str
-    promised: float
+    target: float
     observed: float
     interval: Interval
     pixels: int
-    pictures: int
+    images: int
     kept: bool
 
 
@@ -65,9 +65,9 @@ def count_alarms(
     classes: int,
     rates: Sequence[float] = RATES,
     group: str = '',
-) -> PictureAlarms:
+) -> ImageAlarms:
     """
-    Count the flagged pixels of one picture.
+    Count the flagged pixels of one image.
 
     surprisal: float32 (H, W) >= 0. labels: uint8 (H, W), true class ids; ids >= classes (void,
     not scored) are left out. Raises DataError for unequal shapes, ConfigError for a rate outside
@@ -76,25 +76,25 @@ def count_alarms(
     if surprisal.shape != labels.shape:
         raise DataError(f'surprisal {surprisal.shape} and labels {labels.shape} differ in size')
     if any(not 0.0 < rate < 1.0 for rate in rates):
-        raise ConfigError(f'promised rates {list(rates)} must each lie between 0 and 1')
+        raise ConfigError(f'target rates {list(rates)} must each lie between 0 and 1')
     pixels = np.bincount(labels.ravel(), minlength=256)[:classes]
     flagged = [
         np.bincount(labels[surprisal >= np.float32(-np.log10(rate))], minlength=256)[:classes]
         for rate in rates
     ]
-    return PictureAlarms(group, np.stack(flagged).astype(np.int64), pixels.astype(np.int64))
+    return ImageAlarms(group, np.stack(flagged).astype(np.int64), pixels.astype(np.int64))
 
 
-def promise_rows(
-    pictures: Sequence[PictureAlarms],
+def rate_rows(
+    images: Sequence[ImageAlarms],
     class_names: Sequence[str],
     pooled: Sequence[str],
     rates: Sequence[float] = RATES,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> list[PromiseRow]:
+) -> list[RateRow]:
     """
-    Compare observed with promised rates: per group and over all, per class and pooled.
+    Compare observed with target rates: per group and over all, per class and pooled.
 
     class_names: names by id. pooled: the names that the pooled row sums (the in-distribution set).
     Classes without a single pixel in a group are left out.
@@ -103,10 +103,10 @@ def promise_rows(
     if unknown:
         raise ConfigError(f'unknown classes {unknown}; known are {list(class_names)}')
     chosen = np.isin(np.array(class_names), list(pooled))
-    groups = sorted({picture.group for picture in pictures})
-    rows: list[PromiseRow] = []
+    groups = sorted({image.group for image in images})
+    rows: list[RateRow] = []
     for group in [EVERY_GROUP, *groups] if len(groups) > 1 else [EVERY_GROUP]:
-        members = [p for p in pictures if group in (EVERY_GROUP, p.group)]
+        members = [p for p in images if group in (EVERY_GROUP, p.group)]
         weights = resample_weights(len(members), resamples, seed)
         flagged = np.stack([_with_pooled(p.flagged, chosen) for p in members]).astype(np.float64)
         pixels = np.stack([_with_pooled(p.pixels, chosen) for p in members]).astype(np.float64)
@@ -125,7 +125,7 @@ def observed_rate(
     """
     Return the flagged fraction of all pixels, nan without any, and its interval.
 
-    flagged, pixels: float64 (n,), per picture. weights: float64 (R, n), bootstrap.
+    flagged, pixels: float64 (n,), per image. weights: float64 (R, n), bootstrap.
     """
     drawn, total = weights @ pixels, pixels.sum()
     samples = np.where(drawn > 0, (weights @ flagged) / np.maximum(drawn, 1.0), np.nan)
@@ -145,16 +145,16 @@ def _row(
     flagged: Float64Array,
     pixels: Float64Array,
     weights: Float64Array,
-) -> PromiseRow:
-    """Make one row from per-picture counts (n,) and bootstrap weights (R, n)."""
+) -> RateRow:
+    """Make one row from per-image counts (n,) and bootstrap weights (R, n)."""
     observed, interval = observed_rate(flagged, pixels, weights)
-    return PromiseRow(
+    return RateRow(
         group=group,
         class_name=name,
-        promised=rate,
+        target=rate,
         observed=observed,
         interval=interval,
         pixels=int(pixels.sum()),
-        pictures=int(np.count_nonzero(pixels)),
+        images=int(np.count_nonzero(pixels)),
         kept=rate / FACTOR <= observed <= rate * FACTOR,
     )

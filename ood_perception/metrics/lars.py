@@ -170,7 +170,7 @@ def _dynamic_obstacles(
 
 
 def _around(mask: BoolArray, margin: int) -> tuple[slice, slice]:
-    """Return the bounding box of a mask with a margin, within the picture."""
+    """Return the bounding box of a mask with a margin, within the image."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     rows = slice(max(y - margin, 0), y + height + margin)
     return rows, slice(max(x - margin, 0), x + width + margin)
@@ -227,7 +227,7 @@ def with_obstacles(labels: UInt8Array, flagged: BoolArray) -> UInt8Array:
 
 
 def coloured(prediction: UInt8Array) -> UInt8Array:
-    """Return the RGB picture (H, W, 3) that the server takes; other labels become black."""
+    """Return the RGB image (H, W, 3) that the server takes; other labels become black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(COLOURS)] = COLOURS
     return table[prediction]

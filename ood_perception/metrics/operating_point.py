@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-From counted false obstacles to what may be promised: rates with bounds, and the pairs to choose.
+From counted false obstacles to what may be stated: rates with bounds, and the pairs to choose.
 
 Frames that follow each other look alike, so blocks of consecutive frames are drawn again, not
 frames. The upper bound is never below the exact Poisson one over the blocks with an alarm
@@ -217,5 +217,5 @@ def recommended(choices: list[Choice], patch_area: float) -> Choice | None:
 
 
 def frames_needed(wanted: float, block: int, distinct: bool) -> int:
-    """Return how many clean frames without a false obstacle promise `wanted` a frame."""
+    """Return how many clean frames without a false obstacle allow `wanted` a frame."""
     return math.ceil(poisson_upper(0) * (1 if distinct else block) / wanted)

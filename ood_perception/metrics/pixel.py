@@ -3,11 +3,11 @@
 """
 AP, AUROC, FPR95 and best F1 of scored pixels, all from one `Curve`.
 
-Label 1 is an anomaly, 0 is normal, all others are ignored; the pixels of all pictures are pooled,
-never averaged per picture. A point of a curve is one threshold t, from high to low, and counts
+Label 1 is an anomaly, 0 is normal, all others are ignored; the pixels of all images are pooled,
+never averaged per image. A point of a curve is one threshold t, from high to low, and counts
 ``score >= t``. The curve comes from the scores themselves (`full_curve`: exact), from bins
 (binning.binned_curve: exact at their edges, bounded between them), or from draws of
-pictures (bootstrap.py: many curves at once). Ranking is done on the float32 surprisal itself.
+images (bootstrap.py: many curves at once). Ranking is done on the float32 surprisal itself.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ TRUE_POSITIVE_RATE = 0.95
 
 
 @dataclass(frozen=True)
-class ScoredPicture:
+class ScoredImage:
     """
-    The valid pixels of one picture (or of a pool of pictures).
+    The valid pixels of one image (or of a pool of images).
 
     positives, negatives: float32, scores of the anomaly and of the normal pixels, ascending.
     missed: number of anomaly pixels that the region of interest leaves out.
-    weights: float64, of each of the positives (aupro.region_picture), None = not weighted.
+    weights: float64, of each of the positives (aupro.region_image), None = not weighted.
     components: number of true components whose pixels weigh 1 together.
     """
 
@@ -42,13 +42,13 @@ class ScoredPicture:
     components: int = 0
 
 
-def scored_picture(
+def scored_image(
     scores: Float32Array, labels: UInt8Array, roi: BoolArray | None = None
-) -> ScoredPicture:
+) -> ScoredImage:
     """
-    Split one picture's scores by its labels.
+    Split one image's scores by its labels.
 
-    scores: float32 (H, W), higher = stranger, no NaN where scored.
+    scores: float32 (H, W), higher = more anomalous, no NaN where scored.
     labels: uint8 (H, W), 1 anomaly, 0 normal, everything else ignored.
     roi: bool (H, W), pixels to score; None scores all.
     Raises DataError for unequal shapes or NaN scores.
@@ -63,7 +63,7 @@ def scored_picture(
     if roi is not None:
         missed = int(np.count_nonzero(anomaly & ~roi))
         anomaly, normal = anomaly & roi, normal & roi
-    return ScoredPicture(_sorted(scores[anomaly]), _sorted(scores[normal]), missed)
+    return ScoredImage(_sorted(scores[anomaly]), _sorted(scores[normal]), missed)
 
 
 def _sorted(scores: Float32Array) -> Float32Array:
@@ -78,21 +78,21 @@ def _sorted(scores: Float32Array) -> Float32Array:
     return ordered
 
 
-def pool(pictures: Sequence[ScoredPicture]) -> ScoredPicture:
-    """Pool pictures, weights where all have them; memory: one float32 copy of all valid pixels."""
+def pool(images: Sequence[ScoredImage]) -> ScoredImage:
+    """Pool images, weights where all have them; memory: one float32 copy of all valid pixels."""
     empty = np.empty(0, np.float32)
-    positives = np.concatenate([empty, *(p.positives for p in pictures)])
-    parts = [p.weights for p in pictures if p.weights is not None]
+    positives = np.concatenate([empty, *(p.positives for p in images)])
+    parts = [p.weights for p in images if p.weights is not None]
     weights = None
-    if len(parts) == len(pictures):
+    if len(parts) == len(images):
         order = np.argsort(positives, kind='stable')
         weights = np.concatenate([np.empty(0), *parts])[order]
-    return ScoredPicture(
+    return ScoredImage(
         _sorted(positives),
-        _sorted(np.concatenate([empty, *(p.negatives for p in pictures)])),
-        sum(p.missed for p in pictures),
+        _sorted(np.concatenate([empty, *(p.negatives for p in images)])),
+        sum(p.missed for p in images),
         weights,
-        sum(p.components for p in pictures),
+        sum(p.components for p in images),
     )
 
 
@@ -152,7 +152,7 @@ def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Float64Array:
         return np.where(np.asarray(whole) > 0, np.divide(part, whole), np.nan)
 
 
-def full_curve(pixels: ScoredPicture) -> Curve:
+def full_curve(pixels: ScoredImage) -> Curve:
     """
     Return the curve over every distinct score, those of normal pixels included.
 
@@ -181,7 +181,7 @@ class PixelMetrics:
     The metrics of one curve, or (R,) of R curves; nan where a set cannot define them.
 
     average_precision: step rule (sum of recall steps times precision), nan without positives.
-    average_precision_missed: the same when the anomaly pixels outside the region of interest
+    average_precision_with_outside: the same when the anomaly pixels outside the region of interest
         count as never found.
     fpr95: false positive rate at the first point, from high scores, with recall >= 0.95.
     auroc: area under the ROC curve, a tie counting half.
@@ -193,7 +193,7 @@ class PixelMetrics:
     """
 
     average_precision: float | Float64Array
-    average_precision_missed: float | Float64Array
+    average_precision_with_outside: float | Float64Array
     fpr95: float | Float64Array
     auroc: float | Float64Array
     best_f1: float | Float64Array
@@ -206,7 +206,7 @@ class PixelMetrics:
 
 METRICS = (
     'average_precision',
-    'average_precision_missed',
+    'average_precision_with_outside',
     'fpr95',
     'auroc',
     'best_f1',
@@ -234,9 +234,9 @@ def pixel_metrics(curve: Curve) -> PixelMetrics:
     return PixelMetrics(*[*numbers, curve.positives, curve.negatives, curve.missed])
 
 
-def exact_metrics(pictures: Sequence[ScoredPicture]) -> PixelMetrics:
-    """Return the metrics of the pooled pixels of pictures, without any binning."""
-    return pixel_metrics(full_curve(pool(pictures)))
+def exact_metrics(images: Sequence[ScoredImage]) -> PixelMetrics:
+    """Return the metrics of the pooled pixels of images, without any binning."""
+    return pixel_metrics(full_curve(pool(images)))
 
 
 def _steps(values: Int64Array | Float64Array) -> Float64Array:

@@ -90,9 +90,9 @@ def mean_iou_samples(
 
 def two_fold_open_iou(folds: Sequence[Int64Array], known: int) -> float:
     """
-    Return the open-set mean IoU: that of each fold, averaged with the numbers of pictures.
+    Return the open-set mean IoU: that of each fold, averaged with the numbers of images.
 
-    folds: per fold (n, known + 1, known + 1), the confusion matrices of its pictures predicted at
+    folds: per fold (n, known + 1, known + 1), the confusion matrices of its images predicted at
     the other fold's threshold. nan if a fold is empty.
     """
     values = [float(mean_iou(matrices.sum(axis=0), known)) for matrices in folds]
@@ -105,7 +105,7 @@ def two_fold_samples(
     """
     Return two_fold_open_iou (R,) of R draws of each fold at fixed thresholds.
 
-    weights: per fold float64 (R, n), so that every fold keeps its number of pictures.
+    weights: per fold float64 (R, n), so that every fold keeps its number of images.
     """
     values = [mean_iou_samples(m, w, known) for m, w in zip(folds, weights, strict=True)]
     return np.average(np.stack(values), axis=0, weights=[len(matrices) for matrices in folds])

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
 from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
-from .pixel import Curve, PixelMetrics, ScoredPicture, pixel_metrics
+from .pixel import Curve, PixelMetrics, ScoredImage, pixel_metrics
 
 QUANTILES = 384
 METRICS = ('average_precision', 'fpr95', 'auroc', 'best_f1')  # what the leaderboard shows
@@ -47,12 +47,12 @@ class SmiycFrame:
     alarms: Int64Array
 
 
-def smiyc_frame(picture: ScoredPicture, float16: bool = False) -> SmiycFrame:
+def smiyc_frame(image: ScoredImage, float16: bool = False) -> SmiycFrame:
     """Histogram an image, as float16 like the benchmark's if asked; DataError for infinity."""
     kind: type[np.floating[Any]] = np.float16 if float16 else np.float32
     with np.errstate(over='ignore'):
-        positives = picture.positives.astype(kind)
-        negatives = picture.negatives.astype(kind)
+        positives = image.positives.astype(kind)
+        negatives = image.negatives.astype(kind)
     if positives.size + negatives.size == 0:
         nothing = np.empty(0, np.int64)
         return SmiycFrame(np.empty(0), nothing, nothing)
@@ -218,7 +218,7 @@ def predicted_mask(scores: Float32Array, threshold: float, strict: bool = True) 
 
     strict: score > threshold, as the benchmark does with a threshold whose curve meant >=. Where
     many pixels share the threshold's score (rounded or saturated ones) they are all lost so, and
-    strict=False (score >= threshold) gives what the curve promised.
+    strict=False (score >= threshold) gives what the curve says.
     """
     if np.isnan(scores).any():
         raise DataError(

@@ -100,8 +100,8 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('precision', EngineOptions.precision, 'Precision of the backbone: auto, f32, bf16, int8, '
          'with tensorrt fp16, too; heads stay float32'),
     Spec('threads', EngineOptions.threads, 'CPU threads of the engine, 0: all', low=0, high=1024),
-    Spec('engine_mode', EngineOptions.mode, 'CPU engines. latency: all threads on one picture; '
-         'throughput: one thread for each picture of several cameras', choices=MODES),
+    Spec('engine_mode', EngineOptions.mode, 'CPU engines. latency: all threads on one image; '
+         'throughput: one thread for each image of several cameras', choices=MODES),
     Spec('pin_threads', 'auto', 'Whether threads of a CPU engine stay on their cores, auto: as '
          'the runtime does', choices=tuple(PINNING)),
     Spec('head', '', 'Head of the bundle, empty: its first'),
@@ -116,7 +116,7 @@ PARAMETERS: tuple[Spec, ...] = (
          'frame in order, for a triggered camera; the oldest is dropped from a full queue', low=1,
          high=1000),
     Spec('autostart', True, 'Configure and activate when the node starts'),
-    Spec('output_scale', 1.0, 'Size of the output images as a share of the camera picture',
+    Spec('output_scale', 1.0, 'Size of the output images as a share of the camera image',
          low=0.05, high=1.0),
     Spec('false_alarm_rate', Settings.false_alarm_rate, 'At most this share of in-distribution '
          'pixels inside the region of interest is flagged', dynamic=True, low=0.0, high=1.0,
@@ -138,27 +138,27 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('persistence.longest_gap', Persistence.longest_gap, 'Seconds without a frame after which '
          'tracks are forgotten', dynamic=True, low=0.01, high=3600.0, check=_positive),
     Spec('views', Settings.views, 'See the further views of the bundle, crops of the far, beside '
-         'the whole picture; false: the whole picture alone, in less time', dynamic=True),
+         'the whole image; false: the whole image alone, in less time', dynamic=True),
     Spec('in_distribution', NO_STRINGS, 'Classes that count as normal, empty: the bundle says',
          dynamic=True),
     Spec('obstacle_classes', NO_STRINGS, 'Known classes that are obstacles whatever their score',
          dynamic=True),
     Spec('roi.mode', RoiSettings.mode, 'ground: hull of roi.classes; labels: these classes alone; '
          'below_edge: from their far edge down; below_horizon: below the horizon by '
-         'attitude.source; polygon: roi.polygons; mask: roi.masks; none: the whole picture',
+         'attitude.source; polygon: roi.polygons; mask: roi.masks; none: the whole image',
          dynamic=True, choices=tuple(ROI_MODES)),
     Spec('roi.classes', NO_STRINGS, 'Classes of ground, labels and below_edge, empty: the ground '
          'classes of the bundle', dynamic=True),
-    Spec('roi.bridge', RoiSettings.bridge, 'below_edge: what reaches the side of the picture over '
+    Spec('roi.bridge', RoiSettings.bridge, 'below_edge: what reaches the side of the image over '
          'less than this share of the width stands on the ground; what is wider ends it',
          dynamic=True, low=0.0, high=1.0),
     Spec('roi.margin', RoiSettings.margin, 'below_edge, below_horizon: nothing less than this '
-         'share of the height of the picture below the edge or the horizon is scored',
+         'share of the height of the image below the edge or the horizon is scored',
          dynamic=True, low=0.0, high=1.0),
     Spec('roi.polygons', NO_STRINGS, 'Scored areas, each "[camera:] x,y x,y x,y ..." in shares of '
          'width and height', dynamic=True, check=parse_polygons),
     Spec('roi.masks', NO_STRINGS, 'Mask files for mode mask, each "[camera: ]file": one grey '
-         '8-bit channel of the aspect of the picture, non-zero = scored', dynamic=True,
+         '8-bit channel of the aspect of the image, non-zero = scored', dynamic=True,
          check=mask_files),
     Spec('roi.ignore_polygons', NO_STRINGS, 'Areas never scored (the own bonnet), same form',
          dynamic=True, check=parse_polygons),
@@ -169,7 +169,7 @@ PARAMETERS: tuple[Spec, ...] = (
          choices=OPEN_SET_OUTSIDE),
     Spec('image_score.top_share', 0.0, 'Share of the scored pixels that image_score averages, the '
          'most surprising ones; 0: the maximum', dynamic=True, low=0.0, high=1.0),
-    Spec('image_score.threshold', 0.0, 'Image score from which a picture is reported as anomalous '
+    Spec('image_score.threshold', 0.0, 'Image score from which a image is reported as anomalous '
          '(level WARN), 0: never', dynamic=True, low=0.0, high=1000.0),
     Spec('overlay.opacity', OverlayOptions.opacity, 'Opacity of the score colours', dynamic=True,
          low=0.0, high=1.0),
@@ -188,7 +188,7 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('stall_timeout', 10.0, 'Seconds over one frame (of a batch: each) after which the engine '
          'is restarted; more for a machine that takes as long', dynamic=True, low=0.5,
          high=3600.0),
-    Spec('camera.rectified', False, 'The pictures are rectified (image_rect): P of CameraInfo '
+    Spec('camera.rectified', False, 'The images are rectified (image_rect): P of CameraInfo '
          'counts, K and the distortion do not', dynamic=True),
     Spec('camera_info_url', NO_STRINGS, 'Calibration files in the place of the topic camera_info, '
          'each "[camera: ]file:///..." or package://..., the YAML of camera_calibration_parsers',
@@ -197,7 +197,7 @@ PARAMETERS: tuple[Spec, ...] = (
          'roll,pitch,yaw": metres; radians of the body (x along the view); or "[camera:] tf"',
          dynamic=True, check=parse_poses),
     Spec('camera.base_frame', '', 'Frame of the point clouds, as camera.poses has it; empty: the '
-         'frame of the picture and no scan'),
+         'frame of the image and no scan'),
     Spec('attitude.source', 'none', 'What tells which way is up: none: no distances; level: the '
          'base is level; imu: the topic imu; line: attitude.lines; edge: the open far edge of the '
          'ground is the horizon', dynamic=True, choices=ATTITUDE_SOURCES),
@@ -206,15 +206,15 @@ PARAMETERS: tuple[Spec, ...] = (
     Spec('attitude.imu_rpy', '0,0,0', 'roll,pitch,yaw of the IMU in the base frame, radians',
          dynamic=True, check=parse_rpy),
     Spec('attitude.longest_gap', 0.1, 'Seconds that the nearest Imu message may be away from the '
-         'picture', dynamic=True, low=0.001, high=10.0, check=_positive),
+         'image', dynamic=True, low=0.001, high=10.0, check=_positive),
     Spec('attitude.lines', NO_STRINGS, 'Horizon for source line, each "[camera:] left,right": '
-         'where it meets the sides of the picture, shares of its height', dynamic=True,
+         'where it meets the sides of the image, shares of its height', dynamic=True,
          check=parse_lines),
     Spec('plane.base_height', 0.0, 'Height of the origin of the base frame above the plane, '
          'metres', dynamic=True, low=-100.0, high=1000.0),
     Spec('plane.height_sigma', 0.1, 'Standard deviation of the height of the camera, metres',
          dynamic=True, low=0.0, high=100.0),
-    Spec('plane.pixel_sigma', 0.0, 'Standard deviation of a border in the picture, camera pixels; '
+    Spec('plane.pixel_sigma', 0.0, 'Standard deviation of a border in the image, camera pixels; '
          '0: one cell of the score grid', dynamic=True, low=0.0, high=1000.0),
     Spec('plane.largest_ratio', 0.3, 'A distance is given while its standard deviation is at most '
          'this share of it', dynamic=True, low=0.0, high=10.0, check=_positive),
@@ -355,10 +355,10 @@ _NEEDS = (
 def _check_cameras(values: Mapping[str, Any]) -> None:
     """Raise ConfigError for an entry of a camera that the node does not have."""
     for name, parse in _PER_CAMERA.items():
-        strangers = set(parse(name, values[name])) - {'', *values['cameras']}
-        if strangers:
+        unknown = set(parse(name, values[name])) - {'', *values['cameras']}
+        if unknown:
             raise ConfigError(
-                f'{name} names the cameras {sorted(strangers)}, the node has '
+                f'{name} names the cameras {sorted(unknown)}, the node has '
                 f'{list(values["cameras"])}: use these names'
             )
 

@@ -4,7 +4,7 @@
 The last step of the score: one table for the classes that count as normal *now*.
 
 A head is calibrated class by class. The least surprisal over several classes flags less than
-promised, since a pixel must be rejected by all of them, and one score for all classes promises
+targeted, since a pixel must be rejected by all of them, and one score for all classes states
 nothing for some of them. A bundle therefore carries a small weighted sample of held-out pixels,
 from which the table of any set of classes is fitted when the set is chosen. Where a set has few
 held-out pixels, its table counts them at the upper end of their 95 % interval, and rates below
@@ -40,12 +40,12 @@ _Z95 = 1.66
 
 
 @dataclass(frozen=True)
-class SetTable:
+class ClassSetCalibration:
     """
     The map from a head's surprisal to the surprisal of a set of classes.
 
     x, y: float64 (M,), both strictly increasing from 0; linear between knots.
-    slope: d y / d x beyond the last knot, > 0: values there rank, they do not promise.
+    slope: d y / d x beyond the last knot, > 0: values there rank, they state no rate.
     Raises ConfigError for another table: it would turn scores into NaN, or all into one.
     """
 
@@ -72,7 +72,7 @@ class SetTable:
 @dataclass(frozen=True)
 class HeldOutSample:
     """
-    Held-out pixels of a head, drawn so that the rare strange ones are all kept.
+    Held-out pixels of a head, drawn so that the rare anomalous ones are all kept.
 
     classes: names of the classes that a pixel can truly be of.
     surprisal: float (N, S) >= 0: of each of `classes` in their order, or S = 1, the one score.
@@ -130,12 +130,12 @@ class HeldOutSample:
         first = np.concatenate([[True], np.diff(x) > 0])[: len(x)]
         return x[first], above[first]
 
-    def table(self, chosen: Sequence[str]) -> SetTable:
+    def table(self, chosen: Sequence[str]) -> ClassSetCalibration:
         """
         Return the table of a set of classes.
 
         It is counted down to e = 10 / n and goes on log-linearly from there with the slope of
-        the strangest 1 %. Below 1000 pixels every count stands at the upper end of its 95 %
+        the highest-scoring 1 %. Below 1000 pixels every count stands at the upper end of its 95 %
         interval: such a table flags less than it was asked for, rather than more. Raises
         ConfigError for an unknown class and for a set without a held-out pixel.
         """
@@ -209,11 +209,11 @@ def _too_few(chosen: Sequence[str], count: int, what: str, least: float = 1.0) -
     rate = f'set false_alarm_rate to {math.ceil(1e4 * least) / 1e4:g} or more, or ' * (least < 1)
     return (
         f'in_distribution {", ".join(chosen)}: {count} held-out pixels {what}; {rate}choose more '
-        'classes, or a bundle that was calibrated on more pictures of these'
+        'classes, or a bundle that was calibrated on more images of these'
     )
 
 
-def _through(x: Float64Array, y: Float64Array, tail: float) -> SetTable:
+def _through(x: Float64Array, y: Float64Array, tail: float) -> ClassSetCalibration:
     """
     Return the table through (0, 0) and the points, flat stretches of x thinned out.
 
@@ -227,10 +227,10 @@ def _through(x: Float64Array, y: Float64Array, tail: float) -> SetTable:
             kept_y.append(float(level))
     knots_x, knots_y = np.array(kept_x), np.array(kept_y)
     if len(knots_x) == 1:
-        return SetTable(knots_x, knots_y, 1.0)
+        return ClassSetCalibration(knots_x, knots_y, 1.0)
     bend = int(np.clip(np.searchsorted(knots_y, -np.log10(tail)), 0, len(knots_y) - 2))
     slope = (knots_y[-1] - knots_y[bend]) / (knots_x[-1] - knots_x[bend])
-    return SetTable(knots_x, knots_y, float(slope))
+    return ClassSetCalibration(knots_x, knots_y, float(slope))
 
 
 def read_samples(bundle: Bundle) -> dict[str, HeldOutSample]:

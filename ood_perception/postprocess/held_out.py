@@ -26,7 +26,7 @@ class StratifiedSample:
     A stratum is a true class, half a decade of the pixel's own surprisal (its class's, or the only
     one) and half a decade of the least over all classes, each in the view where it is greatest.
     The least surprisal over a set that holds the class lies between the two, so whatever is
-    strange to a set comes from strata with few pixels, of which most are kept.
+    anomalous to a set comes from strata with few pixels, of which most are kept.
 
     classes: names, in the order of the maps. size: pixels kept per stratum: the standard error
     of a stratum's share is at most 0.5 / sqrt(size).
@@ -40,7 +40,7 @@ class StratifiedSample:
 
     def add(self, surprisal: Maps, truth: npt.NDArray[np.uint8]) -> None:
         """
-        Take one picture's pixels.
+        Take one image's pixels.
 
         surprisal: float32 (V, S, ...) of V views, S = one per class or 1; -inf where a view does
         not hold the pixel. truth: uint8 (...), the true class as its place in `classes`; pixels of

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One score for a whole picture, and the threshold that flawless pictures give it."""
+"""One score for a whole image, and the threshold that flawless images give it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ood_perception.types import BoolArray, Detection, Float32Array
 @dataclass(frozen=True)
 class Inspection:
     """
-    What one picture as a whole is judged by.
+    What one image as a whole is judged by.
 
-    surprisal: the image score, NaN when nothing was scored. scored: share of the picture's grid
+    surprisal: the image score, NaN when nothing was scored. scored: share of the image's grid
     that was scored, in [0, 1]. flagged: share of the scored cells that are in the mask, in [0, 1].
     """
 
@@ -29,7 +29,7 @@ class Inspection:
 
 
 def inspect(detection: Detection, top_share: float = 0.0) -> Inspection:
-    """Return the picture's judgement; top_share as in image_surprisal."""
+    """Return the image's judgement; top_share as in image_surprisal."""
     scored = int(np.count_nonzero(detection.scored))
     return Inspection(
         surprisal=image_surprisal(detection.surprisal, detection.scored, top_share),
@@ -65,28 +65,26 @@ def check_top_share(top_share: float) -> None:
 
 def image_threshold(scores: Sequence[float], rate: float) -> float:
     """
-    Return the least threshold at which a flawless picture is called defective with chance <= rate.
+    Return the least threshold at which a flawless image is called defective with chance <= rate.
 
-    scores: image scores of n flawless pictures that no fitting has seen. A picture is called
+    scores: image scores of n flawless images that no fitting has seen. A image is called
     defective where its score is *greater than or equal to* the threshold. The threshold is the
     k-th smallest score with k = ceil((n + 1) (1 - rate)), taken one float up: split conformal
-    prediction (Vovk et al. 2005; Lei et al. 2018, section 2.2), exact for exchangeable pictures.
+    prediction (Vovk et al. 2005; Lei et al. 2018, section 2.2), exact for exchangeable images.
     Raises ConfigError for a rate outside (0, 1), scores that are not finite, or fewer than
-    1 / rate - 1 pictures.
+    1 / rate - 1 images.
     """
     if not 0.0 < rate < 1.0:
-        raise ConfigError(f'rate {rate:g} of wrongly rejected pictures: give one inside (0, 1)')
+        raise ConfigError(f'rate {rate:g} of wrongly rejected images: give one inside (0, 1)')
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if not np.isfinite(values).all():
-        raise ConfigError(
-            'an image score is not finite: was a picture without scored pixels used?'
-        )
+        raise ConfigError('an image score is not finite: was a image without scored pixels used?')
     # A tiny tolerance: (n + 1) (1 - rate) of an exact case lands just above a whole number.
     place = math.ceil((values.size + 1) * (1.0 - rate) - 1e-9)
     if place > values.size:
         least = math.ceil(1.0 / rate - 1e-9) - 1
         raise ConfigError(
-            f'{values.size} flawless pictures cannot promise a rate of {rate:g}: take at least '
+            f'{values.size} flawless images cannot state a rate of {rate:g}: take at least '
             f'{least}, or a larger rate'
         )
     return float(np.nextafter(values[place - 1], np.inf))

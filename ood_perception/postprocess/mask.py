@@ -67,9 +67,9 @@ def make_mask(
     named: BoolArray | None = None,
 ) -> tuple[BoolArray, Components]:
     """
-    Flag the scored cells that are strange at the rate; what follows only removes cells.
+    Flag the scored cells that are anomalous at the rate; what follows only removes cells.
 
-    surprisal: float32 (gh, gw). scored: bool (gh, gw). rate: promised false alarm rate.
+    surprisal: float32 (gh, gw). scored: bool (gh, gw). rate: target false-alarm rate.
     seed_rate: a component stays only if one cell of it is flagged at this stricter rate, too, or
         is named; 0 = no such test. minimum_area: smallest component in camera pixels.
     cell_area: camera pixels per cell.
@@ -133,10 +133,10 @@ def keep_components(components: Components, keep: BoolArray) -> tuple[BoolArray,
 
 
 def _corners(components: Components, geometry: Geometry) -> tuple[Points, Points]:
-    """Return the corners of the components' boxes inside the camera picture, (n, 2) each."""
+    """Return the corners of the components' boxes inside the camera image, (n, 2) each."""
     size = (components.patches.shape[0], components.patches.shape[1])
-    picture = (geometry.camera_width, geometry.camera_height)
+    image = (geometry.camera_width, geometry.camera_height)
     edges = components.boxes.astype(np.float64)
-    low = np.clip(grid_to_camera(edges[:, :2], geometry, size), 0, picture)
-    high = np.clip(grid_to_camera(edges[:, :2] + edges[:, 2:], geometry, size), 0, picture)
+    low = np.clip(grid_to_camera(edges[:, :2], geometry, size), 0, image)
+    high = np.clip(grid_to_camera(edges[:, :2] + edges[:, 2:], geometry, size), 0, image)
     return low, high

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A detection's maps at the size of the camera picture, fresh or written into given memory."""
+"""A detection's maps at the size of the camera image, fresh or written into given memory."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def open_set_cells(detection: Detection, outside: str = OUTSIDE[0]) -> UInt8Arra
     cells = detection.labels.copy()
     if outside == OUTSIDE[0]:
         cells[~detection.scored] = NOT_SCORED
-    strange = detection.surprisal >= surprisal_threshold(detection.false_alarm_rate)
-    cells[detection.mask & strange] = UNKNOWN
+    flagged = detection.surprisal >= surprisal_threshold(detection.false_alarm_rate)
+    cells[detection.mask & flagged] = UNKNOWN
     return cells
 
 
@@ -91,7 +91,7 @@ class OutputMaps:
         """
         Make no map yet.
 
-        scale: size of the maps as a share of the camera picture, > 0. full_scale: surprisal that
+        scale: size of the maps as a share of the camera image, > 0. full_scale: surprisal that
         `confidence` shows as 255, > 0. outside: what open_set_labels holds outside the region,
         see open_set.open_set_cells.
         """

@@ -68,19 +68,19 @@ class OverlayOptions:
 
 
 def draw_overlay(detection: Detection, options: OverlayOptions | None = None) -> UInt8Array:
-    """Return the picture with the detection drawn over it, uint8 (H, W, 3) RGB, a new array."""
+    """Return the image with the detection drawn over it, uint8 (H, W, 3) RGB, a new array."""
     options = options or OverlayOptions()
-    picture = _with_heat(detection, options.opacity)
-    line = _line_width(picture)
+    image = _with_heat(detection, options.opacity)
+    line = _line_width(image)
     mask = OutputMaps(detection).image('mask')
     if options.region:
-        outline(picture, mask != MASK_NOT_SCORED, REGION_COLOR, line)
-    outline(picture, mask == MASK_OBSTACLE, OBSTACLE_COLOR, line)
+        outline(image, mask != MASK_NOT_SCORED, REGION_COLOR, line)
+    outline(image, mask == MASK_OBSTACLE, OBSTACLE_COLOR, line)
     if options.boxes:
-        _draw_boxes(picture, detection.obstacles)
+        _draw_boxes(image, detection.obstacles)
     if options.legend:
-        _draw_legend(picture, detection)
-    return picture
+        _draw_legend(image, detection)
+    return image
 
 
 def color_mask(mask: UInt8Array) -> UInt8Array:
@@ -110,12 +110,12 @@ def color_score(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
     return colored
 
 
-def encode_jpeg(picture: UInt8Array, quality: int = 85) -> UInt8Array:
-    """Return an RGB picture as JPEG, uint8 (N,); quality: 1 to 100. ImageError if refused."""
-    swapped = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+def encode_jpeg(image: UInt8Array, quality: int = 85) -> UInt8Array:
+    """Return an RGB image as JPEG, uint8 (N,); quality: 1 to 100. ImageError if refused."""
+    swapped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode('.jpg', swapped, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise ImageError(f'picture of {picture.shape} cannot be written as JPEG')
+        raise ImageError(f'image of {image.shape} cannot be written as JPEG')
     data: UInt8Array = encoded.reshape(-1)
     return data
 
@@ -132,9 +132,9 @@ def heat_tables() -> tuple[UInt8Array, Float32Array]:
 
 def _with_heat(detection: Detection, opacity: float) -> UInt8Array:
     """
-    Return a copy of the picture, blended with the heat colours where it is scored.
+    Return a copy of the image, blended with the heat colours where it is scored.
 
-    The products with the weights are taken on the grid; at the picture's size one multiplication
+    The products with the weights are taken on the grid; at the image's size one multiplication
     and one addition of bytes remain.
     """
     colors, weights = heat_tables()
@@ -144,11 +144,11 @@ def _with_heat(detection: Detection, opacity: float) -> UInt8Array:
     heat = to_camera(np.rint(colors * shares).astype(np.uint8)[level], detection.geometry)
     keep = np.repeat(np.rint(255 * (1 - shares)).astype(np.uint8), 3, axis=1)
     kept = to_camera(keep[level], detection.geometry)
-    picture = detection.frame.image.copy()
+    image = detection.frame.image.copy()
     window = camera_window(detection.geometry)
-    part = cv2.multiply(picture[window], kept[window], scale=1 / 255)
-    picture[window] = cv2.add(part, heat[window], dst=part)
-    return picture
+    part = cv2.multiply(image[window], kept[window], scale=1 / 255)
+    image[window] = cv2.add(part, heat[window], dst=part)
+    return image
 
 
 def _heat_level(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
@@ -158,66 +158,64 @@ def _heat_level(surprisal: Float32Array, false_alarm_rate: float) -> UInt8Array:
     return level
 
 
-def _line_width(picture: UInt8Array) -> int:
-    """Return a line width that looks the same at every picture size, in pixels."""
-    return max(1, round(int(picture.shape[0]) / 540))
+def _line_width(image: UInt8Array) -> int:
+    """Return a line width that looks the same at every image size, in pixels."""
+    return max(1, round(int(image.shape[0]) / 540))
 
 
-def outline(picture: UInt8Array, inside: BoolArray, color: Color, width: int) -> None:
-    """Draw the border of an area, bool (H, W), into the picture."""
+def outline(image: UInt8Array, inside: BoolArray, color: Color, width: int) -> None:
+    """Draw the border of an area, bool (H, W), into the image."""
     area = np.ascontiguousarray(inside).view(np.uint8)
     contours, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, contours, -1, color, width)
+    cv2.drawContours(image, contours, -1, color, width)
 
 
-def _draw_boxes(picture: UInt8Array, obstacles: Sequence[Obstacle]) -> None:
-    """Draw every box; captions for the strangest only, or they would hide each other."""
-    width = _line_width(picture)
+def _draw_boxes(image: UInt8Array, obstacles: Sequence[Obstacle]) -> None:
+    """Draw every box; captions for the highest-scoring only, or they would hide each other."""
+    width = _line_width(image)
     for obstacle in obstacles:
         low = (round(obstacle.x), round(obstacle.y))
         high = (round(obstacle.x + obstacle.width), round(obstacle.y + obstacle.height))
-        cv2.rectangle(picture, low, high, BOX_COLOR, width)
+        cv2.rectangle(image, low, high, BOX_COLOR, width)
     for obstacle in obstacles[:_MOST_CAPTIONS]:
-        _caption(picture, f'{obstacle.surprisal:.1f}', round(obstacle.x), round(obstacle.y))
+        _caption(image, f'{obstacle.surprisal:.1f}', round(obstacle.x), round(obstacle.y))
 
 
-def _caption(picture: UInt8Array, text: str, x: int, y: int) -> None:
-    """Write a short text above the point, inside the picture."""
-    scale = _text_scale(picture) * 0.8
+def _caption(image: UInt8Array, text: str, x: int, y: int) -> None:
+    """Write a short text above the point, inside the image."""
+    scale = _text_scale(image) * 0.8
     (width, height), base = cv2.getTextSize(text, _FONT, scale, 1)
-    left = max(0, min(x, picture.shape[1] - width))
+    left = max(0, min(x, image.shape[1] - width))
     bottom = max(height + base, y - 2)
-    cv2.rectangle(picture, (left, bottom - height - base), (left + width, bottom), BOX_COLOR, -1)
-    cv2.putText(
-        picture, text, (left, bottom - base // 2), _FONT, scale, TEXT_COLOR, 1, cv2.LINE_AA
-    )
+    cv2.rectangle(image, (left, bottom - height - base), (left + width, bottom), BOX_COLOR, -1)
+    cv2.putText(image, text, (left, bottom - base // 2), _FONT, scale, TEXT_COLOR, 1, cv2.LINE_AA)
 
 
-def _text_scale(picture: UInt8Array) -> float:
-    return max(0.3, int(picture.shape[0]) / 1100)
+def _text_scale(image: UInt8Array) -> float:
+    return max(0.3, int(image.shape[0]) / 1100)
 
 
-def _draw_legend(picture: UInt8Array, detection: Detection) -> None:
+def _draw_legend(image: UInt8Array, detection: Detection) -> None:
     """Draw a panel: rate, number of obstacles, and the colours with their surprisals."""
     threshold = surprisal_threshold(detection.false_alarm_rate)
     count = len(detection.obstacles)
     noun = 'obstacle' if count == 1 else 'obstacles'
     text = f'{count} {noun} at false alarm rate {detection.false_alarm_rate:g}'
-    scale = _text_scale(picture)
+    scale = _text_scale(image)
     (width, height), base = cv2.getTextSize(text, _FONT, scale, 1)
     pad = max(3, height // 2)
-    panel = picture[: 3 * height + 5 * pad, : width + 2 * pad]
+    panel = image[: 3 * height + 5 * pad, : width + 2 * pad]
     panel[:] = (panel * 0.3 + np.array(PANEL_COLOR) * 0.7).astype(np.uint8)
-    _write(picture, text, pad, pad + height)
+    _write(image, text, pad, pad + height)
     top = height + base + 2 * pad
     bar = panel[top : top + height, pad : width + pad]
     bar[:] = heat_tables()[0][np.linspace(0, 255, bar.shape[1]).astype(np.intp)]
     ends = (0.0, '0'), (0.5, f'surprisal {threshold:.3g}: mask'), (1.0, f'{2 * threshold:.3g}')
     for place, number in ends:
         (extent, _), _ = cv2.getTextSize(number, _FONT, scale * 0.8, 1)
-        _write(picture, number, pad + round(place * (width - extent)), top + 2 * height + pad, 0.8)
+        _write(image, number, pad + round(place * (width - extent)), top + 2 * height + pad, 0.8)
 
 
-def _write(picture: UInt8Array, text: str, x: int, y: int, size: float = 1.0) -> None:
-    scale = _text_scale(picture) * size
-    cv2.putText(picture, text, (x, y), _FONT, scale, TEXT_COLOR, 1, cv2.LINE_AA)
+def _write(image: UInt8Array, text: str, x: int, y: int, size: float = 1.0) -> None:
+    scale = _text_scale(image) * size
+    cv2.putText(image, text, (x, y), _FONT, scale, TEXT_COLOR, 1, cv2.LINE_AA)

@@ -31,22 +31,22 @@ class RoiSettings:
 
     mode: 'ground' scores the convex hull of the ground classes (what lies on the road is inside
         the road's hull), 'polygon' the polygons, 'mask' the masks' non-zero pixels (a conveyor),
-        'labels' the cells with those classes alone, 'none' the whole picture. 'below_edge' scores
+        'labels' the cells with those classes alone, 'none' the whole image. 'below_edge' scores
         all from the far edge of the ground down, column by column, 'below_horizon' all below the
         frame's horizon ('below_edge' where it has none).
     classes: names for 'ground', 'labels' and 'below_edge'; () = the bundle's ground classes. A
         bundle that has none (products on a line) is scored whole.
     bridge: for 'below_edge': what stands on the ground with ground left and right of it is scored,
-        however wide; what reaches the picture's side is scored if it is narrower than this share
+        however wide; what reaches the image's side is scored if it is narrower than this share
         of the width, else it is where the ground ends. In [0, 1].
-    margin: for 'below_edge' and 'below_horizon': nothing less than this share of the picture's
+    margin: for 'below_edge' and 'below_horizon': nothing less than this share of the image's
         height below the edge or the horizon is scored. In [0, 1].
     polygons: scored areas per camera for 'polygon'; those under '' hold for every camera. A camera
         with none is scored whole.
     masks: drawn regions per camera for 'mask'; the one under '' holds for cameras without one.
     ignore_polygons: areas never scored, whatever the mode (the own bonnet), same form as polygons.
 
-    A polygon is ((x, y), ...) with x, y from 0 to 1: shares of the picture's width and height.
+    A polygon is ((x, y), ...) with x, y from 0 to 1: shares of the image's width and height.
     Several are united. Raises ConfigError for an unknown mode or a polygon that is none.
     """
 
@@ -81,9 +81,9 @@ def fixed_region(
     """
     Return what never changes between frames: bool (gh, gw), cells that may be scored.
 
-    True where the cell's centre lies in the picture, inside the camera's polygons (mode 'polygon')
+    True where the cell's centre lies in the image, inside the camera's polygons (mode 'polygon')
     or mask (mode 'mask'), and outside its ignore polygons. Raises ImageError where the mask is not
-    of the picture's aspect.
+    of the image's aspect.
     """
     region = grid_valid(geometry, grid_size)
     included = _of_camera(settings.polygons, camera)
@@ -136,7 +136,7 @@ def ground_hull(ground: BoolArray) -> BoolArray:
     Return the cells of the convex hull of the ground, as NFlowJS's ground focus does.
 
     ground: bool (gh, gw). Connected patches (8 neighbours) smaller than SMALLEST_GROUND of the
-    largest one are left out first, since one stray cell on a roof would take the whole picture in.
+    largest one are left out first, since one stray cell on a roof would take the whole image in.
     Returns bool (gh, gw), a superset of the patches kept; all False where there is no ground.
     """
     kept = large_patches(ground)
@@ -225,12 +225,12 @@ def bridged(
     Return the edge behind what stands on the ground.
 
     rows: intp (gw,) of edge_rows. share: of the width, in [0, 1]. horizon: intp (gw,), its row in
-    every column: heights are then counted from it, so that a tilted picture is filled aslant.
+    every column: heights are then counted from it, so that a tilted image is filled aslant.
     seen: bool (gw,), columns that are looked at; the others stay as they are and count for
     nothing. None = all.
 
     What interrupts the ground with ground left and right of it is filled, however wide, up to the
-    lower of the two sides; what reaches the picture's side is filled if it is narrower than the
+    lower of the two sides; what reaches the image's side is filled if it is narrower than the
     share, else it is the end of the ground. Ground that rises over less than a fiftieth of the
     width is noise. Returns intp (gw,).
     """
@@ -284,7 +284,7 @@ def lowered(region: BoolArray, share: float) -> BoolArray:
 
 def below_line(line: Points, geometry: Geometry, grid_size: Size) -> BoolArray:
     """
-    Return the cells below a line across the picture, bool (gh, gw), by their centres.
+    Return the cells below a line across the image, bool (gh, gw), by their centres.
 
     line: float64 (n, 2), points x, y in camera pixels, x rising, e.g. the horizon; straight
         between them and level beyond the ends. A NaN cuts nothing off there.

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Regions of interest that users give: pictures whose non-zero pixels are scored, and polygons.
+Regions of interest that users give: images whose non-zero pixels are scored, and polygons.
 
 ROS parameters do not nest: polygons are strings, '[camera:] x,y x,y x,y'.
 """
@@ -96,19 +96,19 @@ def mask_cells(mask: RegionMask, geometry: Geometry, grid_size: Size) -> BoolArr
     """
     Return bool (gh, gw): cells whose centre falls on a scored pixel of the mask (nearest).
 
-    The mask may be smaller or larger than the camera picture, of the same aspect. Raises
-    ImageError where it is not: it was drawn for another camera or another cut of its picture.
+    The mask may be smaller or larger than the camera image, of the same aspect. Raises
+    ImageError where it is not: it was drawn for another camera or another cut of its image.
     """
     height, width = mask.scored.shape
     if abs(width * geometry.camera_height / geometry.camera_width - height) > 1.0:
         raise ImageError(
-            f'roi mask {mask.path} has {width} x {height} pixels, the camera picture '
-            f'{geometry.camera_width} x {geometry.camera_height}: draw the mask on a picture of '
+            f'roi mask {mask.path} has {width} x {height} pixels, the camera image '
+            f'{geometry.camera_width} x {geometry.camera_height}: draw the mask on a image of '
             'this camera; its size may differ, its aspect may not'
         )
     x, y = cell_centres(geometry, grid_size)
     across, down = x * (width / geometry.camera_width), y * (height / geometry.camera_height)
-    # Cells in the padding are no part of the picture; grid_valid leaves them out.
+    # Cells in the padding are no part of the image; grid_valid leaves them out.
     column = np.clip(np.floor(across), 0, width - 1).astype(np.intp)
     row = np.clip(np.floor(down), 0, height - 1).astype(np.intp)
     cells: BoolArray = mask.scored[row[:, None], column[None, :]]
@@ -119,7 +119,7 @@ def parse_polygons(parameter: str, entries: Sequence[str]) -> dict[str, tuple[Po
     """
     Return the polygons per camera; those without a camera's name are under ''.
 
-    Coordinates are shares of the picture's width and height, 0 = left/top, 1 = right/bottom.
+    Coordinates are shares of the image's width and height, 0 = left/top, 1 = right/bottom.
 
     Raises ConfigError naming the parameter and the entry.
     """
@@ -144,7 +144,7 @@ def _parse_one(parameter: str, entry: str) -> tuple[str, Polygon]:
 
 
 def polygon_problem(polygon: Polygon) -> str:
-    """Return what is wrong with a polygon, '' for three points or more inside the picture."""
+    """Return what is wrong with a polygon, '' for three points or more inside the image."""
     if len(polygon) < 3 or any(len(point) != 2 for point in polygon):
         return f'{len(polygon)} points, give three points (x, y) or more'
     if not all(0.0 <= value <= 1.0 for point in polygon for value in point):

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Which way is up for a camera: from its mounting, an IMU, or a horizon in the picture.
+Which way is up for a camera: from its mounting, an IMU, or a horizon in the image.
 
 Frames are those of REP-103. The *base* frame is the vehicle's (x forward, y left, z up); the
 *optical* frame is the camera's (x right, y down, z forward). Angles are in radians; rotations are
@@ -125,7 +125,7 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
     """
     Return up, in the rays' frame, from rays towards the horizon; sigma is their scatter about it.
 
-    The scatter is not divided by the root of their number: columns of a picture err together.
+    The scatter is not divided by the root of their number: columns of a image err together.
 
     rays: unit vectors (N, 3), N >= 2, of one frame whose z is roughly up. depression: how far
     below level the horizon is (dip), radians.
@@ -215,7 +215,7 @@ class AttitudeHistory:
         gap = abs(nearest.stamp_ns - stamp_ns) / 1e9
         if gap > longest_gap:
             raise CalibrationError(
-                f'the nearest Imu message on {self._topic} is {gap:.3g} s from the picture, '
+                f'the nearest Imu message on {self._topic} is {gap:.3g} s from the image, '
                 f'allowed are {longest_gap:g} s: do IMU and camera use one clock?'
             )
         if nearest.covariance[0] == -1.0:

@@ -20,10 +20,10 @@ class Calibration:
     """
     The values of a CameraInfo.
 
-    height, width: the calibrated picture in pixels, before binning and cutting.
-    model, d: distortion. k: row-major 3 x 3 of the raw picture. p: row-major 3 x 4 of the
+    height, width: the calibrated image in pixels, before binning and cutting.
+    model, d: distortion. k: row-major 3 x 3 of the raw image. p: row-major 3 x 4 of the
     rectified one. binning: (x, y), 0 = 1. roi: (left, top, width, height) in unbinned pixels,
-    all 0 = the whole picture.
+    all 0 = the whole image.
     """
 
     height: int
@@ -37,31 +37,31 @@ class Calibration:
 
     @property
     def bins(self) -> tuple[int, int]:
-        """(x, y): unbinned pixels in one of the picture's, at least 1."""
+        """(x, y): unbinned pixels in one of the image's, at least 1."""
         return max(1, self.binning[0]), max(1, self.binning[1])
 
     @property
-    def picture_size(self) -> Size:
-        """(height, width) of the picture: the region's, in whole binned pixels; 0 = unknown."""
+    def image_size(self) -> Size:
+        """(height, width) of the image: the region's, in whole binned pixels; 0 = unknown."""
         _, _, width, height = self.roi
         x, y = self.bins
         return (height or self.height) // y, (width or self.width) // x
 
     def resized(self, matrix: Sequence[float], size: Size) -> list[float]:
         """
-        Return K or P, row-major, for the picture resized to (height, width), alone and whole.
+        Return K or P, row-major, for the image resized to (height, width), alone and whole.
 
         What a consumer of CameraInfo (image_geometry) makes of K and P is scaled: less the
         region's offset, then divided by the binning. All zeros (not calibrated) stay.
         """
-        height, width = self.picture_size
+        height, width = self.image_size
         if not any(matrix) or not height or not width:
             return [float(value) for value in matrix]
-        picture = np.array(matrix, dtype=np.float64).reshape(3, -1)
-        picture[:2, 2] -= self.roi[:2]
-        picture[:2] /= np.array(self.bins)[:, None]
+        image = np.array(matrix, dtype=np.float64).reshape(3, -1)
+        image[:2, 2] -= self.roi[:2]
+        image[:2] /= np.array(self.bins)[:, None]
         scale = size[1] / width, size[0] / height
-        return [float(value) for value in scaled_intrinsics(picture.reshape(-1), *scale)]
+        return [float(value) for value in scaled_intrinsics(image.reshape(-1), *scale)]
 
 
 def calibration_of(info: Any) -> Calibration:
@@ -82,9 +82,9 @@ def calibration_of(info: Any) -> Calibration:
 @dataclass(frozen=True)
 class CameraModel:
     """
-    A calibrated camera at the size of the picture at hand.
+    A calibrated camera at the size of the image at hand.
 
-    height, width: the picture in pixels. fx, fy, cx, cy, skew: K in pixels, where a pixel's
+    height, width: the image in pixels. fx, fy, cx, cy, skew: K in pixels, where a pixel's
     centre has whole coordinates as CameraInfo has it. lens: the distortion.
     """
 
@@ -99,7 +99,7 @@ class CameraModel:
 
     def rays(self, points: Points) -> Vectors:
         """
-        Return the unit rays of points of the picture, float64 (N, 3) in the optical frame.
+        Return the unit rays of points of the image, float64 (N, 3) in the optical frame.
 
         points: (N, 2) of x, y in *edge* coordinates (pixel j covers [j, j + 1), as everywhere in
         this package). NaN where the lens cannot have been hit from.
@@ -111,9 +111,9 @@ class CameraModel:
 
     def project(self, rays: Vectors) -> Points:
         """
-        Return where rays, float64 (N, 3) of any length, land in the picture: rays' inverse.
+        Return where rays, float64 (N, 3) of any length, land in the image: rays' inverse.
 
-        (N, 2) of x, y in edge coordinates, also outside the picture; NaN where the lens does not
+        (N, 2) of x, y in edge coordinates, also outside the image; NaN where the lens does not
         reach.
         """
         plane = self.lens.distort(np.asarray(rays, dtype=np.float64).reshape(-1, 3))
@@ -124,11 +124,11 @@ class CameraModel:
 
 def camera_model(info: Calibration, size: Size, rectified: bool = False) -> CameraModel:
     """
-    Return the camera for pictures of a size (height, width).
+    Return the camera for images of a size (height, width).
 
-    rectified: the pictures are undistorted (image_rect): P counts instead of K and d.
+    rectified: the images are undistorted (image_rect): P counts instead of K and d.
 
-    A picture of another size is taken to be the calibrated one resized, if the aspect is the same.
+    A image of another size is taken to be the calibrated one resized, if the aspect is the same.
     Raises CalibrationError, naming value and remedy, for an uncalibrated CameraInfo (K or P zero),
     an unknown distortion, and a size that cannot come from resizing.
     """
@@ -156,22 +156,22 @@ def _matrix(info: Calibration, rectified: bool) -> Points:
 
 
 def _scale(info: Calibration, size: Size) -> tuple[float, float]:
-    """Return picture pixels per calibrated pixel, x and y, binning included."""
+    """Return image pixels per calibrated pixel, x and y, binning included."""
     _, _, roi_width, roi_height = info.roi
     width, height = roi_width or info.width, roi_height or info.height
     if width <= 0 or height <= 0:
         raise CalibrationError(
             f'CameraInfo is for {info.width}x{info.height} pixels: without a size it fits no '
-            'picture; have the driver fill width and height'
+            'image; have the driver fill width and height'
         )
-    # Binned pictures have whole pixels; what falls off the edge is not stretched.
-    if info.picture_size == size:
+    # Binned images have whole pixels; what falls off the edge is not stretched.
+    if info.image_size == size:
         return 1 / info.bins[0], 1 / info.bins[1]
     expected = size[0] * width / height, size[1] * height / width
     if abs(size[1] - expected[0]) > 1.0 and abs(size[0] - expected[1]) > 1.0:
         raise CalibrationError(
-            f'CameraInfo is for {width}x{height} pixels and the picture has {size[1]}x{size[0]}: '
+            f'CameraInfo is for {width}x{height} pixels and the image has {size[1]}x{size[0]}: '
             'another aspect, so it was cut or stretched in an unknown way; publish a CameraInfo '
-            'for this picture'
+            'for this image'
         )
     return size[1] / width, size[0] / height

@@ -30,10 +30,10 @@ class EdgeKind(IntEnum):
     """What ends the ground in a column; the values are part of the ROS interface."""
 
     BLOCKED = 0  # an obstacle or an obstacle class
-    OPEN = 1  # neither: the sky, or the picture's end
+    OPEN = 1  # neither: the sky, or the image's end
     HIDDEN = 2  # not seen: something stands before it, the row is the neighbours'
     NO_GROUND = 3  # the column shows no ground at all
-    NOT_SEEN = 4  # the column is not looked at: ignored, or beside the picture
+    NOT_SEEN = 4  # the column is not looked at: ignored, or beside the image
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Scene:
     What the classes mean here.
 
     ground, obstacle: bool (256,), True at the ids of the ground's and of obstacle classes.
-    bridge: share of the width from which on what reaches the picture's side ends the ground.
+    bridge: share of the width from which on what reaches the image's side ends the ground.
     """
 
     ground: BoolArray
@@ -51,7 +51,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Terrain:
+class Ground:
     """
     One detection's ground, seen through a scene's classes.
 
@@ -85,7 +85,7 @@ class Edge:
     kind: UInt8Array
 
 
-def terrain_of(detection: Detection, scene: Scene) -> Terrain:
+def ground_of(detection: Detection, scene: Scene) -> Ground:
     """
     Return the detection's ground; specks are none, and above a known horizon there is none.
 
@@ -104,13 +104,13 @@ def terrain_of(detection: Detection, scene: Scene) -> Terrain:
     blocked = (scene.obstacle[detection.labels] & visible) | detection.mask
     seen: BoolArray = np.asarray(visible.any(axis=0))
     behind = bridged(rows, scene.bridge, horizon, seen)
-    return Terrain(visible, blocked, seen, rows, behind, scene.bridge)
+    return Ground(visible, blocked, seen, rows, behind, scene.bridge)
 
 
-def edge_of(detection: Detection, terrain: Terrain) -> Edge:
+def edge_of(detection: Detection, ground: Ground) -> Edge:
     """Return the ground's far edge, bridged behind what stands on it."""
-    visible, blocked = terrain.visible, terrain.blocked
-    rows, behind = terrain.rows, terrain.behind
+    visible, blocked = ground.visible, ground.blocked
+    rows, behind = ground.rows, ground.behind
     height, columns = visible.shape[0], np.arange(visible.shape[1])
     between = np.arange(height)[:, None] >= behind
     between &= np.arange(height)[:, None] < rows
@@ -122,10 +122,10 @@ def edge_of(detection: Detection, terrain: Terrain) -> Edge:
     kind = np.where(closed, EdgeKind.BLOCKED, EdgeKind.OPEN).astype(np.uint8)
     kind[hidden] = EdgeKind.HIDDEN
     kind[edge >= height] = EdgeKind.NO_GROUND
-    kind[~terrain.seen] = EdgeKind.NOT_SEEN
+    kind[~ground.seen] = EdgeKind.NOT_SEEN
     lowest = height - visible[::-1].argmax(axis=0)
     y = np.where(edge >= height, lowest, edge).astype(np.float64)
-    y[~terrain.seen] = np.nan
+    y[~ground.seen] = np.nan
     return Edge(column_spans(columns.astype(np.float64), y, detection), kind)
 
 
@@ -142,13 +142,13 @@ def column_spans(columns: Points, rows: Points, detection: Detection) -> Points:
     return np.column_stack([left[:, 0], right[:, 0], left[:, 1]])
 
 
-# What reaches farther below the ground's edge than this share of the picture's height does not
+# What reaches farther below the ground's edge than this share of the image's height does not
 # touch its end: there is ground between.
 _TOUCHING = 0.03
 
 
 @dataclass(frozen=True)
-class Contacts:
+class ContactPoints:
     """
     Where N obstacles meet the ground, in the order of detection.obstacles.
 
@@ -169,12 +169,12 @@ class Contacts:
     outline_cut_off: BoolArray
 
 
-def contacts_of(detection: Detection, terrain: Terrain) -> Contacts:
+def contact_points_of(detection: Detection, ground: Ground) -> ContactPoints:
     """Return where the detection's obstacles meet the ground."""
     components = find_components(detection.mask, detection.surprisal)
     numbers = component_numbers(detection, components)
-    below = np.zeros_like(terrain.visible)
-    below[:-1] = terrain.visible[1:]  # whether the cell under each is looked at
+    below = np.zeros_like(ground.visible)
+    below[:-1] = ground.visible[1:]  # whether the cell under each is looked at
     borders = [_border(components, number) for number in numbers]
     lowest = np.array([_lowest(border, below) for border in borders]).reshape(-1, 3)
     boxes = components.boxes[numbers].astype(np.float64)
@@ -183,14 +183,14 @@ def contacts_of(detection: Detection, terrain: Terrain) -> Contacts:
     outline = [np.insert(border, 2, index, axis=1) for index, border in enumerate(borders)]
     spans = np.concatenate([np.zeros((0, 3)), *outline])
     cut = ~below[spans[:, 1].astype(int) - 1, spans[:, 0].astype(int)]
-    above = terrain.behind[lowest[:, 0].astype(np.intp)]
-    touching = lowest[:, 1] - above <= _TOUCHING * terrain.visible.shape[0]
-    return Contacts(
+    above = ground.behind[lowest[:, 0].astype(np.intp)]
+    touching = lowest[:, 1] - above <= _TOUCHING * ground.visible.shape[0]
+    return ContactPoints(
         points=cells_to_camera(lowest[:, :2], detection),
         left=cells_to_camera(left, detection),
         right=cells_to_camera(right, detection),
         cut_off=lowest[:, 2] > 0,
-        at_edge=_at_end(terrain, components, numbers) & (touching | _at_side(terrain, boxes)),
+        at_edge=_at_end(ground, components, numbers) & (touching | _at_side(ground, boxes)),
         outline=np.column_stack([column_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
         outline_cut_off=cut,
     )
@@ -220,23 +220,23 @@ def _lowest(border: Points, below: BoolArray) -> tuple[float, float, float]:
     return float(columns.mean() + 0.5), float(row), float(cut)
 
 
-def _at_end(terrain: Terrain, components: Components, numbers: npt.NDArray[np.intp]) -> BoolArray:
+def _at_end(ground: Ground, components: Components, numbers: npt.NDArray[np.intp]) -> BoolArray:
     """
     Return which obstacles hang together with the ground's end, bool (N,).
 
     What is in the way is put together, whether the region of interest holds it or not; a piece
-    ends the ground if it reaches the picture's side, is wider than the bridged share and has no
+    ends the ground if it reaches the image's side, is wider than the bridged share and has no
     ground above some part of it.
     """
-    blocked = terrain.blocked
+    blocked = ground.blocked
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(
         blocked.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
-    beyond = blocked & (np.arange(blocked.shape[0])[:, None] < terrain.rows[None, :])
+    beyond = blocked & (np.arange(blocked.shape[0])[:, None] < ground.rows[None, :])
     ends = np.zeros(len(stats), dtype=bool)
     ends[pieces[beyond]] = True
-    ends &= stats[:, cv2.CC_STAT_WIDTH] > terrain.bridge * np.count_nonzero(terrain.seen)
-    ends &= _at_side(terrain, stats[:, :4])
+    ends &= stats[:, cv2.CC_STAT_WIDTH] > ground.bridge * np.count_nonzero(ground.seen)
+    ends &= _at_side(ground, stats[:, :4])
     ends[0] = False
     piece_of = np.zeros(len(components.areas) + 1, dtype=np.intp)
     piece_of[components.patches] = pieces
@@ -244,9 +244,9 @@ def _at_end(terrain: Terrain, components: Components, numbers: npt.NDArray[np.in
     return at_end
 
 
-def _at_side(terrain: Terrain, boxes: npt.NDArray[Any]) -> BoolArray:
+def _at_side(ground: Ground, boxes: npt.NDArray[Any]) -> BoolArray:
     """Return which boxes, (N, 4), reach the left or right end of what is seen."""
-    columns = np.flatnonzero(terrain.seen)
+    columns = np.flatnonzero(ground.seen)
     first, last = (columns[0], columns[-1]) if columns.size else (0, -1)
     at_side: BoolArray = (boxes[:, 0] <= first) | (boxes[:, 0] + boxes[:, 2] > last)
     return at_side

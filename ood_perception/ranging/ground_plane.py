@@ -31,7 +31,7 @@ class Status(IntEnum):
     """Why a distance is given or not; the values are part of the ROS interface."""
 
     KNOWN = 0
-    AT_MOST = 1  # cut off by the picture or an ignored area: it is at most this far away
+    AT_MOST = 1  # cut off by the image or an ignored area: it is at most this far away
     NO_ATTITUDE = 2
     NO_HEIGHT = 3  # the camera's height above the plane is not above 0
     ABOVE_HORIZON = 4
@@ -42,12 +42,12 @@ class Status(IntEnum):
 @dataclass(frozen=True)
 class Viewpoint:
     """
-    How one picture was seen.
+    How one image was seen.
 
     attitude: None = not known: bearings and elevations are then those of a level base, and there
         are no distances.
     base_height: of the base frame's origin above the plane, metres. height_sigma: standard
-        deviation of the camera's height. pixel_sigma: of a point in the picture, in pixels.
+        deviation of the camera's height. pixel_sigma: of a point in the image, in pixels.
     largest_ratio: a distance is given while sigma / distance is at most this.
     """
 
@@ -109,7 +109,7 @@ def locate(view: Viewpoint, pixels: Points) -> Places:
     """
     Return where pixels look, and how far away they are if they lie on the plane.
 
-    pixels: (N, 2) of x, y in edge coordinates of the picture.
+    pixels: (N, 2) of x, y in edge coordinates of the image.
 
     distance = h / tan(d) for the camera's height h and the ray's depression d = -elevation. To
     first order its variance is (h / sin^2 d)^2 var(d) + var(h) / tan^2 d, where var(d) adds those
@@ -149,7 +149,7 @@ def horizon_rows(
     Return the row of the sea horizon (dip included) at each column, in edge coordinates.
 
     columns: float64 (N,), edge coordinates. margin: by how much higher, radians. Returns float64
-    (N,), possibly outside the picture; NaN where the horizon is not to be had: no attitude, or a
+    (N,), possibly outside the image; NaN where the horizon is not available: no attitude, or a
     camera that is tilted over.
     """
     if view.attitude is None:

@@ -3,7 +3,7 @@
 """
 Lens distortions of sensor_msgs/CameraInfo: where a ray lands, and which ray landed there.
 
-Coordinates are those of CameraInfo's normalised picture plane (focal length 1, y down); rays are
+Coordinates are those of CameraInfo's normalised image plane (focal length 1, y down); rays are
 in the camera's optical frame (x right, y down, z forward).
 """
 
@@ -58,7 +58,7 @@ class Polynomial:
 
     @cached_property
     def largest_radius(self) -> float:
-        """Where the picture folds over: the first radius at which r c(r) stops growing."""
+        """Where the image folds over: the first radius at which r c(r) stops growing."""
         radii = np.linspace(0.0, _LARGEST_RADIUS, _SAMPLES)
         with np.errstate(all='ignore'):  # poles of a rational lens are folds, too
             factor, slope = self._factor(radii**2)
@@ -189,7 +189,7 @@ def lens_for(model: str, coefficients: tuple[float, ...]) -> Lens:
     """
     Return the lens of a CameraInfo's distortion_model and d.
 
-    An empty model without coefficients is an undistorted picture. Raises CalibrationError for a
+    An empty model without coefficients is an undistorted image. Raises CalibrationError for a
     model that is not known, and for coefficients that do not fit it.
     """
     if not np.isfinite(coefficients).all():
@@ -199,13 +199,13 @@ def lens_for(model: str, coefficients: tuple[float, ...]) -> Lens:
     if model not in _MODELS:
         raise CalibrationError(
             f'CameraInfo distortion_model is {model!r}: known are {", ".join(_MODELS)}; '
-            'rectify the picture (image_proc) and set camera.rectified'
+            'rectify the image (image_proc) and set camera.rectified'
         )
     most, kind = _MODELS[model]
     if any(coefficients[most:]) or 0 < len(coefficients) < 4:
         raise CalibrationError(
             f'CameraInfo d has {len(coefficients)} coefficients: {model} has 4 to {most}, further '
-            'ones must be 0; calibrate with this model, or rectify the picture'
+            'ones must be 0; calibrate with this model, or rectify the image'
         )
     return kind(*coefficients[:most])
 

@@ -18,7 +18,7 @@ POSE_EXAMPLE = (
     "'front: 0.75,0.1,1.5 0,0.26,0' (x,y,z in metres, then roll,pitch,yaw in radians), or "
     "'front: tf'"
 )
-LINE_EXAMPLE = "'front: 0.41,0.43' (height at the left and right end, shares of the picture)"
+LINE_EXAMPLE = "'front: 0.41,0.43' (height at the left and right end, shares of the image)"
 
 
 def parse_poses(parameter: str, entries: Sequence[str]) -> dict[str, Pose]:
@@ -42,7 +42,7 @@ def parse_poses(parameter: str, entries: Sequence[str]) -> dict[str, Pose]:
 
 
 def parse_lines(parameter: str, entries: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Return where the horizon meets the picture's sides, shares of the height, by camera."""
+    """Return where the horizon meets the image's sides, shares of the height, by camera."""
     lines = {}
     for camera, words in _entries(entries):
         ends = _numbers(words[0], 2) if len(words) == 1 else None

@@ -16,14 +16,14 @@ from ood_perception.postprocess.mask import find_components, keep_components
 from ood_perception.ranging.attitude import Attitude, Mounting, dip, up_from_horizon
 from ood_perception.ranging.camera_model import CameraModel
 from ood_perception.ranging.ground import (
-    Contacts,
+    ContactPoints,
     Edge,
     EdgeKind,
     Scene,
     component_numbers,
-    contacts_of,
+    contact_points_of,
     edge_of,
-    terrain_of,
+    ground_of,
 )
 from ood_perception.ranging.ground_plane import Places, Status, Viewpoint, directions, locate
 from ood_perception.ranging.lens import Vectors
@@ -35,18 +35,18 @@ _LEAST_SPREAD = 0.3
 
 
 @dataclass(frozen=True)
-class Sightings:
+class RangedDetections:
     """
     All that one detection says about places.
 
-    contacts, edge_line: the same in the picture.
+    contacts, edge_line: the same in the image.
     obstacles: where the obstacles meet the ground, in the order of detection.obstacles; left,
         right: bearings of their ends, radians, float64 (N,).
     borders: the obstacles' lower borders, column by column. edge: the ground's far edge likewise.
     border_spans, edge_spans: float64 (M, 2), bearings of each column's right and left end.
     """
 
-    contacts: Contacts
+    contact_points: ContactPoints
     obstacles: Places
     left: Vectors
     right: Vectors
@@ -57,22 +57,26 @@ class Sightings:
     edge_spans: Points
 
 
-def sightings_of(detection: Detection, scene: Scene, view: Viewpoint) -> Sightings:
+def ranged_detections(detection: Detection, scene: Scene, view: Viewpoint) -> RangedDetections:
     """Return the places of the detection's obstacles and of the ground's edge."""
-    terrain = terrain_of(detection, scene)
-    contacts, edge = contacts_of(detection, terrain), edge_of(detection, terrain)
-    lines = (contacts.outline, edge.line)
+    ground = ground_of(detection, scene)
+    contact_points, edge = contact_points_of(detection, ground), edge_of(detection, ground)
+    lines = (contact_points.outline, edge.line)
     # One call each: the cost is that of the calls, not of the points.
-    spots = [contacts.points, *(_middles(line) for line in lines)]
+    spots = [contact_points.points, *(_middles(line) for line in lines)]
     whole = locate(view, np.concatenate(spots))
-    cuts = (contacts.cut_off, contacts.outline_cut_off, edge.kind == EdgeKind.NO_GROUND)
+    cuts = (
+        contact_points.cut_off,
+        contact_points.outline_cut_off,
+        edge.kind == EdgeKind.NO_GROUND,
+    )
     places = [_bounded(p, cut) for p, cut in zip(_parts(whole, spots), cuts, strict=True)]
-    sides = [contacts.left, contacts.right]
+    sides = [contact_points.left, contact_points.right]
     sides += [line[:, columns] for line in lines for columns in ([0, 2], [1, 2])]
     bearings, _ = directions(view, np.concatenate(sides))
     left, right, *ends = np.split(bearings, np.cumsum([len(side) for side in sides])[:-1])
-    return Sightings(
-        contacts=contacts,
+    return RangedDetections(
+        contact_points=contact_points,
         obstacles=places[0],
         left=left,
         right=right,
@@ -94,9 +98,9 @@ def attitude_from_edge(
     nothing of an edge that lies wrong as a whole. Raises CalibrationError where too little open
     edge is seen.
     """
-    edge = edge_of(detection, terrain_of(detection, scene))
+    edge = edge_of(detection, ground_of(detection, scene))
     line = edge.line[edge.kind == EdgeKind.OPEN]
-    line = line[line[:, 2] > 0.5]  # where the ground leaves the picture there is no horizon
+    line = line[line[:, 2] > 0.5]  # where the ground leaves the image there is no horizon
     width = detection.geometry.camera_width
     if len(line) < _LEAST_COLUMNS or np.ptp(line[:, 0]) < _LEAST_SPREAD * width:
         raise CalibrationError(
@@ -114,13 +118,13 @@ def wide_enough(detection: Detection, scene: Scene, view: Viewpoint, minimum: fl
     Only what is narrower with two standard deviations of its distance to spare, and whole, is
     not: an obstacle without a distance, or one that is cut off, is wide enough.
     """
-    contacts = contacts_of(detection, terrain_of(detection, scene))
-    places = locate(view, contacts.points)
-    bearings, _ = directions(view, np.concatenate([contacts.left, contacts.right]))
+    contact_points = contact_points_of(detection, ground_of(detection, scene))
+    places = locate(view, contact_points.points)
+    bearings, _ = directions(view, np.concatenate([contact_points.left, contact_points.right]))
     left, right = np.split(bearings, 2)
     widest = 2 * np.tan(np.remainder(left - right, 2 * np.pi) / 2)
     widest *= places.distance + 2 * places.distance_sigma
-    enough: BoolArray = ~(widest < minimum) | contacts.cut_off
+    enough: BoolArray = ~(widest < minimum) | contact_points.cut_off
     return enough
 
 
@@ -136,7 +140,7 @@ def only(detection: Detection, keep: BoolArray) -> Detection:
     return dataclasses.replace(detection, mask=mask, obstacles=obstacles)
 
 
-def barriers(sightings: Sightings) -> tuple[Points, Vectors, UInt8Array]:
+def barriers(ranged: RangedDetections) -> tuple[Points, Vectors, UInt8Array]:
     """
     Return the points of the plane that a path must not cross, with a known distance alone.
 
@@ -144,17 +148,17 @@ def barriers(sightings: Sightings) -> tuple[Points, Vectors, UInt8Array]:
     each is, uint8 (K,): 0 an obstacle on open ground, 1 one at the ground's end, 2 the ground's
     blocked end itself.
     """
-    owners = sightings.contacts.outline[:, 3].astype(np.intp)
-    kinds = sightings.contacts.at_edge.astype(np.uint8)[owners]
-    ends = np.isin(sightings.edge_line.kind, (EdgeKind.BLOCKED, EdgeKind.NO_GROUND))
+    owners = ranged.contact_points.outline[:, 3].astype(np.intp)
+    kinds = ranged.contact_points.at_edge.astype(np.uint8)[owners]
+    ends = np.isin(ranged.edge_line.kind, (EdgeKind.BLOCKED, EdgeKind.NO_GROUND))
     kind = np.concatenate([kinds, np.full(np.count_nonzero(ends), 2, np.uint8)])
-    points = np.concatenate([sightings.borders.points, sightings.edge.points[ends]])
-    sigma = np.concatenate([sightings.borders.distance_sigma, sightings.edge.distance_sigma[ends]])
+    points = np.concatenate([ranged.borders.points, ranged.edge.points[ends]])
+    sigma = np.concatenate([ranged.borders.distance_sigma, ranged.edge.distance_sigma[ends]])
     held = np.isfinite(points).all(axis=1)
     return points[held], sigma[held], kind[held]
 
 
-def nearest_by_bearing(sightings: Sightings, view: Viewpoint, count: int) -> Vectors:
+def nearest_by_bearing(ranged: RangedDetections, view: Viewpoint, count: int) -> Vectors:
     """
     Return the range of the nearest obstacle or blocked edge per bearing, metres, float64 (count,).
 
@@ -162,14 +166,14 @@ def nearest_by_bearing(sightings: Sightings, view: Viewpoint, count: int) -> Vec
     origin in the level plane. Infinity: the ground is free to its open end. NaN: not looked at, or
     something stands there that is not announced, or whose distance is not known.
     """
-    ends = np.isin(sightings.edge_line.kind, (EdgeKind.BLOCKED, EdgeKind.NO_GROUND))
+    ends = np.isin(ranged.edge_line.kind, (EdgeKind.BLOCKED, EdgeKind.NO_GROUND))
     nearest, seen, unknown = np.full(count, np.inf), np.zeros(count, bool), np.zeros(count, bool)
-    hidden, all_of = sightings.edge_line.kind == EdgeKind.HIDDEN, len(sightings.border_spans)
+    hidden, all_of = ranged.edge_line.kind == EdgeKind.HIDDEN, len(ranged.border_spans)
     for places, spans, stops, hides in (
-        (sightings.edge, sightings.edge_spans, ends, hidden),
+        (ranged.edge, ranged.edge_spans, ends, hidden),
         (
-            sightings.borders,
-            sightings.border_spans,
+            ranged.borders,
+            ranged.border_spans,
             *np.array([[True], [False]]).repeat(all_of, 1),
         ),
     ):

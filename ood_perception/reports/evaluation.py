@@ -16,7 +16,7 @@ from ood_perception.evaluation.maritime import sea_labels
 from ood_perception.evaluation.measure import INSPECTION, Measured
 from ood_perception.evaluation.record import Kept, RecordSet, unpack_detection
 from ood_perception.evaluation.results import GROUPS, write_text
-from ood_perception.evaluation.second_pass import ReadPicture
+from ood_perception.evaluation.second_pass import ReadImage
 from ood_perception.metrics.lars import OBSTACLE, coloured
 from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay, outline
 from ood_perception.types import BoolArray, Frame, JsonDict, UInt8Array
@@ -29,7 +29,7 @@ from .tables import (
     group_table,
     headline_table,
     product_table,
-    promise_cells,
+    rate_cells,
     set_names,
 )
 
@@ -46,14 +46,14 @@ class ShownFrame:
     row: JsonDict
 
 
-def worst_pictures(pictures: Sequence[JsonDict], count: int) -> list[JsonDict]:
+def worst_images(images: Sequence[JsonDict], count: int) -> list[JsonDict]:
     """
-    Choose pictures of a summary: by the share of the anomaly that the mask left out, and by the
+    Choose images of a summary: by the share of the anomaly that the mask left out, and by the
     share of normal pixels that it flagged; alternately, each at most once, the worst first.
     """
 
     def ordered(name: str) -> list[JsonDict]:
-        rows = [row for row in pictures if row.get(name)]
+        rows = [row for row in images if row.get(name)]
         return sorted(rows, key=lambda row: (-row[name], row['name']))
 
     queues = [ordered('anomaly_missed'), ordered('normal_flagged')]
@@ -70,56 +70,56 @@ def worst_pictures(pictures: Sequence[JsonDict], count: int) -> list[JsonDict]:
 def draw_worst(
     folder: Path,
     data: str,
-    pictures: Sequence[JsonDict],
+    images: Sequence[JsonDict],
     records: RecordSet,
-    read: ReadPicture,
+    read: ReadImage,
     measured: Measured,
     count: int,
 ) -> list[ShownFrame]:
     """
     Write the worst frames of a set as JPEG under `folder`/frames.
 
-    pictures: the rows of its summary. read: picture name -> uint8 (H, W, 3) RGB and labels uint8
+    images: the rows of its summary. read: image name -> uint8 (H, W, 3) RGB and labels uint8
     (H, W).
     """
     kept = {one.name: one for one in records.kept}
     frames = []
-    for number, row in enumerate(worst_pictures(pictures, count), 1):
-        picture = _drawn(records, kept[row['name']], read, measured)
+    for number, row in enumerate(worst_images(images, count), 1):
+        image = _drawn(records, kept[row['name']], read, measured)
         safe = ''.join(c if c.isalnum() else '_' for c in data)
-        source = save_jpeg(folder, f'frames/{safe}_{number:02d}.jpg', picture, width=960)
+        source = save_jpeg(folder, f'frames/{safe}_{number:02d}.jpg', image, width=960)
         frames.append(ShownFrame(data, source, row))
     return frames
 
 
-def _drawn(records: RecordSet, kept: Kept, read: ReadPicture, measured: Measured) -> UInt8Array:
-    """Return a kept detection over its picture, with what people labelled outlined."""
+def _drawn(records: RecordSet, kept: Kept, read: ReadImage, measured: Measured) -> UInt8Array:
+    """Return a kept detection over its image, with what people labelled outlined."""
     image, labels = read(kept.name)
     arrays: dict[str, Any] = records.load(kept)
     detection = unpack_detection(arrays, Frame(image, frame_id=kept.name))
     if measured.sea is not None:
         areas = coloured(sea_labels(detection, measured.sea))
-        picture = np.asarray(cv2.addWeighted(image, 0.55, areas, 0.45, 0), np.uint8)
-        return _outlined(picture, labels == OBSTACLE, SHORE_COLOR)
+        frame = np.asarray(cv2.addWeighted(image, 0.55, areas, 0.45, 0), np.uint8)
+        return _outlined(frame, labels == OBSTACLE, SHORE_COLOR)
     if measured.kind == INSPECTION:
-        picture = draw_overlay(detection, OverlayOptions(boxes=False, region=False, legend=False))
-        return _outlined(*_enlarged(picture, labels == 1), LABEL_COLOR)
-    picture = draw_overlay(detection)
-    return _outlined(picture, labels == 1, LABEL_COLOR) if measured.regions else picture
+        frame = draw_overlay(detection, OverlayOptions(boxes=False, region=False, legend=False))
+        return _outlined(*_enlarged(frame, labels == 1), LABEL_COLOR)
+    frame = draw_overlay(detection)
+    return _outlined(frame, labels == 1, LABEL_COLOR) if measured.regions else frame
 
 
-def _enlarged(picture: UInt8Array, area: BoolArray) -> tuple[UInt8Array, BoolArray]:
-    """Enlarge small pictures by a whole factor, so that outlines do not cover what they mark."""
-    factor = -(-SMALLEST_WIDTH // picture.shape[1])
-    size = (picture.shape[1] * factor, picture.shape[0] * factor)
-    large = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+def _enlarged(image: UInt8Array, area: BoolArray) -> tuple[UInt8Array, BoolArray]:
+    """Enlarge small images by a whole factor, so that outlines do not cover what they mark."""
+    factor = -(-SMALLEST_WIDTH // image.shape[1])
+    size = (image.shape[1] * factor, image.shape[0] * factor)
+    large = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     marked = cv2.resize(area.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return np.asarray(large, np.uint8), marked > 0
 
 
-def _outlined(picture: UInt8Array, area: BoolArray, color: tuple[int, int, int]) -> UInt8Array:
-    outline(picture, area, color, max(2, picture.shape[0] // 270))
-    return picture
+def _outlined(image: UInt8Array, area: BoolArray, color: tuple[int, int, int]) -> UInt8Array:
+    outline(image, area, color, max(2, image.shape[0] // 270))
+    return image
 
 
 def write_report(
@@ -179,7 +179,7 @@ def _set_values(document: JsonDict, data: str) -> JsonDict:
         'run': document['runs'][0]['name'],
         'groups': [_group_values(document, data, name) for name in GROUPS if name in held],
         'headline': headline_table(document, data) if 'regions' in first else None,
-        'promise': promise_cells(document, data) if 'rows' in first else None,
+        'rates': rate_cells(document, data) if 'rows' in first else None,
         'left_out': sorted(skipped),
     }
 
@@ -191,8 +191,8 @@ def _section_values(document: JsonDict, data: str, frames: Sequence[ShownFrame])
     values['frames'] = [frame for frame in frames if frame.data == data]
     if values['headline']:
         values['pixels'] = _pixel_values(runs)
-    if values['promise']:
-        values['promise_plot'] = _promise_plot(runs)
+    if values['rates']:
+        values['rate_plot'] = _rate_plot(runs)
     return values
 
 
@@ -217,7 +217,7 @@ def _pixel_values(runs: Mapping[str, JsonDict]) -> JsonDict:
         for name, record in records.items()
     }
     rates: dict[str, list[Rate]] = {
-        name: [(r['promised'], r['normal'], r['normal_interval']) for r in one['calibration']]
+        name: [(r['target'], r['normal'], r['normal_interval']) for r in one['calibration']]
         for name, one in runs.items()
     }
     limited = len(runs) > MOST_LINES
@@ -231,12 +231,12 @@ def _pixel_values(runs: Mapping[str, JsonDict]) -> JsonDict:
     }
 
 
-def _promise_plot(runs: Mapping[str, JsonDict]) -> str:
+def _rate_plot(runs: Mapping[str, JsonDict]) -> str:
     """Return the drawing of a set with known classes."""
     lines: dict[str, list[Rate]] = {}
     for name, one in runs.items():
         for row in one['curve']:
             line = row['class_name'] if len(runs) == 1 else f'{name}, {row["class_name"]}'
-            rate = (row['promised'], row['observed'], row['interval'])
+            rate = (row['target'], row['observed'], row['interval'])
             lines.setdefault(line, []).append(rate)
     return calibration_plot(lines)

@@ -29,7 +29,7 @@ from .tables import percent
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PICTURE_WIDTH = 640
+IMAGE_WIDTH = 640
 
 
 @cache
@@ -84,23 +84,23 @@ def one_line(text: str) -> str:
 
 
 def save_jpeg(
-    folder: Path, name: str, picture: UInt8Array, width: int = PICTURE_WIDTH, quality: int = 88
+    folder: Path, name: str, image: UInt8Array, width: int = IMAGE_WIDTH, quality: int = 88
 ) -> str:
     """Write an RGB image, `width` pixels wide; return its name beside the page. DataError."""
-    write_bytes(folder / name, _small_jpeg(picture, width, quality))
+    write_bytes(folder / name, _small_jpeg(image, width, quality))
     return name
 
 
-def embedded(picture: UInt8Array, width: int = PICTURE_WIDTH, quality: int = 85) -> str:
-    """Return a picture, uint8 (H, W, 3) RGB, as the source of an image that needs no file."""
-    data = base64.b64encode(_small_jpeg(picture, width, quality)).decode('ascii')
+def embedded(image: UInt8Array, width: int = IMAGE_WIDTH, quality: int = 85) -> str:
+    """Return a image, uint8 (H, W, 3) RGB, as the source of an image that needs no file."""
+    data = base64.b64encode(_small_jpeg(image, width, quality)).decode('ascii')
     return f'data:image/jpeg;base64,{data}'
 
 
-def _small_jpeg(picture: UInt8Array, width: int, quality: int) -> bytes:
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    shrinks = width < picture.shape[1]
+def _small_jpeg(image: UInt8Array, width: int, quality: int) -> bytes:
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    shrinks = width < image.shape[1]
     small = cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
     return encode_jpeg(np.asarray(small, np.uint8), quality).tobytes()

@@ -14,7 +14,7 @@ from ood_perception.requirements import install_command
 from ood_perception.texts import printable
 from ood_perception.types import JsonDict
 
-# promised, observed, its interval
+# target, observed, its interval
 Rate = tuple[float, float | None, Sequence[float | None]]
 MOST_LINES = 6
 _TEXT, _GRID = '#b6bfca', '#2a3038'
@@ -77,7 +77,7 @@ def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> s
     with _axes(2) as (_, (left, right), text):
         for name, curve in list(curves.items())[:MOST_LINES]:
             left.step(curve['recall'], curve['precision'], where='pre', label=_label(name), lw=1.6)
-            right.plot(curve['fallout'], curve['recall'], label=_label(name), lw=1.6)
+            right.plot(curve['false_positive_rate'], curve['recall'], label=_label(name), lw=1.6)
         for share in list(shares.values())[:1]:
             left.axhline(share, color=_TEXT, lw=1, ls=':', label='a guess')
         left.set(
@@ -98,9 +98,9 @@ def curve_plot(curves: Mapping[str, JsonDict], shares: Mapping[str, float]) -> s
 
 def calibration_plot(curves: Mapping[str, Sequence[Rate]]) -> str:
     """
-    Draw the observed over the promised false-alarm rate, both logarithmic.
+    Draw the observed over the target false-alarm rate, both logarithmic.
 
-    curves: name -> (promised, observed, [low, high]) rows; rows without an observed rate are left
+    curves: name -> (target, observed, [low, high]) rows; rows without an observed rate are left
     out.
     """
     with _axes(1, 6.2, 4.4) as (_, (axis,), text):
@@ -109,19 +109,17 @@ def calibration_plot(curves: Mapping[str, Sequence[Rate]]) -> str:
             *(ends, [v / 2 for v in ends], [v * 2 for v in ends]),
             color='#5fd38a', alpha=0.12, lw=0, label='within a factor of two',
         )  # fmt: skip
-        axis.plot(ends, ends, color='#5fd38a', lw=1, ls='--', label='as promised')
+        axis.plot(ends, ends, color='#5fd38a', lw=1, ls='--', label='as targeted')
         for (name, rows), color in zip(list(curves.items())[:MOST_LINES], _COLORS, strict=False):
             rows = [row for row in rows if row[1]]
-            promised = [row[0] for row in rows]
+            target = [row[0] for row in rows]
             observed = [row[1] or 0.0 for row in rows]
-            axis.plot(
-                promised, observed, marker='o', ms=4, lw=1.4, label=_label(name), color=color
-            )
+            axis.plot(target, observed, marker='o', ms=4, lw=1.4, label=_label(name), color=color)
             low = [max(row[2][0] or 1e-6, 1e-6) for row in rows]
             high = [max(row[2][1] or 1e-6, 1e-6) for row in rows]
-            axis.vlines(promised, low, high, lw=1, alpha=0.7, color=color)
+            axis.vlines(target, low, high, lw=1, alpha=0.7, color=color)
         axis.set(xscale='log', yscale='log', xlim=(8e-5, 0.6), ylim=(2e-5, 1.2))
-        axis.set(xlabel='promised false-alarm rate', ylabel='observed share flagged')
+        axis.set(xlabel='target false-alarm rate', ylabel='observed share flagged')
         axis.legend(fontsize=9)
     return text[0]
 

@@ -14,7 +14,7 @@ from ood_perception.types import JsonDict
 
 TITLES = {
     'average_precision': 'AP',
-    'average_precision_missed': 'AP, lost counted',
+    'average_precision_with_outside': 'AP, outside counted',
     'component_average_precision': 'component-averaged AP',
     'fpr95': 'FPR95',
     'auroc': 'AUROC',
@@ -51,7 +51,7 @@ def headline_table(document: JsonDict, data: str) -> tuple[list[str], list[list[
     """Return header and rows of a set of anomalies: percent with 95 % intervals."""
     metrics = [name for name in TITLES if name in METRICS]
     if not any(region == 'ground' for _, region, _ in metric_rows(document, data)):
-        metrics.remove('average_precision_missed')  # nothing lies outside the region
+        metrics.remove('average_precision_with_outside')  # nothing lies outside the region
     header = ['run', 'region', *(TITLES[name] for name in metrics)]
     rows = []
     for run, region, record in metric_rows(document, data):
@@ -105,13 +105,13 @@ def product_table(document: JsonDict) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[str]]]:
+def rate_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[str]]]:
     """
-    Return header and rows of a set with known classes: flagged percent at every promised rate.
+    Return header and rows of a set with known classes: flagged percent at every target rate.
 
-    A star marks what is not within a factor of two of the promise. All pictures come by class and
+    A star marks what is not within a factor of two of the target. All images come by class and
     pooled, single sequences pooled alone (the CSV has their classes). Behind stands how many
-    pixels, and pictures that hold the class, a line rests on.
+    pixels, and images that hold the class, a line rests on.
     """
     rates: list[float] = []
     lines: dict[tuple[str, str, str], dict[float, str]] = {}
@@ -120,18 +120,18 @@ def promise_cells(document: JsonDict, data: str) -> tuple[list[str], list[list[s
         for row in run['sets'][data].get('rows', []):
             if row['group'] != EVERY_GROUP and row['class_name'] != POOLED:
                 continue
-            rates += [] if row['promised'] in rates else [row['promised']]
+            rates += [] if row['target'] in rates else [row['target']]
             observed = percent(row['observed'], row['interval'], places=2)
             key = (run['name'], row['group'], row['class_name'])
             cells = lines.setdefault(key, {})
-            cells[row['promised']] = observed if row['kept'] else f'{observed} *'
-            counts[key] = (f'{row["pixels"]:,}', str(row['pictures']))
-    header = ['run', 'pictures of', 'class', *(f'flagged at {100 * rate:g} %' for rate in rates)]
+            cells[row['target']] = observed if row['kept'] else f'{observed} *'
+            counts[key] = (f'{row["pixels"]:,}', str(row['images']))
+    header = ['run', 'images of', 'class', *(f'flagged at {100 * rate:g} %' for rate in rates)]
     rows = [
         [*key, *(cells.get(rate, '-') for rate in rates), *counts[key]]
         for key, cells in lines.items()
     ]
-    return [*header, 'pixels', 'pictures'], rows
+    return [*header, 'pixels', 'images'], rows
 
 
 def comparison_tables(
@@ -147,7 +147,7 @@ def comparison_tables(
     cells = [
         [row['set'], REGION_TITLES[row['region']], *_differences(row, metrics)] for row in regions
     ]
-    header = ['difference', 'pictures']
+    header = ['difference', 'images']
     tables = [('Pixels', ['set', 'region', *header, *metrics.values()], cells)]
     for name, group in GROUPS.items():
         rows = [row for row in comparisons if row.get('group') == name]
@@ -166,12 +166,12 @@ def _differences(row: JsonDict, metrics: Mapping[str, str]) -> list[str]:
 
     found, pair = row['metrics'], (row['first'], row['second'])
     words = [in_words(metric, found[metric], *pair) for metric in metrics]
-    return [f'{pair[0]} minus {pair[1]}', str(found['pictures']), *words]
+    return [f'{pair[0]} minus {pair[1]}', str(found['images']), *words]
 
 
 CSV_HEADER = (
     *('run', 'set', 'region', 'metric', 'value', 'low_95', 'high_95'),
-    *('bound_low', 'bound_high', 'pictures'),
+    *('bound_low', 'bound_high', 'images'),
 )
 
 
@@ -183,29 +183,29 @@ def csv_rows(document: JsonDict) -> Iterator[list[Any]]:
                 if name in record:
                     interval = record['intervals'].get(name, [None, None])
                     bounds = record['bounds'][name]
-                    values = [record[name], *interval, *bounds, record['pictures']]
+                    values = [record[name], *interval, *bounds, record['images']]
                     yield [run, data, region, name, *values]
         for one in document['runs']:
             for name, group in one['sets'][data]['groups'].items():
                 for metric, value in group['values'].items():
                     bounds = group['bounds'].get(metric, [None, None])
-                    values = [value, *group['intervals'][metric], *bounds, group['pictures']]
+                    values = [value, *group['intervals'][metric], *bounds, group['images']]
                     yield [one['name'], data, name, metric, *values]
             for row in one['sets'][data].get('rows', []):
-                metric = f'flagged at {row["promised"]:g}, {row["group"]}, {row["class_name"]}'
-                values = [row['observed'], *row['interval'], None, None, row['pictures']]
+                metric = f'flagged at {row["target"]:g}, {row["group"]}, {row["class_name"]}'
+                values = [row['observed'], *row['interval'], None, None, row['images']]
                 yield [one['name'], data, 'labelled', metric, *values]
 
 
-PICTURE_COLUMNS = (
-    *('name', 'sequence', 'average_precision', 'average_precision_missed', 'objects'),
+IMAGE_COLUMNS = (
+    *('name', 'sequence', 'average_precision', 'average_precision_with_outside', 'objects'),
     *('objects_found', 'anomaly_missed', 'normal_flagged', 'false_alarms', 'mean_iou'),
 )
 
 
-def picture_rows(document: JsonDict) -> Iterator[list[Any]]:
-    """Yield one row per run, set and picture: run, set, PICTURE_COLUMNS."""
+def image_rows(document: JsonDict) -> Iterator[list[Any]]:
+    """Yield one row per run, set and image: run, set, PICTURE_COLUMNS."""
     for run in document['runs']:
         for data, one in run['sets'].items():
-            for picture in one['pictures']:
-                yield [run['name'], data, *(picture.get(name) for name in PICTURE_COLUMNS)]
+            for image in one['images']:
+                yield [run['name'], data, *(image.get(name) for name in IMAGE_COLUMNS)]

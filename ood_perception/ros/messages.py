@@ -22,7 +22,7 @@ from ood_perception.ranging.calibration_file import CalibrationFile
 from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.types import Obstacle
 
-# Marker rectangles lie this far from the camera, in metres: a picture alone has no distance.
+# Marker rectangles lie this far from the camera, in metres: a image alone has no distance.
 # pixels, beyond which a CameraInfo is no calibration
 _MOST_PIXELS, _LEAST_FOCAL = 1e9, 1e-3
 MARKER_DEPTH = 1.0
@@ -69,7 +69,7 @@ def image_message(pixels: npt.NDArray[Any], encoding: str, header: Any) -> Any:
 
 
 def compressed_message(jpeg: npt.NDArray[np.uint8], header: Any) -> Any:
-    """Return JPEG bytes, uint8 (N,), as a CompressedImage of an rgb8 picture."""
+    """Return JPEG bytes, uint8 (N,), as a CompressedImage of an rgb8 image."""
     message = CompressedImage(header=header, format='rgb8; jpeg compressed bgr8')
     # frombytes on the empty array is the public way that copies once (see rclpy#763).
     message.data.frombytes(np.ascontiguousarray(jpeg).data.cast('B'))
@@ -85,7 +85,7 @@ def camera_info_message(values: CalibrationFile) -> Any:
 
 def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:
     """
-    Return the CameraInfo of a camera's picture resized to (height, width).
+    Return the CameraInfo of a camera's image resized to (height, width).
 
     Binning and region of interest are worked into K, P and the size, and are none in the result:
     consumers that heed them and those that do not (RViz) then see the same camera. A CameraInfo
@@ -93,7 +93,7 @@ def scaled_camera_info(info: Any, height: int, width: int, header: Any) -> Any:
     """
     scaled, values = copy.deepcopy(info), calibration_of(info)
     scaled.header = header
-    if not all(values.picture_size):
+    if not all(values.image_size):
         return scaled
     scaled.width, scaled.height = width, height
     scaled.k = values.resized(values.k, (height, width))
@@ -113,7 +113,7 @@ def obstacle_markers(
     """
     Return a MarkerArray: per obstacle a rectangle and its score, one metre before the camera.
 
-    size: (H, W) of the camera picture. info: its CameraInfo or None; without one a pinhole with
+    size: (H, W) of the camera image. info: its CameraInfo or None; without one a pinhole with
     a focal length of W pixels stands in, and the markers' namespace says so.
     tracks: the obstacles' track numbers, () = not tracked: a marker's id then follows its
     obstacle (2 t and 2 t + 1), and the caption begins with '#t'.
@@ -144,7 +144,7 @@ Pinhole = tuple[float, float, float, float]
 
 
 def _pinhole(size: tuple[int, int], info: Any | None) -> Pinhole:
-    """Return fx, fy, cx, cy in pixels of the picture."""
+    """Return fx, fy, cx, cy in pixels of the image."""
     height, width = size
     if not _calibrated(info):
         return float(width), float(width), (width - 1) / 2, (height - 1) / 2
@@ -155,7 +155,7 @@ def _pinhole(size: tuple[int, int], info: Any | None) -> Pinhole:
 
 def _calibrated(info: Any | None) -> bool:
     """Return whether there is a CameraInfo whose K makes finite rays."""
-    if info is None or not all(calibration_of(info).picture_size):
+    if info is None or not all(calibration_of(info).image_size):
         return False
     within = all(abs(value) < _MOST_PIXELS for value in info.k)  # False for NaN
     return within and min(info.k[0], info.k[4]) > _LEAST_FOCAL

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sightings as sensor_msgs/PointCloud2 with named fields, and as sensor_msgs/LaserScan."""
+"""Ranged detections as sensor_msgs/PointCloud2 with named fields, and as sensor_msgs/LaserScan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sensor_msgs.msg import LaserScan, PointCloud2, PointField
 from ood_perception.image.geometry import Points
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ranging.ground_plane import Places, Viewpoint
-from ood_perception.ranging.ranges import Sightings, barriers, nearest_by_bearing
+from ood_perception.ranging.ranges import RangedDetections, barriers, nearest_by_bearing
 
 _DATATYPES = {
     np.dtype(np.float32): PointField.FLOAT32,
@@ -56,7 +56,7 @@ class RangeResult:
     of the scan, metres.
     """
 
-    sightings: Sightings
+    ranged: RangedDetections
     view: Viewpoint
     tracked: Tracked
     base_frame: str = ''
@@ -66,18 +66,18 @@ class RangeResult:
 
 def obstacle_cloud(result: RangeResult, header: Any) -> PointCloud2:
     """Return one OBSTACLE_POINT per obstacle, in their order; track is -1 without tracking."""
-    found, tracked = result.sightings, result.tracked
+    found, tracked = result.ranged, result.tracked
     rows = _rows(result, found.obstacles, OBSTACLE_POINT)
     rows['bearing_left'], rows['bearing_right'] = found.left, found.right
     rows['surprisal'] = [obstacle.surprisal for obstacle in tracked.detection.obstacles]
     rows['track'] = tracked.tracks or [-1] * len(rows)
-    rows['at_edge'] = found.contacts.at_edge
+    rows['at_edge'] = found.contact_points.at_edge
     return cloud_message(rows, _header(result, header))
 
 
 def edge_cloud(result: RangeResult, header: Any) -> PointCloud2:
     """Return one EDGE_POINT per column of the score grid; u, v: pixel centres are whole."""
-    line, places = result.sightings.edge_line, result.sightings.edge
+    line, places = result.ranged.edge_line, result.ranged.edge
     rows = _rows(result, places, EDGE_POINT)
     rows['u'] = (line.line[:, 0] + line.line[:, 1]) / 2 - 0.5
     rows['v'] = line.line[:, 2] - 0.5
@@ -87,7 +87,7 @@ def edge_cloud(result: RangeResult, header: Any) -> PointCloud2:
 
 def contact_cloud(result: RangeResult, header: Any) -> PointCloud2:
     """Return one CONTACT_POINT per place on the plane that a path must not cross."""
-    points, sigma, kind = barriers(result.sightings)
+    points, sigma, kind = barriers(result.ranged)
     rows = np.zeros(len(points), CONTACT_POINT)
     _place(rows, result, points)
     rows['distance_sigma'], rows['kind'] = sigma, kind
@@ -101,7 +101,7 @@ def scan_message(result: RangeResult, header: Any) -> LaserScan:
     inf: free; NaN: not seen, or at a distance that is not known; farther than range_max: inf.
     """
     count = round(2 * math.pi / result.increment)
-    ranges = nearest_by_bearing(result.sightings, result.view, count)
+    ranges = nearest_by_bearing(result.ranged, result.view, count)
     ranges[ranges > result.range_max] = np.inf
     width = 2 * math.pi / count
     message = LaserScan(header=_header(result, header))

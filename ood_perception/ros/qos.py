@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Quality of service: what we ask of a camera, what it offers, and what outputs promise."""
+"""Quality of service: what we ask of a camera, what it offers, and what outputs offer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def chosen_reliability(setting: str, publishers: Sequence[Any]) -> str:
     Return 'reliable' or 'best_effort' for the parameter image_reliability.
 
     'auto': reliable when every discovered publisher offers it, since an unfragmented best-effort
-    picture does not survive the default transport; best effort otherwise, because a reliable
+    image does not survive the default transport; best effort otherwise, because a reliable
     subscription and a best-effort publisher never connect.
     publishers: TopicEndpointInfo of the image topic's publishers.
     """

@@ -28,7 +28,7 @@ from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
 from ood_perception.ranging.poses import FROM_TF, parse_poses, parse_rpy
-from ood_perception.ranging.ranges import only, sightings_of, wide_enough
+from ood_perception.ranging.ranges import only, ranged_detections, wide_enough
 from ood_perception.ranging.viewpoints import Viewpoints
 from ood_perception.ros.diagnostics import RangeReport, range_status
 from ood_perception.ros.point_clouds import RangeResult
@@ -132,7 +132,7 @@ class Ranging:
         if view is None:
             return None
         return RangeResult(
-            sightings_of(tracked.detection, scene, view),
+            ranged_detections(tracked.detection, scene, view),
             view,
             tracked,
             base_frame=self._values['camera.base_frame'],

@@ -157,7 +157,7 @@ class Worker:
                 decoder.decode(message, message)
         done = decoder.decode(queued.message, queued.message)
         if not done:
-            raise ImageError('no picture yet: the video has B frames, its pictures come later')
+            raise ImageError('no image yet: the video has B frames, its images come later')
         return done[-1]
 
     def _process(self, pending: list[PendingFrame]) -> None:

@@ -128,7 +128,7 @@ def test_an_existing_bundle_is_kept_unless_asked(home, tmp_path, capsys):
     assert adapted(home, clean, out, '--overwrite') == 0
 
 
-def test_the_own_vehicle_and_a_few_strange_pixels_do_not_shape_the_curve(home, tmp_path):
+def test_the_own_vehicle_and_a_few_anomalous_pixels_do_not_shape_the_curve(home, tmp_path):
     clean, plain = tmp_path / 'clean', tmp_path / 'plain'
     clean.mkdir()
     for number in range(60):

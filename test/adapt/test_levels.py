@@ -10,20 +10,20 @@ import pytest
 from ood_perception.adapt.blocks import Rate, rate_over_blocks, stretches
 from ood_perception.adapt.curves import Cleaned
 from ood_perception.adapt.levels import CURVES, JOINED, TOKENS, Level, taken
-from ood_perception.metrics.pixel import scored_picture
+from ood_perception.metrics.pixel import scored_image
 
 
 def level(name, lift, observed=0.01, seed=0):
     """Return a level whose objects score `lift` higher than its ground, on twelve frames."""
     rates = [Rate(0.01, observed, 0.0, 1.0, 0.1, 10, 1, 100)]
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(12):
         labels = (np.arange(2000) < 60).astype(np.uint8)
-        pictures.append(
-            scored_picture((rng.normal(0, 1, 2000) + lift * labels).astype(np.float32), labels)
+        images.append(
+            scored_image((rng.normal(0, 1, 2000) + lift * labels).astype(np.float32), labels)
         )
-    return Level(name, Cleaned((), (), 0.0, 0.0), rates, pictures)
+    return Level(name, Cleaned((), (), 0.0, 0.0), rates, images)
 
 
 def test_the_better_one_is_taken_and_what_each_finds_is_said():

@@ -10,7 +10,7 @@ pytest.importorskip('rosbags')
 pytest.importorskip('mcap')
 
 from bag_files import COMPRESSED, RAW, START, Maker, write_bag
-from bundles import road_picture
+from bundles import road_image
 from mcap_files import write_mcap
 
 from ood_perception.bags.cameras import camera_messages, open_cameras
@@ -19,19 +19,19 @@ from ood_perception.bags.reading import Bag, Limits
 from ood_perception.errors import ConfigError, DataError
 
 MAKER = Maker()
-PICTURE = road_picture(48, 64)
+IMAGE = road_image(48, 64)
 DEPTH = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) + 500
 
 
 def raw(topic, encoding='rgb8', count=3):
     """Return messages of an Image topic; the pixels do not matter but for their size."""
     pixels = {'16UC1': DEPTH, '32FC1': DEPTH.astype(np.float32), 'mono16': DEPTH}
-    image = pixels.get(encoding, PICTURE[..., 0].copy() if encoding == 'mono8' else PICTURE)
+    image = pixels.get(encoding, IMAGE[..., 0].copy() if encoding == 'mono8' else IMAGE)
     times = [START + number * 10**8 for number in range(count)]
     return [(topic, RAW, time, MAKER.raw(image, encoding, time)) for time in times]
 
 
-def packed(topic, form='rgb8; jpeg compressed bgr8', pixels=PICTURE, extension='.jpg', count=3):
+def packed(topic, form='rgb8; jpeg compressed bgr8', pixels=IMAGE, extension='.jpg', count=3):
     """Return messages of a CompressedImage topic."""
     data = cv2.imencode(extension, pixels)[1].reshape(-1)
     message = MAKER.store.types[COMPRESSED]
@@ -97,7 +97,7 @@ def test_beside_a_colour_camera_it_is_left_out_with_a_word(tmp_path, kind):
 @pytest.mark.parametrize('named', [True, False])
 def test_alone_or_named_it_is_refused_with_the_reason(tmp_path, kind, named):
     topic = LEFT_OUT[kind][0][0]
-    words = 'republish it raw' if kind == 'zstd' else 'measurements, no pictures'
+    words = 'republish it raw' if kind == 'zstd' else 'measurements, no images'
     with pytest.raises(DataError, match=f'{topic} .*{words}'):
         choose(tmp_path, LEFT_OUT[kind], [topic] if named else (), 'skip')
 
@@ -110,11 +110,11 @@ def test_what_is_left_out_by_default_can_be_named(tmp_path, kind):
 
 
 @pytest.mark.parametrize('encoding', ['mono8', 'mono16', 'bayer_rggb8', '8UC3', '8UC1'])
-def test_grey_and_nameless_encodings_are_pictures(tmp_path, encoding):
+def test_grey_and_nameless_encodings_are_images(tmp_path, encoding):
     assert choose(tmp_path, raw('/thermal/image', encoding))[0] == [('', '/thermal/image')]
 
 
-def test_mono16_as_png_is_a_picture(tmp_path):
+def test_mono16_as_png_is_a_image(tmp_path):
     topic = '/thermal/image/compressed'
     cameras, _, _ = choose(tmp_path, depth_png(topic, 'mono16; png compressed '))
     assert cameras == [('', topic)]
@@ -193,7 +193,7 @@ def test_a_channel_of_another_kind_is_no_damage(tmp_path, profile, kind, on_one_
     assert not problems
 
 
-def test_pictures_of_other_encodings_alone_are_named(tmp_path):
+def test_images_of_other_encodings_alone_are_named(tmp_path):
     other = ('/camera', 'protobuf', 'protobuf', 'foxglove.CompressedImage', START, b'\n\1a')
     path = write_mcap(tmp_path / 'a.mcap', [], others=[other])
     with pytest.raises(DataError, match=r'foxglove\.CompressedImage \(protobuf\) are not read'):
@@ -229,9 +229,9 @@ def test_the_demo_takes_the_same_camera(tmp_path):
     from ood_perception.demo.sources import bag_frames
 
     path = write_bag(tmp_path / 'bag', raw('/depth/image', '16UC1', 5) + raw(COLOUR))
-    pictures = list(bag_frames(path, 9))
-    assert len(pictures) == 3
-    np.testing.assert_array_equal(pictures[0], PICTURE)
+    images = list(bag_frames(path, 9))
+    assert len(images) == 3
+    np.testing.assert_array_equal(images[0], IMAGE)
 
 
 def test_the_trainer_takes_the_same_camera_and_says_so(tmp_path):

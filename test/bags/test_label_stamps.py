@@ -25,9 +25,9 @@ BIG_ENDIAN = np.dtype('>u4')
 def open_truth(tmp_path, frames, labels, entry='/labels', on_error='skip'):
     """Return (values of the first label pixel by frame, None without; problems) of a bag."""
     maker, messages = Maker(), []
-    picture = np.zeros((8, 8, 3), np.uint8)
+    photo = np.zeros((8, 8, 3), np.uint8)
     for number, stamp in enumerate(frames):
-        messages.append((FRONT, RAW, START + number, maker.raw(picture, 'rgb8', stamp)))
+        messages.append((FRONT, RAW, START + number, maker.raw(photo, 'rgb8', stamp)))
     for number, stamp in enumerate(labels):
         pixels = np.full((8, 8), number, np.uint8)
         pixels[-1] = 1  # labels without an anomaly are refused
@@ -36,7 +36,7 @@ def open_truth(tmp_path, frames, labels, entry='/labels', on_error='skip'):
     camera = CameraTopic('', FRONT, RAW, len(frames))
     with Bag(path, problems, Limits(), tmp_path) as bag:
         truth = open_ground_truth([entry], bag, [camera])
-        found = [truth[''].label(Frame(picture, '', s), n) for n, s in enumerate(frames)]
+        found = [truth[''].label(Frame(photo, '', s), n) for n, s in enumerate(frames)]
     return [None if label is None else int(label[0, 0]) for label in found], problems
 
 

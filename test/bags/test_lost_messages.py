@@ -161,17 +161,17 @@ def test_data_that_is_missing_before_a_whole_footer_is_told(tmp_path):
     assert problems.counts == {DAMAGED_FILE: 1}
 
 
-def test_statistics_that_promise_more_are_a_problem(tmp_path):
+def test_statistics_that_rate_more_are_a_problem(tmp_path):
     path = write_mcap(tmp_path / 'bag.mcap', MESSAGES)
 
-    def promise(opcode, number, summary, body):
+    def rates(opcode, number, summary, body):
         if opcode != STATISTICS:
             return body
         total, first = struct.unpack_from('<Q', body)[0], struct.unpack_from('<Q', body, 48)[0]
         body = struct.pack('<Q', total + 3) + body[8:]
         return body[:48] + struct.pack('<Q', first + 3) + body[56:]
 
-    rewrite(path, promise)
+    rewrite(path, rates)
     found, bag, problems = read(path, tmp_path, 'skip')
     assert found == MESSAGES
     assert problems.counts == {FEWER_MESSAGES: 1}
@@ -187,7 +187,7 @@ def test_statistics_that_promise_more_are_a_problem(tmp_path):
         ('message_count: 6', 'message_count: 7', f'7 messages of {FRONT}, 6 are there'),
     ],
 )
-def test_metadata_that_promises_more_is_a_problem(tmp_path, storage, old, new, words):
+def test_metadata_that_declares_more_is_a_problem(tmp_path, storage, old, new, words):
     path = write_bag(tmp_path / 'bag', MESSAGES, storage)
     text = (path / 'metadata.yaml').read_text()
     assert old in text
@@ -196,7 +196,7 @@ def test_metadata_that_promises_more_is_a_problem(tmp_path, storage, old, new, w
     assert found == MESSAGES
     assert problems.counts == {FEWER_MESSAGES: 1}
     assert words in problems.told[0].text
-    with pytest.raises(DataError, match='promises'):
+    with pytest.raises(DataError, match='declares'):
         read(path, tmp_path)
 
 

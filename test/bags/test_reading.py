@@ -76,7 +76,7 @@ def test_message_compression_without_metadata_is_told_by_the_first_bytes(
     assert found == messages
     assert bag.message_compression == (
         f'zstd, {len(messages)} of {len(messages)} messages '
-        '(told by the first bytes; no metadata.yaml says so)'
+        '(reported by the first bytes; no metadata.yaml says so)'
     )
 
 
@@ -91,7 +91,7 @@ def test_the_foreign_bag_is_read(tmp_path):
     path = need_data('bags') / 'amber_soccer_goal_12.mcap'
     found, bag, _ = read(path, tmp_path, topics=['/camera/image_raw'])
     assert [(kind, time) for _, kind, time, _ in found] == [(RAW, 8297777777), (RAW, 8331088888)]
-    assert 'told by the first bytes' in bag.message_compression
+    assert 'reported by the first bytes' in bag.message_compression
     message = Maker().store.deserialize_cdr(found[0][3], RAW)
     assert (message.width, message.height, message.encoding) == (640, 480, 'rgb8')
 
@@ -164,7 +164,7 @@ def test_a_missing_part_is_named(tmp_path):
 def test_a_message_above_the_cap_is_not_unpacked(tmp_path):
     messages = two_cameras()
     path = write_bag(tmp_path / 'bag', messages, 'mcap', 'message')
-    limits = Limits(message=20_000)  # the JPEGs are smaller, the raw pictures are not
+    limits = Limits(message=20_000)  # the JPEGs are smaller, the raw images are not
     with pytest.raises(DataError, match=r'more than .* MiB; --max-message-mib raises'):
         read(path, tmp_path, limits=limits)
     found, _, problems = read(path, tmp_path, 'skip', limits=limits)

@@ -15,7 +15,7 @@ from ood_perception.image.geometry import geometry_for
 from ood_perception.postprocess.mask import make_mask, obstacles_of
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.tracking import Tracked
-from ood_perception.ranging.ranges import sightings_of
+from ood_perception.ranging.ranges import ranged_detections
 from ood_perception.types import Detection, Frame
 
 START = 1_700_000_000_000_000_000
@@ -56,7 +56,9 @@ class SomeRanges:
     possible = True
 
     def __init__(self):
-        self.left = [sightings_of(found, SCENE, view(0.2)) for found in (ranged(thing), ranged())]
+        self.left = [
+            ranged_detections(found, SCENE, view(0.2)) for found in (ranged(thing), ranged())
+        ]
         self.left.insert(1, None)
 
     def of(self, *_):
@@ -82,8 +84,10 @@ def test_ranges_are_points_in_the_base_frame_and_go_where_nothing_is_known(tmp_p
     assert first['Points3D:labels'][0].startswith(f'{expected.obstacles.distance[0]:.1f} m')
     assert not second['Points3D:positions'], 'or the viewer would show the first ones still'
     assert not third['Points3D:positions']
-    contacts = [values['Points3D:positions'] for _, values in rows['/camera/ground/contacts']]
-    assert [len(points) > 0 for points in contacts] == [True, False, False]
+    contact_points = [
+        values['Points3D:positions'] for _, values in rows['/camera/ground/contacts']
+    ]
+    assert [len(points) > 0 for points in contact_points] == [True, False, False]
     nearest = [values['Scalars:scalars'] for _, values in rows['/camera/nearest/metres']]
     assert nearest[0] == pytest.approx(expected.obstacles.distance)
     assert np.isnan(nearest[1]).all()

@@ -214,7 +214,7 @@ def test_indices_of_the_same_axis_are_accepted(tiny_bundle, tmp_path):
         ('ArgMax', {'axis': 2**40}),
         ('ArgMax', {'axis': 99}),
         ('Transpose', {'perm': [0, 0, 0, 0]}),
-        ('Softmax', {'stranger': 1}),
+        ('Softmax', {'more anomalous': 1}),
         ('Softmax', {'axis': 'three'}),
     ],
 )

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped boat's bundle: small, free of anybody's pictures, and sensible on the sea."""
+"""The shipped boat's bundle: small, free of anybody's images, and sensible on the sea."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import OodPerceptionError
 from ood_perception.image.geometry import labels_to_grid
-from ood_perception.image.image_files import read_label, read_picture
+from ood_perception.image.image_files import read_image, read_label
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.postprocess.roi import RoiSettings
@@ -82,10 +82,10 @@ def pipeline(bundle):
         yield Pipeline(whole, engine, settings)
 
 
-def flagged(pipeline, picture, strip):
-    """The flagged share of each label of a demo picture, with noise (3) on its water."""
-    image = read_picture(SEA / 'images' / f'{picture}.jpg')
-    truth = read_label(SEA / 'labels' / f'{picture}.png')
+def flagged(pipeline, photo, strip):
+    """The flagged share of each label of a demo image, with noise (3) on its water."""
+    image = read_image(SEA / 'images' / f'{photo}.jpg')
+    truth = read_label(SEA / 'labels' / f'{photo}.png')
     image[strip] = np.random.default_rng(0).integers(0, 256, image[strip].shape)
     truth[strip] = NOISE
     mask = pipeline.run([Frame(image)])[0].mask
@@ -93,9 +93,9 @@ def flagged(pipeline, picture, strip):
     return [mask[seen == label].mean() for label in range(4)]
 
 
-@pytest.mark.parametrize('picture', ['01_sailing_boat', '02_coast_and_buoy'])
-def test_what_is_neither_sea_nor_sky_is_an_obstacle(pipeline, picture):
-    shares = flagged(pipeline, picture, np.s_[300:360, 100:180])
+@pytest.mark.parametrize('photo', ['01_sailing_boat', '02_coast_and_buoy'])
+def test_what_is_neither_sea_nor_sky_is_an_obstacle(pipeline, photo):
+    shares = flagged(pipeline, photo, np.s_[300:360, 100:180])
     assert shares[OBSTACLE] > 0.8
     assert shares[NOISE] > 0.5
     assert shares[WATER] < 0.02

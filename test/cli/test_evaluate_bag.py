@@ -29,7 +29,7 @@ from bag_files import (
     two_cameras,
     write_bag,
 )
-from bundles import road_picture, write_tiny_bundle
+from bundles import road_image, write_tiny_bundle
 from label_files import png_of
 from paths import ROOT, need_data
 
@@ -38,7 +38,7 @@ from ood_perception.cli.evaluate_bag import FAILED, FINE, WITH_SKIPPED, evaluate
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.image.views import ViewSpec
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_image
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.output_maps import OutputMaps
 from ood_perception.postprocess.roi import RoiSettings
@@ -84,7 +84,7 @@ def expected_maps(bundle, frames, mode='none', **more):
 
 
 def decoded(messages, topic):
-    """Return the pictures of a topic's messages, decoded by OpenCV alone."""
+    """Return the images of a topic's messages, decoded by OpenCV alone."""
     store = Maker().store
     for name, kind, time, data in messages:
         message = store.deserialize_cdr(data, kind) if name == topic else None
@@ -248,7 +248,13 @@ def test_the_report_counts_and_the_page_can_be_read(run, tmp_path):
     ]
     assert int(rows[0]['log_time_ns']) - int(rows[0]['stamp_ns']) == DELAY
     page = ' '.join((folder / 'index.html').read_text().split())
-    for words in ('12 of 12 frames', FRONT, 'The strangest frames', 'data:image/jpeg', 'tiny'):
+    for words in (
+        '12 of 12 frames',
+        FRONT,
+        'The highest-scoring frames',
+        'data:image/jpeg',
+        'tiny',
+    ):
         assert words in page
     assert '12 frames in' in printed
 
@@ -262,17 +268,17 @@ def test_the_foreign_bag_is_replayed(run, tmp_path):
     report = report_of(first[1])
     assert report['cameras'][0]['evaluated'] == 2
     assert report['cameras'][0]['sizes'] == ['640x480']
-    assert 'told by the first bytes' in report['bag']['message_compression']
+    assert 'reported by the first bytes' in report['bag']['message_compression']
     results = read_bag(first[1] / 'result')
     assert [time for time, _ in results['/road_anomaly/mask']] == [8297777777, 8331088888]
 
 
 @pytest.mark.data
-def test_camvid_pictures_in_a_bag_are_replayed_to_the_same_bytes(run, tmp_path):
+def test_camvid_images_in_a_bag_are_replayed_to_the_same_bytes(run, tmp_path):
     folder = need_data('camvid', 'test', 'images')
     files = sorted(folder.iterdir())[:4]
-    pictures = [cv2.imread(str(file))[..., ::-1] for file in files]
-    bag = write_bag(tmp_path / 'bag', two_cameras(4, pictures), 'mcap', 'message')
+    images = [cv2.imread(str(file))[..., ::-1] for file in files]
+    bag = write_bag(tmp_path / 'bag', two_cameras(4, images), 'mcap', 'message')
     first, second = (run(bag, out=name) for name in ('first', 'second'))
     assert (first[0], second[0]) == (FINE, FINE)
     assert files_of(first[1]) == files_of(second[1])
@@ -283,33 +289,30 @@ def test_camvid_pictures_in_a_bag_are_replayed_to_the_same_bytes(run, tmp_path):
 
 
 def labelled(count=6):
-    """Return (messages with label topic, pictures, labels); odd frames hold an anomaly."""
-    maker, messages, pictures, labels = Maker(), [], [], []
+    """Return (messages with label topic, images, labels); odd frames hold an anomaly."""
+    maker, messages, images, labels = Maker(), [], [], []
     for number in range(count):
         box = (60, 50, 24, 20) if number % 2 else None
-        image, label = road_picture(96, 128, box, seed=number), np.zeros((96, 128), np.uint8)
+        image, label = road_image(96, 128, box, seed=number), np.zeros((96, 128), np.uint8)
         label[:24] = 255
         if box:
             label[50:70, 60:84] = 1
         stamp = START + number * 100_000_000
         messages.append((FRONT, RAW, stamp + DELAY, maker.raw(image, 'rgb8', stamp)))
-        pictures.append(image)
+        images.append(image)
         labels.append(label)
     for number, label in enumerate(labels):  # labelled after the recording
         stamp = START + number * 100_000_000
         later = START + 10**10 + number
         messages.append(('/labels', RAW, later, maker.raw(label, 'mono8', stamp)))
-    return messages, pictures, labels
+    return messages, images, labels
 
 
-def check_metrics(report, bundle, pictures, labels):
+def check_metrics(report, bundle, images, labels):
     """Compare with the exact metrics of the pipeline's own surprisal."""
-    maps = expected_maps(bundle, [Frame(image) for image in pictures])
+    maps = expected_maps(bundle, [Frame(image) for image in images])
     exact = exact_metrics(
-        [
-            scored_picture(m.image('surprisal'), label)
-            for m, label in zip(maps, labels, strict=True)
-        ]
+        [scored_image(m.image('surprisal'), label) for m, label in zip(maps, labels, strict=True)]
     )
     record = report['ground_truth']['']
     assert record['frames'] == len(labels)
@@ -325,7 +328,7 @@ def check_metrics(report, bundle, pictures, labels):
 
 @pytest.mark.parametrize('kind', ['raw', 'png', 'palette'])
 def test_a_label_topic_gives_the_metrics(run, bundle, tmp_path, kind):
-    messages, pictures, labels = labelled()
+    messages, images, labels = labelled()
     if kind != 'raw':
         maker, palette = Maker(), kind == 'palette'
         messages = [
@@ -340,13 +343,13 @@ def test_a_label_topic_gives_the_metrics(run, bundle, tmp_path, kind):
     assert status == FINE
     report = report_of(folder)
     assert [camera['topic'] for camera in report['cameras']] == [FRONT]
-    check_metrics(report, bundle, pictures, labels)
+    check_metrics(report, bundle, images, labels)
     assert 'Against the ground truth' in (folder / 'index.html').read_text()
 
 
 @pytest.mark.parametrize('named_by', ['stamp', 'seconds', 'index'])
 def test_a_label_folder_gives_the_metrics(run, bundle, tmp_path, named_by):
-    messages, pictures, labels = labelled()
+    messages, images, labels = labelled()
     (tmp_path / 'labels').mkdir()
     for number, label in enumerate(labels):
         stamp = START + number * 100_000_000
@@ -357,7 +360,7 @@ def test_a_label_folder_gives_the_metrics(run, bundle, tmp_path, named_by):
         cv2.imwrite(str(tmp_path / 'labels' / f'{name}.png'), label)
     bag = write_bag(tmp_path / 'bag', [m for m in messages if m[0] == FRONT])
     _, folder, _ = run(bag, '--ground-truth', tmp_path / 'labels')
-    check_metrics(report_of(folder), bundle, pictures, labels)
+    check_metrics(report_of(folder), bundle, images, labels)
 
 
 @pytest.mark.parametrize(('bits', 'palette'), [(1, False), (4, True), (2, False)])
@@ -392,7 +395,7 @@ def test_labels_without_an_anomaly_are_refused_before_the_replay(run, tmp_path, 
     truth = tmp_path / 'labels' if place == 'folder' else '/labels'
     status, folder, printed = run(bag, '--ground-truth', truth)
     assert status == FAILED
-    assert 'none of 6 label pictures has a pixel of anomaly (1)' in printed
+    assert 'none of 6 label images has a pixel of anomaly (1)' in printed
     assert ('255 means ignored' in printed) == (anomaly == 255)
     assert not folder.exists()
 
@@ -511,7 +514,7 @@ def test_a_truncated_bag_is_evaluated_as_far_as_it_goes(run, tmp_path):
     assert status == WITH_SKIPPED
     report = report_of(folder)
     assert report['problems']['counts'] == {'damaged file': 1}
-    assert report['bag']['messages_promised'] == len(messages)
+    assert report['bag']['messages_declared'] == len(messages)
     evaluated = sum(camera['evaluated'] for camera in report['cameras'])
     assert 0 < evaluated == report['bag']['messages_indexed'] < len(messages)
     assert 'cut off' in printed
@@ -550,7 +553,7 @@ def test_a_users_mistake_is_one_line_and_leaves_nothing(run, tmp_path, options, 
     assert not folder.exists()
 
 
-def test_a_bag_without_pictures_says_what_it_holds(run, tmp_path):
+def test_a_bag_without_images_says_what_it_holds(run, tmp_path):
     bag = write_bag(tmp_path / 'bag', [('/chat', 'std_msgs/msg/String', 5, Maker().text())])
     status, _, printed = run(bag)
     assert status == FAILED
@@ -619,7 +622,7 @@ def test_the_nodes_encodings_are_known(run, tmp_path, encoding):
 def test_persistence_and_output_scale_are_the_nodes(run, tmp_path):
     """An obstacle that is there in every frame is announced from the second on, with one id."""
     maker, messages = Maker(), []
-    image = road_picture(96, 128, (60, 60, 28, 24))
+    image = road_image(96, 128, (60, 60, 28, 24))
     for number in range(4):
         stamp = START + number * 10**8
         messages.append((FRONT, RAW, stamp, maker.raw(image, 'rgb8', stamp)))

@@ -11,7 +11,7 @@ pytest.importorskip('rosbags')
 pytest.importorskip('mcap')
 
 from bag_files import FRONT, RAW, START, Maker, two_cameras, write_bag
-from bundles import road_picture, write_tiny_bundle
+from bundles import road_image, write_tiny_bundle
 from mcap_files import MESSAGE_INDEX, chunk_places, flip, rewrite, write_mcap
 
 from ood_perception.cli.evaluate_bag import FAILED, FINE, WITH_SKIPPED, evaluate_bag
@@ -65,14 +65,14 @@ def test_a_damaged_chunk_is_counted_and_the_later_ones_are_evaluated(run, tmp_pa
     assert '2 lost' in (folder / 'index.html').read_text()
 
 
-def test_fewer_messages_than_metadata_promises_is_told_by_the_status(run, tmp_path):
+def test_fewer_messages_than_metadata_rates_is_told_by_the_status(run, tmp_path):
     bag = write_bag(tmp_path / 'bag', two_cameras(2))
     text = (bag / 'metadata.yaml').read_text()
     (bag / 'metadata.yaml').write_text(text.replace('message_count: 4', 'message_count: 40'))
     status, folder, printed = run(bag)
     assert status == WITH_SKIPPED
-    assert report_of(folder)['problems']['counts'] == {'fewer messages than promised': 1}
-    assert 'promises 40' in printed
+    assert report_of(folder)['problems']['counts'] == {'fewer messages than declared': 1}
+    assert 'declares 40' in printed
     assert 'lost: 36' in printed
 
 
@@ -95,7 +95,7 @@ def test_depth_and_json_beside_a_camera_are_left_out_without_damage(run, tmp_pat
 def test_labels_of_one_stamp_are_never_compared(run, tmp_path):
     maker, messages = Maker(), []
     for number in range(3):
-        image, label = road_picture(96, 128, seed=number), np.full((96, 128), number, np.uint8)
+        image, label = road_image(96, 128, seed=number), np.full((96, 128), number, np.uint8)
         messages.append((FRONT, RAW, START + number, maker.raw(image, 'rgb8', 0)))
         messages.append(('/labels', RAW, START + number, maker.raw(label, 'mono8', 0)))
     status, folder, printed = run(

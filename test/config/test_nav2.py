@@ -17,7 +17,7 @@ from std_msgs.msg import Header  # noqa: E402
 from ood_perception.parameters.table import BY_NAME  # noqa: E402
 from ood_perception.postprocess.output_maps import IMAGES  # noqa: E402
 from ood_perception.postprocess.tracking import Tracked  # noqa: E402
-from ood_perception.ranging.ranges import sightings_of  # noqa: E402
+from ood_perception.ranging.ranges import ranged_detections  # noqa: E402
 from ood_perception.ros import qos  # noqa: E402
 from ood_perception.ros.outputs import INFOS, OUTPUTS  # noqa: E402
 from ood_perception.ros.point_clouds import (  # noqa: E402
@@ -139,7 +139,7 @@ def thing(labels):
 def result(found, **values):
     seen = view(0.2, base_height=HEIGHT)
     tracked = Tracked(found, ())
-    return RangeResult(sightings_of(found, SCENE, seen), seen, tracked, 'base_link', **values)
+    return RangeResult(ranged_detections(found, SCENE, seen), seen, tracked, 'base_link', **values)
 
 
 def updated(file, found, base=(0.0, 0.0, 0.0), without=(), **values):

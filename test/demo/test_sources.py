@@ -19,12 +19,12 @@ def coloured(number):
 def folder(tmp_path):
     for number in range(12):
         cv2.imwrite(str(tmp_path / f'{number}.png'), coloured(number)[..., ::-1])
-    (tmp_path / 'notes.txt').write_text('not a picture')
+    (tmp_path / 'notes.txt').write_text('not a image')
     return tmp_path
 
 
 def images(text, limit=50):
-    return [picture.image for picture in open_source(str(text), limit).pictures()]
+    return [photo.image for photo in open_source(str(text), limit).images()]
 
 
 def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
@@ -48,9 +48,9 @@ def test_labels_become_objects_and_road(tmp_path):
     labels[20:] = 0
     labels[25:30, 5:10] = labels[30:38, 40:50] = 1
     cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), labels)
-    (picture,) = open_source(str(tmp_path), 5).pictures()
-    assert sorted(one.sum() for one in picture.truth.objects) == [25, 80]
-    np.testing.assert_array_equal(picture.truth.road, labels == 0)
+    (photo,) = open_source(str(tmp_path), 5).images()
+    assert sorted(one.sum() for one in photo.truth.objects) == [25, 80]
+    np.testing.assert_array_equal(photo.truth.road, labels == 0)
 
 
 def test_labels_of_another_size_are_refused_by_name(tmp_path):
@@ -59,7 +59,7 @@ def test_labels_of_another_size_are_refused_by_name(tmp_path):
     cv2.imwrite(str(tmp_path / 'images' / 'a.png'), coloured(1))
     cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), np.zeros((4, 4), np.uint8))
     with pytest.raises(DataError, match=r'labels/a\.png.*\(40, 60\)'):
-        list(open_source(str(tmp_path), 5).pictures())
+        list(open_source(str(tmp_path), 5).images())
 
 
 def test_a_video_is_read_in_colour(tmp_path):
@@ -119,7 +119,7 @@ def test_a_foreign_bag_with_compressed_messages_is_read():
 
 @pytest.fixture(scope='module')
 def shipped():
-    return list(open_source('', 24).pictures())
+    return list(open_source('', 24).images())
 
 
 def test_nothing_named_takes_the_frames_that_are_shipped(shipped):
@@ -127,26 +127,26 @@ def test_nothing_named_takes_the_frames_that_are_shipped(shipped):
     assert 'real' in COMPOSED
     assert 'drew' in COMPOSED
     assert len(shipped) == 24
-    for picture in shipped:
-        assert picture.image.shape == (540, 960, 3)
-        assert picture.truth.road.mean() > 0.25
-        assert not any((one & picture.truth.road).any() for one in picture.truth.objects)
+    for photo in shipped:
+        assert photo.image.shape == (540, 960, 3)
+        assert photo.truth.road.mean() > 0.25
+        assert not any((one & photo.truth.road).any() for one in photo.truth.objects)
 
 
 def test_each_shipped_object_stands_on_its_road_and_is_not_of_its_colour(shipped):
-    for picture in shipped:
-        thing = max(picture.truth.objects, key=np.sum)
+    for photo in shipped:
+        thing = max(photo.truth.objects, key=np.sum)
         below = np.roll(thing, 12, axis=0) & ~thing
-        assert picture.truth.road[below].mean() > 0.5, picture.name
-        pixels = picture.image.astype(float)
-        color = np.median(pixels[picture.truth.road], axis=0)
-        assert np.abs(np.median(pixels[thing], axis=0) - color).max() > 25, picture.name
+        assert photo.truth.road[below].mean() > 0.5, photo.name
+        pixels = photo.image.astype(float)
+        color = np.median(pixels[photo.truth.road], axis=0)
+        assert np.abs(np.median(pixels[thing], axis=0) - color).max() > 25, photo.name
 
 
 def test_each_shipped_object_grows_as_the_car_comes_nearer(shipped):
     areas = {}
-    for picture in shipped:
-        areas.setdefault(picture.name[3:], []).append(sum(map(np.sum, picture.truth.objects)))
+    for photo in shipped:
+        areas.setdefault(photo.name[3:], []).append(sum(map(np.sum, photo.truth.objects)))
     assert len(areas) == 4
     for name, sizes in areas.items():
         # at constant speed towards a thing, 1 / sqrt(area) falls by the same in every frame
@@ -164,8 +164,8 @@ def test_what_is_shipped_is_small_and_every_frame_has_a_label():
 
 
 def test_the_sea_is_shown_unchecked(caplog):
-    pictures = list(open_source(str(SEA), 5).pictures())
-    assert [picture.truth for picture in pictures] == [None, None]
+    images = list(open_source(str(SEA), 5).images())
+    assert [photo.truth for photo in images] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_the_sea_is_shown_unchecked(caplog):
     [
         ('gone', 'does not exist'),
         ('/dev/video_none', 'plugged in'),
-        ('empty', 'holds no picture'),
+        ('empty', 'holds no image'),
         ('text.txt', 'neither a video'),
     ],
 )
@@ -182,11 +182,11 @@ def test_what_is_missing_is_named_with_a_remedy(tmp_path, name, words):
     (tmp_path / 'text.txt').write_text('x')
     text = name if name.startswith('/') else str(tmp_path / name)
     with pytest.raises(ConfigError, match=words) as caught:
-        list(open_source(text, 3).pictures())
+        list(open_source(text, 3).images())
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize('name', ['broken.mp4', 'broken.mcap', 'pictures/broken.png'])
+@pytest.mark.parametrize('name', ['broken.mp4', 'broken.mcap', 'images/broken.png'])
 def test_what_cannot_be_read_is_named(tmp_path, name):
     if name.endswith('mcap'):
         pytest.importorskip('rosbags')
@@ -195,7 +195,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name):
     path.write_bytes(b'this is nothing of the kind')
     given = path.parent if name.endswith('png') else path
     with pytest.raises(DataError, match='broken'):
-        list(open_source(str(given), 3).pictures())
+        list(open_source(str(given), 3).images())
 
 
 def test_a_bag_without_images_says_what_it_holds(tmp_path):

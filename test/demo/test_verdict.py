@@ -12,7 +12,7 @@ from ood_perception.demo.report import (
     Run,
     heat,
     latency_chart,
-    mask_picture,
+    mask_image,
     write_page,
 )
 from ood_perception.demo.verdict import GroundTruth, check_frame, judge
@@ -63,7 +63,7 @@ def test_passing_needs_the_object_and_the_rate():
     loud = check_frame(mask(np.s_[40:50, 30:40], np.s_[70:72]), truth(), PATCH)
     assert judge([good] * 4 + [missed], 0.01).passed
     assert 'found 3 of 5' in judge([good] * 3 + [missed] * 2, 0.01).reasons[0]
-    assert '3 times the promised 1.00%' in judge([loud], 0.01).reasons[0]
+    assert '3 times the target 1.00%' in judge([loud], 0.01).reasons[0]
     assert judge([loud], 0.02).passed
 
 
@@ -74,7 +74,7 @@ def test_an_empty_region_of_interest_and_no_object_fail():
     assert any('nothing could be found' in reason for reason in judge([empty], 0.01).reasons)
 
 
-def test_pictures_without_truth_are_not_judged():
+def test_images_without_truth_are_not_judged():
     verdict = judge([], 0.01)
     assert verdict.passed
     assert not verdict.checked
@@ -101,16 +101,16 @@ def page_of(tmp_path, **changes):
 def test_the_page_tells_everything_and_needs_only_its_folder(tmp_path):
     page, text = page_of(tmp_path)
     for words in ('passed', 'composed in', '1 dropped', 'a &amp; b', 'frame &lt;1&gt;', 'openvino',
-                  'promised 1.00%', 'found 1 of 1'.replace('found ', ''), '42 ms', '<svg',
+                  'target 1.00%', 'found 1 of 1'.replace('found ', ''), '42 ms', '<svg',
                   'CamVid: non-commercial'):  # fmt: skip
         assert words in text, words
-    pictures = re.findall(r'src="([^"]+)"', text)
-    assert len(pictures) == 8
-    assert all((page.parent / name).stat().st_size > 300 for name in pictures)
+    images = re.findall(r'src="([^"]+)"', text)
+    assert len(images) == 8
+    assert all((page.parent / name).stat().st_size > 300 for name in images)
     assert 'http' not in text
 
 
-def test_the_page_of_real_pictures_does_not_say_composed(tmp_path):
+def test_the_page_of_real_images_does_not_say_composed(tmp_path):
     _, text = page_of(tmp_path, note='')
     assert 'composed' not in text
 
@@ -127,7 +127,7 @@ def test_colours_show_what_is_not_scored():
     np.testing.assert_array_equal(colors[1], colors[2])
     assert colors[0].sum() < colors[1].sum()
     assert colors[3].tolist() == [52, 56, 64]
-    shown = mask_picture(np.array([[0, 1, 255]], np.uint8), None)
+    shown = mask_image(np.array([[0, 1, 255]], np.uint8), None)
     assert len({tuple(color) for color in shown[0].tolist()}) == 3
 
 

@@ -19,7 +19,7 @@ yaml = pytest.importorskip('yaml')
 
 from ood_perception.errors import DataError, OodPerceptionError  # noqa: E402
 from trainer.backbones.weights import load_weights  # noqa: E402
-from trainer.datasets import load_pictures  # noqa: E402
+from trainer.datasets import load_images  # noqa: E402
 from trainer.datasets.tools.generated import CLASSES, HALLS, draw_scene, main, write_set  # noqa: E402
 from trainer.recipe import load_recipe  # noqa: E402
 
@@ -64,7 +64,7 @@ def weights():
 def test_every_command_of_the_page_works_in_order(tmp_path, weights):
     pytest.importorskip('rclpy', reason='step 6 starts the node')
     made, recipe, trained, measured, launched = blocks()
-    assert '60 normal pictures' in run(made, tmp_path)
+    assert '60 normal images' in run(made, tmp_path)
     assert (tmp_path / 'warehouse' / 'classes.yaml').read_text() in PAGE
     run(recipe, tmp_path)
     checked = run(trained, tmp_path)
@@ -82,8 +82,8 @@ def test_the_recipe_of_the_page_is_one(tmp_path):
     run(recipe, tmp_path)
     loaded = load_recipe(tmp_path / 'warehouse.yaml')
     write_set(tmp_path / 'warehouse', count=2, unknown=1)
-    pictures = load_pictures(loaded.data.layout, tmp_path / 'warehouse', loaded.data.train)
-    assert set(loaded.bundle.in_distribution) <= set(pictures.classes.names)
+    images = load_images(loaded.data.layout, tmp_path / 'warehouse', loaded.data.train)
+    assert set(loaded.bundle.in_distribution) <= set(images.classes.names)
     assert CLASSES in PAGE
 
 
@@ -100,9 +100,9 @@ def test_the_same_seed_draws_the_same_set(tmp_path):
 
 
 @pytest.mark.parametrize('seed', range(10))
-def test_drawn_scenes_hold_all_classes_and_things_lie_in_the_picture(tmp_path, seed):
-    picture, labels = draw_scene(HALLS[seed % 2], np.random.default_rng(seed))
-    assert picture.dtype == labels.dtype == np.uint8
+def test_drawn_scenes_hold_all_classes_and_things_lie_in_the_image(tmp_path, seed):
+    photo, labels = draw_scene(HALLS[seed % 2], np.random.default_rng(seed))
+    assert photo.dtype == labels.dtype == np.uint8
     shares = np.bincount(labels.ravel(), minlength=3) / labels.size
     assert (shares > 0.05).all()
     write_set(tmp_path / 'set', count=1, unknown=1, seed=seed)

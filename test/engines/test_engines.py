@@ -146,7 +146,7 @@ def test_it_says_what_it_is(engine, runtime):
         np.zeros((0, HEIGHT, WIDTH, 3), np.uint8),
     ],
 )
-def test_a_wrong_picture_is_refused_with_both_shapes(engine, image):
+def test_a_wrong_image_is_refused_with_both_shapes(engine, image):
     with pytest.raises(EngineError, match=r'expected uint8 \(B, 56, 84, 3\)'):
         engine.run(image, engine.class_vector(['Road']))
 

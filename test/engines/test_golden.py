@@ -26,7 +26,7 @@ def golden():
 
 
 class Made:
-    """An engine whose output is given, one picture a run."""
+    """An engine whose output is given, one image a run."""
 
     def __init__(self, surprisal, labels, precision='f32'):
         self.surprisal, self.labels = surprisal, labels

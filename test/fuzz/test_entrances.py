@@ -30,7 +30,7 @@ from ood_perception.bundle.signatures import read_public_key
 from ood_perception.bundle.store import load_bundle
 from ood_perception.bundle.weights.completion import read_map
 from ood_perception.errors import OodPerceptionError
-from ood_perception.image.image_files import decode_label, decode_picture
+from ood_perception.image.image_files import decode_image, decode_label
 from ood_perception.json_files import parse_json
 from ood_perception.parameters.files import read_parameters
 from ood_perception.postprocess.roi_files import parse_polygons
@@ -192,13 +192,13 @@ def test_the_rules_of_graphs(place, data):
     data=st.data(), form=st.sampled_from(['PNG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM'])
 )
 def test_images(data, form):
-    own_error_or_none(lambda: decode_picture(data.draw(changed(image(form))), 'image'))
+    own_error_or_none(lambda: decode_image(data.draw(changed(image(form))), 'image'))
 
 
 @fuzzed
 @hypothesis.given(data=st.data())
 def test_jpegs(data):
-    own_error_or_none(lambda: decode_picture(data.draw(changed(image('JPEG'))), 'image'))
+    own_error_or_none(lambda: decode_image(data.draw(changed(image('JPEG'))), 'image'))
 
 
 @fuzzed

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.bench_reference import random_banks
-from trainer.calibration.monotone_table import MonotoneTable
+from trainer.calibration.monotone_curve import CalibrationCurve
 from trainer.heads.pixood.density import Gaussian
 from trainer.heads.pixood.training import PixOODModel
 from trainer.nets.patch_classifier import Classifier
@@ -23,9 +23,9 @@ def random_pixood(counts: Sequence[int], dim: int, layers: Sequence[str]) -> Pix
     names = tuple(f'class_{index}' for index in range(len(counts)))
     covariance = np.array([[0.5, 0.01], [0.01, 0.0004]])
 
-    def table() -> MonotoneTable:
+    def table() -> CalibrationCurve:
         knots = 0.01 + np.cumsum(rng.uniform(0.01, 0.1, 256))
-        return MonotoneTable(-3.0, 0.1, knots, low_slope=0.02, high_slope=0.05)
+        return CalibrationCurve(-3.0, 0.1, knots, low_slope=0.02, high_slope=0.05)
 
     return PixOODModel(
         classes=names,
@@ -36,6 +36,6 @@ def random_pixood(counts: Sequence[int], dim: int, layers: Sequence[str]) -> Pix
         classifier=Classifier(len(layers) * dim, len(names), layers, 'mlp', HIDDEN),
         densities={name: Gaussian(np.array([0.3, 0.15]), covariance) for name in names},
         ood_std=np.array([1.5, 0.3]),
-        paper_tables={},
-        held_out_tables={name: table() for name in names},
+        paper_curves={},
+        held_out_curves={name: table() for name in names},
     )

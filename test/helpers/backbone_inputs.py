@@ -7,7 +7,7 @@ import torch
 from trainer.backbones.base import layer_name
 
 
-def picture(height: int, width: int, count: int = 1) -> torch.Tensor:
+def photo(height: int, width: int, count: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, height, width, 3), generator=generator, dtype=torch.uint8)
 

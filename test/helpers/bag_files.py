@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from bundles import road_picture
+from bundles import road_image
 
 from ood_perception.bags.messages import VIDEO_MSGS
 
@@ -105,12 +105,12 @@ def write_bag(path, messages, storage='mcap', compression='none', version=9):
     return path
 
 
-def two_cameras(count=4, pictures=None):
+def two_cameras(count=4, images=None):
     """Return the messages of two cameras, one raw and one JPEG; every second frame is odd."""
     maker, messages = Maker(), []
     for number in range(count):
         box = (60, 70, 24, 20) if number % 2 else None
-        image = pictures[number] if pictures else road_picture(96, 128, box, seed=number)
+        image = images[number] if images else road_image(96, 128, box, seed=number)
         stamp = START + number * 100_000_000
         messages.append((FRONT, RAW, stamp + DELAY, maker.raw(image, 'rgb8', stamp)))
         later = stamp + 30_000_000

@@ -151,7 +151,7 @@ def donor_of(path):
     return Path(path).parent / f'{Path(path).name}_donor-1.0-py3-none-any.whl'
 
 
-def road_picture(height, width, obstacle=None, color=ODD, seed=0):
+def road_image(height, width, obstacle=None, color=ODD, seed=0):
     """
     Return uint8 (height, width, 3): a grey road with noise, a sky in the upper quarter.
 
@@ -193,7 +193,7 @@ def backbone_weights(patch, seed):
 
 
 def backbone_model(weights, height, width, patch):
-    """Tokens = x + tanh(x mix), x = the patch embedding of the normalised picture."""
+    """Tokens = x + tanh(x mix), x = the patch embedding of the normalised image."""
     grid = [height // patch, width // patch]
     tensors = [
         numpy_helper.from_array(value, name)
@@ -343,7 +343,7 @@ def _write_golden(path, weights, shape, classes, compiled, selection):
     height, width, patch, factor = shape
     box = (width // 3, height // 2, 2 * patch, patch)
     images = np.stack([
-        road_picture(height, width, box),
+        road_image(height, width, box),
         np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8),
     ])  # fmt: skip
     # brightness that changes from patch to patch, so that no two cells are alike

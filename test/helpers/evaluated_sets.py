@@ -1,12 +1,12 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of pictures on disk and one evaluation of them."""
+"""Sets of images on disk and one evaluation of them."""
 
 import json
 
 import cv2
 import numpy as np
-from bundles import road_picture
+from bundles import road_image
 
 from trainer.evaluation.evaluate import main
 
@@ -19,13 +19,13 @@ BOX = (42, 28, 14, 14)  # x, y, width, height: one patch
 F32 = ('--precision', 'f32', '--threads', '1', '--quiet')
 
 
-def write_pictures(folder, labels, obstacles, name='drive_{}'):
-    """Write road pictures with and without an odd square, and their labels."""
+def write_images(folder, labels, obstacles, name='drive_{}'):
+    """Write road images with and without an odd square, and their labels."""
     for part in ('images', 'labels'):
         (folder / part).mkdir(parents=True)
     for number, box in enumerate(obstacles):
-        picture = cv2.cvtColor(road_picture(HEIGHT, WIDTH, box, seed=number), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(folder / 'images' / f'{name.format(number)}.png'), picture)
+        photo = cv2.cvtColor(road_image(HEIGHT, WIDTH, box, seed=number), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / 'images' / f'{name.format(number)}.png'), photo)
         cv2.imwrite(str(folder / 'labels' / f'{name.format(number)}.png'), labels(box))
 
 

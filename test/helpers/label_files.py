@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures of every kind that programs write, and pictures that an EXIF tag turns."""
+"""Label images of every kind that programs write, and images that an EXIF tag turns."""
 
 from __future__ import annotations
 

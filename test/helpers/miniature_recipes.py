@@ -19,14 +19,14 @@ backbone: {weights: WEIGHTS, layers: [1, 2]}
 data: {layout: folders, root: ROOT, calibration: [], calibration_fraction: 0.5, licence: ours}
 view: {height: 56, width: 56, policy: stretch}
 classifier: {epochs: 4, learning_rate: 1.0e-2}
-patches: {fewest_patches: 10, fewest_pictures: 2}
+patches: {fewest_patches: 10, fewest_images: 2}
 condensation: {etalons: 3, epochs: 4}
 head: {upsampling: 7, half_weights: true}
 bundle:
   in_distribution: [left]
   ground_classes: [left]
   ship_weights: true
-  golden: pictures
+  golden: images
 """
 
 
@@ -36,7 +36,7 @@ LARGER = ('view.height=112', 'view.width=112', 'head.upsampling=3')
 
 
 def write_data(root: Path) -> None:
-    """Write pictures of two colours, one on each side, and their labels."""
+    """Write images of two colours, one on each side, and their labels."""
     (root / 'train' / 'images').mkdir(parents=True)
     (root / 'train' / 'labels').mkdir()
     rng = np.random.default_rng(0)

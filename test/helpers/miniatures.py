@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny pictures and label files for miniatures of published data sets."""
+"""Tiny images and label files for miniatures of published data sets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _label(ids: tuple[int, ...], shape: tuple[int, int]) -> bytes:
     return cv2.imencode('.png', np.resize(np.array(ids, np.uint8), shape))[1].tobytes()
 
 
-def write_picture(path: Path, seed: int = 0) -> Path:
-    """Write a picture of HEIGHT x WIDTH in the form that its suffix says."""
+def write_image(path: Path, seed: int = 0) -> Path:
+    """Write a image of HEIGHT x WIDTH in the form that its suffix says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_encoded(path.suffix, seed))
     return path

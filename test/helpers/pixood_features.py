@@ -27,7 +27,7 @@ def head_of(model, selection):
 
 @pytest.fixture(scope='module')
 def train():
-    return make_feature_set(pictures=40)
+    return make_feature_set(images=40)
 
 
 @pytest.fixture(scope='module')
@@ -39,4 +39,4 @@ def classifier(train):
 @pytest.fixture(scope='module')
 def model(train, classifier):
     fitted = fit_pixood(train, classifier, CLASSES, *CONFIG)
-    return calibrate_pixood(fitted, head_of, make_feature_set(pictures=40, seed=1))
+    return calibrate_pixood(fitted, head_of, make_feature_set(images=40, seed=1))

@@ -5,7 +5,7 @@
 import numpy as np
 import torch
 
-from trainer.calibration.monotone_table import MonotoneTable
+from trainer.calibration.monotone_curve import CalibrationCurve
 from trainer.heads.pixood.density import Gaussian
 from trainer.heads.pixood.training import PixOODModel
 from trainer.nets.patch_classifier import Classifier
@@ -13,9 +13,9 @@ from trainer.nets.patch_classifier import Classifier
 CLASSES = ('road', 'pole', 'pavement', 'sky')
 
 
-def a_table(rng, count=256):
+def a_curve(rng, count=256):
     knots = 0.01 + np.cumsum(rng.uniform(0.001, 0.04, count))
-    return MonotoneTable(-3.0, 0.1, knots, low_slope=0.02, high_slope=0.05)
+    return CalibrationCurve(-3.0, 0.1, knots, low_slope=0.02, high_slope=0.05)
 
 
 def some_model(dim=32, counts=(30, 17, 5), seed=0):
@@ -36,6 +36,6 @@ def some_model(dim=32, counts=(30, 17, 5), seed=0):
         classifier=Classifier(2 * dim, len(CLASSES), layers, 'mlp', 24),
         densities={name: Gaussian(np.array([0.3, 0.2]), covariance) for name in scored},
         ood_std=np.array([1.5, 0.3]),
-        paper_tables={name: a_table(rng) for name in scored},
-        held_out_tables={name: a_table(rng) for name in [*scored, 'gated']},
+        paper_curves={name: a_curve(rng) for name in scored},
+        held_out_curves={name: a_curve(rng) for name in [*scored, 'gated']},
     )

@@ -33,7 +33,7 @@ FRAME_ID = 'front_optical'
 
 class FakeEngine(Engine):
     """
-    Surprisal 3 where the picture is red, 0.5 elsewhere; every pixel of class 0; tests steer it.
+    Surprisal 3 where the image is red, 0.5 elsewhere; every pixel of class 0; tests steer it.
 
     gate: while clear, runs wait. error: raised by the next run.
     """
@@ -75,7 +75,7 @@ class FakeEngine(Engine):
         self.closed = True
 
 
-def picture(height=96, width=128, red=True):
+def photo(height=96, width=128, red=True):
     """Grey, with a red block in the middle."""
     image = np.full((height, width, 3), 120, np.uint8)
     if red:
@@ -197,7 +197,7 @@ class Rig:
         self._count += 1
         stamp = (100, self._count)
         if message is None:
-            message = image_message(picture() if pixels is None else pixels, stamp, encoding)
+            message = image_message(photo() if pixels is None else pixels, stamp, encoding)
         publisher.publish(stamped(message, stamp))
         return stamp
 
@@ -247,4 +247,4 @@ def use_fake_engine(monkeypatch):
     monkeypatch.setattr(model, 'create_engine', FakeEngine)
 
 
-__all__ = ['CompressedImage', 'FakeEngine', 'Rig', 'image_message', 'isolate', 'picture']
+__all__ = ['CompressedImage', 'FakeEngine', 'Rig', 'image_message', 'isolate', 'photo']

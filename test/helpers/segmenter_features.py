@@ -17,10 +17,10 @@ LAYERS = ('tokens_0', 'tokens_1', 'tokens_2', 'tokens_3')
 SEGMENTER = SegmenterConfig(width=8, steps=30, warmup=3, select_every=10, matmul='f32')
 
 
-def feature_set(pictures=4, dim=8, seed=0, outliers=True):
+def feature_set(images=4, dim=8, seed=0, outliers=True):
     """Tokens that carry the label of their patch: two classes left and right, outliers inside."""
     rng = np.random.default_rng(seed)
-    labels = np.zeros((pictures, 56, 84), np.uint8)
+    labels = np.zeros((images, 56, 84), np.uint8)
     labels[:, :, 42:] = 1
     labels[:, :14] = IGNORED
     if outliers:
@@ -31,12 +31,12 @@ def feature_set(pictures=4, dim=8, seed=0, outliers=True):
         name: (means[patches] + 0.3 * rng.normal(size=(*patches.shape, dim))).astype(np.float16)
         for name in LAYERS
     }
-    names = tuple(f'picture{i}' for i in range(pictures))
+    names = tuple(f'image{i}' for i in range(images))
     return FeatureSet(names, tokens, labels, 56, 84, 14, f'set {seed} {outliers}')
 
 
 class Dying:
-    """Tokens that end the run, as a kill would, at the n-th read of a picture."""
+    """Tokens that end the run, as a kill would, at the n-th read of a image."""
 
     def __init__(self, tokens, reads):
         self.tokens, self.shape, self.reads = tokens, tokens.shape, reads

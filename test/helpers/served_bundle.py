@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One picture through a bundle twice: by the node in a real graph, and by the pipeline alone."""
+"""One image through a bundle twice: by the node in a real graph, and by the pipeline alone."""
 
 import os
 
@@ -22,13 +22,13 @@ from ood_perception.types import Frame
 RATE_001 = 2.0  # the surprisal at which a false alarm rate of 0.01 begins to flag
 
 
-def picture():
-    """Return one uint8 (84, 112, 3) picture of noise."""
+def photo():
+    """Return one uint8 (84, 112, 3) image of noise."""
     return np.random.default_rng(0).integers(0, 255, (84, 112, 3), np.uint8)
 
 
 def offline(bundle, image):
-    """Return the whole picture's detection by the pipeline alone."""
+    """Return the whole image's detection by the pipeline alone."""
     loaded = complete(load_bundle(bundle))
     check_graphs(loaded)  # what our heads export, others must be able to load
     with create_engine(loaded, EngineOptions('openvino', 'f32', 1)) as engine:
@@ -37,7 +37,7 @@ def offline(bundle, image):
 
 
 def served(bundle, image, roi_mode='none', engine='openvino'):
-    """Return what the node publishes of the picture, name -> array, all with its header."""
+    """Return what the node publishes of the image, name -> array, all with its header."""
     isolate(os.environ)
     parameters = {'engine': engine, 'precision': 'f32', 'threads': 1, 'roi__mode': roi_mode}
     with Rig(bundle=str(bundle), **parameters) as rig:
@@ -57,7 +57,7 @@ def check_served(bundle, inside=None, roi_mode='none', engine='openvino'):
     inside: detection -> bool (gh, gw), the region that roi_mode scores; None = everywhere.
     engine: the node's; the pipeline's is OpenVINO.
     """
-    image = picture()
+    image = photo()
     expected = offline(bundle, image)
     at = expected.geometry
     region = inside(expected) if inside else np.ones(expected.labels.shape, bool)

@@ -31,18 +31,18 @@ bundle:
   in_distribution: [left]
   ground_classes: [left]
   ship_weights: true
-  golden: pictures
+  golden: images
 """
 
 
 def write_objects(folder):
-    """Write everyday pictures with one green square each, in COCO's format."""
+    """Write everyday images with one green square each, in COCO's format."""
     (folder / 'images').mkdir(parents=True)
     images, annotations = [], []
     for i in range(8):
-        picture = np.full((200, 200, 3), 120, np.uint8)
-        picture[60:140, 60:140] = (30, 220, 40)
-        cv2.imwrite(str(folder / 'images' / f'everyday{i}.png'), picture)
+        photo = np.full((200, 200, 3), 120, np.uint8)
+        photo[60:140, 60:140] = (30, 220, 40)
+        cv2.imwrite(str(folder / 'images' / f'everyday{i}.png'), photo)
         square = [60, 60, 139, 60, 139, 139, 60, 139]
         images.append({'id': i, 'file_name': f'everyday{i}.png'})
         annotations.append({'image_id': i, 'category_id': 1, 'segmentation': [square]})

@@ -18,8 +18,8 @@ ENCODERS = {
 }
 
 
-def pictures(count, height=96, width=128):
-    """Return pictures in which a box moves, uint8 (H, W, 3) RGB each."""
+def images(count, height=96, width=128):
+    """Return images in which a box moves, uint8 (H, W, 3) RGB each."""
     drawn = []
     for number in range(count):
         pixels = scene(height, width) // 2 + 40
@@ -30,9 +30,9 @@ def pictures(count, height=96, width=128):
 
 def encoded(codec, frames, group=6, late=0, **options):
     """
-    Return one Annex B packet per picture, in the order of decoding.
+    Return one Annex B packet per image, in the order of decoding.
 
-    group: pictures from one key frame to the next. late: B frames in a row.
+    group: images from one key frame to the next. late: B frames in a row.
     """
     av = pytest.importorskip('av', reason='PyAV is not installed (extra video)')
     name, settings = ENCODERS[codec]

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures whose headers promise more than there is, or more than anybody should decode."""
+"""Images whose headers declare more than there is, or more than anybody should decode."""
 
 import io
 import os
@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from videos import encoded as film
-from videos import pictures
+from videos import images
 
 from ood_perception.errors import DataError, ImageError, OodPerceptionError
 from ood_perception.image import encoded as stored
 from ood_perception.image.decode import decode_compressed
-from ood_perception.image.image_files import decode_label, decode_picture, read_picture
+from ood_perception.image.image_files import decode_image, decode_label, read_image
 from ood_perception.image.video import VideoStream
 
 START = b'\x89PNG\r\n\x1a\n'
@@ -46,7 +46,7 @@ def message(content):
 
 READERS = {
     'message': message,
-    'file': lambda content: decode_picture(content, 'picture p'),
+    'file': lambda content: decode_image(content, 'image p'),
     'label': lambda content: decode_label(content, 'label l'),
 }
 reader = pytest.mark.parametrize('read', READERS.values(), ids=READERS)
@@ -65,13 +65,13 @@ from types import SimpleNamespace
 from ood_perception.image.decode import decode_compressed
 from ood_perception.errors import OodPerceptionError
 from ood_perception.image.image_files import decode_label
-from ood_perception.image.image_files import decode_picture, read_picture
+from ood_perception.image.image_files import decode_image, read_image
 from ood_perception.image.video import VideoStream
 content = bytes.fromhex(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 for read in (
     lambda: decode_compressed(SimpleNamespace(format='png', data=content)),
-    lambda: decode_picture(content, 'file'),
+    lambda: decode_image(content, 'file'),
     lambda: decode_label(content, 'label'),
 ):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -124,12 +124,12 @@ def encoded(form, width=64, height=48, **options):
 @pytest.mark.parametrize('form', ['PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF'])
 def test_every_kind_of_file_keeps_to_one_limit(form, monkeypatch):
     content = encoded(form)
-    assert decode_picture(content, 'picture p').shape == (48, 64, 3)
+    assert decode_image(content, 'image p').shape == (48, 64, 3)
 
     monkeypatch.setattr(stored, 'MAX_PIXELS', 64 * 48 - 1)
 
-    with pytest.raises(DataError, match=r'picture p of size 64x48 has .* megapixels'):
-        decode_picture(content, 'picture p')
+    with pytest.raises(DataError, match=r'image p of size 64x48 has .* megapixels'):
+        decode_image(content, 'image p')
 
 
 @pytest.mark.parametrize('form', ['PNG', 'BMP', 'TIFF', 'GIF'])
@@ -164,7 +164,7 @@ def test_a_header_of_more_than_the_limit_is_refused_unseen(form):
     content = header_only(form, 20000, 20000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError, match='20000x20000 has 400 megapixels'):
-        decode_picture(content, 'picture')
+        decode_image(content, 'image')
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
@@ -174,13 +174,13 @@ def test_between_the_limits_of_pillow_and_ours_nothing_is_said():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         with pytest.raises(OodPerceptionError, match='broken'):  # it holds no pixels
-            decode_picture(content, 'picture')
+            decode_image(content, 'image')
     assert Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize('codec', ['h264', 'hevc'])
-def test_a_video_keeps_to_the_limit_of_pictures(codec, monkeypatch):
-    packet = film(codec, pictures(1, 96, 128))[0]
+def test_a_video_keeps_to_the_limit_of_images(codec, monkeypatch):
+    packet = film(codec, images(1, 96, 128))[0]
     assert len(VideoStream(codec).decode(packet, 1)) <= 1
 
     monkeypatch.setattr(stored, 'MAX_PIXELS', 64 * 48)
@@ -193,11 +193,11 @@ def test_what_is_no_regular_file_is_refused_unread(tmp_path):
     os.mkfifo(tmp_path / 'pipe.png')
     for place in (tmp_path / 'pipe.png', Path('/dev/zero')):
         with pytest.raises(DataError, match='is no regular file'):
-            read_picture(place)
+            read_image(place)
 
 
 def test_a_sparse_file_of_terabytes_is_refused_unread(tmp_path):
     with (tmp_path / 'large.png').open('wb') as file:
         file.truncate(1 << 42)
     with pytest.raises(DataError, match='has more than 1024 MiB'):
-        read_picture(tmp_path / 'large.png')
+        read_image(tmp_path / 'large.png')

@@ -82,7 +82,7 @@ def test_a_mosaic_in_a_grey_jpeg_is_demosaiced():
 
 
 @pytest.mark.parametrize('encode', [jpeg, png])
-def test_a_colour_picture_is_not_demosaiced_again(encode):
+def test_a_colour_image_is_not_demosaiced_again(encode):
     pixels = cv2.GaussianBlur(scene(), (0, 0), 3)
     decoded = decode_compressed(message(encode(pixels), 'bayer_rggb8; jpeg compressed bgr8'))
     assert np.abs(decoded.astype(int) - pixels).mean() < 4
@@ -91,7 +91,7 @@ def test_a_colour_picture_is_not_demosaiced_again(encode):
 @pytest.mark.parametrize(
     'name', ['', 'jpeg', 'jpg', 'JPEG', 'bgr8; jpeg compressed bgr8', 'rgb8;jpeg', 'png']
 )
-def test_the_bytes_say_what_a_plain_picture_is(name):
+def test_the_bytes_say_what_a_plain_image_is(name):
     data = jpeg(scene())
     np.testing.assert_array_equal(
         decode_compressed(message(data, name)), decode_compressed(message(data, 'jpeg'))
@@ -114,7 +114,7 @@ def test_a_palette_becomes_its_colours():
     assert decoded[0, :4].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]
 
 
-def test_mono16_in_a_png_is_a_picture():
+def test_mono16_in_a_png_is_a_image():
     grey = scene()[..., 1]
     data = png(grey.astype(np.uint16) * 256 + 200)
     decoded = decode_compressed(message(data, 'mono16; png compressed '))
@@ -136,7 +136,7 @@ DEPTHS = {
 
 @pytest.mark.parametrize('name', DEPTHS)
 def test_depth_is_refused(name):
-    with pytest.raises(ImageError, match=r'depth.*no picture.*mono16'):
+    with pytest.raises(ImageError, match=r'depth.*no image.*mono16'):
         decode_compressed(message(DEPTHS[name], name))
 
 
@@ -153,7 +153,7 @@ def test_other_codecs_are_refused_with_a_remedy(name, data):
 
 
 @pytest.mark.parametrize('name', ['h264', 'H265', 'hevc'])
-def test_a_packet_of_a_video_is_no_picture_by_itself(name):
+def test_a_packet_of_a_video_is_no_image_by_itself(name):
     with pytest.raises(ImageError, match='video'):
         decode_compressed(message(b'\0\0\0\1\x65', name))
 

@@ -25,13 +25,13 @@ def random_case(seed):
 
 
 def to_network(points, geometry):
-    """Return points (x, y) of the camera picture in network pixels."""
+    """Return points (x, y) of the camera image in network pixels."""
     scale, offset = (geometry.scale_x, geometry.scale_y), (geometry.offset_x, geometry.offset_y)
     return np.asarray(points) * scale + offset
 
 
 def to_grid(points, geometry, grid):
-    """Return points (x, y) of the camera picture in grid cells."""
+    """Return points (x, y) of the camera image in grid cells."""
     return to_network(points, geometry) * (grid[1] / geometry.width, grid[0] / geometry.height)
 
 
@@ -75,7 +75,7 @@ def test_policy_keeps_its_word(seed):
         assert geometry.scale_x / geometry.scale_y == pytest.approx(1, abs=0.6 / min(20, pixels))
 
 
-def test_anchor_says_where_the_picture_lies():
+def test_anchor_says_where_the_image_lies():
     for anchor, left in ((0.0, 0), (0.5, 160), (1.0, 320)):
         geometry = geo.geometry_for((720, 960), (378, 672), 'fit', anchor)
         assert geometry.offset_x == pytest.approx(left * 378 / 720)
@@ -194,7 +194,7 @@ def test_nearest_inverse_takes_the_cell_that_holds_the_pixel(seed):
 
 
 @pytest.mark.parametrize('seed', SEEDS)
-def test_valid_cells_are_those_with_their_centre_in_the_picture(seed):
+def test_valid_cells_are_those_with_their_centre_in_the_image(seed):
     _, geometry, grid = random_case(seed)
     valid = geo.grid_valid(geometry, grid)
     centres = np.stack(np.meshgrid(np.arange(grid[1]), np.arange(grid[0])), -1) + 0.5
@@ -219,7 +219,7 @@ def test_intrinsics_scale_with_pixel_centres():
     np.testing.assert_allclose(scaled, [[500, 0, 479.5], [0, 500, 269.5], [0, 0, 1]])
     p = [1000, 0, 959.5, -120, 0, 1000, 539.5, 0, 0, 0, 1, 0]
     scaled = geo.scaled_intrinsics(p, 0.25, 0.5).reshape(3, 4)
-    # A point projects to the same place of the resized picture.
+    # A point projects to the same place of the resized image.
     point = np.array([0.3, -0.2, 5.0, 1.0])
     x, y, depth = np.reshape(p, (3, 4)) @ point
     u, v, w = scaled @ point

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are pictures, and that every entrance reads their pixels as they are stored."""
+"""Which files are images, and that every entrance reads their pixels as they are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from ood_perception.bags.metadata import find_files, is_bag
 from ood_perception.demo.sources import open_source
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.image.image_files import list_pictures, picture_tree, read_picture
+from ood_perception.image.image_files import image_tree, list_images, read_image
 from ood_perception.postprocess.roi_files import load_mask
 
 ORIENTATIONS = range(1, 9)
@@ -24,7 +24,7 @@ LITTER = ('._a.png', '.DS_Store', 'Thumbs.db', 'desktop.ini')
 
 
 def halves(height=16, width=24):
-    """Left and upper parts that differ, so that no turn leaves the picture as it is."""
+    """Left and upper parts that differ, so that no turn leaves the image as it is."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[: height // 2] = (200, 60, 20)
     pixels[:, : width // 3, 2] = 220
@@ -36,10 +36,10 @@ def halves(height=16, width=24):
 def test_an_orientation_is_not_applied(tmp_path, form, near, orientation):
     path = tmp_path / f'turned.{form.lower()}'
     path.write_bytes(turned(halves(), form, orientation))
-    got = read_picture(path)
+    got = read_image(path)
     assert got.shape == halves().shape
     assert np.abs(got.astype(int) - halves()).mean() <= near / 10
-    shown = next(open_source(str(tmp_path), 1).pictures())
+    shown = next(open_source(str(tmp_path), 1).images())
     np.testing.assert_array_equal(shown.image, got)
 
 
@@ -49,14 +49,14 @@ def test_a_tiff_that_has_to_be_turned_is_refused(tmp_path, orientation):
     for value, fine in ((1, True), (orientation, False)):
         Image.fromarray(halves()).save(path, tiffinfo={274: value})
         if fine:
-            np.testing.assert_array_equal(read_picture(path), halves())
+            np.testing.assert_array_equal(read_image(path), halves())
         else:
             with pytest.raises(DataError, match=f'turned.tif is a TIFF with orientation {value}'):
-                read_picture(path)
+                read_image(path)
 
 
 @pytest.mark.parametrize('orientation', [3, 6])
-def test_training_pictures_and_their_masks_are_not_turned(tmp_path, orientation):
+def test_training_images_and_their_masks_are_not_turned(tmp_path, orientation):
     pytest.importorskip('torch')
     from trainer.datasets.anomaly import PLAIN
     from trainer.datasets.folders import load_folders
@@ -80,7 +80,7 @@ def test_masks_of_the_region_are_ids_and_not_turned(tmp_path):
         load_mask(path)
 
 
-def test_everyday_pictures_and_cut_outs_are_not_turned(tmp_path):
+def test_everyday_images_and_cut_outs_are_not_turned(tmp_path):
     pytest.importorskip('torch')
     from trainer.augment.context_images import load_context
     from trainer.augment.cutouts import PARTS, load_cutouts, part_of
@@ -110,7 +110,7 @@ def test_everyday_pictures_and_cut_outs_are_not_turned(tmp_path):
     assert len(PARTS) == 2
 
 
-def test_pictures_of_every_format_are_read(tmp_path):
+def test_images_of_every_format_are_read(tmp_path):
     names = ['a.JPG', 'b.jfif', 'c.jpe', 'd.PNG', 'e.tif', 'f.TIFF', 'g.ppm', 'h.gif', 'i.bmp',
              'j.webp', 'k.pgm', 'l.pnm']  # fmt: skip
     for name in names:
@@ -120,37 +120,37 @@ def test_pictures_of_every_format_are_read(tmp_path):
     for name in LITTER:
         (tmp_path / name).write_bytes(b'\0\5\x16\7')
     (tmp_path / '.ipynb_checkpoints').mkdir()
-    assert [path.name for path in list_pictures(tmp_path)] == sorted(names)
-    for path in list_pictures(tmp_path):
-        got = read_picture(path).astype(int)
+    assert [path.name for path in list_images(tmp_path)] == sorted(names)
+    for path in list_images(tmp_path):
+        got = read_image(path).astype(int)
         assert np.abs(got[..., 0] - halves()[..., 0]).mean() < 6, path.name
-    assert len(list(open_source(str(tmp_path), 99).pictures())) == len(names)
+    assert len(list(open_source(str(tmp_path), 99).images())) == len(names)
 
 
-def test_other_files_beside_pictures_are_told_and_links_to_nothing_are_named(tmp_path, caplog):
+def test_other_files_beside_images_are_told_and_links_to_nothing_are_named(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     for name in ('a.png', 'b.heic', 'c.txt'):
         (tmp_path / name).write_bytes(b'')
-    assert [path.name for path in list_pictures(tmp_path)] == ['a.png']
-    assert '2 files are not read as pictures, such as b.heic' in caplog.text
+    assert [path.name for path in list_images(tmp_path)] == ['a.png']
+    assert '2 files are not read as images, such as b.heic' in caplog.text
     (tmp_path / 'd.png').symlink_to(tmp_path / 'nowhere.png')
-    assert [path.name for path in list_pictures(tmp_path)] == ['a.png', 'd.png']
+    assert [path.name for path in list_images(tmp_path)] == ['a.png', 'd.png']
     with pytest.raises(DataError, match=r'd\.png is missing or cannot be read'):
-        read_picture(tmp_path / 'd.png')
+        read_image(tmp_path / 'd.png')
 
 
-def test_an_animation_is_no_picture(tmp_path):
+def test_an_animation_is_no_image(tmp_path):
     frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 255)]
     frames[0].save(tmp_path / 'x.gif', save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=r'x\.gif holds 2 pictures'):
-        read_picture(tmp_path / 'x.gif')
+    with pytest.raises(DataError, match=r'x\.gif holds 2 images'):
+        read_image(tmp_path / 'x.gif')
 
 
 def test_hidden_folders_and_bags_are_no_folders_and_bags(tmp_path):
     for name in ('b/x.png', '.ipynb_checkpoints/x.png', '__MACOSX/x.png', 'x.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b'')
-    found = [str(path.relative_to(tmp_path)) for path in picture_tree(tmp_path)]
+    found = [str(path.relative_to(tmp_path)) for path in image_tree(tmp_path)]
     assert found == ['x.png', 'b/x.png']
     (tmp_path / 'bag').mkdir()
     (tmp_path / 'bag/._drive_0.mcap').write_bytes(b'\0\5\x16\7')
@@ -177,7 +177,7 @@ def test_no_layout_takes_hidden_files_or_folders(tmp_path):
         open_set(f'mvtec/other={tmp_path}', tmp_path)
 
 
-def test_labels_and_pictures_are_paired_or_told(tmp_path, caplog):
+def test_labels_and_images_are_paired_or_told(tmp_path, caplog):
     pytest.importorskip('torch')
     from trainer.datasets.anomaly import PLAIN
     from trainer.datasets.folders import load_folders
@@ -196,7 +196,7 @@ def test_labels_and_pictures_are_paired_or_told(tmp_path, caplog):
         load()
     (tmp_path / 'images/c.heic').unlink()
     assert len(load()) == 2
-    assert '1 labels have no picture, such as c.png' in caplog.text
+    assert '1 labels have no image, such as c.png' in caplog.text
     (tmp_path / 'labels/b.PNG').unlink()
     with pytest.raises(DataError, match=r'the first is .*b\.png'):
         load()

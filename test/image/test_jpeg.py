@@ -51,7 +51,7 @@ PADDINGS = {
     'one zero': b'\0',
     'fill bytes': b'\xff' * 5000,
     'garbage': np.random.default_rng(3).integers(0, 256, 9000, np.uint8).tobytes(),
-    'the same picture again': WHOLE,
+    'the same image again': WHOLE,
     'a damaged one': WHOLE[: len(WHOLE) // 2],
     'end markers': 40 * END,
 }
@@ -136,7 +136,7 @@ def test_a_flipped_byte_is_refused_wherever_libjpeg_notices_and_never_ends_in_an
             outcomes.append(True)
         except ImageError:
             outcomes.append(False)
-    # Most flips give another valid picture: the format has no checksum.
+    # Most flips give another valid image: the format has no checksum.
     assert 10 <= outcomes.count(False) <= 190
 
 

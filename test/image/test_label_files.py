@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures are read as ids, however many bits they take; what is no label is refused."""
+"""Label images are read as ids, however many bits they take; what is no label is refused."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def encoded(pixels, suffix):
         (png_of(ids_of(8))[:60], 'broken'),
         (png_of(ids_of(8))[:-30], 'broken'),
         (b'', 'broken'),
-        (b'\0\5\x16\7no picture', 'broken'),
+        (b'\0\5\x16\7no image', 'broken'),
     ],
 )
 def test_what_is_no_label_is_refused_by_name(tmp_path, content, words):
@@ -97,11 +97,11 @@ def test_what_is_no_label_is_refused_by_name(tmp_path, content, words):
     assert str(path) in str(caught.value)
 
 
-def test_a_label_of_several_pictures_is_refused():
+def test_a_label_of_several_images_is_refused():
     pages = [Image.fromarray(ids_of(4) * value) for value in (1, 2)]
     content = io.BytesIO()
     pages[0].save(content, 'TIFF', save_all=True, append_images=pages[1:])
-    with pytest.raises(DataError, match='holds 2 pictures'):
+    with pytest.raises(DataError, match='holds 2 images'):
         decode_label(content.getvalue(), 'x.tif')
 
 
@@ -156,7 +156,7 @@ def test_a_set_of_0_and_255_is_an_error_and_255_beside_1_is_ignored(tmp_path):
     (tmp_path / 'labels' / 'a_1.png').write_bytes(png_of(mask))
     data = checked_set(open_set(name, tmp_path), 0)
     np.testing.assert_array_equal(data.read(0)[1], mask * 255)
-    with pytest.raises(DataError, match='the first 1 pictures'):
+    with pytest.raises(DataError, match='the first 1 images'):
         checked_set(open_set(name, tmp_path), 1)
 
 

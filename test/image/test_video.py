@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 and H.265: every picture with its own stamp, nothing that a lost packet has spoiled."""
+"""H.264 and H.265: every image with its own stamp, nothing that a lost packet has spoiled."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from videos import encoded, pictures
+from videos import encoded, images
 
 from ood_perception.errors import ImageError
 from ood_perception.image.decode import FrameDecoder
@@ -61,7 +61,7 @@ def replay(messages):
 
 
 def packets(codec, drop=(), change=None, count=15, **options):
-    data = encoded(codec, pictures(count), **options)
+    data = encoded(codec, images(count), **options)
     if change is not None:
         data[change[0]] = change[1](data[change[0]])
     return [
@@ -72,8 +72,8 @@ def packets(codec, drop=(), change=None, count=15, **options):
 
 @pytest.mark.parametrize('kind', MESSAGES)
 @pytest.mark.parametrize('codec', CODECS)
-def test_every_packet_gives_its_picture_with_its_stamp(codec, kind):
-    drawn = pictures(12)
+def test_every_packet_gives_its_image_with_its_stamp(codec, kind):
+    drawn = images(12)
     data = encoded(codec, drawn)
     frames, reasons, lost = replay([kind(d, codec, n) for n, d in enumerate(data)])
     assert (reasons, lost) == ({}, 0)
@@ -87,7 +87,7 @@ def test_every_packet_gives_its_picture_with_its_stamp(codec, kind):
 
 @pytest.mark.parametrize('codec', CODECS)
 def test_b_frames_come_late_and_keep_their_stamps(codec):
-    drawn = pictures(12)
+    drawn = images(12)
     options = {'x265-params': 'log-level=none:repeat-headers=1'} if codec == 'hevc' else {}
     data = encoded(codec, drawn, group=12, late=2, **options)
     shown = [compressed_image(d, codec, n) for n, d in enumerate(data)]
@@ -139,7 +139,7 @@ def test_what_is_no_packet_is_refused_and_the_stream_goes_on(codec, data):
     messages.insert(3, compressed_image(data, codec, 99))
     frames, reasons, _ = replay(messages)
     assert list(reasons) == [3]
-    assert 'Annex B' in reasons[3] or 'no picture' in reasons[3]
+    assert 'Annex B' in reasons[3] or 'no image' in reasons[3]
     assert len(frames) == 15
 
 
@@ -156,7 +156,7 @@ def test_random_damage_is_never_another_error(codec):
     assert reasons or codec == 'hevc', 'H.264 here is coded so that most flips show'
 
 
-def test_both_codecs_on_one_topic_and_pictures_between():
+def test_both_codecs_on_one_topic_and_images_between():
     h264, hevc = packets('h264', count=3), packets('hevc', count=3)
     frames, reasons, _ = replay([*h264, *hevc])
     assert (len(frames), reasons) == (6, {})
@@ -172,10 +172,10 @@ def test_without_pyav_the_error_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize('profile', ['baseline', 'main', 'high', 'high444'])
 def test_frame_numbers_are_read_in_every_profile(profile):
     settings = {'x264-params': 'ref=1'} if profile == 'baseline' else {}
-    data = encoded('h264', pictures(40), group=40, profile=profile, **settings)
+    data = encoded('h264', images(40), group=40, profile=profile, **settings)
     whole, gap = FrameNumbers(), FrameNumbers()
     assert not any(whole.missing(packet) for packet in data)
-    # frame_num has at least four bits: 40 pictures go once around
+    # frame_num has at least four bits: 40 images go once around
     missing = [gap.missing(packet) for packet in data[:20] + data[21:]]
     assert missing.index(True) == 20
     assert sum(missing) == 1

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.metrics.aupro import FPR_LIMIT, aupro, image_auroc, region_picture
-from ood_perception.metrics.bootstrap import picture_histograms
+from ood_perception.metrics.aupro import FPR_LIMIT, aupro, image_auroc, region_image
+from ood_perception.metrics.bootstrap import image_histograms
 from ood_perception.metrics.pixel import full_curve, pool
 
 
-def random_pictures(seed, shape=(9, 11)):
+def random_images(seed, shape=(9, 11)):
     """Return scores float32 and labels uint8, both (n, H, W); ties in every second case."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((rng.integers(1, 5), *shape)) < 0.15).astype(np.uint8)
@@ -26,15 +26,15 @@ def random_pictures(seed, shape=(9, 11)):
     return scores.astype(np.float32), labels
 
 
-def exact(pictures, limit=FPR_LIMIT):
-    """Return the AUPRO of pooled pictures."""
-    pixels = pool(pictures)
+def exact(images, limit=FPR_LIMIT):
+    """Return the AUPRO of pooled images."""
+    pixels = pool(images)
     return float(aupro(full_curve(pixels), pixels.components, limit))
 
 
-def drawn(pictures, weights):
-    """Return the AUPRO of each multiset of pictures."""
-    histograms = picture_histograms(pictures)
+def drawn(images, weights):
+    """Return the AUPRO of each multiset of images."""
+    histograms = image_histograms(images)
     return aupro(histograms.curve(weights), weights @ histograms.components)
 
 
@@ -42,9 +42,9 @@ def at_every_threshold(scores, labels, limit):
     """Return AUPRO by labelling with scipy and one loop over thresholds."""
     ndimage = pytest.importorskip('scipy.ndimage')
     regions = []
-    for picture, truth in zip(scores, labels, strict=True):
+    for photo, truth in zip(scores, labels, strict=True):
         numbers, count = ndimage.label(truth == 1, np.ones((3, 3)))
-        regions += [picture[numbers == k + 1] for k in range(count)]
+        regions += [photo[numbers == k + 1] for k in range(count)]
     normal = scores[labels == 0]
     x, y = [0.0], [0.0]
     for threshold in np.unique(scores[labels < 2])[::-1]:
@@ -62,10 +62,10 @@ def at_every_threshold(scores, labels, limit):
 @pytest.mark.parametrize('limit', [0.3, 0.05, 1.0])
 def test_aupro_equals_every_threshold_tried(limit):
     for seed in range(80):
-        scores, labels = random_pictures(seed)
-        pictures = [region_picture(s, y) for s, y in zip(scores, labels, strict=True)]
+        scores, labels = random_images(seed)
+        images = [region_image(s, y) for s, y in zip(scores, labels, strict=True)]
         wanted = at_every_threshold(scores, labels, limit)
-        assert exact(pictures, limit) == pytest.approx(wanted, abs=1e-9), seed
+        assert exact(images, limit) == pytest.approx(wanted, abs=1e-9), seed
 
 
 def test_small_regions_weigh_as_much_as_large_ones_by_hand():
@@ -73,58 +73,58 @@ def test_small_regions_weigh_as_much_as_large_ones_by_hand():
     scores = np.array([[9, 5, 4, 0, 1, 1, 1, 1]], np.float32)
     labels = np.array([[1, 0, 0, 0, 1, 1, 1, 1]], np.uint8)
     # PRO .5 from FPR 0 to 2/3, then 1 at 2/3
-    picture = region_picture(scores, labels)
-    assert picture.components == 2
-    assert exact([picture], 0.3) == pytest.approx(0.5)
-    assert exact([picture], 1.0) == pytest.approx((0.5 * 2 / 3 + 1 / 3) / 1.0)
+    photo = region_image(scores, labels)
+    assert photo.components == 2
+    assert exact([photo], 0.3) == pytest.approx(0.5)
+    assert exact([photo], 1.0) == pytest.approx((0.5 * 2 / 3 + 1 / 3) / 1.0)
 
 
 def test_all_scores_equal_is_the_diagonal_by_hand():
-    picture = region_picture(np.ones((1, 4), np.float32), np.eye(4)[:1].astype('u1'))
-    assert exact([picture], 0.3) == pytest.approx(0.15)
+    photo = region_image(np.ones((1, 4), np.float32), np.eye(4)[:1].astype('u1'))
+    assert exact([photo], 0.3) == pytest.approx(0.15)
 
 
 def test_edge_cases_give_nan_or_one():
     ones = np.ones((1, 1), np.float32)
     for label in (0, 1, 255):
-        picture = region_picture(ones, np.full((1, 1), label, np.uint8))
-        assert np.isnan(exact([picture]))
+        photo = region_image(ones, np.full((1, 1), label, np.uint8))
+        assert np.isnan(exact([photo]))
     assert np.isnan(exact([]))
-    perfect = region_picture(np.array([[2, 1]], np.float32), np.array([[1, 0]], np.uint8))
+    perfect = region_image(np.array([[2, 1]], np.float32), np.array([[1, 0]], np.uint8))
     assert exact([perfect]) == 1.0
 
 
-def test_samples_are_the_metric_of_the_drawn_pictures():
-    scores, labels = random_pictures(2)
+def test_samples_are_the_metric_of_the_drawn_images():
+    scores, labels = random_images(2)
     scores, labels = (
         np.repeat(scores, 3, 0)[:3] + np.float32([[[0]], [[0.1]], [[0.2]]]),
         labels[:1],
     )
-    pictures = [region_picture(s, labels[0]) for s in scores]
+    images = [region_image(s, labels[0]) for s in scores]
     weights = np.array([[1, 1, 1], [2, 0, 1], [0, 0, 3]])
-    samples = drawn(pictures, weights.astype(float))
+    samples = drawn(images, weights.astype(float))
     for sample, row in zip(samples, weights, strict=True):
-        chosen = [p for p, times in zip(pictures, row, strict=True) for _ in range(times)]
+        chosen = [p for p, times in zip(images, row, strict=True) for _ in range(times)]
         assert sample == pytest.approx(exact(chosen), abs=1e-12)
 
 
 def test_binned_samples_of_large_sets_are_close():
-    scores, labels = random_pictures(4, (150, 150))
-    pictures = [region_picture(s, y) for s, y in zip(scores, labels, strict=True)]
-    sample = drawn(pictures, np.ones((1, len(pictures))))[0]
-    assert sample == pytest.approx(exact(pictures), abs=1e-4)
+    scores, labels = random_images(4, (150, 150))
+    images = [region_image(s, y) for s, y in zip(scores, labels, strict=True)]
+    sample = drawn(images, np.ones((1, len(images))))[0]
+    assert sample == pytest.approx(exact(images), abs=1e-4)
 
 
 def test_a_draw_without_anomalies_is_undefined():
-    scores, labels = random_pictures(4)
-    pictures = [region_picture(s, y) for s, y in zip(scores, labels * [[[1]]], strict=True)]
-    pictures.append(region_picture(scores[0], np.zeros_like(labels[0])))
-    only_last = np.zeros((1, len(pictures)))
+    scores, labels = random_images(4)
+    images = [region_image(s, y) for s, y in zip(scores, labels * [[[1]]], strict=True)]
+    images.append(region_image(scores[0], np.zeros_like(labels[0])))
+    only_last = np.zeros((1, len(images)))
     only_last[0, -1] = 2
-    assert np.isnan(drawn(pictures, only_last)[0])
+    assert np.isnan(drawn(images, only_last)[0])
 
 
-def test_image_auroc_equals_scikit_learn_also_when_pictures_repeat():
+def test_image_auroc_equals_scikit_learn_also_when_images_repeat():
     sklearn = pytest.importorskip('sklearn.metrics')
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -148,6 +148,6 @@ def test_bad_input_is_named():
     with pytest.raises(ConfigError, match='FPR limit 0'):
         exact([], 0.0)
     with pytest.raises(DataError, match='differ in size'):
-        region_picture(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
+        region_image(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
     with pytest.raises(DataError, match='do not match'):
         image_auroc(np.array([np.nan]), np.ones(1, np.uint8))

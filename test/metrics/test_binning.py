@@ -7,16 +7,16 @@ import pytest
 
 from ood_perception.metrics import binning as bins
 from ood_perception.metrics.bootstrap import (
-    PictureHistograms,
+    ImageHistograms,
+    image_histograms,
     metric_intervals,
-    picture_histograms,
 )
-from ood_perception.metrics.pixel import exact_metrics, pool, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, pool, scored_image
 
-METRICS = ('average_precision', 'average_precision_missed', 'auroc', 'fpr95')
+METRICS = ('average_precision', 'average_precision_with_outside', 'auroc', 'fpr95')
 
 
-def picture(seed, height=60, width=80, spread=1.0, step=0.0, anomalies=0.05):
+def photo(seed, height=60, width=80, spread=1.0, step=0.0, anomalies=0.05):
     rng = np.random.default_rng(seed)
     labels = (rng.random((height, width)) < anomalies).astype(np.uint8)
     labels[: height // 10] = 255
@@ -60,8 +60,8 @@ def test_bins_keep_the_order_and_hold_what_their_edges_say():
     ids=str,
 )
 def test_the_exact_value_lies_inside_the_bounds(seed, options):
-    scores, labels, inside = picture(seed, **options)
-    exact = exact_metrics([scored_picture(scores, labels, inside)])
+    scores, labels, inside = photo(seed, **options)
+    exact = exact_metrics([scored_image(scores, labels, inside)])
     got = bins.binned_metrics(*counts(scores, labels, inside))
     assert (got.positives, got.negatives) == (exact.positives, exact.negatives)
     assert got.missed == exact.missed
@@ -74,8 +74,8 @@ def test_the_exact_value_lies_inside_the_bounds(seed, options):
         assert low <= value <= high + 1e-12
 
 
-def test_on_a_whole_picture_the_bounds_are_narrow():
-    scores, labels, inside = picture(1, 720, 1280)
+def test_on_a_whole_image_the_bounds_are_narrow():
+    scores, labels, inside = photo(1, 720, 1280)
     got = bins.binned_metrics(*counts(scores, labels, inside))
     for name in METRICS:
         _, low, high = getattr(got, name)
@@ -83,7 +83,7 @@ def test_on_a_whole_picture_the_bounds_are_narrow():
 
 
 def test_the_best_f1_is_reached_at_its_threshold():
-    scores, labels, inside = picture(2)
+    scores, labels, inside = photo(2)
     got = bins.binned_metrics(*counts(scores, labels, inside))
     flagged, truth = (scores >= got.best_f1_threshold)[inside], labels[inside]
     found, alarms = (flagged & (truth == 1)).sum(), (flagged & (truth == 0)).sum()
@@ -94,17 +94,17 @@ def test_the_best_f1_is_reached_at_its_threshold():
     assert got.best_f1[1] - 1e-12 <= best <= got.best_f1[2] + 1e-12
 
 
-def test_coarse_bins_give_the_intervals_of_the_exact_pictures():
-    pictures = [picture(seed) for seed in range(12)]
-    split = [scored_picture(*p) for p in pictures]
-    expected = metric_intervals(picture_histograms(split), resamples=300)
-    counted = [counts(*p) for p in pictures]
+def test_coarse_bins_give_the_intervals_of_the_exact_images():
+    images = [photo(seed) for seed in range(12)]
+    split = [scored_image(*p) for p in images]
+    expected = metric_intervals(image_histograms(split), resamples=300)
+    counted = [counts(*p) for p in images]
     positives = np.stack([c[0] for c in counted])
     negatives = np.stack([c[1] for c in counted])
     starts = bins.coarse_starts(positives.sum(0), negatives.sum(0))
     assert starts[0] == 0
     assert len(starts) <= 2048
-    coarse = PictureHistograms(
+    coarse = ImageHistograms(
         bins.lower_edges()[starts],
         np.add.reduceat(positives, starts, axis=1),
         np.add.reduceat(negatives, starts, axis=1),

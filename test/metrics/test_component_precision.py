@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from ood_perception.metrics import binning as bins
-from ood_perception.metrics.aupro import component_shares, region_picture
-from ood_perception.metrics.bootstrap import PictureHistograms, metric_samples, resample_weights
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.aupro import component_shares, region_image
+from ood_perception.metrics.bootstrap import ImageHistograms, metric_samples, resample_weights
+from ood_perception.metrics.pixel import exact_metrics, scored_image
 
 ndimage = pytest.importorskip('scipy.ndimage')
 EIGHT = np.ones((3, 3), int)
 
 
-def picture(seed, step=0.0, height=24, width=30):
+def photo(seed, step=0.0, height=24, width=30):
     """Return scores with ties, labels of several objects of different sizes, and a region."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((height, width), np.uint8)
@@ -31,12 +31,12 @@ def picture(seed, step=0.0, height=24, width=30):
     return scores.astype(np.float32), labels, roi
 
 
-def exact(*pictures):
-    """Return the component-averaged AP of pooled pictures."""
-    return exact_metrics(pictures).component_average_precision
+def exact(*images):
+    """Return the component-averaged AP of pooled images."""
+    return exact_metrics(images).component_average_precision
 
 
-def by_hand(pictures, smallest):
+def by_hand(images, smallest):
     """
     Walk down every threshold and look at every object.
 
@@ -44,7 +44,7 @@ def by_hand(pictures, smallest):
     with its share inside. Precision: as if the anomaly pixels were spread evenly over objects.
     """
     objects, normal, positives = [], [], 0
-    for scores, labels, roi in pictures:
+    for scores, labels, roi in images:
         numbers, count = ndimage.label(labels == 1, EIGHT)
         for number in range(1, count + 1):
             whole = numbers == number
@@ -67,16 +67,16 @@ def by_hand(pictures, smallest):
 
 @pytest.mark.parametrize('seed', range(60))
 def test_every_threshold_and_object_counted_by_hand(seed):
-    pictures = [picture(10 * seed + i, step=(0.0, 0.25)[seed % 2]) for i in range(3)]
+    images = [photo(10 * seed + i, step=(0.0, 0.25)[seed % 2]) for i in range(3)]
     smallest = (1, 4, 20)[seed % 3]
-    split = [region_picture(*one, smallest) for one in pictures]
-    assert exact(*split) == pytest.approx(by_hand(pictures, smallest), abs=1e-12, nan_ok=True)
+    split = [region_image(*one, smallest) for one in images]
+    assert exact(*split) == pytest.approx(by_hand(images, smallest), abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize('seed', range(40))
 def test_it_is_the_weighted_average_precision_of_scikit_learn(seed):
     metrics = pytest.importorskip('sklearn.metrics')
-    scores, labels, _ = picture(seed, step=0.5 * (seed % 2))
+    scores, labels, _ = photo(seed, step=0.5 * (seed % 2))
     anomaly = labels == 1
     shares, _ = component_shares(anomaly)
     weights = np.ones(labels.shape)
@@ -85,7 +85,7 @@ def test_it_is_the_weighted_average_precision_of_scikit_learn(seed):
     expected = metrics.average_precision_score(
         anomaly[valid], scores[valid], sample_weight=weights[valid]
     )
-    got = exact(region_picture(scores, labels))
+    got = exact(region_image(scores, labels))
     assert got == pytest.approx(expected, abs=1e-12)
 
 
@@ -95,8 +95,8 @@ def test_objects_of_one_size_give_the_plain_average_precision():
     for x in range(1, 40, 6):
         labels[5:9, x : x + 3] = 1
     scores = rng.random(labels.shape).astype(np.float32)
-    expected = exact_metrics([scored_picture(scores, labels)]).average_precision
-    assert exact(region_picture(scores, labels)) == pytest.approx(expected)
+    expected = exact_metrics([scored_image(scores, labels)]).average_precision
+    assert exact(region_image(scores, labels)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('small', [1, 4, 100])
@@ -109,16 +109,16 @@ def test_a_missed_object_costs_half_of_two_whatever_its_size(small):
     scores[:20, :20] = 1
     scores[25:][labels[25:] == 1] = 0.1
     chance = (labels == 1).mean()
-    got = exact(region_picture(scores, labels))
+    got = exact(region_image(scores, labels))
     assert got == pytest.approx(0.5 + 0.5 * chance)
 
 
 def test_without_a_component_that_counts_it_is_undefined():
     scores, labels = np.ones((8, 8), np.float32), np.zeros((8, 8), np.uint8)
-    assert np.isnan(exact(region_picture(scores, labels)))
+    assert np.isnan(exact(region_image(scores, labels)))
     labels[3, 3] = 1
-    assert np.isnan(exact(region_picture(scores, labels, None, 2)))
-    assert exact(region_picture(scores, labels)) == pytest.approx(1 / 64)
+    assert np.isnan(exact(region_image(scores, labels, None, 2)))
+    assert exact(region_image(scores, labels)) == pytest.approx(1 / 64)
 
 
 def binned(one, smallest):
@@ -132,11 +132,11 @@ def binned(one, smallest):
 @pytest.mark.parametrize('seed', range(60))
 def test_the_exact_value_lies_inside_the_bounds_of_the_bins(seed):
     scale = (1.0, 0.001, 40.0)[seed % 3]  # ordinary, nearly all in the lowest bins, above the last
-    scores, labels, roi = picture(seed)
+    scores, labels, roi = photo(seed)
     one = (scores * np.float32(scale), labels, roi)
     positives, negatives, shares = binned(one, 4)
     got = bins.binned_metrics(positives, negatives, 0, shares).component_average_precision
-    wanted = exact(region_picture(*one, 4))
+    wanted = exact(region_image(*one, 4))
     if np.isnan(wanted):
         assert np.isnan(got.value)
         return
@@ -144,12 +144,12 @@ def test_the_exact_value_lies_inside_the_bounds_of_the_bins(seed):
     assert got.low - 1e-12 <= got.value <= got.high + 1e-12
 
 
-def test_every_draw_of_pictures_is_the_value_of_those_pictures():
-    pictures = [picture(seed) for seed in range(8)]
-    counted = [binned(one, 1) for one in pictures]
+def test_every_draw_of_images_is_the_value_of_those_images():
+    images = [photo(seed) for seed in range(8)]
+    counted = [binned(one, 1) for one in images]
     positives, negatives, shares = (np.stack(part) for part in zip(*counted, strict=True))
     starts = bins.coarse_starts(positives.sum(0), negatives.sum(0))
-    coarse = PictureHistograms(
+    coarse = ImageHistograms(
         bins.lower_edges()[starts],
         np.add.reduceat(positives, starts, axis=1),
         np.add.reduceat(negatives, starts, axis=1),
@@ -159,15 +159,15 @@ def test_every_draw_of_pictures_is_the_value_of_those_pictures():
     weights = resample_weights(8, 20)
     got = metric_samples(coarse, weights)['component_average_precision']
     for row, value in zip(weights.astype(int), got, strict=True):
-        drawn = [region_picture(*pictures[i]) for i, times in enumerate(row) for _ in range(times)]
+        drawn = [region_image(*images[i]) for i, times in enumerate(row) for _ in range(times)]
         assert value == pytest.approx(exact(*drawn), abs=2e-3)
 
 
 def test_without_weights_only_this_metric_is_undefined():
-    scores, labels, roi = picture(1)
+    scores, labels, roi = photo(1)
     positives, negatives, _ = binned((scores, labels, roi), 1)
     got = bins.binned_metrics(positives, negatives)
     assert np.isnan(got.component_average_precision.value)
     assert got.average_precision.value == pytest.approx(
-        exact_metrics([scored_picture(scores, labels, roi)]).average_precision, abs=1e-3
+        exact_metrics([scored_image(scores, labels, roi)]).average_precision, abs=1e-3
     )

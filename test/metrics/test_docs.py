@@ -13,7 +13,7 @@ from paths import ROOT
 from ood_perception.metrics.pixel import (
     FPR95_VARIANTS,
     exact_metrics,
-    scored_picture,
+    scored_image,
 )
 
 PAGE = (ROOT / 'docs' / 'metrics.md').read_text(encoding='utf-8')
@@ -42,5 +42,5 @@ def test_every_variant_of_fpr95_is_on_the_page():
 
 def test_equal_scores_give_what_the_page_says():
     labels = np.array([[1, 0, 0, 0]], np.uint8)
-    got = exact_metrics([scored_picture(np.ones((1, 4), np.float32), labels)])
+    got = exact_metrics([scored_image(np.ones((1, 4), np.float32), labels)])
     assert (got.average_precision, got.auroc, got.fpr95) == (0.25, 0.5, 1.0)

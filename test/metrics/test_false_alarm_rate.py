@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED, count_alarms, promise_rows
+from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED, count_alarms, rate_rows
 
 NAMES = ('road', 'pavement', 'sky')
 
 
-def uniform_pictures(count=20, seed=0, groups=('a', 'b')):
-    """p-values uniform for road and pavement (the promise holds), half of them for sky."""
+def uniform_images(count=20, seed=0, groups=('a', 'b')):
+    """p-values uniform for road and pavement (the target rate holds), half of them for sky."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for number in range(count):
         labels = rng.choice([0, 1, 2, 11], size=(60, 80), p=[0.6, 0.2, 0.1, 0.1]).astype(np.uint8)
         p_value = rng.random(labels.shape) * np.where(labels == 2, 0.1, 1.0)
         surprisal = -np.log10(p_value).astype(np.float32)
-        pictures.append(count_alarms(surprisal, labels, 3, group=groups[number % len(groups)]))
-    return pictures
+        images.append(count_alarms(surprisal, labels, 3, group=groups[number % len(groups)]))
+    return images
 
 
-def rows_by_key(pictures, **options):
-    rows = promise_rows(pictures, NAMES, ('road', 'pavement'), **options)
-    return {(row.group, row.class_name, row.promised): row for row in rows}
+def rows_by_key(images, **options):
+    rows = rate_rows(images, NAMES, ('road', 'pavement'), **options)
+    return {(row.group, row.class_name, row.target): row for row in rows}
 
 
 def test_counts_are_those_of_the_mask():
@@ -36,19 +36,19 @@ def test_counts_are_those_of_the_mask():
     np.testing.assert_array_equal(got.flagged, [[1, 1, 0], [2, 1, 0]])
 
 
-def test_a_kept_promise_reads_as_kept():
-    rows = rows_by_key(uniform_pictures())
+def test_a_kept_rate_reads_as_kept():
+    rows = rows_by_key(uniform_images())
     for name in ('road', 'pavement', POOLED):
         for rate in (0.01, 0.02, 0.05):
             row = rows[EVERY_GROUP, name, rate]
             assert row.kept
             assert row.observed == pytest.approx(rate, rel=0.2)
             assert row.interval.low <= row.observed <= row.interval.high
-            assert row.pictures == 20
+            assert row.images == 20
 
 
-def test_a_broken_promise_reads_as_broken_and_stays_out_of_the_pool():
-    rows = rows_by_key(uniform_pictures())
+def test_a_broken_rate_reads_as_broken_and_stays_out_of_the_pool():
+    rows = rows_by_key(uniform_images())
     sky = rows[EVERY_GROUP, 'sky', 0.01]
     assert sky.observed == pytest.approx(0.1, rel=0.2)
     assert not sky.kept
@@ -57,18 +57,18 @@ def test_a_broken_promise_reads_as_broken_and_stays_out_of_the_pool():
 
 
 def test_groups_are_reported_apart():
-    pictures = uniform_pictures()
-    rows = rows_by_key(pictures)
+    images = uniform_images()
+    rows = rows_by_key(images)
     assert {key[0] for key in rows} == {EVERY_GROUP, 'a', 'b'}
     total = sum(rows[group, 'road', 0.01].pixels for group in ('a', 'b'))
     assert total == rows[EVERY_GROUP, 'road', 0.01].pixels
-    assert {key[0] for key in rows_by_key(uniform_pictures(groups=('a',)))} == {EVERY_GROUP}
+    assert {key[0] for key in rows_by_key(uniform_images(groups=('a',)))} == {EVERY_GROUP}
 
 
 def test_absent_classes_have_no_row():
     labels = np.zeros((4, 4), np.uint8)
-    picture = count_alarms(np.zeros((4, 4), np.float32), labels, 3)
-    rows = promise_rows([picture, picture], NAMES, ('road',))
+    photo = count_alarms(np.zeros((4, 4), np.float32), labels, 3)
+    rows = rate_rows([photo, photo], NAMES, ('road',))
     assert {row.class_name for row in rows} == {'road', POOLED}
 
 
@@ -79,4 +79,4 @@ def test_bad_input_is_named():
     with pytest.raises(ConfigError, match='between 0 and 1'):
         count_alarms(surprisal, labels[:, :4], 3, rates=(0.0,))
     with pytest.raises(ConfigError, match="unknown classes \\['kerb'\\]"):
-        promise_rows(uniform_pictures(), NAMES, ('kerb',))
+        rate_rows(uniform_images(), NAMES, ('kerb',))

@@ -278,7 +278,7 @@ def test_the_recommended_pair_loses_nothing_above_a_patch_where_it_can():
     assert recommended([], 10) is None
 
 
-def test_frames_needed_promise_exactly_what_is_wanted():
+def test_frames_needed_rate_exactly_what_is_wanted():
     wanted = Wanted.parse('1/hour').per_frame(10)
     needed = frames_needed(wanted, 10, distinct=True)
     assert needed == pytest.approx(3 * 3600 * 10, rel=2e-3), 'three hours'
@@ -290,7 +290,7 @@ def test_frames_needed_promise_exactly_what_is_wanted():
 
 
 def test_a_larger_area_is_never_bounded_worse():
-    """Nothing seen above an area may not promise less than the few seen below it."""
+    """Nothing seen above an area may not state less than the few seen below it."""
     counts = np.zeros((50, 1, 3), np.int32)
     counts[3, 0, 0] = counts[4, 0, 0] = 1
     rates = alarm_rates(AlarmCounts((0.01,), (0.0, 10.0, 20.0), counts, ('',) * 50), 10)

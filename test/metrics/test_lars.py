@@ -78,7 +78,7 @@ def test_every_stray_pixel_in_open_water_is_a_false_alarm():
     prediction[32, 5] = prediction[33, 6] = OBSTACLE  # diagonal: one component
     prediction[50, 70] = OBSTACLE
     prediction[22, 60] = OBSTACLE  # 10 pixels of the quay: not judged
-    prediction[59, 79] = OBSTACLE  # in the corner: the border of the picture does not erode
+    prediction[59, 79] = OBSTACLE  # in the corner: the border of the image does not erode
     got = lars_frame(prediction, semantic, panoptic, segments)
     assert got.alarms == 3
     assert got.water_alarms == 4
@@ -143,7 +143,7 @@ def random_scene(seed):
 
 
 def by_scipy(prediction, semantic, panoptic, segments):
-    """Return the counts with scipy's morphology on the whole picture."""
+    """Return the counts with scipy's morphology on the whole image."""
     ndimage = pytest.importorskip('scipy.ndimage')
 
     def grow(mask, size):
@@ -221,9 +221,9 @@ def test_predictions_are_resized_with_nearest():
 
 def test_colours_of_the_server_go_both_ways():
     labels = np.array([[OBSTACLE, WATER, SKY, VOID]], np.uint8)
-    picture = coloured(labels)
-    assert picture[0].tolist() == [[247, 195, 37], [41, 167, 224], [90, 75, 164], [0, 0, 0]]
-    np.testing.assert_array_equal(from_coloured(picture), labels)
+    photo = coloured(labels)
+    assert photo[0].tolist() == [[247, 195, 37], [41, 167, 224], [90, 75, 164], [0, 0, 0]]
+    np.testing.assert_array_equal(from_coloured(photo), labels)
 
 
 def test_flagged_pixels_become_obstacles():

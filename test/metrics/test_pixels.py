@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.metrics.bootstrap import picture_histograms
+from ood_perception.metrics.bootstrap import image_histograms
 from ood_perception.metrics.pixel import (
     FPR95_VARIANTS,
     exact_metrics,
@@ -18,7 +18,7 @@ from ood_perception.metrics.pixel import (
     fpr95_variants,
     full_curve,
     pixel_metrics,
-    scored_picture,
+    scored_image,
 )
 
 TOLERANCE = {'rel': 1e-9, 'abs': 1e-9}
@@ -61,17 +61,17 @@ def old_and_plain_nearest_recall(truth, scores):
 
 
 @pytest.mark.parametrize('block', range(4))
-def test_all_metrics_equal_scikit_learn_on_random_pictures(block):
+def test_all_metrics_equal_scikit_learn_on_random_images(block):
     sklearn = pytest.importorskip('sklearn.metrics')
     for seed in range(block, 240, 4):
         scores, labels = random_case(seed)
         truth, values = flat(scores, labels)
-        pixels = scored_picture(scores, labels)
+        pixels = scored_image(scores, labels)
         got, curve = exact_metrics([pixels]), full_curve(pixels)
-        fallout, recall, at = sklearn.roc_curve(truth, values, drop_intermediate=False)
+        false_positive_rate, recall, at = sklearn.roc_curve(truth, values, drop_intermediate=False)
         cut, cut_recall, _ = sklearn.roc_curve(truth, values)
         wanted = {
-            'benchmark': fallout[np.argmax(recall >= 0.95)],
+            'benchmark': false_positive_rate[np.argmax(recall >= 0.95)],
             'strict': cut[np.argmax(cut_recall > 0.95)],
             'nearest_recall': old_and_plain_nearest_recall(truth, values),
             'nearest_roc_corner': cut[np.argmin(np.abs(cut_recall - 0.95))],
@@ -87,7 +87,7 @@ def test_all_metrics_equal_scikit_learn_on_random_pictures(block):
         assert got.best_f1 == pytest.approx(max(f1), **TOLERANCE)
         assert got.best_f1_threshold == at[1:][np.argmax(np.round(f1, 12))]
         np.testing.assert_allclose(curve.recall, recall[1:], atol=1e-12)
-        np.testing.assert_allclose(curve.false_positive_rate, fallout[1:], atol=1e-12)
+        np.testing.assert_allclose(curve.false_positive_rate, false_positive_rate[1:], atol=1e-12)
 
 
 @pytest.fixture
@@ -109,14 +109,14 @@ def test_metrics_equal_torchmetrics(torch64):
             np.ptp(values) + 1
         )  # a probability: nothing is squashed
         values = values.astype(np.float32)
-        got = exact_metrics([scored_picture(values[None], truth[None].astype(np.uint8))])
+        got = exact_metrics([scored_image(values[None], truth[None].astype(np.uint8))])
         pair = torch64.from_numpy(values), torch64.from_numpy(truth)
         precision, _, _ = torchmetrics.binary_precision_recall_curve(*pair)
         assert got.average_precision == pytest.approx(
             float(torchmetrics.binary_average_precision(*pair)), **TOLERANCE
         )
         assert got.auroc == pytest.approx(float(torchmetrics.binary_auroc(*pair)), **TOLERANCE)
-        ours = full_curve(scored_picture(values[None], truth[None].astype(np.uint8))).precision
+        ours = full_curve(scored_image(values[None], truth[None].astype(np.uint8))).precision
         np.testing.assert_allclose(ours, precision.numpy()[-2::-1][: ours.size], atol=1e-9)
 
 
@@ -127,7 +127,7 @@ def test_the_four_definitions_differ_as_by_hand():
     negatives = np.array([90.5, 81.7, 81.3, 10.0])
     scores = np.concatenate([positives, negatives])[None].astype(np.float32)
     labels = np.concatenate([np.ones(20), np.zeros(4)])[None].astype(np.uint8)
-    assert fpr95_variants(full_curve(scored_picture(scores, labels))) == {
+    assert fpr95_variants(full_curve(scored_image(scores, labels))) == {
         'benchmark': 0.25,  # at score 82: one alarm
         'strict': 0.75,  # recall 1, at score 81: three alarms
         'nearest_recall': 0.75,  # lowest threshold with recall .95: at 81.3
@@ -137,7 +137,7 @@ def test_the_four_definitions_differ_as_by_hand():
 
 def test_best_f1_by_hand():
     scores = np.array([[4, 3, 2, 1]], np.float32)
-    got = exact_metrics([scored_picture(scores, np.array([[1, 0, 1, 0]], np.uint8))])
+    got = exact_metrics([scored_image(scores, np.array([[1, 0, 1, 0]], np.uint8))])
     assert got.best_f1 == pytest.approx(0.8)  # at 2: TP 2, FP 1, FN 0
     assert got.best_f1_threshold == 2
 
@@ -145,7 +145,7 @@ def test_best_f1_by_hand():
 def test_of_equal_best_f1_the_highest_threshold_is_taken():
     scores = np.array([[4, 3, 2, 1]], np.float32)
     labels = np.array([[1, 0, 0, 1]], np.uint8)  # at 4: 2/3; at 1: 2*2/(4+2) = 2/3
-    assert exact_metrics([scored_picture(scores, labels)]).best_f1_threshold == 4
+    assert exact_metrics([scored_image(scores, labels)]).best_f1_threshold == 4
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_of_equal_best_f1_the_highest_threshold_is_taken():
 )
 def test_edge_cases_give_what_the_documentation_says(labels, wanted):
     labels = np.array(labels, np.uint8)
-    pixels = scored_picture(np.ones(labels.shape, np.float32), labels)
+    pixels = scored_image(np.ones(labels.shape, np.float32), labels)
     got = exact_metrics([pixels])
     values = (got.average_precision, got.auroc, got.fpr95, got.best_f1)
     assert values == pytest.approx(wanted, nan_ok=True)
@@ -174,30 +174,30 @@ def test_frames_without_anomalies_and_all_ignored_frames_add_only_their_pixels()
     scores, labels = random_case(8)
     quiet = np.zeros_like(labels)
     void = np.full_like(labels, 255)
-    together = exact_metrics([scored_picture(scores, y) for y in (labels, quiet, void)])
+    together = exact_metrics([scored_image(scores, y) for y in (labels, quiet, void)])
     stacked = exact_metrics(
-        [scored_picture(np.concatenate([scores, scores]), np.concatenate([labels, quiet]))]
+        [scored_image(np.concatenate([scores, scores]), np.concatenate([labels, quiet]))]
     )
     np.testing.assert_equal(astuple(together), astuple(stacked))
 
 
-def test_resamples_give_the_best_f1_of_the_drawn_pictures():
-    pictures = [scored_picture(*random_case(seed)) for seed in (4, 8, 12)]
-    samples = pixel_metrics(picture_histograms(pictures).curve(np.array([[2.0, 0.0, 1.0]])))
-    exact = exact_metrics([pictures[0], pictures[0], pictures[2]])
+def test_resamples_give_the_best_f1_of_the_drawn_images():
+    images = [scored_image(*random_case(seed)) for seed in (4, 8, 12)]
+    samples = pixel_metrics(image_histograms(images).curve(np.array([[2.0, 0.0, 1.0]])))
+    exact = exact_metrics([images[0], images[0], images[2]])
     assert samples.best_f1[0] == pytest.approx(exact.best_f1, **TOLERANCE)
 
 
 def test_bad_input_is_named():
-    curve = full_curve(scored_picture(*random_case(0)))
+    curve = full_curve(scored_image(*random_case(0)))
     with pytest.raises(ConfigError, match="unknown variant 'fpr'"):
         fpr95(curve, 'fpr')
     with pytest.raises(DataError, match='differ in size'):
-        scored_picture(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
+        scored_image(np.ones((2, 3), np.float32), np.ones((3, 2), np.uint8))
     with pytest.raises(DataError, match='1 of 4 scores are NaN'):
-        scored_picture(np.array([[1, 2, np.nan, 3]], np.float32), np.zeros((1, 4), np.uint8))
+        scored_image(np.array([[1, 2, np.nan, 3]], np.float32), np.zeros((1, 4), np.uint8))
 
 
-def test_histograms_of_no_pictures_are_an_error_that_says_so():
-    with pytest.raises(DataError, match='no pictures'):
-        picture_histograms([])
+def test_histograms_of_no_images_are_an_error_that_says_so():
+    with pytest.raises(DataError, match='no images'):
+        image_histograms([])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import DataError
-from ood_perception.metrics.pixel import full_curve, scored_picture, strict_threshold
+from ood_perception.metrics.pixel import full_curve, scored_image, strict_threshold
 from ood_perception.metrics.segmentation import (
     class_iou,
     confusion,
@@ -78,14 +78,14 @@ def test_the_threshold_is_the_first_with_recall_above_095():
     scores = np.concatenate([np.arange(100, 80, -1.0), [81.5, 3.0]])[None].astype(np.float32)
     labels = np.concatenate([np.ones(20), [0, 0]])[None].astype(np.uint8)
     # at 82 recall is .95, not above it; 81.5 is normal; at 81 it is 1
-    curves = [full_curve(scored_picture(scores, y)) for y in (labels, np.zeros_like(labels))]
+    curves = [full_curve(scored_image(scores, y)) for y in (labels, np.zeros_like(labels))]
     assert strict_threshold(curves[0]) == 81.0
     assert np.isnan(strict_threshold(curves[1]))
     flagged_by_nan = open_prediction(labels, scores, float('nan'), 5)
     np.testing.assert_array_equal(flagged_by_nan, labels)
 
 
-def test_folds_are_weighted_with_their_pictures():
+def test_folds_are_weighted_with_their_images():
     perfect = np.diag([4, 4, 2])
     useless = np.array([[0, 4, 0], [4, 0, 0], [0, 0, 2]])
     folds = [np.stack([perfect] * 3), np.stack([useless])]

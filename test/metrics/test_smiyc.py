@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ood_perception.errors import DataError
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_image
 from ood_perception.metrics.smiyc import METRICS, smiyc_frame, smiyc_metrics, smiyc_samples
 
 NAMES = ('average_precision', 'auroc', 'fpr95', 'best_f1', 'best_f1_threshold')
@@ -118,7 +118,7 @@ def test_the_curve_is_the_benchmarks_to_the_letter(kind):
     for seed in range(120):
         frames = random_frames(seed)
         got = smiyc_metrics(
-            [smiyc_frame(scored_picture(*f), float16=kind is np.float16) for f in frames]
+            [smiyc_frame(scored_image(*f), float16=kind is np.float16) for f in frames]
         )
         values = tuple(getattr(got, name) for name in NAMES)
         assert values == pytest.approx(by_the_letter(frames, kind), rel=1e-9, abs=1e-9), seed
@@ -127,15 +127,15 @@ def test_the_curve_is_the_benchmarks_to_the_letter(kind):
 @pytest.mark.parametrize('case', [*OFFICIAL])
 def test_the_benchmarks_own_evaluator_gave_these_figures(case):
     """Made by running the evaluator at commit 1c7804e on the same arrays."""
-    got = smiyc_metrics([smiyc_frame(scored_picture(*f)) for f in official_case(case)])
+    got = smiyc_metrics([smiyc_frame(scored_image(*f)) for f in official_case(case)])
     assert [getattr(got, name) for name in NAMES] == pytest.approx(OFFICIAL[case], rel=1e-9)
 
 
 def test_saturated_scores_make_the_order_of_frames_matter():
     """Equal highest thresholds: the first point holds one frame's pixels only."""
-    frames = [smiyc_frame(scored_picture(*f)) for f in official_case('saturated')]
+    frames = [smiyc_frame(scored_image(*f)) for f in official_case('saturated')]
     values = {smiyc_metrics(frames[k:] + frames[:k]).average_precision for k in range(4)}
-    exact = exact_metrics([scored_picture(*f) for f in official_case('saturated')])
+    exact = exact_metrics([scored_image(*f) for f in official_case('saturated')])
     assert len(values) > 1
     assert all(abs(value - exact.average_precision) > 1e-4 for value in values)
 
@@ -144,21 +144,21 @@ def test_without_ties_it_approaches_the_exact_metrics():
     rng = np.random.default_rng(3)
     labels = (rng.random((4, 200, 200)) < 0.1).astype(np.uint8)
     scores = (rng.normal(size=labels.shape) + 1.5 * labels).astype(np.float32)
-    pictures = [scored_picture(s, y) for s, y in zip(scores, labels, strict=True)]
-    got, exact = smiyc_metrics([smiyc_frame(p) for p in pictures]), exact_metrics(pictures)
+    images = [scored_image(s, y) for s, y in zip(scores, labels, strict=True)]
+    got, exact = smiyc_metrics([smiyc_frame(p) for p in images]), exact_metrics(images)
     for name in NAMES[:4]:
         assert getattr(got, name) == pytest.approx(getattr(exact, name), abs=3e-3)
 
 
 def test_a_frame_without_anomaly_coarsens_the_curve():
     """768 bins for one frame with few anomalies: the quiet frame's bins hide where they rank."""
-    pictures = [scored_picture(*f) for f in official_case('quiet_frame')]
-    got = smiyc_metrics([smiyc_frame(p) for p in pictures]).average_precision
-    assert abs(got - exact_metrics(pictures).average_precision) > 1e-3
+    images = [scored_image(*f) for f in official_case('quiet_frame')]
+    got = smiyc_metrics([smiyc_frame(p) for p in images]).average_precision
+    assert abs(got - exact_metrics(images).average_precision) > 1e-3
 
 
 def test_samples_are_the_metrics_of_the_drawn_frames():
-    frames = [smiyc_frame(scored_picture(*f)) for f in official_case('plain')]
+    frames = [smiyc_frame(scored_image(*f)) for f in official_case('plain')]
     samples = smiyc_samples(frames, np.array([[1, 1, 1, 1], [2, 0, 1, 1]], float))
     whole = smiyc_metrics(frames)
     drawn = smiyc_metrics([frames[0], frames[0], frames[2], frames[3]])
@@ -167,9 +167,9 @@ def test_samples_are_the_metrics_of_the_drawn_frames():
 
 
 def test_edge_cases():
-    quiet = scored_picture(np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8))
-    void = scored_picture(np.ones((2, 2), np.float32), np.full((2, 2), 255, np.uint8))
-    one = scored_picture(np.ones((1, 1), np.float32), np.ones((1, 1), np.uint8))
+    quiet = scored_image(np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8))
+    void = scored_image(np.ones((2, 2), np.float32), np.full((2, 2), 255, np.uint8))
+    one = scored_image(np.ones((1, 1), np.float32), np.ones((1, 1), np.uint8))
     for frames in ([], [void], [quiet, void]):
         got = smiyc_metrics([smiyc_frame(p) for p in frames])
         assert np.isnan([getattr(got, name) for name in NAMES]).all()
@@ -180,7 +180,7 @@ def test_edge_cases():
 
 def test_scores_that_cannot_be_histogrammed_are_named():
     labels = np.array([[0, 1]], np.uint8)
-    big = scored_picture(np.array([[1, 1e6]], np.float32), labels)
+    big = scored_image(np.array([[1, 1e6]], np.float32), labels)
     assert smiyc_frame(big).found.sum() == 1
     with pytest.raises(DataError, match='inf cannot be histogrammed as float16'):
         smiyc_frame(big, float16=True)

@@ -15,8 +15,8 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.image.views import ViewSpec
 from ood_perception.postprocess.calibration import (
+    ClassSetCalibration,
     HeldOutSample,
-    SetTable,
     arrays_of,
     read_samples,
     sample_of,
@@ -31,7 +31,7 @@ def whole(count=200_000, columns=slice(None)):
 
 
 @pytest.mark.parametrize('chosen', [['road'], ['road', 'pavement'], list(CLASSES)])
-def test_on_fresh_pixels_of_the_set_the_promised_share_is_flagged(chosen):
+def test_on_fresh_pixels_of_the_set_the_rated_share_is_flagged(chosen):
     table = whole().table(chosen)
     surprisal, truth = pixels(400_000, seed=1)
     places = [CLASSES.index(name) for name in chosen]
@@ -42,7 +42,7 @@ def test_on_fresh_pixels_of_the_set_the_promised_share_is_flagged(chosen):
         assert share == pytest.approx(rate, rel=0.1 + 2 / np.sqrt(rate * 1e5))
 
 
-def test_the_least_over_two_classes_alone_flags_less_than_promised():
+def test_the_least_over_two_classes_alone_flags_less_than_rated():
     surprisal, truth = pixels(200_000, seed=1)
     least = surprisal[truth < 2][:, :2].min(1)
     assert (least >= 2).mean() < 0.005
@@ -92,7 +92,7 @@ def two_views(count=40_000, seed=0):
     return HeldOutSample(('road', 'pavement'), surprisal, truth, np.ones(count))
 
 
-def test_several_views_promise_what_is_served_the_greatest_of_their_least():
+def test_several_views_rate_what_is_served_the_greatest_of_their_least():
     sample = two_views()
     served = sample.surprisal.min(axis=2).max(axis=1)
     greatest_by_class = sample.surprisal.max(axis=1).min(axis=1)
@@ -100,7 +100,7 @@ def test_several_views_promise_what_is_served_the_greatest_of_their_least():
     for rate in (0.1, 0.01):
         flagged = table(served.astype(np.float32)) >= -np.log10(rate)
         assert flagged.mean() == pytest.approx(rate, rel=0.15)
-        # a curve of each class's greatest would stand higher: less would be flagged than promised
+        # a curve of each class's greatest would stand higher: less would be flagged than targeted
         assert (served >= np.quantile(greatest_by_class, 1 - rate)).mean() < 0.75 * rate
 
 
@@ -154,7 +154,7 @@ def test_an_unknown_class_and_a_set_without_pixels_are_errors():
 
 
 def rare(count, seed):
-    """A rare class that its head finds five times as strange as it should."""
+    """A rare class that its head finds five times as anomalous as it should."""
     rng = np.random.default_rng(seed)
     own = -np.log10(rng.random((count, 1)) / 5)
     return HeldOutSample(('pole',), own, np.zeros(count, np.uint8), np.ones(count))
@@ -195,7 +195,7 @@ def test_a_rate_that_few_pixels_cannot_bound_is_refused_and_others_are_told():
 
 
 @pytest.mark.parametrize('count', [20, 5000])
-def test_a_head_that_finds_nothing_strange_gives_a_table_without_nan(count):
+def test_a_head_that_finds_nothing_anomalous_gives_a_table_without_nan(count):
     zero = HeldOutSample(
         ('road',), np.zeros((count, 1)), np.zeros(count, np.uint8), np.ones(count)
     )
@@ -258,4 +258,4 @@ def test_a_degenerate_sample_is_refused_by_every_program(case, tmp_path, capsys)
 )
 def test_a_curve_that_does_not_rise_is_refused(x, y, slope):
     with pytest.raises(ConfigError, match='does not rise'):
-        SetTable(np.array(x, float), np.array(y, float), slope)
+        ClassSetCalibration(np.array(x, float), np.array(y, float), slope)

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The drift monitor warns soon where more is flagged than was promised, and else hardly ever."""
+"""The drift monitor warns soon where more is flagged than was targeted, and else hardly ever."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def watched(frames, **options):
     return monitor, first
 
 
-def test_false_warnings_are_as_rare_as_promised_on_the_edge_of_what_is_tolerated():
+def test_false_warnings_are_as_rare_as_rated_on_the_edge_of_what_is_tolerated():
     rng, needed, waits = np.random.default_rng(0), 100, []
     for _ in range(60):
         bet, count = EDetector(0.02), 0

@@ -165,7 +165,7 @@ def test_hysteresis_keeps_named_obstacles():
     np.testing.assert_array_equal(mask, named)
 
 
-def water_picture(height=126, width=168):
+def water_image(height=126, width=168):
     image = np.empty((height, width, 3), np.uint8)
     image[: height // 3] = COLORS['Sky']
     image[height // 3 :] = COLORS['Water']
@@ -189,9 +189,9 @@ def pipeline(tmp_path_factory):
 def test_pipeline_unites_known_obstacles_and_anomalies_below_the_edge(pipeline):
     region = RoiSettings(mode='below_edge')
     pipeline.settings = Settings(roi=region, minimum_area=400)  # the seam with the sky
-    (plain,) = pipeline.run([Frame(water_picture())])
+    (plain,) = pipeline.run([Frame(water_image())])
     pipeline.settings = Settings(roi=region, obstacle_classes=('Car',), minimum_area=400)
-    (named,) = pipeline.run([Frame(water_picture())])
+    (named,) = pipeline.run([Frame(water_image())])
     cells = slice(31, 39), slice(25, 31)  # the thing without its rim; cells of 2 pixels
     assert not plain.mask[cells].any(), 'the class is in-distribution'
     assert named.mask[cells].all()
@@ -207,7 +207,7 @@ def test_pipeline_unites_known_obstacles_and_anomalies_below_the_edge(pipeline):
 def test_pipeline_takes_a_frames_horizon(pipeline):
     pipeline.settings = Settings(roi=RoiSettings(mode='below_horizon'))
     line = np.array([[0.0, 80.0], [168.0, 100.0]])
-    (detection,) = pipeline.run([dataclasses.replace(Frame(water_picture()), horizon=line)])
+    (detection,) = pipeline.run([dataclasses.replace(Frame(water_image()), horizon=line)])
     rows = 2 * np.arange(63)[:, None] + 1
     limit = 80 + 20 * (2 * np.arange(84) + 1) / 168
     np.testing.assert_array_equal(detection.scored, rows >= limit)

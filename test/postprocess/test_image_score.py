@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Image scores, the threshold that flawless pictures give, and open-set labels."""
+"""Image scores, the threshold that flawless images give, and open-set labels."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from ood_perception.types import Detection, Frame
 
 
 def detection(surprisal, labels=None, scored=None, rate=0.01):
-    """Return a detection whose grid is a tenth of the camera picture."""
+    """Return a detection whose grid is a tenth of the camera image."""
     surprisal = np.asarray(surprisal, np.float32)
     rows, columns = surprisal.shape
     scored = np.ones((rows, columns), bool) if scored is None else scored
@@ -58,11 +58,11 @@ def test_what_lies_outside_the_region_does_not_count():
 
 
 @pytest.mark.parametrize(('count', 'rate'), [(19, 0.05), (39, 0.05), (50, 0.1), (9, 0.1)])
-def test_the_threshold_keeps_its_promise_over_exchangeable_pictures(count, rate):
+def test_the_threshold_keeps_its_rate_over_exchangeable_images(count, rate):
     """
-    Leave each of n + 1 scores out in turn: exactly the promised number is rejected, not one more.
+    Leave each of n + 1 scores out in turn: exactly the targeted number is rejected, not one more.
 
-    That average over the places of the new picture is what exchangeability makes a probability.
+    That average over the places of the new image is what exchangeability makes a probability.
     """
     scores = np.random.default_rng(1).permutation(np.arange(count + 1.0))
     rejected = sum(

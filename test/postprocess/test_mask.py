@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Mask and obstacles against an oracle that floods cell by cell, and their promises."""
+"""Mask and obstacles against an oracle that floods cell by cell, and their invariants."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_obstacle_boxes_are_in_camera_pixels():
     surprisal = np.zeros(GRID, dtype=np.float32)
     surprisal[10:12, 30:36] = 3
     surprisal[40, 60] = 5
-    surprisal[50:, 80:] = 4  # reaches from the picture into the padding
+    surprisal[50:, 80:] = 4  # reaches from the image into the padding
     _, components = post.make_mask(surprisal, np.ones(GRID, bool), 0.01)
     cell = 1280 / 96
     first, second, third = post.obstacles_of(components, geometry)

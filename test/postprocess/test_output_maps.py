@@ -36,7 +36,7 @@ def test_camera_maps_follow_the_grid(policy):
     detection = detection_of(surprisal, scored, geometry)
     maps = OutputMaps(detection)
     seen = to_camera_nearest(scored, geometry)
-    if policy == 'fill':  # 16:9 cut from the middle of the picture
+    if policy == 'fill':  # 16:9 cut from the middle of the image
         height = round(500 * 378 / 672)
         top = int(np.floor(0.5 * (height - 480) + 0.5))
         outside = np.ones(480, bool)

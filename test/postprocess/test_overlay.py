@@ -33,52 +33,52 @@ def detection_of(size=(270, 480), policy='fit', rate=0.01):
 def test_heat_stays_inside_the_region_and_rises_with_surprisal():
     detection = detection_of()
     before = detection.frame.image.copy()
-    picture = ov.draw_overlay(detection, PLAIN)
-    assert picture.shape == before.shape
-    assert picture.dtype == np.uint8
+    photo = ov.draw_overlay(detection, PLAIN)
+    assert photo.shape == before.shape
+    assert photo.dtype == np.uint8
     np.testing.assert_array_equal(detection.frame.image, before)
-    assert (picture[:145] == 100).all()  # five pixels a cell, the region begins at row 150
-    change = np.abs(picture.astype(int) - 100).max(axis=2)
+    assert (photo[:145] == 100).all()  # five pixels a cell, the region begins at row 150
+    change = np.abs(photo.astype(int) - 100).max(axis=2)
     assert change[160, 100] > 0
     assert change[210, 225] > 2 * change[160, 100]
-    red, green, _ = picture[210, 225]
+    red, green, _ = photo[210, 225]
     assert red > 100 > green
 
 
-def test_no_opacity_leaves_the_picture():
+def test_no_opacity_leaves_the_image():
     detection = detection_of()
     options = ov.OverlayOptions(opacity=0.0, boxes=False, region=False, legend=False)
-    picture = ov.draw_overlay(detection, options)
-    outline = (picture == ov.OBSTACLE_COLOR).all(axis=2)
-    assert (picture[~outline] == 100).all()
+    photo = ov.draw_overlay(detection, options)
+    outline = (photo == ov.OBSTACLE_COLOR).all(axis=2)
+    assert (photo[~outline] == 100).all()
     rows, columns = np.nonzero(outline)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (200, 219, 200, 249)
 
 
 def test_boxes_region_and_legend_are_drawn_when_asked():
     detection = detection_of()
-    picture = ov.draw_overlay(detection, ov.OverlayOptions(legend=False))
-    assert (picture[220, 200:250] == ov.BOX_COLOR).all()
-    assert (picture[150] == ov.REGION_COLOR).all()
+    photo = ov.draw_overlay(detection, ov.OverlayOptions(legend=False))
+    assert (photo[220, 200:250] == ov.BOX_COLOR).all()
+    assert (photo[150] == ov.REGION_COLOR).all()
     legend = ov.draw_overlay(detection, ov.OverlayOptions())
-    assert (legend[:60] != picture[:60]).any()
-    np.testing.assert_array_equal(legend[150:], picture[150:])
+    assert (legend[:60] != photo[:60]).any()
+    np.testing.assert_array_equal(legend[150:], photo[150:])
 
 
 def test_nothing_is_drawn_where_a_cropping_network_does_not_look():
     detection = detection_of((300, 400), 'fill')
     rows, _ = camera_window(detection.geometry)
-    picture = ov.draw_overlay(detection, PLAIN)
+    photo = ov.draw_overlay(detection, PLAIN)
     assert rows.stop < 300
-    assert (picture[rows.stop + 1 :] == 100).all()
-    assert (picture[rows.stop - 10] != 100).any()
+    assert (photo[rows.stop + 1 :] == 100).all()
+    assert (photo[rows.stop - 10] != 100).any()
 
 
 @pytest.mark.parametrize('size', [(1, 1), (20, 30), (64, 48), (1080, 1920)])
 @pytest.mark.parametrize('policy', ['fit', 'fill', 'stretch'])
 def test_every_size_can_be_drawn(size, policy):
-    picture = ov.draw_overlay(detection_of(size, policy, rate=0.0123))
-    assert picture.shape == (*size, 3)
+    photo = ov.draw_overlay(detection_of(size, policy, rate=0.0123))
+    assert photo.shape == (*size, 3)
 
 
 def test_the_mask_in_colours_shows_what_the_mask_says():
@@ -111,12 +111,12 @@ def test_the_threshold_is_in_the_middle_of_the_scores_colours(rate):
 
 
 def test_jpeg_keeps_the_colours():
-    picture = np.zeros((32, 32, 3), dtype=np.uint8)
-    picture[:] = (200, 60, 20)
-    data = ov.encode_jpeg(picture, 95)
+    photo = np.zeros((32, 32, 3), dtype=np.uint8)
+    photo[:] = (200, 60, 20)
+    data = ov.encode_jpeg(photo, 95)
     assert data.ndim == 1
     decoded = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    assert np.abs(decoded.astype(int) - picture).max() <= 4
+    assert np.abs(decoded.astype(int) - photo).max() <= 4
 
 
 def test_wrong_opacity_is_refused():

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The region of interest against closed forms and its own promises."""
+"""The region of interest against closed forms and its own invariants."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_labels_mode_keeps_every_cell_of_the_classes():
 
 @pytest.mark.parametrize('mode', roi.MODES)
 @pytest.mark.parametrize('policy', ['fit', 'fill'])
-def test_nothing_is_scored_outside_picture_or_inside_the_bonnet(mode, policy):
+def test_nothing_is_scored_outside_image_or_inside_the_bonnet(mode, policy):
     bonnet = ((0.2, 1.0), (0.2, 0.7), (0.8, 0.7), (0.8, 1.0))
     settings = roi.RoiSettings(
         mode,

@@ -216,7 +216,7 @@ def test_numbers_are_not_used_twice_after_a_reset():
     assert tracker.update(detection_of(box, 0.1)).tracks == (3,)
 
 
-def test_another_picture_size_begins_anew():
+def test_another_image_size_begins_anew():
     tracker = Tracker(Persistence(2, 2))
     tracker.update(detection_of([(50, 40, 20, 20)], 0.0))
     other = detection_of([(50, 40, 20, 20)], 0.1, size=(240, 320))
@@ -234,7 +234,7 @@ def test_settings_change_between_frames():
     assert tracker.update(detection_of(box, 0.4)).tracks == ()
 
 
-def test_a_picture_full_of_specks_is_survived():
+def test_a_image_full_of_specks_is_survived():
     tracker = Tracker(Persistence(10, 3))
     rng = np.random.default_rng(0)
     for step in range(4):

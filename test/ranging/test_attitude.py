@@ -47,7 +47,7 @@ def test_sigma_is_the_imus_but_not_below_the_least():
     ('samples', 'words'),
     [
         ([], 'no Imu message has arrived'),
-        ([rolled(0.0, 350)], r'0\.25 s from the picture.*0\.1 s.*clock'),
+        ([rolled(0.0, 350)], r'0\.25 s from the image.*0\.1 s.*clock'),
         ([rolled(0.0, 100, (-1.0, *UNKNOWN[1:]))], 'no orientation.*imu_filter'),
         ([Orientation(100 * MS, (0.0, 0.0, 0.0, 0.0), UNKNOWN)], 'length 0'),
     ],
@@ -66,7 +66,7 @@ def test_the_last_ten_seconds_are_kept_whatever_the_rate(period):
     for stamp in range(0, 15000, period):
         history.add(rolled(stamp / 15000, stamp))
     ask(history, 15000 - 9900)
-    with pytest.raises(CalibrationError, match='from the picture'):
+    with pytest.raises(CalibrationError, match='from the image'):
         ask(history, 3000)
     assert len(history._samples) <= 10000 / period + 1
 
@@ -76,7 +76,7 @@ def test_a_recording_that_starts_again_begins_anew():
     for stamp in (50_000, 50_010, 0):
         history.add(rolled(0.0, stamp))
     ask(history, 0)
-    with pytest.raises(CalibrationError, match='from the picture'):
+    with pytest.raises(CalibrationError, match='from the image'):
         ask(history, 50_000)
 
 

@@ -105,7 +105,7 @@ def test_beyond_the_fold_there_is_no_ray():
     assert np.isnan(model.project(far)).all()
 
 
-def test_a_resized_picture_keeps_its_rays():
+def test_a_resized_image_keeps_its_rays():
     whole = camera_model(calibration(d=PLUMB_BOB), SIZE)
     half = camera_model(calibration(d=PLUMB_BOB), (240, 320))
     np.testing.assert_allclose(half.rays(pixels() / 2), whole.rays(pixels()), atol=1e-10)
@@ -120,7 +120,7 @@ def test_binning_and_region_keep_the_rays():
     np.testing.assert_allclose(cut.rays(points), whole.rays(points * 2 + (100, 60)), atol=1e-10)
 
 
-def test_a_rectified_picture_uses_p_alone():
+def test_a_rectified_image_uses_p_alone():
     model = camera_model(calibration(d=PLUMB_BOB, p=P), SIZE, rectified=True)
     ray = model.rays([[400.5, 100.5]])[0]
     np.testing.assert_allclose(

@@ -18,7 +18,7 @@ from ood_perception.ranging.ranges import (
     barriers,
     nearest_by_bearing,
     only,
-    sightings_of,
+    ranged_detections,
     wide_enough,
 )
 from ood_perception.types import Detection, Frame
@@ -87,23 +87,23 @@ def random_view(rng, size):
 
 
 @pytest.mark.parametrize('seed', range(60))
-def test_places_hold_what_they_promise(seed):
+def test_places_hold_what_they_rate(seed):
     rng = np.random.default_rng(seed)
     size = (int(rng.integers(40, 300)), int(rng.integers(40, 400)))
     scene = Scene(class_table([1]), class_table([0] if rng.random() < 0.7 else []))
     detection, view = random_detection(rng, size, scene), random_view(rng, size)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        sightings = sightings_of(detection, scene, view)
+        ranged = ranged_detections(detection, scene, view)
         horizon_rows(view, np.linspace(0.0, size[1], 33))
-        points, sigma, _ = barriers(sightings)
-        ranges = nearest_by_bearing(sightings, view, int(rng.integers(8, 1000)))
+        points, sigma, _ = barriers(ranged)
+        ranges = nearest_by_bearing(ranged, view, int(rng.integers(8, 1000)))
         kept = wide_enough(detection, scene, view, 0.5)
     assert np.isfinite(points).all()
     assert np.isfinite(sigma).all()
     assert (ranges[~np.isnan(ranges)] >= 0).all()
-    assert len(sightings.obstacles.status) == len(detection.obstacles)
-    for places in (sightings.obstacles, sightings.borders, sightings.edge):
+    assert len(ranged.obstacles.status) == len(detection.obstacles)
+    for places in (ranged.obstacles, ranged.borders, ranged.edge):
         held = np.isin(places.status, HELD)
         assert np.isfinite(places.distance[held]).all()
         assert np.isnan(places.distance[~held]).all()

@@ -10,26 +10,26 @@ import pytest
 from ranged_scenes import COLUMNS, EDGE, FAR, GROUND, ROWS, SCENE, SKY, THING, detection, view
 
 from ood_perception.postprocess.roi import below_line, class_table, scored_region
-from ood_perception.ranging import ground as contacts
-from ood_perception.ranging import ground as terrain
+from ood_perception.ranging import ground as contact_points
+from ood_perception.ranging import ground as ground
 from ood_perception.ranging.attitude import level, mounting
-from ood_perception.ranging.ground import EdgeKind, Scene, terrain_of
+from ood_perception.ranging.ground import EdgeKind, Scene, ground_of
 from ood_perception.ranging.ground_plane import Status, Viewpoint
 from ood_perception.ranging.ranges import (
     barriers,
     nearest_by_bearing,
     only,
-    sightings_of,
+    ranged_detections,
     wide_enough,
 )
 
 
-def contacts_of(seen, scene):
-    return contacts.contacts_of(seen, terrain_of(seen, scene))
+def contact_points_of(seen, scene):
+    return contact_points.contact_points_of(seen, ground_of(seen, scene))
 
 
 def edge_of(seen, scene):
-    return terrain.edge_of(seen, terrain_of(seen, scene))
+    return ground.edge_of(seen, ground_of(seen, scene))
 
 
 def buoy(labels):
@@ -45,7 +45,7 @@ def test_contact_is_the_middle_of_the_lowest_border():
         buoy(labels)
         labels[26, 31:33] = THING
 
-    found = contacts_of(detection(paint), SCENE)
+    found = contact_points_of(detection(paint), SCENE)
     np.testing.assert_allclose(found.points, [[320.0, 270.0]])
     np.testing.assert_allclose(found.left, [[300.0, 270.0]])
     np.testing.assert_allclose(found.right, [[340.0, 270.0]])
@@ -61,13 +61,13 @@ def test_announced_obstacles_alone_count_and_keep_their_order():
         labels[30:33, 5:8] = THING
 
     both, second = detection(paint), detection(paint, announced=slice(1, 2))
-    found = contacts_of(both, SCENE).points
+    found = contact_points_of(both, SCENE).points
     assert found.shape == (2, 2)
-    np.testing.assert_array_equal(contacts_of(second, SCENE).points, found[1:])
-    assert contacts_of(detection(), SCENE).points.shape == (0, 2)
+    np.testing.assert_array_equal(contact_points_of(second, SCENE).points, found[1:])
+    assert contact_points_of(detection(), SCENE).points.shape == (0, 2)
 
 
-@pytest.mark.parametrize('hidden_by', ['picture', 'bonnet'])
+@pytest.mark.parametrize('hidden_by', ['image', 'bonnet'])
 def test_a_thing_that_goes_on_below_the_view_is_cut_off(hidden_by):
     def paint(labels):
         labels[40:, 10:20] = THING
@@ -77,11 +77,11 @@ def test_a_thing_that_goes_on_below_the_view_is_cut_off(hidden_by):
     if hidden_by == 'bonnet':
         visible[44:, 15:] = False
     seen = detection(paint, visible)
-    sightings = sightings_of(seen, SCENE, view())
-    by_row = dict(zip(sightings.contacts.points[:, 1], sightings.obstacles.status, strict=True))
+    ranged = ranged_detections(seen, SCENE, view())
+    by_row = dict(zip(ranged.contact_points.points[:, 1], ranged.obstacles.status, strict=True))
     assert by_row == {260.0: Status.KNOWN, 480.0: Status.AT_MOST}
-    assert np.isfinite(sightings.obstacles.distance).all()
-    assert sightings.borders.status.max() == Status.AT_MOST
+    assert np.isfinite(ranged.obstacles.distance).all()
+    assert ranged.borders.status.max() == Status.AT_MOST
 
 
 def test_what_touches_the_shore_is_told_from_what_stands_free():
@@ -93,7 +93,7 @@ def test_what_touches_the_shore_is_told_from_what_stands_free():
         labels[19:30, 30:33] = THING  # a ship whose mast stands before the shore
 
     seen = detection(paint)
-    found = contacts_of(seen, SCENE)
+    found = contact_points_of(seen, SCENE)
     at_edge = {
         round(point[0]): bool(touches)
         for point, touches in zip(found.points, found.at_edge, strict=True)
@@ -105,7 +105,7 @@ def test_a_broad_thing_with_water_behind_it_stands_free():
     def paint(labels):
         labels[24:30, 10:50] = THING
 
-    assert not contacts_of(detection(paint), SCENE).at_edge.any()
+    assert not contact_points_of(detection(paint), SCENE).at_edge.any()
 
 
 def test_edge_kinds():
@@ -150,13 +150,13 @@ def by_hand(x, y, pitch=0.1, height=2.0):
 
 
 def test_obstacles_have_the_places_of_their_contacts():
-    sightings = sightings_of(detection(buoy), SCENE, view())
+    ranged = ranged_detections(detection(buoy), SCENE, view())
     bearing, distance = by_hand(320.0, 260.0)
-    assert sightings.obstacles.bearing[0] == pytest.approx(bearing, abs=1e-9)
-    assert sightings.obstacles.distance[0] == pytest.approx(distance, rel=1e-9)
-    assert sightings.left[0] == pytest.approx(by_hand(300.0, 260.0)[0], abs=1e-9)
-    assert sightings.right[0] == pytest.approx(by_hand(340.0, 260.0)[0], abs=1e-9)
-    point = sightings.obstacles.points[0] - (0.5, 0.2, 0.0)
+    assert ranged.obstacles.bearing[0] == pytest.approx(bearing, abs=1e-9)
+    assert ranged.obstacles.distance[0] == pytest.approx(distance, rel=1e-9)
+    assert ranged.left[0] == pytest.approx(by_hand(300.0, 260.0)[0], abs=1e-9)
+    assert ranged.right[0] == pytest.approx(by_hand(340.0, 260.0)[0], abs=1e-9)
+    point = ranged.obstacles.points[0] - (0.5, 0.2, 0.0)
     expected = distance * math.cos(bearing), distance * math.sin(bearing), 0.0
     np.testing.assert_allclose(point, expected, atol=1e-9)
 
@@ -167,8 +167,8 @@ def test_barriers_are_known_points_with_their_kind():
         labels[20, 10:14] = THING  # moored
         labels[24:28, 50:54] = THING
 
-    sightings = sightings_of(detection(paint), SCENE, view(pitch=0.2))
-    points, sigma, kind = barriers(sightings)
+    ranged = ranged_detections(detection(paint), SCENE, view(pitch=0.2))
+    points, sigma, kind = barriers(ranged)
     assert sorted(set(kind.tolist())) == [0, 1, 2]
     assert np.count_nonzero(kind == 0) == 4
     assert np.count_nonzero(kind == 1) == 4
@@ -176,15 +176,15 @@ def test_barriers_are_known_points_with_their_kind():
     assert np.isfinite(points).all()
     np.testing.assert_allclose(points[:, 2], 0.0, atol=1e-9)
     assert (sigma > 0).all()
-    nothing = barriers(sightings_of(detection(paint), SCENE, view(largest_ratio=0.0)))
+    nothing = barriers(ranged_detections(detection(paint), SCENE, view(largest_ratio=0.0)))
     assert [len(part) for part in nothing] == [0, 0, 0]
 
 
 def test_ranges_are_the_nearest_per_bearing():
     count = 720
     seen = view(pitch=0.2)
-    sightings = sightings_of(detection(buoy), SCENE, seen)
-    ranges = nearest_by_bearing(sightings, seen, count)
+    ranged = ranged_detections(detection(buoy), SCENE, seen)
+    ranges = nearest_by_bearing(ranged, seen, count)
     angles = -np.pi + np.arange(count) * 2 * np.pi / count
     hit = np.isfinite(ranges)
     edges = [
@@ -205,10 +205,10 @@ def test_ranges_are_the_nearest_per_bearing():
 
 def test_what_has_no_distance_is_not_called_free():
     seen = view(pitch=0.2, largest_ratio=0.005)
-    sightings = sightings_of(detection(buoy), SCENE, seen)
-    ranges = nearest_by_bearing(sightings, seen, 720)
-    assert sightings.obstacles.status[0] == Status.NEAR_HORIZON
-    ahead = int(round((sightings.obstacles.bearing[0] + np.pi) / (2 * np.pi / 720)))
+    ranged = ranged_detections(detection(buoy), SCENE, seen)
+    ranges = nearest_by_bearing(ranged, seen, 720)
+    assert ranged.obstacles.status[0] == Status.NEAR_HORIZON
+    ahead = int(round((ranged.obstacles.bearing[0] + np.pi) / (2 * np.pi / 720)))
     assert np.isnan(ranges[ahead])
     assert np.isinf(ranges).any()
 
@@ -218,7 +218,7 @@ def test_a_camera_that_looks_back_fills_bins_over_the_seam():
     back = Viewpoint(
         seen.camera, mounting((0.0, 0.0, 2.0), (0.0, 0.2, math.pi)), level(0.001), **FAR
     )
-    ranges = nearest_by_bearing(sightings_of(detection(buoy), SCENE, back), back, 720)
+    ranges = nearest_by_bearing(ranged_detections(detection(buoy), SCENE, back), back, 720)
     assert np.isfinite(ranges[0])
     assert np.isfinite(ranges[-1])
     assert np.isnan(ranges[180:540]).all()
@@ -228,16 +228,16 @@ def test_only_what_is_surely_narrow_and_whole_is_too_small():
     def paint(labels):
         labels[24:26, 4:6] = THING  # far and small
         labels[36:40, 30:34] = THING  # near and broad
-        labels[46:, 60:62] = THING  # cut off by the picture
+        labels[46:, 60:62] = THING  # cut off by the image
 
     seen, above = detection(paint), view(pitch=0.2)
-    sightings = sightings_of(seen, SCENE, above)
-    by_column = dict(zip(sightings.contacts.points[:, 0], range(3), strict=True))
+    ranged = ranged_detections(seen, SCENE, above)
+    by_column = dict(zip(ranged.contact_points.points[:, 0], range(3), strict=True))
     small, cut = by_column[50.0], by_column[610.0]
     bearings = [by_hand(x, 260.0, 0.2)[0] for x in (40.0, 60.0)]
-    width = 2 * math.tan((bearings[0] - bearings[1]) / 2) * sightings.obstacles.distance[small]
+    width = 2 * math.tan((bearings[0] - bearings[1]) / 2) * ranged.obstacles.distance[small]
     assert wide_enough(seen, SCENE, above, width).all()
-    sigma = sightings.obstacles.distance_sigma[small] / sightings.obstacles.distance[small]
+    sigma = ranged.obstacles.distance_sigma[small] / ranged.obstacles.distance[small]
     assert wide_enough(seen, SCENE, above, width * (1 + 1.99 * sigma))[small]
     keep = wide_enough(seen, SCENE, above, width * (1 + 2.01 * sigma))
     assert keep.tolist() == [index != small for index in range(3)]
@@ -253,7 +253,7 @@ def test_only_what_is_surely_narrow_and_whole_is_too_small():
 
 
 def test_with_a_horizon_the_edge_is_bridged_aslant():
-    """A picture tilted by 0.2: a ship on the slope is filled up to the slope, not to its end."""
+    """A image tilted by 0.2: a ship on the slope is filled up to the slope, not to its end."""
     slope = 10 + np.arange(COLUMNS) // 5
 
     def paint(labels):
@@ -262,9 +262,9 @@ def test_with_a_horizon_the_edge_is_bridged_aslant():
 
     seen = detection(paint)
     line = np.array([[0.0, 95.0], [640.0, 95.0 + 128.0]])
-    level = terrain_of(seen, SCENE).behind
+    level = ground_of(seen, SCENE).behind
     known = dataclasses.replace(seen, frame=dataclasses.replace(seen.frame, horizon=line))
-    aslant = terrain_of(known, SCENE).behind
+    aslant = ground_of(known, SCENE).behind
     assert level[39] == 18, 'the lower side'
     assert (level[20:40] == 18).all()
     assert np.abs(aslant - slope).max() <= 1
@@ -276,7 +276,7 @@ def test_with_a_horizon_the_edge_is_bridged_aslant():
 
 
 def test_columns_that_are_not_looked_at_are_no_shore():
-    """Beside the picture (padding) and behind a mast there is nothing to run into."""
+    """Beside the image (padding) and behind a mast there is nothing to run into."""
 
     def paint(labels):
         buoy(labels)
@@ -287,16 +287,16 @@ def test_columns_that_are_not_looked_at_are_no_shore():
     seen = detection(paint, visible)
     assert seen.scored[EDGE:, 54:58].all()
     above = view(pitch=0.2)
-    sightings = sightings_of(seen, SCENE, above)
-    kind = sightings.edge_line.kind
+    ranged = ranged_detections(seen, SCENE, above)
+    kind = ranged.edge_line.kind
     hidden = np.flatnonzero(~visible.any(axis=0))
     assert (kind[hidden] == EdgeKind.NOT_SEEN).all()
     assert (kind[54:58] == EdgeKind.HIDDEN).all()
-    assert np.isnan(sightings.edge.bearing[hidden]).all()
-    points, _, kinds = barriers(sightings)
+    assert np.isnan(ranged.edge.bearing[hidden]).all()
+    points, _, kinds = barriers(ranged)
     assert len(points) == 8
     assert (kinds == 0).all()
-    ranges = nearest_by_bearing(sightings, above, 720)
+    ranges = nearest_by_bearing(ranged, above, 720)
     place = round((by_hand(205.0, 160.0, 0.2)[0] + math.pi) / (2 * math.pi / 720))
     assert np.isnan(ranges[place])
 
@@ -304,7 +304,7 @@ def test_columns_that_are_not_looked_at_are_no_shore():
 def test_without_ground_classes_all_is_ground():
     nothing = Scene(class_table([]), class_table([]))
     seen = detection(buoy)
-    sightings = sightings_of(seen, nothing, view(pitch=0.5))
-    assert (sightings.edge_line.kind == EdgeKind.OPEN).all()
-    points, _, kind = barriers(sightings)
+    ranged = ranged_detections(seen, nothing, view(pitch=0.5))
+    assert (ranged.edge_line.kind == EdgeKind.OPEN).all()
+    points, _, kind = barriers(ranged)
     assert len(points) == len(kind[kind == 0]) == 4

@@ -23,7 +23,7 @@ PAGE = """{% extends 'page.html.j2' %}
 
 
 class Outline(HTMLParser):
-    """Collects text, ids, links and picture sources; fails on tags that do not nest."""
+    """Collects text, ids, links and image sources; fails on tags that do not nest."""
 
     def __init__(self, text):
         super().__init__()
@@ -78,11 +78,11 @@ def test_links_reach_their_sections():
     assert len(set(got.ids)) == 2
 
 
-def test_pictures_lie_beside_the_page_or_inside_it(tmp_path):
-    picture = np.zeros((50, 200, 3), np.uint8)
-    picture[:, :100, 0] = 255  # red on the left: RGB, not BGR
-    name = html.save_jpeg(tmp_path, 'left.jpg', picture, width=100)
-    got = outline('{{ figure(a, "1") }}{{ figure(b, "2") }}', a=name, b=html.embedded(picture))
+def test_images_lie_beside_the_page_or_inside_it(tmp_path):
+    photo = np.zeros((50, 200, 3), np.uint8)
+    photo[:, :100, 0] = 255  # red on the left: RGB, not BGR
+    name = html.save_jpeg(tmp_path, 'left.jpg', photo, width=100)
+    got = outline('{{ figure(a, "1") }}{{ figure(b, "2") }}', a=name, b=html.embedded(photo))
     assert got.sources[0] == 'left.jpg'
     assert got.sources[1].startswith('data:image/jpeg;base64,')
     assert got.links == ['left.jpg']

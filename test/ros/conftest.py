@@ -17,7 +17,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def rig(bundle, monkeypatch):
-    """Return a maker of rigs with a fake engine, whole picture scored."""
+    """Return a maker of rigs with a fake engine, whole image scored."""
     from ros_rig import Rig, use_fake_engine
 
     use_fake_engine(monkeypatch)

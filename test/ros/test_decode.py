@@ -43,15 +43,15 @@ def compressed(data, name='jpeg'):
     return SimpleNamespace(format=name, data=array.array('B', data))
 
 
-def picture(height=48, width=64):
-    """A smooth RGB picture, so that chroma subsampling and demosaicing cost little."""
+def photo(height=48, width=64):
+    """A smooth RGB image, so that chroma subsampling and demosaicing cost little."""
     y, x = np.mgrid[0:height, 0:width]
     red, green = 40 + 2.5 * x, 60 + 3 * y
     return np.stack([red, green, 250 - 2 * x], axis=-1).astype(np.uint8)
 
 
 def bayer(rgb, pattern):
-    """Sample an RGB picture by the pattern of the first two rows, 'rggb' for instance."""
+    """Sample an RGB image by the pattern of the first two rows, 'rggb' for instance."""
     channel = {'r': 0, 'g': 1, 'b': 2}
     mosaic = np.empty(rgb.shape[:2], np.uint8)
     for place, color in enumerate(pattern):
@@ -114,7 +114,7 @@ def widened(pixels, big, low=None):
 @pytest.mark.parametrize('padding', [0, 5])
 @pytest.mark.parametrize('encoding', ENCODED)
 def test_colour_encodings_are_exact(encoding, padding):
-    expected = picture()
+    expected = photo()
     decoded = decode_image(image(ENCODED[encoding](expected), encoding, padding))
     np.testing.assert_array_equal(decoded, expected)
     assert decoded.flags.c_contiguous
@@ -125,7 +125,7 @@ def test_colour_encodings_are_exact(encoding, padding):
 @pytest.mark.parametrize('padding', [0, 6])
 @pytest.mark.parametrize('encoding', WIDE)
 def test_sixteen_bits_are_divided_by_256_in_both_byte_orders(encoding, padding, big):
-    expected = picture()
+    expected = photo()
     noise = np.random.default_rng(1).integers(0, 256, (48, 64, 1)).astype(np.uint16)
     values = widened(WIDE[encoding](expected), big, low=noise)
     decoded = decode_image(image(values, encoding, padding, big))
@@ -137,7 +137,7 @@ def test_sixteen_bits_are_divided_by_256_in_both_byte_orders(encoding, padding, 
 @pytest.mark.parametrize('big', [0, 1])
 @pytest.mark.parametrize('pattern', PATTERNS)
 def test_a_mosaic_of_sixteen_bits_is_that_of_eight(pattern, big):
-    mosaic = bayer(picture(), pattern)
+    mosaic = bayer(photo(), pattern)
     wide = decode_image(image(widened(mosaic, big), f'bayer_{pattern}16', 2, big))
     np.testing.assert_array_equal(wide, decode_image(image(mosaic, f'bayer_{pattern}8')))
 
@@ -178,7 +178,7 @@ def semiplanar(rgb, encoding, padding=0):
 @pytest.mark.parametrize('padding', [0, 8])
 @pytest.mark.parametrize('encoding', SEMIPLANAR)
 def test_luma_and_chroma_in_planes_come_close(encoding, padding):
-    expected = picture()
+    expected = photo()
     decoded = decode_image(semiplanar(expected, encoding, padding))
     difference = np.abs(decoded.astype(int) - expected.astype(int))
     assert difference.max() <= 6
@@ -195,7 +195,7 @@ def test_chroma_of_every_pixel_is_not_shared():
 
 @pytest.mark.parametrize('encoding', INEXACT)
 def test_mosaics_and_luma_chroma_come_close(encoding):
-    expected = picture()
+    expected = photo()
     decoded = decode_image(image(INEXACT[encoding](expected), encoding))
     inner = (slice(2, -2), slice(2, -2))  # the mosaic has no neighbours at the border
     difference = np.abs(decoded[inner].astype(int) - expected[inner].astype(int))
@@ -204,7 +204,7 @@ def test_mosaics_and_luma_chroma_come_close(encoding):
 
 @pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
 def test_grey_becomes_three_equal_channels(encoding):
-    grey = picture()[..., 0]
+    grey = photo()[..., 0]
     decoded = decode_image(image(grey, encoding, padding=3))
     np.testing.assert_array_equal(decoded, np.stack([grey] * 3, axis=-1))
 
@@ -215,12 +215,12 @@ def test_every_encoding_of_the_table_is_tested():
 
 
 def test_rgb8_without_padding_is_not_copied():
-    message = image(picture(), 'rgb8')
+    message = image(photo(), 'rgb8')
     assert np.shares_memory(decode_image(message), np.frombuffer(message.data, np.uint8))
 
 
 def lying(**fields):
-    message = image(picture(4, 6), fields.pop('encoding', 'rgb8'))
+    message = image(photo(4, 6), fields.pop('encoding', 'rgb8'))
     for name, value in fields.items():
         setattr(message, name, value)
     return message
@@ -291,7 +291,7 @@ def test_cv_bridge_is_asked_only_for_what_the_table_lacks(monkeypatch):
 
     monkeypatch.setitem(sys.modules, 'cv_bridge', SimpleNamespace(CvBridge=Bridge))
     assert decode_image(lying(encoding='8UC2')).mean() == 9
-    np.testing.assert_array_equal(decode_image(lying()), picture(4, 6))
+    np.testing.assert_array_equal(decode_image(lying()), photo(4, 6))
     with pytest.raises(ImageError, match='no conversion'):
         decode_image(lying(encoding='nonsense'))
 
@@ -301,7 +301,7 @@ def encoded(extension, pixels, *options):
 
 
 def test_png_is_exact_and_jpeg_is_close():
-    expected = picture()
+    expected = photo()
     np.testing.assert_array_equal(
         decode_compressed(compressed(encoded('.png', expected))), expected
     )
@@ -310,7 +310,7 @@ def test_png_is_exact_and_jpeg_is_close():
 
 
 def test_padding_behind_a_jpeg_is_accepted():
-    jpeg = encoded('.jpg', picture())
+    jpeg = encoded('.jpg', photo())
     assert decode_compressed(compressed(jpeg + bytes(512))).shape == (48, 64, 3)
 
 
@@ -321,8 +321,8 @@ def with_orientation(jpeg):
     return jpeg[:2] + b'\xff\xe1' + struct.pack('>H', len(body) + 2) + body + jpeg[2:]
 
 
-def test_exif_rotation_does_not_turn_the_picture():
-    jpeg = with_orientation(encoded('.jpg', picture()))
+def test_exif_rotation_does_not_turn_the_image():
+    jpeg = with_orientation(encoded('.jpg', photo()))
     turned = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert turned.shape == (64, 48, 3), 'the test file does not ask for a turn'
     assert decode_compressed(compressed(jpeg)).shape == (48, 64, 3)
@@ -334,7 +334,7 @@ def huge_png():
 
 
 def huge_jpeg():
-    jpeg = bytearray(encoded('.jpg', picture()))
+    jpeg = bytearray(encoded('.jpg', photo()))
     place = jpeg.index(b'\xff\xc0')
     jpeg[place + 5 : place + 9] = struct.pack('>HH', 20000, 20000)
     return bytes(jpeg)
@@ -344,9 +344,9 @@ def huge_jpeg():
     ('data', 'words'),
     [
         (b'', ['0 bytes', 'neither JPEG nor PNG']),
-        (b'not a picture at all', ['neither JPEG nor PNG', '6e 6f']),
-        (encoded('.jpg', picture())[:-200], ['truncated', 'network']),
-        (encoded('.png', picture())[:-200], ['damaged']),
+        (b'not a image at all', ['neither JPEG nor PNG', '6e 6f']),
+        (encoded('.jpg', photo())[:-200], ['truncated', 'network']),
+        (encoded('.png', photo())[:-200], ['damaged']),
         (b'\xff\xd8' + bytes(100) + b'\xff\xd9', ['frame header']),
         (b'\xff\xd8\xff\xff\xff\xd9', ['frame header']),
         (huge_png(), ['20000x10001', 'megapixels']),

@@ -13,7 +13,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from bundles import donor_of, write_tiny_bundle  # noqa: E402
 from image_messages import array  # noqa: E402
-from ros_rig import FakeEngine, Rig, picture, use_fake_engine  # noqa: E402
+from ros_rig import FakeEngine, Rig, photo, use_fake_engine  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
@@ -156,7 +156,7 @@ def test_a_hanging_engine_does_not_stop_the_life_cycle(running):
     rig, camera, _ = running
     rig.engine.gate.clear()
     rig.send(camera)
-    rig.wait(lambda: rig.engine.batches, 'the engine at work')
+    rig.wait(lambda: rig.engine.batches, 'the running engine')
     start = time.monotonic()
     assert rig.node.trigger_deactivate().name == 'SUCCESS'
     rig.status('engine', lambda s: s[0] == OK and s[2]['state'] == 'ready')
@@ -192,7 +192,7 @@ def test_a_publisher_that_dies_is_missed_and_its_successor_may_differ(rig):
     rig.peer.destroy_publisher(camera)
     rig.status('camera', lambda s: s[0] == WARN and 'nobody publishes' in s[1])
     successor = rig.camera(reliability='reliable')
-    rig.send(successor, picture(50, 70)[..., ::-1], encoding='bgr8')
+    rig.send(successor, photo(50, 70)[..., ::-1], encoding='bgr8')
     rig.wait(lambda: array(mask[-1]).shape == (50, 70), 'a mask of the new size')
     assert (array(mask[-1]) == 1).any()
 

@@ -9,7 +9,7 @@ import pytest
 rclpy = pytest.importorskip('rclpy')
 
 from jpegs import jpeg  # noqa: E402
-from ros_rig import picture  # noqa: E402
+from ros_rig import photo  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from videos import encoded  # noqa: E402
 
@@ -39,7 +39,7 @@ def test_a_padded_jpeg_is_judged_and_a_cut_one_is_told(rig):
     rig = rig(transport='compressed')
     mask = rig.listen('mask', Image)
     camera = rig.camera('image/compressed', CompressedImage)
-    data = jpeg(picture())
+    data = jpeg(photo())
     rig.send(camera, message=packed(data[:-60] + b'\xff\xd9', 'jpeg'))
     level, text, _ = rig.status('camera', lambda s: 'rejected' in s[1])
     assert level == ERROR
@@ -53,7 +53,7 @@ def test_raw_encodings_without_cv_bridge(rig):
     rig = rig(frame_queue=10)
     mask = rig.listen('mask', Image)
     camera = rig.camera()
-    pixels = picture()
+    pixels = photo()
     height, width = pixels.shape[:2]
     i420 = cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV_I420)
     u, v = np.split(i420[height:].reshape(2, -1), 2)
@@ -75,9 +75,9 @@ def test_a_video_whose_frames_were_dropped_is_judged(rig, codec):
     rig = rig(transport='compressed')
     mask = rig.listen('mask', Image)
     camera = rig.camera('image/compressed', CompressedImage)
-    plain = np.full_like(picture(), 90)
+    plain = np.full_like(photo(), 90)
     rig.engine.gate.clear()
-    packets = encoded(codec, [plain, plain, plain, picture()], group=100)
+    packets = encoded(codec, [plain, plain, plain, photo()], group=100)
     rig.send(camera, message=packed(packets[0], codec))
     rig.wait(lambda: rig.engine.batches, 'the first frame in the engine')
     for number, packet in enumerate(packets[1:]):
@@ -95,7 +95,7 @@ def test_a_video_without_its_key_frame_is_told_in_diagnostics(rig):
     rig = rig(transport='compressed')
     rig.listen('mask', Image)
     camera = rig.camera('image/compressed', CompressedImage)
-    packets = encoded('h264', [picture()] * 3, group=100)
+    packets = encoded('h264', [photo()] * 3, group=100)
     rig.send(camera, message=packed(packets[1], 'h264'))
     _, text, _ = rig.status('camera', lambda s: 'rejected' in s[1])
     assert 'waits for a key frame' in text

@@ -14,7 +14,7 @@ yaml = pytest.importorskip('yaml')
 
 from bundles import write_tiny_bundle  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
-from ros_rig import FRAME_ID, FakeEngine, Rig, isolate, picture, use_fake_engine  # noqa: E402
+from ros_rig import FRAME_ID, FakeEngine, Rig, isolate, photo, use_fake_engine  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from ood_perception.parameters import table as parameters  # noqa: E402
@@ -103,13 +103,13 @@ def test_open_set_labels_name_the_unknown_and_what_was_not_looked_at(rig):
     assert 'not_scored' in rig.set(open_set__outside='sky').reason
 
 
-def test_image_score_judges_the_whole_picture(rig):
+def test_image_score_judges_the_whole_image(rig):
     rig = rig(image_score__threshold=2.0)
     heard = rig.listen('image_score', DiagnosticArray)
     camera = rig.camera()
     sent = [rig.send(camera)]
     rig.wait(lambda: heard, 'the first score')
-    sent.append(rig.send(camera, picture(red=False)))
+    sent.append(rig.send(camera, photo(red=False)))
     rig.wait(lambda: len(heard) == 2, 'the second score')
     assert [stamp(m) for m in heard] == sent
     assert heard[0].header.frame_id == FRAME_ID
@@ -141,15 +141,15 @@ def test_image_score_is_made_on_demand_only(rig, monkeypatch):
 
 
 def test_a_triggered_camera_loses_no_frame_and_keeps_the_order(rig):
-    """A burst comes while the engine is busy; every picture is judged once, in order."""
+    """A burst comes while the engine is busy; every image is judged once, in order."""
     rig = rig(**{name.replace('.', '__'): v for name, v in inspection_values().items()})
     heard = rig.listen('image_score', DiagnosticArray)
     camera = rig.camera(reliability='reliable')
     rig.engine.gate.clear()
     sent = [rig.send(camera)]
-    rig.wait(lambda: rig.engine.batches, 'the engine at work')
+    rig.wait(lambda: rig.engine.batches, 'the running engine')
     for number in range(40):
-        sent.append(rig.send(camera, picture(red=number % 3 == 0)))
+        sent.append(rig.send(camera, photo(red=number % 3 == 0)))
         rig.wait_counter('callbacks', number + 2)
     assert rig.status('camera', lambda s: s[2]['waiting'] == '40 of 64')
     rig.engine.gate.set()
@@ -162,7 +162,7 @@ def test_a_triggered_camera_loses_no_frame_and_keeps_the_order(rig):
 
 
 def test_a_burst_in_one_go_arrives_whole(rig):
-    """Nothing waits for the node between two pictures: DDS has to keep them, too."""
+    """Nothing waits for the node between two images: DDS has to keep them, too."""
     rig = rig(frame_queue=32, image_reliability='reliable')
     heard = rig.listen('image_score', DiagnosticArray)
     reader = rig.node.session._inputs['']
@@ -183,7 +183,7 @@ def test_a_full_queue_drops_the_oldest_and_diagnostics_warn(rig):
     camera = rig.camera(reliability='reliable')
     rig.engine.gate.clear()
     sent = [rig.send(camera)]
-    rig.wait(lambda: rig.engine.batches, 'the engine at work')
+    rig.wait(lambda: rig.engine.batches, 'the running engine')
     for number in range(5):
         sent.append(rig.send(camera))
         rig.wait_counter('callbacks', number + 2)
@@ -225,7 +225,7 @@ def test_a_mask_file_limits_what_is_scored_and_a_wrong_one_is_refused(rig, tmp_p
     scored = pixels(mask[0]) != 255
     assert scored[:, :18].all()
     assert not scored[:, 22:].any()
-    rig.send(camera, picture(96, 96))
+    rig.send(camera, photo(96, 96))
     rig.wait_counter('bad', 1)
     assert 'belt.png has 128 x 96' in rig.status('camera', lambda s: 'belt' in s[1])[1]
 

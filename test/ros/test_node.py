@@ -17,7 +17,7 @@ from ros_rig import (  # noqa: E402
     WAIT,
     FakeEngine,
     image_message,
-    picture,
+    photo,
 )
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
@@ -55,7 +55,7 @@ def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):
         assert header(messages[0]) == (*stamp, FRAME_ID), name
     maps = {name: array(heard[name][0]) for name in IMAGES}
     assert {m.shape[:2] for m in maps.values()} == {(96, 128)}
-    red = picture()[..., 0] > 200
+    red = photo()[..., 0] > 200
     inner = cv2.erode(red.astype(np.uint8), np.ones((9, 9))) > 0
     outer = cv2.dilate(red.astype(np.uint8), np.ones((15, 15))) == 0
     assert maps['mask'][inner].min() == 1
@@ -91,7 +91,7 @@ def test_one_remap_serves_the_compressed_topic_as_well(rig):
     mask = rig.listen('mask', Image)
     camera = rig.camera('/cam/image_raw/compressed', CompressedImage)
     message = CompressedImage(format='jpeg')
-    message.data.frombytes(cv2.imencode('.jpg', picture()[..., ::-1])[1].tobytes())
+    message.data.frombytes(cv2.imencode('.jpg', photo()[..., ::-1])[1].tobytes())
     stamp = rig.send(camera, message=message)
     rig.wait(lambda: mask, 'a mask')
     assert header(mask[0]) == (*stamp, FRAME_ID)
@@ -107,7 +107,7 @@ def test_cameras_that_wait_together_share_a_batch_and_one_engine(rig):
     rig.send(cameras['front'])
     rig.wait(lambda: rig.engine.batches, 'the first frame in the engine')
     sizes = {'front': (96, 128), 'left': (48, 64), 'right': (60, 160)}
-    sent = {name: rig.send(cameras[name], picture(*sizes[name])) for name in names}
+    sent = {name: rig.send(cameras[name], photo(*sizes[name])) for name in names}
     rig.wait(lambda: all(rig.counters(n).callbacks for n in names), 'callbacks')
     rig.wait(lambda: rig.counters('front').callbacks == 2, 'the second front frame')
     rig.engine.gate.set()
@@ -130,7 +130,7 @@ def test_dropped_frames_are_counted_and_the_newest_survives(rig):
     camera = rig.camera()
     rig.engine.gate.clear()
     rig.send(camera)
-    rig.wait(lambda: rig.engine.batches, 'the engine at work')
+    rig.wait(lambda: rig.engine.batches, 'the running engine')
     for number in range(6):
         last = rig.send(camera)
         rig.wait_counter('callbacks', number + 2)
@@ -339,7 +339,7 @@ def test_bad_frames_are_counted_told_and_survived(rig, case):
     rig = rig()
     mask = rig.listen('mask', Image)
     camera = rig.camera()
-    message = image_message(picture(), (1, 1))
+    message = image_message(photo(), (1, 1))
     for name, value in fields.items():
         setattr(message, name, value)
     rig.send(camera, message=message)
@@ -358,7 +358,7 @@ def test_undecodable_jpeg_is_counted(rig):
     rig.listen('mask', Image)
     camera = rig.camera('image/compressed', CompressedImage)
     message = CompressedImage(format='jpeg')
-    message.data.frombytes(cv2.imencode('.jpg', picture())[1].tobytes()[:-50])
+    message.data.frombytes(cv2.imencode('.jpg', photo())[1].tobytes()[:-50])
     rig.send(camera, message=message)
     rig.wait_counter('bad', 1)
 
@@ -370,7 +370,7 @@ def test_size_and_encoding_may_change_in_mid_stream(rig):
     shapes = [(96, 128), (48, 200), (200, 64), (96, 128)]
     for number, shape in enumerate(shapes):
         encoding = 'rgb8' if number % 2 else 'bgr8'
-        pixels = picture(*shape)
+        pixels = photo(*shape)
         rig.send(camera, pixels if number % 2 else pixels[..., ::-1], encoding=encoding)
         rig.wait(lambda n=number: len(mask) > n and len(score) > n, 'outputs')
     assert [array(m).shape for m in mask] == shapes

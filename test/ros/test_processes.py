@@ -14,7 +14,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from bundles import write_tiny_bundle  # noqa: E402
 from limits import HANGS  # noqa: E402
-from ros_rig import Rig, isolate, picture  # noqa: E402
+from ros_rig import Rig, isolate, photo  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from ood_perception.bundle.store import load_bundle  # noqa: E402
@@ -162,7 +162,7 @@ def test_the_node_publishes_exactly_what_the_pipeline_gives(bundle):
         rig.start()
         heard = {name: rig.listen(name, Image) for name in ('surprisal', 'mask', 'labels')}
         assert ' Hz; listening' in rig.node.session.summary, 'measured by the golden check'
-        rig.send(rig.camera(), picture(150, 200))
+        rig.send(rig.camera(), photo(150, 200))
         rig.wait(lambda: all(heard.values()), 'outputs')
     finally:
         rig.__exit__()
@@ -172,7 +172,7 @@ def test_the_node_publishes_exactly_what_the_pipeline_gives(bundle):
     )
     with create_engine(loaded, options) as engine:
         settings = Settings(roi=RoiSettings(mode='none'))
-        (detection,) = Pipeline(loaded, engine, settings).run([Frame(picture(150, 200))])
+        (detection,) = Pipeline(loaded, engine, settings).run([Frame(photo(150, 200))])
     maps = OutputMaps(detection)
     for name in ('surprisal', 'mask', 'labels'):
         expected = maps.image(name)

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node on a boat: pictures, CameraInfo and Imu in, places out, against geometry by hand."""
+"""The node on a boat: images, CameraInfo and Imu in, places out, against geometry by hand."""
 
 import math
 import os
@@ -64,7 +64,7 @@ def rig(bundle):
     rigs = []
 
     def make(**values):
-        # the strict rate: between two colours of this bundle lies a third that is a little strange
+        # the strict rate: between two colours of this bundle lies a third, a little anomalous
         given = {'bundle': bundle, 'engine': 'onnxruntime', 'threads': 1, 'camera__poses': POSE}
         given['false_alarm_rate'] = 5e-5
         given['lazy_subscription'] = False  # the camera comes before the listeners
@@ -82,7 +82,7 @@ class Boat(Rig):
 
     def start(self):
         super().start()
-        self.pictures = self.camera()
+        self.images = self.camera()
         self.infos = self.peer.create_publisher(CameraInfo, 'camera_info', 1)
         self.wait(self.infos.get_subscription_count, 'camera_info')
         self.imu = self.peer.create_publisher(Imu, 'imu', 10)
@@ -100,7 +100,7 @@ class Boat(Rig):
         )
 
     def frame(self, pixels=None, boat=None):
-        """Publish an Imu and a picture of one stamp; return once the picture is processed."""
+        """Publish an Imu and a image of one stamp; return once the image is processed."""
         done = self.counters().processed
         if boat is not None:
             message = stamped(Imu(), (100, self._count + 1))
@@ -111,7 +111,7 @@ class Boat(Rig):
             before = len(history)
             self.imu.publish(message)
             self.wait(lambda: len(history) > before, 'the Imu message')
-        self.send(self.pictures, sea() if pixels is None else pixels)
+        self.send(self.images, sea() if pixels is None else pixels)
         self.wait_counter('processed', done + 1)
 
 
@@ -168,7 +168,7 @@ def rows_of(cloud):
 
 
 def contact_in(mask):
-    """The middle of the lowest row of the mask picture, in edge coordinates."""
+    """The middle of the lowest row of the mask image, in edge coordinates."""
     pixels = np.frombuffer(mask.data, np.uint8).reshape(mask.height, mask.width) == 1
     row = np.flatnonzero(pixels.any(axis=1)).max()
     return np.flatnonzero(pixels[row]).mean() + 0.5, row + 1.0
@@ -205,11 +205,11 @@ def by_hand(x, y, roll=0.0, pitch=0.0):
 def test_a_buoy_has_the_place_that_geometry_gives(rig, boat):
     rig = rig(camera__base_frame='base_link', plane__largest_ratio=10.0)
     points, mask = rig.listen('obstacle_points', PointCloud2), rig.listen('mask', Image)
-    contacts, scan = rig.listen('contact_points', PointCloud2), rig.listen('scan', LaserScan)
+    contact_points, scan = rig.listen('contact_points', PointCloud2), rig.listen('scan', LaserScan)
     rig.calibrate()
     for _ in range(3):  # announced after 3 of 5
         rig.frame(boat=boat)
-    rig.wait(lambda: len(points) == len(scan) == len(contacts) == len(mask) == 3, 'outputs')
+    rig.wait(lambda: len(points) == len(scan) == len(contact_points) == len(mask) == 3, 'outputs')
     assert len(rows_of(points[0])) == 0
     (row,) = rows_of(points[-1])
     bearing, elevation, distance, point = by_hand(*contact_in(mask[-1]), *boat[:2])
@@ -222,7 +222,7 @@ def test_a_buoy_has_the_place_that_geometry_gives(rig, boat):
     assert row['bearing_left'] > row['bearing'] > row['bearing_right']
     assert points[-1].header.frame_id == scan[-1].header.frame_id == 'base_link'
     assert (points[-1].header.stamp.sec, points[-1].header.stamp.nanosec) == (100, 3)
-    near = rows_of(contacts[-1])
+    near = rows_of(contact_points[-1])
     assert (near['kind'] == 0).sum() > 5
     assert np.isfinite(near['x']).all()
     level = np.nanmin(scan[-1].ranges)
@@ -232,7 +232,7 @@ def test_a_buoy_has_the_place_that_geometry_gives(rig, boat):
     assert values['attitude_source'] == 'imu'
 
 
-def test_points_are_in_the_pictures_frame_when_no_other_is_named(rig):
+def test_points_are_in_the_images_frame_when_no_other_is_named(rig):
     rig = rig(persistence__window=1, persistence__required=1, plane__largest_ratio=10.0)
     points, mask = rig.listen('obstacle_points', PointCloud2), rig.listen('mask', Image)
     rig.calibrate()
@@ -264,27 +264,27 @@ def test_edge_points_lie_on_the_waters_edge(rig):
 
 def test_without_an_imu_there_are_bearings_alone_and_the_reason(rig):
     rig = rig(persistence__window=1, persistence__required=1)
-    points, contacts = (
+    points, contact_points = (
         rig.listen('obstacle_points', PointCloud2),
         rig.listen('contact_points', PointCloud2),
     )
     mask = rig.listen('mask', Image)
     rig.calibrate()
     rig.frame()
-    rig.wait(lambda: points and mask and contacts, 'outputs')
+    rig.wait(lambda: points and mask and contact_points, 'outputs')
     (row,) = rows_of(points[0])
     assert row['status'] == 2
     assert np.isnan([row['distance'], row['x']]).all()
     assert row['bearing'] == pytest.approx(by_hand(*contact_in(mask[0]))[0], abs=1e-6)
-    assert len(rows_of(contacts[0])) == 0
+    assert len(rows_of(contact_points[0])) == 0
     status = rig.status('places', lambda s: s[0] == WARN)
     assert 'no Imu message has arrived on /imu' in status[1]
     rig.frame(boat=(0.0, 0.0, 0.0))
     rig.status('places', lambda s: s[0] == OK)
-    rig._count = 900_000_000  # a picture almost a second after the last Imu message
+    rig._count = 900_000_000  # a image almost a second after the last Imu message
     rig.frame()
     status = rig.status('places', lambda s: s[0] == WARN)
-    assert 'from the picture' in status[1]
+    assert 'from the image' in status[1]
 
 
 @pytest.mark.parametrize(
@@ -401,8 +401,8 @@ def test_other_sources_of_attitude(rig):
     edge = rig.listen('edge_points', PointCloud2)
     rig.calibrate()
     row = HEIGHT / 2 - FOCAL * math.tan(0.1)  # where a level boat sees the horizon, without dip
-    picture = sea()
-    picture[: int(row)] = color_of('sky')
+    photo = sea()
+    photo[: int(row)] = color_of('sky')
     distances = {}
     for number, source in enumerate(('level', 'line', 'edge'), 1):
         share = row / HEIGHT
@@ -410,7 +410,7 @@ def test_other_sources_of_attitude(rig):
         assert rig.set(attitude__source=source, attitude__lines=line).successful
         places = rig.node.session.ranging
         rig.wait(lambda s=source, p=places: p._values['attitude.source'] == s, source)
-        rig.frame(picture)
+        rig.frame(photo)
         rig.wait(lambda n=number: len(points) == len(edge) == n, 'points')
         (found,) = rows_of(points[-1])
         assert found['status'] == 0, source
@@ -433,13 +433,13 @@ def test_each_camera_has_its_own_pose(bundle):
         found = {}
         for name in ('bow', 'stern'):
             points = rig.listen(f'{name}/obstacle_points', PointCloud2)
-            pictures = rig.camera(f'{name}/image')
+            images = rig.camera(f'{name}/image')
             infos = rig.peer.create_publisher(CameraInfo, f'{name}/camera_info', 1)
             rig.wait(infos.get_subscription_count, 'camera_info')
             infos.publish(camera_info())
             reader = rig.node.session._inputs[name]
             rig.wait(lambda r=reader: r.camera_info is not None, 'the CameraInfo')
-            rig.send(pictures, sea())
+            rig.send(images, sea())
             rig.wait(lambda p=points: p, 'points')
             (found[name],) = rows_of(points[0])
             values = rig.status(f'places {name}', lambda s: s[0] == OK)[2]

@@ -24,7 +24,7 @@ from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
-from ros_rig import image_message, isolate, picture  # noqa: E402
+from ros_rig import image_message, isolate, photo  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
@@ -83,7 +83,7 @@ class Process:
         while len(self.masks) == before:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end
-            self.camera.publish(image_message(picture(), (100, 1)))
+            self.camera.publish(image_message(photo(), (100, 1)))
             time.sleep(0.1)
         return True
 
@@ -175,7 +175,7 @@ def test_no_request_and_no_message_ends_the_node(start, tmp_path):
         refused = node.set('roi.mode', type=4, string_value='mask')
         assert not refused.successful
         assert refused.reason.startswith('roi mask '), refused.reason
-    content = bytearray(serialize_message(image_message(picture(), (1, 1))))
+    content = bytearray(serialize_message(image_message(photo(), (1, 1))))
     content[content.find(b'front')] = 0xFF  # no UTF-8
     node.camera.publish(bytes(content))
     node.camera.publish(bytes(content[:60]))
@@ -205,7 +205,7 @@ def test_a_signal_ends_the_node_though_the_engine_hangs(start, number):
     node = start(steered=True)
     assert node.works()
     node.hang.touch()
-    node.camera.publish(image_message(picture(), (100, 1)))
+    node.camera.publish(image_message(photo(), (100, 1)))
     time.sleep(1.0)
     status, seconds = node.end(number)
     assert status == 1, 'it was not a clean end'

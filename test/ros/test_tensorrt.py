@@ -11,7 +11,7 @@ rclpy = pytest.importorskip('rclpy')
 pytest.importorskip('openvino')
 
 from bundles import write_tiny_bundle  # noqa: E402
-from ros_rig import Image, Rig, isolate, picture  # noqa: E402
+from ros_rig import Image, Rig, isolate, photo  # noqa: E402
 from tensorrt_facts import skip_where_a_gpu_is  # noqa: E402
 
 from ood_perception.ros.diagnostics import ERROR, WARN  # noqa: E402
@@ -54,7 +54,7 @@ def test_with_fallback_cpu_it_works_on_and_warns(rig):
     heard = rig.listen('score', Image)
     camera = rig.camera()
 
-    stamp = rig.send(camera, picture())
+    stamp = rig.send(camera, photo())
     rig.wait(lambda: heard, 'a score')
     level, text, values = rig.status('engine', lambda s: s[1].startswith('ready'))
 

@@ -10,7 +10,7 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
-from ros_rig import Rig, isolate, picture, use_fake_engine  # noqa: E402
+from ros_rig import Rig, isolate, photo, use_fake_engine  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
@@ -25,7 +25,7 @@ ros = pytest.mark.ros
 
 @pytest.fixture
 def rig(bundle):
-    """Return a maker of rigs with the bundle's own engine, whole picture scored."""
+    """Return a maker of rigs with the bundle's own engine, whole image scored."""
     isolate(os.environ)
     rigs = []
 
@@ -48,7 +48,7 @@ def fake_rig(rig, monkeypatch):
 
 def send(rig, camera, heard, count, red):
     """Publish one frame and wait for its outputs, so that none is dropped."""
-    rig.send(camera, picture(red=red))
+    rig.send(camera, photo(red=red))
     rig.wait(lambda: all(len(messages) == count for messages in heard), f'output {count}')
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ros
 
 @pytest.fixture(scope='module', params=['pixood', 'uem'])
 def bundle(request, places):
-    """Train a bundle of each kind on the same pictures."""
+    """Train a bundle of each kind on the same images."""
     if request.param == 'uem':
         train(places, 'discriminative', 'node')
         return places / 'node' / 'bundle'

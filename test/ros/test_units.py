@@ -138,7 +138,7 @@ VIEWS = [
 
 
 def seen_by_a_consumer(info, matrix):
-    """image_geometry's reading of K or P: fx, fy, cx, cy, Tx and the picture's (height, width)."""
+    """image_geometry's reading of K or P: fx, fy, cx, cy, Tx and the image's (height, width)."""
     bins = max(1, info.binning_x), max(1, info.binning_y)
     rows = np.array(matrix).reshape(3, -1)
     fx, fy = rows[0, 0] / bins[0], rows[1, 1] / bins[1]
@@ -186,7 +186,7 @@ def test_a_pixel_and_its_scaled_counterpart_have_the_same_ray(binning, roi, scal
 
 
 @pytest.mark.parametrize(('binning', 'roi'), VIEWS)
-def test_markers_of_a_binned_or_cut_picture_lie_on_the_boxs_rays(binning, roi):
+def test_markers_of_a_binned_or_cut_image_lie_on_the_boxs_rays(binning, roi):
     info = viewed(binning, roi)
     seen = seen_by_a_consumer(info, info.k)
     box = Obstacle(x=10, y=20, width=40, height=30, area=1200, surprisal=3.0)
@@ -198,7 +198,7 @@ def test_markers_of_a_binned_or_cut_picture_lie_on_the_boxs_rays(binning, roi):
 
 
 @pytest.mark.parametrize(('binning', 'roi'), VIEWS)
-def test_bearings_of_a_binned_or_cut_picture_are_the_consumers(binning, roi):
+def test_bearings_of_a_binned_or_cut_image_are_the_consumers(binning, roi):
     """Up to the half pixel that a consumer's K / binning leaves out."""
     info = viewed(binning, roi)
     info.d = [0.0] * 5

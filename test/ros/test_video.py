@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from videos import encoded, pictures
+from videos import encoded, images
 
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.ros.frame_queue import FrameQueue
@@ -82,8 +82,8 @@ class Rig:
 
 
 @pytest.mark.parametrize('codec', ['h264', 'hevc'])
-def test_the_newest_picture_is_right_though_those_before_it_were_dropped(codec):
-    drawn = pictures(10)
+def test_the_newest_image_is_right_though_those_before_it_were_dropped(codec):
+    drawn = images(10)
     rig = Rig()
     rig.put(packets(codec, drawn, group=100))
     counted = rig.work()
@@ -95,7 +95,7 @@ def test_the_newest_picture_is_right_though_those_before_it_were_dropped(codec):
 
 
 def test_a_longer_queue_keeps_its_order():
-    drawn = pictures(10)
+    drawn = images(10)
     rig = Rig(capacity=3)
     rig.put(packets('h264', drawn, group=100))
     counted = rig.work()
@@ -104,7 +104,7 @@ def test_a_longer_queue_keeps_its_order():
 
 
 def test_packets_that_nobody_wanted_are_told_until_the_next_key_frame():
-    drawn = pictures(9)
+    drawn = images(9)
     messages = packets('h264', drawn, group=6)
     rig = Rig(capacity=100)
     rig.put(messages[:2])
@@ -121,8 +121,8 @@ def test_packets_that_nobody_wanted_are_told_until_the_next_key_frame():
     assert all('key frame' in text for severity, text in rig.logged)
 
 
-def test_b_frames_publish_each_picture_with_its_own_message():
-    drawn = pictures(10)
+def test_b_frames_publish_each_image_with_its_own_message():
+    drawn = images(10)
     rig = Rig(capacity=100)
     messages = packets('h264', drawn, group=100, late=2)
     rig.put(messages)
@@ -136,7 +136,7 @@ def test_b_frames_publish_each_picture_with_its_own_message():
     assert len(set(rig.published)) == len(rig.published)
 
 
-def test_a_still_picture_leaves_nothing_behind_when_it_is_dropped():
+def test_a_still_image_leaves_nothing_behind_when_it_is_dropped():
     queue = FrameQueue([''])
     queue.open()
     for number in range(4):

@@ -14,7 +14,7 @@ from bundles import write_tiny_bundle  # noqa: E402
 from image_messages import array  # noqa: E402
 from ros_rig import FakeEngine, Rig, isolate, use_fake_engine  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
-from served_bundle import check_served, picture  # noqa: E402
+from served_bundle import check_served, photo  # noqa: E402
 
 from ood_perception.bundle.store import load_bundle  # noqa: E402
 from ood_perception.engines import create_engine  # noqa: E402
@@ -60,7 +60,7 @@ def test_the_node_publishes_what_the_pipeline_finds_in_all_views(bundle):
 
 def test_the_views_are_switched_off_and_on_while_frames_come(bundle):
     isolate(os.environ)
-    image = picture()
+    image = photo()
     expected = expected_masks(bundle, image)
     assert 0 < expected[0].sum() < expected[1].sum(), 'the two cannot be told apart'
     options = {'engine': 'openvino', 'precision': 'f32', 'threads': 1, 'roi__mode': 'none'}

@@ -11,7 +11,7 @@ vision = pytest.importorskip(
 )
 
 from image_messages import array, header  # noqa: E402
-from ros_rig import FRAME_ID, picture  # noqa: E402
+from ros_rig import FRAME_ID, photo  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from ood_perception.ros.diagnostics import OK  # noqa: E402
@@ -36,7 +36,7 @@ def names(info):
 def test_obstacles_are_the_boxes_of_the_masks_components(rig):
     rig = rig()
     heard, mask = rig.listen('obstacles', vision.Detection2DArray), rig.listen('mask', Image)
-    pixels = picture(red=False)
+    pixels = photo(red=False)
     pixels[20:40, 10:40] = pixels[60:90, 80:120] = (250, 10, 10)
     stamp = rig.send(rig.camera(), pixels)
     rig.wait(lambda: heard and mask, 'obstacles and a mask')
@@ -58,7 +58,7 @@ def test_obstacles_are_the_boxes_of_the_masks_components(rig):
         assert flagged[rows, columns].any()
         covered[rows, columns] = True
     assert not (flagged & ~covered).any(), 'the boxes hold every flagged pixel'
-    rig.send(rig.camera(), picture(red=False))
+    rig.send(rig.camera(), photo(red=False))
     rig.wait(lambda: len(heard) == 2, 'the next frame')
     assert not heard[1].detections, 'a frame without obstacles is published, too'
 

@@ -24,7 +24,7 @@ from trainer.augment.on_the_fly import Crops  # noqa: E402
 from trainer.augment.pasting import MixSettings  # noqa: E402
 from trainer.augment.views import ViewSettings  # noqa: E402
 from trainer.data.images import content_sha256  # noqa: E402
-from trainer.datasets import load_pictures  # noqa: E402
+from trainer.datasets import load_images  # noqa: E402
 from trainer.features import View  # noqa: E402
 from trainer.heads.pixood import fit as pixood_stages  # noqa: E402
 from trainer.recipe import load_recipe  # noqa: E402
@@ -145,7 +145,7 @@ def test_runs_in_one_store_make_what_they_agree_on_once(miniature, tmp_path, mon
 
 
 @pytest.mark.parametrize('change', ['backbone.mean=[0.4, 0.4, 0.4]', 'seed=9'])
-def test_a_tuned_backbone_depends_on_how_pictures_are_normalised(miniature, tmp_path, change):
+def test_a_tuned_backbone_depends_on_how_images_are_normalised(miniature, tmp_path, change):
     changes = ('finetuning.epochs=1', 'finetuning.pixel_step=4')
     one = workflow(miniature, tmp_path, *changes).finetune()
     assert workflow(miniature, tmp_path, *changes, change).finetune().key != one.key
@@ -180,21 +180,20 @@ def test_a_fusion_refuses_a_member_that_tunes_the_backbone(places, tmp_path):
 
 
 def test_what_objects_stand_on_is_part_of_a_mix(miniature):
-    pictures = load_pictures('folders', miniature / 'data', 'train')
-    swapped = replace(pictures, classes=replace(pictures.classes, names=('right', 'left')))
-    square = Cutout(np.full((8, 8, 4), 255, np.uint8), 'picture', 'thing')
+    images = load_images('folders', miniature / 'data', 'train')
+    swapped = replace(images, classes=replace(images.classes, names=('right', 'left')))
+    square = Cutout(np.full((8, 8, 4), 255, np.uint8), 'image', 'thing')
     for settings, alike in ((MixSettings(), True), (MixSettings(stand_on=('left',)), False)):
         mixes = [
-            draw_mixes(p, [square], settings, ViewSettings(), (56, 56))
-            for p in (pictures, swapped)
+            draw_mixes(p, [square], settings, ViewSettings(), (56, 56)) for p in (images, swapped)
         ]
         assert (content_sha256(mixes[0]) == content_sha256(mixes[1])) is alike
 
 
 def test_crops_do_not_depend_on_the_backbone_s_arithmetic(miniature):
-    pictures = load_pictures('folders', miniature / 'data', 'train')
+    images = load_images('folders', miniature / 'data', 'train')
     keys = [
-        Crops(pictures, (16, 16), View(*size, precision=precision), ViewSettings()).key
+        Crops(images, (16, 16), View(*size, precision=precision), ViewSettings()).key
         for size, precision in (((56, 56), 'f32'), ((56, 56), 'bf16'), ((28, 28), 'f32'))
     ]
     assert keys[0] == keys[1] != keys[2]

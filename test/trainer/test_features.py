@@ -22,32 +22,32 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from ood_perception.image.geometry import geometry_for, to_network  # noqa: E402
-from trainer.datasets import load_pictures  # noqa: E402
-from trainer.features import View, extract, network_picture  # noqa: E402
+from trainer.datasets import load_images  # noqa: E402
+from trainer.features import View, extract, network_image  # noqa: E402
 
 VIEW = View(28, 70, 'fit', (0.0, 0.5, 1.0))
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    return load_pictures('camvid', write_camvid(tmp_path / 'data'), 'train')
+def images(tmp_path):
+    return load_images('camvid', write_camvid(tmp_path / 'data'), 'train')
 
 
-def run(pictures, cache, layers=(0, 2), view=VIEW, backbone=None, **options):
+def run(images, cache, layers=(0, 2), view=VIEW, backbone=None, **options):
     backbone = backbone or tiny_backbone()
-    return extract(pictures, backbone, layers, view, cache, **options)
+    return extract(images, backbone, layers, view, cache, **options)
 
 
-def test_tokens_and_labels_are_those_of_the_network_picture(pictures, tmp_path):
-    features = run(pictures, tmp_path / 'cache', batch=5)
-    assert features.names == pictures.names
+def test_tokens_and_labels_are_those_of_the_network_image(images, tmp_path):
+    features = run(images, tmp_path / 'cache', batch=5)
+    assert features.names == images.names
     assert features.labels.shape == (12, 28, 70)
     backbone = tiny_backbone()
     for index in (0, 4, 11):
-        image, labels = pictures.read(index)
+        image, labels = images.read(index)
         geometry = geometry_for(image.shape[:2], VIEW.size, 'fit', (0.0, 0.5, 1.0)[index % 3])
-        picture = torch.from_numpy(to_network(image, geometry))[None]
-        for layer, expected in tokens_of(backbone, picture, [0, 2]).items():
+        photo = torch.from_numpy(to_network(image, geometry))[None]
+        for layer, expected in tokens_of(backbone, photo, [0, 2]).items():
             actual = features.tokens[layer][index]
             assert (actual.shape, actual.dtype) == ((2, 5, 16), np.float16)
             np.testing.assert_allclose(actual, expected[0].numpy(), atol=2e-3, rtol=1e-3)
@@ -56,8 +56,8 @@ def test_tokens_and_labels_are_those_of_the_network_picture(pictures, tmp_path):
     assert (features.labels == 255).any()
 
 
-def test_anchors_move_the_picture_in_the_padding(pictures):
-    padded = [(network_picture(pictures, i, VIEW)[1] == 255).all(0) for i in range(3)]
+def test_anchors_move_the_image_in_the_padding(images):
+    padded = [(network_image(images, i, VIEW)[1] == 255).all(0) for i in range(3)]
     columns = [np.flatnonzero(~p) for p in padded]
     assert columns[0][0] == 0
     assert columns[2][-1] == 69
@@ -66,9 +66,9 @@ def test_anchors_move_the_picture_in_the_padding(pictures):
 
 
 def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
-    pictures, tmp_path, monkeypatch
+    frames, tmp_path, monkeypatch
 ):
-    first = run(pictures, tmp_path / 'cache')
+    first = run(frames, tmp_path / 'cache')
     computed = []
     from trainer import features as module
 
@@ -79,10 +79,10 @@ def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
         return forward(baked, images, precision)
 
     monkeypatch.setattr(module, 'forward_tokens', counted)
-    again = run(pictures, tmp_path / 'cache')
+    again = run(frames, tmp_path / 'cache')
     assert computed == []
     assert again.key == first.key
-    more = run(pictures, tmp_path / 'cache', layers=(0, 1, 2), batch=12)
+    more = run(frames, tmp_path / 'cache', layers=(0, 1, 2), batch=12)
     assert computed == [['tokens_1']]
     assert more.key != first.key
     np.testing.assert_array_equal(more.tokens['tokens_2'], first.tokens['tokens_2'])
@@ -97,25 +97,25 @@ def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
         View(28, 70, 'fit', VIEW.anchors, 'bf16'),
     ],
 )
-def test_the_key_holds_everything_that_tokens_depend_on(pictures, tmp_path, view):
-    key = run(pictures, tmp_path / 'cache').key
-    assert run(pictures, tmp_path / 'cache', view=view).key != key
+def test_the_key_holds_everything_that_tokens_depend_on(images, tmp_path, view):
+    key = run(images, tmp_path / 'cache').key
+    assert run(images, tmp_path / 'cache', view=view).key != key
     other = tiny_backbone(seed=1)
-    assert run(pictures, tmp_path / 'cache', backbone=other).key != key
-    assert run(pictures.subset(range(11)), tmp_path / 'cache').key != key
+    assert run(images, tmp_path / 'cache', backbone=other).key != key
+    assert run(images.subset(range(11)), tmp_path / 'cache').key != key
 
 
-def test_bf16_tokens_are_close_to_f32(pictures, tmp_path):
-    exact = run(pictures, tmp_path / 'cache')
+def test_bf16_tokens_are_close_to_f32(images, tmp_path):
+    exact = run(images, tmp_path / 'cache')
     view = View(*VIEW.size, VIEW.policy, VIEW.anchors, 'bf16')
-    close = run(pictures, tmp_path / 'cache', view=view)
+    close = run(images, tmp_path / 'cache', view=view)
     a, b = (np.asarray(f.tokens['tokens_2'], np.float64) for f in (exact, close))
     cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
     assert 0.99 < cosine.min() < 1.0
 
 
-def test_a_subset_reads_like_the_whole(pictures, tmp_path):
-    whole = run(pictures, tmp_path / 'cache')
+def test_a_subset_reads_like_the_whole(images, tmp_path):
+    whole = run(images, tmp_path / 'cache')
     chosen = [7, 0, 3]
     part = whole.subset(chosen)
     assert part.names == tuple(whole.names[i] for i in chosen)
@@ -134,13 +134,13 @@ def test_a_subset_reads_like_the_whole(pictures, tmp_path):
     np.testing.assert_array_equal(again.tokens['tokens_2'][0], expected[2])
 
 
-def test_what_cannot_be_extracted_is_refused(pictures, tmp_path):
+def test_what_cannot_be_extracted_is_refused(images, tmp_path):
     with pytest.raises(ConfigError, match='multiple of the patch'):
-        run(pictures, tmp_path / 'cache', view=View(30, 70))
+        run(images, tmp_path / 'cache', view=View(30, 70))
     with pytest.raises(ConfigError, match='precision'):
-        run(pictures, tmp_path / 'cache', view=View(28, 70, precision='f16'))
+        run(images, tmp_path / 'cache', view=View(28, 70, precision='f16'))
     with pytest.raises(DataError, match='empty'):
-        run(pictures.subset([]), tmp_path / 'cache')
+        run(images.subset([]), tmp_path / 'cache')
 
 
 WORKER = """
@@ -149,7 +149,7 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + '/test/helpers']
 from tiny_backbones import tiny_backbone
 from trainer import features
-from trainer.datasets import load_pictures
+from trainer.datasets import load_images
 forward, done = features.forward_tokens, []
 def stopping(*args):
     if len(done) == 5:
@@ -158,13 +158,13 @@ def stopping(*args):
     done.append(0)
     return forward(*args)
 features.forward_tokens = stopping
-pictures = load_pictures('camvid', Path(sys.argv[2]) / 'data', 'train')
+images = load_images('camvid', Path(sys.argv[2]) / 'data', 'train')
 view = features.View(28, 70, 'fit', (0.0, 0.5, 1.0))
-features.extract(pictures, tiny_backbone(), (0, 2), view, Path(sys.argv[2]) / 'cache', batch=1)
+features.extract(images, tiny_backbone(), (0, 2), view, Path(sys.argv[2]) / 'cache', batch=1)
 """
 
 
-def test_extraction_goes_on_after_a_kill(pictures, tmp_path):
+def test_extraction_goes_on_after_a_kill(images, tmp_path):
     repository = str(ROOT)
     worker = subprocess.Popen(
         [sys.executable, '-c', WORKER, repository, str(tmp_path)], stdout=subprocess.PIPE
@@ -174,8 +174,8 @@ def test_extraction_goes_on_after_a_kill(pictures, tmp_path):
     worker.communicate()
     (state,) = (tmp_path / 'cache').glob('*/tokens_2.json')
     assert 3 <= json.loads(state.read_text())['done'] <= 5
-    resumed = run(pictures, tmp_path / 'cache', batch=1)
-    whole = run(pictures, tmp_path / 'other', batch=1)
+    resumed = run(images, tmp_path / 'cache', batch=1)
+    whole = run(images, tmp_path / 'other', batch=1)
     for layer in resumed.tokens:
         np.testing.assert_array_equal(resumed.tokens[layer], whole.tokens[layer])
     np.testing.assert_array_equal(resumed.labels, whole.labels)

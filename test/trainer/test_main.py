@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes, and the whole way from pictures to a bundle on a miniature."""
+"""Recipes, and the whole way from images to a bundle on a miniature."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_a_change_recomputes_what_depends_on_it(miniature, monkeypatch):
 
 
 @pytest.mark.parametrize('chosen', [('left',), ('left', 'right')])
-def test_a_bundle_with_a_view_promises_what_it_serves_with_it_and_without(miniature, chosen):
+def test_a_bundle_with_a_view_states_rates_of_what_it_serves_with_it_and_without(
+    miniature, chosen
+):
     view = 'view.views=[{name: far, center_x: 0.5, center_y: 0.5, width: 0.6}]'
     assert train(miniature, 'views', '--set', view) == 0
     bundle = load_bundle(miniature / 'views' / 'bundle')
@@ -143,7 +145,7 @@ def test_the_quality_of_the_classifier_is_recorded(miniature):
         ('data.calibration_fraction=0', 'nothing to calibrate on'),
         ('finetuning.epochs=-1', 'epochs of at least 0'),
         ('head.gate=none', 'choose one of held-out, paper'),
-        ('bundle.golden=lake', 'demo_road, demo_sea, pictures'),
+        ('bundle.golden=lake', 'demo_road, demo_sea, images'),
         ('seed', 'section.key=value'),
         ('name.x=1', 'section.key=value'),
     ],
@@ -194,7 +196,7 @@ def test_the_shipped_recipe_is_whole():
     assert recipe.classifier.seed == recipe.condensation.seed == recipe.seed
 
 
-def test_the_digest_leaves_out_where_the_pictures_lie():
+def test_the_digest_leaves_out_where_the_images_lie():
     one = load_recipe(SHIPPED)
     assert load_recipe(SHIPPED, ['data.root=/elsewhere']).sha256() == one.sha256()
     assert load_recipe(SHIPPED, ['view.width=658']).sha256() != one.sha256()

@@ -20,7 +20,7 @@ from tiny_backbones import tiny_backbone
 from ood_perception.errors import ConfigError
 from trainer.__main__ import main
 from trainer.backbones.weights import _HUB_LICENCES
-from trainer.datasets import SETS, load_pictures
+from trainer.datasets import SETS, load_images
 from trainer.recipe import load_recipe
 
 FOLDER = ROOT / 'config' / 'train'
@@ -51,10 +51,10 @@ def test_a_recipe_fits_the_published_layout_of_its_set(name, tmp_path):
     layout = recipe.data.layout.partition('@')[0]
     root = write_set(layout, tmp_path / recipe.data.root, splits_of(recipe), count=3)
     for split in splits_of(recipe):
-        pictures = load_pictures(recipe.data.layout, root, split)
-        assert len(pictures) == (6 if layout == 'mvtec' else 3)
-        names = pictures.classes.names
-        shown = {names[place] for place in np.unique(pictures.read(0)[1])}
+        images = load_images(recipe.data.layout, root, split)
+        assert len(images) == (6 if layout == 'mvtec' else 3)
+        names = images.classes.names
+        shown = {names[place] for place in np.unique(images.read(0)[1])}
         assert shown >= set(recipe.bundle.in_distribution) | set(recipe.bundle.ground_classes)
     assert recipe.data.root in SETS[layout].folders, 'found under OOD_DATA by its usual name'
     assert recipe.data.description
@@ -94,7 +94,7 @@ def trained(name, folder):
         f'backbone.weights={weights}', 'backbone.layers=[1, 2]', *LARGER, 'view.policy=stretch',
         'view.precision=f32', 'classifier.epochs=4', 'classifier.learning_rate=1.0e-2',
         'condensation.etalons=3', 'condensation.epochs=4', 'patches.fewest_patches=10',
-        'patches.fewest_pictures=2', 'bundle.ship_weights=true', 'bundle.golden=pictures',
+        'patches.fewest_images=2', 'bundle.ship_weights=true', 'bundle.golden=images',
     ]  # fmt: skip
     words = ['train', str(FOLDER / f'{name}.yaml'), '--data', str(root), '--quiet']
     places = ['--out', str(folder / 'out'), '--cache', str(folder / 'cache')]
@@ -123,7 +123,7 @@ def test_a_bundle_of_one_set_is_measured_on_another(tmp_path, capsys):
     assert main([*words, '--data', f'cityscapes@road/val={other}', '--threads', '1']) == 0
     assert 'road' in capsys.readouterr().out
     assert main([*words, '--data', f'cityscapes/val={other}']) == 2
-    assert 'needs the same classes' in capsys.readouterr().err
+    assert 'need the same classes' in capsys.readouterr().err
 
 
 def test_a_recipe_says_only_what_differs_from_its_base(tmp_path):

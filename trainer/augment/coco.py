@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects of a COCO instance file: read once, every annotation checked and put to its picture.
+Objects of a COCO instance file: read once, every annotation checked and put to its image.
 
 folder/
   instances.json       images, annotations, categories; masks as polygons or run lengths
@@ -29,7 +29,7 @@ from ood_perception.image.encoded import opened
 from ood_perception.image.image_files import broken, file_content, tell
 from ood_perception.types import Int64Array, UInt8Array
 
-_MOST = 1e6  # pixels: farther off no picture reaches
+_MOST = 1e6  # pixels: farther off no image reaches
 _FIRST, _LAST = 48, 111  # characters of the compressed text: 48 + 6 bits
 JSON_FILE = 'instances.json'
 _LISTS = ('images', 'annotations', 'categories')
@@ -105,7 +105,7 @@ def _ring(values: object, place: str) -> array[float]:
         raise DataError(f'{place} has a polygon of {len(ring)} numbers: x and y come in pairs')
     # the sum is finite only where all of them are
     if ring and not (math.isfinite(sum(ring)) and -_MOST < min(ring) <= max(ring) < _MOST):
-        raise DataError(f'{place} has a polygon with corners that are no places in a picture')
+        raise DataError(f'{place} has a polygon with corners that are no places in a image')
     return ring
 
 
@@ -167,8 +167,8 @@ class CocoObject:
 
 
 @dataclass(frozen=True, slots=True)
-class CocoPicture:
-    """A picture and its objects in their order; size: (height, width) by the file, None unsaid."""
+class CocoImage:
+    """A image and its objects in their order; size: (height, width) by the file, None unsaid."""
 
     name: str
     path: Path
@@ -176,7 +176,7 @@ class CocoPicture:
     objects: tuple[CocoObject, ...]
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise DataError where the picture's size is not the one of the file or of its masks."""
+        """Raise DataError where the image's size is not the one of the file or of its masks."""
         own = (height, width)
         pairs: list[Any] = [(self.path, own, JSON_FILE, self.size or own)]
         masks = [(f'annotation {one.identity}', one.mask) for one in self.objects]
@@ -185,15 +185,15 @@ class CocoPicture:
             if size != expected:
                 raise DataError(
                     f'{what} has {size[1]} x {size[0]} pixels, {other} {expected[1]} x '
-                    f'{expected[0]}: masks and pictures belong to different copies; get both anew'
+                    f'{expected[0]}: masks and images belong to different copies; get both anew'
                 )
 
 
-def read_coco(folder: Path) -> tuple[CocoPicture, ...]:
+def read_coco(folder: Path) -> tuple[CocoImage, ...]:
     """
-    Return the pictures that show objects, by name; crowds are left out, masks that lack are told.
+    Return the images that show objects, by name; crowds are left out, masks that lack are told.
 
-    folder: see above. The pictures themselves are not looked at, see need_pictures. Raises
+    folder: see above. The images themselves are not looked at, see need_images. Raises
     DataError naming the file, and the annotation that is wrong.
     """
     source = folder / JSON_FILE
@@ -203,23 +203,23 @@ def read_coco(folder: Path) -> tuple[CocoPicture, ...]:
     if len(images) < len(lists['images']):
         raise DataError(f'{source}: two images have one id')
     objects = _objects(lists['annotations'], names, images, source)
-    shown = [_picture(images[key], found, folder, source) for key, found in objects.items()]
-    return tuple(sorted(shown, key=lambda picture: picture.name))
+    shown = [_image(images[key], found, folder, source) for key, found in objects.items()]
+    return tuple(sorted(shown, key=lambda image: image.name))
 
 
-def need_pictures(pictures: Iterable[CocoPicture]) -> None:
-    """Raise DataError for a picture that is missing, is none or is of another size: heads only."""
-    for picture in pictures:
+def need_images(images: Iterable[CocoImage]) -> None:
+    """Raise DataError for a image that is missing, is none or is of another size: heads only."""
+    for frame in images:
         try:
-            with opened(picture.path) as image:
+            with opened(frame.path) as image:
                 width, height = image.size
         except (OSError, SyntaxError, ValueError) as error:
-            if picture.path.is_file():
-                raise broken(f'picture {picture.path}', error) from error
+            if frame.path.is_file():
+                raise broken(f'image {frame.path}', error) from error
             raise DataError(
-                f'picture {picture.path} is missing; {JSON_FILE} has objects of it'
+                f'image {frame.path} is missing; {JSON_FILE} has objects of it'
             ) from error
-        picture.check_size(height, width)
+        frame.check_size(height, width)
 
 
 def _parsed(source: Path) -> dict[str, list[Any]]:
@@ -289,14 +289,14 @@ def _objects(
     return found
 
 
-def _picture(entry: Entry, objects: list[CocoObject], folder: Path, source: Path) -> CocoPicture:
+def _image(entry: Entry, objects: list[CocoObject], folder: Path, source: Path) -> CocoImage:
     name, size = entry.get('file_name'), (entry.get('height'), entry.get('width'))
     if not isinstance(name, str) or not name:
         raise DataError(f'{source}: image {entry["id"]} has the file_name {name!r}: give its file')
     known = all(isinstance(side, int) for side in size)
     if not known and size != (None, None):
         raise DataError(f'{source}: image {entry["id"]} has height and width {size}')
-    return CocoPicture(name, folder / 'images' / name, size if known else None, tuple(objects))
+    return CocoImage(name, folder / 'images' / name, size if known else None, tuple(objects))
 
 
 def _id(entry: Entry, key: str, place: str) -> int | str:

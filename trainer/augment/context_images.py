@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whole everyday pictures with their objects marked: what CoroCL calls the other context."""
+"""Whole everyday images with their objects marked: what CoroCL calls the other context."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from ood_perception.errors import DataError
 from ood_perception.types import UInt8Array
 
-from ..data.images import ClassMap, PictureList, read_image
-from .coco import JSON_FILE, Mask, need_pictures, read_coco
+from ..data.images import ClassMap, ImageList, read_image
+from .coco import JSON_FILE, Mask, need_images, read_coco
 from .cutouts import part_of
 from .pasting import OUTLIER
 from .views import hash_of
@@ -24,8 +24,8 @@ KNOWN = 0
 
 
 @dataclass(frozen=True)
-class ContextPictures(PictureList):
-    """Everyday pictures; labels are drawn from the masks of each picture's objects."""
+class ContextImages(ImageList):
+    """Everyday images; labels are drawn from the masks of each image's objects."""
 
     masks: tuple[tuple[Mask, ...], ...] = ()
 
@@ -40,30 +40,30 @@ class ContextPictures(PictureList):
 
 def load_context(
     folder: Path, part: str, classes: ClassMap, exclude: Sequence[str] = ()
-) -> ContextPictures:
+) -> ContextImages:
     """
-    Return the pictures of one part ('training' or 'selection') that show objects.
+    Return the images of one part ('training' or 'selection') that show objects.
 
-    folder: images/ and instances.json in COCO's format. classes: of the road pictures, for the
+    folder: images/ and instances.json in COCO's format. classes: of the road images, for the
     list alone. exclude: categories that are known, not outliers. Crowds are not marked.
-    Raises DataError for a missing or wrong file (the annotation is named), a picture that is
+    Raises DataError for a missing or wrong file (the annotation is named), a image that is
     missing or of another size, and a part without objects.
     """
     shown = [
-        (picture, tuple(one.mask for one in picture.objects if one.category not in exclude))
-        for picture in read_coco(folder)
-        if part_of(picture.name) == part
+        (image, tuple(one.mask for one in image.objects if one.category not in exclude))
+        for image in read_coco(folder)
+        if part_of(image.name) == part
     ]
-    shown = [(picture, masks) for picture, masks in shown if masks]
+    shown = [(image, masks) for image, masks in shown if masks]
     if not shown:
         source = folder / JSON_FILE
-        raise DataError(f'{source} has no picture with objects for the part {part!r}')
-    need_pictures(picture for picture, _ in shown)
-    names = tuple(f'{picture.name}@{_mark(masks)}' for picture, masks in shown)
-    images = tuple(picture.path for picture, _ in shown)
-    return ContextPictures(names, images, (), names, classes, tuple(masks for _, masks in shown))
+        raise DataError(f'{source} has no image with objects for the part {part!r}')
+    need_images(image for image, _ in shown)
+    names = tuple(f'{image.name}@{_mark(masks)}' for image, masks in shown)
+    images = tuple(image.path for image, _ in shown)
+    return ContextImages(names, images, (), names, classes, tuple(masks for _, masks in shown))
 
 
 def _mark(masks: Sequence[Mask]) -> str:
-    """Return a short hash of what is marked: it tells pictures apart, and seeds their views."""
+    """Return a short hash of what is marked: it tells images apart, and seeds their views."""
     return hash_of({'polygons': [part for mask in masks for part in mask.mark()]})

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Objects cut out of everyday pictures (COCO masks), pasted on roads with exact masks."""
+"""Objects cut out of everyday images (COCO masks), pasted on roads with exact masks."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Cutout:
     One object.
 
     rgba: uint8 (h, w, 4), RGB with a 0/255 mask, cropped to the object.
-    picture: name of the picture that it was cut from; category: its class there.
+    image: name of the image that it was cut from; category: its class there.
     """
 
     rgba: UInt8Array
-    picture: str
+    image: str
     category: str
 
 
@@ -44,9 +44,9 @@ class PasteSettings:
     """
     How objects are pasted.
 
-    objects: least and greatest number a picture.
-    width: least and greatest object width as a share of the picture's, drawn log-uniformly.
-    height: greatest object height as a share of the picture's.
+    objects: least and greatest number a image.
+    width: least and greatest object width as a share of the image's, drawn log-uniformly.
+    height: greatest object height as a share of the image's.
     ground: class ids that an object may stand on.
     void: class ids of unknown content: ignored in the masks.
     border: pixels around each object that are ignored, feathered with feather (sigma, pixels).
@@ -64,7 +64,7 @@ class PasteSettings:
 @dataclass(frozen=True)
 class Pasted:
     """
-    A picture with objects.
+    A image with objects.
 
     image: uint8 (H, W, 3) RGB. mask: uint8 (H, W), NORMAL, ANOMALY or IGNORED.
     ground: bool (H, W), true ground and object pixels: the road region of interest.
@@ -75,37 +75,37 @@ class Pasted:
     ground: BoolArray
 
 
-def part_of(picture: str) -> str:
-    """Return 'selection' or 'training' for a source picture: half each, by its name's hash."""
-    return PARTS[hashlib.sha256(picture.encode()).digest()[0] % 2]
+def part_of(image: str) -> str:
+    """Return 'selection' or 'training' for a source image: half each, by its name's hash."""
+    return PARTS[hashlib.sha256(image.encode()).digest()[0] % 2]
 
 
 def load_cutouts(folder: Path, part: str, smallest_area: int = 1024) -> list[Cutout]:
     """
     Cut the objects of one part out of `folder`/images by `folder`/instances.json.
 
-    Crowds, objects under smallest_area pixels and objects cut by the picture's border are left
+    Crowds, objects under smallest_area pixels and objects cut by the image's border are left
     out. Raises DataError for an unknown part, a missing or wrong file (the annotation is named) or
     a part without objects.
     """
     if part not in PARTS:
         raise DataError(f'unknown part {part!r} of the objects; known are {PARTS}')
     cutouts: list[Cutout] = []
-    for picture in read_coco(folder):
-        if part_of(picture.name) == part:
-            image = read_image(picture.path)
-            picture.check_size(*image.shape[:2])
-            for one in picture.objects:
+    for frame in read_coco(folder):
+        if part_of(frame.name) == part:
+            image = read_image(frame.path)
+            frame.check_size(*image.shape[:2])
+            for one in frame.objects:
                 rgba = cut_out(image, one.mask, smallest_area)
                 if rgba is not None:
-                    cutouts.append(Cutout(rgba, picture.name, one.category))
+                    cutouts.append(Cutout(rgba, frame.name, one.category))
     if not cutouts:
         raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
     return cutouts
 
 
 def cut_out(image: UInt8Array, mask: Mask, smallest_area: int) -> UInt8Array | None:
-    """Crop one object (h, w, 4); None when it is too small or touches the picture's border."""
+    """Crop one object (h, w, 4); None when it is too small or touches the image's border."""
     drawn = np.zeros(image.shape[:2], np.uint8)
     mask.draw(drawn, 255)
     if cv2.countNonZero(drawn) < max(1, smallest_area):
@@ -128,11 +128,11 @@ def paste_objects(
     """
     Paste some objects so that each one's foot stands on ground and none covers another.
 
-    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W) true class ids. A picture without enough
+    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W) true class ids. A image without enough
     ground gets fewer objects. Deterministic for a given state of rng.
     """
     if image.shape[:2] != labels.shape:
-        raise DataError(f'picture {image.shape[:2]} and labels {labels.shape} differ in size')
+        raise DataError(f'image {image.shape[:2]} and labels {labels.shape} differ in size')
     canvas = image.astype(np.float32)
     ground = np.isin(labels, settings.ground)
     mask = np.where(np.isin(labels, settings.void), IGNORED, NORMAL).astype(np.uint8)

@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Anomaly Mix: outlier exposure by pasting foreign objects into training pictures (UEM, section 4).
+Anomaly Mix: outlier exposure by pasting foreign objects into training images (UEM, section 4).
 
-With some probability a picture takes all objects of one everyday picture, each at a uniformly
+With some probability a image takes all objects of one everyday image, each at a uniformly
 random place, before it is scaled, mirrored and recoloured. Mixes are drawn once, so that their
 tokens can be cached.
 """
@@ -20,7 +20,7 @@ from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.types import UInt8Array
 
-from ..data.images import PictureList
+from ..data.images import ImageList
 from .cutouts import Cutout
 from .pasting import MixSettings, mix_objects
 from .views import ViewSettings, draw_view, hash_of, random_of
@@ -28,36 +28,36 @@ from .views import ViewSettings, draw_view, hash_of, random_of
 
 @dataclass(frozen=True)
 class AnomalyMix:
-    """Objects to paste; groups: the cut-outs of each everyday picture."""
+    """Objects to paste; groups: the cut-outs of each everyday image."""
 
     groups: tuple[tuple[Cutout, ...], ...] = ()
     settings: MixSettings = field(default_factory=MixSettings)
 
     def paste(
         self,
-        picture: tuple[UInt8Array, UInt8Array],
+        image: tuple[UInt8Array, UInt8Array],
         rng: np.random.Generator,
         magnification: float,
-        pictures: PictureList,
+        images: ImageList,
     ) -> tuple[UInt8Array, UInt8Array]:
-        """Return a picture of the list and its labels with a drawn group, see mix_objects."""
+        """Return a image of the list and its labels with a drawn group, see mix_objects."""
         group = self.groups[int(rng.integers(len(self.groups)))]
-        ground = self.settings.ground(pictures)
-        return mix_objects(*picture, group, rng, self.settings, magnification, ground)
+        ground = self.settings.ground(images)
+        return mix_objects(*image, group, rng, self.settings, magnification, ground)
 
-    def marks(self, pictures: PictureList) -> tuple[Any, ...]:
+    def marks(self, images: ImageList) -> tuple[Any, ...]:
         """Return what mixes of a list depend on, JSON values: objects, settings, their ground."""
         objects = [marks_of(group) for group in self.groups]
-        return objects, asdict(self.settings), self.settings.ground(pictures)
+        return objects, asdict(self.settings), self.settings.ground(images)
 
 
 @dataclass(frozen=True)
-class MixedPictures(PictureList):
+class MixedImages(ImageList):
     """
-    Mixes as a list of pictures; labels are class ids, OUTLIER on pasted pixels, IGNORED around.
+    Mixes as a list of images; labels are class ids, OUTLIER on pasted pixels, IGNORED around.
 
     A mix depends on the settings, the objects and its own name alone. network, policy: (h, w) in
-    pixels and how pictures are brought to it, for MixSettings.smallest.
+    pixels and how images are brought to it, for MixSettings.smallest.
     """
 
     mix: AnomalyMix = field(default_factory=AnomalyMix)
@@ -66,7 +66,7 @@ class MixedPictures(PictureList):
     policy: str = 'fit'
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
-        """Return a mix and its labels, see PictureList.read."""
+        """Return a mix and its labels, see ImageList.read."""
         image, labels = super().read(index)
         rng = random_of(self.names[index])
         if rng.random() < self.mix.settings.probability:
@@ -81,30 +81,30 @@ class MixedPictures(PictureList):
 
 
 def draw_mixes(
-    pictures: PictureList,
+    images: ImageList,
     cutouts: Sequence[Cutout],
     mix: MixSettings,
     view: ViewSettings,
     network: tuple[int, int],
     policy: str = 'fit',
-) -> MixedPictures:
+) -> MixedImages:
     """
-    Return mix.count mixes; each picture is taken about equally often.
+    Return mix.count mixes; each image is taken about equally often.
 
-    cutouts: grouped by the everyday picture that they come from. ConfigError without any.
-    network, policy: size (h, w) of its input and how pictures are brought to it.
+    cutouts: grouped by the everyday image that they come from. ConfigError without any.
+    network, policy: size (h, w) of its input and how images are brought to it.
     """
     if not cutouts:
         raise ConfigError('there is no object to mix in: give cut-outs, or fewer exclusions')
     drawing = {'mix': asdict(mix), 'view': asdict(view), 'network': [*network, policy]}
     mark = hash_of({**drawing, 'objects': marks_of(cutouts)})
     rng = np.random.default_rng(mix.seed)
-    rounds = -(-mix.count // len(pictures))
-    order = np.concatenate([rng.permutation(len(pictures)) for _ in range(rounds)])[: mix.count]
+    rounds = -(-mix.count // len(images))
+    order = np.concatenate([rng.permutation(len(images)) for _ in range(rounds)])[: mix.count]
     chosen = [int(i) for i in order]
-    names = tuple(f'{pictures.names[i]}@{mark}-{n}' for n, i in enumerate(chosen))
-    return pictures.subset(chosen).remade(
-        MixedPictures,
+    names = tuple(f'{images.names[i]}@{mark}-{n}' for n, i in enumerate(chosen))
+    return images.subset(chosen).remade(
+        MixedImages,
         names=names,
         mix=AnomalyMix(grouped(cutouts), mix),
         view=view,
@@ -114,13 +114,13 @@ def draw_mixes(
 
 
 def grouped(cutouts: Sequence[Cutout]) -> tuple[tuple[Cutout, ...], ...]:
-    """Return the cut-outs of each everyday picture."""
+    """Return the cut-outs of each everyday image."""
     groups: dict[str, list[Cutout]] = {}
     for cutout in cutouts:
-        groups.setdefault(cutout.picture, []).append(cutout)
+        groups.setdefault(cutout.image, []).append(cutout)
     return tuple(tuple(group) for group in groups.values())
 
 
 def marks_of(cutouts: Sequence[Cutout]) -> list[list[str]]:
     """Return what tells cut-outs apart, as JSON values."""
-    return [[c.picture, c.category, hash_of({'rgba': c.rgba.tobytes().hex()})] for c in cutouts]
+    return [[c.image, c.category, hash_of({'rgba': c.rgba.tobytes().hex()})] for c in cutouts]

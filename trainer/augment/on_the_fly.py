@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Fresh views, mixes or crops in every step, the backbone at work: UEM's own training, for a GPU.
+Fresh views, mixes or crops in every step, the backbone running: UEM's own training, for a GPU.
 
-A step's pictures depend on the seed, the step and their place in it alone, so that a resumed run
+A step's images depend on the seed, the step and their place in it alone, so that a resumed run
 sees what an unbroken one sees.
 """
 
@@ -25,7 +25,7 @@ from ood_perception.types import UInt8Array
 
 from ..artifacts import digest
 from ..backbones.base import Backbone, Layer, layer_name
-from ..data.images import IGNORED, PictureList, content_sha256
+from ..data.images import IGNORED, ImageList, content_sha256
 from ..features import FeatureSet, View, forward_tokens
 from .mixes import AnomalyMix
 from .views import ViewSettings, recoloured
@@ -34,11 +34,11 @@ DEVICES = ('auto', 'cpu', 'cuda')
 
 
 @dataclass(frozen=True)
-class OnlineSettings:
+class OnTheFlySettings:
     """
     Options of online training (used where segmenter.online or uem.online is set).
 
-    crop: height and width of the part that is cut out of a scaled picture; padded to the network's
+    crop: height and width of the part that is cut out of a scaled image; padded to the network's
         size with black, IGNORED pixels (UEM: 512 x 1024 in 518 x 1036).
     device: of the backbone and of what is trained; auto = cuda where there is one.
     """
@@ -62,7 +62,7 @@ class OnlineSettings:
 
 
 @dataclass
-class OnlineFeatures:
+class OnTheFlyFeatures:
     """
     A training set whose views are drawn when they are asked for.
 
@@ -71,30 +71,30 @@ class OnlineFeatures:
     device: where backbone and training are.
     """
 
-    pictures: PictureList
+    images: ImageList
     backbone: Backbone
     blocks: tuple[Layer, ...]
     view: View
     views: ViewSettings
-    settings: OnlineSettings
+    settings: OnTheFlySettings
     mix: AnomalyMix | None = None
 
     def __post_init__(self) -> None:
-        self.names, (self.height, self.width) = self.pictures.names, self.view.size
+        self.names, (self.height, self.width) = self.images.names, self.view.size
         self.patch, self.device = self.backbone.patch, self.settings.place
 
     @cached_property
     def key(self) -> str:
         """A hash of everything that is drawn."""
         parts = [
-            content_sha256(self.pictures),
+            content_sha256(self.images),
             self.backbone.provenance.get('weights_sha256', ''),
             self.backbone.normalisation,
             list(self.blocks),
             asdict(self.view),
             asdict(self.views),
             self.settings.crop,
-            *(self.mix.marks(self.pictures) if self.mix else ([], {}, [])),
+            *(self.mix.marks(self.images) if self.mix else ([], {}, [])),
         ]
         return digest(parts)
 
@@ -105,7 +105,7 @@ class OnlineFeatures:
         return baked if self.device.type == 'cpu' else copy.deepcopy(baked).to(self.device)
 
     def draw(self, indices: Sequence[int], step: int) -> FeatureSet:
-        """Return tokens and labels of fresh views of the pictures at `indices`, in that order."""
+        """Return tokens and labels of fresh views of the images at `indices`, in that order."""
         with ThreadPoolExecutor(max(1, len(indices))) as pool:  # reading waits for the disk
             drawn = list(pool.map(lambda place: self._one(*place, step), enumerate(indices)))
         images = np.stack([image for image, _ in drawn])
@@ -122,11 +122,11 @@ class OnlineFeatures:
 
     def _one(self, place: int, index: int, step: int) -> tuple[UInt8Array, UInt8Array]:
         rng = np.random.default_rng((self.views.seed, step, place))
-        image, labels = self.pictures.read(index)
+        image, labels = self.images.read(index)
         mix = self.mix
         if mix and rng.random() < mix.settings.probability:
-            # the least size of an object holds at the picture's own scale
-            image, labels = mix.paste((image, labels), rng, 1.0, self.pictures)
+            # the least size of an object holds at the image's own scale
+            image, labels = mix.paste((image, labels), rng, 1.0, self.images)
         return draw_crop(image, labels, self.views, self.settings.crop, self.view.size, rng)
 
 
@@ -139,9 +139,9 @@ def draw_crop(
     rng: np.random.Generator,
 ) -> tuple[UInt8Array, UInt8Array]:
     """
-    Scale, crop, mirror and recolour a picture of any size; return it at network size.
+    Scale, crop, mirror and recolour a image of any size; return it at network size.
 
-    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). crop: of the scaled picture, at most `size`.
+    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). crop: of the scaled image, at most `size`.
     What the crop does not fill is black and IGNORED.
     """
     factor = float(rng.uniform(*views.scale))
@@ -163,37 +163,37 @@ def draw_crop(
 
 
 def drawn(
-    features: FeatureSet | OnlineFeatures, indices: Sequence[int], step: int
+    features: FeatureSet | OnTheFlyFeatures, indices: Sequence[int], step: int
 ) -> tuple[FeatureSet, Sequence[int]]:
     """Return what a step reads of a training set, and at which places."""
-    if isinstance(features, OnlineFeatures):
+    if isinstance(features, OnTheFlyFeatures):
         return features.draw(indices, step), range(len(indices))
     return features, indices
 
 
-def token_widths(features: FeatureSet | OnlineFeatures, layers: Sequence[str]) -> list[int]:
+def token_widths(features: FeatureSet | OnTheFlyFeatures, layers: Sequence[str]) -> list[int]:
     """Return the width of each of a set's layers."""
-    if isinstance(features, OnlineFeatures):
+    if isinstance(features, OnTheFlyFeatures):
         return [features.backbone.width(layer) for layer in layers]
     return [int(features.tokens[layer].shape[-1]) for layer in layers]
 
 
-def device_of(features: FeatureSet | OnlineFeatures) -> torch.device:
+def device_of(features: FeatureSet | OnTheFlyFeatures) -> torch.device:
     """Return where a set is trained on: cached tokens on the CPU."""
-    return features.device if isinstance(features, OnlineFeatures) else torch.device('cpu')
+    return features.device if isinstance(features, OnTheFlyFeatures) else torch.device('cpu')
 
 
 @dataclass(frozen=True)
 class Crops:
     """
-    Pictures to draw crops from.
+    Images to draw crops from.
 
     size: height and width of a crop, pixels. view: what magnification the network sees the
-    pictures at. views: further magnification, flip and colours. mix: objects that are pasted into
-    every picture first, None = none.
+    images at. views: further magnification, flip and colours. mix: objects that are pasted into
+    every image first, None = none.
     """
 
-    pictures: PictureList
+    images: ImageList
     size: tuple[int, int]
     view: View
     views: ViewSettings
@@ -202,22 +202,22 @@ class Crops:
     @cached_property
     def key(self) -> str:
         """A hash of everything that is drawn."""
-        objects = self.mix.marks(self.pictures) if self.mix else ([],)
+        objects = self.mix.marks(self.images) if self.mix else ([],)
         network = (self.view.size, self.view.policy)
-        parts = [content_sha256(self.pictures), self.size, network, asdict(self.views)]
+        parts = [content_sha256(self.images), self.size, network, asdict(self.views)]
         return digest([*parts, *objects])
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
         """
-        Return a crop of picture `index`, uint8 (h, w, 3) RGB, and its labels uint8 (h, w).
+        Return a crop of image `index`, uint8 (h, w, 3) RGB, and its labels uint8 (h, w).
 
-        What the picture does not reach is black and IGNORED, right and below.
+        What the image does not reach is black and IGNORED, right and below.
         """
-        image, labels = self.pictures.read(index)
+        image, labels = self.images.read(index)
         size = (int(labels.shape[0]), int(labels.shape[1]))
         network = geometry_for(size, self.view.size, self.view.policy).scale_x
         if self.mix:
-            image, labels = self.mix.paste((image, labels), rng, network, self.pictures)
+            image, labels = self.mix.paste((image, labels), rng, network, self.images)
         least, greatest = self.views.scale
         views = replace(self.views, scale=(least * network, greatest * network))
         return draw_crop(image, labels, views, self.size, self.size, rng)

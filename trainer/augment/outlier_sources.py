@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, check_choices, check_least
-from ood_perception.image.image_files import check_stored_size, file_content, picture_tree
+from ood_perception.image.image_files import check_stored_size, file_content, image_tree
 from ood_perception.types import UInt8Array
 
-from .coco import JSON_FILE, need_pictures, read_coco
+from .coco import JSON_FILE, need_images, read_coco
 from .cutouts import PARTS, Cutout, cropped, load_cutouts, part_of
 from .procedural_objects import draw_object
 
@@ -25,7 +25,7 @@ SOURCES = ('coco', 'folder', 'procedural')
 @dataclass(frozen=True)
 class OutlierConfig:
     """
-    The objects of outlier exposure. Half of them, by their pictures' names, only choose.
+    The objects of outlier exposure. Half of them, by their images' names, only choose.
 
     source: 'coco' (folder with images/ and instances.json), 'folder' (PNG files with alpha, one
         object each; a subfolder's name is their category) or 'procedural' (drawn by code).
@@ -53,7 +53,7 @@ class OutlierConfig:
 
 def load_outliers(config: OutlierConfig, part: str, data_root: Path) -> list[Cutout]:
     """
-    Return the objects of a part ('training' or 'selection'); no picture serves both.
+    Return the objects of a part ('training' or 'selection'); no image serves both.
 
     `most` limits the training's alone, so that runs with fewer objects are chosen alike.
     Raises ConfigError where `exclude` leaves nothing, DataError for files.
@@ -74,32 +74,32 @@ def check_outliers(config: OutlierConfig, data_root: Path) -> None:
     """
     Raise DataError for files of objects that cannot be read, before anything long is made.
 
-    Of COCO pictures the heads alone are looked at. Raises ConfigError as load_outliers does.
+    Of COCO images the heads alone are looked at. Raises ConfigError as load_outliers does.
     """
     if config.source != 'coco':
         for part in PARTS:
             load_outliers(config, part, data_root)
         return
     folder = config.folder_at(data_root)
-    pictures = read_coco(folder)
-    need_pictures(pictures)
+    images = read_coco(folder)
+    need_images(images)
     for part in PARTS:
-        if not any(part_of(picture.name) == part for picture in pictures):
+        if not any(part_of(image.name) == part for image in images):
             raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
 
 
 def load_cutout_files(folder: Path, part: str) -> list[Cutout]:
     """
-    Return the objects of one part of a folder of pictures with alpha (more than half = object).
+    Return the objects of one part of a folder of images with alpha (more than half = object).
 
     Raises DataError for a missing folder, a file without alpha or without an opaque pixel, and a
     part without objects.
     """
     if part not in PARTS:
         raise DataError(f'unknown part {part!r} of the objects; known are {PARTS}')
-    files = sorted(picture_tree(folder)) if folder.is_dir() else []
+    files = sorted(image_tree(folder)) if folder.is_dir() else []
     if not files:
-        raise DataError(f'{folder} holds no picture file: give a folder of cut-outs with alpha')
+        raise DataError(f'{folder} holds no image file: give a folder of cut-outs with alpha')
     names = [path.relative_to(folder) for path in files]
     cutouts = [
         Cutout(_read_rgba(path), str(name), str(name.parent) if name.parent.name else '')
@@ -117,7 +117,7 @@ def _read_rgba(path: Path) -> UInt8Array:
     check_stored_size(content, f'cut-out {path}')
     pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
-        raise DataError(f'{path} is no picture of 8 bits with alpha: save it as PNG, RGBA')
+        raise DataError(f'{path} is no image of 8 bits with alpha: save it as PNG, RGBA')
     solid = pixels[..., 3] > 127
     if not solid.any():
         raise DataError(f'{path} has no opaque pixel: it shows no object')

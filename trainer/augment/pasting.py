@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects pasted anywhere in a picture, as UEM's Anomaly Mix does: exact masks, ignored borders.
+Objects pasted anywhere in a image, as UEM's Anomaly Mix does: exact masks, ignored borders.
 
-Beside `cutouts.paste_objects`, which makes test pictures with objects that stand on the road.
+Beside `cutouts.paste_objects`, which makes test images with objects that stand on the road.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ood_perception.errors import ConfigError
 from ood_perception.types import UInt8Array
 
-from ..data.images import IGNORED, PictureList
+from ..data.images import IGNORED, ImageList
 from .cutouts import Cutout, blend, scaled
 
 OUTLIER = 254
@@ -31,9 +31,9 @@ class MixSettings:
     How outliers are mixed in.
 
     count: number of mixes. probability: of a mix with outliers (UEM: 0.2 in each step, of
-        pictures that change with every epoch; pre-drawn mixes are fewer).
-    scale: size of an object, as a factor of its own pixels in a picture 2048 wide (UEM: 1);
-        smaller pictures scale it down alike.
+        images that change with every epoch; pre-drawn mixes are fewer).
+    scale: size of an object, as a factor of its own pixels in a image 2048 wide (UEM: 1);
+        smaller images scale it down alike.
     smallest: least longer side in pixels of an object at the network's width (a patch).
     border: pixels around each object that are ignored.
     stand_on: names of classes; the middle of an object's lowest row then lies on one of them. () =
@@ -66,9 +66,9 @@ class MixSettings:
                 f'{self.scale:g}: give at least 1, a share in (0, 1] and a factor above 0'
             )
 
-    def ground(self, pictures: PictureList) -> tuple[int, ...]:
+    def ground(self, images: ImageList) -> tuple[int, ...]:
         """Return the class ids of stand_on; ConfigError for an unknown name."""
-        names = pictures.classes.names
+        names = images.classes.names
         wrong = [name for name in self.stand_on if name not in names]
         if wrong:
             raise ConfigError(f'mixes stand_on {wrong}: no such class; known are {list(names)}')
@@ -85,11 +85,11 @@ def mix_objects(
     ground: Sequence[int] = (),
 ) -> tuple[UInt8Array, UInt8Array]:
     """
-    Paste every object of a group at a random place of the picture.
+    Paste every object of a group at a random place of the image.
 
     image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). magnification: network pixels per pixel.
     ground: class ids that objects stand on, () = places are uniformly random.
-    An object that is larger than the picture or finds no ground is left out; later objects cover
+    An object that is larger than the image or finds no ground is left out; later objects cover
     earlier ones.
     """
     image, labels = image.copy(), labels.copy()
@@ -134,7 +134,7 @@ def _corner(
 def _painted(
     image: UInt8Array, rgba: UInt8Array, corner: tuple[int, int], settings: MixSettings
 ) -> UInt8Array:
-    """Return the picture with one object on it, blended as the settings say."""
+    """Return the image with one object on it, blended as the settings say."""
     (top, left), (rows, columns), pad = corner, rgba.shape[:2], settings.border
     inside = rgba[..., 3] > 127
     window = image[top : top + rows, left : left + columns]
@@ -158,7 +158,7 @@ def _painted(
 def _resized(
     rgba: UInt8Array, settings: MixSettings, width: int, magnification: float
 ) -> UInt8Array:
-    """Scale an object to the picture: width / 2048 times its factor, but not below a patch."""
+    """Scale an object to the image: width / 2048 times its factor, but not below a patch."""
     factor = settings.scale * width / PAPER_WIDTH
     longer = max(rgba.shape[:2])
     factor = max(factor, settings.smallest / magnification / longer)

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects drawn by code: shapes with textures that no road scene has, for training without pictures.
+Objects drawn by code: shapes with textures that no road scene has, for training without images.
 
 They teach that something foreign is foreign, not what real obstacles look like; real cut-outs do
 better where there are any.
@@ -21,7 +21,7 @@ from .cutouts import Cutout, cropped
 
 FloatArray = npt.NDArray[np.float32]
 SIZE = (48, 360)
-"""Least and greatest longer side in pixels of a picture 2048 wide, drawn log-uniformly."""
+"""Least and greatest longer side in pixels of a image 2048 wide, drawn log-uniformly."""
 
 
 def draw_object(name: str, rng: np.random.Generator) -> Cutout:

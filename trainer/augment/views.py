@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A bank of pre-drawn views of labelled pictures: augmentation for features that are cached."""
+"""A bank of pre-drawn views of labelled images: augmentation for features that are cached."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import numpy as np
 from ood_perception.types import UInt8Array
 
 from ..artifacts import digest
-from ..data.images import IGNORED, PictureList
+from ..data.images import IGNORED, ImageList
 
 
 @dataclass(frozen=True)
 class ViewSettings:
     """
-    How the views of one picture are drawn; the first is the picture itself.
+    How the views of one image are drawn; the first is the image itself.
 
-    views: number of a picture's views. scale: least and greatest magnification, drawn uniformly
+    views: number of a image's views. scale: least and greatest magnification, drawn uniformly
         (UEM: 0.5 to 2); above 1 a part is cropped, below 1 the rim is ignored.
     flip: probability of a mirrored view. brightness, contrast, saturation: greatest relative
         change of each, hue: greatest turn as a share of the circle.
@@ -40,45 +40,45 @@ class ViewSettings:
 
 
 @dataclass(frozen=True)
-class DrawnPictures(PictureList):
+class DrawnImages(ImageList):
     """
-    Views of the pictures of a list, each a picture of its own: name@<settings>-<view>.
+    Views of the images of a list, each a image of its own: name@<settings>-<view>.
 
     A view depends on the settings and its own name alone, in which a hash of the settings stands.
-    draws: which view of its picture each one is, 0 = the picture itself.
+    draws: which view of its image each one is, 0 = the image itself.
     """
 
     settings: ViewSettings = field(default_factory=ViewSettings)
     draws: tuple[int, ...] = ()
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
-        """Return a view and its labels, see PictureList.read."""
+        """Return a view and its labels, see ImageList.read."""
         image, labels = super().read(index)
         if not self.draws[index]:
             return image, labels
         return draw_view(image, labels, self.settings, random_of(self.names[index]))
 
 
-def draw_views(pictures: PictureList, settings: ViewSettings, first: int = 0) -> DrawnPictures:
+def draw_views(images: ImageList, settings: ViewSettings, first: int = 0) -> DrawnImages:
     """
-    Return the views of all pictures, picture by picture.
+    Return the views of all images, image by image.
 
-    first: 1 leaves out the pictures themselves, whose tokens may be there already.
+    first: 1 leaves out the images themselves, whose tokens may be there already.
     """
     mark = hash_of(asdict(settings))
-    places = [(i, v) for i in range(len(pictures)) for v in range(first, settings.views)]
-    names = [f'{pictures.names[i]}@{mark}-{v}' for i, v in places]
-    shown, draws = pictures.subset(i for i, _ in places), tuple(v for _, v in places)
-    return shown.remade(DrawnPictures, names=tuple(names), settings=settings, draws=draws)
+    places = [(i, v) for i in range(len(images)) for v in range(first, settings.views)]
+    names = [f'{images.names[i]}@{mark}-{v}' for i, v in places]
+    shown, draws = images.subset(i for i, _ in places), tuple(v for _, v in places)
+    return shown.remade(DrawnImages, names=tuple(names), settings=settings, draws=draws)
 
 
 def draw_view(
     image: UInt8Array, labels: UInt8Array, settings: ViewSettings, rng: np.random.Generator
 ) -> tuple[UInt8Array, UInt8Array]:
     """
-    Scale, mirror and recolour one picture; its size stays.
+    Scale, mirror and recolour one image; its size stays.
 
-    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). What the picture does not reach is black
+    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). What the image does not reach is black
     and IGNORED.
     """
     height, width = labels.shape

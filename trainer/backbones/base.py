@@ -54,7 +54,7 @@ class BackboneChoice:
     """
     Which backbone to load.
 
-    weights: see weights.locate_weights; '' = those of BACKBONES. mean, std: the picture's
+    weights: see weights.locate_weights; '' = those of BACKBONES. mean, std: the image's
         normalisation in [0, 1] units; None takes the network's own. name: a key of BACKBONES.
     stride: pixels per cell of a convolutional network; a ViT has its patch.
     """
@@ -99,7 +99,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def normalisation(self) -> list[list[float]]:
-        """What pictures are normalised by, 0 to 255: the means and deviations of R, G, B."""
+        """What images are normalised by, 0 to 255: the means and deviations of R, G, B."""
         return [self.mean.tolist(), self.std.tolist()]
 
     @abstractmethod

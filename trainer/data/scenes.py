@@ -1,12 +1,12 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Split pictures by scene: pictures that look alike stay together, on one side of every split.
+Split images by scene: images that look alike stay together, on one side of every split.
 
     trainer scenes FOLDER [--shares train=0.6 val=0.25 test=0.15] [--distance 12]
 
-Writes FOLDER/scenes.csv (name, scene, split) for the pictures of FOLDER/images. Neighbouring
-frames of one scene are nearly the same picture; a random split would judge a head on what it was
+Writes FOLDER/scenes.csv (name, scene, split) for the images of FOLDER/images. Neighbouring
+frames of one scene are nearly the same image; a random split would judge a head on what it was
 fitted on. Look at the file and mend it by hand: two views of one harbour may look different.
 """
 
@@ -27,7 +27,7 @@ from ood_perception.errors import ConfigError, DataError
 from ood_perception.files import make_file
 from ood_perception.texts import as_no_formula, from_no_formula
 
-from .images import list_pictures, read_image
+from .images import list_images, read_image
 
 SCENES_FILE = 'scenes.csv'
 SHARES = {'train': 0.6, 'val': 0.25, 'test': 0.15}
@@ -38,23 +38,23 @@ FIELDS = ('name', 'scene', 'split')
 
 @dataclass(frozen=True)
 class SceneRow:
-    """One picture: its name without suffix, its scene, its split."""
+    """One image: its name without suffix, its scene, its split."""
 
     name: str
     scene: str
     split: str
 
 
-def picture_distances(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+def image_distances(images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
     """
-    Return float32 (n, n): how different pictures look, 0 = alike.
+    Return float32 (n, n): how different images look, 0 = alike.
 
-    pictures: uint8 (H, W, 3) RGB each. The root mean square difference of 16 x 12 thumbnails in
+    images: uint8 (H, W, 3) RGB each. The root mean square difference of 16 x 12 thumbnails in
     OpenCV's 8-bit CIE L*a*b*, where a step of 2.5 is one of lightness.
     """
     thumbnails = [
         cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2Lab), THUMBNAIL, interpolation=cv2.INTER_AREA)
-        for p in pictures
+        for p in images
     ]
     flat = np.stack(thumbnails).reshape(len(thumbnails), -1).astype(np.float32)
     return np.stack([np.sqrt(((flat - one) ** 2).mean(1)) for one in flat])
@@ -62,10 +62,10 @@ def picture_distances(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[
 
 def scenes_of(distances: npt.NDArray[np.float32], threshold: float) -> list[int]:
     """
-    Return the scene of every picture, numbered from 0 in the order of their first pictures.
+    Return the scene of every image, numbered from 0 in the order of their first images.
 
-    Two pictures nearer than the threshold share a scene, and so do all that a chain of such
-    pairs links (single linkage): no two pictures of different scenes are nearer than it.
+    Two images nearer than the threshold share a scene, and so do all that a chain of such
+    pairs links (single linkage): no two images of different scenes are nearer than it.
     """
     from scipy.sparse.csgraph import connected_components
 
@@ -74,7 +74,7 @@ def scenes_of(distances: npt.NDArray[np.float32], threshold: float) -> list[int]
 
 def split_scenes(scenes: Sequence[int], shares: Mapping[str, float]) -> list[str]:
     """
-    Return a split for every picture, scenes whole.
+    Return a split for every image, scenes whole.
 
     Scenes are dealt out from the largest to the smallest, each to the split that lacks most of its
     share. Raises ConfigError for shares that do not sum to 1 or more splits than scenes.
@@ -85,7 +85,7 @@ def split_scenes(scenes: Sequence[int], shares: Mapping[str, float]) -> list[str
     if len(sizes) < len(shares):
         raise ConfigError(
             f'{len(sizes)} scenes cannot fill {len(shares)} splits: lower --distance or take more '
-            'pictures'
+            'images'
         )
     lacking = {name: share * len(scenes) for name, share in shares.items()}
     place: dict[int, str] = {}
@@ -117,7 +117,7 @@ def read_scenes(path: Path) -> list[SceneRow]:
             )
         rows.append(row)
     if not rows:
-        raise DataError(f'{path} lists no pictures: run "trainer scenes {path.parent}"')
+        raise DataError(f'{path} lists no images: run "trainer scenes {path.parent}"')
     return rows
 
 
@@ -148,8 +148,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument('--shares', nargs='+', default=[f'{k}={v}' for k, v in SHARES.items()])
     parser.add_argument('--distance', type=float, default=DISTANCE, help='default: %(default)s')
     options = parser.parse_args(arguments)
-    files = list_pictures(options.folder / 'images')
-    scenes = scenes_of(picture_distances([read_image(f) for f in files]), options.distance)
+    files = list_images(options.folder / 'images')
+    scenes = scenes_of(image_distances([read_image(f) for f in files]), options.distance)
     splits = split_scenes(scenes, _shares(options.shares))
     path = options.folder / SCENES_FILE
     rows = [
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str]) -> None:
         for file, scene, split in zip(files, scenes, splits, strict=True)
     ]
     write_scenes(path, rows)
-    print(f'{path}: {len(files)} pictures, {max(scenes) + 1} scenes')
+    print(f'{path}: {len(files)} images, {max(scenes) + 1} scenes')
     for name in dict.fromkeys(splits):
         members = {row.scene for row in rows if row.split == name}
-        print(f'  {name}: {splits.count(name)} pictures of {len(members)} scenes')
+        print(f'  {name}: {splits.count(name)} images of {len(members)} scenes')

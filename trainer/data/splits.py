@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which pictures fit and which are held out: ends of stretches, one picture of each moment."""
+"""Which images fit and which are held out: ends of stretches, one image of each moment."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from ood_perception.errors import DataError
 
-from .images import PictureList
+from .images import ImageList
 
 _NUMBER = re.compile(r'(\d+)$')
 
 
 def spaced_places(names: Sequence[str], sequences: Sequence[str], spacing: int) -> list[int]:
     """
-    Return the places of pictures of one sequence that are at least `spacing` frames apart.
+    Return the places of images of one sequence that are at least `spacing` frames apart.
 
     A frame's number is the digits that end its name. Every sequence is gone through from its first
-    frame on; a picture is left out that is nearer than that to the last one kept.
+    frame on; a image is left out that is nearer than that to the last one kept.
     spacing: 0 keeps all. Raises DataError for a name without a number.
     """
     if not spacing:
@@ -37,51 +37,51 @@ def spaced_places(names: Sequence[str], sequences: Sequence[str], spacing: int) 
 
 
 def frame_number(name: str) -> int:
-    """Return the number that ends a picture's name; DataError where there is none."""
+    """Return the number that ends a image's name; DataError where there is none."""
     found = _NUMBER.search(name)
     if not found:
         raise DataError(
-            f'picture {name!r} ends in no frame number: its distance to others is unknown; '
+            f'image {name!r} ends in no frame number: its distance to others is unknown; '
             'set data.calibration_spacing to 0'
         )
     return int(found[1])
 
 
 def split_contiguous(
-    pictures: PictureList,
+    images: ImageList,
     calibration_fraction: float = 0.25,
     keep_single: bool = False,
     blocks: int = 1,
-) -> tuple[PictureList, PictureList]:
+) -> tuple[ImageList, ImageList]:
     """
     Split every sequence, or every one of its `blocks` stretches, into its first and its last part.
 
-    Neighbouring frames of a drive are nearly the same picture, so a random split would let the
-    calibration see what was fitted on. calibration_fraction: share of each sequence's pictures
+    Neighbouring frames of a drive are nearly the same image, so a random split would let the
+    calibration see what was fitted on. calibration_fraction: share of each sequence's images
     in the second list, in [0, 1); rounded, at least one and not all of them unless it is 0.
-    keep_single: sequences of one picture go whole into the first list. blocks: of about equal
-    length, at least two pictures each: the end of a drive alone may be unlike the rest of it.
+    keep_single: sequences of one image go whole into the first list. blocks: of about equal
+    length, at least two images each: the end of a drive alone may be unlike the rest of it.
 
-    Returns (fit, calibration). Raises DataError for another fraction, for a one-picture sequence
+    Returns (fit, calibration). Raises DataError for another fraction, for a one-image sequence
     that is not to be kept, and where keeping them leaves nothing to calibrate.
     """
     if not 0.0 <= calibration_fraction < 1.0:
         raise DataError(f'calibration fraction {calibration_fraction} is not between 0 and 1')
     if not calibration_fraction:
-        return pictures, pictures.subset([])
+        return images, images.subset([])
     fit: list[int] = []
     held_out: list[int] = []
-    for sequence in dict.fromkeys(pictures.sequences):
-        members = [i for i, s in enumerate(pictures.sequences) if s == sequence]
+    for sequence in dict.fromkeys(images.sequences):
+        members = [i for i, s in enumerate(images.sequences) if s == sequence]
         if len(members) < 2 and keep_single:
             fit += members
             continue
         if len(members) < 2:
-            raise DataError(f'sequence {sequence!r} has one picture: it cannot be split')
+            raise DataError(f'sequence {sequence!r} has one image: it cannot be split')
         for stretch in np.array_split(members, min(blocks, len(members) // 2)):
             count = min(max(1, round(calibration_fraction * len(stretch))), len(stretch) - 1)
             fit += stretch[:-count].tolist()
             held_out += stretch[-count:].tolist()
     if not held_out:
-        raise DataError('no sequence has two pictures: there is nothing to hold out')
-    return pictures.subset(fit), pictures.subset(held_out)
+        raise DataError('no sequence has two images: there is nothing to hold out')
+    return images.subset(fit), images.subset(held_out)

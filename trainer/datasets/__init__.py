@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts of data sets: how their folders become picture lists and evaluation sets."""
+"""Layouts of data sets: how their folders become image lists and evaluation sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError, DataError
 
-from ..data.images import PictureList
+from ..data.images import ImageList
 from . import (
     anomaly,
     bdd100k,
@@ -63,7 +63,7 @@ SETS: dict[str, SetEntry] = {
 LAYOUTS = {name: entry.layout for name, entry in sorted(SETS.items()) if entry.layout}
 
 
-def load_pictures(layout: str, root: Path, split: str) -> PictureList:
+def load_images(layout: str, root: Path, split: str) -> ImageList:
     """
     Load one split of a data set.
 
@@ -84,7 +84,7 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
         too; FOLDER is the set's own folder, by default one of its usual names under root.
     root: the folder of all sets. split: as in the name, instead of it.
 
-    Nothing but folder listings and small lists is read: pictures and labels are read one by one.
+    Nothing but folder listings and small lists is read: images and labels are read one by one.
     Raises ConfigError for an unknown set or split, DataError saying what is missing, and where.
     """
     address, _, folder = name.partition('=')
@@ -95,7 +95,7 @@ def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
     entry = SETS[base]
     chosen = entry.check_split(base, split or named_split)
     opened = entry.open(asked, entry.find(root, folder), chosen)
-    return replace(opened, pictures=mapped(opened.pictures, base, taxonomy))
+    return replace(opened, images=mapped(opened.images, base, taxonomy))
 
 
 def expand_names(names: Sequence[str], root: Path) -> list[str]:

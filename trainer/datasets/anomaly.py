@@ -7,8 +7,8 @@ Plain folders with pixel labels of anomalies.
   images/<name>.jpg (or .png, .webp, ...)
   labels/<name>.png    0 normal, 1 anomaly, 255 ignored (road_anomaly_dev: 0 normal, 2 anomaly)
 
-Of the development samples every third picture is the part `choose`, on which choices are made, the
-rest `report`. As picture lists of two classes, 0 normal and 1 anomaly; pixels that are not scored
+Of the development samples every third image is the part `choose`, on which choices are made, the
+rest `report`. As image lists of two classes, 0 normal and 1 anomaly; pixels that are not scored
 are IGNORED.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ood_perception.errors import ConfigError
 
-from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList
+from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, ImageList
 from .evaluation_set import SetEntry
 from .folders import load_folders
 
@@ -43,26 +43,26 @@ CLASS_MAPS = {
 PARTS = ('', 'choose', 'report')
 
 
-def load_anomaly_set(name: str, root: Path, part: str = '') -> PictureList:
+def load_anomaly_set(name: str, root: Path, part: str = '') -> ImageList:
     """
-    List the pictures of one anomaly set.
+    List the images of one anomaly set.
 
     name: how its labels are written, a key of CLASS_MAPS. root: folder of images/ and labels/.
     part: of PARTS, '' = all. Raises ConfigError for an unknown name, DataError for missing
-    folders, pictures or labels.
+    folders, images or labels.
     """
     if name not in CLASS_MAPS:
         raise ConfigError(f'unknown anomaly set {name!r}; known are {sorted(CLASS_MAPS)}')
-    pictures = load_folders(root / 'images', root / 'labels', CLASS_MAPS[name])
+    images = load_folders(root / 'images', root / 'labels', CLASS_MAPS[name])
     if not part:
-        return pictures
-    places = range(len(pictures))
-    return pictures.subset([i for i in places if (i % 3 == 0) == (part == 'choose')])
+        return images
+    places = range(len(images))
+    return images.subset([i for i in places if (i % 3 == 0) == (part == 'choose')])
 
 
 UNSTATED = 'no licence stated by its makers; ask them before anything but research'
 # name -> title, region of interest, track whose size limits hold for components. The makers of
-# RoadAnomaly and Fishyscapes state none; the tracks are those of the same pictures' kind.
+# RoadAnomaly and Fishyscapes state none; the tracks are those of the same images' kind.
 _DEV_SETS = {
     'road_anomaly_dev': ('RoadAnomaly, development sample', 'image', 'AnomalyTrack'),
     'road_obstacle_dev': (
@@ -75,7 +75,7 @@ _DEV_SETS = {
         'image',
         'LostAndFound',
     ),
-    'pasted': ('road pictures with pasted objects', 'image', ''),
+    'pasted': ('road images with pasted objects', 'image', ''),
 }
 
 
@@ -85,7 +85,7 @@ ENTRIES = {
             description=title,
             title=title,
             kind='anomaly',
-            pictures=lambda folder, part, name=name: load_anomaly_set(name, folder, part),
+            images=lambda folder, part, name=name: load_anomaly_set(name, folder, part),
             folders=(name,),
             splits=PARTS,
             roi=roi,
@@ -95,10 +95,10 @@ ENTRIES = {
         for name, (title, roi, track) in _DEV_SETS.items()
     },
     'anomaly_folders': SetEntry(
-        description='your own pictures with labels of anomalies: images/, labels/',
+        description='your own images with labels of anomalies: images/, labels/',
         title='',
         kind='anomaly',
-        pictures=lambda folder, _: load_folders(folder / 'images', folder / 'labels', PLAIN),
+        images=lambda folder, _: load_folders(folder / 'images', folder / 'labels', PLAIN),
         more=lambda folder, *_: {'title': f'own anomaly set {folder.name}'},
         folders=('anomaly_folders',),
         licence='your own',

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.images import ClassMap, PictureList, list_pictures, picture_list
+from ..data.images import ClassMap, ImageList, image_list, list_images
 from .cityscapes import CLASSES as CITYSCAPES
 from .evaluation_set import SetEntry
 from .layout import labels_of, need_folder
@@ -23,13 +23,13 @@ CLASSES = ClassMap.of(zip(CITYSCAPES.names, CITYSCAPES.colors, strict=True))
 SOURCE = 'https://bdd-data.berkeley.edu (10K Images, Semantic Segmentation)'
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load one split (test has no labels), all of it one sequence."""
     remedy = f'unpack the packages of {SOURCE} in {root}'
-    images = list_pictures(need_folder(root / 'images' / '10k' / split, remedy))
+    images = list_images(need_folder(root / 'images' / '10k' / split, remedy))
     masks = root / 'labels' / 'sem_seg' / 'masks' / split
     labels = labels_of(images, need_folder(masks, remedy)) if split != 'test' else []
-    return picture_list(images, labels, CLASSES, remedy)
+    return image_list(images, labels, CLASSES, remedy)
 
 
 ENTRIES = {
@@ -37,7 +37,7 @@ ENTRIES = {
         description='BDD100K, 19 classes, American roads by day and night, in rain and snow',
         title='BDD100K',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('bdd100k', 'BDD100K'),
         splits=('val', 'train', 'test'),

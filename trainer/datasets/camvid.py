@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.images import ClassMap, PictureList
+from ..data.images import ClassMap, ImageList
 from .evaluation_set import SetEntry
 from .folders import load_folders
 
@@ -32,7 +32,7 @@ _CLASSES = (
 CLASSES = ClassMap.of(_CLASSES, ignored=(11, 255))
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load one split; names like 0001TP_006690, so sequences are the drives (0001TP, ...)."""
     return load_folders(root / split / 'images', root / split / 'labels', CLASSES)
 
@@ -42,7 +42,7 @@ ENTRIES = {
         description='CamVid, 11 classes, one city by day and dusk',
         title='CamVid',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('camvid', 'CamVid'),
         splits=('test', 'val', 'train'),

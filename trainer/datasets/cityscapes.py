@@ -18,7 +18,7 @@ from pathlib import Path
 from ood_perception.errors import DataError
 from ood_perception.image.image_files import read_label, visible
 
-from ..data.images import IGNORED, ClassMap, PictureList, list_pictures, picture_list
+from ..data.images import IGNORED, ClassMap, ImageList, image_list, list_images
 from .evaluation_set import SetEntry
 from .layout import of_folders
 
@@ -52,25 +52,25 @@ _IMAGE, _LABEL = '_leftImg8bit', '_gtFine_labelIds'
 _LAST_TRAIN_ID, _LOOKED = 18, 20
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """
     Load one split (train, val, test) of the labelIds files; a city is a sequence.
 
-    Raises DataError for a missing folder, no pictures, a picture without its label file, or train
+    Raises DataError for a missing folder, no images, a image without its label file, or train
     ids in the place of label ids.
     """
     base = root / 'leftImg8bit' / split
     if not base.is_dir():
-        raise DataError(f'Cityscapes pictures are expected in {base}, which does not exist')
-    images = [p for city in visible(base) if city.is_dir() for p in list_pictures(city)]
+        raise DataError(f'Cityscapes images are expected in {base}, which does not exist')
+    images = [p for city in visible(base) if city.is_dir() for p in list_images(city)]
     truth = root / 'gtFine' / split
     labels = [
         truth / path.parent.name / f'{path.stem.removesuffix(_IMAGE)}{_LABEL}.png'
         for path in images
     ]
-    pictures = picture_list(images, labels, CLASSES, sequences=of_folders(images))
+    frames = image_list(images, labels, CLASSES, sequences=of_folders(images))
     _need_label_ids(labels)
-    return pictures
+    return frames
 
 
 def _need_label_ids(labels: Sequence[Path]) -> None:
@@ -81,7 +81,7 @@ def _need_label_ids(labels: Sequence[Path]) -> None:
     """
     looked = labels[:: max(1, len(labels) // _LOOKED)]
     for path in looked:
-        with suppress(DataError):  # a broken file is met when its picture is used
+        with suppress(DataError):  # a broken file is met when its image is used
             ids = read_label(path)
             if ((ids > _LAST_TRAIN_ID) & (ids != IGNORED)).any():
                 return
@@ -98,7 +98,7 @@ ENTRIES = {
         description='Cityscapes, 19 classes, German cities by day',
         title='Cityscapes',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('cityscapes', 'Cityscapes'),
         splits=('val', 'train', 'test'),

@@ -19,10 +19,10 @@ from ood_perception.errors import ConfigError
 from ..data.images import (
     IGNORED,
     ClassMap,
-    ColouredPictures,
-    PictureList,
-    list_pictures,
-    picture_list,
+    ColouredImages,
+    ImageList,
+    image_list,
+    list_images,
 )
 from .evaluation_set import SetEntry
 from .layout import labels_of, need_folder
@@ -42,19 +42,19 @@ CLASSES = ClassMap.of(_CLASSES)
 SPLITS = ('val', 'train', 'all')
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load a split, all of it one sequence; ConfigError for another split."""
     if split not in SPLITS:
         raise ConfigError(f'comma10k has no split {split!r}: choose {", ".join(SPLITS)}')
     remedy = f'clone github.com/commaai/comma10k as {root}'
     images = [
         path
-        for path in list_pictures(need_folder(root / 'imgs', remedy))
+        for path in list_images(need_folder(root / 'imgs', remedy))
         if split in ('all', 'val' if path.stem.endswith('9') else 'train')
     ]
     labels = labels_of(images, need_folder(root / 'masks', remedy)) if images else []
-    listed = picture_list(images, labels, CLASSES, remedy)
-    return listed.remade(ColouredPictures, label_colors=_COLORS)
+    listed = image_list(images, labels, CLASSES, remedy)
+    return listed.remade(ColouredImages, label_colors=_COLORS)
 
 
 ENTRIES = {
@@ -62,7 +62,7 @@ ENTRIES = {
         description='comma10k, dashcams: road, lane markings, undrivable, movable',
         title='comma10k',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('comma10k',),
         splits=SPLITS,

@@ -13,15 +13,15 @@ from typing import Any
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.types import UInt8Array
 
-from ..data.images import PictureList
+from ..data.images import ImageList
 from .panoptic import PanopticLabels
 
 KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
 REGIONS = ('image', 'road')
 TRACKS = ('', 'AnomalyTrack', 'ObstacleTrack', 'LostAndFound')
 
-Loader = Callable[[Path, str], PictureList]
-More = Callable[[Path, str, PictureList], dict[str, Any]]
+Loader = Callable[[Path, str], ImageList]
+More = Callable[[Path, str, ImageList], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,65 +30,65 @@ class EvaluationSet:
     A data set that can be measured.
 
     name: as it was asked for, split included ('streethazards/test'). title: for people.
-    pictures: names, sequences, files; labels of 'anomaly' and 'inspection' sets are 0 normal,
+    images: names, sequences, files; labels of 'anomaly' and 'inspection' sets are 0 normal,
         1 anomaly, 255 ignored; those of 'closed-set' and 'maritime' sets are class ids.
     kind: one of KINDS. roi: 'road' where the labels are the road and what stands on it alone, so
         that no predicted region is needed; else 'image'.
     licence: what its makers allow.
     track: whose size limits the component metrics take, one of TRACKS ('' = none official).
-    classes: the same pictures with the labels of the known classes (anomalies IGNORED), where
+    classes: the same images with the labels of the known classes (anomalies IGNORED), where
         the set has both; open-set metrics need it.
-    panoptic: the same pictures' segments by index, where the set has them.
-    anomalous_pictures: inspection sets only: True per picture that shows a defect.
+    panoptic: the same images' segments by index, where the set has them.
+    anomalous_images: inspection sets only: True per image that shows a defect.
     """
 
     name: str
     title: str
-    pictures: PictureList
+    images: ImageList
     kind: str
     roi: str
     licence: str
     track: str = ''
-    classes: PictureList | None = None
+    classes: ImageList | None = None
     panoptic: PanopticLabels | None = None
-    anomalous_pictures: tuple[bool, ...] = ()
+    anomalous_images: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.roi not in REGIONS or self.track not in TRACKS:
             raise ValueError(f'{self.name}: {self.kind!r}, {self.roi!r} or {self.track!r} unknown')
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     @property
     def labelled(self) -> bool:
-        """Whether the pictures have labels; hidden test sets have none."""
-        return bool(self.pictures.labels)
+        """Whether the images have labels; hidden test sets have none."""
+        return bool(self.images.labels)
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """The index of every picture by its name."""
-        return {name: index for index, name in enumerate(self.pictures.names)}
+        """The index of every image by its name."""
+        return {name: index for index, name in enumerate(self.images.names)}
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array | None]:
         """
         Return uint8 RGB (H, W, 3) and uint8 labels (H, W), None where the set has no labels.
 
-        Raises DataError naming the picture or label file that is missing, broken or wrong.
+        Raises DataError naming the image or label file that is missing, broken or wrong.
         """
-        image, labels = self.pictures.read(index)
+        image, labels = self.images.read(index)
         return image, labels if self.labelled else None
 
     def subset(self, indices: Iterable[int]) -> EvaluationSet:
-        """Return the set of the pictures at `indices`, in that order, with all that it has."""
+        """Return the set of the images at `indices`, in that order, with all that it has."""
         chosen = tuple(indices)
         return replace(
             self,
-            pictures=self.pictures.subset(chosen),
+            images=self.images.subset(chosen),
             classes=self.classes.subset(chosen) if self.classes else None,
             panoptic=self.panoptic.subset(chosen) if self.panoptic else None,
-            anomalous_pictures=tuple(
-                self.anomalous_pictures[i] for i in chosen if self.anomalous_pictures
+            anomalous_images=tuple(
+                self.anomalous_images[i] for i in chosen if self.anomalous_images
             ),
         )
 
@@ -100,19 +100,19 @@ class SetEntry:
 
     description: one line. title, kind, roi, licence, track: see EvaluationSet; the split
         follows the title.
-    pictures: (folder, split) -> the pictures with the labels of the kind; the folder exists.
+    images: (folder, split) -> the images with the labels of the kind; the folder exists.
     folders: its usual folder names under the root of all sets, first match wins.
     splits: what may follow the name after '/', the default first; () = anything.
     tree: the expected tree, for messages and documentation: the docstring of the set's module.
-    layout: like pictures, with the labels that a training takes; None = no set to train on.
-    more: (folder, split, pictures) -> what else EvaluationSet is made of.
+    layout: like images, with the labels that a training takes; None = no set to train on.
+    more: (folder, split, images) -> what else EvaluationSet is made of.
     members: folder -> the splits that NAME/* stands for; None where a set has no such name.
     """
 
     description: str
     title: str
     kind: str
-    pictures: Loader
+    images: Loader
     folders: tuple[str, ...]
     licence: str
     tree: str = ''
@@ -125,11 +125,11 @@ class SetEntry:
 
     def open(self, name: str, folder: Path, split: str) -> EvaluationSet:
         """Open a split, called name/split; DataError saying what is missing, and where."""
-        pictures = self.pictures(folder, split)
-        more = self.more(folder, split, pictures) if self.more else {}
+        images = self.images(folder, split)
+        more = self.more(folder, split, images) if self.more else {}
         return EvaluationSet(
             name=f'{name}/{split}'.rstrip('/'),
-            pictures=pictures,
+            images=images,
             kind=self.kind,
             roi=self.roi,
             licence=self.licence,

@@ -1,14 +1,14 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Plain folders: one of pictures, one of label PNGs of the same names, and a YAML class map.
+Plain folders: one of images, one of label PNGs of the same names, and a YAML class map.
 
 <folder>/
   classes.yaml              classes: [{name, color, ids or colors}, ...], ignored: [ids]
   <split>/images/<name>.jpg (or .png, .webp, ...)
   <split>/labels/<name>.png
   scenes.csv                optional, lines "name,scene,split": then images/ and labels/ lie
-                            beside it, undivided, and the file says which split a picture is in
+                            beside it, undivided, and the file says which split a image is in
 
 'folders/<split>=<folder>'; without a split, images/ and labels/ lie beside classes.yaml.
 Label files hold ids, or colours where the classes have `colors: [[r, g, b], ...]`.
@@ -23,29 +23,29 @@ from ood_perception.image.image_files import label_files, tell
 from ood_perception.yaml_files import read_yaml
 
 from ..data.class_map import ClassMap, class_map_of, label_colors_of
-from ..data.images import ColouredPictures, PictureList, list_pictures, picture_list
+from ..data.images import ColouredImages, ImageList, image_list, list_images
 from ..data.scenes import SCENES_FILE, read_scenes
 from .evaluation_set import SetEntry
 from .layout import before_last, labels_of
 
 
-def load_folders(images: Path, labels: Path, classes: ClassMap) -> PictureList:
+def load_folders(images: Path, labels: Path, classes: ClassMap) -> ImageList:
     """
     Pair `images`/<name>.* with `labels`/<name>.* (PNG, BMP, TIFF or GIF).
 
-    The sequence of a picture is its name up to the last '_', or '' where there is none.
-    Raises DataError for missing folders, no pictures or missing labels.
+    The sequence of a image is its name up to the last '_', or '' where there is none.
+    Raises DataError for missing folders, no images or missing labels.
     """
-    pictures = list_pictures(images)
-    sequences = before_last(path.stem for path in pictures)
-    return picture_list(pictures, labels_of(pictures, labels), classes, sequences=sequences)
+    frames = list_images(images)
+    sequences = before_last(path.stem for path in frames)
+    return image_list(frames, labels_of(frames, labels), classes, sequences=sequences)
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """
     Load `root`/[`split`/]{images,labels} with the class map `root`/classes.yaml.
 
-    Where `root`/scenes.csv exists, it names the pictures of the split and their scenes.
+    Where `root`/scenes.csv exists, it names the images of the split and their scenes.
     """
     path = root / 'classes.yaml'
     content = read_yaml(path, 'class map', DataError)
@@ -54,13 +54,13 @@ def load(root: Path, split: str) -> PictureList:
         found = _of_scenes(root, split, classes)
     else:
         found = load_folders(root / split / 'images', root / split / 'labels', classes)
-    return found.remade(ColouredPictures, label_colors=colors) if colors else found
+    return found.remade(ColouredImages, label_colors=colors) if colors else found
 
 
-def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
-    """Return the pictures of a split of scenes.csv ('' = all), scene after scene."""
+def _of_scenes(root: Path, split: str, classes: ClassMap) -> ImageList:
+    """Return the images of a split of scenes.csv ('' = all), scene after scene."""
     rows = read_scenes(root / SCENES_FILE)
-    files = {path.stem: path for path in list_pictures(root / 'images')}
+    files = {path.stem: path for path in list_images(root / 'images')}
     chosen = [row for row in rows if split in ('', row.split)]
     missing = [row.name for row in chosen if row.name not in files]
     if missing or not chosen:
@@ -71,17 +71,17 @@ def _of_scenes(root: Path, split: str, classes: ClassMap) -> PictureList:
     found = label_files(root / 'labels')
     unlisted = sorted(set(files) - {row.name for row in rows})
     if unlisted:
-        tell(f'{root / SCENES_FILE} leaves {len(unlisted)} pictures out, such as {unlisted[0]}')
+        tell(f'{root / SCENES_FILE} leaves {len(unlisted)} images out, such as {unlisted[0]}')
     labels = [found.get(row.name, root / 'labels' / f'{row.name}.png') for row in chosen]
-    return picture_list(images, labels, classes, sequences=scenes)
+    return image_list(images, labels, classes, sequences=scenes)
 
 
 ENTRIES = {
     'folders': SetEntry(
-        description='your own pictures with a YAML class map: folders/<split>=<folder>',
+        description='your own images with a YAML class map: folders/<split>=<folder>',
         title='',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         more=lambda root, split, _: {'title': f'{root.name} {split}'.strip()},
         folders=('folders',),

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data.images import ClassMap, PictureList, picture_list
+from ..data.images import ClassMap, ImageList, image_list
 from .evaluation_set import SetEntry
-from .layout import nested_pictures, of_folders
+from .layout import nested_images, of_folders
 
 SOURCE = 'https://goose-dataset.de/docs/setup'
 TABLE = 'goose_label_mapping.csv'
@@ -31,10 +31,10 @@ _IGNORED = ('undefined', 'ego_vehicle', 'outlier')
 _CAMERA = re.compile(r'_(windshield_vis|front|camera_left|realsense)$')
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load one split (test has no labels); a scenario is a sequence."""
     remedy = f'unpack the 2D images and annotations of {SOURCE} in {root}'
-    images = nested_pictures(root / 'images' / split, remedy)
+    images = nested_images(root / 'images' / split, remedy)
     truth = root / 'labels' / split
     names = [_CAMERA.sub('', path.stem) for path in images]
     labels = [
@@ -42,7 +42,7 @@ def load(root: Path, split: str) -> PictureList:
         for path, name in zip(images, names, strict=True)
     ]
     classes, sequences = load_classes(root / TABLE), of_folders(images)
-    return picture_list(images, labels if split != 'test' else [], classes, remedy, (), sequences)
+    return image_list(images, labels if split != 'test' else [], classes, remedy, (), sequences)
 
 
 def load_classes(path: Path) -> ClassMap:
@@ -69,7 +69,7 @@ ENTRIES = {
         description='GOOSE, off-road: tracks, fields and forests, 61 classes',
         title='GOOSE',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('goose', 'goose-dataset', 'goose_2d', 'GOOSE'),
         splits=('val', 'train', 'test'),

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data.images import ClassMap, PictureList, picture_list
+from ..data.images import ClassMap, ImageList, image_list
 from .evaluation_set import SetEntry
-from .layout import nested_pictures, of_folders
+from .layout import nested_images, of_folders
 
 _CLASSES = (
     ('road', (128, 64, 128)),
@@ -58,10 +58,10 @@ _PAINT = (
 _IMAGE, _LABEL, _POLYGONS = '_leftImg8bit', '_gtFine_labellevel3Ids.png', '_gtFine_polygons.json'
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load one split (test has no labels); a drive is a sequence."""
     remedy = f'unpack IDD_Segmentation from {SOURCE} in {root}'
-    images = nested_pictures(root / 'leftImg8bit' / split, remedy)
+    images = nested_images(root / 'leftImg8bit' / split, remedy)
 
     frames = [path.stem.removesuffix(_IMAGE) for path in images]
     places = [f'{path.parent.name}/{frame}' for path, frame in zip(images, frames, strict=True)]
@@ -72,7 +72,7 @@ def load(root: Path, split: str) -> PictureList:
         if not labels[0].is_file():
             raise DataError(f'{labels[0]} does not exist; {remedy}')
     names = [place.replace('/', '_') for place in places]
-    return picture_list(images, labels, CLASSES, remedy, names, of_folders(images))
+    return image_list(images, labels, CLASSES, remedy, names, of_folders(images))
 
 
 ENTRIES = {
@@ -80,7 +80,7 @@ ENTRIES = {
         description='IDD, Indian streets, 26 classes of level 3',
         title='IDD',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('IDD_Segmentation', 'idd', 'IDD', 'idd20kII'),
         splits=('val', 'train', 'test'),

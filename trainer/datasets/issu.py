@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-ISSU: Indian streets with 19 known classes and anomalies, single pictures and short films.
+ISSU: Indian streets with 19 known classes and anomalies, single images and short films.
 
 ISSU_datasets/                          as its makers' compose script leaves it:
   ISSU-Train/leftImg8bit/{train,val}/<folder>/<frame>_leftImg8bit.png
@@ -14,7 +14,7 @@ dataset_ISSUTrack/                      or as their convert script leaves the te
 
 Label ids are Cityscapes' train ids 0..18, 254 anomaly, 255 ignored. 'issu' is their anomaly
 protocol (all known classes are normal), 'issu_obstacle' their obstacle protocol (road 0 is
-normal, other classes are ignored). Pictures without a label file belong to films and are left out.
+normal, other classes are ignored). Images without a label file belong to films and are left out.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from ..data.images import (
     IGNORED,
     NORMAL,
     ClassMap,
-    PictureList,
-    list_pictures,
+    ImageList,
+    image_list,
+    list_images,
     need_files,
-    picture_list,
 )
 from . import cityscapes
 from .anomaly import anomaly_classes
 from .evaluation_set import More, SetEntry
-from .layout import before_last, need_count, nested_pictures, of_folders
+from .layout import before_last, need_count, nested_images, of_folders
 
 _ANOMALY_ID, _KNOWN = 254, range(19)
 CLASSES = ClassMap.of(
@@ -58,7 +58,7 @@ _TESTS = {
 SPLITS = (*_TESTS, 'val', 'train')
 
 
-def load(root: Path, split: str, classes: ClassMap = CLASSES) -> PictureList:
+def load(root: Path, split: str, classes: ClassMap = CLASSES) -> ImageList:
     """
     Load one split, by default with the known classes, anomalies IGNORED; a folder is a sequence.
 
@@ -71,35 +71,35 @@ def load(root: Path, split: str, classes: ClassMap = CLASSES) -> PictureList:
     return _composed(root, split, classes)
 
 
-def _converted(root: Path, split: str, classes: ClassMap) -> PictureList:
+def _converted(root: Path, split: str, classes: ClassMap) -> ImageList:
     """List the flat folders of the convert script."""
     _, prefix, count = _TESTS[split]
     labels = root / 'labels_masks'
-    listed = [path for path in list_pictures(labels) if path.name.startswith(prefix)]
+    listed = [path for path in list_images(labels) if path.name.startswith(prefix)]
     need_count(listed, count, f'ISSU {split}', labels)
     images = [root / 'images' / path.name for path in listed]
-    need_files(images, 'pictures', _COMPOSE)
+    need_files(images, 'images', _COMPOSE)
     sequences = before_last(path.stem for path in images)
     remedy = 'run convert_idd_data.py of its makers anew'
-    return picture_list(images, listed, classes, remedy, sequences=sequences)
+    return image_list(images, listed, classes, remedy, sequences=sequences)
 
 
-def _composed(root: Path, split: str, classes: ClassMap) -> PictureList:
+def _composed(root: Path, split: str, classes: ClassMap) -> ImageList:
     """List the folders of the compose script."""
     name, _, count = _TESTS.get(split, ('ISSU-Train', '', 0))
     part = 'test' if split in _TESTS else split
     base = root / name
-    remedy = f'get the labels and compose the pictures as {SOURCE} says'
-    listed = nested_pictures(base / 'gtFine_csT' / part, remedy)
+    remedy = f'get the labels and compose the images as {SOURCE} says'
+    listed = nested_images(base / 'gtFine_csT' / part, remedy)
     if count:
         need_count(listed, count, f'ISSU {split}', base / 'gtFine_csT' / part)
     frames = [path.stem.removesuffix(_LABEL) for path in listed]
     folders = of_folders(listed)
     places = [f'{place}/{frame}' for place, frame in zip(folders, frames, strict=True)]
     images = [base / 'leftImg8bit' / part / f'{place}{_IMAGE}.png' for place in places]
-    need_files(images, 'pictures', _COMPOSE)
+    need_files(images, 'images', _COMPOSE)
     names = [place.replace('/', '_') for place in places]
-    return picture_list(images, listed, classes, remedy, names, folders)
+    return image_list(images, listed, classes, remedy, names, folders)
 
 
 def _entry(name: str, classes: ClassMap, more: More, roi: str) -> SetEntry:
@@ -108,13 +108,13 @@ def _entry(name: str, classes: ClassMap, more: More, roi: str) -> SetEntry:
         description=f'ISSU, {name}',
         title='',
         kind='anomaly',
-        pictures=partial(load, classes=classes),
+        images=partial(load, classes=classes),
         layout=load if roi == 'image' else None,
         more=more,
         folders=('ISSU_datasets', 'dataset_ISSUTrack', 'issu', 'ISSU'),
         splits=SPLITS,
         roi=roi,
-        licence="IDD's terms for its pictures; labels: see its makers",
+        licence="IDD's terms for its images; labels: see its makers",
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from ood_perception.errors import DataError
 from ood_perception.metrics.lars import COLOURS
 
-from ..data.images import ClassMap, PictureList, need_files, picture_list
+from ..data.images import ClassMap, ImageList, image_list, need_files
 from .evaluation_set import SetEntry
 from .layout import before_last, need_folder
 from .panoptic import PanopticLabels
@@ -31,15 +31,15 @@ SOURCE = 'https://lojzezust.github.io/lars-dataset'
 _LABELLED = ('train', 'val')
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load one split with the semantic masks (none for test); frames of a film are a sequence."""
     base = need_folder(root / split, f'unpack lars_v1.0.0 images and annotations from {SOURCE}')
     names = _names(base)
     images = [base / 'images' / f'{name}.jpg' for name in names]
-    what = f'pictures of {base / "image_list.txt"}'
+    what = f'images of {base / "image_list.txt"}'
     need_files(images, what, f'unpack lars_v1.0.0_images.zip from {SOURCE} there')
     masks = base / 'semantic_masks'
-    return picture_list(
+    return image_list(
         images,
         [masks / f'{path.stem}.png' for path in images] if split in _LABELLED else [],
         CLASSES,
@@ -48,11 +48,11 @@ def load(root: Path, split: str) -> PictureList:
     )
 
 
-def _panoptic(root: Path, split: str, pictures: PictureList) -> dict[str, Any]:
+def _panoptic(root: Path, split: str, images: ImageList) -> dict[str, Any]:
     """Return the segments of train and val, which are read when asked for."""
     if split not in _LABELLED:
         return {}
-    return {'panoptic': PanopticLabels(root / split, pictures.names)}
+    return {'panoptic': PanopticLabels(root / split, images.names)}
 
 
 def _names(base: Path) -> list[str]:
@@ -61,9 +61,9 @@ def _names(base: Path) -> list[str]:
     try:
         lines = path.read_text(encoding='utf-8').split()
     except OSError as error:
-        raise DataError(f'{path} cannot be read: it lists the pictures of the split') from error
+        raise DataError(f'{path} cannot be read: it lists the images of the split') from error
     if not lines:
-        raise DataError(f'{path} is empty: it lists the pictures of the split')
+        raise DataError(f'{path} is empty: it lists the images of the split')
     return [line.removesuffix('.jpg').removesuffix('.png') for line in lines]
 
 
@@ -72,7 +72,7 @@ ENTRIES = {
         description='LaRS, boats: obstacle, water, sky; panoptic',
         title='LaRS',
         kind='maritime',
-        pictures=load,
+        images=load,
         layout=load,
         more=_panoptic,
         folders=('lars', 'LaRS', 'lars_v1.0.0'),

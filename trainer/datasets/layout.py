@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What all layouts check: folders, complete lists, a label for every picture; sequences."""
+"""What all layouts check: folders, complete lists, a label for every image; sequences."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.image.image_files import PICTURES, label_files, sorted_out, tell, visible
+from ood_perception.image.image_files import IMAGES, label_files, sorted_out, tell, visible
 
-from ..data.images import list_pictures, need_files
+from ..data.images import list_images, need_files
 
 
 def need_folder(folder: Path, remedy: str) -> Path:
@@ -24,49 +24,49 @@ def need_count(images: Sequence[Path], count: int, what: str, place: Path) -> No
     """Raise DataError unless an official list is whole: a part of it is not comparable."""
     if len(images) != count:
         raise DataError(
-            f'{what} has {count} pictures, {place} holds {len(images)} of them; unpack it anew, '
+            f'{what} has {count} images, {place} holds {len(images)} of them; unpack it anew, '
             'or measure your part of it as anomaly_folders'
         )
 
 
-def nested_pictures(folder: Path, remedy: str) -> list[Path]:
-    """Return the pictures in all folders of a folder, folder by folder; DataError for none."""
+def nested_images(folder: Path, remedy: str) -> list[Path]:
+    """Return the images in all folders of a folder, folder by folder; DataError for none."""
     inner = [path for path in visible(need_folder(folder, remedy)) if path.is_dir()]
-    found = [picture for path in inner for picture in list_pictures(path)]
+    found = [image for path in inner for image in list_images(path)]
     if not found:
-        raise DataError(f'{folder} holds no folders with pictures; {remedy}')
+        raise DataError(f'{folder} holds no folders with images; {remedy}')
     return found
 
 
 def labels_of(images: Sequence[Path], folder: Path) -> list[Path]:
     """
-    Return the label file of every picture: of its name, in any format that labels are read in.
+    Return the label file of every image: of its name, in any format that labels are read in.
 
-    Labels without a picture are told of; DataError where their picture lies there in a format that
-    is not read, and naming the first picture without a label.
+    Labels without a image are told of; DataError where their image lies there in a format that
+    is not read, and naming the first image without a label.
     """
     files = label_files(folder)
     labels = [files.get(path.stem, folder / f'{path.stem}.png') for path in images]
     need_files(labels, 'label files')
     alone = sorted(set(files) - {path.stem for path in images})
     if alone:
-        _of_unread_pictures(images[0].parent, set(alone), files)
-        tell(f'{folder}: {len(alone)} labels have no picture, such as {files[alone[0]].name}')
+        _of_unread_images(images[0].parent, set(alone), files)
+        tell(f'{folder}: {len(alone)} labels have no image, such as {files[alone[0]].name}')
     return labels
 
 
-def _of_unread_pictures(folder: Path, alone: set[str], files: Mapping[str, Path]) -> None:
-    """Raise DataError where one of the stems belongs to a file that is read as no picture."""
+def _of_unread_images(folder: Path, alone: set[str], files: Mapping[str, Path]) -> None:
+    """Raise DataError where one of the stems belongs to a file that is read as no image."""
     for path in sorted_out(folder)[1]:
         if path.stem in alone:
             raise DataError(
                 f'{path} has the label {files[path.stem]}, but is not read: save it as one of '
-                f'{", ".join(PICTURES)}'
+                f'{", ".join(IMAGES)}'
             )
 
 
 def of_folders(paths: Iterable[Path]) -> list[str]:
-    """Return the names of the folders that pictures lie in: their sequences."""
+    """Return the names of the folders that images lie in: their sequences."""
     return [path.parent.name for path in paths]
 
 

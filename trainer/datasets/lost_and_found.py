@@ -17,10 +17,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.images import ANOMALY, IGNORED, NORMAL, PictureList, picture_list
+from ..data.images import ANOMALY, IGNORED, NORMAL, ImageList, image_list
 from .anomaly import anomaly_classes
 from .evaluation_set import SetEntry
-from .layout import before_last, need_count, nested_pictures
+from .layout import before_last, need_count, nested_images
 
 CLASSES = anomaly_classes(
     {0: IGNORED, 1: NORMAL, **dict.fromkeys(range(2, 201), ANOMALY), 255: IGNORED}
@@ -60,11 +60,11 @@ SPLITS = {
 }
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load a split; a sequence is a drive. DataError unless all of its frames are there."""
     rule, remedy = SPLITS[split], f'unpack leftImg8bit and gtCoarse from {SOURCE} there'
     folder = root / 'leftImg8bit' / rule.folder
-    frames = sorted(nested_pictures(folder, remedy), key=frame_name)
+    frames = sorted(nested_images(folder, remedy), key=frame_name)
     need_count(frames, FRAMES[rule.folder], f'LostAndFound {rule.folder}', folder)
     chosen = [
         path
@@ -77,11 +77,11 @@ def load(root: Path, split: str) -> PictureList:
         truth / path.parent.name / f'{name}{LABEL_SUFFIX}.png'
         for path, name in zip(chosen, names, strict=True)
     ]
-    return picture_list(chosen, labels, CLASSES, remedy, names, before_last(names))
+    return image_list(chosen, labels, CLASSES, remedy, names, before_last(names))
 
 
 def frame_name(path: Path) -> str:
-    """Return a frame's name, without the suffix that says that it is the left picture."""
+    """Return a frame's name, without the suffix that says that it is the left image."""
     return path.stem.removesuffix(IMAGE_SUFFIX)
 
 
@@ -90,7 +90,7 @@ ENTRIES = {
         description='SegmentMeIfYouCan LostAndFound (obstacles on the road)',
         title='LostAndFound',
         kind='anomaly',
-        pictures=load,
+        images=load,
         folders=('dataset_LostAndFound', 'lost_and_found', 'LostAndFound'),
         splits=tuple(SPLITS),
         roi='road',

@@ -24,21 +24,21 @@ from typing import Any
 
 from ood_perception.errors import DataError
 
-from ..data.images import IGNORED, ClassMap, PictureList, list_pictures, picture_list
+from ..data.images import IGNORED, ClassMap, ImageList, image_list, list_images
 from .evaluation_set import SetEntry
 
 SOURCE = 'https://www.mapillary.com/dataset/vistas'
 SPLITS = ('validation', 'training', 'testing', 'validation_v2.0', 'training_v2.0')
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """Load one split; DataError for a missing config, folder or label file."""
     if split not in SPLITS:
         raise DataError(f'Mapillary Vistas has no split {split!r}; it has {", ".join(SPLITS)}')
     part, _, version = split.partition('_v')
     config, labels = _version(root, part, version or '1.2')
-    images = list_pictures(root / part / 'images')
-    return picture_list(
+    images = list_images(root / part / 'images')
+    return image_list(
         images,
         [labels / f'{path.stem}.png' for path in images] if part != 'testing' else [],
         load_classes(config),
@@ -86,7 +86,7 @@ ENTRIES = {
         description='Mapillary Vistas, streets of the world',
         title='Mapillary Vistas',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('mapillary_vistas', 'mapillary', 'mapillary-vistas'),
         splits=SPLITS,

@@ -1,8 +1,8 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A hundred labelled sea pictures (OASIs, github.com/yezehao/BDL-based-semantic-segmentation), day
-and night, split by scene, and five pictures more (github.com/bborja/wasr_network).
+A hundred labelled sea images (OASIs, github.com/yezehao/BDL-based-semantic-segmentation), day
+and night, split by scene, and five images more (github.com/bborja/wasr_network).
 
 maritime/
   images/type{1,3}_<number>.jpg     512 x 384; 1 by day, 3 by night
@@ -20,11 +20,11 @@ from ood_perception.errors import ConfigError
 
 from ..data.images import (
     ClassMap,
-    ColouredPictures,
-    PictureList,
-    list_pictures,
+    ColouredImages,
+    ImageList,
+    image_list,
+    list_images,
     need_files,
-    picture_list,
 )
 from .evaluation_set import SetEntry
 from .lars import CLASSES as LARS
@@ -32,7 +32,7 @@ from .lars import CLASSES as LARS
 # The names and the order of LaRS, so that a head fitted here is measured there.
 CLASSES = ClassMap(LARS.names, LARS.colors, {0: 0, 1: 1, 2: 2})
 SAMPLE_COLORS = (((246, 193, 59), 0), ((51, 168, 222), 1), ((69, 78, 161), 2))
-# Pictures of one place, ship or voyage, put together by looking at all of them: file numbers, by
+# Images of one place, ship or voyage, put together by looking at all of them: file numbers, by
 # type. A scene whole belongs to one split, so that nothing is judged on what it was fitted on.
 SCENES: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     'train': {
@@ -61,8 +61,8 @@ SCENES: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
 }
 
 
-def load(root: Path, split: str) -> PictureList:
-    """Load one split, or all of them with 'all'; the sequence of a picture is its scene."""
+def load(root: Path, split: str) -> ImageList:
+    """Load one split, or all of them with 'all'; the sequence of a image is its scene."""
     if split not in (*SCENES, 'all'):
         raise ConfigError(f'maritime has no split {split!r}: choose {", ".join(SCENES)} or all')
     chosen = tuple(SCENES) if split == 'all' else (split,)
@@ -73,36 +73,36 @@ def load(root: Path, split: str) -> PictureList:
         for number in numbers
     }
     images = [root / 'images' / f'{name}.jpg' for name in members]
-    what = f'pictures of split {split}'
-    need_files(images, what, 'for pictures of your own take the layout "folders"')
+    what = f'images of split {split}'
+    need_files(images, what, 'for images of your own take the layout "folders"')
     labels = [root / 'labels' / f'{name}.png' for name in members]
-    return picture_list(images, labels, CLASSES, sequences=[*members.values()])
+    return image_list(images, labels, CLASSES, sequences=[*members.values()])
 
 
-def load_samples(root: Path, _: str) -> PictureList:
-    """Load the five pictures; their labels are another network's answer."""
-    images = list_pictures(root / 'images')
+def load_samples(root: Path, _: str) -> ImageList:
+    """Load the five images; their labels are another network's answer."""
+    images = list_images(root / 'images')
     labels = [root / 'predicted' / f'{path.stem}.png' for path in images]
-    listed = picture_list(images, labels, CLASSES)
-    return listed.remade(ColouredPictures, label_colors=SAMPLE_COLORS)
+    listed = image_list(images, labels, CLASSES)
+    return listed.remade(ColouredImages, label_colors=SAMPLE_COLORS)
 
 
 ENTRIES = {
     'maritime': SetEntry(
         description='sea by day and night, split by scene: obstacle, water, sky',
-        title='Sea pictures,',
+        title='Sea images,',
         kind='maritime',
-        pictures=load,
+        images=load,
         layout=load,
         folders=('maritime',),
         splits=('test', 'val', 'train', 'all'),
         licence='OASIs by way of yezehao/BDL-based-semantic-segmentation; no data licence stated',
     ),
     'maritime_samples': SetEntry(
-        description="five pictures from a boat with another network's answer",
-        title="Boat's pictures, against another network's answer",
+        description="five images from a boat with another network's answer",
+        title="Boat's images, against another network's answer",
         kind='maritime',
-        pictures=load_samples,
+        images=load_samples,
         folders=('maritime_samples',),
         licence='bborja/wasr_network, Apache-2.0',
     ),

@@ -9,10 +9,10 @@ mvtec_anomaly_detection/
   <product>/test/<defect>/<number>.png
   <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 (or 1) defect
 
-'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless pictures, 'mvtec/*'
+'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless images, 'mvtec/*'
 the test parts of all products, each a set of its own. To train,
-the split 'train' is the flawless pictures of all products: each product is a class, and every
-pixel of its pictures belongs to it.
+the split 'train' is the flawless images of all products: each product is a class, and every
+pixel of its images belongs to it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
 from ood_perception.types import UInt8Array
 
-from ..data.images import ANOMALY, NORMAL, ClassMap, PictureList, picture_list, read_image
+from ..data.images import ANOMALY, NORMAL, ClassMap, ImageList, image_list, read_image
 from .anomaly import anomaly_classes
 from .evaluation_set import SetEntry
-from .layout import nested_pictures, of_folders
+from .layout import nested_images, of_folders
 
 CLASSES = anomaly_classes({0: NORMAL, 1: ANOMALY, 255: ANOMALY})
 SOURCE = 'https://www.mvtec.com/company/research/datasets/mvtec-ad'
@@ -40,11 +40,11 @@ _GOOD = 'good'
 
 
 @dataclass(frozen=True)
-class _Inspected(PictureList):
-    """Pictures whose flawless ones have no label file: their entry is the picture itself."""
+class _Inspected(ImageList):
+    """Images whose flawless ones have no label file: their entry is the image itself."""
 
     def file_ids(self, index: int) -> UInt8Array:
-        """Return the mask's values, zeros for a flawless picture."""
+        """Return the mask's values, zeros for a flawless image."""
         if self.labels[index] != self.images[index]:
             return super().file_ids(index)
         shape = read_image(self.images[index]).shape
@@ -52,8 +52,8 @@ class _Inspected(PictureList):
 
 
 @dataclass(frozen=True)
-class _Flawless(PictureList):
-    """Flawless pictures: a picture's sequence is its product, and so is each of its pixels."""
+class _Flawless(ImageList):
+    """Flawless images: a image's sequence is its product, and so is each of its pixels."""
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the product's class everywhere."""
@@ -63,24 +63,24 @@ class _Flawless(PictureList):
 
 
 def products(root: Path) -> list[str]:
-    """Return the names of the products that have flawless pictures, sorted."""
+    """Return the names of the products that have flawless images, sorted."""
     return [path.name for path in visible(root) if (path / 'train' / _GOOD).is_dir()]
 
 
-def load(root: Path, split: str) -> PictureList:
-    """List the flawless pictures of all products as training data; DataError without any."""
+def load(root: Path, split: str) -> ImageList:
+    """List the flawless images of all products as training data; DataError without any."""
     known = products(root)
     if split != 'train' or not known:
         raise DataError(
             f'mvtec/{split}: train on the split "train", which needs <product>/train/good in '
             f'{root}; there are the products {", ".join(known) or "none"}'
         )
-    parts = [nested_pictures(root / name / 'train', f'unpack {name} anew') for name in known]
+    parts = [nested_images(root / name / 'train', f'unpack {name} anew') for name in known]
     images = [path for part in parts for path in part]
     owners = [path.parents[2].name for path in images]
     names = [f'{owner}_{path.stem}' for owner, path in zip(owners, images, strict=True)]
     classes = product_classes(known)
-    return picture_list(images, images, classes, '', names, owners).remade(_Flawless)
+    return image_list(images, images, classes, '', names, owners).remade(_Flawless)
 
 
 def product_classes(names: Sequence[str]) -> ClassMap:
@@ -90,8 +90,8 @@ def product_classes(names: Sequence[str]) -> ClassMap:
     return ClassMap(tuple(names), colors, {i: i for i in range(len(names))})
 
 
-def load_product(root: Path, split: str) -> PictureList:
-    """Load a product, or its flawless pictures; DataError naming the products that are there."""
+def load_product(root: Path, split: str) -> ImageList:
+    """Load a product, or its flawless images; DataError naming the products that are there."""
     product, _, part = split.partition('/')
     known = products(root)
     if product not in known or part not in ('', 'test', 'train'):
@@ -100,7 +100,7 @@ def load_product(root: Path, split: str) -> PictureList:
             f'{", ".join(known) or "none"}; unpack mvtec_anomaly_detection from {SOURCE} there'
         )
     base, part = root / product, part or 'test'
-    images = nested_pictures(base / part, f'unpack {product} anew')
+    images = nested_images(base / part, f'unpack {product} anew')
 
     labels = [
         path
@@ -110,16 +110,16 @@ def load_product(root: Path, split: str) -> PictureList:
     ]
     names = [f'{path.parent.name}_{path.stem}' for path in images]
     remedy = f'unpack {product} anew'
-    listed = picture_list(images, labels, CLASSES, remedy, names, of_folders(images))
+    listed = image_list(images, labels, CLASSES, remedy, names, of_folders(images))
     return listed.remade(_Inspected)
 
 
-def _more(_: Path, split: str, pictures: PictureList) -> dict[str, Any]:
-    """Return the title of a product's part, and which pictures show a defect."""
+def _more(_: Path, split: str, images: ImageList) -> dict[str, Any]:
+    """Return the title of a product's part, and which images show a defect."""
     product, _, part = split.partition('/')
     return {
         'title': f'MVTec AD {product} {part or "test"}',
-        'anomalous_pictures': tuple(folder != _GOOD for folder in pictures.sequences),
+        'anomalous_images': tuple(folder != _GOOD for folder in images.sequences),
     }
 
 
@@ -129,7 +129,7 @@ ENTRIES = {
         'mvtec/<product>/train',
         title='',
         kind='inspection',
-        pictures=load_product,
+        images=load_product,
         layout=load,
         more=_more,
         folders=('mvtec_anomaly_detection', 'mvtec', 'MVTec'),

@@ -20,9 +20,9 @@ from ..data.images import IGNORED, read_image
 
 class PanopticLabels:
     """
-    The segments of a list of pictures; the JSON is read once, at the first call.
+    The segments of a list of images; the JSON is read once, at the first call.
 
-    base: folder of panoptic_masks/ and panoptic_annotations.json. names: of the pictures.
+    base: folder of panoptic_masks/ and panoptic_annotations.json. names: of the images.
     """
 
     def __init__(self, base: Path, names: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class PanopticLabels:
         self._names = tuple(names)
 
     def __call__(self, index: int) -> Segments:
-        """Return one picture's segments; DataError naming the file that is missing or wrong."""
+        """Return one image's segments; DataError naming the file that is missing or wrong."""
         name = self._names[index]
         (path,) = self.files(index)
         colors = read_image(path, 'panoptic mask')
@@ -46,11 +46,11 @@ class PanopticLabels:
         return Segments(colors, known)
 
     def files(self, index: int) -> tuple[Path, ...]:
-        """Return the mask's file; the JSON, which all pictures share, is not named."""
+        """Return the mask's file; the JSON, which all images share, is not named."""
         return (self._base / 'panoptic_masks' / f'{self._names[index]}.png',)
 
     def subset(self, indices: Sequence[int]) -> PanopticLabels:
-        """Return those of the pictures at `indices`, in that order."""
+        """Return those of the images at `indices`, in that order."""
         return PanopticLabels(self._base, [self._names[index] for index in indices])
 
     @property
@@ -59,7 +59,7 @@ class PanopticLabels:
 
     @cached_property
     def _annotations(self) -> dict[str, dict[int, int]]:
-        """Return picture -> segment -> category."""
+        """Return image -> segment -> category."""
         try:
             content: Any = json.loads(self._json.read_text(encoding='utf-8'))
             return {

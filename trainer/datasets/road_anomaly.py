@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-RoadAnomaly: 60 pictures of unexpected things on and beside roads, as published.
+RoadAnomaly: 60 images of unexpected things on and beside roads, as published.
 
 RoadAnomaly_jpg/
   frames/<name>.jpg (or .webp)
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.images import ANOMALY, IGNORED, NORMAL, PictureList, list_pictures, picture_list
+from ..data.images import ANOMALY, IGNORED, NORMAL, ImageList, image_list, list_images
 from .anomaly import UNSTATED, anomaly_classes
 from .evaluation_set import SetEntry
 from .layout import need_count, need_folder
@@ -22,25 +22,25 @@ CLASSES = anomaly_classes({0: NORMAL, 2: ANOMALY, 255: IGNORED})
 SOURCE = 'https://www.epfl.ch/labs/cvlab/data/road-anomaly (RoadAnomaly_jpg.zip)'
 
 
-def load(root: Path, _: str) -> PictureList:
-    """Load the 60 pictures; DataError for a missing folder, picture or label file."""
+def load(root: Path, _: str) -> ImageList:
+    """Load the 60 images; DataError for a missing folder, image or label file."""
     frames = need_folder(root / 'frames', f'unpack RoadAnomaly_jpg.zip from {SOURCE} there')
-    images = list_pictures(frames)
+    images = list_images(frames)
     need_count(images, COUNT, 'RoadAnomaly', frames)
-    return picture_list(
+    return image_list(
         images,
         [path.with_suffix('.labels') / 'labels_semantic.png' for path in images],
         CLASSES,
-        'unpack RoadAnomaly_jpg.zip anew: every picture has a folder <name>.labels',
+        'unpack RoadAnomaly_jpg.zip anew: every image has a folder <name>.labels',
     )
 
 
 ENTRIES = {
     'road_anomaly': SetEntry(
-        description='RoadAnomaly, 60 pictures, anomalies anywhere',
+        description='RoadAnomaly, 60 images, anomalies anywhere',
         title='RoadAnomaly',
         kind='anomaly',
-        pictures=load,
+        images=load,
         folders=('RoadAnomaly_jpg', 'RoadAnomaly', 'road_anomaly'),
         licence=UNSTATED,
     )

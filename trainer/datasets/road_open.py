@@ -27,10 +27,10 @@ from ood_perception.errors import ConfigError, DataError
 from ..data.images import (
     IGNORED,
     ClassMap,
-    PictureList,
+    ImageList,
     UInt8Array,
-    list_pictures,
-    picture_list,
+    image_list,
+    list_images,
     read_image,
 )
 from ..data.splits import split_contiguous
@@ -57,11 +57,11 @@ SPLITS = ('train', 'val', 'all', *SOURCES, *WITHOUT, *(f'{name}_val' for name in
 
 
 @dataclass(frozen=True)
-class RoadPictures(PictureList):
-    """Pictures of several sources; the source is the first part of a sequence's name."""
+class RoadImages(ImageList):
+    """Images of several sources; the source is the first part of a sequence's name."""
 
     def file_ids(self, index: int) -> UInt8Array:
-        """Return the classes of one picture as its source's labels say, uint8 (H, W)."""
+        """Return the classes of one image as its source's labels say, uint8 (H, W)."""
         source = self.sequences[index].partition('/')[0]
         if source == CARND:
             height, width = read_image(self.images[index]).shape[:2]
@@ -75,12 +75,12 @@ class RoadPictures(PictureList):
 
 @cache
 def polygons() -> dict[str, dict[str, list[list[list[float]]]]]:
-    """Return picture name -> class in small letters -> polygons, corners x, y in [0, 1]."""
+    """Return image name -> class in small letters -> polygons, corners x, y in [0, 1]."""
     return json.loads(POLYGONS.read_text())
 
 
 def painted(name: str, size: tuple[int, int]) -> UInt8Array:
-    """Return a picture's polygons as classes, uint8 (H, W), 255 where nobody has drawn any."""
+    """Return a image's polygons as classes, uint8 (H, W), 255 where nobody has drawn any."""
     height, width = size
     labels = np.full(size, IGNORED, np.uint8)
     for place in (OTHER, ROAD):
@@ -90,7 +90,7 @@ def painted(name: str, size: tuple[int, int]) -> UInt8Array:
     return labels
 
 
-def load(root: Path, split: str) -> PictureList:
+def load(root: Path, split: str) -> ImageList:
     """
     Load a split, or the whole of one source; a sequence is '<source>/<drive>'.
 
@@ -107,32 +107,32 @@ def load(root: Path, split: str) -> PictureList:
     lists = [_split(_source(root.parent / source, source), source, part) for source in chosen]
     fields = ('names', 'images', 'labels', 'sequences')
     joined = {field: tuple(chain(*(getattr(x, field) for x in lists))) for field in fields}
-    return RoadPictures(**joined, classes=CLASSES)
+    return RoadImages(**joined, classes=CLASSES)
 
 
-def _source(folder: Path, source: str) -> PictureList:
-    """Return all labelled pictures of one source."""
-    images = list_pictures(folder / 'images')
+def _source(folder: Path, source: str) -> ImageList:
+    """Return all labelled images of one source."""
+    images = list_images(folder / 'images')
     if source == CARND:
         images = [path for path in images if path.stem in polygons()]
     labels = [POLYGONS] * len(images) if source == CARND else labels_of(images, folder / 'labels')
     drives = ['' if source == COMMA else path.stem.rpartition('_')[0] for path in images]
     names = [f'{source}_{path.stem}' for path in images]
     sequences = [f'{source}/{drive}' for drive in drives]
-    made = picture_list(images, labels, CLASSES, names=names, sequences=sequences)
-    return made.remade(RoadPictures)
+    made = image_list(images, labels, CLASSES, names=names, sequences=sequences)
+    return made.remade(RoadImages)
 
 
-def _split(pictures: PictureList, source: str, split: str) -> PictureList:
+def _split(images: ImageList, source: str, split: str) -> ImageList:
     """Return what of a source belongs to a split; 'val' is never fitted on."""
     if source == BRAZIL:
-        pictures = pictures.subset(range(0, len(pictures), _THINNED))
+        images = images.subset(range(0, len(images), _THINNED))
     if split == 'all':
-        return pictures
+        return images
     if source != BRAZIL:
-        return split_contiguous(pictures)[split == 'val']
-    held_out = [s.rpartition('/')[2] in _HELD_OUT_ROADS for s in pictures.sequences]
-    return pictures.subset([i for i, out in enumerate(held_out) if out == (split == 'val')])
+        return split_contiguous(images)[split == 'val']
+    held_out = [s.rpartition('/')[2] in _HELD_OUT_ROADS for s in images.sequences]
+    return images.subset([i for i, out in enumerate(held_out) if out == (split == 'val')])
 
 
 ENTRIES = {
@@ -140,7 +140,7 @@ ENTRIES = {
         description='roads of three sources under MIT: road against the rest',
         title='Open roads,',
         kind='closed-set',
-        pictures=load,
+        images=load,
         layout=load,
         folders=(BRAZIL,),
         splits=SPLITS,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..data.images import PictureList, list_pictures, picture_list
+from ..data.images import ImageList, image_list, list_images
 from .anomaly import PLAIN
 from .evaluation_set import SetEntry
 from .layout import need_count
@@ -43,7 +43,7 @@ _LEFT_OUT = tuple(f'validation_{number}' for number in (19, *range(21, 30)))
 
 @dataclass(frozen=True)
 class _Split:
-    """Which pictures belong to a split, how many it has (0 = not fixed), labels or not."""
+    """Which images belong to a split, how many it has (0 = not fixed), labels or not."""
 
     holds: Callable[[str], bool]
     count: int
@@ -80,18 +80,18 @@ TRACKS = {
 }
 
 
-def load(root: Path, split: str, track: str) -> PictureList:
+def load(root: Path, split: str, track: str) -> ImageList:
     """
-    Load a split of a track; DataError unless all of its pictures are there.
+    Load a split of a track; DataError unless all of its images are there.
 
     The names of ObstacleTrack begin with the scene, a sequence.
     """
     folder, labels, rule = root / 'images', root / 'labels_masks', TRACKS[track][1][split]
-    images = [path for path in list_pictures(folder) if rule.holds(path.stem)]
+    images = [path for path in list_images(folder) if rule.holds(path.stem)]
     if rule.count or not images:
         need_count(images, rule.count, f'SMIYC {track} {split}', folder)
     scenes = [path.stem.split('_')[0] for path in images]
-    return picture_list(
+    return image_list(
         images,
         [labels / f'{p.stem}_labels_semantic.png' for p in images] if rule.labelled else [],
         PLAIN,
@@ -105,12 +105,12 @@ ENTRIES = {
         description=f'SegmentMeIfYouCan {track} ({recorded_as})',
         title=f'SMIYC {track}',
         kind='anomaly',
-        pictures=partial(load, track=track),
+        images=partial(load, track=track),
         folders=(f'dataset_{track}', name),
         splits=tuple(splits),
         roi=roi,
         track=track,
-        licence='see its site; pictures of several licences',
+        licence='see its site; images of several licences',
     )
     for track, (recorded_as, splits, roi) in TRACKS.items()
     for name in [f'smiyc_{track.removesuffix("Track").lower()}']

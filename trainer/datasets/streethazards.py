@@ -23,10 +23,10 @@ from pathlib import Path
 
 from ood_perception.errors import DataError
 
-from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, PictureList, picture_list
+from ..data.images import ANOMALY, IGNORED, NORMAL, ClassMap, ImageList, image_list
 from .anomaly import anomaly_classes
 from .evaluation_set import SetEntry
-from .layout import nested_pictures, of_folders
+from .layout import nested_images, of_folders
 
 _CLASSES = (
     ('building', (70, 70, 70)),
@@ -55,7 +55,7 @@ SOURCE = 'https://github.com/hendrycks/anomaly-seg (streethazards_train, streeth
 _PARTS = {'train': ('train', 'training'), 'val': ('train', 'validation'), 'test': ('test', 'test')}
 
 
-def load(root: Path, split: str, classes: ClassMap = CLASSES) -> PictureList:
+def load(root: Path, split: str, classes: ClassMap = CLASSES) -> ImageList:
     """Load one split, by default with the known classes; a town is a sequence."""
     if split not in _PARTS:
         raise DataError(f'StreetHazards has no split {split!r}; it has {", ".join(_PARTS)}')
@@ -63,9 +63,9 @@ def load(root: Path, split: str, classes: ClassMap = CLASSES) -> PictureList:
     remedy = f'unpack streethazards_{archive}.tar from {SOURCE} in {root}'
     own = root / f'streethazards_{archive}' / archive  # each archive in a folder of its name
     base = own if own.is_dir() else root / archive
-    images = nested_pictures(base / 'images' / part, remedy)
+    images = nested_images(base / 'images' / part, remedy)
     images.sort(key=lambda path: (path.parent.name, len(path.stem), path.stem))
-    return picture_list(
+    return image_list(
         images,
         [base / 'annotations' / part / p.parent.name / f'{p.stem}.png' for p in images],
         classes,
@@ -80,7 +80,7 @@ ENTRIES = {
         description='StreetHazards, rendered towns; anomalies and 12 known classes',
         title='StreetHazards',
         kind='anomaly',
-        pictures=partial(load, classes=ANOMALIES),
+        images=partial(load, classes=ANOMALIES),
         layout=load,
         more=lambda root, split, _: {'classes': load(root, split)},
         folders=('streethazards', 'StreetHazards'),

@@ -17,7 +17,7 @@ from ood_perception.errors import ConfigError, DataError
 from ood_perception.yaml_files import read_mapping
 
 from ..data.class_map import ClassMap, Color, color_of
-from ..data.images import IGNORED, ColouredPictures, PictureList
+from ..data.images import IGNORED, ColouredImages, ImageList
 
 SIGN = '@'
 _FOLDER = Path(__file__).parent / 'labels'
@@ -51,27 +51,27 @@ def load_taxonomy(name: str) -> Taxonomy:
     return Taxonomy(colors, content['sets'])
 
 
-def mapped(pictures: PictureList, of_set: str, name: str) -> PictureList:
+def mapped(images: ImageList, of_set: str, name: str) -> ImageList:
     """
-    Return the same pictures with the classes of a taxonomy, '' = as they are.
+    Return the same images with the classes of a taxonomy, '' = as they are.
 
     Raises ConfigError for a taxonomy that does not list the set, DataError for one that lacks
     names of its classes.
     """
     if not name:
-        return pictures
+        return images
     taxonomy = load_taxonomy(name)
     if of_set not in taxonomy.sets:
         known = ', '.join(taxonomy.sets)
         raise ConfigError(f'taxonomy {name} does not list {of_set!r}; it lists {known}')
-    places, old = taxonomy.places(of_set), pictures.classes
+    places, old = taxonomy.places(of_set), images.classes
     lacking = [own for own in old.names if own not in places]
     if lacking:
         raise DataError(f'taxonomy {name} lists no {", ".join(lacking)} of {of_set}')
     new = [places[own] for own in old.names]
     ids = {key: known if known == IGNORED else new[known] for key, known in old.ids.items()}
     classes = ClassMap(tuple(taxonomy.classes), tuple(taxonomy.classes.values()), ids)
-    if isinstance(pictures, ColouredPictures):
-        colors = tuple((c, k if k == IGNORED else new[k]) for c, k in pictures.label_colors)
-        return replace(pictures, classes=classes, label_colors=colors)
-    return replace(pictures, classes=classes)
+    if isinstance(images, ColouredImages):
+        colors = tuple((c, k if k == IGNORED else new[k]) for c, k in images.label_colors)
+        return replace(images, classes=classes, label_colors=colors)
+    return replace(images, classes=classes)

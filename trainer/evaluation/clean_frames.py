@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Clean frames in their order, from a labelled split, a folder of pictures or a ROS 2 bag."""
+"""Clean frames in their order, from a labelled split, a folder of images or a ROS 2 bag."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ood_perception.bags.reading import Bag
 from ood_perception.errors import ConfigError
 from ood_perception.types import Frame, UInt8Array
 
-from ..data.images import ClassMap, PictureList, list_pictures
-from ..datasets import LAYOUTS, load_pictures
+from ..data.images import ClassMap, ImageList, list_images
+from ..datasets import LAYOUTS, load_images
 from ..datasets.layout import before_last, labels_of
 
 Item = tuple[Frame, UInt8Array | None]
@@ -51,10 +51,10 @@ def open_clean(
     text: str, root: Path, fps: float, labels: str | None, class_names: tuple[str, ...]
 ) -> CleanFrames:
     """
-    Open what --clean names: <layout>/<split> under root, a folder of pictures, or a bag.
+    Open what --clean names: <layout>/<split> under root, a folder of images, or a bag.
 
-    fps: stamps of pictures are this far apart. labels: None = do not use any, '' = the split's
-    own, else a folder of PNGs with the bundle's class ids, named as the pictures. class_names:
+    fps: stamps of images are this far apart. labels: None = do not use any, '' = the split's
+    own, else a folder of PNGs with the bundle's class ids, named as the images. class_names:
     the bundle's, which a split's labels must share.
 
     Raises ConfigError for an unknown source, DataError for what cannot be read.
@@ -66,48 +66,48 @@ def open_clean(
         return _bag(path)
     layout, _, split = text.partition('/')
     if layout in LAYOUTS and split and not path.is_dir():
-        return _split(load_pictures(layout, root / layout, split), text, fps, labels, class_names)
+        return _split(load_images(layout, root / layout, split), text, fps, labels, class_names)
     if not path.is_dir():
         known = ', '.join(f'{name}/<split>' for name in LAYOUTS)
         raise ConfigError(
-            f'{text!r} is no folder of pictures, no ROS 2 bag and none of {known}: give one'
+            f'{text!r} is no folder of images, no ROS 2 bag and none of {known}: give one'
         )
     return _folder(path, fps, labels)
 
 
 def _split(
-    pictures: PictureList, name: str, fps: float, labels: str | None, class_names: tuple[str, ...]
+    images: ImageList, name: str, fps: float, labels: str | None, class_names: tuple[str, ...]
 ) -> CleanFrames:
     if labels:
         raise ConfigError(f'{name} has labels of its own: give --labels without a folder')
-    if labels is not None and pictures.classes.names != class_names:
+    if labels is not None and images.classes.names != class_names:
         raise ConfigError(
-            f'{name} is labelled with {", ".join(pictures.classes.names)}, the bundle knows '
+            f'{name} is labelled with {", ".join(images.classes.names)}, the bundle knows '
             f'{", ".join(class_names)}: leave --labels out, every obstacle counts then'
         )
-    return _listed(pictures, name, fps, labels is not None)
+    return _listed(images, name, fps, labels is not None)
 
 
 def _folder(folder: Path, fps: float, labels: str | None) -> CleanFrames:
     if labels == '':
         raise ConfigError(f'{folder} is a plain folder: give --labels the folder of its labels')
-    images = list_pictures(folder / 'images' if (folder / 'images').is_dir() else folder)
+    images = list_images(folder / 'images' if (folder / 'images').is_dir() else folder)
     files = labels_of(images, Path(labels)) if labels else []
     names = tuple(path.stem for path in images)
     own_ids = ClassMap((), (), {file_id: file_id for file_id in range(256)})
-    pictures = PictureList(names, tuple(images), tuple(files), tuple(before_last(names)), own_ids)
-    return _listed(pictures, str(folder), fps, labels is not None)
+    frames = ImageList(names, tuple(images), tuple(files), tuple(before_last(names)), own_ids)
+    return _listed(frames, str(folder), fps, labels is not None)
 
 
-def _listed(pictures: PictureList, name: str, fps: float, labelled: bool) -> CleanFrames:
+def _listed(images: ImageList, name: str, fps: float, labelled: bool) -> CleanFrames:
     def frames() -> Iterator[Item]:
-        for number, picture in enumerate(pictures.names):
-            image, truth = pictures.read(number)
+        for number, photo in enumerate(images.names):
+            image, truth = images.read(number)
             stamp = round((number + 1) * 1e9 / fps)  # in nanoseconds; the first is not 0
-            frame = Frame(image, pictures.sequences[number], stamp, picture)
+            frame = Frame(image, images.sequences[number], stamp, photo)
             yield frame, (truth if labelled else None)
 
-    return CleanFrames(name, len(pictures), 0.0, labelled, frames)
+    return CleanFrames(name, len(images), 0.0, labelled, frames)
 
 
 def _bag(path: Path) -> CleanFrames:

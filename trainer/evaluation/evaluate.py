@@ -10,13 +10,13 @@ Measure packed bundles with the node's own pipeline, and write a report.
 FOLDER/index.html is for people; results.json, results.csv and results.md hold the same numbers.
 Sets of anomalies give AP, FPR95, AUROC and best F1 at label size, in the whole image and inside
 the predicted ground, and open-set mIoU where they label the bundle's classes; sets with known
-classes give flagged against promised pixels, IoU and right pixels, with --reject of the final map,
+classes give flagged against the target rate, IoU and right pixels, with --reject of the final map,
 too; products (mvtec) image AUROC, pixel AUROC and AUPRO; seas (lars, maritime) Q, the accuracy of
 the water edge, Pr, Re, F1 and mIoU. Several bundles are compared with the first one. A run that
 was stopped goes on where it was.
 
-Exit status: 0 all done, 2 a mistake or a broken picture (nothing is reported), 3 done, but
-pictures were skipped (--on-error skip): they are named in the report.
+Exit status: 0 all done, 2 a mistake or a broken image (nothing is reported), 3 done, but
+images were skipped (--on-error skip): they are named in the report.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument('--data', nargs='+', default=[], metavar='SET', help='sets, see below')
     what.add_argument('--compare', nargs=2, type=Path, metavar='FOLDER', help='earlier results')
     add_root_argument(what)
-    what.add_argument('--limit', type=int, default=0, help='first N pictures of each set')
+    what.add_argument('--limit', type=int, default=0, help='first N images of each set')
     what.add_argument(
         '--out', type=Path, default=Path('out/evaluate'), help='results; %(default)s'
     )
@@ -70,7 +70,7 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
     add_bundle_arguments(group, 'of the served mask')
     add = group.add_argument
     add('--share', type=Path, metavar='FOLDER', help='runs of one backbone keep its outputs here')
-    add('--batch', type=int, default=1, help='pictures per run of the engine')
+    add('--batch', type=int, default=1, help='images per run of the engine')
     add(
         '--roi',
         choices=('ground', 'labels', 'none'),
@@ -96,7 +96,7 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
         choices=VARIANTS,
         help="also measure sets of anomalies as the SegmentMeIfYouCan leaderboard's own code does",
     )
-    add('--on-error', default='fail', choices=ON_ERROR, help='a broken picture')
+    add('--on-error', default='fail', choices=ON_ERROR, help='a broken image')
     add('--worst', type=int, default=6, help='frames to show per set')
     add('--seed', type=int, default=0, help='of the bootstrap')
     add('--quiet', action='store_true', help='no progress bars')

@@ -3,7 +3,7 @@
 """
 From clean frames alone: how often false obstacles come at which parameters, and which to choose.
 
-Clean means: nothing unknown in the pictures. Known classes outside in_distribution (cars, people)
+Clean means: nothing unknown in the images. Known classes outside in_distribution (cars, people)
 are flagged by design; with --labels only obstacles that are mostly in-distribution by the labels
 count, without labels all do. Every frame's obstacles count anew unless --persistence says that
 the frames follow each other: then an obstacle counts once, when it is announced.
@@ -42,7 +42,7 @@ _DRAWN = ('polygon', 'mask')  # need a drawing, which parameter files hold
 
 
 def patch_area(manifest: Manifest, frame: Frame) -> float:
-    """Return the camera pixels that one patch of the backbone covers on this picture."""
+    """Return the camera pixels that one patch of the backbone covers on this image."""
     size = manifest.input
     shape = (frame.image.shape[0], frame.image.shape[1])
     geometry = geometry_for(shape, (size.height, size.width), size.policy, size.anchor)
@@ -75,21 +75,21 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser('trainer operating-point', description=__doc__)
     add = result.add_argument
     add('bundle', nargs='?', help='folder, .zip or shipped name; default: the road')
-    add('--clean', required=True, help='camvid/<split>, a folder of pictures, or a ROS 2 bag')
+    add('--clean', required=True, help='camvid/<split>, a folder of images, or a ROS 2 bag')
     add('--check', help='held-out clean frames, same forms: predicted against observed')
     add('--labels', nargs='?', const='', help='count only what the labels call in-distribution: '
         "alone for a split's own, or a folder of PNGs with the bundle's class ids")  # fmt: skip
     add_root_argument(result)
     add('--wanted', default='1/hour', help="acceptable false obstacles, default '1/hour'")
     add('--fps', type=float, default=0.0, help='frames a second that the node will process; '
-        "default: the bag's own, 10 for pictures")  # fmt: skip
+        "default: the bag's own, 10 for images")  # fmt: skip
     add('--persistence', nargs=2, type=int, metavar=('M', 'N'), help='the frames follow each '
         'other: count an obstacle once, announced after m of n frames (1 5: at once)')  # fmt: skip
     add('--block', type=int, default=10, help='consecutive frames that are taken as one draw')
     add('--rates', nargs='+', type=float, default=RATES, help='false-alarm rates of the grid')
     add('--areas', nargs='+', type=float, default=(), help='minimum areas in camera pixels; '
         f'default: {", ".join(f"{p:g}" for p in PATCHES)} patches')  # fmt: skip
-    add('--camera', default='', help='of --params: the camera that took the pictures')
+    add('--camera', default='', help='of --params: the camera that took the images')
     add('--roi', dest='roi_mode', choices=[m for m in MODES if m not in _DRAWN], help='default: '
         'as --params, or ground')  # fmt: skip
     add_parameters(result, _PARAMETERS)
@@ -101,7 +101,7 @@ def region_for(roi: RoiSettings, source: CleanFrames, camera: str) -> RoiSetting
     """
     Return the region of interest with what holds for the source's camera.
 
-    Frames of pictures are named after their drive, not after the camera that polygons and masks
+    Frames of images are named after their drive, not after the camera that polygons and masks
     name. Raises ConfigError where it is not known which camera took them.
     """
     named = {*roi.polygons, *roi.ignore_polygons, *roi.masks} - {''}
@@ -180,7 +180,7 @@ def _answer(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `trainer operating-point`; 1 when the wanted rate cannot be promised."""
+    """Run `trainer operating-point`; 1 when the wanted rate cannot be stated."""
     options = parser().parse_args(arguments)
     result = run(options)
     print(result.text)

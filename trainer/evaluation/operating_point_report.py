@@ -33,7 +33,7 @@ NAME = 'operating_point'
 @dataclass(frozen=True)
 class Answer:
     """
-    What can be promised.
+    What can be stated.
 
     wanted: as asked. fps: frames a second. choices: the least strict pairs that keep it, the
     largest rate first. choice: the recommended one, None when none keeps it. text: all of it in

@@ -108,8 +108,8 @@ def opened(
         yield bundle, pipeline
 
 
-def facts_of(bundle: Bundle, pipeline: Pipeline) -> dict[str, Any]:
-    """Return what a run's detections depend on but the pictures, as JSON values."""
+def metadata_of(bundle: Bundle, pipeline: Pipeline) -> dict[str, Any]:
+    """Return what a run's detections depend on but the images, as JSON values."""
     return {
         'bundle': bundle.manifest.name,
         'bundle_sha256': bundle.sha256,

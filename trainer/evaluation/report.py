@@ -27,10 +27,10 @@ from ood_perception.reports.evaluation import (
     write_comparison,
     write_report,
 )
-from ood_perception.reports.tables import CSV_HEADER, PICTURE_COLUMNS, csv_rows, picture_rows
+from ood_perception.reports.tables import CSV_HEADER, IMAGE_COLUMNS, csv_rows, image_rows
 
 from .runs import Results
-from .sets import picture_reader
+from .sets import image_reader
 
 _TIMES = ('preprocess', 'inference', 'postprocess')
 
@@ -51,13 +51,13 @@ def write_results(results: Results, out: Path, worst: int = 6) -> tuple[str, Pat
     write_json(out / TIMES, times)
     write_text(out / 'results.md', text)
     write_csv(out / 'results.csv', CSV_HEADER, csv_rows(values))
-    write_csv(out / 'pictures.csv', ('run', 'set', *PICTURE_COLUMNS), picture_rows(values))
+    write_csv(out / 'images.csv', ('run', 'set', *IMAGE_COLUMNS), image_rows(values))
     frames = _frames(results, out, worst)
     return text, write_report(out / 'index.html', values, frames, times)
 
 
 def document(results: Results) -> dict[str, Any]:
-    """Return the content of results.json; it depends on pictures, bundles and settings alone."""
+    """Return the content of results.json; it depends on images, bundles and settings alone."""
     return {
         'format': 1,
         'seed': results.seed,
@@ -90,7 +90,7 @@ def _comparisons(results: Results) -> list[dict[str, Any]]:
 
 
 def stage_times(records: RecordSet) -> dict[str, float]:
-    """Return the median milliseconds per stage over the pictures."""
+    """Return the median milliseconds per stage over the images."""
     rows = np.array([[*a['stage_ms'], *a['read_measure_ms']] for a in records])
     names = (*_TIMES, 'read', 'measure')
     return {name: float(v) for name, v in zip(names, np.median(rows, axis=0), strict=True)}
@@ -104,9 +104,9 @@ def _frames(results: Results, out: Path, worst: int) -> list[ShownFrame]:
         for frame in draw_worst(
             out,
             name,
-            one.summary['pictures'],
+            one.summary['images'],
             one.records,
-            picture_reader(one.data),
+            image_reader(one.data),
             one.measured,
             worst,
         )

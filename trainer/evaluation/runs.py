@@ -22,8 +22,8 @@ from ood_perception.yaml_files import build, read_mapping
 
 from ..datasets import EvaluationSet, expand_names, open_set
 from .backbone_cache import share_backbone
-from .options import facts_of, opened
-from .sets import Extras, checked_set, measured_set, picture_tasks, settings_of, summary_of
+from .options import metadata_of, opened
+from .sets import Extras, checked_set, image_tasks, measured_set, settings_of, summary_of
 
 LOG = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Results:
 
     @property
     def skipped(self) -> int:
-        """How many pictures were skipped, over runs and sets."""
+        """How many images were skipped, over runs and sets."""
         return sum(len(one.records.skipped) for run in self.runs for one in run.sets.values())
 
 
@@ -117,7 +117,7 @@ class Evaluation:
     """
     How runs are evaluated.
 
-    root: folder of the sets. out: records go under out/pictures and are found again. engine: for
+    root: folder of the sets. out: records go under out/images and are cached. engine: for
     the classes that each run chooses. weights: origin of the backbones', '' = as the bundles say.
     shared: folder where bundles of one backbone share its outputs, None = each runs its own.
     """
@@ -149,7 +149,7 @@ class Evaluation:
                 share_backbone(pipeline.engine, bundle, self.shared)
             if pipeline.doubt:
                 LOG.warning('%s: %s', spec.name, pipeline.doubt)
-            facts = {**facts_of(bundle, pipeline), 'batch': self.options.batch}
+            facts = {**metadata_of(bundle, pipeline), 'batch': self.options.batch}
             key = run_key(facts)
             done = {}
             for name, data in sets.items():
@@ -164,7 +164,7 @@ class Evaluation:
     ) -> SetRun:
         measured = measured_set(data, pipeline, self.extras)
         variant = _variant(pipeline.settings, measured)
-        tasks = picture_tasks(data)
+        tasks = image_tasks(data)
         records = run_tasks(pipeline, tasks, measured, folder, self.options, label, variant)
         save_index(folder, records)
         summary = summary_of(pipeline, data, measured, records, self.extras)

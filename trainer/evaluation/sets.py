@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One opened data set as `trainer evaluate` measures it: pictures, what is kept, numbers."""
+"""One opened data set as `trainer evaluate` measures it: images, what is kept, numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ood_perception.evaluation.class_labels import label_groups
 from ood_perception.evaluation.maritime import SeaClasses, maritime_summary
 from ood_perception.evaluation.measure import ANOMALY, CLOSED_SET, INSPECTION, MARITIME, Measured
 from ood_perception.evaluation.record import RecordSet
-from ood_perception.evaluation.run import PictureTask
+from ood_perception.evaluation.run import ImageTask
 from ood_perception.evaluation.second_pass import (
     TRACKS,
     component_summary,
@@ -26,7 +26,7 @@ from ood_perception.evaluation.second_pass import (
     open_set_truth,
     smiyc_group,
 )
-from ood_perception.evaluation.summary import anomaly_summary, promise_summary
+from ood_perception.evaluation.summary import anomaly_summary, rate_summary
 from ood_perception.image.image_files import need_anomaly
 from ood_perception.metrics.smiyc import size_limits
 from ood_perception.pipeline import Pipeline, Settings
@@ -37,8 +37,8 @@ from ood_perception.types import UInt8Array
 from ..datasets import EvaluationSet
 
 ANOMALY_KINDS = (ANOMALY, INSPECTION)
-# Kinds whose pictures have no ground that could be told from the rest: all of it is scored.
-WHOLE_PICTURE = (INSPECTION, MARITIME)
+# Kinds whose images have no ground that could be told from the rest: all of it is scored.
+WHOLE_IMAGE = (INSPECTION, MARITIME)
 VARIANTS = ('smiyc',)
 
 
@@ -47,7 +47,7 @@ class Extras:
     """
     What is measured beside the usual.
 
-    limit: first pictures of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
+    limit: first images of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
     sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
     known_product: a product is scored by its own class of the bundle alone. reject: class that
@@ -65,7 +65,7 @@ class Extras:
 
 def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
     """
-    Return the set, cut to `limit` pictures.
+    Return the set, cut to `limit` images.
 
     Raises ConfigError for a set without labels, DataError for anomalies of which there is none.
     """
@@ -73,17 +73,17 @@ def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
         raise ConfigError(f'{data.name} has no labels: it can be submitted, not evaluated')
     chosen = data.subset(range(min(limit, len(data)))) if limit else data
     if data.kind == ANOMALY:
-        ids = [file_id for file_id, known in data.pictures.classes.ids.items() if known == 1]
-        part = f'the first {len(chosen)} pictures of {data.name}' if limit else data.name
+        ids = [file_id for file_id, known in data.images.classes.ids.items() if known == 1]
+        part = f'the first {len(chosen)} images of {data.name}' if limit else data.name
         need_anomaly(_labels_of(chosen), ids, part)
     return chosen
 
 
 def _labels_of(data: EvaluationSet) -> Iterator[UInt8Array]:
-    """Yield the ids of the label files; broken ones are met when their picture is measured."""
+    """Yield the ids of the label files; broken ones are met when their image is measured."""
     for index in range(len(data)):
         with suppress(DataError):
-            yield data.pictures.file_ids(index)
+            yield data.images.file_ids(index)
 
 
 def settings_of(
@@ -94,7 +94,7 @@ def settings_of(
 
     Raises ConfigError where a known product is none of the bundle's classes.
     """
-    if data.kind in WHOLE_PICTURE and not extras.roi_given:
+    if data.kind in WHOLE_IMAGE and not extras.roi_given:
         settings = replace(settings, roi=RoiSettings('none'))
     if data.kind == INSPECTION and extras.known_product:
         product = data.name.split('/')[1]
@@ -110,57 +110,57 @@ def measured_set(data: EvaluationSet, pipeline: Pipeline, extras: Extras) -> Mea
         return Measured(data.kind, data.roi == 'image', smallest=smallest)
     manifest = pipeline.manifest
     names = tuple(spec.name for spec in manifest.classes)
-    same = names == data.pictures.classes.names
+    same = names == data.images.classes.names
     reject = class_ids(manifest, [extras.reject], '--reject')[0] if extras.reject else None
     if data.kind == MARITIME:
         sea, classes = extras.sea.table(manifest), len(names) if same else 0
         return Measured(MARITIME, classes=classes, reject=reject, sea=sea)
     if not same:
         raise ConfigError(
-            f'bundle {manifest.name} knows {list(names)}, the pictures are labelled with '
-            f'{list(data.pictures.classes.names)}: the promise needs the same classes'
+            f'bundle {manifest.name} knows {list(names)}, the images are labelled with '
+            f'{list(data.images.classes.names)}: observed rates need the same classes'
         )
     return Measured(CLOSED_SET, classes=len(names), reject=reject)
 
 
-def picture_tasks(data: EvaluationSet) -> list[PictureTask]:
-    """Return one task a picture."""
-    pictures, panoptic = data.pictures, data.panoptic
+def image_tasks(data: EvaluationSet) -> list[ImageTask]:
+    """Return one task a image."""
+    images, panoptic = data.images, data.panoptic
     return [
-        PictureTask(
+        ImageTask(
             name,
-            pictures.sequences[index],
-            (pictures.images[index], pictures.labels[index])
+            images.sequences[index],
+            (images.images[index], images.labels[index])
             + (panoptic.files(index) if panoptic else ()),
             partial(_read, data, index),
             partial(panoptic, index) if panoptic else None,
         )
-        for index, name in enumerate(pictures.names)
+        for index, name in enumerate(images.names)
     ]
 
 
 def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
-    """Read a picture and its labels; DataError also for a defect that nobody has drawn."""
-    image, labels = data.pictures.read(index)
-    if data.anomalous_pictures and data.anomalous_pictures[index] != (labels == 1).any():
+    """Read a image and its labels; DataError also for a defect that nobody has drawn."""
+    image, labels = data.images.read(index)
+    if data.anomalous_images and data.anomalous_images[index] != (labels == 1).any():
         raise DataError(
-            f'{data.pictures.labels[index]} marks no defect, but its picture lies among the '
+            f'{data.images.labels[index]} marks no defect, but its image lies among the '
             'defective ones: unpack the product anew'
         )
     return image, labels
 
 
-def picture_reader(data: EvaluationSet) -> Callable[[str], Any]:
-    """Return what reads a picture and its labels by name."""
-    return lambda name: data.pictures.read(data.places[name])
+def image_reader(data: EvaluationSet) -> Callable[[str], Any]:
+    """Return what reads a image and its labels by name."""
+    return lambda name: data.images.read(data.places[name])
 
 
 def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
-    """Return what reads a picture and the labels of its known classes and anomalies."""
+    """Return what reads a image and the labels of its known classes and anomalies."""
 
     def read(name: str) -> tuple[UInt8Array, UInt8Array]:
         assert data.classes is not None
-        image, anomaly = data.pictures.read(data.places[name])
+        image, anomaly = data.images.read(data.places[name])
         return image, open_set_truth(anomaly, data.classes.read(data.places[name])[1], known)
 
     return read
@@ -168,13 +168,13 @@ def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
 
 def label_reader(data: EvaluationSet) -> Callable[[str], Any]:
     """
-    Return what reads a picture's labels by name, with a black picture of their size.
+    Return what reads a image's labels by name, with a black image of their size.
 
-    For passes that look at no colour: decoding the pictures took half of their time.
+    For passes that look at no colour: decoding the images took half of their time.
     """
 
     def read(name: str) -> tuple[UInt8Array, UInt8Array]:
-        labels = data.pictures.known(data.places[name]).astype(np.uint8)
+        labels = data.images.known(data.places[name]).astype(np.uint8)
         return np.zeros((*labels.shape, 3), np.uint8), labels
 
     return read
@@ -211,7 +211,7 @@ def summary_of(
         return result
     if measured.classes:
         chosen = pipeline.settings.in_distribution or manifest.in_distribution
-        result |= promise_summary(records, names, chosen, extras.seed)
+        result |= rate_summary(records, names, chosen, extras.seed)
     if data.kind == MARITIME:
         result |= maritime_summary(records, data.panoptic is not None, extras.seed)
         sea = {'water': list(extras.sea.water), 'sky': list(extras.sea.sky)}

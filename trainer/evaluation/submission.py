@@ -43,7 +43,7 @@ from .options import (
     add_root_argument,
     command_parser,
     engine_options,
-    facts_of,
+    metadata_of,
     opened,
     sea_classes,
     sets_root,
@@ -104,8 +104,9 @@ def write_scores(path: Path, surprisal: Float32Array) -> None:
     Write float32 (H, W) surprisal as float16, in the form that the suffix says.
 
     SegmentMeIfYouCan (its tool, README and evaluation code, version 1c7804e): an HDF5 a frame with
-    one array `value`, gzip 9; higher is stranger. float16 has 1024 steps between a number and its
-    double, so surprisal keeps its ranks while 1 - p (all from 0.9995 to 1 is one) would collapse.
+    one array `value`, gzip 9; higher is more anomalous. float16 has 1024 steps between a number
+    and its double, so surprisal keeps its ranks while 1 - p (all from 0.9995 to 1 is one) would
+    collapse.
     """
     values = as_float16(surprisal)
     hdf5 = None if path.suffix == '.npy' else _hdf5()
@@ -154,7 +155,7 @@ def _hdf5() -> Any:
 
 def score_map(detection: Detection) -> Float32Array:
     """
-    Return float32 (H, W) surprisal at the picture's size, finite everywhere.
+    Return float32 (H, W) surprisal at the image's size, finite everywhere.
 
     Outside the region of interest, and where the network does not see, it is 0: most normal.
     """
@@ -178,13 +179,13 @@ def write_submission(
     Write one file for every frame of the set; return how many were written now.
 
     facts: what the files depend on; kept beside them, and a folder of other facts is refused
-    with ConfigError. Raises DataError for the first picture that cannot be read.
+    with ConfigError. Raises DataError for the first image that cannot be read.
     """
     record = out / f'{"_".join(target.folder.parts)}.json'
     _claim(record, facts)
     table = (sea or SeaClasses()).table(pipeline.manifest) if data.kind == 'maritime' else None
     written = 0
-    frames = list(zip(data.pictures.names, data.pictures.images, strict=True))
+    frames = list(zip(data.images.names, data.images.images, strict=True))
     for name, image in progress_bar(frames, data.title):
         path = target.path(out, name)
         if path.is_file():
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str]) -> int:
     engine = engine_options(options)
     with opened(options.bundle, settings, engine, options.weights) as (bundle, pipeline):
         facts = {
-            **facts_of(bundle, pipeline),
+            **metadata_of(bundle, pipeline),
             # The splits of a track share its folder, those of LaRS do not.
             'set': data.name if data.kind == 'maritime' else target.folder.name,
             'licence': data.licence,

@@ -14,13 +14,13 @@ from torch import nn
 
 from ood_perception.demo.sources import ROAD, SEA
 from ood_perception.errors import ConfigError
-from ood_perception.image.image_files import read_picture
+from ood_perception.image.image_files import read_image
 
 from ..head_module import HeadModule
 
 Array = npt.NDArray[Any]
-# Pictures that a bundle may carry whatever its own data's licence is, by their name in a recipe.
-DEMO_PICTURES = {
+# Images that a bundle may carry whatever its own data's licence is, by their name in a recipe.
+DEMO_IMAGES = {
     'demo_road': (ROAD / 'images' / '06_crate.jpg', ROAD / 'images' / '24_barrel.jpg'),
     'demo_sea': (
         SEA / 'images' / '01_sailing_boat.jpg',
@@ -48,7 +48,7 @@ def golden_vectors(
         )
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (2, 3):
         raise ConfigError(
-            f'golden pictures are {images.dtype} {images.shape}, expected uint8 (2, h, w, 3)'
+            f'golden images are {images.dtype} {images.shape}, expected uint8 (2, h, w, 3)'
         )
     chosen = np.array([name in in_distribution for name in head.compiled_classes], np.float32)
     with torch.no_grad():
@@ -62,6 +62,6 @@ def golden_vectors(
     }
 
 
-def demo_pictures(kind: str) -> list[Array]:
-    """Return two of the demo's pictures, uint8 (H, W, 3) RGB; kind: a key of DEMO_PICTURES."""
-    return [read_picture(path) for path in DEMO_PICTURES[kind]]
+def demo_images(kind: str) -> list[Array]:
+    """Return two of the demo's images, uint8 (H, W, 3) RGB; kind: a key of DEMO_PICTURES."""
+    return [read_image(path) for path in DEMO_IMAGES[kind]]

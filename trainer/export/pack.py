@@ -54,7 +54,7 @@ class BundleText:
     classes: all known classes in label order (name, colour, whether it has etalons).
     in_distribution, ground_classes: names. policy, anchor: see geometry.geometry_for.
     views: further crops that the bundle sees.
-    data: sentences on the training pictures and their licence.
+    data: sentences on the training images and their licence.
     calibration, provenance: facts for the manifest; pass what does not change between runs.
     licences: one line per licence; the backbone's and the head's notices are added.
     """
@@ -219,7 +219,7 @@ def model_card(manifest: Manifest, data: str) -> str:
     """
     Return the card as Markdown.
 
-    data: a sentence or more on the pictures that the head was fitted on, and their licence.
+    data: a sentence or more on the images that the head was fitted on, and their licence.
     """
     steps = manifest.provenance.get('finetuned', {}).get('steps')
     tuned = f'fine-tuned for {steps} steps, its weights are in this bundle' if steps else 'frozen'

@@ -75,7 +75,7 @@ class HeadFit(ABC):
         return replace(self.sections[section], seed=self.seed)
 
     def made(self, kind: str, inputs: Sequence[Any], fill: Fill) -> Artifact:
-        """Make (or find) what is kept; inputs: all that it depends on, JSON values."""
+        """Make (or load) what is kept; inputs: all that it depends on, JSON values."""
         artifact = Artifact(self.store, kind, digest(inputs))
 
         def whole(target: Path) -> None:
@@ -106,7 +106,7 @@ class HeadFit(ABC):
 
     @cached_property
     def calibration_views(self) -> tuple[FeatureSet, ...]:
-        """The same pictures in each further view of the bundle."""
+        """The same images in each further view of the bundle."""
         data = self.served
         return tuple(data.cropped(v).calibration_features(self.layers) for v in data.view.views)
 
@@ -122,11 +122,11 @@ class HeadFit(ABC):
 
     @abstractmethod
     def fit(self) -> Artifact:
-        """Fit (or find) all that is learned."""
+        """Fit (or load) all that is learned."""
 
     @abstractmethod
     def calibrate(self) -> Artifact:
-        """Fit (or find) the tables; the key holds all that the served head depends on."""
+        """Fit (or load) the tables; the key holds all that the served head depends on."""
 
     @abstractmethod
     def head(self) -> HeadModule:

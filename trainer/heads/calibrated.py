@@ -16,32 +16,32 @@ import torch
 from ood_perception.errors import ConfigError
 
 from ..artifacts import Artifact, write_npz
-from ..calibration.curve_fit import FEWEST_PIXELS, collect_scores, fit_table
-from ..calibration.monotone_table import MonotoneTable, TableModule
+from ..calibration.curve_fit import FEWEST_PIXELS, collect_scores, fit_curve
+from ..calibration.monotone_curve import CalibrationCurve, CurveModule
 from ..head_module import HeadFacts, HeadModule
 from .base import HeadFit
 
-TABLE_FILE = 'table.npz'
+CURVE_FILE = 'table.npz'
 
 
 class OneScoreHead(HeadModule):
     """
-    A head with one score, which `scored` gives, and one held-out table of it.
+    A head with one score, which `scored` gives, and one calibration curve of it.
 
     The class choice is made by the table of the set, after the graph: in_distribution is not read.
     """
 
-    table: TableModule | None
+    curve: CurveModule | None
 
-    def finish(self, table: MonotoneTable | None) -> None:
+    def finish(self, curve: CalibrationCurve | None) -> None:
         """Take the table, None before calibration, and freeze; called last in __init__."""
-        self.table = TableModule(table) if table is not None else None
+        self.curve = CurveModule(curve) if curve is not None else None
         self.requires_grad_(False).eval()
 
     @abstractmethod
     def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Return the raw score, float (B, gh*f, gw*f), higher = stranger, and the labels, uint8.
+        Return the score, float (B, gh*f, gw*f), higher = more anomalous, and the labels, uint8.
 
         inputs: float32, what head_inputs names; without a decoder the tokens.
         """
@@ -61,10 +61,10 @@ class OneScoreHead(HeadModule):
 
     def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return (surprisal, labels), see HeadModule."""
-        if self.table is None:
-            raise ConfigError('the model has no held-out table: run calibrate')
+        if self.curve is None:
+            raise ConfigError('the model has no calibration curve: run calibrate')
         score, labels = self.scored(*(one.float() for one in inputs[:-1]))
-        return self.table(score), labels
+        return self.curve(score), labels
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (surprisal, labels), see HeadModule."""
@@ -77,7 +77,7 @@ class OneScoreFit(HeadFit):
     """A head whose one score has one table, of the pixels of all compiled classes together."""
 
     @abstractmethod
-    def build(self, table: MonotoneTable | None = None) -> HeadModule:
+    def build(self, curve: CalibrationCurve | None = None) -> HeadModule:
         """Return the fitted head; table: None before calibration."""
 
     def served_options(self) -> Sequence[Any]:
@@ -89,22 +89,22 @@ class OneScoreFit(HeadFit):
         """Return what the manifest says of the fit."""
 
     def calibrate(self) -> Artifact:
-        """Fit (or find) the table of the one score."""
+        """Fit (or load) the table of the one score."""
         fitted, names = self.fitted, self.data.class_names
         features = self.calibration_features
 
         def fill(target: Path, _: Artifact) -> Mapping[str, Any]:
             scores = collect_scores(self.build(), features, names)
-            save_table(target / TABLE_FILE, fit_table(scores.pooled))
+            save_curve(target / CURVE_FILE, fit_curve(scores.pooled))
             pixels = {name: sample.count for name, sample in scores.classes.items()}
-            return {'pictures': len(features.names), 'features': features.key, 'pixels': pixels}
+            return {'images': len(features.names), 'features': features.key, 'pixels': pixels}
 
         inputs = (fitted.key, features.key, names, *self.served_options())
         return self.made(f'calibrate-{self.kind}', inputs, fill)
 
     def head(self) -> HeadModule:
         """Return the calibrated head."""
-        return self.build(load_table(self.calibrated.folder / TABLE_FILE))
+        return self.build(load_curve(self.calibrated.folder / CURVE_FILE))
 
     def facts(self) -> HeadFacts:
         """Return what the bundle says of the fit."""
@@ -127,13 +127,13 @@ def reports(**artifacts: Artifact) -> dict[str, Any]:
     return {name: without(one.report(), 'history') for name, one in artifacts.items()}
 
 
-def save_table(path: Path, table: MonotoneTable) -> None:
+def save_curve(path: Path, curve: CalibrationCurve) -> None:
     """Write a table."""
-    write_npz(path, {name: np.asarray(value) for name, value in asdict(table).items()})
+    write_npz(path, {name: np.asarray(value) for name, value in asdict(curve).items()})
 
 
-def load_table(path: Path) -> MonotoneTable:
+def load_curve(path: Path) -> CalibrationCurve:
     """Read what save_table wrote."""
     with np.load(path, allow_pickle=False) as values:
         numbers = {name: values[name].item() for name in values.files if name != 'knots'}
-        return MonotoneTable(knots=values['knots'], **numbers)
+        return CalibrationCurve(knots=values['knots'], **numbers)

@@ -14,13 +14,13 @@ from torch import nn
 
 from ..artifacts import Artifact
 from ..augment.cutouts import Cutout
-from ..augment.mixes import AnomalyMix, MixedPictures, draw_mixes, grouped
-from ..augment.on_the_fly import OnlineFeatures, OnlineSettings
+from ..augment.mixes import AnomalyMix, MixedImages, draw_mixes, grouped
+from ..augment.on_the_fly import OnTheFlyFeatures, OnTheFlySettings
 from ..augment.outlier_sources import OutlierConfig, check_outliers, load_outliers
 from ..augment.pasting import MixSettings
 from ..augment.views import ViewSettings, draw_views
 from ..backbones.base import layer_name, parse_layer
-from ..data.images import PictureList
+from ..data.images import ImageList
 from ..features import FeatureSet, joined
 from ..nets.segmenter import SegmenterConfig, load_segmenter, save_segmenter
 from ..training.segmenter import SegmenterRun
@@ -36,7 +36,7 @@ class ClosedSet:
     def __init__(self, fit: HeadFit) -> None:
         self.fit, self.data = fit, fit.data
         self.views: ViewSettings = fit.sections['views']
-        self.online: OnlineSettings = fit.sections['online']
+        self.on_the_fly: OnTheFlySettings = fit.sections['online']
         self.config: SegmenterConfig = fit.seeded('segmenter')
 
     @property
@@ -48,9 +48,9 @@ class ClosedSet:
     def fitted(self) -> Artifact:
         """The segmenter, trained on the bank of views or on fresh ones, or found."""
         data, config = self.data, self.config
-        features: FeatureSet | OnlineFeatures
-        if config.online:
-            features = self.fresh(data.pictures.subset(data.split[0]))
+        features: FeatureSet | OnTheFlyFeatures
+        if config.on_the_fly:
+            features = self.fresh(data.images.subset(data.split[0]))
         else:
             features = self.bank()
         chosen, classes = self.chosen(), len(data.class_names)
@@ -66,7 +66,7 @@ class ClosedSet:
         return self.fit.made('segmenter', inputs, fill)
 
     def load(self) -> nn.Module:
-        """Train (or find) the segmenter and return it."""
+        """Train (or load) the segmenter and return it."""
         return self.read(self.fitted.folder / SEGMENTER_FILE)
 
     def new(self) -> nn.Module | None:
@@ -82,24 +82,24 @@ class ClosedSet:
         return load_segmenter(path)
 
     def chosen(self) -> FeatureSet:
-        """Return the tokens of the pictures that choose the segmenter's state."""
+        """Return the tokens of the images that choose the segmenter's state."""
         data, select = self.data, self.data.split[1]
-        if self.config.online:  # the tokens of all training pictures are never needed
-            return data.extract(data.pictures.subset(select))
+        if self.config.on_the_fly:  # the tokens of all training images are never needed
+            return data.extract(data.images.subset(select))
         return data.train_features.subset(select)
 
     def bank(self) -> FeatureSet:
-        """Return the tokens of the training pictures and of the further views of each."""
+        """Return the tokens of the training images and of the further views of each."""
         data, train = self.data, self.data.split[0]
-        pictures = data.train_features.subset(train)
-        drawn = draw_views(data.pictures.subset(train), self.views, first=1)
-        return joined([pictures, data.extract(drawn)]) if len(drawn) else pictures
+        images = data.train_features.subset(train)
+        drawn = draw_views(data.images.subset(train), self.views, first=1)
+        return joined([images, data.extract(drawn)]) if len(drawn) else images
 
-    def fresh(self, pictures: PictureList, mix: AnomalyMix | None = None) -> OnlineFeatures:
-        """Return fresh views of pictures; mix: with objects pasted in."""
+    def fresh(self, images: ImageList, mix: AnomalyMix | None = None) -> OnTheFlyFeatures:
+        """Return fresh views of images; mix: with objects pasted in."""
         data, blocks = self.data, tuple(sorted(self.data.blocks, key=parse_layer))
-        return OnlineFeatures(
-            pictures, data.backbone, blocks, data.view, self.views, self.online, mix
+        return OnTheFlyFeatures(
+            images, data.backbone, blocks, data.view, self.views, self.on_the_fly, mix
         )
 
 
@@ -130,24 +130,24 @@ class SegmenterFit(OneScoreFit):
         """Return the tokens of the mixes that are trained on, or that choose the checkpoint."""
         return self.data.extract(self.drawn_mixes(part))
 
-    def drawn_mixes(self, part: str) -> MixedPictures:
+    def drawn_mixes(self, part: str) -> MixedImages:
         """Return the mixes themselves; part: 'training' or 'selection'."""
         train, select, _ = self.data.split
-        pictures = self.data.pictures.subset(train if part == 'training' else select)
+        images = self.data.images.subset(train if part == 'training' else select)
         mixes, views = self.mixes, self.views
-        if part == 'selection':  # whole pictures, each with objects
+        if part == 'selection':  # whole images, each with objects
             mixes = replace(mixes, count=len(select), probability=1.0)
             views = replace(views, scale=(1.0, 1.0), flip=0.0, seed=views.seed + 1)
         size, policy = self.data.view.size, self.data.view.policy
-        return draw_mixes(pictures, self.cutouts(part), mixes, views, size, policy)
+        return draw_mixes(images, self.cutouts(part), mixes, views, size, policy)
 
-    def fresh_mixes(self) -> OnlineFeatures:
+    def fresh_mixes(self) -> OnTheFlyFeatures:
         """Return mixes that are drawn in every step."""
-        pictures = self.data.pictures.subset(self.data.split[0])
-        return self.closed_set.fresh(pictures, self.training_objects())
+        images = self.data.images.subset(self.data.split[0])
+        return self.closed_set.fresh(images, self.training_objects())
 
     def training_objects(self) -> AnomalyMix:
-        """Return the objects to paste into pictures that are drawn fresh."""
+        """Return the objects to paste into images that are drawn fresh."""
         return AnomalyMix(grouped(self.cutouts('training')), self.mixes)
 
     def cutouts(self, part: str) -> list[Cutout]:

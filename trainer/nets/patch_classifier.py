@@ -132,12 +132,12 @@ def evaluate_classifier(
 def batch_tokens(
     features: FeatureSet, layers: Sequence[str], indices: Sequence[int]
 ) -> torch.Tensor:
-    """Return float32 (B, gh, gw, L*D): the layers' tokens of some pictures, concatenated."""
+    """Return float32 (B, gh, gw, L*D): the layers' tokens of some images, concatenated."""
     return torch.cat(tokens_of(features, layers, indices), -1)
 
 
 class Sized(NamedTuple):
-    """What upsamplers read of a set of pictures: sides of the network's input and of a patch."""
+    """What upsamplers read of a set of images: sides of the network's input and of a patch."""
 
     height: int
     width: int

@@ -25,13 +25,13 @@ class PatchSettings:
 
     purity: least share of the patch's pixels with the label, inclusive, in (0.5, 1].
     fallback_purity: for a class with too few pure patches; the share must exceed it.
-    fewest_patches, fewest_pictures: what a class needs for a model of its own.
+    fewest_patches, fewest_images: what a class needs for a model of its own.
     """
 
     purity: float = 0.9
     fallback_purity: float = 0.5
     fewest_patches: int = 200
-    fewest_pictures: int = 20
+    fewest_images: int = 20
 
     def __post_init__(self) -> None:
         for name in ('purity', 'fallback_purity'):
@@ -45,16 +45,16 @@ class ClassCount:
     """
     What one class offers.
 
-    pure, pure_pictures: patches at `purity` and the pictures that hold them.
-    loose, loose_pictures: the same at `fallback_purity`.
+    pure, pure_images: patches at `purity` and the images that hold them.
+    loose, loose_images: the same at `fallback_purity`.
     choice: 'pure', 'loose' or 'none' (no model of its own).
     """
 
     name: str
     pure: int
-    pure_pictures: int
+    pure_images: int
     loose: int
-    loose_pictures: int
+    loose_images: int
     choice: str
 
     @property
@@ -78,8 +78,8 @@ class PatchSelection:
     def report(self) -> str:
         """Return the counts as lines of text."""
         return '\n'.join(
-            f'{c.name:>14}: {c.pure} pure patches in {c.pure_pictures} pictures, {c.loose} over '
-            f'half in {c.loose_pictures}: {_CHOICES[c.choice]}'
+            f'{c.name:>14}: {c.pure} pure patches in {c.pure_images} images, {c.loose} over '
+            f'half in {c.loose_images}: {_CHOICES[c.choice]}'
             for c in self.counts
         )
 
@@ -94,10 +94,10 @@ _CHOICES = {
 @dataclass(frozen=True)
 class ClassTokens:
     """
-    The tokens of one class, sorted by picture.
+    The tokens of one class, sorted by image.
 
     tokens: float16 (N, D).
-    starts: int64 (n + 1,): picture i holds tokens[starts[i]:starts[i + 1]].
+    starts: int64 (n + 1,): image i holds tokens[starts[i]:starts[i + 1]].
     """
 
     tokens: npt.NDArray[np.float16]
@@ -106,9 +106,9 @@ class ClassTokens:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def of_pictures(self, pictures: Sequence[int]) -> npt.NDArray[np.float16]:
-        """Return float16 (m, D): the tokens of these pictures, in their order."""
-        parts = [self.tokens[self.starts[i] : self.starts[i + 1]] for i in pictures]
+    def of_images(self, images: Sequence[int]) -> npt.NDArray[np.float16]:
+        """Return float16 (m, D): the tokens of these images, in their order."""
+        parts = [self.tokens[self.starts[i] : self.starts[i + 1]] for i in images]
         return np.concatenate(parts) if parts else self.tokens[:0]
 
 
@@ -165,7 +165,7 @@ def gather_tokens(
     features: FeatureSet, layer: str, selection: PatchSelection
 ) -> tuple[ClassTokens, ...]:
     """
-    Return the selected tokens of every class, read in one pass over the pictures.
+    Return the selected tokens of every class, read in one pass over the images.
 
     Memory: 2 D bytes a selected patch. A class without a model has none.
     """
@@ -176,16 +176,16 @@ def gather_tokens(
     starts = [np.concatenate([[0], np.cumsum(total)]).astype(np.int64) for total in totals]
     gathered = [np.empty((int(start[-1]), dim), np.float16) for start in starts]
     for i, labels in enumerate(selection.labels):
-        picture = np.asarray(tokens[i])
+        frame = np.asarray(tokens[i])
         for c in np.unique(labels[labels != IGNORED]):
-            gathered[c][starts[c][i] : starts[c][i + 1]] = picture[labels == c]
+            gathered[c][starts[c][i] : starts[c][i + 1]] = frame[labels == c]
     return tuple(ClassTokens(g, s) for g, s in zip(gathered, starts, strict=True))
 
 
 def _count(
     name: str, pure: npt.NDArray[np.bool_], loose: npt.NDArray[np.bool_], settings: PatchSettings
 ) -> ClassCount:
-    numbers = [int(pure.sum()), _pictures(pure), int(loose.sum()), _pictures(loose)]
+    numbers = [int(pure.sum()), _images(pure), int(loose.sum()), _images(loose)]
     choice = 'none'
     if _enough(*numbers[:2], settings):
         choice = 'pure'
@@ -194,9 +194,9 @@ def _count(
     return ClassCount(name, *numbers, choice)
 
 
-def _pictures(chosen: npt.NDArray[np.bool_]) -> int:
+def _images(chosen: npt.NDArray[np.bool_]) -> int:
     return int(chosen.any(axis=(1, 2)).sum())
 
 
-def _enough(patches: int, pictures: int, settings: PatchSettings) -> bool:
-    return patches >= settings.fewest_patches and pictures >= settings.fewest_pictures
+def _enough(patches: int, images: int, settings: PatchSettings) -> bool:
+    return patches >= settings.fewest_patches and images >= settings.fewest_images

@@ -174,10 +174,10 @@ class SegmenterConfig:
     How the segmenter is built and trained (defaults: the `cpu` preset).
 
     head: 'linear' or 'gmm'. width: of the decoder feature. preset: of the decoder, see above.
-    steps, batch: 6000 picture-steps by default. warmup: steps of rising rate; then it falls
+    steps, batch: 6000 image-steps by default. warmup: steps of rising rate; then it falls
         linearly (UEM: polynomial of power 1 to 1e-7). pixel_step: every s-th row and column.
     matmul: 'f32' or 'bf16' arithmetic of the decoder. select_every: steps between measurements of
-        mean IoU on the selection pictures; the best state is kept.
+        mean IoU on the selection images; the best state is kept.
     online: draw fresh views in every step and run the backbone on them (the `paper` preset, for a
         GPU), instead of the cached bank of views.
     """
@@ -194,7 +194,7 @@ class SegmenterConfig:
     matmul: str = 'bf16'
     select_every: int = 250
     gmm: GmmSettings = field(default_factory=GmmSettings)
-    online: bool = False
+    on_the_fly: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:

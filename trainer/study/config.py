@@ -49,7 +49,7 @@ class LeaderboardConfig:
 
     folder: bundles and records. report: the Markdown file, title: its own. sets: as
     `trainer evaluate --data` knows them; 'pasted' alone is made of the reference's training
-    pictures. set: changes of every row's recipe, before its own. reference: name of the row that
+    images. set: changes of every row's recipe, before its own. reference: name of the row that
     others are compared with, '' = the first.
     """
 

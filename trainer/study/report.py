@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A study as JSON and Markdown: means over seeds, intervals over pictures, paired differences."""
+"""A study as JSON and Markdown: means over seeds, intervals over images, paired differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.evaluation.record import RecordSet, picture_counts, pooled_counts
+from ood_perception.evaluation.record import RecordSet, image_counts, pooled_counts
 from ood_perception.evaluation.results import interval_record
 from ood_perception.evaluation.second_pass import component_frames
 from ood_perception.json_files import write_json
@@ -33,7 +33,7 @@ from .config import LeaderboardConfig
 
 METRICS = {
     'average_precision': 'AP',
-    'average_precision_missed': 'AP, lost counted',
+    'average_precision_with_outside': 'AP, outside counted',
     'fpr95': 'FPR95',
     'auroc': 'AUROC',
     'component_average_precision': 'component-averaged AP',
@@ -48,14 +48,14 @@ class Entry:
     One row on one set and region: all its seeds, drawn together.
 
     seeds: seed -> its run. samples: metric -> float64 (R,), the mean over seeds in each draw of
-    pictures.
+    images.
     """
 
     def __init__(self, seeds: Mapping[int, SetRun], region: str) -> None:
         records = [run.summary['regions'][region] for run in seeds.values()]
         self.values = {name: [_value(record, name) for record in records] for name in METRICS}
         # One seed's interval of component F1 is in its summary: no second pass over the labels,
-        # which takes longer (7 s a row of 65 pictures) than all the rest.
+        # which takes longer (7 s a row of 65 images) than all the rest.
         self.alone = records[0] if len(seeds) == 1 else None
         self.drawn = {
             seed: _samples(run, region, self.alone is None) for seed, run in seeds.items()
@@ -63,11 +63,11 @@ class Entry:
         self.samples: Samples = {name: self._mean(name, self.drawn) for name in METRICS}
 
     def _mean(self, metric: str, seeds: Collection[int]) -> np.ndarray[Any, Any]:
-        """Return the mean over these seeds in each draw of pictures."""
+        """Return the mean over these seeds in each draw of images."""
         return np.mean([self.drawn[seed][metric] for seed in seeds], 0)
 
     def value(self, metric: str) -> dict[str, Any]:
-        """Return mean over seeds, interval over pictures, and each seed's value."""
+        """Return mean over seeds, interval over images, and each seed's value."""
         values = self.values[metric]
         known = [value for value in values if value is not None]
         mean = float(np.mean(known)) if known else None
@@ -93,7 +93,7 @@ def _value(record: dict[str, Any], metric: str) -> float | None:
 
 def _samples(run: SetRun, region: str, with_components: bool) -> Samples:
     """
-    Return every metric of every draw of pictures; the draws are the same for all rows.
+    Return every metric of every draw of images; the draws are the same for all rows.
 
     with_components: nan for component F1 without.
     """
@@ -112,7 +112,7 @@ def _pixel_samples(
     records: RecordSet, region: str, weights: np.ndarray[Any, np.dtype[np.float64]]
 ) -> Samples:
     positives, negatives, *_ = pooled_counts(records, region)
-    coarse = picture_counts(records, region, coarse_starts(positives, negatives))
+    coarse = image_counts(records, region, coarse_starts(positives, negatives))
     return metric_samples(coarse, weights)
 
 
@@ -153,7 +153,7 @@ def _set_record(
     }
     seeds = {name: found for name, found in seeds.items() if found}
     first = next(run for found in seeds.values() for run in found.values())
-    record: dict[str, Any] = {'pictures': len(first.records), 'regions': {}, 'against': {}}
+    record: dict[str, Any] = {'images': len(first.records), 'regions': {}, 'against': {}}
     for region in first.summary['regions']:
         entries = {name: Entry(found, region) for name, found in seeds.items()}
         reference = entries.get(config.reference)

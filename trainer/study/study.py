@@ -7,7 +7,7 @@ A study: trainings of recipes with changes, on sets of anomalies, in one table.
                   [--use NAME=FOLDER]
 
 The YAML declares rows of {name, recipe, set, seeds, against}. Every bundle is built once, every
-picture scored once by the node's own pipeline, and bundles of one backbone share its outputs (in
+image scored once by the node's own pipeline, and bundles of one backbone share its outputs (in
 the study's folder under backbones/, which may be deleted). A run that was stopped goes on, and a
 run of a part is a part of the whole. The report shows what there is and names what is missing;
 --use takes a bundle that its own recipe has trained already. FOLDER/runs.yaml lists the bundles
@@ -92,7 +92,7 @@ def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
     if name == PASTED:
         row = config.row(config.reference)
         if not row.recipe:
-            raise ConfigError(f"'pasted' is made of a recipe's pictures: {row.name!r} has none")
+            raise ConfigError(f"'pasted' is made of a recipe's images: {row.name!r} has none")
         return _pasted(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
     if open_set(name, root).kind not in ANOMALY_KINDS:
         raise ConfigError(
@@ -104,18 +104,18 @@ def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
 
 def _pasted(recipe: Recipe, folder: Path) -> str:
     """
-    Write (or find) the set that hyperparameters are chosen on; return its address for open_set.
+    Write (or load) the set that hyperparameters are chosen on; return its address for open_set.
 
-    The pictures are those of the training split that only choose (data.selection_fraction), the
+    The images are those of the training split that only choose (data.selection_fraction), the
     objects the half of the recipe's outliers that no training sees; they stand on the bundle's
     ground classes. These alone, by their true labels, are scored, with what stands on them.
     """
     data, place = Workflow(recipe, folder).data, folder / PASTED
-    pictures = data.pictures.subset(data.split[1])
+    images = data.images.subset(data.split[1])
     objects = load_outliers(recipe.outliers, 'selection', data.root)
     ground = tuple(data.class_names.index(name) for name in recipe.bundle.ground_classes)
     settings = PasteSettings(ground=ground)
-    write_pasted_set(pictures, objects, place, settings, recipe.seed, ground_only=True)
+    write_pasted_set(images, objects, place, settings, recipe.seed, ground_only=True)
     return f'{PASTED}={place}'
 
 

@@ -25,8 +25,8 @@ from ood_perception.errors import ConfigError
 from ..artifacts import Artifact
 from ..backbones import load_backbone
 from ..backbones.base import Backbone, BackboneChoice
-from ..data.images import PictureList
-from ..features import View, network_picture
+from ..data.images import ImageList
+from ..features import View, network_image
 from ..nets.patch_classifier import Classifier, Sized, Upsampler
 from .loop import EpochRun, Trained, cosine, labelled_cross_entropy
 
@@ -38,7 +38,7 @@ class FinetuningConfig:
     """
     How the backbone is tuned.
 
-    epochs: passes over the training pictures, 0 = the backbone stays frozen.
+    epochs: passes over the training images, 0 = the backbone stays frozen.
     learning_rate: of the backbone; classifier_learning_rate: of the classifier that trains along.
         Both fall to 0 along a cosine, step by step.
     batch, pixel_step, weight_decay, hidden: as for the classifier (see ClassifierConfig).
@@ -74,17 +74,17 @@ class TuningRun(EpochRun):
     def __init__(
         self,
         backbone: Backbone,
-        pictures: PictureList,
+        images: ImageList,
         layers: Sequence[int | str],
         view: View,
         config: FinetuningConfig,
     ) -> None:
-        self.config, self.view, self.list, self.backbone = config, view, pictures, backbone
+        self.config, self.view, self.list, self.backbone = config, view, images, backbone
         self.baked = backbone.baked(*view.size, layers).requires_grad_(True)
         names = [str(layer) for layer in layers]
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            classes = len(pictures.classes.names)
+            classes = len(images.classes.names)
             width = sum(backbone.width(layer) for layer in layers)
             self.classifier = Classifier(width, classes, names, 'mlp', config.hidden)
         parts = {'backbone': self.baked, 'classifier': self.classifier}
@@ -94,7 +94,7 @@ class TuningRun(EpochRun):
             for part, rate in zip(parts.values(), rates, strict=True)
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-        super().__init__(nn.ModuleDict(parts), len(pictures), config, optimizer)
+        super().__init__(nn.ModuleDict(parts), len(images), config, optimizer)
         self.upsampler = Upsampler(Sized(*view.size, backbone.patch), config.pixel_step)
 
     def fit(self, artifact: Artifact | None = None) -> Trained:
@@ -111,7 +111,7 @@ class TuningRun(EpochRun):
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the mean cross-entropy over the batch's labelled pixels (0 without any)."""
         self.baked.eval()
-        views = [network_picture(self.list, index, self.view) for index in indices]
+        views = [network_image(self.list, index, self.view) for index in indices]
         images = torch.from_numpy(np.stack([image for image, _ in views]))
         step = self.config.pixel_step
         labels = np.stack([label[row::step, column::step] for _, label in views])

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from ood_perception.errors import DataError
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_image
 
-from ..augment.on_the_fly import OnlineFeatures
+from ..augment.on_the_fly import OnTheFlyFeatures
 from ..augment.pasting import OUTLIER
 from ..data.images import IGNORED
 from ..features import FeatureSet
@@ -24,7 +24,7 @@ class MapUpsampler(Upsampler):
     """An Upsampler of maps of many channels, from the first pixel on unless told otherwise."""
 
     def __init__(
-        self, features: FeatureSet | OnlineFeatures | Sized, factor: int, step: int = 1
+        self, features: FeatureSet | OnTheFlyFeatures | Sized, factor: int, step: int = 1
     ) -> None:
         super().__init__(features, step, factor)
 
@@ -56,16 +56,16 @@ def pasted_precision(features: FeatureSet, scores: Callable[[int], torch.Tensor]
     """
     Return the AP of scores against pasted pixels, every SELECTION_STEP-th row and column.
 
-    features: the labels, OUTLIER on pasted pixels. scores: of a picture by its place, float (rows,
-    columns) at these pixels, higher = stranger.
+    features: the labels, OUTLIER on pasted pixels. scores: of a image by its place, float (rows,
+    columns) at these pixels, higher = more anomalous.
     """
-    step, pictures = SELECTION_STEP, []
+    step, images = SELECTION_STEP, []
     for index in range(len(features.names)):
         pixels = scores(index).cpu().numpy().astype(np.float32)
         labels = np.asarray(features.labels[index])[::step, ::step]
         truth = np.where(labels == OUTLIER, 1, np.where(labels == IGNORED, 255, 0))
-        pictures.append(scored_picture(pixels, truth.astype(np.uint8)))
-    return float(exact_metrics(pictures).average_precision)
+        images.append(scored_image(pixels, truth.astype(np.uint8)))
+    return float(exact_metrics(images).average_precision)
 
 
 def need_outliers(features: FeatureSet) -> None:

@@ -30,7 +30,7 @@ class Schedule:
     """
     What a run reads of its settings; a head's section of the recipe has the same fields.
 
-    steps: optimiser steps, `warmup` of them with a rising rate; batch: pictures in each.
+    steps: optimiser steps, `warmup` of them with a rising rate; batch: images in each.
     pixel_step: every pixel_step-th row and column counts in the loss, from a drawn place on.
     select_every: steps between two looks at the selection.
     """
@@ -66,7 +66,7 @@ class TrainingRun(ABC):
     """
     One run of an optimiser on a model; what a step sees depends on the seed and the step alone.
 
-    name: of what is trained. pictures: number of pictures to draw from. schedule: what has the
+    name: of what is trained. images: number of images to draw from. schedule: what has the
     fields of Schedule. A group of the optimiser has the schedule's rate, or its own 'rate', times
     its 'times'.
     """
@@ -76,18 +76,18 @@ class TrainingRun(ABC):
     def __init__(
         self,
         model: nn.Module,
-        pictures: int,
+        images: int,
         schedule: Any,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        self.trained, self.pictures, self.schedule, self.step = model, pictures, schedule, 0
+        self.trained, self.images, self.schedule, self.step = model, images, schedule, 0
         self.optimizer = optimizer
         self.history: list[tuple[int, float, float]] = []
         self.best: dict[str, torch.Tensor] = {}
 
     @abstractmethod
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
-        """Return the loss of pictures, at every pixel_step-th pixel from (row, column) on."""
+        """Return the loss of images, at every pixel_step-th pixel from (row, column) on."""
 
     def look(self) -> float | None:
         """Return the selection's figure of the model as it is; None where nothing selects."""
@@ -103,10 +103,10 @@ class TrainingRun(ABC):
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
     def draw(self) -> tuple[list[int], int, int]:
-        """Return the pictures of the step, and the row and column of its first pixel."""
+        """Return the images of the step, and the row and column of its first pixel."""
         plan = self.schedule
         random = np.random.default_rng((plan.seed, self.step))
-        drawn = random.choice(self.pictures, min(plan.batch, self.pictures), replace=False)
+        drawn = random.choice(self.images, min(plan.batch, self.images), replace=False)
         row, column = (int(v) for v in random.integers(plan.pixel_step, size=2))
         return sorted(int(i) for i in drawn), row, column
 
@@ -194,15 +194,15 @@ class TrainingRun(ABC):
 
 class EpochRun(TrainingRun):
     """
-    A run that sees every picture once an epoch, in an order that depends on seed and epoch alone.
+    A run that sees every image once an epoch, in an order that depends on seed and epoch alone.
 
     A look ends each epoch. config: epochs, batch, learning_rate, pixel_step and seed.
     """
 
     def __init__(
-        self, model: nn.Module, pictures: int, config: Any, optimizer: torch.optim.Optimizer
+        self, model: nn.Module, images: int, config: Any, optimizer: torch.optim.Optimizer
     ) -> None:
-        each = math.ceil(pictures / config.batch)
+        each = math.ceil(images / config.batch)
         plan = Schedule(
             steps=each * config.epochs,
             select_every=each,
@@ -211,15 +211,15 @@ class EpochRun(TrainingRun):
             pixel_step=config.pixel_step,
             seed=config.seed,
         )
-        super().__init__(model, pictures, plan, optimizer)
+        super().__init__(model, images, plan, optimizer)
 
     def draw(self) -> tuple[list[int], int, int]:
-        """Return the step's pictures, not sorted, and its first pixel."""
+        """Return the step's images, not sorted, and its first pixel."""
         plan = self.schedule
         epoch, place = divmod(self.step, plan.select_every)
         if place == 0:
             self._random = np.random.default_rng((plan.seed, epoch))
-            self._order = self._random.permutation(self.pictures).tolist()
+            self._order = self._random.permutation(self.images).tolist()
         row, column = (int(v) for v in self._random.integers(plan.pixel_step, size=2))
         return self._order[place * plan.batch : (place + 1) * plan.batch], row, column
 

@@ -65,11 +65,11 @@ class ClassifierRun(EpochRun):
         return evaluate_classifier(self.model, self.select, self.config.matmul).mean_iou
 
     def rate_factor(self) -> float:
-        """Return 1, or the cosine of the fraction of the run that is done, in pictures."""
+        """Return 1, or the cosine of the fraction of the run that is done, in images."""
         if self.config.schedule == 'constant':
             return 1.0
         epoch, place = divmod(self.step, self.schedule.select_every)
-        done = epoch + place * self.config.batch / self.pictures
+        done = epoch + place * self.config.batch / self.images
         return cosine(done / self.config.epochs, 1)
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from ood_perception.metrics.segmentation import class_iou, confusion
 
-from ..augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
+from ..augment.on_the_fly import OnTheFlyFeatures, device_of, drawn, token_widths
 from ..features import FeatureSet, tokens_of
 from ..nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ..nets.segmenter import Segmenter, SegmenterConfig
@@ -58,7 +58,7 @@ class SegmenterRun(TrainingRun):
 
     def __init__(
         self,
-        train: FeatureSet | OnlineFeatures,
+        train: FeatureSet | OnTheFlyFeatures,
         select: FeatureSet,
         layers: Sequence[str],
         classes: int,

@@ -187,7 +187,7 @@ def _place_graph(bundle: Bundle, name: str, folder: Path) -> None:
 
 
 def _write(file: Path, content: WeightsMap, origin: Path) -> None:
-    """Write the external data; BundleError when it is not what the map promises."""
+    """Write the external data; BundleError when it is not what the map declares."""
     source = np.memmap(origin, dtype=np.uint8, mode='r')
     target = content.target
     with file.open('wb') as out:

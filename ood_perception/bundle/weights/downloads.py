@@ -89,9 +89,9 @@ def _fetch(
     with _opener(check).open(request, timeout=BLOCK_SECONDS) as response:
         if have and not _goes_on(response, have):
             have = 0
-        promised = response.headers.get('Content-Length', '')
-        if promised.isdecimal() and int(promised) != size - have:
-            raise BundleError(f'{url} has {int(promised) + have} bytes, expected {size}')
+        target = response.headers.get('Content-Length', '')
+        if target.isdecimal() and int(target) != size - have:
+            raise BundleError(f'{url} has {int(target) + have} bytes, expected {size}')
         with part.open('ab' if have else 'wb') as file:
             _copy(response, file, size - have, url, stop)
 

@@ -81,7 +81,7 @@ def find_engine(trt: TensorRt, request: Request) -> KeptEngine | None:
         blob = compiled_cache.load(key)
         if blob is not None:
             path = compiled_cache.key_path(key)
-            return KeptEngine(blob, compiled_cache.facts_of(key), path, False)
+            return KeptEngine(blob, compiled_cache.metadata_of(key), path, False)
     return None
 
 
@@ -101,7 +101,7 @@ def obtain_engine(trt: TensorRt, request: Request, tell: Tell | None = None) -> 
         return blob, {**facts, 'precision': request.precision, 'gpu': request.gpu}
 
     blob, built = compiled_cache.obtain(key, build)
-    return KeptEngine(blob, compiled_cache.facts_of(key), key_path, built)
+    return KeptEngine(blob, compiled_cache.metadata_of(key), key_path, built)
 
 
 def require_engine(

@@ -87,7 +87,7 @@ def _logger(module: Any, messages: deque[str]) -> Any:
     }
 
     class Logger(module.ILogger):  # type: ignore[misc]
-        """Hands TensorRT's messages to logging; an error is told by the caller, in one line."""
+        """Hands messages of TensorRT to logging; the caller reports an error, in one line."""
 
         def __init__(self) -> None:
             module.ILogger.__init__(self)

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A player for bags: publishes a bag's pictures and /clock at a rate, once the node listens.
+A player for bags: publishes a bag's images and /clock at a rate, once the node listens.
 
 Messages of a raw topic are published as recorded, unread. Unlike `ros2 bag play` it takes every
 bag that evaluate_bag takes, waits until somebody subscribes, and can serve a node of transport
@@ -37,7 +37,7 @@ from ood_perception.ros.tools.discovery import flush, run_program, wait_for_subs
 TRANSPORTS = ('raw', 'compressed')
 # What image_transport puts behind a camera's topic
 _ENDINGS = ('/compressed', '/ffmpeg', '/foxglove')
-# Deep enough that a burst of pictures does not overwrite one that is still on its way.
+# Deep enough that a burst of images does not overwrite one that is still on its way.
 _DEPTH = 10
 _CLOCK_PERIOD = 0.02
 
@@ -46,7 +46,7 @@ class BagPlayer(Node):  # type: ignore[misc]
     """Publishes the topics of some cameras, and /clock."""
 
     def __init__(self, cameras: Sequence[CameraTopic], transport: str) -> None:
-        """Raise ConfigError for a raw topic where compressed pictures are wanted."""
+        """Raise ConfigError for a raw topic where compressed images are wanted."""
         super().__init__('bag_player')
         quality = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         clock = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -84,7 +84,7 @@ class BagPlayer(Node):  # type: ignore[misc]
         return count
 
     def flush(self) -> None:
-        """Wait until the pictures were acknowledged, at most five seconds for each topic."""
+        """Wait until the images were acknowledged, at most five seconds for each topic."""
         flush(self._publishers_by_topic.values())
 
     def _contents(self, message: Message) -> list[bytes]:
@@ -151,7 +151,7 @@ def _play(options: argparse.Namespace) -> int:
         player.wait(options.wait)
         count = player.play(bag, options.rate)
         player.flush()
-        print(f'{count} pictures were published')
+        print(f'{count} images were published')
         player.destroy_node()
     return 0
 

@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
 from ood_perception.errors import ConfigError, OodPerceptionError
-from ood_perception.image.image_files import read_picture
+from ood_perception.image.image_files import read_image
 from ood_perception.json_files import json_text
 from ood_perception.ros.messages import ImageBuffer
 from ood_perception.ros.qos import input_profile, output_profile
@@ -43,7 +43,7 @@ class BenchCamera(NodeListener):
         self._camera = self.create_publisher(Image, 'image', input_profile(case['reliability']))
         self.results = [self._listen(name) for name in case['outputs']]
         self._buffer = ImageBuffer('rgb8')
-        self._buffer.pixels(case['height'], case['width'])[:] = made_picture(case)
+        self._buffer.pixels(case['height'], case['width'])[:] = made_image(case)
 
     def _listen(self, name: str) -> Any:
         kind = MarkerArray if name == 'obstacle_markers' else Image
@@ -95,14 +95,14 @@ def header_key(header: Any) -> tuple[int, int, str]:
     return header.stamp.sec, header.stamp.nanosec, header.frame_id
 
 
-def made_picture(case: dict[str, Any]) -> UInt8Array:
-    """Return uint8 (H, W, 3) RGB: the case's picture, or smooth shades with a bright block."""
+def made_image(case: dict[str, Any]) -> UInt8Array:
+    """Return uint8 (H, W, 3) RGB: the case's image, or smooth shades with a bright block."""
     import cv2
 
     height, width = case['height'], case['width']
-    if case['picture']:
-        picture = read_picture(Path(case['picture']), '--picture')
-        resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    if case['image']:
+        frame = read_image(Path(case['image']), '--image')
+        resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(resized, dtype=np.uint8)
     y, x = np.mgrid[0:height, 0:width]
     image = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], axis=-1)

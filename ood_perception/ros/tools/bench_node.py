@@ -44,7 +44,7 @@ class Case:
     rate: float
     width: int
     height: int
-    picture: str = ''
+    image: str = ''
     # Nobody else's node of the same name is taken for ours.
     namespace: str = f'bench_{os.getpid()}'
 
@@ -99,7 +99,7 @@ def run_case(
 
 
 def verdict(case: Case, counted: dict[str, Any]) -> dict[str, bool]:
-    """Return which of the promises were kept."""
+    """Return which of the bounds were kept."""
     counters = counted['counters']
     own = counted['times_ms']['own_ms']['median']
     return {
@@ -117,13 +117,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--engine', default='', help='openvino, onnxruntime')
     parser.add_argument('--precision', default='', help='f32, bf16')
     parser.add_argument('--weights', default='', help='origin of the backbone weights')
-    parser.add_argument('--picture', default='', help='a picture to publish; default: made up')
+    parser.add_argument('--image', default='', help='a image to publish; default: made up')
     parser.add_argument(
         '--no-views', action='store_true', help='the whole image alone, where a bundle sees more'
     )
     parser.add_argument('--frames', type=int, default=100)
     parser.add_argument('--rate', type=float, default=10.0, help='hertz')
-    parser.add_argument('--size', default='1920x1080', help='of the camera picture')
+    parser.add_argument('--size', default='1920x1080', help='of the camera image')
     parser.add_argument('--out', type=Path, help='JSON file to write')
     return parser.parse_args(argv)
 
@@ -134,7 +134,7 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     except ValueError as error:
         raise ConfigError(f'--size {options.size}: give one such as 1920x1080') from error
     return [
-        Case(kind, outputs, options.frames, options.rate, width, height, options.picture)
+        Case(kind, outputs, options.frames, options.rate, width, height, options.image)
         for kind in ('reliable', 'best_effort')
         for outputs in OUTPUT_SETS
     ]
@@ -148,12 +148,12 @@ def _line(result: dict[str, Any]) -> str:
         f'callbacks {counters["callbacks"]}, processed {counters["processed"]}, '
         f'dropped {counters["dropped"]}, own {times["own_ms"]["median"]:.1f} ms median, '
         f'engine {times["inference_ms"]["median"]:.0f} ms for {result["images_a_frame"]} images '
-        'a frame; ' + ('all promises kept' if not kept else f'NOT kept: {", ".join(kept)}')
+        'a frame; ' + ('all bounds kept' if not kept else f'NOT kept: {", ".join(kept)}')
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return 0 when every promise was kept."""
+    """Run the benchmark; return 0 when every bound was kept."""
     options = _parse(argv)
     return exit_status('bench_node', lambda: _run(options))
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The demo's camera: a process that publishes a folder of pictures as sensor_msgs/Image.
+The demo's camera: a process that publishes a folder of images as sensor_msgs/Image.
 
-It waits until a subscriber is matched and asks for reliable delivery, publishes each picture once
+It waits until a subscriber is matched and asks for reliable delivery, publishes each image once
 with its own stamp, and prints one JSON line per frame: its index and stamp.
 """
 
@@ -21,7 +21,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from ood_perception.image.decode import stamp_ns
-from ood_perception.image.image_files import list_pictures, read_picture
+from ood_perception.image.image_files import list_images, read_image
 from ood_perception.ros.messages import image_message
 from ood_perception.ros.qos import RELIABLE, input_profile
 from ood_perception.ros.tools.discovery import flush, run_program, wait_for_subscribers
@@ -30,7 +30,7 @@ FRAME_ID = 'demo_camera_optical_frame'
 
 
 class CameraPublisher(Node):  # type: ignore[misc]
-    """Publishes pictures on `image`, reliable, depth 1."""
+    """Publishes images on `image`, reliable, depth 1."""
 
     def __init__(self) -> None:
         super().__init__('demo_camera')
@@ -41,17 +41,17 @@ class CameraPublisher(Node):  # type: ignore[misc]
         wait_for_subscribers(self, [self._publisher], seconds)
 
     def publish(self, path: Path) -> int:
-        """Publish a picture file stamped now; return the stamp in nanoseconds."""
-        picture = read_picture(path)
+        """Publish a image file stamped now; return the stamp in nanoseconds."""
+        image = read_image(path)
         header = Image().header
         header.frame_id = FRAME_ID
-        message: Any = image_message(picture, 'rgb8', header)
+        message: Any = image_message(image, 'rgb8', header)
         header.stamp = self.get_clock().now().to_msg()
         self._publisher.publish(message)
         return stamp_ns(message)
 
     def flush(self) -> None:
-        """Wait until the last picture was acknowledged, at most five seconds."""
+        """Wait until the last image was acknowledged, at most five seconds."""
         flush([self._publisher])
 
 
@@ -67,15 +67,15 @@ def publish_all(camera: CameraPublisher, files: Sequence[Path], rate: float) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument('folder', type=Path, help='folder of pictures, published in name order')
-    parser.add_argument('--rate', type=float, default=2.0, help='pictures per second')
+    parser.add_argument('folder', type=Path, help='folder of images, published in name order')
+    parser.add_argument('--rate', type=float, default=2.0, help='images per second')
     parser.add_argument('--wait', type=float, default=30.0, help='seconds to wait for the node')
     options, ros_arguments = parser.parse_known_args(argv)
 
     def work() -> int:
         camera = CameraPublisher()
         camera.wait_for_subscriber(options.wait)
-        publish_all(camera, list_pictures(options.folder), options.rate)
+        publish_all(camera, list_images(options.folder), options.rate)
         return 0
 
     return run_program(ros_arguments, work)

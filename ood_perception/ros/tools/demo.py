@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-`make demo`: pictures through a camera process, DDS and the real node, to a page and a verdict.
+`make demo`: images through a camera process, DDS and the real node, to a page and a verdict.
 
-Exit status 0 when the object was found and the promised rate held, 1 with the reason otherwise.
+Exit status 0 when the object was found and the target rate held, 1 with the reason otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import cv2
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.demo.report import FrameResult, Run, try_engine, write_page
-from ood_perception.demo.sources import Picture, Source, open_source
+from ood_perception.demo.sources import Image, Source, open_source
 from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, DependencyError, exit_status
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     environment()  # without jinja2 there is no page: say so before the work
     out = _made_folder(options.out)
     source = open_source(options.input, options.frames)
-    say(1, f'pictures: {source.description}')
+    say(1, f'images: {source.description}')
     with tempfile.TemporaryDirectory(prefix='ood_demo_') as scratch:
         staged = _stage(source, Path(scratch))
         say(2, f'bundle {options.bundle}: completing the backbone weights where they are missing')
@@ -70,20 +70,20 @@ def _made_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _stage(source: Source, scratch: Path) -> list[Picture]:
-    """Write every picture without loss where the camera process finds it; return them all."""
-    folder = scratch / 'pictures'
+def _stage(source: Source, scratch: Path) -> list[Image]:
+    """Write every image without loss where the camera process finds it; return them all."""
+    folder = scratch / 'images'
     folder.mkdir()
-    staged: list[Picture] = []
-    for picture in source.pictures():
+    staged: list[Image] = []
+    for image in source.images():
         path = folder / f'{len(staged):04d}.png'
-        if not cv2.imwrite(str(path), picture.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+        if not cv2.imwrite(str(path), image.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise DataError(f'{path} cannot be written: is the disk full?')
-        staged.append(picture)
+        staged.append(image)
         if sys.stdout.isatty() or len(staged) % 8 == 0:
-            detail(f'{len(staged)} pictures ready')
+            detail(f'{len(staged)} images ready')
     if not staged:
-        raise DataError(f'{source.description}: no picture in there')
+        raise DataError(f'{source.description}: no image in there')
     return staged
 
 
@@ -96,8 +96,8 @@ def _finish(
     begin: float,
 ) -> int:
     """Write the page, print the verdict; return the exit code."""
-    promised = figures.pop('promised')
-    verdict = judge([f.check for f in frames if f.check], promised)
+    target = figures.pop('target')
+    verdict = judge([f.check for f in frames if f.check], target)
     page = write_page(
         out,
         frames,
@@ -115,7 +115,7 @@ def _finish(
     if verdict.checked:
         print(
             f'      object found {verdict.found} of {verdict.counted} times; '
-            f'{verdict.share:.2%} of the rest of the road flagged, promised {promised:.2%}'
+            f'{verdict.share:.2%} of the rest of the road flagged, target {target:.2%}'
         )
     print(f'      overlays: {out}/*_overlay.jpg\n      page:     {page}')
     print(f'      took {time.monotonic() - begin:.0f} s')
@@ -139,9 +139,9 @@ def arguments() -> argparse.ArgumentParser:
     add('--engine', default='auto', help='auto, openvino, onnxruntime, faiss')
     add('--precision', default='auto', help='auto, f32, bf16, int8')
     rate = Settings.false_alarm_rate
-    add('--false-alarm-rate', type=float, default=rate, help='the promised rate')
-    add('--frames', type=int, default=24, help='at most this many pictures')
-    add('--rate', type=float, default=0.0, help='pictures per second, 0: what the engine keeps')
+    add('--false-alarm-rate', type=float, default=rate, help='the target rate')
+    add('--frames', type=int, default=24, help='at most this many images')
+    add('--rate', type=float, default=0.0, help='images per second, 0: what the engine keeps')
     add('--timeout', type=float, default=150.0, help='seconds for the node to start, and to run')
     return parser
 

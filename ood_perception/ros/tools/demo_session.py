@@ -15,7 +15,7 @@ import rclpy
 
 from ood_perception.bundle.manifest import InputSpec
 from ood_perception.demo.report import FrameResult, Speed
-from ood_perception.demo.sources import Picture
+from ood_perception.demo.sources import Image
 from ood_perception.demo.verdict import check_frame
 from ood_perception.errors import EngineError
 from ood_perception.image.geometry import geometry_for
@@ -32,7 +32,7 @@ def through_the_node(
     options: argparse.Namespace,
     spec: InputSpec,
     speed: Speed,
-    staged: list[Picture],
+    staged: list[Image],
     scratch: Path,
     out: Path,
 ) -> tuple[list[FrameResult], dict[str, Any]]:
@@ -92,7 +92,7 @@ def _publish(
 ) -> list[int]:
     """Run the camera process to its end; return the frames' stamps, in order."""
     arguments = [
-        str(scratch / 'pictures'), '--rate', f'{rate}', '--ros-args', '-r', f'image:={_TOPIC}'
+        str(scratch / 'images'), '--rate', f'{rate}', '--ros-args', '-r', f'image:={_TOPIC}'
     ]  # fmt: skip
     log = scratch / 'camera.log'
     with Child('ood_perception.ros.tools.camera_publisher', arguments, log) as camera:
@@ -125,7 +125,7 @@ def _all_counted(collector: Collector, sent: int) -> bool:
 
 
 def _results(
-    collector: Collector, stamps: Sequence[int], staged: Sequence[Picture], spec: InputSpec
+    collector: Collector, stamps: Sequence[int], staged: Sequence[Image], spec: InputSpec
 ) -> list[FrameResult]:
     """Return what came back, frame by frame, held against what is known."""
     place = {stamp: index for index, stamp in enumerate(stamps)}
@@ -136,25 +136,25 @@ def _results(
     ]
 
 
-def _result(collector: Collector, stamp: int, picture: Picture, spec: InputSpec) -> FrameResult:
+def _result(collector: Collector, stamp: int, image: Image, spec: InputSpec) -> FrameResult:
     parts = collector.results[stamp]
-    _check_score(picture.name, parts['score'], parts['surprisal'])
+    _check_score(image.name, parts['score'], parts['surprisal'])
     geometry = geometry_for(
-        camera_size=picture.image.shape[:2],
+        camera_size=image.image.shape[:2],
         input_size=(spec.height, spec.width),
         policy=spec.policy,
         anchor=spec.anchor,
     )
     patch = spec.patch / geometry.scale_x
     return FrameResult(
-        name=picture.name,
-        image=picture.image,
+        name=image.name,
+        image=image.image,
         overlay=parts['overlay'],
         surprisal=parts['surprisal'],
         mask=parts['mask'],
         latency_ms=(collector.arrived[stamp] - stamp) / 1e6,
         obstacles=parts['obstacle_markers'],
-        check=check_frame(parts['mask'], picture.truth, patch) if picture.truth else None,
+        check=check_frame(parts['mask'], image.truth, patch) if image.truth else None,
     )
 
 
@@ -187,5 +187,5 @@ def _figures(
         'counters': collector.counters(),
         'sent': sent,
         'node_ms': node_ms,
-        'promised': options.false_alarm_rate,
+        'target': options.false_alarm_rate,
     }

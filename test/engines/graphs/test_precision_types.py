@@ -66,7 +66,7 @@ def types_of(model):
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def pictures(size, count=2, seed=4):
+def images(size, count=2, seed=4):
     return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
@@ -110,7 +110,7 @@ def test_products_are_half_and_norms_float32(exported, family, kind):
 def test_fp16_is_near_float32_and_not_equal(exported, family):
     folder, size = exported(family)
     model = read_model(folder / 'backbone.onnx')
-    feeds = {'image': pictures(size)}
+    feeds = {'image': images(size)}
 
     full, half = (run(m, feeds) for m in (model, to_half(model, 'fp16')))
 
@@ -132,7 +132,7 @@ def test_bf16_is_near_float32(exported):
         core = openvino.Core()
         config = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
         compiled = core.compile_model(core.read_model(folder / 'typed.onnx'), 'CPU', config)
-        outputs.append(next(iter(compiled({'image': pictures(size)}).values())))
+        outputs.append(next(iter(compiled({'image': images(size)}).values())))
 
     a, b = outputs
     assert 1e-5 < np.linalg.norm(a - b) / np.linalg.norm(a) < 3e-2
@@ -300,7 +300,7 @@ def test_a_given_backbone_may_be_half_itself(tiny_bundle):
     model = fused_model(plan, 'int8', typed)
 
     onnx.checker.check_model(model, full_check=True)
-    feeds = {'image': pictures(SIZE), 'in_distribution': np.ones(3, np.float32)}
+    feeds = {'image': images(SIZE), 'in_distribution': np.ones(3, np.float32)}
     expected = run(fused_model(plan, 'fp16'), feeds)[0]
     np.testing.assert_allclose(run(model, feeds)[0], expected, rtol=1e-3, atol=1e-3)
 
@@ -312,7 +312,7 @@ def test_completed_weights_are_read_through_their_hard_link(tmp_path, monkeypatc
     path = write_tiny_bundle(tmp_path / 'tiny', external_weights=True)
     bundle = complete(load_bundle(path), donor_of(path))
     whole = plan_for(load_bundle(write_tiny_bundle(tmp_path / 'whole')), EngineOptions())
-    feeds = {'image': pictures(SIZE), 'in_distribution': np.ones(3, np.float32)}
+    feeds = {'image': images(SIZE), 'in_distribution': np.ones(3, np.float32)}
 
     completed = fused_model(plan_for(bundle, EngineOptions()), 'f32')
 

@@ -91,7 +91,7 @@ def test_every_batch_of_1_to_the_cameras_and_beyond(machine, bundle):
             np.testing.assert_array_equal(output.surprisal, expected[:batch])
 
 
-def test_a_fixed_shape_is_replayed_as_a_graph_with_new_pictures(machine, bundle):
+def test_a_fixed_shape_is_replayed_as_a_graph_with_new_images(machine, bundle):
     cuda = machine[1]
     with create_engine(bundle, options(max_batch=2)) as engine:
         vector = engine.class_vector(['Road'])

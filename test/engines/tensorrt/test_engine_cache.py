@@ -48,7 +48,7 @@ def obtain():
 
 def test_it_is_built_once_and_its_facts_lie_beside_it(cache):
     assert compiled_cache.obtain(KEY, build) == (blob(), True)
-    assert compiled_cache.facts_of(KEY) == {'seconds': 1}
+    assert compiled_cache.metadata_of(KEY) == {'seconds': 1}
     assert compiled_cache.obtain(KEY, lambda: pytest.fail('built again')) == (blob(), False)
 
 
@@ -106,7 +106,7 @@ def test_a_flipped_byte_in_the_sidecar_is_found_wherever_it_is(cache, caplog, pl
     # white space and the like may change without meaning; all else is found and named
     assert (found is None) == (str(sidecar) in caplog.text)
     if found is not None:
-        assert compiled_cache.facts_of(KEY) == {'seconds': 1}
+        assert compiled_cache.metadata_of(KEY) == {'seconds': 1}
 
 
 def start(arguments, folder, **environment):

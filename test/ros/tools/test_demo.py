@@ -9,7 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from bundles import road_picture
+from bundles import road_image
 from limits import HANGS
 from paths import ROOT
 
@@ -22,13 +22,13 @@ SIDE = 90
 
 @pytest.fixture(scope='module')
 def labelled(tmp_path_factory):
-    """Five pictures with a labelled object that moves."""
+    """Five images with a labelled object that moves."""
     folder = tmp_path_factory.mktemp('labelled')
     for kind in ('images', 'labels'):
         (folder / kind).mkdir()
     for number in range(5):
         x = 20 + 25 * number
-        image = road_picture(180, 240, obstacle=(x, 80, SIDE, SIDE), seed=number)
+        image = road_image(180, 240, obstacle=(x, 80, SIDE, SIDE), seed=number)
         labels = np.zeros((180, 240), np.uint8)
         labels[:45] = 255
         labels[80 : 80 + SIDE, x : x + SIDE] = 1
@@ -60,7 +60,7 @@ def test_frames_go_through_camera_node_and_page(tiny_bundle, labelled, tmp_path)
 def test_an_object_that_is_not_flagged_fails_the_demo(tiny_bundle, labelled, tmp_path):
     for path in (labelled / 'images').iterdir():
         (tmp_path / 'images').mkdir(exist_ok=True)
-        plain = road_picture(180, 240)
+        plain = road_image(180, 240)
         cv2.imwrite(str(tmp_path / 'images' / path.name), plain[..., ::-1])
     (tmp_path / 'labels').symlink_to(labelled / 'labels')
     done = demo('--input', tmp_path, '--bundle', tiny_bundle, '--out', tmp_path / 'out')

@@ -17,7 +17,7 @@ from ood_perception.errors import DataError
 pytest.importorskip('torch')
 
 from trainer.augment import coco
-from trainer.augment.coco import mask_of, need_pictures, read_coco
+from trainer.augment.coco import mask_of, need_images, read_coco
 from trainer.augment.context_images import load_context
 from trainer.augment.cutouts import PARTS, part_of
 from trainer.augment.outlier_sources import OutlierConfig, check_outliers, load_outliers
@@ -55,7 +55,7 @@ def text_of(counts):
 
 
 def write(folder, *annotations, **lists):
-    """Write pictures and instances.json; every picture has one square beside these annotations."""
+    """Write images and instances.json; every image has one square beside these annotations."""
     (folder / 'images').mkdir(exist_ok=True)
     for name in NAMES:
         cv2.imwrite(str(folder / 'images' / name), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
@@ -141,16 +141,16 @@ def test_an_annotation_without_a_mask_is_left_out_and_told(tmp_path, caplog, bar
     entry = one(bare)
     if bare == 'missing':
         del entry['segmentation']
-    pictures = read_coco(write(tmp_path, entry))
-    assert [len(picture.objects) for picture in pictures] == [1] * len(NAMES)
+    images = read_coco(write(tmp_path, entry))
+    assert [len(photo.objects) for photo in images] == [1] * len(NAMES)
     assert '1 annotations without a mask are left out' in caplog.text
     assert 'annotation 77' in caplog.text
 
 
 @pytest.mark.parametrize('segmentation', [{'counts': 'no', 'size': [1, 1]}, [SQUARE], None])
 def test_crowds_are_left_out_unread(tmp_path, segmentation):
-    pictures = read_coco(write(tmp_path, one(segmentation, iscrowd=1)))
-    assert sum(len(picture.objects) for picture in pictures) == len(NAMES)
+    images = read_coco(write(tmp_path, one(segmentation, iscrowd=1)))
+    assert sum(len(photo.objects) for photo in images) == len(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_crowds_are_left_out_unread(tmp_path, segmentation):
         (one([SQUARE[:-1]]), 'a polygon of 7 numbers'),
         (one([['1'] * 6]), 'no list of numbers'),
         (one([None]), 'no list of numbers'),
-        (one([[1, 2, 3, float('nan'), 5, 6]]), 'no places in a picture'),
-        (one([[1, 2, 3, 1e9, 5, 6]]), 'no places in a picture'),
+        (one([[1, 2, 3, float('nan'), 5, 6]]), 'no places in a image'),
+        (one([[1, 2, 3, 1e9, 5, 6]]), 'no places in a image'),
         (one('polygon'), 'a segmentation of str'),
         (one(5), 'a segmentation of int'),
         (one({'counts': [1, 2], 'size': [HEIGHT, WIDTH]}), 'run lengths of 3 pixels'),
@@ -231,23 +231,23 @@ def test_ids_may_be_texts(tmp_path):
     folder = write(
         tmp_path, images=images, annotations=notes, categories=[{'id': 'c', 'name': 'a'}]
     )
-    (picture,) = read_coco(folder)
-    assert (picture.name, picture.size, picture.objects[0].category) == (NAMES[3], None, 'a')
+    (photo,) = read_coco(folder)
+    assert (photo.name, photo.size, photo.objects[0].category) == (NAMES[3], None, 'a')
 
 
-def test_pictures_are_looked_at_before_they_are_decoded(tmp_path):
+def test_images_are_looked_at_before_they_are_decoded(tmp_path):
     folder = write(tmp_path)
-    need_pictures(read_coco(folder))
+    need_images(read_coco(folder))
     path = folder / 'images' / NAMES[2]
     cv2.imwrite(str(path), np.zeros((WIDTH, HEIGHT, 3), np.uint8))
     with pytest.raises(DataError, match=r'0002\.png has 60 x 80 pixels, instances.json 80 x 60'):
-        need_pictures(read_coco(folder))
-    path.write_bytes(b'no picture')
+        need_images(read_coco(folder))
+    path.write_bytes(b'no image')
     with pytest.raises(DataError, match=r'0002\.png is broken'):
-        need_pictures(read_coco(folder))
+        need_images(read_coco(folder))
     path.unlink()
     with pytest.raises(DataError, match=r'0002\.png is missing'):
-        need_pictures(read_coco(folder))
+        need_images(read_coco(folder))
 
 
 def test_a_recipe_is_refused_before_features_and_segmenter(tmp_path):
@@ -266,7 +266,7 @@ def test_a_recipe_is_refused_before_features_and_segmenter(tmp_path):
         assert not (tmp_path / 'out').exists()
 
 
-def test_an_annotation_is_looked_at_once_whatever_the_number_of_pictures(tmp_path, monkeypatch):
+def test_an_annotation_is_looked_at_once_whatever_the_number_of_images(tmp_path, monkeypatch):
     folder, seen = write(tmp_path), []
 
     def counted(segmentation, place):
@@ -290,8 +290,8 @@ def test_lists_of_numbers_are_packed_while_they_are_read(tmp_path):
     ring = np.random.default_rng(0).uniform(1, 50, 20_000).tolist()
     folder = write(tmp_path, *(one([ring], id=100 + number) for number in range(20)))
     tracemalloc.start()
-    pictures = read_coco(folder)
+    images = read_coco(folder)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert sum(len(picture.objects) for picture in pictures) == len(NAMES) + 20
+    assert sum(len(photo.objects) for photo in images) == len(NAMES) + 20
     assert kept < 20 * 20_000 * 8 * 1.5

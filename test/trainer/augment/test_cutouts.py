@@ -19,7 +19,7 @@ from trainer.augment.cutouts import (
     part_of,
     paste_objects,
 )
-from trainer.data.images import ClassMap, PictureList
+from trainer.data.images import ClassMap, ImageList
 from trainer.datasets.anomaly import load_anomaly_set
 from trainer.datasets.pasted import read_ground, write_pasted_set
 
@@ -119,7 +119,7 @@ def test_no_ground_means_no_object():
     assert not (got.mask == 1).any()
 
 
-def test_same_seed_same_picture_other_seed_other():
+def test_same_seed_same_image_other_seed_other():
     np.testing.assert_array_equal(paste(7).image, paste(7).image)
     assert (paste(7).image != paste(8).image).any()
 
@@ -132,9 +132,9 @@ def test_small_and_cut_off_objects_are_left_out():
     assert cut_out(image, mask_of([[0, 10, 30, 10, 30, 30, 0, 30]], 'x'), 100) is None
 
 
-def write_coco(folder, pictures=8):
+def write_coco(folder, images=8):
     (folder / 'images').mkdir(parents=True)
-    names = [f'{number:06d}.jpg' for number in range(pictures)]
+    names = [f'{number:06d}.jpg' for number in range(images)]
     for name in names:
         cv2.imwrite(str(folder / 'images' / name), np.full((80, 80, 3), 120, np.uint8))
     square = [[20, 20, 60, 20, 60, 60, 20, 60]]
@@ -143,20 +143,20 @@ def write_coco(folder, pictures=8):
         'categories': [{'id': 1, 'name': 'box'}],
         'annotations': [
             {'image_id': n, 'category_id': 1, 'iscrowd': 0, 'segmentation': square}
-            for n in range(pictures)
+            for n in range(images)
         ],
     }
     (folder / 'instances.json').write_text(json.dumps(coco))
     return names
 
 
-def test_parts_share_no_picture(tmp_path):
+def test_parts_share_no_image(tmp_path):
     names = write_coco(tmp_path)
     parts = {part: load_cutouts(tmp_path, part) for part in ('selection', 'training')}
-    pictures = {part: {c.picture for c in cutouts} for part, cutouts in parts.items()}
-    assert not pictures['selection'] & pictures['training']
-    assert pictures['selection'] | pictures['training'] == set(names)
-    assert all(part_of(name) == 'selection' for name in pictures['selection'])
+    images = {part: {c.image for c in cutouts} for part, cutouts in parts.items()}
+    assert not images['selection'] & images['training']
+    assert images['selection'] | images['training'] == set(names)
+    assert all(part_of(name) == 'selection' for name in images['selection'])
 
 
 def test_bad_object_folders_are_named(tmp_path):
@@ -175,7 +175,7 @@ def write_roads(folder: Path, count=3):
     for name in names:
         cv2.imwrite(str(folder / f'{name}.png'), image)
         cv2.imwrite(str(folder / f'{name}_labels.png'), labels)
-    return PictureList(
+    return ImageList(
         names,
         tuple(folder / f'{name}.png' for name in names),
         tuple(folder / f'{name}_labels.png' for name in names),
@@ -185,23 +185,23 @@ def write_roads(folder: Path, count=3):
 
 
 def test_a_written_set_reads_back_and_is_made_once(tmp_path):
-    pictures, cutouts = write_roads(tmp_path / 'roads'), [make_cutout()]
-    made = write_pasted_set(pictures, cutouts, tmp_path / 'set', PasteSettings(), seed=1)
+    images, cutouts = write_roads(tmp_path / 'roads'), [make_cutout()]
+    made = write_pasted_set(images, cutouts, tmp_path / 'set', PasteSettings(), seed=1)
     assert made.names == ('road_0', 'road_1', 'road_2')
     before, labels = made.read(0)
     assert set(np.unique(labels)) == {0, 1, 255}
     assert read_ground(made.labels[0])[labels == 1].all()
     stamp = made.images[0].stat().st_mtime_ns
-    write_pasted_set(pictures, cutouts, tmp_path / 'set', PasteSettings(), seed=1)
+    write_pasted_set(images, cutouts, tmp_path / 'set', PasteSettings(), seed=1)
     assert made.images[0].stat().st_mtime_ns == stamp
-    write_pasted_set(pictures, cutouts, tmp_path / 'set', PasteSettings(), seed=2)
+    write_pasted_set(images, cutouts, tmp_path / 'set', PasteSettings(), seed=2)
     assert (made.read(0)[0] != before).any()
 
 
-def test_a_pictures_draw_does_not_depend_on_its_neighbours(tmp_path):
-    pictures, cutouts = write_roads(tmp_path / 'roads'), [make_cutout()]
-    whole = write_pasted_set(pictures, cutouts, tmp_path / 'a', PasteSettings())
-    alone = write_pasted_set(pictures.subset([2]), cutouts, tmp_path / 'b', PasteSettings())
+def test_a_images_draw_does_not_depend_on_its_neighbours(tmp_path):
+    images, cutouts = write_roads(tmp_path / 'roads'), [make_cutout()]
+    whole = write_pasted_set(images, cutouts, tmp_path / 'a', PasteSettings())
+    alone = write_pasted_set(images.subset([2]), cutouts, tmp_path / 'b', PasteSettings())
     np.testing.assert_array_equal(whole.read(2)[0], alone.read(0)[0])
 
 

@@ -18,14 +18,14 @@ from trainer.augment.mixes import draw_mixes
 from trainer.augment.pasting import OUTLIER, MixSettings, mix_objects
 from trainer.augment.views import ViewSettings
 from trainer.data.images import IGNORED
-from trainer.datasets import load_pictures
+from trainer.datasets import load_images
 
 
 def cutout(size=64):
     rgba = np.full((size, size, 4), 255, np.uint8)
     rgba[..., :3] = (200, 10, 10)
     rgba[: size // 4, :, 3] = 0
-    return Cutout(rgba, 'picture', 'thing')
+    return Cutout(rgba, 'image', 'thing')
 
 
 def test_pasted_pixels_border_and_mask_are_exact():
@@ -52,7 +52,7 @@ def test_no_object_is_smaller_than_a_patch_at_the_network():
     assert columns * 2.0 == pytest.approx(14, abs=1)
 
 
-def test_an_object_larger_than_the_picture_is_left_out():
+def test_an_object_larger_than_the_image_is_left_out():
     image, labels = np.zeros((10, 40, 3), np.uint8), np.zeros((10, 40), np.uint8)
     settings = MixSettings(scale=100.0)
     _, truth = mix_objects(image, labels, [cutout()], np.random.default_rng(0), settings, 1.0)
@@ -98,15 +98,15 @@ def test_recolouring_moves_the_mean_colour_to_the_place():
     np.testing.assert_allclose(mixed[truth == OUTLIER], [[145, 50, 50]] * 192, atol=1)
 
 
-def test_the_least_size_holds_where_a_picture_is_padded(tmp_path):
+def test_the_least_size_holds_where_a_image_is_padded(tmp_path):
     write_data(tmp_path)
-    pictures = load_pictures('folders', tmp_path, 'train')
-    height = pictures.read(0)[0].shape[0]
+    images = load_images('folders', tmp_path, 'train')
+    height = images.read(0)[0].shape[0]
     settings = MixSettings(4, 1.0, scale=0.01, border=0)
     view = ViewSettings(scale=(1.0, 1.0), flip=0.0)
-    square = Cutout(np.full((64, 64, 4), 255, np.uint8), 'picture', 'thing')
-    # twice the picture's height, padded on the sides: seven of its pixels are 14 there
-    mixes = draw_mixes(pictures, [square], settings, view, (2 * height, 8 * height), 'fit')
+    square = Cutout(np.full((64, 64, 4), 255, np.uint8), 'image', 'thing')
+    # twice the image's height, padded on the sides: seven of its pixels are 14 there
+    mixes = draw_mixes(images, [square], settings, view, (2 * height, 8 * height), 'fit')
     for index in range(4):
         assert (mixes.read(index)[1] == OUTLIER).sum() == 7 * 7
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Objects from files and from code: exact pixels, one seed one set, no picture in two parts."""
+"""Objects from files and from code: exact pixels, one seed one set, no image in two parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def files(tmp_path):
 
 
 def test_files_are_cropped_to_the_object_in_rgb(files):
-    found = {c.picture: c for part in PARTS for c in load_cutout_files(files, part)}
+    found = {c.image: c for part in PARTS for c in load_cutout_files(files, part)}
     assert len(found) == 10
     one = found['crate/3.png']
     assert one.category == 'crate'
@@ -44,7 +44,7 @@ def test_files_are_cropped_to_the_object_in_rgb(files):
 
 
 def test_the_parts_share_no_file(files):
-    parts = [{c.picture for c in load_cutout_files(files, part)} for part in PARTS]
+    parts = [{c.image for c in load_cutout_files(files, part)} for part in PARTS]
     assert all(parts)
     assert not parts[0] & parts[1]
 
@@ -52,7 +52,7 @@ def test_the_parts_share_no_file(files):
 def test_a_file_without_alpha_is_refused_by_name(files):
     cv2.imwrite(str(files / 'flat.png'), np.zeros((5, 5, 3), np.uint8))
     part = part_of('flat.png')
-    with pytest.raises(DataError, match=r'flat\.png is no picture of 8 bits with alpha'):
+    with pytest.raises(DataError, match=r'flat\.png is no image of 8 bits with alpha'):
         load_cutout_files(files, part)
 
 
@@ -61,7 +61,7 @@ def test_an_empty_file_and_an_empty_folder_are_refused(files, tmp_path):
     part = part_of('empty.png')
     with pytest.raises(DataError, match=r'empty\.png has no opaque pixel'):
         load_cutout_files(files, part)
-    with pytest.raises(DataError, match='holds no picture'):
+    with pytest.raises(DataError, match='holds no image'):
         load_cutout_files(tmp_path / 'nothing', 'training')
 
 
@@ -72,7 +72,7 @@ def test_the_procedural_set_follows_from_its_seed():
     assert not any(np.array_equal(a.rgba, b.rgba) for a, b in zip(one, other, strict=False))
     selection = procedural_cutouts(40, 'selection', 7)
     assert len(one) + len(selection) == 40
-    assert not {c.picture for c in one} & {c.picture for c in selection}
+    assert not {c.image for c in one} & {c.image for c in selection}
 
 
 def test_procedural_objects_fill_their_box_and_vary():

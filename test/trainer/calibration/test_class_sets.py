@@ -37,19 +37,19 @@ def test_weights_count_every_pixel_once(both):
 
 @pytest.mark.parametrize('chosen', [['sky'], ['road', 'pavement'], list(CLASSES)])
 def test_its_table_is_that_of_all_pixels(both, chosen):
-    small, whole = (sample.table(chosen) for sample in both)
+    small, whole = (sample.curve(chosen) for sample in both)
     levels = np.array([0.5, 1, 1.3, 1.7, 2, 2.5])
     x = np.interp(levels, whole.y, whole.x).astype(np.float32)
     np.testing.assert_allclose(10 ** -small(x), 10**-levels, rtol=0.15)
 
 
-def test_the_strangest_pixels_are_all_kept(both):
+def test_the_highest_pixels_are_all_kept(both):
     small, whole = both
     own = whole.surprisal[np.arange(len(whole.truth)), whole.truth]
-    strange = own >= 3.5
+    flagged = own >= 3.5
     kept = small.surprisal[np.arange(len(small.truth)), small.truth]
-    assert strange.sum()
-    assert (kept >= 3.5).sum() == strange.sum()
+    assert flagged.sum()
+    assert (kept >= 3.5).sum() == flagged.sum()
 
 
 class Maps:
@@ -63,7 +63,7 @@ class Maps:
 
 
 def seen_by(geometries, seed):
-    """Pictures of noise, in one view; the right half is of the second class."""
+    """Images of noise, in one view; the right half is of the second class."""
     rng = np.random.default_rng(seed)
     shape = (len(geometries), 18, 36, 2)
     labels = np.zeros((len(geometries), 36, 72), np.uint8)

@@ -1,10 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Held-out calibration: fresh pixels are flagged at the promised rate, at every rate."""
+"""Held-out calibration: fresh pixels are flagged at the target rate, at every rate."""
 
 import numpy as np
 import pytest
-from monotone_tables import surprisal_of
+from monotone_curves import surprisal_of
 
 from ood_perception.errors import DataError
 
@@ -15,8 +15,8 @@ from trainer.calibration.curve_fit import (  # noqa: E402
     HeldOutScores,
     ScoreSample,
     collect_scores,
-    fit_class_tables,
-    fit_table,
+    fit_class_curves,
+    fit_curve,
 )
 from trainer.head_module import HeadModule  # noqa: E402
 
@@ -36,11 +36,11 @@ def sample_of(values, **options):
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_fresh_scores_are_flagged_at_the_promised_rate(shape):
+def test_fresh_scores_are_flagged_at_the_rated_rate(shape):
     rng = np.random.default_rng(3)
     held_out, fresh = SHAPES[shape](rng, 200_000), SHAPES[shape](rng, 200_000)
 
-    surprisal = surprisal_of(fit_table(sample_of(held_out)), fresh)
+    surprisal = surprisal_of(fit_curve(sample_of(held_out)), fresh)
 
     for rate in (0.001, 0.01, 0.02, 0.05, 0.3):
         flagged = (surprisal >= -np.log10(rate)).mean()
@@ -53,36 +53,36 @@ def test_between_the_ends_the_table_is_the_count():
     values = np.random.default_rng(0).normal(size=50_000)
     x = np.quantile(values, np.linspace(0.01, 0.999, 300))
 
-    got = 10 ** -surprisal_of(fit_table(sample_of(values)), x)
+    got = 10 ** -surprisal_of(fit_curve(sample_of(values)), x)
 
     expected = (1 + (values[None] >= x[:, None]).sum(1)) / 50_001
     np.testing.assert_allclose(got, expected, rtol=0.03)
 
 
 def test_the_table_rises_strictly_even_where_no_score_was_seen():
-    table = fit_table(sample_of(SHAPES['two groups'](np.random.default_rng(1), 100_000)))
+    curve = fit_curve(sample_of(SHAPES['two groups'](np.random.default_rng(1), 100_000)))
     x = np.linspace(-20, 80, 100_000)
 
-    assert (np.diff(surprisal_of(table, x)) > 0).all()
+    assert (np.diff(surprisal_of(curve, x)) > 0).all()
 
 
 def test_beyond_ten_in_n_the_tail_goes_on_with_the_slope_of_the_top_percent():
     values = np.random.default_rng(2).exponential(1, 1_000_000)  # surprisal = x / ln 10
 
-    table = fit_table(sample_of(values))
+    curve = fit_curve(sample_of(values))
 
-    assert 10 ** -surprisal_of(table, table.stop) == pytest.approx(1e-5, rel=0.01)
+    assert 10 ** -surprisal_of(curve, curve.stop) == pytest.approx(1e-5, rel=0.01)
     x = np.array([20.0, 40.0])
-    np.testing.assert_allclose(surprisal_of(table, x), x / np.log(10), rtol=0.1)
+    np.testing.assert_allclose(surprisal_of(curve, x), x / np.log(10), rtol=0.1)
 
 
-def test_ties_count_against_being_strange():
+def test_ties_count_against_being_anomalous():
     values = np.repeat([0.0, 1.0, 2.0], [5000, 4000, 1000])
 
-    table = fit_table(sample_of(values))
+    curve = fit_curve(sample_of(values))
 
-    assert 10 ** -surprisal_of(table, 2.0) == pytest.approx(0.1, rel=0.02)
-    assert 10 ** -surprisal_of(table, 1.0) == pytest.approx(0.5, rel=0.02)
+    assert 10 ** -surprisal_of(curve, 2.0) == pytest.approx(0.1, rel=0.02)
+    assert 10 ** -surprisal_of(curve, 1.0) == pytest.approx(0.5, rel=0.02)
 
 
 def test_bounded_memory_keeps_the_tail_exact_and_the_rest_close():
@@ -102,11 +102,11 @@ def test_bounded_memory_keeps_the_tail_exact_and_the_rest_close():
 
 def test_too_few_or_broken_scores_are_refused():
     with pytest.raises(DataError, match='999 held-out pixels'):
-        fit_table(sample_of(np.arange(999.0)))
+        fit_curve(sample_of(np.arange(999.0)))
     with pytest.raises(DataError, match='not finite'):
         ScoreSample().add([1.0, np.nan])
     with pytest.raises(DataError, match='distinct'):
-        fit_table(sample_of(np.ones(5000)))
+        fit_curve(sample_of(np.ones(5000)))
 
 
 def some_tables():
@@ -118,14 +118,14 @@ def some_tables():
     }
     pooled = sample_of(np.concatenate(list(classes.values())))
     samples = {name: sample_of(values) for name, values in classes.items()}
-    return fit_class_tables(HeldOutScores(samples, pooled))
+    return fit_class_curves(HeldOutScores(samples, pooled))
 
 
 def test_a_thin_class_borrows_the_pooled_table():
-    tables = some_tables()
+    curves = some_tables()
 
-    assert tables.borrowed == ('c',)
-    assert tables.tables['c'] is tables.pooled
+    assert curves.borrowed == ('c',)
+    assert curves.curves['c'] is curves.pooled
 
 
 class FirstChannels(HeadModule):
@@ -149,7 +149,7 @@ class FirstChannels(HeadModule):
 
 @pytest.mark.parametrize('scores', [1, 2])
 def test_pixels_are_collected_by_their_true_class_on_the_output_map(scores):
-    features = make_feature_set(pictures=5)
+    features = make_feature_set(images=5)
     features.labels[:, :, 56:] = 255
     labels = features.labels[:, ::14, ::14]
     head = FirstChannels('ca', scores)

@@ -19,18 +19,18 @@ from trainer.data.images import (
     IGNORED,
     content_sha256,
 )
-from trainer.datasets import LAYOUTS, cityscapes, load_pictures
+from trainer.datasets import LAYOUTS, cityscapes, load_images
 
 
-def test_camvid_reads_pictures_labels_and_drives(tmp_path):
-    pictures = load_pictures('camvid', write_camvid(tmp_path), 'train')
-    assert len(pictures) == 12
-    assert pictures.sequences == ('0001TP',) * 4 + ('0006R0',) * 8
-    image, labels = pictures.read(5)
-    stored = cv2.imread(str(pictures.images[5]))
+def test_camvid_reads_images_labels_and_drives(tmp_path):
+    images = load_images('camvid', write_camvid(tmp_path), 'train')
+    assert len(images) == 12
+    assert images.sequences == ('0001TP',) * 4 + ('0006R0',) * 8
+    image, labels = images.read(5)
+    stored = cv2.imread(str(images.images[5]))
     np.testing.assert_array_equal(image, stored[:, :, ::-1])
     assert (labels == 1).all()
-    assert pictures.classes.names[3:5] == ('Road', 'Pavement')
+    assert images.classes.names[3:5] == ('Road', 'Pavement')
 
 
 def test_camvid_void_is_ignored(tmp_path):
@@ -40,7 +40,7 @@ def test_camvid_void_is_ignored(tmp_path):
         root / 'train/labels/0001TP_00000.png',
         np.array([[11, 0], [255, 10]], np.uint8),
     )
-    _, labels = load_pictures('camvid', root, 'train').read(0)
+    _, labels = load_images('camvid', root, 'train').read(0)
     assert labels.tolist() == [[IGNORED, 0], [IGNORED, 10]]
 
 
@@ -52,9 +52,9 @@ def test_cityscapes_maps_label_ids_to_train_ids(tmp_path):
         tmp_path / f'gtFine/val/ulm/{stem}_gtFine_labelIds.png',
         ids,
     )
-    pictures = load_pictures('cityscapes', tmp_path, 'val')
-    assert pictures.sequences == ('ulm',)
-    assert pictures.read(0)[1].tolist() == [[0, 1, IGNORED], [18, IGNORED, 13]]
+    images = load_images('cityscapes', tmp_path, 'val')
+    assert images.sequences == ('ulm',)
+    assert images.read(0)[1].tolist() == [[0, 1, IGNORED], [18, IGNORED, 13]]
     assert len(cityscapes.CLASSES.names) == 19
     assert cityscapes.CLASSES.names[13] == 'car'
 
@@ -72,9 +72,9 @@ def test_train_ids_and_label_ids_are_not_mistaken(tmp_path, name):
         label = base / f'{folder}/val/ulm/ulm_{number}{mark}.png'
         write_pair(image, label, np.array(wrong, np.uint8))
     with pytest.raises(DataError, match=r'train ids under the name of|label ids \[26, 33\]'):
-        load_pictures(name, tmp_path, 'val').read(0)
+        load_images(name, tmp_path, 'val').read(0)
     write_pair(image, label, np.array(right, np.uint8))
-    assert load_pictures(name, tmp_path, 'val').read(1)[1].tolist() == [
+    assert load_images(name, tmp_path, 'val').read(1)[1].tolist() == [
         [0, 1, 2], [18, IGNORED, 13],
     ]  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_cityscapes_names_the_missing_label_file(tmp_path):
     path = tmp_path / 'leftImg8bit/val/ulm/ulm_1_2_leftImg8bit.png'
     write_pair(path, tmp_path / 'elsewhere.png', np.zeros((2, 2), np.uint8))
     with pytest.raises(DataError, match=r'ulm_1_2_gtFine_labelIds\.png'):
-        load_pictures('cityscapes', tmp_path, 'val')
+        load_images('cityscapes', tmp_path, 'val')
 
 
 def test_plain_folders_take_their_classes_from_yaml(tmp_path):
@@ -95,10 +95,10 @@ def test_plain_folders_take_their_classes_from_yaml(tmp_path):
     )
     ids = np.array([[0, 1, 2, 4]], np.uint8)
     write_pair(tmp_path / 'train/images/a.png', tmp_path / 'train/labels/a.png', ids)
-    pictures = load_pictures('folders', tmp_path, 'train')
-    assert pictures.classes.names == ('water', 'sky')
-    assert pictures.classes.colors[0] == (0, 0, 255)
-    assert pictures.read(0)[1].tolist() == [[IGNORED, 0, 1, 0]]
+    images = load_images('folders', tmp_path, 'train')
+    assert images.classes.names == ('water', 'sky')
+    assert images.classes.colors[0] == (0, 0, 255)
+    assert images.read(0)[1].tolist() == [[IGNORED, 0, 1, 0]]
 
 
 @pytest.mark.parametrize(
@@ -120,40 +120,40 @@ def test_wrong_class_maps_are_refused(content, message):
 
 def test_errors_name_the_file(tmp_path):
     root = write_camvid(tmp_path)
-    pictures = load_pictures('camvid', root, 'train')
-    first, second, third, fourth = (pictures.labels[i] for i in range(4))
+    images = load_images('camvid', root, 'train')
+    first, second, third, fourth = (images.labels[i] for i in range(4))
     cv2.imwrite(str(first), np.zeros((6, 16), np.uint8))
     cv2.imwrite(str(second), np.full((12, 16), 77, np.uint8))
     cv2.imwrite(str(third), np.zeros((12, 16, 3), np.uint8))
-    fourth.write_bytes(b'no picture')
+    fourth.write_bytes(b'no image')
     for index, part in enumerate(['16 x 6 pixels', r'ids \[77\]', 'one channel', 'decoded']):
         with pytest.raises(DataError, match=part) as caught:
-            pictures.read(index)
-        assert str(pictures.labels[index]) in str(caught.value)
-    pictures.images[4].unlink()
-    with pytest.raises(DataError, match=str(pictures.images[4])):
-        pictures.read(4)
+            images.read(index)
+        assert str(images.labels[index]) in str(caught.value)
+    images.images[4].unlink()
+    with pytest.raises(DataError, match=str(images.images[4])):
+        images.read(4)
 
 
 def test_missing_labels_and_empty_folders_are_refused(tmp_path):
     root = write_camvid(tmp_path)
     (root / 'train/labels/0006R0_00003.png').unlink()
     with pytest.raises(DataError, match=r'0006R0_00003\.png'):
-        load_pictures('camvid', root, 'train')
+        load_images('camvid', root, 'train')
     with pytest.raises(DataError, match='does not exist'):
-        load_pictures('camvid', root, 'val')
+        load_images('camvid', root, 'val')
     (root / 'val/images').mkdir(parents=True)
-    with pytest.raises(DataError, match='holds no pictures'):
-        load_pictures('camvid', root, 'val')
+    with pytest.raises(DataError, match='holds no images'):
+        load_images('camvid', root, 'val')
     with pytest.raises(ConfigError, match='known are'):
-        load_pictures('kitti', root, 'val')
+        load_images('kitti', root, 'val')
     assert {'camvid', 'cityscapes', 'folders'} <= set(LAYOUTS)
 
 
 def test_the_digest_follows_content(tmp_path):
-    pictures = load_pictures('camvid', write_camvid(tmp_path), 'train')
-    before = content_sha256(pictures)
-    assert content_sha256(pictures) == before
-    assert content_sha256(pictures.subset(range(11))) != before
-    cv2.imwrite(str(pictures.labels[0]), np.full((12, 16), 2, np.uint8))
-    assert content_sha256(pictures) != before
+    images = load_images('camvid', write_camvid(tmp_path), 'train')
+    before = content_sha256(images)
+    assert content_sha256(images) == before
+    assert content_sha256(images.subset(range(11))) != before
+    cv2.imwrite(str(images.labels[0]), np.full((12, 16), 2, np.uint8))
+    assert content_sha256(images) != before

@@ -12,7 +12,7 @@ pytest.importorskip('torch')
 
 from ood_perception.errors import DataError
 from trainer.data.images import content_sha256
-from trainer.datasets import load_pictures
+from trainer.datasets import load_images
 
 CLASSES = """
 classes:
@@ -29,14 +29,14 @@ def write(root, pixels=PIXELS, classes=CLASSES):
     cv2.imwrite(str(root / 'images/a.png'), np.zeros_like(pixels))
     cv2.imwrite(str(root / 'labels/a.png'), pixels[:, :, ::-1])
     (root / 'classes.yaml').write_text(classes)
-    return load_pictures('folders', root, '')
+    return load_images('folders', root, '')
 
 
 def test_colours_become_classes(tmp_path):
-    pictures = write(tmp_path)
-    assert pictures.classes.names == ('obstacle', 'water')
-    assert pictures.classes.colors[0] == (1, 2, 3)  # the class's own colour is another thing
-    _, labels = pictures.subset([0]).read(0)
+    images = write(tmp_path)
+    assert images.classes.names == ('obstacle', 'water')
+    assert images.classes.colors[0] == (1, 2, 3)  # the class's own colour is another thing
+    _, labels = images.subset([0]).read(0)
     assert labels.tolist() == [[0, 0, 1, 255]]
     assert labels.dtype == np.uint8
 
@@ -44,9 +44,9 @@ def test_colours_become_classes(tmp_path):
 def test_an_unknown_colour_names_file_and_colour(tmp_path):
     pixels = PIXELS.copy()
     pixels[0, 0] = (250, 10, 11)
-    pictures = write(tmp_path, pixels)
+    images = write(tmp_path, pixels)
     with pytest.raises(DataError, match=r'labels/a\.png holds 1 colours .*\[\[250, 10, 11\]\]'):
-        pictures.read(0)
+        images.read(0)
 
 
 def test_the_digest_follows_the_colours(tmp_path):

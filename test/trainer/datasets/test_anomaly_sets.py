@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import pytest
-from miniatures import values, write_label, write_picture
+from miniatures import values, write_image, write_label
 from paths import need_data
 
 from ood_perception.errors import ConfigError, DataError
 
 pytest.importorskip('torch')
 
-from trainer.datasets import load_pictures, open_set
+from trainer.datasets import load_images, open_set
 
 ALL = {0, 1, 255}
 
@@ -20,7 +20,7 @@ ALL = {0, 1, 255}
 def road_anomaly(root):
     frames = root / 'RoadAnomaly_jpg' / 'frames'
     for number in range(60):
-        write_picture(frames / f'animals{number:02d}_somewhere.jpg')
+        write_image(frames / f'animals{number:02d}_somewhere.jpg')
         write_label(frames / f'animals{number:02d}_somewhere.labels/labels_semantic.png', 0, 2)
     return frames
 
@@ -28,9 +28,9 @@ def road_anomaly(root):
 def anomaly_track(root, count=100):
     base = root / 'dataset_AnomalyTrack'
     for number in range(count):
-        write_picture(base / f'images/street{number:04d}.jpg')
+        write_image(base / f'images/street{number:04d}.jpg')
     for number in range(10):
-        write_picture(base / f'images/validation{number:04d}.jpg')
+        write_image(base / f'images/validation{number:04d}.jpg')
         write_label(base / f'labels_masks/validation{number:04d}_labels_semantic.png', 0, 1, 255)
     return base
 
@@ -45,9 +45,9 @@ def obstacle_track(root):
     base = root / 'dataset_ObstacleTrack'
     for scene, count in OBSTACLE_SCENES.items():
         for number in range(count):
-            write_picture(base / f'images/{scene}_{number}.webp')
+            write_image(base / f'images/{scene}_{number}.webp')
     for number in range(1, 41):
-        write_picture(base / f'images/validation_{number}.webp')
+        write_image(base / f'images/validation_{number}.webp')
         write_label(base / f'labels_masks/validation_{number}_labels_semantic.png', 0, 1, 255)
     return base
 
@@ -68,7 +68,7 @@ def lost_and_found(root, labels=True):
             for drive, count in drives:
                 for time in range(count):
                     frame = f'{scene}_{drive}_{time:06d}'
-                    write_picture(base / f'leftImg8bit/{split}/{scene}/{frame}_leftImg8bit.png')
+                    write_image(base / f'leftImg8bit/{split}/{scene}/{frame}_leftImg8bit.png')
                     if labels:
                         write_label(
                             base / f'gtCoarse/{split}/{scene}/{frame}_gtCoarse_labelIds.png',
@@ -81,7 +81,7 @@ def test_road_anomaly(tmp_path):
     road_anomaly(tmp_path)
     got = open_set('road_anomaly', tmp_path)
     assert (len(got), got.kind, got.roi, got.track) == (60, 'anomaly', 'image', '')
-    assert got.pictures.names[7] == 'animals07_somewhere'
+    assert got.images.names[7] == 'animals07_somewhere'
     assert values(got.read(3)[1]) == {0, 1}
 
 
@@ -98,7 +98,7 @@ def test_road_anomaly_says_what_is_damaged(tmp_path):
     with pytest.raises(DataError, match=r'1 of 60 label files .*animals05_.*; unpack RoadAnomaly'):
         open_set('road_anomaly', tmp_path)
     (frames / 'animals05_somewhere.jpg').unlink()
-    with pytest.raises(DataError, match=r'has 60 pictures, .*frames holds 59'):
+    with pytest.raises(DataError, match=r'has 60 images, .*frames holds 59'):
         open_set('road_anomaly', tmp_path)
 
 
@@ -111,13 +111,13 @@ def test_anomaly_track(tmp_path):
     hidden = open_set('smiyc_anomaly/test', tmp_path)
     assert (len(hidden), hidden.labelled) == (100, False)
     assert hidden.read(4)[1] is None
-    assert not any(name.startswith('validation') for name in hidden.pictures.names)
+    assert not any(name.startswith('validation') for name in hidden.images.names)
     assert len(open_set('smiyc_anomaly/all', tmp_path)) == 110
 
 
 def test_anomaly_track_must_be_whole(tmp_path):
     anomaly_track(tmp_path, count=99)
-    with pytest.raises(DataError, match=r'AnomalyTrack test has 100 pictures, .*images holds 99'):
+    with pytest.raises(DataError, match=r'AnomalyTrack test has 100 images, .*images holds 99'):
         open_set('smiyc_anomaly/test', tmp_path)
 
 
@@ -138,9 +138,9 @@ def test_obstacle_track_splits_are_the_benchmarks(tmp_path, split, count):
 def test_obstacle_validation_leaves_out_what_the_benchmark_leaves_out(tmp_path):
     base = obstacle_track(tmp_path)
     got = open_set('smiyc_obstacle', tmp_path)
-    left = {int(name.split('_')[1]) for name in got.pictures.names}
+    left = {int(name.split('_')[1]) for name in got.images.names}
     assert left == set(range(1, 41)) - {19, *range(21, 30)}
-    assert set(got.pictures.sequences) == {'validation'}
+    assert set(got.images.sequences) == {'validation'}
     (base / 'labels_masks/validation_2_labels_semantic.png').unlink()
     with pytest.raises(DataError, match=r'validation_2_labels_semantic\.png; unpack the track'):
         open_set('smiyc_obstacle', tmp_path)
@@ -171,10 +171,10 @@ def test_lost_and_found_without_known_things(laf):
         'smiyc_lost_and_found/test_no_known', 'road', 'LostAndFound',
     )  # fmt: skip
     drives = ('01_Hanns_Klemm_Str_45_000008', '02_Hanns_Klemm_Str_44_000000')
-    assert tuple(dict.fromkeys(got.pictures.sequences)) == drives
+    assert tuple(dict.fromkeys(got.images.sequences)) == drives
     # Place 37 of all test frames, here frame 37 - 23 of drive 000008, has empty labels.
-    assert f'{drives[0]}_000014' not in got.pictures.names
-    assert f'{drives[0]}_000015' in got.pictures.names
+    assert f'{drives[0]}_000014' not in got.images.names
+    assert f'{drives[0]}_000015' in got.images.names
     assert values(got.read(0)[1]) == ALL
 
 
@@ -185,12 +185,12 @@ def test_lost_and_found_says_what_is_missing(tmp_path):
     base.mkdir()
     with pytest.raises(DataError, match=r'leftImg8bit/test does not exist; unpack leftImg8bit'):
         open_set('smiyc_lost_and_found', tmp_path)
-    write_picture(base / 'leftImg8bit/test/01_A_1/01_A_1_000000_000000_leftImg8bit.png')
-    with pytest.raises(DataError, match=r'test has 1203 pictures, .*test holds 1 of them'):
+    write_image(base / 'leftImg8bit/test/01_A_1/01_A_1_000000_000000_leftImg8bit.png')
+    with pytest.raises(DataError, match=r'test has 1203 images, .*test holds 1 of them'):
         open_set('smiyc_lost_and_found', tmp_path)
 
 
-def fishyscapes_published(root, pictures=True):
+def fishyscapes_published(root, images=True):
     for number in range(100):
         frame = f'04_Maurener_Weg_8_{number // 50:06d}_{number:06d}'
         write_label(
@@ -199,26 +199,26 @@ def fishyscapes_published(root, pictures=True):
             1,
             255,
         )
-        if pictures:
+        if images:
             part = 'train' if number % 2 else 'test'
             folder = root / f'dataset_LostAndFound/leftImg8bit/{part}/04_Maurener_Weg_8'
-            write_picture(folder / f'{frame}_leftImg8bit.png', seed=number)
+            write_image(folder / f'{frame}_leftImg8bit.png', seed=number)
 
 
-def test_fishyscapes_lost_and_found_takes_its_pictures_from_lost_and_found(tmp_path):
+def test_fishyscapes_lost_and_found_takes_its_images_from_lost_and_found(tmp_path):
     fishyscapes_published(tmp_path)
     got = open_set('fishyscapes_lost_and_found', tmp_path)
     assert (len(got), got.roi) == (100, 'image')
-    assert len(set(got.pictures.sequences)) == 2
-    name = got.pictures.names[60]
-    assert name in got.pictures.images[60].name
-    assert name in got.pictures.labels[60].name
+    assert len(set(got.images.sequences)) == 2
+    name = got.images.names[60]
+    assert name in got.images.images[60].name
+    assert name in got.images.labels[60].name
     assert values(got.read(60)[1]) == ALL
 
 
-def test_fishyscapes_names_missing_pictures(tmp_path):
-    fishyscapes_published(tmp_path, pictures=False)
-    with pytest.raises(DataError, match=r'100 of 100 LostAndFound pictures .*_000000'):
+def test_fishyscapes_names_missing_images(tmp_path):
+    fishyscapes_published(tmp_path, images=False)
+    with pytest.raises(DataError, match=r'100 of 100 LostAndFound images .*_000000'):
         open_set('fishyscapes_lost_and_found', tmp_path)
 
 
@@ -229,13 +229,13 @@ def test_fishyscapes_names_missing_pictures(tmp_path):
 def test_fishyscapes_pairs(tmp_path, name, part, count):
     base = tmp_path / 'fishyscapes' / part
     for number in range(count):
-        write_picture(base / f'original/{number}.jpg')
+        write_image(base / f'original/{number}.jpg')
         write_label(base / f'labels/{number}.png', 0, 1, 255)
     got = open_set(name, tmp_path)
     assert len(got) == count
     assert values(got.read(0)[1]) == ALL
     (base / 'original/3.jpg').unlink()
-    with pytest.raises(DataError, match=rf'{count} pictures, .*original holds {count - 1}'):
+    with pytest.raises(DataError, match=rf'{count} images, .*original holds {count - 1}'):
         open_set(name, tmp_path)
 
 
@@ -253,7 +253,7 @@ def streethazards(root):
     ):  # fmt: skip
         ids = (*range(1, 14), *([14] if 'test' in part else []))
         for number in (2, 10, 1):
-            write_picture(base / part.format('images') / town / f'{number}.png')
+            write_image(base / part.format('images') / town / f'{number}.png')
             write_label(base / part.format('annotations') / town / f'{number}.png', *ids)
     return base
 
@@ -261,15 +261,15 @@ def streethazards(root):
 def test_streethazards(tmp_path):
     base = streethazards(tmp_path)
     got = open_set('streethazards', tmp_path)
-    assert got.pictures.names == ('t5_1', 't5_2', 't5_10', 't6_1', 't6_2', 't6_10')
-    assert got.pictures.sequences[2:4] == ('t5', 't6')
+    assert got.images.names == ('t5_1', 't5_2', 't5_10', 't6_1', 't6_2', 't6_10')
+    assert got.images.sequences[2:4] == ('t5', 't6')
     labels = got.read(0)[1]
     known = got.classes.read(0)[1]
     assert values(labels) == {0, 1}
     assert values(known) == {*range(12), 255}
     assert (known[labels == 1] == 255).all()
     assert got.classes.classes.names[6] == 'road'
-    train = load_pictures('streethazards', base, 'train')
+    train = load_images('streethazards', base, 'train')
     assert (len(train), train.sequences[0]) == (3, 't1-3')
     assert values(train.read(0)[1]) == {*range(12), 255}
     assert values(open_set('streethazards/val', tmp_path).read(0)[1]) == {0}
@@ -292,7 +292,7 @@ def test_streethazards_says_what_is_damaged(tmp_path):
     with pytest.raises(DataError, match=r'1 of 6 label files .*t5/1\.png; unpack streethazards_t'):
         open_set('streethazards', tmp_path)
     with pytest.raises(DataError, match=r"no split 'night'"):
-        load_pictures('streethazards', base, 'night')
+        load_images('streethazards', base, 'night')
 
 
 ISSU_TESTS = {'Static': ('static', 980), 'Temporal': ('temporal', 1138)}
@@ -304,11 +304,11 @@ def issu_composed(root):
     for folder, split, count in (*parts, ('ISSU-Train', 'train', 3), ('ISSU-Train', 'val', 2)):
         for number in range(count):
             place, frame = f'{split}/{number // 500}', f'{number:06d}'
-            write_picture(base / folder / 'leftImg8bit' / place / f'{frame}_leftImg8bit.png')
+            write_image(base / folder / 'leftImg8bit' / place / f'{frame}_leftImg8bit.png')
             write_label(
                 base / folder / 'gtFine_csT' / place / f'{frame}_gtFine_csT.png', 0, 13, 254, 255
             )
-    write_picture(base / 'ISSU-Test-Temporal/leftImg8bit/test/0/clip_leftImg8bit.png')
+    write_image(base / 'ISSU-Test-Temporal/leftImg8bit/test/0/clip_leftImg8bit.png')
     return base
 
 
@@ -324,10 +324,10 @@ def test_issu_as_composed(composed):
     assert values(labels) == ALL
     assert (values(known[labels == 0]), values(known[labels == 1])) == ({0, 13}, {255})
     assert got.classes.classes.names[13] == 'car'
-    films = open_set('issu/test_temporal', composed).pictures
+    films = open_set('issu/test_temporal', composed).images
     assert (len(films), set(films.sequences)) == (1138, {'0', '1', '2'})
     base = composed / 'ISSU_datasets'
-    assert [len(load_pictures('issu', base, split)) for split in ('train', 'val')] == [3, 2]
+    assert [len(load_images('issu', base, split)) for split in ('train', 'val')] == [3, 2]
 
 
 def test_issu_obstacle_protocol_scores_the_road_alone(composed):
@@ -341,15 +341,15 @@ def test_issu_as_converted(tmp_path):
     base = tmp_path / 'dataset_ISSUTrack'
     for prefix, count in ISSU_TESTS.values():
         for number in range(count):
-            write_picture(base / f'images/{prefix}_7_{number:06d}.png')
+            write_image(base / f'images/{prefix}_7_{number:06d}.png')
             write_label(base / f'labels_masks/{prefix}_7_{number:06d}.png', 0, 254)
     got = open_set('issu/test_temporal', tmp_path)
-    assert (len(got), set(got.pictures.sequences)) == (1138, {'temporal_7'})
+    assert (len(got), set(got.images.sequences)) == (1138, {'temporal_7'})
     (base / 'images/static_7_000004.png').unlink()
-    with pytest.raises(DataError, match=r'1 of 980 pictures .*static_7_000004\.png; compose'):
+    with pytest.raises(DataError, match=r'1 of 980 images .*static_7_000004\.png; compose'):
         open_set('issu', tmp_path)
     (base / 'labels_masks/static_7_000004.png').unlink()
-    with pytest.raises(DataError, match=r'test_static has 980 pictures, .*labels_masks holds 979'):
+    with pytest.raises(DataError, match=r'test_static has 980 images, .*labels_masks holds 979'):
         open_set('issu', tmp_path)
 
 
@@ -358,7 +358,7 @@ def test_issu_says_what_is_missing(tmp_path):
     with pytest.raises(DataError, match=r'Static/gtFine_csT/test does not exist; get the labels'):
         open_set('issu', tmp_path)
     with pytest.raises(DataError, match=r'ISSU has no split .night.'):
-        load_pictures('issu', tmp_path, 'night')
+        load_images('issu', tmp_path, 'night')
 
 
 def test_a_split_that_does_not_exist_is_a_users_mistake(tmp_path):
@@ -368,7 +368,7 @@ def test_a_split_that_does_not_exist_is_a_users_mistake(tmp_path):
 
 def test_a_development_sample_is_cut_into_what_chooses_and_what_reports():
     whole, choose, report = (
-        open_set(f'road_obstacle_dev{part}', need_data('road_obstacle_dev').parent).pictures.names
+        open_set(f'road_obstacle_dev{part}', need_data('road_obstacle_dev').parent).images.names
         for part in ('', '/choose', '/report')
     )
     assert len(choose) == len(whole) // 3

@@ -90,7 +90,7 @@ def metrics(lars, tmp_path):
     target = target_of(data.name, data.kind, 'ours', 'hdf5')
     frames = []
     for index, (name, frame) in enumerate(
-        zip(data.pictures.names, (first(), second()), strict=True)
+        zip(data.images.names, (first(), second()), strict=True)
     ):
         path = target.path(tmp_path / 'out', name)
         write_lars(path, frame[2])

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sea pictures: whole, read as obstacle, water and sky, no scene in two splits."""
+"""The sea images: whole, read as obstacle, water and sky, no scene in two splits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from paths import need_data
 
 from ood_perception.errors import ConfigError, DataError
 from trainer.data.images import read_image
-from trainer.data.scenes import picture_distances
-from trainer.datasets import load_pictures, open_set
+from trainer.data.scenes import image_distances
+from trainer.datasets import load_images, open_set
 from trainer.datasets.lars import CLASSES as LARS
 from trainer.datasets.maritime import SCENES
 
@@ -30,14 +30,14 @@ def members(split):
     }
 
 
-def test_no_scene_and_no_picture_is_in_two_splits():
+def test_no_scene_and_no_image_is_in_two_splits():
     for one, other in itertools.combinations(SCENES, 2):
         assert not set(SCENES[one]) & set(SCENES[other])
         assert not set(members(one)) & set(members(other))
 
 
-def test_all_pictures_are_listed_once():
-    listed = [picture for split in SCENES for picture in members(split)]
+def test_all_images_are_listed_once():
+    listed = [photo for split in SCENES for photo in members(split)]
     assert len(listed) == len(set(listed)) == 101
     assert {n for kind, n in listed if kind == 'type1'} == set(range(1, 66))
     assert {n for kind, n in listed if kind == 'type3'} == set(range(1, 37))
@@ -51,20 +51,20 @@ def test_every_split_sees_day_and_night():
 
 def test_the_files_agree_with_the_list():
     root = need_data('maritime')
-    pictures = load_pictures('maritime', root, 'all')
+    images = load_images('maritime', root, 'all')
     on_disk = {path.stem for path in (root / 'images').iterdir()}
-    assert set(pictures.names) == on_disk
-    assert set(pictures.sequences) == {scene for split in SCENES for scene in SCENES[split]}
+    assert set(images.names) == on_disk
+    assert set(images.sequences) == {scene for split in SCENES for scene in SCENES[split]}
 
 
-def test_no_daylight_picture_looks_like_one_of_another_split():
+def test_no_daylight_image_looks_like_one_of_another_split():
     """At night thumbnails are black, whatever the scene; by day they tell scenes apart."""
     root = need_data('maritime')
-    pictures = load_pictures('maritime', root, 'all')
-    day = [i for i, name in enumerate(pictures.names) if name.startswith('type1')]
+    images = load_images('maritime', root, 'all')
+    day = [i for i, name in enumerate(images.names) if name.startswith('type1')]
     split_of = {scene: split for split in SCENES for scene in SCENES[split]}
-    splits = np.array([split_of[pictures.sequences[i]] for i in day])
-    distances = picture_distances([read_image(pictures.images[i]) for i in day])
+    splits = np.array([split_of[images.sequences[i]] for i in day])
+    distances = image_distances([read_image(images.images[i]) for i in day])
     apart = splits[:, None] != splits[None]
     assert distances[apart].min() > LEAST_DISTANCE
     np.fill_diagonal(distances, np.inf)
@@ -75,7 +75,7 @@ def test_no_daylight_picture_looks_like_one_of_another_split():
 def test_labels_are_those_of_lars():
     root = need_data('maritime')
     data = open_set('maritime/val', root.parent)
-    assert data.pictures.classes.names == LARS.names
+    assert data.images.classes.names == LARS.names
     _, labels = data.read(0)
     assert set(np.unique(labels)) == {0, 1, 2}
     assert (labels[:40] == 2).mean() > 0.9
@@ -93,6 +93,6 @@ def test_the_samples_colours_are_read():
 
 def test_mistakes_are_told(tmp_path):
     with pytest.raises(ConfigError, match='choose train, val, test or all'):
-        load_pictures('maritime', tmp_path, 'night')
-    with pytest.raises(DataError, match=r'25 of 25 pictures of split val are missing'):
-        load_pictures('maritime', tmp_path, 'val')
+        load_images('maritime', tmp_path, 'night')
+    with pytest.raises(DataError, match=r'25 of 25 images of split val are missing'):
+        load_images('maritime', tmp_path, 'val')

@@ -15,7 +15,7 @@ pytest.importorskip('torch')
 pytest.importorskip('transformers')
 pytest.importorskip('onnx')
 
-from miniatures import write_label, write_picture
+from miniatures import write_image, write_label
 from safetensors.torch import save_file
 from tiny_backbones import tiny_backbone
 
@@ -24,7 +24,7 @@ from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import DataError
-from ood_perception.metrics.aupro import aupro, image_auroc, region_picture
+from ood_perception.metrics.aupro import aupro, image_auroc, region_image
 from ood_perception.metrics.pixel import full_curve, pool
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.image_score import image_surprisal, image_threshold
@@ -33,7 +33,7 @@ from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.types import Frame
 from trainer.__main__ import main
 from trainer.data.splits import split_contiguous
-from trainer.datasets import load_pictures, open_set
+from trainer.datasets import load_images, open_set
 from trainer.datasets.tools import industrial_tiles
 from trainer.recipe import load_recipe
 
@@ -44,13 +44,13 @@ SETTINGS = """
 backbone: {weights: WEIGHTS, layers: [1, 2]}
 view: {height: 56, width: 56, policy: stretch}
 classifier: {hidden: 16, epochs: 4, learning_rate: 1.0e-2}
-patches: {fewest_patches: 10, fewest_pictures: 2}
+patches: {fewest_patches: 10, fewest_images: 2}
 condensation: {etalons: 3, epochs: 4}
 """
 
 
 def surface(product, rng, defect=False):
-    """Return a picture of a product, RGB, and its mask; a defect is a block of odd colour."""
+    """Return a image of a product, RGB, and its mask; a defect is a block of odd colour."""
     image = rng.normal(COLOURS[product], 12, (SIDE, SIDE, 3))
     mask = np.zeros((SIDE, SIDE), np.uint8)
     if defect:
@@ -59,10 +59,10 @@ def surface(product, rng, defect=False):
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def write_products(root, names=tuple(COLOURS), pictures=24):
+def write_products(root, names=tuple(COLOURS), images=24):
     rng = np.random.default_rng(0)
     for product in names:
-        plan = [('train', 'good', pictures), ('test', 'good', 6), ('test', 'dent', 6)]
+        plan = [('train', 'good', images), ('test', 'good', 6), ('test', 'dent', 6)]
         for part, kind, count in plan:
             for number in range(count):
                 image, mask = surface(product, rng, kind != 'good')
@@ -101,33 +101,33 @@ def station(tmp_path_factory):
     return data, train(root, data)
 
 
-def test_every_product_is_a_class_over_the_whole_of_its_flawless_pictures(tmp_path):
+def test_every_product_is_a_class_over_the_whole_of_its_flawless_images(tmp_path):
     for product, count in (('screw', 4), ('bottle', 3)):
         for number in range(count):
-            write_picture(tmp_path / f'{product}/train/good/{number:03d}.png', seed=number)
-        write_picture(tmp_path / f'{product}/test/scratch/000.png')
-    pictures = load_pictures('mvtec', tmp_path, 'train')
-    assert pictures.classes.names == ('bottle', 'screw')
-    assert len(set(pictures.classes.colors)) == 2
-    assert pictures.names[0] == 'bottle_000'
-    assert pictures.sequences == ('bottle',) * 3 + ('screw',) * 4
-    assert {int(pictures.read(0)[1].max()), int(pictures.read(0)[1].min())} == {0}
-    fit, held_out = split_contiguous(pictures, 0.25)
+            write_image(tmp_path / f'{product}/train/good/{number:03d}.png', seed=number)
+        write_image(tmp_path / f'{product}/test/scratch/000.png')
+    images = load_images('mvtec', tmp_path, 'train')
+    assert images.classes.names == ('bottle', 'screw')
+    assert len(set(images.classes.colors)) == 2
+    assert images.names[0] == 'bottle_000'
+    assert images.sequences == ('bottle',) * 3 + ('screw',) * 4
+    assert {int(images.read(0)[1].max()), int(images.read(0)[1].min())} == {0}
+    fit, held_out = split_contiguous(images, 0.25)
     assert held_out.names == ('bottle_002', 'screw_003'), 'the end of every product calibrates'
     assert set(np.unique(held_out.read(1)[1])) == {1}, 'a part keeps the product as its class'
     assert len(fit) == 5
     with pytest.raises(DataError, match='train on the split "train"'):
-        load_pictures('mvtec', tmp_path, 'test')
+        load_images('mvtec', tmp_path, 'test')
     with pytest.raises(DataError, match='the products none'):
-        load_pictures('mvtec', tmp_path / 'bottle', 'train')
+        load_images('mvtec', tmp_path / 'bottle', 'train')
 
 
 def tiles(root, free, defects):
     """Write a miniature of the magnetic tiles by the numbers in their names."""
     for index, number in enumerate(free):
-        write_picture(root / 'images' / f'free_exp{index % 6 + 1}_num_{number}.jpg', seed=number)
+        write_image(root / 'images' / f'free_exp{index % 6 + 1}_num_{number}.jpg', seed=number)
     for kind, number in defects:
-        write_picture(root / 'images' / f'{kind}_exp2_num_{number}.jpg', seed=number)
+        write_image(root / 'images' / f'{kind}_exp2_num_{number}.jpg', seed=number)
         write_label(root / 'labels' / f'{kind}_exp2_num_{number}.png', 0, 1)
     return root
 
@@ -135,7 +135,7 @@ def tiles(root, free, defects):
 def test_tiles_become_a_product_whose_series_are_not_torn(tmp_path, capsys):
     free = [100, 150, 600, 5000, 5400, 9000, 9400, 9800, 20000, 30000, 40000, 50000]
     source = tiles(tmp_path / 'tiles', free, [('crack', 120), ('fray', 7)])
-    write_picture(source / 'images' / 'fray_exp1_num_8.jpg')
+    write_image(source / 'images' / 'fray_exp1_num_8.jpg')
     write_label(source / 'labels' / 'fray_exp1_num_8.png', 0)
     target = tmp_path / 'mvtec_anomaly_detection'
     assert industrial_tiles.main([str(source), str(target)]) == 0
@@ -148,14 +148,14 @@ def test_tiles_become_a_product_whose_series_are_not_torn(tmp_path, capsys):
     assert sorted(names['train/good'] + names['test/good']) == free
     assert (names['test/crack'], names['test/fray']) == ([120], [7])
     got = open_set('mvtec/tile', tmp_path)
-    assert sum(got.anomalous_pictures) == 2
+    assert sum(got.anomalous_images) == 2
     assert set(np.unique(got.read(0)[1])) == {0, 1}
     image = cv2.imread(str(source / 'images' / 'free_exp1_num_100.jpg'))
     copied = cv2.imread(str(target / 'tile/train/good/000100.png'))
     np.testing.assert_array_equal(image, copied)
     assert '1 left out: no defect is marked' in capsys.readouterr().out
     assert industrial_tiles.main([str(source), str(target)]) == 2, 'nothing is overwritten'
-    write_picture(source / 'images' / 'odd.jpg')
+    write_image(source / 'images' / 'odd.jpg')
     assert industrial_tiles.main([str(source), str(tmp_path / 'new')]) == 2
     assert not (tmp_path / 'new' / 'tile').exists(), 'nothing half-written stays'
 
@@ -174,27 +174,27 @@ def test_one_model_serves_all_products_and_a_defect_stands_out(station):
             for index in range(len(test)):
                 image, labels = test.read(index)
                 (found,) = pipeline.run([Frame(image)])
-                regions.append(region_picture(OutputMaps(found).image('surprisal'), labels))
+                regions.append(region_image(OutputMaps(found).image('surprisal'), labels))
                 scores.append(image_surprisal(found.surprisal, found.scored))
-            anomalous = np.array(test.anomalous_pictures, np.uint8)
+            anomalous = np.array(test.anomalous_images, np.uint8)
             assert image_auroc(np.array(scores), anomalous)[0] == 1.0
             product = pool(regions)
             assert aupro(full_curve(product), product.components) > 0.8
-            stranger = cv2.imread(str(data / other / 'test/good/000.png'))[..., ::-1]
-            (found,) = pipeline.run([Frame(np.ascontiguousarray(stranger))])
+            foreign = cv2.imread(str(data / other / 'test/good/000.png'))[..., ::-1]
+            (found,) = pipeline.run([Frame(np.ascontiguousarray(foreign))])
             good = np.array(scores)[anomalous == 0].max()
             assert image_surprisal(found.surprisal, found.scored, 0.5) > 0.5 * good, (
                 'another product is not the product on the line'
             )
 
 
-def test_the_threshold_comes_from_flawless_pictures_alone(station, capsys):
+def test_the_threshold_comes_from_flawless_images_alone(station, capsys):
     data, path = station
     folder = data / 'steel' / 'train' / 'good'
     arguments = [str(path), '--good', str(folder), '--in-distribution', 'steel', '--threads', '1']
     assert main(['image-threshold', *arguments, '--last', '0.5', '--rate', '0.1']) == 0
     printed = capsys.readouterr().out
-    assert '12 flawless pictures' in printed
+    assert '12 flawless images' in printed
     got = float(re.search(r'image_score.threshold: ([\d.]+)', printed).group(1))
     bundle = complete(load_bundle(path))
     settings = Settings(in_distribution=('steel',), roi=RoiSettings('none'))
@@ -218,7 +218,7 @@ def test_a_single_product_trains_and_is_told_of_a_better_head(tmp_path, caplog):
     with create_engine(bundle, EngineOptions(threads=1)) as engine:
         pipeline = Pipeline(bundle, engine, Settings(roi=RoiSettings('none')))
         scores = [pipeline.run([Frame(test.read(i)[0])])[0].surprisal.max() for i in range(12)]
-    anomalous = np.array(test.anomalous_pictures, np.uint8)
+    anomalous = np.array(test.anomalous_images, np.uint8)
     assert image_auroc(np.array(scores, float), anomalous)[0] == 1.0
 
 

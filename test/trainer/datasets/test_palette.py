@@ -24,12 +24,12 @@ def ids():
 @pytest.mark.parametrize('same_colours', [False, True])
 def test_a_palette_png_gives_its_indices(tmp_path, ids, same_colours):
     image = pytest.importorskip('PIL.Image')
-    picture = image.fromarray(ids).convert('P')
-    picture.putdata(ids.ravel().tolist())
+    photo = image.fromarray(ids).convert('P')
+    photo.putdata(ids.ravel().tolist())
     # A palette with one colour for all ids: no way back from the colours.
     palette = np.random.default_rng(0).integers(0, 256, 768)
-    picture.putpalette([7] * 768 if same_colours else palette.tolist())
-    picture.save(tmp_path / 'p.png')
+    photo.putpalette([7] * 768 if same_colours else palette.tolist())
+    photo.save(tmp_path / 'p.png')
     np.testing.assert_array_equal(read_label(tmp_path / 'p.png'), ids)
     assert read_image(tmp_path / 'p.png').shape == (37, 53, 3)
 
@@ -41,14 +41,14 @@ def test_a_grey_png_gives_its_values(tmp_path, ids):
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.webp'])
 @pytest.mark.parametrize('share', [0.0, 0.4, 0.97])
-def test_a_cut_picture_is_named(tmp_path, suffix, share):
+def test_a_cut_image_is_named(tmp_path, suffix, share):
     path = tmp_path / f'cut{suffix}'
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     cv2.imwrite(str(path), pixels)
     assert read_image(path).shape == pixels.shape
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(DataError, match=rf'picture .*cut\{suffix} is broken'):
+    with pytest.raises(DataError, match=rf'image .*cut\{suffix} is broken'):
         read_image(path)
 
 

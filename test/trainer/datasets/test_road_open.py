@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The open roads: three sources of one meaning, our polygons, no picture in two splits."""
+"""The open roads: three sources of one meaning, our polygons, no image in two splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest.importorskip('torch')
 from paths import ROOT, need_data
 
 from ood_perception.errors import ConfigError
-from trainer.datasets import load_pictures
+from trainer.datasets import load_images
 from trainer.datasets.road_open import (
     BRAZIL,
     CARND,
@@ -45,34 +45,34 @@ def root(tmp_path):
     return tmp_path / BRAZIL
 
 
-def classes_of(pictures, source):
-    index = next(i for i, s in enumerate(pictures.sequences) if s.startswith(source))
-    return pictures.read(index)[1]
+def classes_of(images, source):
+    index = next(i for i, s in enumerate(images.sequences) if s.startswith(source))
+    return images.read(index)[1]
 
 
 def test_every_source_is_read_with_its_own_ids(root):
-    pictures = load_pictures('road_open', root, 'all')
-    assert set(np.unique(classes_of(pictures, BRAZIL))) == {0, 255}  # never "not road"
-    brazil = classes_of(pictures, BRAZIL).ravel()
+    images = load_images('road_open', root, 'all')
+    assert set(np.unique(classes_of(images, BRAZIL))) == {0, 255}  # never "not road"
+    brazil = classes_of(images, BRAZIL).ravel()
     np.testing.assert_array_equal(brazil[:4], [0, 0, 255, 255])  # a pothole is ignored
-    comma = classes_of(pictures, COMMA).ravel()
+    comma = classes_of(images, COMMA).ravel()
     np.testing.assert_array_equal(comma[:6], [0, 0, 1, 1, 255, 255])
-    assert set(np.unique(classes_of(pictures, CARND))) == {0, 1, 255}
-    assert not any('nobody' in name for name in pictures.names)
+    assert set(np.unique(classes_of(images, CARND))) == {0, 1, 255}
+    assert not any('nobody' in name for name in images.names)
 
 
-def test_splits_share_no_picture_and_hold_every_source(root):
-    train, val = (load_pictures('road_open', root, split) for split in ('train', 'val'))
+def test_splits_share_no_image_and_hold_every_source(root):
+    train, val = (load_images('road_open', root, split) for split in ('train', 'val'))
     assert not set(train.names) & set(val.names)
     for part in (train, val):
         assert {s.partition('/')[0] for s in part.sequences} == set(SOURCES)
     assert {s for s in val.sequences if s.startswith(BRAZIL)} == {f'{BRAZIL}/ES259'}
-    assert len(load_pictures('road_open', root, COMMA)) == 4
+    assert len(load_images('road_open', root, COMMA)) == 4
     with pytest.raises(ConfigError, match='choose train, val, all'):
-        load_pictures('road_open', root, 'night')
+        load_images('road_open', root, 'night')
 
 
-def test_polygons_scale_with_the_picture_and_stay_inside():
+def test_polygons_scale_with_the_image_and_stay_inside():
     for name, classes in polygons().items():
         corners = np.concatenate([np.array(p) for part in classes.values() for p in part])
         assert corners.min() >= 0, name
@@ -83,9 +83,9 @@ def test_polygons_scale_with_the_picture_and_stay_inside():
 
 
 def test_the_road_lies_below_the_rest_and_looks_alike():
-    pictures = load_pictures('road_open', need_data(BRAZIL), CARND)
-    for index in range(len(pictures)):
-        image, labels = pictures.read(index)
+    images = load_images('road_open', need_data(BRAZIL), CARND)
+    for index in range(len(images)):
+        image, labels = images.read(index)
         rows = np.arange(len(labels))[:, None] * np.ones_like(labels)
         assert rows[labels == 0].mean() > rows[labels == 1].mean() + 0.2 * len(labels)
         # asphalt is grey; sky and dry grass are not
@@ -96,12 +96,10 @@ def test_the_road_lies_below_the_rest_and_looks_alike():
 def test_a_source_can_be_left_out_of_fit_and_calibration(root):
     for source in SOURCES:
         for split in (f'without_{source}', f'without_{source}_val'):
-            found = {
-                s.partition('/')[0] for s in load_pictures('road_open', root, split).sequences
-            }
+            found = {s.partition('/')[0] for s in load_images('road_open', root, split).sequences}
             assert found == set(SOURCES) - {source}
-    whole = load_pictures('road_open', root, 'train')
-    part = load_pictures('road_open', root, f'without_{COMMA}')
+    whole = load_images('road_open', root, 'train')
+    part = load_images('road_open', root, f'without_{COMMA}')
     assert set(part.names) == {name for name in whole.names if not name.startswith(COMMA)}
 
 

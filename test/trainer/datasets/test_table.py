@@ -61,11 +61,9 @@ def test_the_list_names_every_set():
 
 
 def test_a_wrong_kind_cannot_be_built(tmp_path):
-    pictures = open_set(
-        f'anomaly_folders={write_anomaly_folders(tmp_path / "a")}', tmp_path
-    ).pictures
+    images = open_set(f'anomaly_folders={write_anomaly_folders(tmp_path / "a")}', tmp_path).images
     with pytest.raises(ValueError, match='unknown'):
-        EvaluationSet('x', 'x', pictures, 'road', 'image', '')
+        EvaluationSet('x', 'x', images, 'road', 'image', '')
 
 
 @pytest.mark.parametrize('name', ['road_anomaly_dev', 'road_obstacle_dev', 'lost_and_found_dev'])
@@ -76,7 +74,7 @@ def test_the_shared_sets_open_by_their_names(name):
     assert (labels == 1).any()
 
 
-def test_a_broken_picture_is_named(tmp_path):
+def test_a_broken_image_is_named(tmp_path):
     folder = write_anomaly_folders(tmp_path / 'broken')
     (folder / 'images' / 'drive_0.png').write_bytes(b'\x89PNG\r\n\x1a\n truncated')
     got = open_set(f'anomaly_folders={folder}', tmp_path)

@@ -16,7 +16,7 @@ from trainer.datasets import (
     comma10k,
     idd,
     issu,
-    load_pictures,
+    load_images,
     open_set,
     road_open,
     streethazards,
@@ -52,7 +52,7 @@ def test_the_sizes_of_the_published_tables():
 def test_labels_are_those_of_the_taxonomy(layout, tmp_path):
     split = 'validation' if layout == 'mapillary' else 'val'
     root = write_set(layout, tmp_path, (split,), 2)
-    own, got = load_pictures(layout, root, split), load_pictures(f'{layout}@road', root, split)
+    own, got = load_images(layout, root, split), load_images(f'{layout}@road', root, split)
     assert got.classes.names == tuple(ROAD.classes)
     (image, before), (same, after) = own.read(1), got.read(1)
     assert np.array_equal(image, same)
@@ -65,18 +65,18 @@ def test_labels_are_those_of_the_taxonomy(layout, tmp_path):
 def test_an_address_may_name_a_taxonomy(tmp_path):
     write_set('bdd100k', tmp_path / 'bdd100k', ('val',), 2)
     got = open_set('bdd100k@road/val', tmp_path)
-    assert (got.name, got.pictures.classes.names[:2]) == ('bdd100k@road/val', ('road', 'sidewalk'))
+    assert (got.name, got.images.classes.names[:2]) == ('bdd100k@road/val', ('road', 'sidewalk'))
     assert TAXONOMIES == ('road',)
 
 
 def test_mistakes_name_what_is_known(tmp_path):
     root = write_set('mapillary', tmp_path, ('validation',), 1)
     with pytest.raises(ConfigError, match="unknown taxonomy 'sea'; known are road"):
-        load_pictures('mapillary@sea', root, 'validation')
+        load_images('mapillary@sea', root, 'validation')
     write_set('lars', tmp_path / 'lars', ('val',), 1)
     with pytest.raises(ConfigError, match=r"does not list 'lars'; it lists cityscapes, "):
-        load_pictures('lars@road', tmp_path / 'lars', 'val')
+        load_images('lars@road', tmp_path / 'lars', 'val')
     config = root / 'config.json'
     config.write_text(config.read_text().replace('Sidewalk', 'Footway'))
     with pytest.raises(DataError, match='lists no Footway of mapillary'):
-        load_pictures('mapillary@road', root, 'validation')
+        load_images('mapillary@road', root, 'validation')

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('openvino')
 pytest.importorskip('torch', reason='the trainer needs torch')
 
-from bundles import donor_of, road_picture, write_tiny_bundle
+from bundles import donor_of, road_image, write_tiny_bundle
 
 from ood_perception.bundle.store import load_bundle
 from ood_perception.bundle.weights.completion import complete
@@ -51,7 +51,7 @@ def found(place, frames, folder=None, views=True):
 
 def test_views_are_kept_one_by_one_and_serve_other_batches_and_bundles(places, tmp_path):
     seen, plain = places
-    frames = [Frame(road_picture(112, 168, (60, 20, 80, 40), seed=seed)) for seed in (1, 2)]
+    frames = [Frame(road_image(112, 168, (60, 20, 80, 40), seed=seed)) for seed in (1, 2)]
     expected, _ = found(seen, frames)
     first, runs = found(seen, frames, tmp_path)
     np.testing.assert_array_equal(first, expected)

@@ -26,7 +26,7 @@ HEIGHT, WIDTH = 56, 84
 
 
 def detection(found, mask=None):
-    """Return a detection whose grid is the picture."""
+    """Return a detection whose grid is the image."""
     cells = np.array(found, np.uint8)
     flagged = np.zeros(cells.shape, bool) if mask is None else np.array(mask, bool)
     frame = Frame(np.zeros((*cells.shape, 3), np.uint8))
@@ -36,11 +36,11 @@ def detection(found, mask=None):
     )  # fmt: skip
 
 
-def groups(pictures, reject=2):
-    """Return the groups of pictures (labels, found, mask)."""
+def groups(images, reject=2):
+    """Return the groups of images (labels, found, mask)."""
     counts = [
         label_agreement(detection(found, mask), np.array(labels, np.uint8), len(CLASSES), reject)
-        for labels, found, mask in pictures
+        for labels, found, mask in images
     ]
     return label_groups(counts, CLASSES, reject)
 
@@ -81,8 +81,8 @@ def test_against_scikit_learn():
         assert values['right_pixels'] == metrics.accuracy_score(labels.ravel(), found.ravel())
 
 
-def test_intervals_are_over_pictures():
-    """Alike pictures leave no doubt; one that is all wrong among four leaves a wide interval."""
+def test_intervals_are_over_images():
+    """Alike images leave no doubt; one that is all wrong among four leaves a wide interval."""
     good, bad = ([[0, 1]], [[0, 1]], None), ([[0, 1]], [[1, 0]], None)
     same = groups([good] * 4)[LIKELY]
     assert same['intervals']['right_pixels'] == [1.0, 1.0]
@@ -96,12 +96,12 @@ def sea(tmp_path):
     folder = tmp_path / 'sea'
     for part in ('images', 'labels'):
         (folder / part).mkdir(parents=True)
-    picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-    picture[:28], picture[28:] = COLORS['Sky'], COLORS['Water']
-    picture[28:42, 42:56] = ODD
+    photo = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    photo[:28], photo[28:] = COLORS['Sky'], COLORS['Water']
+    photo[28:42, 42:56] = ODD
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[:28], labels[28:42, 42:56] = 1, 2
-    cv2.imwrite(str(folder / 'images/a.png'), picture[:, :, ::-1])
+    cv2.imwrite(str(folder / 'images/a.png'), photo[:, :, ::-1])
     cv2.imwrite(str(folder / 'labels/a.png'), labels)
     names = ', '.join(f'{{name: {name}}}' for name in CLASSES)
     (folder / 'classes.yaml').write_text(f'classes: [{names}]\n')

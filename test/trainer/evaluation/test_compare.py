@@ -11,7 +11,7 @@ import yaml
 
 pytest.importorskip('torch')
 from bundles import write_tiny_bundle
-from evaluated_sets import BOX, F32, SETS, anomaly_labels, write_pictures
+from evaluated_sets import BOX, F32, SETS, anomaly_labels, write_images
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.compare import in_words
@@ -24,7 +24,7 @@ MOVED = (28, 28, 14, 14)
 def roads(tmp_path_factory):
     root = tmp_path_factory.mktemp('roads')
     boxes = [BOX, MOVED, None, BOX, MOVED, BOX]
-    write_pictures(root / 'road_obstacle_dev', anomaly_labels, boxes)
+    write_images(root / 'road_obstacle_dev', anomaly_labels, boxes)
     return root
 
 
@@ -54,7 +54,7 @@ def test_several_bundles_are_compared_with_the_first(together):
     (row,) = values['comparisons']
     assert (row['first'], row['second'], row['region']) == ('fine', 'coarse', 'road')
     metrics = row['metrics']
-    assert metrics['pictures'] == 6
+    assert metrics['images'] == 6
     for run, side in zip(values['runs'], ('first', 'second'), strict=True):
         record = run['sets'][SETS[0]]['regions']['road']
         assert metrics['auroc'][side] == record['auroc']
@@ -77,21 +77,21 @@ def test_two_folders_give_the_same_comparison(bundles, roads, together, tmp_path
     assert 'How to read this' in (tmp_path / 'both' / 'index.html').read_text()
 
 
-def test_only_pictures_of_the_same_content_are_paired(bundles, roads, tmp_path):
+def test_only_images_of_the_same_content_are_paired(bundles, roads, tmp_path):
     main([str(bundles / 'good'), *words(roads, tmp_path / 'six')])
     main([str(bundles / 'coarse'), *words(roads, tmp_path / 'two', '--limit', '2')])
     folders = [str(tmp_path / name) for name in ('six', 'two')]
     main(['--compare', *folders, '--out', str(tmp_path / 'both')])
     got = json.loads((tmp_path / 'both' / 'comparison.json').read_text())
-    assert got['comparisons'][0]['metrics']['pictures'] == 2
+    assert got['comparisons'][0]['metrics']['images'] == 2
 
 
-def test_folders_without_common_pictures_are_refused(bundles, roads, tmp_path):
+def test_folders_without_common_images_are_refused(bundles, roads, tmp_path):
     other = tmp_path / 'data'
-    write_pictures(other / 'road_obstacle_dev', anomaly_labels, [(0, 28, 14, 14)])
+    write_images(other / 'road_obstacle_dev', anomaly_labels, [(0, 28, 14, 14)])
     main([str(bundles / 'good'), *words(roads, tmp_path / 'a')])
     main([str(bundles / 'good'), *words(other, tmp_path / 'b')])
-    with pytest.raises(DataError, match='share no picture'):
+    with pytest.raises(DataError, match='share no image'):
         main(['--compare', str(tmp_path / 'a'), str(tmp_path / 'b'), '--out', str(tmp_path / 'c')])
     with pytest.raises(DataError, match=r'results\.json cannot be read'):
         main(['--compare', str(tmp_path / 'a'), str(tmp_path), '--out', str(tmp_path / 'c')])

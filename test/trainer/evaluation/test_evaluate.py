@@ -13,16 +13,16 @@ import pytest
 
 pytest.importorskip('torch')
 from bundles import write_tiny_bundle
-from evaluated_sets import BOX, F32, HEIGHT, SETS, WIDTH, anomaly_labels, evaluate, write_pictures
+from evaluated_sets import BOX, F32, HEIGHT, SETS, WIDTH, anomaly_labels, evaluate, write_images
 
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.image.geometry import to_camera, to_camera_nearest
-from ood_perception.metrics.aupro import region_picture
+from ood_perception.metrics.aupro import region_image
 from ood_perception.metrics.false_alarm_rate import count_alarms
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_image
 from ood_perception.metrics.smiyc import SizeLimits, component_metrics, frame_components
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
@@ -39,10 +39,10 @@ def camvid_labels(_):
 
 @pytest.fixture(scope='module')
 def roads(tmp_path_factory):
-    """Three pictures in each of two sets; in the second one a square is in the sky."""
+    """Three images in each of two sets; in the second one a square is in the sky."""
     root = tmp_path_factory.mktemp('roads')
-    write_pictures(root / 'road_obstacle_dev', anomaly_labels, [BOX, None, BOX])
-    write_pictures(
+    write_images(root / 'road_obstacle_dev', anomaly_labels, [BOX, None, BOX])
+    write_images(
         root / 'lost_and_found_dev',
         lambda box: np.uint8(anomaly_labels(box) == 1),
         [BOX, (42, 0, 14, 14), None],
@@ -60,11 +60,11 @@ def test_a_log_gets_no_bar(tiny_bundle, roads, tmp_path, capsys):
     """The bar is for terminals: what a test captures is none."""
     words = [str(tiny_bundle), '--data', SETS[0], '--root', str(roads), '--out', str(tmp_path)]
     assert main([*words, '--precision', 'f32', '--threads', '1']) == 0
-    assert 'picture' not in capsys.readouterr().err
+    assert 'image' not in capsys.readouterr().err
 
 
 def detections(bundle, folder):
-    """Yield every picture's detection and labels by a loop that shares nothing with run.py."""
+    """Yield every image's detection and labels by a loop that shares nothing with run.py."""
     loaded = load_bundle(bundle)
     with create_engine(loaded, EngineOptions('auto', 'f32', 1)) as engine:
         pipeline = Pipeline(loaded, engine)
@@ -79,15 +79,15 @@ def test_the_numbers_are_those_of_the_exact_metrics(tiny_bundle, roads, evaluate
     whole, ground = [], []
     for found, labels in detections(tiny_bundle, roads / data):
         surprisal = to_camera(found.surprisal, found.geometry)
-        whole.append(scored_picture(surprisal, labels))
+        whole.append(scored_image(surprisal, labels))
         inside = to_camera_nearest(found.scored, found.geometry)
-        ground.append(scored_picture(surprisal, labels, inside))
+        ground.append(scored_image(surprisal, labels, inside))
     regions = evaluated[1]['runs'][0]['sets'][data]['regions']
     expected = {'image': whole, 'ground': ground} if len(regions) == 2 else {'road': whole}
     assert set(regions) == set(expected)
-    for region, pictures in expected.items():
-        exact, got = exact_metrics(pictures), regions[region]
-        for name in ('average_precision', 'average_precision_missed', 'fpr95', 'auroc'):
+    for region, images in expected.items():
+        exact, got = exact_metrics(images), regions[region]
+        for name in ('average_precision', 'average_precision_with_outside', 'fpr95', 'auroc'):
             low, high = got['bounds'][name]
             assert low - 1e-12 <= getattr(exact, name) <= high + 1e-12
             assert got[name] == pytest.approx(getattr(exact, name), abs=2e-3)
@@ -104,12 +104,12 @@ def test_every_object_weighs_the_same_in_the_component_averaged_precision(
     for found, labels in detections(tiny_bundle, roads / data):
         surprisal = to_camera(found.surprisal, found.geometry)
         inside = to_camera_nearest(found.scored, found.geometry)
-        whole.append(region_picture(surprisal, labels, None, smallest))
-        ground.append(region_picture(surprisal, labels, inside, smallest))
+        whole.append(region_image(surprisal, labels, None, smallest))
+        ground.append(region_image(surprisal, labels, inside, smallest))
     regions = evaluated[1]['runs'][0]['sets'][data]['regions']
     for region, got in regions.items():
-        pictures = ground if region == 'ground' else whole
-        exact = exact_metrics(pictures).component_average_precision
+        images = ground if region == 'ground' else whole
+        exact = exact_metrics(images).component_average_precision
         low, high = got['bounds']['component_average_precision']
         assert low - 1e-12 <= exact <= high + 1e-12
         assert got['component_average_precision'] == pytest.approx(exact, abs=2e-3)
@@ -174,13 +174,13 @@ def test_every_file_is_there_and_the_page_needs_only_its_folder(evaluated):
     line = next(r for r in rows if r['region'] == 'road' and r['metric'] == 'average_precision')
     assert float(line['value']) == road['average_precision']
     assert '| tiny | road |' in (out / 'results.md').read_text()
-    assert (out / 'pictures.csv').read_text().count('\n') == 1 + 6
+    assert (out / 'images.csv').read_text().count('\n') == 1 + 6
     assert json.loads((out / 'times.json').read_text())['tiny']['road_obstacle_dev']['measure'] > 0
 
 
 def test_the_same_command_gives_the_same_bytes(tiny_bundle, roads, evaluated, tmp_path):
     evaluate(tiny_bundle, roads, SETS, tmp_path)
-    for name in ('results.json', 'results.csv', 'results.md', 'pictures.csv'):
+    for name in ('results.json', 'results.csv', 'results.md', 'images.csv'):
         assert (tmp_path / name).read_bytes() == (evaluated[0] / name).read_bytes(), name
 
 
@@ -193,9 +193,9 @@ def test_batches_give_the_same_numbers(tiny_bundle, roads, evaluated, tmp_path):
 
 
 def test_what_was_done_is_not_done_again(tiny_bundle, roads, tmp_path, monkeypatch):
-    """After a kill only the picture that is missing or damaged goes through the engine."""
+    """After a kill only the image that is missing or damaged goes through the engine."""
     first = evaluate(tiny_bundle, roads, SETS, tmp_path)
-    records = sorted(tmp_path.glob('pictures/*/road_obstacle_dev/*.npz'))
+    records = sorted(tmp_path.glob('images/*/road_obstacle_dev/*.npz'))
     assert len(records) == 3
     records[0].unlink()
     records[1].write_bytes(records[1].read_bytes()[:1000])
@@ -211,35 +211,35 @@ def test_what_was_done_is_not_done_again(tiny_bundle, roads, tmp_path, monkeypat
     assert ran == ['drive_0', 'drive_1']
 
 
-def test_other_settings_or_pictures_are_measured_anew(tiny_bundle, roads, tmp_path):
+def test_other_settings_or_images_are_measured_anew(tiny_bundle, roads, tmp_path):
     evaluate(tiny_bundle, roads, SETS[:1], tmp_path, '--limit', '2')
-    assert len(list(tmp_path.glob('pictures/*/*/*.npz'))) == 2
+    assert len(list(tmp_path.glob('images/*/*/*.npz'))) == 2
     evaluate(tiny_bundle, roads, SETS[:1], tmp_path, '--limit', '2', '--false-alarm-rate', '0.05')
-    assert len(list(tmp_path.glob('pictures/*/*/*.npz'))) == 4
+    assert len(list(tmp_path.glob('images/*/*/*.npz'))) == 4
 
 
 def damaged(tmp_path):
     folder = tmp_path / 'road_obstacle_dev'
-    write_pictures(folder, anomaly_labels, [BOX, None, BOX, BOX])
-    (folder / 'images' / 'drive_1.png').write_bytes(b'\x89PNG not a picture')
+    write_images(folder, anomaly_labels, [BOX, None, BOX, BOX])
+    (folder / 'images' / 'drive_1.png').write_bytes(b'\x89PNG not a image')
     cv2.imwrite(str(folder / 'labels' / 'drive_2.png'), np.zeros((HEIGHT, WIDTH // 2), np.uint8))
     return tmp_path
 
 
-def test_broken_pictures_are_skipped_counted_and_told(tiny_bundle, tmp_path):
+def test_broken_images_are_skipped_counted_and_told(tiny_bundle, tmp_path):
     root, out = damaged(tmp_path / 'data'), tmp_path / 'out'
     got = evaluate(tiny_bundle, root, SETS[:1], out, '--on-error', 'skip', status=3)
     one = got['runs'][0]['sets']['road_obstacle_dev']
     assert [row['name'] for row in one['skipped']] == ['drive_1', 'drive_2']
     assert '42 x 56' in one['skipped'][1]['reason']
-    assert one['count'] == one['regions']['road']['pictures'] == 2
+    assert one['count'] == one['regions']['road']['images'] == 2
     page = (out / 'index.html').read_text()
-    assert 'Skipped pictures' in page
+    assert 'Skipped images' in page
     assert 'drive_1.png' in page
     assert 'Skipped: drive_1, drive_2' in (out / 'results.md').read_text()
 
 
-def test_a_broken_picture_stops_the_rest_unless_told_otherwise(tiny_bundle, tmp_path, capsys):
+def test_a_broken_image_stops_the_rest_unless_told_otherwise(tiny_bundle, tmp_path, capsys):
     root, out = damaged(tmp_path / 'data'), tmp_path / 'out'
     words = ['evaluate', str(tiny_bundle), '--data', *SETS[:1], '--root', str(root)]
     assert trainer([*words, '--out', str(out), *F32]) == 2
@@ -251,18 +251,18 @@ def test_a_broken_picture_stops_the_rest_unless_told_otherwise(tiny_bundle, tmp_
 
 def test_nothing_left_is_an_error(tiny_bundle, tmp_path):
     folder = tmp_path / 'road_obstacle_dev'
-    write_pictures(folder, anomaly_labels, [BOX])
+    write_images(folder, anomaly_labels, [BOX])
     (folder / 'images' / 'drive_0.png').write_bytes(b'')
-    with pytest.raises(DataError, match='no picture is left of 1'):
+    with pytest.raises(DataError, match='no image is left of 1'):
         evaluate(tiny_bundle, tmp_path, SETS[:1], tmp_path / 'out', '--on-error', 'skip')
 
 
-def test_the_promise_is_counted_per_sequence_and_class(tmp_path):
+def test_the_rate_is_counted_per_sequence_and_class(tmp_path):
     bundle = write_tiny_bundle(
         tmp_path / 'bundle', classes=CLASSES.names, compiled_classes=('Road', 'Pavement')
     )
     folder = tmp_path / 'camvid' / 'test'
-    write_pictures(folder, camvid_labels, [None] * 3, 'a_{}')
+    write_images(folder, camvid_labels, [None] * 3, 'a_{}')
     for part in ('images', 'labels'):
         (folder / part / 'a_2.png').rename(folder / part / 'b_2.png')
     got = evaluate(bundle, tmp_path, ['camvid/test'], tmp_path / 'out')
@@ -270,7 +270,7 @@ def test_the_promise_is_counted_per_sequence_and_class(tmp_path):
     assert {row['group'] for row in rows} == {'all', 'a', 'b'}
     assert {row['class_name'] for row in rows} == {'Road', 'pooled'}
     road = [row for row in rows if row['group'] == 'all' and row['class_name'] == 'Road']
-    assert [row['promised'] for row in road] == [0.01, 0.02, 0.05]
+    assert [row['target'] for row in road] == [0.01, 0.02, 0.05]
     assert all(row['pixels'] == 3 * HEIGHT * 3 // 4 * WIDTH for row in road)
     counts = [
         count_alarms(to_camera_nearest(found.surprisal, found.geometry), labels, 11)
@@ -288,9 +288,9 @@ def test_the_promise_is_counted_per_sequence_and_class(tmp_path):
     assert '| bundle | a | Road |' not in text  # one sequence's classes are in the CSV
 
 
-def test_other_classes_promise_nothing(tiny_bundle, tmp_path):
-    write_pictures(tmp_path / 'camvid' / 'test', camvid_labels, [None])
-    with pytest.raises(ConfigError, match='needs the same classes'):
+def test_other_classes_have_no_rates(tiny_bundle, tmp_path):
+    write_images(tmp_path / 'camvid' / 'test', camvid_labels, [None])
+    with pytest.raises(ConfigError, match='need the same classes'):
         evaluate(tiny_bundle, tmp_path, ['camvid/test'], tmp_path / 'out')
 
 

@@ -36,7 +36,7 @@ ROAD = COLORS['Road']
 
 @pytest.fixture(scope='module')
 def products(tmp_path_factory):
-    """Scores of the first one's pictures: defect > flawless > defect > flawless."""
+    """Scores of the first one's images: defect > flawless > defect > flawless."""
     root = tmp_path_factory.mktemp('products')
     write_product(root, 'bottle', [ROAD, FAINT], [(ODD, 'left half'), (FAINTER, 'left half')])
     write_product(root, 'cable', [ROAD, ROAD], [(ODD, 'all')])
@@ -51,7 +51,7 @@ def inspected(tiny_bundle, products, tmp_path_factory):
 
 def test_products_by_hand(inspected):
     """
-    Bottle: N pixels a picture, each picture one tie. Image AUROC: 3 of 4 pairs.
+    Bottle: N pixels a image, each image one tie. Image AUROC: 3 of 4 pairs.
 
     Pixel AUROC: N/2 defect pixels above N/2 + N + N of 3 N normal ones with N/2 tied to each
     half. AUPRO to 0.3: PRO rises to 1/2 over FPR 0 to 1/6 and stays there until FPR 1/2.
@@ -70,7 +70,7 @@ def test_the_products_mean_stands_in_every_form_of_the_report(inspected):
     text = (out / 'results.md').read_text()
     assert '| tiny | mean of 2 | 87.5 | 83.3 | 68.1 |' in text
     page = (out / 'index.html').read_text()
-    for words in ('Products', 'AUPRO', 'mean of 2', '2 defective and 2 flawless pictures'):
+    for words in ('Products', 'AUPRO', 'mean of 2', '2 defective and 2 flawless images'):
         assert words in page, words
     with (out / 'results.csv').open() as file:
         rows = [r for r in csv.DictReader(file) if r['region'] == 'inspection']
@@ -93,7 +93,7 @@ def test_another_region_is_measured_anew(tiny_bundle, products, inspected, tmp_p
     sets = [values['runs'][0]['sets']['mvtec/cable'] for values in (first, ground)]
     assert [one['scored'] for one in sets] == ['none', 'ground']
     assert sets[0] == inspected[1]['runs'][0]['sets']['mvtec/cable']
-    assert len(list(tmp_path.glob('pictures/*/mvtec_cable/*.npz'))) == 2 * 3
+    assert len(list(tmp_path.glob('images/*/mvtec_cable/*.npz'))) == 2 * 3
 
 
 def test_a_star_stands_for_all_products(products, tmp_path):
@@ -122,13 +122,13 @@ def test_a_known_product_is_scored_by_its_own_class(tmp_path):
     assert found == [(['bottle', 'cable'], 0), (['bottle'], 1)]
 
 
-def test_a_limit_cuts_everything_that_a_set_knows_of_its_pictures(tiny_bundle, products, tmp_path):
+def test_a_limit_cuts_everything_that_a_set_knows_of_its_images(tiny_bundle, products, tmp_path):
     data = checked_set(open_set('mvtec/bottle', products), 3)
-    assert data.anomalous_pictures == (False, False, True)
+    assert data.anomalous_images == (False, False, True)
     values = evaluate(tiny_bundle, products, ['mvtec/bottle'], tmp_path, '--limit', '3')
     group = values['runs'][0]['sets']['mvtec/bottle']['groups']['inspection']
     assert group['values']['image_auroc'] == 1.0  # the second defect is left out
-    assert group['facts']['defective_pictures'] == 1
+    assert group['facts']['defective_images'] == 1
 
 
 def test_a_defect_without_a_mask_is_told(tiny_bundle, tmp_path):
@@ -165,7 +165,7 @@ def test_a_sea_by_hand(sailed):
     group = sailed[1]['runs'][0]['sets']['lars/val']['groups']['maritime']
     for name, value in SEA_ANSWERS.items():
         assert group['values'][name] == pytest.approx(value), name
-    # The water more than 10 pixels from shore and boats, and the strange patch in it.
+    # The water more than 10 pixels from shore and boats, and the anomalous patch in it.
     assert 196 / group['values']['false_positive_rate'] == pytest.approx(
         60 * 168 - 2 * 34 * 34, abs=1e-6
     )
@@ -188,7 +188,7 @@ def test_a_sea_stands_in_every_form_of_the_report(sailed):
 
 
 def test_a_pixel_that_is_not_flagged_keeps_its_label(sea_bundle, sailed, tmp_path):
-    """At the strictest rate the strange patches are water: no boat, no false alarm."""
+    """At the strictest rate the anomalous patches are water: no boat, no false alarm."""
     root = sailed[0] / 'data'
     got = evaluate(sea_bundle, root, ['lars/val'], tmp_path, '--false-alarm-rate', '0.0001')
     facts = got['runs'][0]['sets']['lars/val']['groups']['maritime']['facts']
@@ -205,7 +205,7 @@ def test_two_bundles_at_sea_are_compared(sea_bundle, sailed, tmp_path):
     out = tmp_path / 'out'
     assert main([str(sea_bundle), str(blind), *words, '--out', str(out)]) == 0
     (row,) = json.loads((out / 'results.json').read_text())['comparisons']
-    assert (row['group'], row['metrics']['pictures']) == ('maritime', 2)
+    assert (row['group'], row['metrics']['images']) == ('maritime', 2)
     sky = row['metrics']['iou_sky']
     assert (sky['first'], sky['second'], sky['resolved']) == (1.0, 0.0, True)
     assert not row['metrics']['recall']['resolved']
@@ -247,28 +247,28 @@ def test_single_obstacles_of_plain_labels():
     assert (plain_segments(ship).panoptic[30, 105] == (1, 0, 0)).all()
 
 
-def write_maritime(root, picture, semantic):
-    """Write one picture under every name of the test split."""
+def write_maritime(root, photo, semantic):
+    """Write one image under every name of the test split."""
     for kind, numbers in SCENES['test'].values():
         for number in numbers:
-            write_png(root / f'maritime/images/{kind}_{number:03d}.jpg', picture)
+            write_png(root / f'maritime/images/{kind}_{number:03d}.jpg', photo)
             write_png(root / f'maritime/labels/{kind}_{number:03d}.png', semantic)
 
 
 def test_the_plain_layout_has_the_same_answers(sea_bundle, tmp_path):
-    picture, semantic, _ = sea_scene()
-    write_maritime(tmp_path, picture, semantic)
+    photo, semantic, _ = sea_scene()
+    write_maritime(tmp_path, photo, semantic)
     got = evaluate(sea_bundle, tmp_path, ['maritime/test'], tmp_path / 'out', *SEA)
     one = got['runs'][0]['sets']['maritime/test']
     group = one['groups']['maritime']
     for name, value in SEA_ANSWERS.items():
         assert group['values'][name] == pytest.approx(value), name
     assert group['facts']['segments'] == 'made of the labels'
-    assert 'rows' not in one  # the bundle's classes are called otherwise: no promise
+    assert 'rows' not in one  # the bundle's classes are called otherwise: no observed rates
     assert 'The set does not label single obstacles' in (tmp_path / 'out/index.html').read_text()
 
 
-def test_a_sea_has_its_promise_where_the_bundle_knows_its_classes(tmp_path):
+def test_a_sea_has_its_rate_where_the_bundle_knows_its_classes(tmp_path):
     names = ('obstacle', 'water', 'sky')
     bundle = write_tiny_bundle(
         tmp_path / 'bundle', classes=names, in_distribution=names, ground_classes=('water',)
@@ -281,13 +281,13 @@ def test_a_sea_has_its_promise_where_the_bundle_knows_its_classes(tmp_path):
     assert [row['observed'] for row in pooled] == [0, 0, 0]
     assert one['groups']['maritime']['values']['iou_water'] == 1.0
     page = (tmp_path / 'out' / 'index.html').read_text()
-    assert 'Promised and observed' in page
+    assert 'Target and observed' in page
     assert 'Obstacles on water' in page
 
 
 def test_patches_are_whole():
     """The scenes above are made of whole patches, so no score lies between two areas."""
-    picture, semantic, _ = sea_scene()
-    for pixels in (picture, semantic):
+    photo, semantic, _ = sea_scene()
+    for pixels in (photo, semantic):
         blocks = pixels.reshape(8, PATCH, 12, PATCH, -1)
         assert (blocks == blocks[:, :1, :, :1]).all()

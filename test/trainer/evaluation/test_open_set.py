@@ -23,10 +23,10 @@ BUILDING, STREET, ANOMALY = NAMES.index('building'), NAMES.index('road'), 14
 @pytest.fixture(scope='module')
 def towns(tmp_path_factory):
     """
-    In each town one picture of anomalies alone and one without; t5 has a wrong patch of road.
+    In each town one image of anomalies alone and one without; t5 has a wrong patch of road.
 
     The anomalies of t6 are weaker than those of t5 and look like buildings. Scores are
-    interpolated between patches, so no picture holds both kinds.
+    interpolated between patches, so no image holds both kinds.
     """
     root = tmp_path_factory.mktemp('towns')
     road, building = color_of('road'), color_of('building')
@@ -107,10 +107,10 @@ def test_the_leaderboards_rules_by_hand(tiny_bundle, tmp_path):
     """
     labels = np.zeros((56, 84), np.uint8)
     labels[28:] = 1
-    picture = flat(56, 84, ROAD)
-    picture[28:] = ODD
+    photo = flat(56, 84, ROAD)
+    photo[28:] = ODD
     folder = tmp_path / 'road_obstacle_dev'
-    for number, (image, truth) in enumerate([(picture, labels), (flat(56, 84, ROAD), 0 * labels)]):
+    for number, (image, truth) in enumerate([(photo, labels), (flat(56, 84, ROAD), 0 * labels)]):
         write_png(folder / f'images/{number}.png', image)
         write_png(folder / f'labels/{number}.png', truth)
     words = ('--variant', 'smiyc')

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""trainer operating-point from pictures to answer, on roads whose false obstacles are planted."""
+"""trainer operating-point from images to answer, on roads whose false obstacles are planted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip('torch')
 yaml = pytest.importorskip('yaml')
-from bundles import road_picture  # noqa: E402
+from bundles import road_image  # noqa: E402
 
 from ood_perception.errors import ConfigError  # noqa: E402
 from trainer.__main__ import main as trainer_main  # noqa: E402
@@ -24,12 +24,12 @@ GRID = ['--rates', '0.05', '0.01', '--areas', '0', '5000', '--engine', 'onnxrunt
 
 
 def write(folder, planted, seed=0, labels=None):
-    """Write one road picture per entry of `planted`, those that are true with an odd square."""
+    """Write one road image per entry of `planted`, those that are true with an odd square."""
     for part in ('images', 'labels'):
         (folder / part).mkdir(parents=True)
     for number, odd in enumerate(planted):
-        picture = road_picture(HEIGHT, WIDTH, BOX if odd else None, seed=seed + number)
-        cv2.imwrite(str(folder / 'images' / f'a_{number:04}.png'), picture[..., ::-1])
+        photo = road_image(HEIGHT, WIDTH, BOX if odd else None, seed=seed + number)
+        cv2.imwrite(str(folder / 'images' / f'a_{number:04}.png'), photo[..., ::-1])
         truth = np.zeros((HEIGHT, WIDTH), np.uint8) if labels is None else labels
         cv2.imwrite(str(folder / 'labels' / f'a_{number:04}.png'), truth)
     return folder / 'images'
@@ -78,14 +78,14 @@ def test_a_stricter_wish_takes_the_area_that_keeps_it(tiny_bundle, tmp_path):
     assert 'removes objects that the head finds' in got['answer']
 
 
-def test_what_cannot_be_promised_is_said_with_the_frames_that_it_takes(
+def test_what_cannot_be_rated_is_said_with_the_frames_that_it_takes(
     tiny_bundle, clean, tmp_path, capsys
 ):
     status, got = run(tiny_bundle, clean, tmp_path)  # 1/hour from five seconds
     assert status == 1
     assert got['recommended'] is None
     text = capsys.readouterr().out
-    assert 'cannot be promised from 50 clean frames' in text
+    assert 'cannot be stated from 50 clean frames' in text
     assert '1078464 clean frames are needed' in text, '2.9957 * 10 * 36000'
     assert '107847 frames do' in text
     # one block alarmed, of two false obstacles: 4.7439 * 2 / 50 frames, of 36000 an hour
@@ -127,10 +127,10 @@ def test_held_out_frames_are_set_against_the_prediction(tiny_bundle, clean, tmp_
     assert got['check']['mean'][0][0] == pytest.approx(0.25)
     report = (tmp_path / 'out' / 'operating_point.md').read_text()
     assert '| 0.05 | 0 | 0.04 (0.19) | 0.25 [' in report
-    assert '| no |' in report, 'the promise was broken, and the report says so'
+    assert '| no |' in report, 'the rate was exceeded, and the report says so'
 
 
-def test_a_bag_gives_the_same_counts_as_its_pictures(tiny_bundle, clean, tmp_path):
+def test_a_bag_gives_the_same_counts_as_its_images(tiny_bundle, clean, tmp_path):
     pytest.importorskip('rosbags')
     from rosbags.rosbag2 import Writer
     from rosbags.typesys import Stores, get_typestore
@@ -148,9 +148,9 @@ def test_a_bag_gives_the_same_counts_as_its_pictures(tiny_bundle, clean, tmp_pat
             writer.write(connection, stamp, store.serialize_cdr(message, kind.__msgtype__))
     wish = ['--wanted', '20/second']
     _, of_bag = run(tiny_bundle, tmp_path / 'bag', tmp_path / 'a', *wish)
-    _, of_pictures = run(tiny_bundle, clean, tmp_path / 'b', *wish)
+    _, of_images = run(tiny_bundle, clean, tmp_path / 'b', *wish)
     assert of_bag['fps'] == pytest.approx(20)
-    assert of_bag['rates']['mean'] == of_pictures['rates']['mean']
+    assert of_bag['rates']['mean'] == of_images['rates']['mean']
     with pytest.raises(ConfigError, match='a bag, which has no labels'):
         run(tiny_bundle, tmp_path / 'bag', tmp_path / 'c', '--labels', str(clean))
 
@@ -175,7 +175,7 @@ def parameter_file(path, hysteresis=0.0, mode='ground', polygons='', ignored='')
     return '--params', str(path)
 
 
-BONNET = '0.5,0.5 0.67,0.5 0.67,0.75 0.5,0.75'  # BOX as shares of the picture
+BONNET = '0.5,0.5 0.67,0.5 0.67,0.75 0.5,0.75'  # BOX as shares of the image
 ELSEWHERE = '0,0.5 0.3,0.5 0.3,1 0,1'
 
 
@@ -195,7 +195,7 @@ def test_the_nodes_polygons_decide_what_counts(tiny_bundle, clean, tmp_path, wor
     assert got['roi'] == words.get('mode', 'ground')
 
 
-def test_polygons_of_a_named_camera_hold_for_its_pictures(tiny_bundle, clean, tmp_path):
+def test_polygons_of_a_named_camera_hold_for_its_images(tiny_bundle, clean, tmp_path):
     given = parameter_file(tmp_path / 'node.yaml', ignored=f'front: {BONNET}')
     wish = ['--wanted', '9/frame', *given]
     with pytest.raises(ConfigError, match=r"cameras \['front'\]: say with --camera"):
@@ -206,13 +206,13 @@ def test_polygons_of_a_named_camera_hold_for_its_pictures(tiny_bundle, clean, tm
     assert got['rates']['mean'][1][0] == 0
 
 
-def test_hysteresis_removes_what_is_nowhere_strange_enough(tiny_bundle, tmp_path):
-    """A pale square: surprisal 2.9 at its strangest cell, (9/16)^2 of that of its colour."""
+def test_hysteresis_removes_what_is_nowhere_anomalous_enough(tiny_bundle, tmp_path):
+    """A pale square: surprisal 2.9 at its highest-scoring cell, (9/16)^2 of that of its colour."""
     images = tmp_path / 'clean' / 'images'
     images.mkdir(parents=True)
     for number in range(10):
-        picture = road_picture(HEIGHT, WIDTH, BOX, color=(230, 200, 200), seed=number)
-        cv2.imwrite(str(images / f'a_{number:04}.png'), picture[..., ::-1])
+        photo = road_image(HEIGHT, WIDTH, BOX, color=(230, 200, 200), seed=number)
+        cv2.imwrite(str(images / f'a_{number:04}.png'), photo[..., ::-1])
     counts = {}
     for rate in (0.0, 0.005, 1e-6):
         given = parameter_file(tmp_path / f'{rate}.yaml', hysteresis=f'{rate:.7f}')

@@ -13,7 +13,7 @@ import pytest
 from server_images import from_coloured
 
 pytest.importorskip('torch')
-from bundles import road_picture, write_tiny_bundle
+from bundles import road_image, write_tiny_bundle
 from paths import need_data
 
 from ood_perception.bundle.store import default_bundle_path, load_bundle
@@ -41,13 +41,13 @@ BOX = (42, 28, 14, 14)
 
 
 def write_track(root, count=10):
-    """Ten validation pictures, the odd square in each; the tiny bundle finds it."""
+    """Ten validation images, the odd square in each; the tiny bundle finds it."""
     folder = root / 'dataset_AnomalyTrack'
     for part in ('images', 'labels_masks'):
         (folder / part).mkdir(parents=True)
     for number in range(count):
-        picture = cv2.cvtColor(road_picture(HEIGHT, WIDTH, BOX, seed=number), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(folder / f'images/validation{number:04d}.png'), picture)
+        photo = cv2.cvtColor(road_image(HEIGHT, WIDTH, BOX, seed=number), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f'images/validation{number:04d}.png'), photo)
         label = np.zeros((HEIGHT, WIDTH), np.uint8)
         name = f'validation{number:04d}_labels_semantic.png'
         cv2.imwrite(str(folder / 'labels_masks' / name), label)
@@ -125,7 +125,7 @@ def test_scores_outside_the_predicted_ground_are_zero(tiny_bundle, tmp_path):
     assert (scores[30:40, 44:54] > 0).all()
 
 
-def test_a_broken_picture_stops_the_run_by_name(tiny_bundle, tmp_path, capsys):
+def test_a_broken_image_stops_the_run_by_name(tiny_bundle, tmp_path, capsys):
     folder = write_track(tmp_path)
     (folder / 'images/validation0002.png').write_bytes(b'\x89PNG')
     assert submit(tiny_bundle, tmp_path, tmp_path / 'out', '--format', 'npy') == 2
@@ -140,11 +140,11 @@ def write_sea(root):
     """Water below, sky above, an odd square on the water; no labels: the test split."""
     folder = root / 'lars/test'
     (folder / 'images').mkdir(parents=True)
-    picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-    picture[: HEIGHT // 2] = (150, 190, 235)
-    picture[HEIGHT // 2 :] = (20, 80, 140)
-    picture[28:42, 42:56] = (230, 40, 220)
-    cv2.imwrite(str(folder / 'images/yt001_00010.jpg'), picture[:, :, ::-1])
+    photo = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    photo[: HEIGHT // 2] = (150, 190, 235)
+    photo[HEIGHT // 2 :] = (20, 80, 140)
+    photo[28:42, 42:56] = (230, 40, 220)
+    cv2.imwrite(str(folder / 'images/yt001_00010.jpg'), photo[:, :, ::-1])
     (folder / 'image_list.txt').write_text('yt001_00010\n')
 
 
@@ -219,7 +219,7 @@ def test_targets_follow_the_benchmarks_names():
 @pytest.mark.weights
 @pytest.mark.slow
 def test_float16_costs_surprisal_nothing_and_the_score_much(capsys):
-    """The figures of docs/datasets.md, on the 15 pictures of road_obstacle_dev."""
+    """The figures of docs/datasets.md, on the 15 images of road_obstacle_dev."""
     root = need_data('road_obstacle_dev').parent
     data = open_set('road_obstacle_dev', root)
     try:

@@ -9,14 +9,14 @@ import yaml
 
 pytest.importorskip('torch')
 from bundles import write_tiny_bundle
-from evaluated_sets import BOX, SETS, anomaly_labels, evaluate, write_pictures
+from evaluated_sets import BOX, SETS, anomaly_labels, evaluate, write_images
 
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.image.geometry import to_camera
 from ood_perception.image.views import ViewSpec
-from ood_perception.metrics.pixel import exact_metrics, scored_picture
+from ood_perception.metrics.pixel import exact_metrics, scored_image
 from ood_perception.pipeline import Pipeline
 from ood_perception.settings import Settings
 from ood_perception.types import Frame
@@ -32,7 +32,7 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope='module')
 def roads(tmp_path_factory):
     root = tmp_path_factory.mktemp('roads')
-    write_pictures(root / SETS[0], anomaly_labels, [BOX, None, (50, 30, 6, 6)])
+    write_images(root / SETS[0], anomaly_labels, [BOX, None, (50, 30, 6, 6)])
     return root
 
 
@@ -45,7 +45,7 @@ def auroc(bundle, folder, views):
             image = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
             labels = cv2.imread(str(folder / 'labels' / path.name), cv2.IMREAD_UNCHANGED)
             (found,) = pipeline.run([Frame(image)])
-            parts.append(scored_picture(to_camera(found.surprisal, found.geometry), labels))
+            parts.append(scored_image(to_camera(found.surprisal, found.geometry), labels))
     return exact_metrics(parts).auroc
 
 

@@ -24,7 +24,7 @@ def tiny_backbone(seed=0):
     return build(architecture).baked(*SIZE, (1, 2))
 
 
-def pictures(count=2, seed=4):
+def images(count=2, seed=4):
     return np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
 
 
@@ -80,7 +80,7 @@ def exported(tmp_path_factory):
 @pytest.mark.parametrize('count', [1, 3])
 def test_the_stages_agree_with_torch(exported, runtime, count):
     folder, backbone, head, _ = exported
-    image, chosen = pictures(count), np.array([1, 0, 1], np.float32)
+    image, chosen = images(count), np.array([1, 0, 1], np.float32)
 
     got = RUNTIMES[runtime](folder, image, chosen)
 
@@ -108,7 +108,7 @@ def test_the_stages_agree_with_torch(exported, runtime, count):
 def test_every_form_of_the_head_agrees_with_torch(options, tmp_path):
     backbone, head = tiny_backbone(), PixOODHead(some_model(), **({'upsampling': 3} | options))
     export_stages(backbone, head, tmp_path, SIZE, weights='f32')
-    image, chosen = pictures(), np.ones(len(head.compiled_classes), np.float32)
+    image, chosen = images(), np.ones(len(head.compiled_classes), np.float32)
 
     with torch.no_grad():
         truth = head(*backbone(torch.from_numpy(image)), torch.from_numpy(chosen))[0].numpy()
@@ -160,7 +160,7 @@ def test_half_stored_weights_halve_the_file_and_change_nothing(tmp_path):
     )
     for weights in ('f16', 'f32'):
         export_stages(backbone, head, tmp_path / weights, SIZE, weights)
-    image, chosen = pictures(), np.ones(3, np.float32)
+    image, chosen = images(), np.ones(3, np.float32)
 
     half, whole = (run_onnxruntime(tmp_path / w, image, chosen) for w in ('f16', 'f32'))
 
@@ -190,7 +190,7 @@ def test_the_weights_lie_where_the_stages_say(exported):
 def test_bf16_is_for_the_backbone_only(exported):
     """Its surprisal keeps the float32 head's resolution (the trap: one bf16 graph, 42 values)."""
     folder = exported[0]
-    image, chosen = pictures(), np.ones(3, np.float32)
+    image, chosen = images(), np.ones(3, np.float32)
 
     single = run_openvino(folder, image, chosen)['surprisal']
     half = run_openvino(folder, image, chosen, 'bf16')['surprisal']

@@ -53,13 +53,13 @@ def backbone(tmp_path_factory):
     return load_backbone(BackboneChoice(str(folder / 'tiny.safetensors')), folder)
 
 
-def pictures(seed=4):
+def images(seed=4):
     return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
 
 
 def pack(path, backbone, overwrite=False, **options):
     head = PixOODHead(some_model(), 2, half_weights=True)
-    parts = BundleParts(backbone, head, pictures(), TEXT, **options)
+    parts = BundleParts(backbone, head, images(), TEXT, **options)
     return pack_bundle(path, parts, overwrite)
 
 
@@ -145,7 +145,7 @@ def test_golden_vectors_are_what_torch_answers(packed, backbone):
     baked = backbone.baked(*SIZE, (1, 2))
     golden = np.load(packed / 'golden.npz')
 
-    truth = golden_vectors(baked, head, pictures(), ('road', 'pavement'))
+    truth = golden_vectors(baked, head, images(), ('road', 'pavement'))
 
     np.testing.assert_array_equal(golden['in_distribution'], [1, 1, 0])
     for name, values in truth.items():
@@ -164,9 +164,9 @@ def test_a_bundle_is_replaced_only_when_asked(packed, backbone, tmp_path):
 
 def test_a_failure_leaves_nothing_behind(backbone, tmp_path):
     head = PixOODHead(some_model(), 2)
-    wrong = pictures()[:1]
+    wrong = images()[:1]
 
-    with pytest.raises(ConfigError, match='golden pictures'):
+    with pytest.raises(ConfigError, match='golden images'):
         pack_bundle(tmp_path / 'broken', BundleParts(backbone, head, wrong, TEXT))
 
     assert list(tmp_path.iterdir()) == []
@@ -203,7 +203,7 @@ def test_every_engine_reproduces_the_golden_vectors(
     bundle = completion.complete(load_bundle(packed), backbone.provenance['path'])
 
     with engines.create_engine(bundle, EngineOptions(runtime, 'f32')) as engine:
-        output = engine.run(pictures(), engine.class_vector(['road', 'pavement']))
+        output = engine.run(images(), engine.class_vector(['road', 'pavement']))
 
     golden = np.load(packed / 'golden.npz')
     assert np.abs(output.surprisal - golden['surprisal']).max() <= 0.01

@@ -70,7 +70,7 @@ def published_shapes(divisor=1, width=256, classes=19):
 
 
 def random_state(shapes):
-    """Random tensors that let a picture through: positive gains, variances near those seen."""
+    """Random tensors that let a image through: positive gains, variances near those seen."""
     state = {}
     for name, shape in shapes.items():
         wide = int(np.prod(shape[1:])) or 1
@@ -143,18 +143,18 @@ def test_strides_and_order_are_the_published(narrow):
     torch.testing.assert_close(feature[..., :48], projected)  # the fine channels come first
 
 
-def mapped(trunk, pictures=3, size=64, patch=8, seed=0):
-    """Maps of random pictures with an object in each."""
+def mapped(trunk, frames=3, size=64, patch=8, seed=0):
+    """Maps of random images with an object in each."""
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 255, (pictures, size, size, 3), np.uint8)
-    labels = np.zeros((pictures, size, size), np.uint8)
+    images = rng.integers(0, 255, (frames, size, size, 3), np.uint8)
+    labels = np.zeros((frames, size, size), np.uint8)
     labels[:, :, size // 2 :] = 1
     labels[:, 16:40, 16:40] = OUTLIER
     images[labels == OUTLIER] = (20, 250, 20)
     with torch.no_grad():
         maps = trunk(torch.from_numpy(images))
     tokens = {n: m.half().numpy() for n, m in zip(('fine', 'trunk'), maps, strict=True)}
-    names = tuple(str(i) for i in range(pictures))
+    names = tuple(str(i) for i in range(frames))
     return FeatureSet(names, tokens, labels, size, size, patch, f'maps {seed}')
 
 

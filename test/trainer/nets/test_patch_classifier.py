@@ -34,7 +34,7 @@ QUICK = ClassifierConfig(epochs=3, learning_rate=3e-3)
 
 @pytest.fixture(scope='module')
 def sets():
-    return make_feature_set(), make_feature_set(pictures=6, seed=1)
+    return make_feature_set(), make_feature_set(images=6, seed=1)
 
 
 def fit(sets, config=QUICK, artifact=None):

@@ -39,7 +39,7 @@ def test_label_is_the_commonest_value_void_included_and_ties_go_to_the_smallest(
     assert shares.item() == pytest.approx(share)
 
 
-def test_every_patch_of_a_picture_agrees_with_counting():
+def test_every_patch_of_a_image_agrees_with_counting():
     labels = np.random.default_rng(1).choice([0, 1, 2, 255], (28, 42)).astype(np.uint8)
 
     got, share = patch_labels(labels, 14, 3)
@@ -57,31 +57,31 @@ def test_an_id_of_no_class_is_refused_by_number():
         patch_labels(np.full((14, 14), 7, np.uint8), 14, 3)
 
 
-def thin_class_set(shares, pictures=30):
-    """Class 1 covers the given share of one patch in each picture, the rest is class 0."""
-    labels = np.zeros((pictures, 20, 40), np.uint8)
-    for picture, share in zip(labels, np.resize(shares, pictures), strict=True):
-        picture[: round(10 * share), 30:] = 1
-        picture[10:20, 30:][: round(10 * share)] = 1
-    tokens = np.zeros((pictures, 2, 4, 3), np.float16)
-    return FeatureSet(('p',) * pictures, {'tokens_0': tokens}, labels, 20, 40, 10, 'k')
+def thin_class_set(shares, images=30):
+    """Class 1 covers the given share of one patch in each image, the rest is class 0."""
+    labels = np.zeros((images, 20, 40), np.uint8)
+    for photo, share in zip(labels, np.resize(shares, images), strict=True):
+        photo[: round(10 * share), 30:] = 1
+        photo[10:20, 30:][: round(10 * share)] = 1
+    tokens = np.zeros((images, 2, 4, 3), np.float16)
+    return FeatureSet(('p',) * images, {'tokens_0': tokens}, labels, 20, 40, 10, 'k')
 
 
 @pytest.mark.parametrize(
-    ('share', 'pictures', 'choice'),
+    ('share', 'images', 'choice'),
     [(1.0, 30, 'pure'), (0.9, 30, 'pure'), (0.7, 30, 'loose'), (0.5, 30, 'none')],
 )
-def test_thin_classes_fall_back_to_half_then_to_no_model(share, pictures, choice):
+def test_thin_classes_fall_back_to_half_then_to_no_model(share, images, choice):
     settings = PatchSettings(fewest_patches=50)
-    selection = select_patches(thin_class_set([share], pictures), ['a', 'b'], settings)
+    selection = select_patches(thin_class_set([share], images), ['a', 'b'], settings)
 
     assert selection.counts[1].choice == choice
     assert (selection.labels == 1).sum() == selection.counts[1].patches
     assert 'b' in selection.report()
 
 
-def test_too_few_pictures_count_like_too_few_patches():
-    features = thin_class_set([1.0], pictures=19)
+def test_too_few_images_count_like_too_few_patches():
+    features = thin_class_set([1.0], images=19)
 
     selection = select_patches(features, ['a', 'b'], PatchSettings(fewest_patches=1))
 
@@ -89,8 +89,8 @@ def test_too_few_pictures_count_like_too_few_patches():
     assert (selection.labels == 255).all()
 
 
-def test_gathered_tokens_are_those_of_the_labelled_patches_sorted_by_picture():
-    features = make_feature_set(pictures=25)
+def test_gathered_tokens_are_those_of_the_labelled_patches_sorted_by_image():
+    features = make_feature_set(images=25)
     selection = select_patches(features, 'abc', PatchSettings(fewest_patches=1))
 
     gathered = gather_tokens(features, 'tokens_11', selection)
@@ -100,7 +100,7 @@ def test_gathered_tokens_are_those_of_the_labelled_patches_sorted_by_picture():
         np.testing.assert_array_equal(tokens.tokens, expected)
         chosen = features.tokens['tokens_11'][[4, 2]]
         wanted = [part[selection.labels[i] == c] for part, i in zip(chosen, (4, 2), strict=True)]
-        np.testing.assert_array_equal(tokens.of_pictures([4, 2]), np.concatenate(wanted))
+        np.testing.assert_array_equal(tokens.of_images([4, 2]), np.concatenate(wanted))
 
 
 def test_an_impossible_purity_is_refused():

@@ -41,7 +41,7 @@ SETS = {'road_anomaly_dev': 2, 'road_obstacle_dev': 1}
 
 @pytest.fixture(scope='module')
 def root(miniature):
-    """Add two small sets of anomalies: a green square on pictures of known colours."""
+    """Add two small sets of anomalies: a green square on images of known colours."""
     for name, value in SETS.items():
         for kind in ('images', 'labels'):
             (miniature / name / kind).mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_bundles_of_one_backbone_share_its_outputs_to_the_bit(root, two_bundles,
         for plain, found in zip(records(name, None), records(name, shared), strict=True):
             for key in plain.keys() - {'read_measure_ms', 'stage_ms'}:
                 np.testing.assert_array_equal(plain[key], found[key], key)
-        assert len(list(shared.rglob('*.npz'))) == 3  # a picture each, whatever the head
+        assert len(list(shared.rglob('*.npz'))) == 3  # a image each, whatever the head
 
 
 def test_a_fusion_takes_over_the_fits_of_its_members_rows(root):
@@ -211,8 +211,8 @@ def test_rows_of_one_seed_share_their_classifier(root):
     assert len(kept(root / 'board' / 'bundles' / STORE, 'classifier')) == 2  # of two seeds
 
 
-def test_seeds_are_averaged_within_each_draw_of_pictures(monkeypatch):
-    """Two seeds that err on opposite pictures: their mean varies less than either."""
+def test_seeds_are_averaged_within_each_draw_of_images(monkeypatch):
+    """Two seeds that err on opposite images: their mean varies less than either."""
     common = np.random.default_rng(0).normal(size=1000)
     common -= common.mean()
     value = entry(monkeypatch, {1: 0.5 + common, 2: 0.7 - common}).value('average_precision')
@@ -284,7 +284,7 @@ def test_changes_of_the_study_come_before_the_rows_own(root):
 
 
 def test_a_choice_is_made_on_pasted_objects(root):
-    """The set is made of pictures that only choose, with objects that no training sees."""
+    """The set is made of images that only choose, with objects that no training sees."""
     write_objects(root / 'outlier_objects')
     rows = [
         {'name': name, 'recipe': 'recipe.yaml', 'set': [*LARGER, f'head.upsampling={factor}']}
@@ -294,7 +294,7 @@ def test_a_choice_is_made_on_pasted_objects(root):
     run(root, 'study', path, '--quiet')
     recipe = load_recipe(root / 'recipe.yaml')
     data = Workflow(recipe, root / 'unused').data
-    chosen = [data.pictures.names[i] for i in data.split[1]]
+    chosen = [data.images.names[i] for i in data.split[1]]
     made = sorted(file.stem for file in (root / 'choice' / 'pasted' / 'images').iterdir())
     assert made == sorted(chosen)
     labels = cv2.imread(str(root / 'choice' / 'pasted' / 'labels' / f'{made[0]}.png'), -1)
@@ -308,7 +308,7 @@ def test_a_choice_is_made_on_pasted_objects(root):
     assert '### pasted (' in (root / 'choice' / 'leaderboard.md').read_text()
 
 
-def test_pasted_objects_need_the_pictures_of_a_recipe(root, two_bundles, capsys):
+def test_pasted_objects_need_the_images_of_a_recipe(root, two_bundles, capsys):
     path = board(root, sets=['pasted'], rows=[{'name': 'shipped'}])
     assert main(['study', str(path), '--report-only']) == 2
     assert "'shipped' has none" in capsys.readouterr().err

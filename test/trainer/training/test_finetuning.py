@@ -24,10 +24,10 @@ from ood_perception.demo.sources import SEA  # noqa: E402
 from ood_perception.engines import create_engine  # noqa: E402
 from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.errors import ConfigError  # noqa: E402
-from ood_perception.image.image_files import read_picture  # noqa: E402
+from ood_perception.image.image_files import read_image  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.artifacts import Artifact  # noqa: E402
-from trainer.datasets import load_pictures  # noqa: E402
+from trainer.datasets import load_images  # noqa: E402
 from trainer.features import View  # noqa: E402
 from trainer.training.finetuning import FinetuningConfig, TuningRun  # noqa: E402
 
@@ -41,7 +41,7 @@ finetuning: {epochs: 2, learning_rate: 1.0e-3, classifier_learning_rate: 1.0e-2,
 data: {layout: folders, root: ROOT, calibration: [], calibration_fraction: 0.5, licence: ours}
 view: {height: 56, width: 56, policy: stretch}
 classifier: {epochs: 2, learning_rate: 1.0e-2}
-patches: {fewest_patches: 10, fewest_pictures: 2}
+patches: {fewest_patches: 10, fewest_images: 2}
 condensation: {etalons: 3, epochs: 3}
 head: {upsampling: 7, selection: gated, gate: held-out}
 bundle: {in_distribution: [left, right], ground_classes: [left], golden: demo_sea}
@@ -60,18 +60,18 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def pictures(root):
-    return load_pictures('folders', root / 'data', 'train')
+def images(root):
+    return load_images('folders', root / 'data', 'train')
 
 
 def weights_of(backbone):
     return {name: value.clone() for name, value in backbone.model.state_dict().items()}
 
 
-def test_only_what_the_layers_need_moves(pictures):
+def test_only_what_the_layers_need_moves(images):
     backbone = tiny_backbone()
     before = weights_of(backbone)
-    TuningRun(backbone, pictures, [0, 1], VIEW, CONFIG).fit()
+    TuningRun(backbone, images, [0, 1], VIEW, CONFIG).fit()
     moved = {n for n, v in weights_of(backbone).items() if not torch.equal(v, before[n])}
     assert any('layer.0.' in name or 'layers.0.' in name for name in moved)
     assert any('projection' in name for name in moved)
@@ -82,7 +82,7 @@ def test_only_what_the_layers_need_moves(pictures):
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
-def test_the_rates_fall_along_a_cosine(pictures, monkeypatch):
+def test_the_rates_fall_along_a_cosine(images, monkeypatch):
     rates = []
 
     def loss(run, indices, row, column):
@@ -91,36 +91,36 @@ def test_the_rates_fall_along_a_cosine(pictures, monkeypatch):
 
     own_loss = TuningRun.loss
     monkeypatch.setattr(TuningRun, 'loss', loss)
-    done = TuningRun(tiny_backbone(), pictures, [1], VIEW, CONFIG).fit()
-    steps = 3 * math.ceil(len(pictures) / CONFIG.batch)
+    done = TuningRun(tiny_backbone(), images, [1], VIEW, CONFIG).fit()
+    steps = 3 * math.ceil(len(images) / CONFIG.batch)
     assert done.best_step == len(rates) == steps
     cosine = np.array([(1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps)])
     np.testing.assert_allclose(rates, cosine[:, None] * (1e-3, 1e-2), rtol=1e-12)
 
 
-def test_a_step_moves_no_weight_by_more_than_the_rate_allows(pictures):
+def test_a_step_moves_no_weight_by_more_than_the_rate_allows(images):
     """Adam's first steps are at most about the learning rate long."""
     backbone = tiny_backbone()
     before = weights_of(backbone)
     config = FinetuningConfig(epochs=1, learning_rate=1e-6, batch=8)
-    done = TuningRun(backbone, pictures, [1], VIEW, config).fit()
+    done = TuningRun(backbone, images, [1], VIEW, config).fit()
     assert done.best_step == 2
     largest = max(float((v - before[n]).abs().max()) for n, v in weights_of(backbone).items())
     assert 0 < largest < 2.1e-6
 
 
-def test_the_loss_falls_and_the_seed_decides(pictures):
+def test_the_loss_falls_and_the_seed_decides(images):
     first, again = (tiny_backbone() for _ in range(2))
-    done = TuningRun(first, pictures, [0, 1], VIEW, CONFIG).fit()
-    TuningRun(again, pictures, [0, 1], VIEW, CONFIG).fit()
+    done = TuningRun(first, images, [0, 1], VIEW, CONFIG).fit()
+    TuningRun(again, images, [0, 1], VIEW, CONFIG).fit()
     assert done.history[-1][1] < done.history[0][1]
     for name, value in weights_of(first).items():
         torch.testing.assert_close(value, weights_of(again)[name], rtol=0, atol=0)
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(pictures, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_weights(images, tmp_path, monkeypatch):
     whole = tiny_backbone()
-    TuningRun(whole, pictures, [0, 1], VIEW, CONFIG).fit()
+    TuningRun(whole, images, [0, 1], VIEW, CONFIG).fit()
     save, artifact = Artifact.save_state, Artifact(tmp_path, 'finetune', 'k')
 
     def stop(made, state):
@@ -130,9 +130,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(pictures, tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(Artifact, 'save_state', stop)
         with pytest.raises(KeyboardInterrupt):
-            TuningRun(tiny_backbone(), pictures, [0, 1], VIEW, CONFIG).fit(artifact)
+            TuningRun(tiny_backbone(), images, [0, 1], VIEW, CONFIG).fit(artifact)
     resumed = tiny_backbone()
-    TuningRun(resumed, pictures, [0, 1], VIEW, CONFIG).fit(artifact)
+    TuningRun(resumed, images, [0, 1], VIEW, CONFIG).fit(artifact)
     for name, value in weights_of(whole).items():
         torch.testing.assert_close(weights_of(resumed)[name], value, rtol=1e-6, atol=1e-7)
 
@@ -152,7 +152,7 @@ def test_a_recipe_trains_to_a_bundle_that_carries_its_tuned_weights(root, capsys
     assert 'fine-tuned for 4 steps' in card
     assert 'frozen' not in card.split('Input')[0]
     with np.load(bundle.path('golden.npz')) as golden:
-        sea = [read_picture(path) for path in sorted((SEA / 'images').iterdir())]
+        sea = [read_image(path) for path in sorted((SEA / 'images').iterdir())]
         for image, own in zip(golden['image'], sea, strict=True):
             small = cv2.resize(own, (56, 56), interpolation=cv2.INTER_AREA)
             assert np.abs(image.astype(float) - small).mean() < 4

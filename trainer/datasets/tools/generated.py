@@ -5,12 +5,12 @@ A small data set of a made-up domain, drawn by code: a robot in two warehouse ha
 
     python -m trainer.datasets.tools.generated OUT
 
-OUT/classes.yaml, OUT/train/{images,labels}  normal pictures, labels 0 floor, 1 wall, 2 shelf
+OUT/classes.yaml, OUT/train/{images,labels}  normal images, labels 0 floor, 1 wall, 2 shelf
 OUT/unknown/{images,labels}                  the same halls with things on the floor that the
-                                             training pictures never show; labels 0 normal, 1 thing
+                                             training images never show; labels 0 normal, 1 thing
 
 It shows the way from labelled folders to a running node (docs/new_domain.md); what a head can do
-is better judged on pictures of a camera.
+is better judged on images of a camera.
 """
 
 from __future__ import annotations
@@ -59,25 +59,25 @@ HALLS = (
 
 
 def draw_scene(hall: Hall, rng: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
-    """Return a normal picture, uint8 (H, W, 3) RGB, and its labels, uint8 (H, W)."""
+    """Return a normal image, uint8 (H, W, 3) RGB, and its labels, uint8 (H, W)."""
     horizon = int(HEIGHT * rng.uniform(0.34, 0.44))
     aisle = WIDTH * rng.uniform(0.42, 0.58)
-    picture = np.empty((HEIGHT, WIDTH, 3), np.float32)
+    image = np.empty((HEIGHT, WIDTH, 3), np.float32)
     labels = np.full((HEIGHT, WIDTH), WALL, np.uint8)
-    picture[:] = hall.wall
-    picture[: horizon // 2] *= 0.92
+    image[:] = hall.wall
+    image[: horizon // 2] *= 0.92
     labels[horizon:] = FLOOR
-    picture[horizon:] = hall.floor
-    _tiles(picture, horizon, aisle, rng)
+    image[horizon:] = hall.floor
+    _tiles(image, horizon, aisle, rng)
     for side in (-1, 1):
-        _shelf(picture, labels, hall, horizon, aisle, side, rng)
-    return _as_camera(picture, rng), labels
+        _shelf(image, labels, hall, horizon, aisle, side, rng)
+    return _as_camera(image, rng), labels
 
 
 def add_thing(
-    picture: UInt8Array, labels: UInt8Array, rng: np.random.Generator
+    image: UInt8Array, labels: UInt8Array, rng: np.random.Generator
 ) -> tuple[UInt8Array, UInt8Array]:
-    """Return the picture with a thing on its floor, and labels 0 normal, 1 thing."""
+    """Return the image with a thing on its floor, and labels 0 normal, 1 thing."""
     rows, columns = np.nonzero(labels == FLOOR)
     far_enough = np.flatnonzero((rows > 0.55 * HEIGHT) & (abs(columns - WIDTH / 2) < WIDTH / 3))
     place = int(rng.choice(far_enough))
@@ -91,24 +91,24 @@ def add_thing(
     cv2.fillPoly(mask, [cv2.convexHull(outline).reshape(-1, 1, 2)], 1)
     stripes = ((np.indices(mask.shape).sum(0) // int(rng.integers(4, 10))) % 2)[..., None]
     colours = rng.uniform(0, 255, (2, 3))
-    surface = colours[0] * stripes + colours[1] * (1 - stripes) + rng.normal(0, 5, picture.shape)
-    changed = np.where(mask[..., None] > 0, surface.clip(0, 255), picture).astype(np.uint8)
+    surface = colours[0] * stripes + colours[1] * (1 - stripes) + rng.normal(0, 5, image.shape)
+    changed = np.where(mask[..., None] > 0, surface.clip(0, 255), image).astype(np.uint8)
     return changed, mask
 
 
-def _tiles(picture: FloatArray, horizon: int, aisle: float, rng: np.random.Generator) -> None:
+def _tiles(image: FloatArray, horizon: int, aisle: float, rng: np.random.Generator) -> None:
     """Draw the joints of a tiled floor in perspective."""
-    joint = tuple(float(c) for c in picture[-1, 0] * 0.8)
+    joint = tuple(float(c) for c in image[-1, 0] * 0.8)
     for depth in np.arange(0.6, 6.0, 0.6) + rng.uniform(0, 0.6):
         row = int(horizon + (HEIGHT - horizon) / depth)
-        cv2.line(picture, (0, row), (WIDTH, row), joint, 1, cv2.LINE_AA)
+        cv2.line(image, (0, row), (WIDTH, row), joint, 1, cv2.LINE_AA)
     for foot in np.arange(-2 * WIDTH, 3 * WIDTH, 90) + rng.uniform(0, 90):
         ends = (round(aisle), horizon), (int(foot), HEIGHT)
-        cv2.line(picture, *ends, joint, 1, cv2.LINE_AA)
+        cv2.line(image, *ends, joint, 1, cv2.LINE_AA)
 
 
 def _shelf(
-    picture: FloatArray,
+    image: FloatArray,
     labels: UInt8Array,
     hall: Hall,
     horizon: int,
@@ -125,7 +125,7 @@ def _shelf(
     face = [(edge, top), *corners, (edge, bottom)]
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.fillPoly(mask, [np.array(face).round().astype(np.int32).reshape(-1, 1, 2)], 1)
-    surface = np.empty_like(picture)
+    surface = np.empty_like(image)
     surface[:] = hall.shelf
     for share in np.linspace(0.05, 0.95, 6):
         start = (near, top + share * (bottom - top))
@@ -135,23 +135,23 @@ def _shelf(
     for column in np.linspace(near, far, 7):
         place = int(column)
         cv2.line(surface, (place, 0), (place, HEIGHT), [c * 0.6 for c in hall.shelf], 2)
-    picture[mask > 0] = surface[mask > 0]
+    image[mask > 0] = surface[mask > 0]
     labels[mask > 0] = SHELF
 
 
-def _as_camera(picture: FloatArray, rng: np.random.Generator) -> UInt8Array:
-    """Return the picture with light, texture, blur and grain, uint8."""
+def _as_camera(image: FloatArray, rng: np.random.Generator) -> UInt8Array:
+    """Return the image with light, texture, blur and grain, uint8."""
     texture = cv2.resize(rng.normal(0, 1, (30, 40)).astype(np.float32), (WIDTH, HEIGHT))
     light = rng.uniform(0.85, 1.1) * (1 + 0.04 * texture[..., None])
-    blurred = cv2.GaussianBlur(picture * light, (0, 0), 0.7)
-    return (blurred + rng.normal(0, 3, picture.shape)).clip(0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(image * light, (0, 0), 0.7)
+    return (blurred + rng.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8)
 
 
 def write_set(out: Path, count: int = 30, unknown: int = 8, seed: int = 0) -> None:
     """
     Write the data set; the same seed gives the same files.
 
-    count, unknown: pictures of each hall. Raises DataError where OUT holds one already.
+    count, unknown: images of each hall. Raises DataError where OUT holds one already.
     """
     if out.exists() and any(out.iterdir()):
         raise DataError(f'{out} is not empty: give a new folder')
@@ -161,12 +161,12 @@ def write_set(out: Path, count: int = 30, unknown: int = 8, seed: int = 0) -> No
         (folder / 'classes.yaml').write_text(CLASSES)
         for hall in HALLS:
             for number in range(count + unknown):
-                picture, labels = draw_scene(hall, rng)
+                image, labels = draw_scene(hall, rng)
                 part = 'train'
                 if number >= count:
                     part = 'unknown'
-                    picture, labels = add_thing(picture, labels, rng)
-                write_png(folder / part / 'images' / f'{hall.name}_{number:03d}.png', picture)
+                    image, labels = add_thing(image, labels, rng)
+                write_png(folder / part / 'images' / f'{hall.name}_{number:03d}.png', image)
                 write_png(folder / part / 'labels' / f'{hall.name}_{number:03d}.png', labels)
 
     make_folder(out, fill)
@@ -180,8 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('out', type=Path, help='a new folder')
-    parser.add_argument('--count', type=int, default=30, help='normal pictures a hall')
-    parser.add_argument('--unknown', type=int, default=8, help='pictures with things a hall')
+    parser.add_argument('--count', type=int, default=30, help='normal images a hall')
+    parser.add_argument('--unknown', type=int, default=8, help='images with things a hall')
     parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'generated: {error}', file=sys.stderr)
         return 2
     total = 2 * options.count, 2 * options.unknown
-    print(f'{options.out}: {total[0]} normal pictures in train/, {total[1]} in unknown/')
+    print(f'{options.out}: {total[0]} normal images in train/, {total[1]} in unknown/')
     return 0
 
 

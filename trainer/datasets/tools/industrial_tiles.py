@@ -1,13 +1,13 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Bring the magnetic-tile pictures into MVTec AD's layout, as the product 'tile'.
+Bring the magnetic-tile images into MVTec AD's layout, as the product 'tile'.
 
     python -m trainer.datasets.tools.industrial_tiles industrial_tiles mvtec_anomaly_detection
 
 SOURCE/images/<kind>_exp<e>_num_<number>.jpg, SOURCE/labels/<the same>.png: 0 normal, 1 defect;
-kind 'free' is flawless. Numbers are places in a film: pictures whose numbers follow within 500
-show one tile, so such a series stays together. Every third series is for testing. A picture of a
+kind 'free' is flawless. Numbers are places in a film: images whose numbers follow within 500
+show one tile, so such a series stays together. Every third series is for testing. A image of a
 defect whose label marks none is left out, and said.
 
 Data: Magnetic-tile-defect-datasets (abin24; Huang, Qiu and Yuan, The Visual Computer 2020).
@@ -29,7 +29,7 @@ from ood_perception.files import make_folder
 from ood_perception.image.image_files import read_label
 from ood_perception.types import UInt8Array
 
-from ...data.images import list_pictures, read_image, write_png
+from ...data.images import list_images, read_image, write_png
 
 PRODUCT, FREE, UNMARKED = 'tile', 'free', 'left out: no defect is marked'
 _NAME = re.compile(r'(?P<kind>[a-z]+)_exp\d+_num_(?P<number>\d+)')
@@ -39,7 +39,7 @@ _TEST_EVERY = 3
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture: what is wrong with it ('free': nothing), its place in the film, its files."""
+    """One image: what is wrong with it ('free': nothing), its place in the film, its files."""
 
     kind: str
     number: int
@@ -48,9 +48,9 @@ class Tile:
 
 
 def list_tiles(source: Path) -> list[Tile]:
-    """Return the pictures by number; DataError for a name of another form."""
+    """Return the images by number; DataError for a name of another form."""
     tiles = []
-    for path in list_pictures(source / 'images'):
+    for path in list_images(source / 'images'):
         match = _NAME.fullmatch(path.stem)
         if match is None:
             raise DataError(f'{path}: expected <kind>_exp<e>_num_<number>.jpg')
@@ -60,7 +60,7 @@ def list_tiles(source: Path) -> list[Tile]:
 
 
 def flawless_test(tiles: Sequence[Tile]) -> set[int]:
-    """Return the numbers of the flawless pictures for testing: those of every third series."""
+    """Return the numbers of the flawless images for testing: those of every third series."""
     free = [tile.number for tile in tiles if tile.kind == FREE]
     new = np.diff(free, prepend=-_SAME_TILE - 1) > _SAME_TILE
     series = np.cumsum(new) - 1
@@ -69,7 +69,7 @@ def flawless_test(tiles: Sequence[Tile]) -> set[int]:
 
 def convert(source: Path, target: Path) -> dict[str, int]:
     """
-    Write target/tile in MVTec AD's layout; return the number of pictures of each folder, and of
+    Write target/tile in MVTec AD's layout; return the number of images of each folder, and of
     those left out under UNMARKED.
 
     Raises DataError for missing or broken files, and where target/tile is there already; nothing

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a precision costs: AP on held-out pictures with pasted objects, against float32."""
+"""What a precision costs: AP on held-out images with pasted objects, against float32."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.files import CACHE_ENV, make_file
 from ood_perception.image.geometry import to_camera, to_network
 from ood_perception.image.views import merged
-from ood_perception.metrics.bootstrap import Interval, paired_difference, picture_histograms
-from ood_perception.metrics.pixel import ScoredPicture, exact_metrics, scored_picture
+from ood_perception.metrics.bootstrap import Interval, image_histograms, paired_difference
+from ood_perception.metrics.pixel import ScoredImage, exact_metrics, scored_image
 from ood_perception.types import Geometry
 
 from ...artifacts import digest, write_npz
-from ...data.images import PictureList
+from ...data.images import ImageList
 from ...datasets.pasted import read_ground
 
 Array = npt.NDArray[Any]
@@ -51,9 +51,9 @@ class Cost:
     """
     What a candidate costs against float32, AP in points (0..100).
 
-    loss: AP of float32 - AP. interval: 95 % over pictures, paired. difference: mean |difference|
+    loss: AP of float32 - AP. interval: 95 % over images, paired. difference: mean |difference|
     of surprisal up to 6; difference_999: its 99.9 % quantile. labels: least share of equal labels
-    of a picture. relative_time: of the backbone, median over pictures of the ratio.
+    of a image. relative_time: of the backbone, median over images of the ratio.
     """
 
     average_precision: float
@@ -66,17 +66,17 @@ class Cost:
 
 
 class CostBench:
-    """Runs candidates on one list of pictures; what was run is kept in a folder."""
+    """Runs candidates on one list of images; what was run is kept in a folder."""
 
     def __init__(
-        self, bundle: Bundle, pictures: PictureList, folder: Path, threads: int, weight_bits: int
+        self, bundle: Bundle, images: ImageList, folder: Path, threads: int, weight_bits: int
     ) -> None:
         """
-        Bundle: completed. pictures: an anomaly set 'pasted' (datasets.pasted).
+        Bundle: completed. images: an anomaly set 'pasted' (datasets.pasted).
 
         weight_bits: of int8, where nothing else is asked for.
         """
-        self.bundle, self.pictures, self.folder = bundle, pictures, folder
+        self.bundle, self.images, self.folder = bundle, images, folder
         self.weight_bits = weight_bits
         self.threads = threads
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class CostBench:
         weight_bits: of int8, 0 = the bench's.
         """
         bits = weight_bits or self.weight_bits
-        content = [precision, self.bundle.sha256, self.pictures.names]
+        content = [precision, self.bundle.sha256, self.images.names]
         content += [dataclasses.asdict(facts), bits] if facts else []
         key = digest(content)[:16]
         path = self.folder / f'{precision}-{key}.npz'
@@ -113,10 +113,10 @@ class CostBench:
         rows: list[tuple[Array, Array, float]] = []
         with OpenVinoEngine(bundle, options) as engine:
             vector = engine.class_vector(manifest.in_distribution)
-            for index in tqdm(range(len(self.pictures)), precision, leave=False):
-                picture = self.pictures.read(index)[0]
-                geometries = geometries_of(bundle, picture)
-                images = np.stack([to_network(picture, one) for one in geometries])
+            for index in tqdm(range(len(self.images)), precision, leave=False):
+                image = self.images.read(index)[0]
+                geometries = geometries_of(bundle, image)
+                images = np.stack([to_network(image, one) for one in geometries])
                 output = engine.run(images, vector)
                 head_free = [ms for name, ms in output.stage_ms.items() if name != 'head']
                 whole, *views = output.surprisal.copy()
@@ -125,17 +125,17 @@ class CostBench:
         maps, labels, times = zip(*rows, strict=True)
         return Outputs(np.stack(maps), np.stack(labels), np.array(times, np.float32))
 
-    def _scored(self, outputs: Outputs) -> list[ScoredPicture]:
-        """Return the pictures' road pixels at label size."""
+    def _scored(self, outputs: Outputs) -> list[ScoredImage]:
+        """Return the images' road pixels at label size."""
         parts = []
         for index, grid in enumerate(outputs.surprisal):
-            image, labels = self.pictures.read(index)
+            image, labels = self.images.read(index)
             scores = to_camera(grid, geometries_of(self.bundle, image)[0])
-            parts.append(scored_picture(scores, labels, read_ground(self.pictures.labels[index])))
+            parts.append(scored_image(scores, labels, read_ground(self.images.labels[index])))
         return parts
 
     @cached_property
-    def _float(self) -> tuple[Outputs, list[ScoredPicture]]:
+    def _float(self) -> tuple[Outputs, list[ScoredImage]]:
         outputs = self.outputs('f32')
         return outputs, self._scored(outputs)
 
@@ -145,11 +145,11 @@ class CostBench:
         return 100 * float(exact_metrics(self._float[1]).average_precision)
 
     def cost(self, outputs: Outputs) -> Cost:
-        """Compare with float32 on the same pictures."""
+        """Compare with float32 on the same images."""
         exact, exact_parts = self._float
         parts = self._scored(outputs)
         precision = 100 * float(exact_metrics(parts).average_precision)
-        pair = [picture_histograms(part) for part in (exact_parts, parts)]
+        pair = [image_histograms(part) for part in (exact_parts, parts)]
         interval: Interval = paired_difference(*pair)[CRITERION]
         low = exact.surprisal <= self.bundle.manifest.golden.surprisal_bound
         difference = np.abs(outputs.surprisal - exact.surprisal)[low]
@@ -166,7 +166,7 @@ class CostBench:
 
     def gain(self, outputs: Outputs, base: Outputs) -> Interval:
         """Return the paired 95 % interval of AP(outputs) - AP(base), in points."""
-        pair = [picture_histograms(self._scored(one)) for one in (outputs, base)]
+        pair = [image_histograms(self._scored(one)) for one in (outputs, base)]
         found = paired_difference(*pair)[CRITERION]
         return Interval(100 * found.low, 100 * found.high, found.undefined)
 

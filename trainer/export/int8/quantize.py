@@ -46,8 +46,8 @@ from ood_perception.files import check_writable
 from ood_perception.image.geometry import to_network
 
 from ...augment.cutouts import PasteSettings, load_cutouts
-from ...data.images import PictureList
-from ...datasets import load_pictures
+from ...data.images import ImageList
+from ...datasets import load_images
 from ...datasets.pasted import write_pasted_set
 from .cost import Cost, CostBench, Outputs, geometries_of, groups_of
 from .ranges import measured_quantization
@@ -63,7 +63,7 @@ class Search:
     Chooses which products stay in bf16 by their effect on AP; trials: name -> cost.
 
     Where the paired bootstrap does not resolve a gain, the mean |difference| of surprisal on the
-    same pictures decides: it is the same effect, measured with far less noise.
+    same images decides: it is the same effect, measured with far less noise.
     """
 
     def __init__(self, bench: CostBench, facts: Quantization) -> None:
@@ -106,32 +106,32 @@ class Search:
         return sorted(keys, key=lambda name: keys[name])
 
 
-def validation_pictures(
-    pictures: PictureList, objects: Path, ground: Sequence[str], folder: Path, count: int
-) -> PictureList:
+def validation_images(
+    images: ImageList, objects: Path, ground: Sequence[str], folder: Path, count: int
+) -> ImageList:
     """
-    Return pictures, evenly spaced, with objects pasted on the ground.
+    Return images, evenly spaced, with objects pasted on the ground.
 
     objects: folder of cut-outs in COCO's format. ground: names of classes; ConfigError for
-    others. folder: where the pasted pictures are kept.
+    others. folder: where the pasted images are kept.
     """
-    unknown = [name for name in ground if name not in pictures.classes.names]
+    unknown = [name for name in ground if name not in images.classes.names]
     if unknown or not ground:
         raise ConfigError(
-            f'ground classes {list(ground)}: choose with --ground among those of the pictures, '
-            f'{", ".join(pictures.classes.names)}'
+            f'ground classes {list(ground)}: choose with --ground among those of the images, '
+            f'{", ".join(images.classes.names)}'
         )
-    places = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
-    ids = tuple(pictures.classes.names.index(name) for name in ground)
+    places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+    ids = tuple(images.classes.names.index(name) for name in ground)
     cutouts = load_cutouts(objects, 'selection')
-    chosen = pictures.subset(dict.fromkeys(places.tolist()))
+    chosen = images.subset(dict.fromkeys(places.tolist()))
     return write_pasted_set(chosen, cutouts, folder / f'pasted-{count}', PasteSettings(ground=ids))
 
 
-def calibration_frames(bundle: Bundle, pictures: PictureList, count: int) -> list[Any]:
+def calibration_frames(bundle: Bundle, frames: ImageList, count: int) -> list[Any]:
     """Return uint8 (h, w, 3) clean frames at network size, evenly spaced."""
-    places = np.linspace(0, len(pictures) - 1, count).round().astype(int)
-    images = [pictures.read(int(index))[0] for index in places]
+    places = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    images = [frames.read(int(index))[0] for index in places]
     return [to_network(image, geometries_of(bundle, image)[0]) for image in images]
 
 
@@ -146,12 +146,12 @@ def main(arguments: Sequence[str]) -> None:
     check_writable(folder)
     place = options.data or options.root / options.layout
     splits = (options.train, options.validation)
-    train, validation = (load_pictures(options.layout, place, split) for split in splits)
+    train, validation = (load_images(options.layout, place, split) for split in splits)
     ground = options.ground or bundle.manifest.ground_classes
     objects = options.root / 'outlier_objects'
-    pictures = validation_pictures(validation, objects, ground, folder, options.pictures)
+    images = validation_images(validation, objects, ground, folder, options.images)
     bits = openvino_int8().weight_bits  # without VNNI all of this is measured with 7
-    bench = CostBench(bundle, pictures, folder / 'outputs', options.threads, bits)
+    bench = CostBench(bundle, images, folder / 'outputs', options.threads, bits)
     stage = next(one for one in bundle.manifest.stages if one.reduced_precision)
     backbone = bundle.stage_path(stage)
     names = [node.name for node in linear_nodes(read_model(backbone))]
@@ -212,7 +212,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--validation', default='val', help='split for the cost')
     parser.add_argument('--ground', nargs='+', default=[], help="default: the bundle's")
     parser.add_argument('--frames', type=int, default=24, help='clean frames for the ranges')
-    parser.add_argument('--pictures', type=int, default=48, help='pictures for the cost')
+    parser.add_argument('--images', type=int, default=48, help='images for the cost')
     parser.add_argument('--kept', nargs='*', help='products that stay in bf16: no search')
     parser.add_argument('--out', type=Path, help='what was run (default out/quantize/<bundle>)')
     parser.add_argument('--threads', type=int, default=0, help='0: all cores')

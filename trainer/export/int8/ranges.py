@@ -38,7 +38,7 @@ def measured_quantization(path: Path, images: Iterable[Array]) -> Quantization:
     for name, values in channels.items():
         scale = np.exp2(np.array(smoothing.get(name, 0.0), np.float32))
         low, high = (values / scale).min(axis=2)[:, 0], (values / scale).max(axis=2)[:, 1]
-        # the mean over frames: the extremes of the strangest frame would cost all others bits
+        # the mean over frames: one frame's extremes would cost all others bits
         ranges[name] = (float(low.mean()), float(high.mean()))
     return Quantization(ranges, smoothing)
 

@@ -38,7 +38,7 @@ def precision_spec(cost: Cost, bench: CostBench, file: str, what: dict[str, Any]
         file=file,
         measured={
             **what,
-            'pictures': len(bench.pictures),
+            'images': len(bench.images),
             'data': 'CamVid val with pasted objects, true road and pavement',
             'runtime': 'openvino',
             'float32_average_precision': round(bench.float_precision, 4),

@@ -18,7 +18,7 @@ class BaselineConfig:
 
     source: of the logits, 'classifier' (PixOOD's on patches) or 'segmenter' (UEM's decoder).
         Features are the last tokens that it reads.
-    temperature: of 'odin'. ODIN's second part, a step on the picture along the gradient, is left
+    temperature: of 'odin'. ODIN's second part, a step on the image along the gradient, is left
         out: a served graph has no gradient.
     shrinkage: of the covariance of 'mahalanobis' towards a multiple of the identity; the tokens'
         LayerNorm leaves it singular.
@@ -29,7 +29,7 @@ class BaselineConfig:
     balance: of 'mahalanobis': every source of images counts alike, however many images it has; a
         source is what the names of sequences begin with, up to '/'.
     components, reduced: of 'gmm': Gaussians with full covariance, on so many principal
-        components, a size chosen on training pictures. samples: features that it is fitted on.
+        components, a size chosen on training images. samples: features that it is fitted on.
     """
 
     source: str = 'classifier'

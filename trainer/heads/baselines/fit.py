@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a baseline is fitted: a closed-set network, what the score learns, a held-out table."""
+"""How a baseline is fitted: a closed-set network, what the score learns, a calibration curve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact, write_npz
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ...nets.patch_classifier import load_classifier
 from ..calibrated import OneScoreFit, without
 from ..on_segmenter import ClosedSet
@@ -65,7 +65,7 @@ class BaselineFit(OneScoreFit):
         return PatchLogits(classifier, head.logits, head.upsampling, head.half_weights)
 
     def fit(self) -> Artifact:
-        """Fit (or find) the network and what the score learns."""
+        """Fit (or load) the network and what the score learns."""
         data, head = self.data, self.config
         train, select, _ = data.split
         places = sorted([*train, *select])
@@ -83,20 +83,20 @@ class BaselineFit(OneScoreFit):
                 self.chosen,
                 self.baseline,
                 self.pixood.patches,
-                [data.pictures.sequences[i].partition('/')[0] for i in places],
+                [data.images.sequences[i].partition('/')[0] for i in places],
             )
             write_npz(target / STATISTICS_FILE, arrays)
 
         inputs = (features.key, self.network.key, etalons, data.class_names, *settings, *served)
         return self.made('fit-baseline', inputs, fill)
 
-    def build(self, table: MonotoneTable | None = None) -> BaselineHead:
+    def build(self, curve: CalibrationCurve | None = None) -> BaselineHead:
         """Return the fitted head, see OneScoreFit."""
         factor = int(self.logits.upsampling) if self.decoder else self.config.upsampling  # type: ignore[arg-type]
         module = self._distance() if self.score == DISTANCE else self._module(factor)
         read = read_layers(self.logits.layers, self.baseline)  # type: ignore[arg-type]
         return BaselineHead(
-            self.score, self.logits, module, read, self.chosen, factor, self.decoder, table
+            self.score, self.logits, module, read, self.chosen, factor, self.decoder, curve
         )
 
     def _distance(self) -> nn.Module:

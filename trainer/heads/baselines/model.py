@@ -16,7 +16,7 @@ from torch import nn
 from ood_perception.errors import ConfigError
 
 from ...backbones.base import layer_name
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ..calibrated import OneScoreHead
 from ..pixood.model import PixOODHead
 from ..upsampling import half_rounded, upsample
@@ -77,13 +77,13 @@ class LogitScore(nn.Module):
         self.score, self.places = score, list(places)
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, H, W), higher = stranger."""
+        """Return float (B, H, W), higher = more anomalous."""
         return LOGIT_SCORES[self.score](logits, self.places)
 
 
 class ScaledSoftmax(nn.Module):
     """
-    ODIN's softmax at a temperature (Liang et al., 2018), without its step on the picture.
+    ODIN's softmax at a temperature (Liang et al., 2018), without its step on the image.
 
     T (-ln p - ln C) instead of -ln p: the same ranks, as differences of logits. At T = 1000 the
     terms are thousandths beside 1, so exp(y) - 1 is taken by tanh and a small ln(1 + x) by its
@@ -95,7 +95,7 @@ class ScaledSoftmax(nn.Module):
         self.temperature, self.places = temperature, list(places)
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, H, W), higher = stranger."""
+        """Return float (B, H, W), higher = more anomalous."""
         best = logits[..., self.places].amax(-1)
         largest = logits.amax(-1, keepdim=True)
         half = torch.tanh((logits - largest) / (2 * self.temperature))
@@ -123,7 +123,7 @@ class StandardisedMaxLogit(nn.Module):
         self.register_buffer('deviation', deviation.float())
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, H, W), higher = stranger."""
+        """Return float (B, H, W), higher = more anomalous."""
         best, winner = logits[..., self.places].max(-1)
         return (self.mean[winner] - best) / self.deviation[winner]
 
@@ -136,7 +136,7 @@ class EtalonDistance(nn.Module):
         self.distances = source.distances
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, H, W), higher = stranger."""
+        """Return float (B, H, W), higher = more anomalous."""
         return torch.sqrt(torch.stack(self.distances(last)).amin(0))
 
 
@@ -162,7 +162,7 @@ class Mahalanobis(nn.Module):
         self.register_buffer('means', (means @ self.whitening.double()).float())
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, gh*f, gw*f) of tokens (B, gh, gw, D), higher = stranger."""
+        """Return float (B, gh*f, gw*f) of tokens (B, gh, gw, D), higher = more anomalous."""
         whitened = (last - self.center) @ self.whitening
         differences = whitened.unsqueeze(3) - self.means
         squared = (differences * differences).sum(4).amin(3, keepdim=True)
@@ -195,7 +195,7 @@ class GmmDensity(nn.Module):
         self.register_buffer('constants', torch.from_numpy(constants + fit['log_weights']).float())
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Return float (B, gh*f, gw*f) of tokens (B, gh, gw, D), higher = stranger."""
+        """Return float (B, gh*f, gw*f) of tokens (B, gh, gw, D), higher = more anomalous."""
         reduced = (last - self.center) @ self.basis
         whitened = reduced @ self.matrix - self.offsets
         rows, columns = int(last.shape[1]), int(last.shape[2])
@@ -246,7 +246,7 @@ class BaselineHead(OneScoreHead):
         classes: Sequence[str],
         upsampling: int,
         decoder: bool = False,
-        table: MonotoneTable | None = None,
+        curve: CalibrationCurve | None = None,
     ) -> None:
         super().__init__()
         self.read = tuple(read)
@@ -257,7 +257,7 @@ class BaselineHead(OneScoreHead):
             self.decoder = logits
             self.head_inputs = ('logits', *self.read)
         self.score = score
-        self.finish(table)
+        self.finish(curve)
 
     def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (score, labels) of the tokens, or of a decoder's logits and the tokens read."""

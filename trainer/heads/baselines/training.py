@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""What single baselines learn from the training pictures, as arrays."""
+"""What single baselines learn from the training images, as arrays."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def fit_statistics(
     sources: Sequence[str] = (),
 ) -> dict[str, npt.NDArray[Any]]:
     """
-    Fit what a score needs on training pictures; nothing for scores of the logits alone.
+    Fit what a score needs on training images; nothing for scores of the logits alone.
 
     names: classes by label id. chosen: the classes whose score is taken. patches: which patches
     carry their class's label; their tokens are the features. sources: of the images, see

@@ -16,12 +16,12 @@ from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
 from ...backbones.base import Layer
-from ...calibration.curve_fit import HeldOutScores, collect_scores, fit_class_tables
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.curve_fit import HeldOutScores, collect_scores, fit_class_curves
+from ...calibration.monotone_curve import CalibrationCurve
 from ...head_module import HeadFacts
 from .. import head_fit
 from ..base import HeadFit
-from ..calibrated import classes_seen, load_table, save_table
+from ..calibrated import classes_seen, load_curve, save_curve
 from .config import FusionConfig, MemberConfig
 from .model import FusionHead
 
@@ -65,32 +65,32 @@ class FusionFit(HeadFit):
         return tuple(dict.fromkeys(layer for member in members for layer in member.layers))
 
     def fit(self) -> Artifact:
-        """Fit and calibrate (or find) every member; what is kept says which they are."""
+        """Fit and calibrate (or load) every member; what is kept says which they are."""
         found = {kind: member.calibrated for kind, member in self.members.items()}
         names = {kind: one.folder.name for kind, one in found.items()}
         inputs = [(kind, one.key) for kind, one in found.items()]
         return self.made('fit-fusion', inputs, lambda *_: {'members': names})
 
-    def build(self, tables: list[MonotoneTable] | None = None) -> FusionHead:
+    def build(self, curves: list[CalibrationCurve] | None = None) -> FusionHead:
         """Return the combined members; tables: None before calibration."""
         heads = [member.head() for member in self.members.values()]
-        return FusionHead(heads, self.fusion.combine, tables)
+        return FusionHead(heads, self.fusion.combine, curves)
 
     def calibrate(self) -> Artifact:
-        """Fit (or find) the tables of the combination."""
+        """Fit (or load) the tables of the combination."""
         fitted, features, data = self.fitted, self.calibration_features, self.data
 
         def fill(target: Path, _: Artifact) -> Mapping[str, Any]:
             head = self.build()
             scores = collect_scores(head, features, data.class_names)
-            tables = fit_class_tables(scores)
+            curves = fit_class_curves(scores)
             per_class = head.selection == 'min'
             names = head.compiled_classes if per_class else ('',)
             for i, name in enumerate(names):
-                table = tables.tables[name] if per_class else tables.pooled
-                save_table(target / f'table_{i}.npz', table)
-            note = {'pictures': len(features.names), 'features': features.key}
-            note |= {'pixels': dict(tables.pixels), 'tables': len(names)}
+                curve = curves.curves[name] if per_class else curves.pooled
+                save_curve(target / f'table_{i}.npz', curve)
+            note = {'images': len(features.names), 'features': features.key}
+            note |= {'pixels': dict(curves.pixels), 'tables': len(names)}
             return {**note, 'uncalibrated': uncalibrated_rates(scores)}
 
         inputs = (fitted.key, features.key, data.class_names, self.fusion.combine)
@@ -100,7 +100,7 @@ class FusionFit(HeadFit):
         """Return the calibrated head."""
         kept = self.calibrated
         count = kept.report()['tables']
-        return self.build([load_table(kept.folder / f'table_{i}.npz') for i in range(count)])
+        return self.build([load_curve(kept.folder / f'table_{i}.npz') for i in range(count)])
 
     def facts(self) -> HeadFacts:
         """Return what the bundle says of the fit."""

@@ -4,7 +4,7 @@
 Several calibrated heads in one graph on one backbone pass, combined and calibrated once more.
 
 Every member gives a p-value, but heads on one backbone err on the same pixels: no closed form
-says what rate a combination keeps. So the combined score gets a held-out table of its own.
+says what rate a combination keeps. So the combined score gets a calibration curve of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError
 
-from ...calibration.monotone_table import MonotoneTable, TableModule
+from ...calibration.monotone_curve import CalibrationCurve, CurveModule
 from ...head_module import HeadModule
 from ..pixood.model import least_surprisal
 
@@ -71,7 +71,7 @@ class FusionHead(HeadModule):
         self,
         members: Sequence[HeadModule],
         combine: str,
-        tables: Sequence[MonotoneTable] | None = None,
+        curves: Sequence[CalibrationCurve] | None = None,
     ) -> None:
         super().__init__()
         factors = {member.name: member.upsampling for member in members}
@@ -89,7 +89,7 @@ class FusionHead(HeadModule):
         self.selection = 'min' if per_class else 'unified'
         self.upsampling = members[0].upsampling
         self.members = nn.ModuleList(members)
-        self.tables = nn.ModuleList([TableModule(table) for table in tables or ()])
+        self.curves = nn.ModuleList([CurveModule(curve) for curve in curves or ()])
         self.requires_grad_(False).eval()
 
     def combined(self, *tokens: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -115,9 +115,9 @@ class FusionHead(HeadModule):
         """Return (surprisal, labels, and the surprisal of each class if there is one)."""
         *tokens, in_distribution = inputs
         maps, labels = self.combined(*tokens)
-        if len(self.tables) != len(maps):
-            raise ConfigError('the fusion has no held-out table: run calibrate')
-        surprisal = [table(x) for table, x in zip(self.tables, maps, strict=True)]
+        if len(self.curves) != len(maps):
+            raise ConfigError('the fusion has no calibration curve: run calibrate')
+        surprisal = [curve(x) for curve, x in zip(self.curves, maps, strict=True)]
         if self.selection != 'min':
             return surprisal[0], labels
         return least_surprisal(surprisal, in_distribution), labels, *surprisal

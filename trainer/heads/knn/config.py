@@ -18,12 +18,12 @@ UPSAMPLES = ('bilinear', 'nearest')
 @dataclass(frozen=True)
 class KnnConfig:
     """
-    Which references, and which score of them (the paper's choices but for `pictures`,
+    Which references, and which score of them (the paper's choices but for `images`,
     `references`, 100 000 there, and `upsample`).
 
     feature: layer and kind, such as keys_11, values_8 or tokens_11. head_split: search every
         attention head's part of it apart and average the distances.
-    pictures: drawn of those that are fitted on, 0 = all; the paper draws 500.
+    images: drawn of those that are fitted on, 0 = all; the paper draws 500.
     k: neighbours. references: how many are drawn, 0 = all. coreset: 'random' or 'condensation'
         (etalons of every class, as the recipe's condensation section says; `references` is not
         read then).
@@ -42,15 +42,15 @@ class KnnConfig:
     upsample: str = 'bilinear'
     normaliser_features: int = 30_000
     seed: int = 42
-    pictures: int = 0
+    images: int = 0
 
     def __post_init__(self) -> None:
         parse_layer(self.feature)
         check_choices('knn', self, score=SCORES, coreset=CORESETS, upsample=UPSAMPLES)
-        few = min(self.references, self.pictures) < 0
+        few = min(self.references, self.images) < 0
         if self.k < 1 or few or self.normaliser_features <= self.k:
             raise ConfigError(
-                f'knn k {self.k}, pictures {self.pictures}, references {self.references}, '
-                f'normaliser_features {self.normaliser_features}: give k of at least 1, pictures '
+                f'knn k {self.k}, images {self.images}, references {self.references}, '
+                f'normaliser_features {self.normaliser_features}: give k of at least 1, images '
                 'and references of 0 (all) or more, and more normaliser_features than k'
             )

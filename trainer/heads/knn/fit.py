@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""How cDNP is fitted: PixOOD's patch classifier, references and normalisers, a held-out table."""
+"""How cDNP is fitted: PixOOD's patch classifier, references, normalisers, a calibration curve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...artifacts import Artifact
 from ...backbones.base import Layer, layer_name
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ...features import FeatureSet
 from ...nets.patch_classifier import load_classifier
 from ...nets.patches import gather_tokens, select_patches
@@ -45,17 +45,17 @@ class KnnFit(OneScoreFit):
 
     @cached_property
     def _known(self) -> FeatureSet:
-        """The pictures that are fitted on, with all layers."""
+        """The images that are fitted on, with all layers."""
         train, select, _ = self.data.split
         features = self.data.features(self.data.config.train, self.layers)
-        fitted, count = sorted([*train, *select]), self.knn.pictures
+        fitted, count = sorted([*train, *select]), self.knn.images
         if 0 < count < len(fitted):
             drawn = np.random.default_rng(self.knn.seed).permutation(len(fitted))[:count]
             fitted = [fitted[place] for place in sorted(drawn)]
         return features.subset(fitted)
 
     def fit(self) -> Artifact:
-        """Draw (or find) references and normalisers."""
+        """Draw (or load) references and normalisers."""
         trained, head, features = self.pixood.classifier, self.config, self._known
         # what is served of a fit does not change it
         fitted = asdict(replace(self.knn, score='combined'))
@@ -97,11 +97,11 @@ class KnnFit(OneScoreFit):
         banks = [condensed.etalons[names.index(name)] for name in self.config.classes or names]
         return np.concatenate(banks).astype(np.float16)
 
-    def build(self, table: MonotoneTable | None = None) -> KnnHead:
+    def build(self, curve: CalibrationCurve | None = None) -> KnnHead:
         """Return the fitted head, see OneScoreFit."""
         head = self.config
         options = (head.classes, head.upsampling, self.knn.score, head.logits)
-        return KnnHead(load_knn(self.fitted.folder), *options, head.half_weights, table)
+        return KnnHead(load_knn(self.fitted.folder), *options, head.half_weights, curve)
 
     def served_options(self) -> Sequence[Any]:
         """Return the score."""

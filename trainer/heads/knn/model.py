@@ -3,10 +3,10 @@
 """
 cDNP: dense nearest neighbours, combined with the classifier's log-sum-exp (Galesso et al.).
 
-A patch is strange when the features of the known pictures that lie nearest to it are far away.
+A patch is anomalous when the features of the known images that lie nearest to it are far away.
 Features are the attention keys of the last block; the score is the plain sum of the mean distance
 to the k nearest references and of 1 - logsumexp of the logits, each brought to the range that it
-has on the reference pictures.
+has on the reference images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ood_perception.errors import ConfigError
 
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ...nets.patch_classifier import Classifier
 from ..calibrated import OneScoreHead
 from ..upsampling import PatchLogits, upsample
@@ -32,13 +32,13 @@ from .search import NearestReferences
 @dataclass(frozen=True, eq=False)
 class KnnModel:
     """
-    What cDNP keeps of the known pictures.
+    What cDNP keeps of the known images.
 
     classes: of the logits. feature: name of the searched layer. heads: parts of its width that
         are searched apart, 1 = the whole.
     references: float16 (N, D). k: neighbours.
     classifier: patch logits (B, gh, gw, C); classifier.layers are its inputs.
-    low, high: range of 1 - logsumexp on the reference pictures. farthest: largest mean distance of
+    low, high: range of 1 - logsumexp on the reference images. farthest: largest mean distance of
         a reference feature to its k nearest others. upsample: of the distance map.
     report: JSON values.
     """
@@ -57,7 +57,7 @@ class KnnModel:
 
 
 def parametric_score(logits: torch.Tensor) -> torch.Tensor:
-    """Return 1 - log-sum-exp over the last axis; higher = stranger."""
+    """Return 1 - log-sum-exp over the last axis; higher = more anomalous."""
     return 1.0 - torch.logsumexp(logits, -1)
 
 
@@ -85,7 +85,7 @@ class KnnHead(OneScoreHead):
         score: str = 'combined',
         logits: str = 'patch',
         half_weights: bool = False,
-        table: MonotoneTable | None = None,
+        curve: CalibrationCurve | None = None,
     ) -> None:
         super().__init__()
         unknown = [name for name in classes if name not in model.classes]
@@ -103,7 +103,7 @@ class KnnHead(OneScoreHead):
         references = torch.from_numpy(np.asarray(model.references, np.float32))
         self.search = NearestReferences(references, model.k, model.heads, half_weights)
         self.logits = PatchLogits(model.classifier, logits, upsampling, half_weights)
-        self.finish(table)
+        self.finish(curve)
 
     def upsampled_logits(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, gh*f, gw*f, C) of the tokens of all layers."""

@@ -58,9 +58,9 @@ class LabelledFeatures:
         order = self._order[:count] if count else self._order
         places = self.places[order]
         result = np.empty((len(order), self.tokens.shape[-1]), np.float16)
-        for picture in np.unique(places[:, 0]):
-            mine = places[:, 0] == picture
-            result[mine] = self.tokens[int(picture)][places[mine, 1], places[mine, 2]]
+        for image in np.unique(places[:, 0]):
+            mine = places[:, 0] == image
+            result[mine] = self.tokens[int(image)][places[mine, 1], places[mine, 2]]
         return result
 
 
@@ -76,7 +76,7 @@ def fit_knn(
     coreset: Float16Array | None = None,
 ) -> KnnModel:
     """
-    Draw references and measure the normalisers on known pictures.
+    Draw references and measure the normalisers on known images.
 
     features: of config.feature and the classifier's layers. heads: of the backbone's attention.
     chosen: classes whose features are drawn (default: all). coreset: float16 (N, D), taken in
@@ -108,7 +108,7 @@ def fit_knn(
 def parametric_range(
     features: FeatureSet, layers: Sequence[str], logits: Logits
 ) -> tuple[float, float]:
-    """Return the least and greatest 1 - logsumexp over the labelled pixels of all pictures."""
+    """Return the least and greatest 1 - logsumexp over the labelled pixels of all images."""
     low, high = np.inf, -np.inf
     for i in progress_bar(range(len(features.names)), 'normaliser'):
         score = parametric_score(logits(*tokens_of(features, layers, [i])))[0].numpy()

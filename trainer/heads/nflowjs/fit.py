@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""How NFlowJS is fitted: segmenter, flow, both trained together, held-out table."""
+"""How NFlowJS is fitted: segmenter, flow, both trained together, calibration curve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
 from ...augment.on_the_fly import Crops
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ...nets.segmenter import load_segmenter, save_segmenter
 from ...training.finetuning import load_tuned, save_tuned
 from ...training.segmenter import mean_iou
@@ -32,7 +32,7 @@ FLOW_FILE, PATCHES_FILE = 'flow.safetensors', 'patches.png'
 
 
 class NflowjsFit(SegmenterFit):
-    """NFlowJS from pictures to a calibrated head; cut-outs only choose, or are the ablation."""
+    """NFlowJS from images to a calibrated head; cut-outs only choose, or are the ablation."""
 
     kind = 'nflowjs'
 
@@ -48,7 +48,7 @@ class NflowjsFit(SegmenterFit):
 
     @cached_property
     def flow(self) -> Artifact:
-        """The flow, trained on crops of the training pictures, or found."""
+        """The flow, trained on crops of the training images, or found."""
         config = self.flow_config
         train, select = self.crops(0, (config.side,) * 2), self.crops(1, (config.side,) * 2)
 
@@ -60,14 +60,14 @@ class NflowjsFit(SegmenterFit):
         return self.made('flow', (train.key, select.key, asdict(config)), fill)
 
     def _save_flow(self, target: Path, flow: Flow) -> None:
-        """Write a flow, and a picture of what it makes."""
+        """Write a flow, and a image of what it makes."""
         save_flow(target / FLOW_FILE, flow, self.flow_config)
         write_patches(target / PATCHES_FILE, flow)
 
     def crops(self, part: int, size: tuple[int, int]) -> Crops:
-        """Return crops of the pictures that are fitted on (0), or that choose (1)."""
-        pictures = self.data.pictures.subset(self.data.split[part])
-        return Crops(pictures, size, self.data.view, replace(self.views, scale=self.nflowjs.scale))
+        """Return crops of the images that are fitted on (0), or that choose (1)."""
+        images = self.data.images.subset(self.data.split[part])
+        return Crops(images, size, self.data.view, replace(self.views, scale=self.nflowjs.scale))
 
     def _training(self) -> Crops:
         """Return the crops of the joint run, for the ablation with objects pasted in."""
@@ -77,7 +77,7 @@ class NflowjsFit(SegmenterFit):
         return replace(crops, mix=self.training_objects())
 
     def fit(self) -> Artifact:
-        """Train (or find) segmenter and flow, then both together."""
+        """Train (or load) segmenter and flow, then both together."""
         config, mixes = trained_part(self.nflowjs), self.drawn_mixes('selection')
         select = Selection(self.data.extract(mixes), mixes, self.data.view)
         train = self._training()
@@ -115,10 +115,10 @@ class NflowjsFit(SegmenterFit):
             load_tuned(folder, data.backbone, data.source, how, rate, data.cache)
         )
 
-    def build(self, table: MonotoneTable | None = None) -> NflowjsHead:
+    def build(self, curve: CalibrationCurve | None = None) -> NflowjsHead:
         """Return the fitted head, see OneScoreFit."""
         segmenter = load_segmenter(self.fitted.folder / SEGMENTER_FILE)
-        return NflowjsHead(segmenter, self.nflowjs, self.data.class_names, table)
+        return NflowjsHead(segmenter, self.nflowjs, self.data.class_names, curve)
 
     def served_options(self) -> Sequence[Any]:
         """Return score and temperature."""

@@ -3,7 +3,7 @@
 """
 NFlowJS: divergence of the class probabilities from the uniform distribution (Grcic et al.).
 
-The segmenter is trained on with patches from a normalising flow pasted into its pictures, on which
+The segmenter is trained on with patches from a normalising flow pasted into its images, on which
 it has to be undecided. The score is -JSD(U, softmax(logits / T)): no further module is served.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from ...augment.pasting import OUTLIER
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ...data.images import IGNORED
 from ...nets.segmenter import Segmenter
 from ..calibrated import OneScoreHead
@@ -70,7 +70,7 @@ SCORES: dict[str, Divergence] = {**DIVERGENCES, 'max_softmax': log_max_softmax}
 
 
 def anomaly_score(logits: torch.Tensor, score: str, temperature: float) -> torch.Tensor:
-    """Return the score, higher = stranger, float (...) of float (..., K): minus the divergence."""
+    """Return minus the divergence, higher = more anomalous: float (...) of float (..., K)."""
     return -SCORES[score](logits / temperature)
 
 
@@ -101,7 +101,7 @@ class NflowjsHead(OneScoreHead):
         segmenter: Segmenter,
         config: NflowjsConfig,
         classes: Sequence[str],
-        table: MonotoneTable | None = None,
+        curve: CalibrationCurve | None = None,
     ) -> None:
         super().__init__()
         self.name, self.layers = 'nflowjs', segmenter.layers
@@ -109,7 +109,7 @@ class NflowjsHead(OneScoreHead):
         self.upsampling = segmenter.upsampling
         self.decoder = segmenter
         self.kind, self.temperature = config.score, config.temperature
-        self.finish(table)
+        self.finish(curve)
 
     def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (score, labels) of the segmenter's logits, see OneScoreHead."""

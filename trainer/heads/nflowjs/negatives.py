@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Synthetic negatives: patches of a flow pasted into pictures before any normalisation (NFlowJS).
+Synthetic negatives: patches of a flow pasted into images before any normalisation (NFlowJS).
 
 The patch is a plain rectangle without any blending, and all of it is OUTLIER, void below it
 included. No border around it is ignored.
@@ -41,10 +41,10 @@ def draw_places(
     images: UInt8Array, sides: Sequence[int], rng: np.random.Generator
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
     """
-    Return one size (rows, columns) for a batch and a uniformly random corner in each picture.
+    Return one size (rows, columns) for a batch and a uniformly random corner in each image.
 
     images: uint8 (B, h, w, 3), padded with black right and below; corners keep the patch inside
-    the picture where it is large enough.
+    the image where it is large enough.
     """
     rows, columns = (int(rng.choice(sides)) for _ in range(2))
     corners = []
@@ -74,7 +74,7 @@ def paste(
     images: torch.Tensor, labels: torch.Tensor, patches: torch.Tensor, corners: Corners
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return pictures and labels with a patch in each; the gradient passes to the patches.
+    Return images and labels with a patch in each; the gradient passes to the patches.
 
     images: float (B, h, w, 3) RGB, 0 to 255. labels: (B, h, w). patches: float (B, 3, rows,
     columns) in the same units. corners: first row and column of each.

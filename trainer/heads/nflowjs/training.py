@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from ...artifacts import Artifact
-from ...augment.on_the_fly import Crops, OnlineSettings
+from ...augment.on_the_fly import Crops, OnTheFlySettings
 from ...backbones.base import Backbone, parse_layer
-from ...data.images import PictureList
-from ...features import FeatureSet, View, network_picture, tokens_of
+from ...data.images import ImageList
+from ...features import FeatureSet, View, network_image, tokens_of
 from ...nets.patch_classifier import Sized
 from ...nets.segmenter import UPSAMPLING, Segmenter
 from ...training.label_grids import (
@@ -53,11 +53,11 @@ class Selection:
     """
     Mixes with objects that no training sees.
 
-    features: their labels and tokens; pictures, view: the same, to run a tuned backbone on.
+    features: their labels and tokens; images, view: the same, to run a tuned backbone on.
     """
 
     features: FeatureSet
-    pictures: PictureList
+    images: ImageList
     view: View
 
 
@@ -74,7 +74,7 @@ class JointRun(TrainingRun):
         self, start: Start, train: Crops, select: Selection, config: NflowjsConfig
     ) -> None:
         self.start, self.crops, self.select, self.config = start, train, select, config
-        self.device = OnlineSettings(device=config.device).place
+        self.device = OnTheFlySettings(device=config.device).place
         self.segmenter, self.flow = start.segmenter.to(self.device), start.flow.to(self.device)
         for part in (self.segmenter, self.flow):
             part.requires_grad_(True)
@@ -97,7 +97,7 @@ class JointRun(TrainingRun):
             for name, part in parts.items()
         ]
         optimizer = torch.optim.Adam(groups, config.learning_rate)
-        super().__init__(nn.ModuleDict(parts), len(train.pictures), config, optimizer)
+        super().__init__(nn.ModuleDict(parts), len(train.images), config, optimizer)
         shape = Sized(*config.crop, self.backbone.patch)
         self.upsampler = MapUpsampler(shape, UPSAMPLING, config.pixel_step)
         self.sides = patch_sides(config.crop, config.smallest, config.largest, config.reference)
@@ -130,7 +130,7 @@ class JointRun(TrainingRun):
                 bits = self.flow.bits_per_dimension(cut(pixels, corners, size)).mean()
                 patches = self.flow.sample(len(images), *size)
             pixels, labels = paste(pixels, labels, patches, corners)
-        # BatchNorm keeps the statistics of whole pictures: crops are few
+        # BatchNorm keeps the statistics of whole images: crops are few
         self.segmenter.eval()
         fine = self.upsampler(self.logits(self.baked, pixels), row, column).flatten(0, 2)
         step = config.pixel_step
@@ -157,7 +157,7 @@ class JointRun(TrainingRun):
         baked = self.backbone.baked(*select.view.size, blocks)
 
         def tokens(index: int) -> Tokens:
-            image, _ = network_picture(select.pictures, index, select.view)
+            image, _ = network_image(select.images, index, select.view)
             return list(baked(torch.from_numpy(image[None]).to(self.device)))
 
         return average_precision(self.segmenter, features, tokens)
@@ -167,7 +167,7 @@ class JointRun(TrainingRun):
 def average_precision(
     segmenter: Segmenter, features: FeatureSet, tokens: Callable[[int], Tokens]
 ) -> float:
-    """Return the AP of -JSD at temperature 2 on mixes; tokens: of a picture by its place."""
+    """Return the AP of -JSD at temperature 2 on mixes; tokens: of a image by its place."""
     default, upsampler = NflowjsConfig(), MapUpsampler(features, UPSAMPLING, SELECTION_STEP)
 
     def scores(index: int) -> torch.Tensor:

@@ -34,7 +34,7 @@ def condense(
     """
     Find the etalons of all classes in one run; the same seed gives the same etalons.
 
-    classes: the tokens of every class over the same list of pictures; may be empty for some.
+    classes: the tokens of every class over the same list of images; may be empty for some.
     artifact: what is being made; a killed run goes on from its checkpoint. Raises DataError when
     no class has a patch.
     """
@@ -55,7 +55,7 @@ def condense(
 def starting_bank(classes: Sequence[ClassTokens], settings: CondensationSettings) -> EtalonBank:
     """Return the etalons to start from."""
     sizes = [settings.budget(len(tokens)) for tokens in classes]
-    return EtalonBank(classes, sizes, settings.pictures, settings.seed)
+    return EtalonBank(classes, sizes, settings.images, settings.seed)
 
 
 def _optimise(
@@ -82,16 +82,16 @@ def _optimise(
 def _epoch(
     bank: EtalonBank, settings: CondensationSettings, optimiser: torch.optim.Optimizer, epoch: int
 ) -> float:
-    """Go over all pictures once in random order; return the mean loss of the batches."""
+    """Go over all images once in random order; return the mean loss of the batches."""
     generator = bank.generator(epoch, 2)
-    order = torch.randperm(bank.picture_count, generator=generator).tolist()
+    order = torch.randperm(bank.image_count, generator=generator).tolist()
     half = max(bank.batches // 2, 1)
     total = 0.0
     for number in range(bank.batches):
-        chosen = order[number * settings.pictures : (number + 1) * settings.pictures]
+        chosen = order[number * settings.images : (number + 1) * settings.images]
         batch = {}
         for c in bank.present:
-            patches = bank.classes[c].of_pictures(chosen)
+            patches = bank.classes[c].of_images(chosen)
             if len(patches):
                 batch[c] = bank.standard.to(patches)
         total += _step(bank, settings, optimiser, batch, settings.inverse_temperature(epoch))

@@ -25,7 +25,7 @@ class CondensationSettings:
     etalons: K, the budget of each class; at most its patches / patches_per_etalon.
     epochs: length of the schedule: the first epoch warms up, the last tenth cools down, between
         them unsupported etalons are moved (when reinitialise).
-    pictures: pictures a batch. learning_rate: AdamW's, cosine to 0 over the epochs.
+    images: images a batch. learning_rate: AdamW's, cosine to 0 over the epochs.
     matmul: 'f32', or 'bf16' for products of factors rounded to bfloat16 (sums stay float32); on a
         CPU it hardly pays: batches differ in size, and each new size costs a new kernel.
     """
@@ -34,7 +34,7 @@ class CondensationSettings:
     etalons: int = 1000
     patches_per_etalon: int = 20
     epochs: int = 100
-    pictures: int = 4
+    images: int = 4
     learning_rate: float = 0.1
     reinitialise: bool = True
     matmul: str = 'f32'
@@ -42,7 +42,7 @@ class CondensationSettings:
 
     def __post_init__(self) -> None:
         check_choices('condensation', self, method=METHODS, matmul=MATMULS)
-        names = ('etalons', 'patches_per_etalon', 'epochs', 'pictures')
+        names = ('etalons', 'patches_per_etalon', 'epochs', 'images')
         check_least('condensation', self, 1, *names)
 
     def budget(self, patches: int) -> int:

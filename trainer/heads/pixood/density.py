@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 
-from ...calibration.monotone_table import KNOTS, MonotoneTable, table_from_curve
+from ...calibration.monotone_curve import KNOTS, CalibrationCurve, curve_through
 
 FloatArray = npt.NDArray[np.float64]
 GRID = 2000
@@ -126,11 +126,11 @@ def error_curve(
     return ratio[order], errors / errors[-1]
 
 
-def neyman_pearson_table(
+def neyman_pearson_curve(
     known: Gaussian, background: Gaussian, grid: int = GRID, knots: int = KNOTS
-) -> MonotoneTable:
+) -> CalibrationCurve:
     """Return the paper's table: x = -ln r to surprisal = -log10 of the error at threshold r."""
     ratio, error = error_curve(known, background, grid)
     middles = 0.5 * (ratio[1:] + ratio[:-1])  # the error of a threshold between two cells
     x, e = -middles[::-1], error[:-1][::-1]
-    return table_from_curve(x, e, deepest=_DEEPEST, shallowest=1 - _SHALLOWEST, knots=knots)
+    return curve_through(x, e, deepest=_DEEPEST, shallowest=1 - _SHALLOWEST, knots=knots)

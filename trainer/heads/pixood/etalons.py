@@ -59,20 +59,20 @@ class EtalonBank:
     The etalons of all classes in one tensor, their scales and their running support.
 
     classes: the tokens of every class. sizes: K_c, the etalons of every class, 0 without tokens.
-    pictures: pictures a batch. seed: of the first etalons and of everything drawn later.
+    images: images a batch. seed: of the first etalons and of everything drawn later.
     etalons: float32 (sum K_c, D), standardised; theta, support: float32 (sum K_c,), where
         beta = 100 sigmoid(theta / 2) + 0.01; slices: the place of every class in them.
     """
 
     classes: Sequence[ClassTokens]
     sizes: Sequence[int]
-    pictures: int
+    images: int
     seed: int
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.picture_count = len(self.classes[0].starts) - 1
-        self.batches = math.ceil(self.picture_count / self.pictures)
+        self.image_count = len(self.classes[0].starts) - 1
+        self.batches = math.ceil(self.image_count / self.images)
         self.present = [c for c, tokens in enumerate(self.classes) if len(tokens)]
         sizes = self.sizes
         ends = np.cumsum(sizes)
@@ -151,12 +151,12 @@ class EtalonBank:
 
 
 def _initial_samples(bank: EtalonBank) -> list[npt.NDArray[np.float16]]:
-    """Return patches of every class: pictures in random order until all have over 10 000."""
-    order = torch.randperm(bank.picture_count, generator=bank.generator(0)).tolist()
+    """Return patches of every class: images in random order until all have over 10 000."""
+    order = torch.randperm(bank.image_count, generator=bank.generator(0)).tolist()
     counts = np.stack([np.diff(tokens.starts)[order].cumsum() for tokens in bank.classes])
     enough = (counts > _SAMPLE).all(axis=0)
-    used = int(enough.argmax()) + 1 if enough.any() else bank.picture_count
-    return [tokens.of_pictures(order[:used]) for tokens in bank.classes]
+    used = int(enough.argmax()) + 1 if enough.any() else bank.image_count
+    return [tokens.of_images(order[:used]) for tokens in bank.classes]
 
 
 def _standard(samples: Sequence[npt.NDArray[np.float16]]) -> Standardisation:

@@ -65,7 +65,7 @@ class PixOODFit(HeadFit):
 
     @cached_property
     def quality(self) -> Artifact:
-        """How good the classifier is on the held-out pictures (every second pixel)."""
+        """How good the classifier is on the held-out images (every second pixel)."""
         classifier, names = self.classifier, self.data.class_names
         features = self.data.calibration_features()
 
@@ -73,7 +73,7 @@ class PixOODFit(HeadFit):
             network = load_classifier(classifier.folder / CLASSIFIER_FILE)
             quality = evaluate_classifier(network, features, step=2)
             LOG.info(
-                'classifier on held-out pictures: patch accuracy %.4f, mean IoU %.4f',
+                'classifier on held-out images: patch accuracy %.4f, mean IoU %.4f',
                 quality.patch_accuracy,
                 quality.mean_iou,
             )
@@ -87,7 +87,7 @@ class PixOODFit(HeadFit):
         return self.made('quality', (classifier.key, features.key), fill)
 
     def fit(self) -> Artifact:
-        """Fit (or find) classifier, etalons, densities and the paper's tables."""
+        """Fit (or load) classifier, etalons, densities and the paper's tables."""
         classifier, data = self.classifier, self.data
         train, select, _ = data.split
         features = data.train_features.subset(sorted([*train, *select]))
@@ -102,7 +102,7 @@ class PixOODFit(HeadFit):
         return self.made('fit-pixood', (features.key, classifier.key, settings), fill)
 
     def calibrate(self) -> Artifact:
-        """Fit (or find) the held-out table of the head that is served."""
+        """Fit (or load) the calibration curve of the head that is served."""
         fitted, features = self.fitted, self.calibration_features
         model = load_model(fitted.folder)
         if len(model.classes) == 1:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ood_perception.errors import ConfigError, check_choices
 
-from ...calibration.monotone_table import MonotoneTable, TableModule
+from ...calibration.monotone_curve import CalibrationCurve, CurveModule
 from ...head_module import HeadModule
 from ..upsampling import SquaredDistances, naive_squared_distances, served_classifier, upsample
 from .density import Gaussian
@@ -60,7 +60,7 @@ class LikelihoodRatio(nn.Module):
         self.known, self.background = GaussianTerm(known), GaussianTerm(background)
 
     def forward(self, logit: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
-        """Return x, float of the inputs' shape; higher = stranger."""
+        """Return x, float of the inputs' shape; higher = more anomalous."""
         return self.known(logit, similarity) - self.background(logit, similarity)
 
 
@@ -75,7 +75,7 @@ class PixOODHead(HeadModule):
     logits: 'patch' upsamples the patch logits, as published; 'features' gives the logits of
         upsampled features (exactly, by interpolating the first layer's products).
     half_weights: round etalons and classifier weights to float16, as a small bundle stores them;
-        fit the held-out table on a head with the same choice.
+        fit the calibration curve on a head with the same choice.
     gate: for 'gated', the table that makes the scores of different classes comparable: 'paper', as
         published, or 'held-out', each class's own (calibrate 'min' first).
     naive: distances by upsampling the features, as published (tests and benchmarks).
@@ -124,15 +124,15 @@ class PixOODHead(HeadModule):
             [LikelihoodRatio(model.densities[name], background) for name in names]
         )
         gated = self.selection == GATED
-        gates = model.paper_tables if self.gate == 'paper' else model.held_out_tables
+        gates = model.paper_curves if self.gate == 'paper' else model.held_out_curves
         if gated and any(name not in gates for name in names):
             what = f'no {self.gate} tables to gate by'
             raise ConfigError(f'the model has {what}: calibrate min first')
-        self.gate_tables = _tables(gates, names if gated else ())
-        source = model.paper_tables if self.calibration == 'paper' else model.held_out_tables
+        self.gate_tables = _curves(gates, names if gated else ())
+        source = model.paper_curves if self.calibration == 'paper' else model.held_out_curves
         if gated:
             names = () if self.calibration == 'paper' else (GATED,)
-        self.tables = _tables(source, names)
+        self.curves = _curves(source, names)
 
     def upsampled_logits(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Return logits of all known classes, float32 (B, gh*f, gw*f, C)."""
@@ -167,7 +167,7 @@ class PixOODHead(HeadModule):
 
     def _gated(self, raw: list[torch.Tensor], own: list[torch.Tensor]) -> torch.Tensor:
         """Return the surprisal, by the gate's tables, of the class with the largest logit."""
-        surprisal = [table(x) for table, x in zip(self.gate_tables, raw, strict=True)]
+        surprisal = [curve(x) for curve, x in zip(self.gate_tables, raw, strict=True)]
         winner = torch.stack(own).argmax(0, keepdim=True)
         return torch.gather(torch.stack(surprisal), 0, winner)[0]
 
@@ -182,11 +182,11 @@ class PixOODHead(HeadModule):
         raw, labels = self.scores(*tokens)
         if self.selection == GATED and self.calibration == 'paper':
             return raw[0], labels
-        if len(self.tables) != len(raw):
+        if len(self.curves) != len(raw):
             raise ConfigError(
                 f'the model has no {self.calibration} table for {self.selection}: run calibrate'
             )
-        surprisal = [table(x) for table, x in zip(self.tables, raw, strict=True)]
+        surprisal = [curve(x) for curve, x in zip(self.curves, raw, strict=True)]
         if self.selection != MIN:
             return surprisal[0], labels
         return least_surprisal(surprisal, in_distribution), labels, *surprisal
@@ -220,8 +220,8 @@ def chosen_classes(model: PixOODModel, classes: Sequence[str], selection: str) -
     return tuple(classes) or modelled
 
 
-def _tables(fitted: Mapping[str, MonotoneTable], names: Sequence[str]) -> nn.ModuleList:
+def _curves(fitted: Mapping[str, CalibrationCurve], names: Sequence[str]) -> nn.ModuleList:
     """Return the tables of names; none at all where one is not fitted yet."""
     if any(name not in fitted for name in names):
         return nn.ModuleList()
-    return nn.ModuleList([TableModule(fitted[name]) for name in names])
+    return nn.ModuleList([CurveModule(fitted[name]) for name in names])

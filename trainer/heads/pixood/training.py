@@ -22,8 +22,8 @@ from ood_perception.json_files import write_json
 from ood_perception.types import Float32Array
 
 from ...artifacts import Artifact, part_of
-from ...calibration.curve_fit import ClassTables, collect_scores, fit_class_tables
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.curve_fit import ClassCurves, collect_scores, fit_class_curves
+from ...calibration.monotone_curve import CalibrationCurve
 from ...features import FeatureSet
 from ...head_module import HeadModule
 from ...nets.patch_classifier import Classifier, batch_tokens, classifier_of
@@ -35,7 +35,7 @@ from .density import (
     Gaussian,
     background_gaussian,
     fit_gaussian,
-    neyman_pearson_table,
+    neyman_pearson_curve,
     pooled_variances,
     similarity,
 )
@@ -45,7 +45,7 @@ UNIFIED, GATED, MIN = 'unified', 'gated', 'min'
 FloatArray = npt.NDArray[np.float64]
 FORMAT = 1
 TENSORS, VALUES = 'pixood.safetensors', 'pixood.json'
-_KINDS = ('paper_tables', 'held_out_tables')
+_KINDS = ('paper_curves', 'held_out_curves')
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +70,8 @@ class PixOODModel:
     classifier: Classifier
     densities: Mapping[str, Gaussian]
     ood_std: FloatArray
-    paper_tables: Mapping[str, MonotoneTable]
-    held_out_tables: Mapping[str, MonotoneTable] = field(default_factory=dict)
+    paper_curves: Mapping[str, CalibrationCurve]
+    held_out_curves: Mapping[str, CalibrationCurve] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,7 +89,7 @@ def fit_pixood(
     artifact: Artifact | None = None,
 ) -> PixOODModel:
     """
-    Fit etalons, densities and the paper's tables on the patches of training pictures.
+    Fit etalons, densities and the paper's tables on the patches of training images.
 
     classes: the names of the label ids = the classifier's outputs. artifact: what is being made,
     see condense. Raises DataError when no class has enough patches.
@@ -117,7 +117,7 @@ def fit_pixood(
         classifier=classifier.eval(),
         densities=densities,
         ood_std=ood_std,
-        paper_tables={n: neyman_pearson_table(g, background) for n, g in densities.items()},
+        paper_curves={n: neyman_pearson_curve(g, background) for n, g in densities.items()},
         report=_report(selection, condensed),
     )
 
@@ -130,22 +130,22 @@ def calibrate_pixood(
     selections: Sequence[str] = (MIN, UNIFIED, GATED),
 ) -> PixOODModel:
     """
-    Return the model with held-out tables, fitted on pictures that no fitting has seen.
+    Return the model with held-out tables, fitted on images that no fitting has seen.
 
     head_factory: (model, selection) -> the head as it will be served (upsampling, rounding); its
-    raw scores need no held-out table, but for 'gated' by held-out tables, which 'min' has to
+    raw scores need no calibration curve, but for 'gated' by held-out tables, which 'min' has to
     precede. calibration: at the serving resolution.
     """
-    tables, notes = dict(model.held_out_tables), dict(model.report.get('calibration', {}))
+    curves, notes = dict(model.held_out_curves), dict(model.report.get('calibration', {}))
     for selection in selections:
-        head = head_factory(replace(model, held_out_tables=tables), selection)
+        head = head_factory(replace(model, held_out_curves=curves), selection)
         scores = collect_scores(head, calibration, model.classes)
-        fitted = fit_class_tables(scores)
-        tables |= fitted.tables if selection == MIN else {selection: fitted.pooled}
+        fitted = fit_class_curves(scores)
+        curves |= fitted.curves if selection == MIN else {selection: fitted.pooled}
         notes[selection] = _calibration_note(head, calibration, fitted, selection)
         LOG.info('calibration %s: %s', selection, notes[selection])
     report = {**model.report, 'calibration': notes}
-    return replace(model, held_out_tables=tables, report=report)
+    return replace(model, held_out_curves=curves, report=report)
 
 
 def _logits(
@@ -202,9 +202,9 @@ def _report(selection: PatchSelection, condensed: Condensed) -> dict[str, Any]:
     for count, won in zip(selection.counts, condensed.won, strict=True):
         classes[count.name] = {
             'pure_patches': count.pure,
-            'pure_pictures': count.pure_pictures,
+            'pure_images': count.pure_images,
             'patches_over_half': count.loose,
-            'pictures_over_half': count.loose_pictures,
+            'images_over_half': count.loose_images,
             'fitted_on': count.choice,
             'etalons': len(won),
         }
@@ -212,10 +212,10 @@ def _report(selection: PatchSelection, condensed: Condensed) -> dict[str, Any]:
 
 
 def _calibration_note(
-    head: HeadModule, calibration: FeatureSet, fitted: ClassTables, selection: str
+    head: HeadModule, calibration: FeatureSet, fitted: ClassCurves, selection: str
 ) -> dict[str, Any]:
     return {
-        'pictures': len(calibration.names),
+        'images': len(calibration.names),
         'features': calibration.key,
         'upsampling': head.upsampling,
         'pixels': dict(fitted.pixels),
@@ -250,11 +250,11 @@ def save_model(model: PixOODModel, folder: Path) -> None:
         'report': dict(model.report),
     }
     for kind in _KINDS:
-        tables: dict[str, MonotoneTable] = dict(getattr(model, kind))
+        curves: dict[str, CalibrationCurve] = dict(getattr(model, kind))
         values[kind] = {
-            name: [t.start, t.step, t.low_slope, t.high_slope] for name, t in tables.items()
+            name: [t.start, t.step, t.low_slope, t.high_slope] for name, t in curves.items()
         }
-        tensors |= {f'{kind}.{n}': torch.tensor(t.knots) for n, t in tables.items()}
+        tensors |= {f'{kind}.{n}': torch.tensor(t.knots) for n, t in curves.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / TENSORS)
     write_json(folder / VALUES, values)
@@ -277,7 +277,7 @@ def load_model(folder: Path) -> PixOODModel:
 
 
 def _model(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> PixOODModel:
-    tables = {kind: _tables(values[kind], tensors, kind) for kind in _KINDS}
+    curves = {kind: _curves(values[kind], tensors, kind) for kind in _KINDS}
     weights = part_of(tensors, 'classifier.')
     return PixOODModel(
         classes=tuple(values['classes']),
@@ -290,14 +290,14 @@ def _model(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> PixOODMo
         },
         ood_std=np.array(values['ood_std']),
         report=values['report'],
-        **tables,
+        **curves,
     )
 
 
-def _tables(
+def _curves(
     numbers: dict[str, list[float]], tensors: dict[str, torch.Tensor], kind: str
-) -> dict[str, MonotoneTable]:
+) -> dict[str, CalibrationCurve]:
     return {
-        name: MonotoneTable(start, step, tensors[f'{kind}.{name}'].numpy(), low, high)
+        name: CalibrationCurve(start, step, tensors[f'{kind}.{name}'].numpy(), low, high)
         for name, (start, step, low, high) in numbers.items()
     }

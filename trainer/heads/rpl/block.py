@@ -109,10 +109,10 @@ def deeplab_layers(backbone: Backbone) -> tuple[str, str]:
 
 
 class DeepLabClosedSet(ClosedSet):
-    """A DeepLabV3+ in the place of the segmenter, trained on the same pictures by its schedule."""
+    """A DeepLabV3+ in the place of the segmenter, trained on the same images by its schedule."""
 
     def new(self) -> DeepLabHost:
-        """Return a network with random weights, its dilations scaled to the picture."""
+        """Return a network with random weights, its dilations scaled to the image."""
         backbone, rows = self.data.backbone, self.data.view.size[0] // self.data.backbone.patch
         fine, trunk = self.layers
         shape = DeepLabShape(

@@ -26,9 +26,9 @@ class RplConfig:
         'segmenter', or 'deeplab', a DeepLabV3+ on a convolutional backbone, from whose ASPP the
         block starts (of its width and dilations).
     width: of the block's branches. dilations: in cells of the trunk's grid, () = those that reach
-        as far over the picture as the paper's, see scaled_dilations.
+        as far over the image as the paper's, see scaled_dilations.
     dissimilarity, contrast: the losses beside cross-entropy and energy. context: show whole
-        everyday pictures to the contrast, context_batch of them in a step.
+        everyday images to the contrast, context_batch of them in a step.
     energy_weight, contrast_weight, temperature, samples: see rpl_losses and corocl.
     steps, batch, learning_rate: Adam; polynomial of power 0.9, the last layer 10 times as fast.
     pixel_step: every s-th row and column of the labels. matmul: 'f32' or 'bf16' arithmetic while
@@ -53,7 +53,7 @@ class RplConfig:
     pixel_step: int = 3
     matmul: str = 'bf16'
     select_every: int = 100
-    online: bool = False
+    on_the_fly: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class RplConfig:
         check_least('rpl', self, 1, *counts)
         if self.batch < 2:
             raise ConfigError(
-                f'rpl batch {self.batch}: give at least 2: its BatchNorm needs two pictures'
+                f'rpl batch {self.batch}: give at least 2: its BatchNorm needs two images'
             )
         if self.temperature <= 0:
             raise ConfigError(f'rpl temperature {self.temperature:g}: give a value above 0')

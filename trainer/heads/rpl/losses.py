@@ -5,8 +5,8 @@ The losses of residual pattern learning (RPL, Liu et al. 2023), a mean over pixe
 
 `frozen` are the logits of the closed-set network, `residual` those with the residual added.
 Nothing of a loss reaches the frozen network: it is the teacher of known pixels. CoroCL, the
-contrastive loss, tells outlier and known pixels apart in every context: of pictures with pasted
-objects ("city"), and of everyday pictures with the same kinds of objects at home ("context").
+contrastive loss, tells outlier and known pixels apart in every context: of images with pasted
+objects ("city"), and of everyday images with the same kinds of objects at home ("context").
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .config import ENERGY_WEIGHT, SAMPLES, TEMPERATURE
 
 LEAST_SHARE = 1e-7
 """Probabilities below it count as this much in the entropy."""
-FEWEST_PICTURES = 2
+FEWEST_IMAGES = 2
 Labels = npt.NDArray[np.uint8]
 Places = tuple[npt.NDArray[np.int64], ...]
 
 
 def energy(logits: torch.Tensor) -> torch.Tensor:
-    """Return E = -ln sum_k exp F_k of float (..., K): higher = stranger (Liu et al. 2020)."""
+    """Return -ln sum_k exp F_k of float (..., K), higher = more anomalous (Liu et al. 2020)."""
     return -logits.logsumexp(-1)
 
 
@@ -91,7 +91,7 @@ class Pools:
     """
     Embeddings float (S, F) of equally many cells a pool.
 
-    The context pools are None where no everyday pictures are shown.
+    The context pools are None where no everyday images are shown.
     """
 
     city_outlier: torch.Tensor
@@ -141,11 +141,11 @@ def draw_pools(
     Draw as many cells of every pool as the smallest holds, `most` at the most; None without any.
 
     city, context: embeddings float (B, H, W, F) and labels uint8 (B, H, W), OUTLIER, IGNORED or
-    known. Only pictures with outliers count, and None comes back where fewer than two of the
-    city's have some: a batch of one picture tells its context, not its outliers.
+    known. Only images with outliers count, and None comes back where fewer than two of the
+    city's have some: a batch of one image tells its context, not its outliers.
     """
     found = [_places(city[1])]
-    if len(np.unique(found[0][0][0])) < FEWEST_PICTURES:
+    if len(np.unique(found[0][0][0])) < FEWEST_IMAGES:
         return None
     if context is not None:
         found.append(_places(context[1]))
@@ -170,7 +170,7 @@ def _drawn(
 
 
 def _places(labels: Labels) -> tuple[Places, Places]:
-    """Return the indices of outlier and of known cells, of the pictures that hold outliers."""
+    """Return the indices of outlier and of known cells, of the images that hold outliers."""
     outlier = labels == OUTLIER
     known = ~outlier & (labels != IGNORED) & outlier.any((1, 2), keepdims=True)
     return np.nonzero(outlier), np.nonzero(known)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ..calibrated import OneScoreHead
 from .block import ResidualBlock, to_feature_grid
 from .losses import energy
@@ -73,7 +73,7 @@ class RplHead(OneScoreHead):
         host: nn.Module,
         block: ResidualBlock,
         classes: Sequence[str],
-        table: MonotoneTable | None = None,
+        curve: CalibrationCurve | None = None,
     ) -> None:
         super().__init__()
         self.name, self.layers = 'rpl', host.layers
@@ -81,7 +81,7 @@ class RplHead(OneScoreHead):
         self.upsampling = host.upsampling
         self.decoder, self.classifier = FeatureAndResidual(host, block), host.classifier
         self.smoothing = Smoothing()
-        self.finish(table)
+        self.finish(curve)
 
     def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (smoothed energy, labels of the frozen network) of the decoder's output."""

@@ -16,7 +16,7 @@ from torch import nn
 from ood_perception.errors import DataError
 
 from ...artifacts import Artifact
-from ...augment.on_the_fly import OnlineFeatures, device_of, drawn
+from ...augment.on_the_fly import OnTheFlyFeatures, device_of, drawn
 from ...features import FeatureSet, tokens_of
 from ...nets.deeplab import scaled_dilations
 from ...progress import progress_bar
@@ -36,13 +36,13 @@ from .model import Smoothing
 LAST_TIMES = 10.0
 """How much faster the last layer learns (the paper's 10 x)."""
 POWER, LEAST_RATE = 0.9, 1e-8
-Features = FeatureSet | OnlineFeatures
+Features = FeatureSet | OnTheFlyFeatures
 Frozen = npt.NDArray[np.float16]
 
 
 @torch.no_grad()
 def frozen_features(host: nn.Module, features: FeatureSet, path: Path) -> None:
-    """Write the feature of every picture, float16 (n, H, W, F): constant while RPL learns."""
+    """Write the feature of every image, float16 (n, H, W, F): constant while RPL learns."""
     written: Frozen | None = None
     for i in progress_bar(range(len(features.names)), 'frozen features'):
         feature = host.feature(*tokens_of(features, host.layers, [i]))[0].half().numpy()
@@ -70,7 +70,7 @@ class RplRun(TrainingRun):
     A run on mixes that keeps the best AP of the energy on the selection mixes.
 
     host: see block.Host; it is not changed. train: mixes with labels (OUTLIER, IGNORED or known)
-    and the whole everyday pictures, None = without. select: mixes whose objects are foreign to the
+    and the whole everyday images, None = without. select: mixes whose objects are foreign to the
     training's. block: to start from, None = new.
     frozen: frozen_features of both sets of mixes, None = computed whenever they are read.
     """
@@ -137,7 +137,7 @@ class RplRun(TrainingRun):
         return max(share, LEAST_RATE / self.config.learning_rate)
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
-        """Return RPL's losses on mixes, and the contrast with everyday pictures."""
+        """Return RPL's losses on mixes, and the contrast with everyday images."""
         step, config = self.config.pixel_step, self.config
         batch, places = drawn(self.features, indices, self.step)
         labels = np.stack([batch.labels[i] for i in places])
@@ -169,12 +169,12 @@ class RplRun(TrainingRun):
         return self.upsampler(logits, row, column).flatten(0, 2)
 
     def _embedded(self, trunks: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the block's maps; mixes and everyday pictures share a batch's statistics."""
+        """Return the block's maps; mixes and everyday images share a batch's statistics."""
         with self.autocast(self.device):
             return self.block.embed(torch.cat(list(trunks))).float()
 
     def _context(self) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
-        """Draw everyday pictures: trunk (B, h, w, C) and labels (B, H, W)."""
+        """Draw everyday images: trunk (B, h, w, C) and labels (B, H, W)."""
         assert self.context is not None
         random = np.random.default_rng((self.config.seed, self.step, 1))
         count = min(self.config.context_batch, len(self.context.names))

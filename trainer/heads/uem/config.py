@@ -44,7 +44,7 @@ class UemConfig:
     select_every: int = 250
     gmm: GmmSettings = field(default_factory=lambda: GmmSettings(every=3))
     with_views: bool = False
-    online: bool = False
+    on_the_fly: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:

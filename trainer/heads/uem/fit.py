@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""How UEM is fitted: bank of views, segmenter, mixes, module, held-out table."""
+"""How UEM is fitted: bank of views, segmenter, mixes, module, calibration curve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...artifacts import Artifact
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ...features import FeatureSet, joined
 from ...nets.segmenter import Segmenter
 from ..on_segmenter import SegmenterFit
@@ -25,7 +25,7 @@ KNOWN_FILE = 'known.npy'
 
 
 class UemFit(SegmenterFit):
-    """UEM from pictures and cut-outs to a calibrated head."""
+    """UEM from images and cut-outs to a calibrated head."""
 
     kind = 'uem'
 
@@ -34,11 +34,11 @@ class UemFit(SegmenterFit):
         self.uem: UemConfig = self.seeded('uem')
 
     def fit(self) -> Artifact:
-        """Train (or find) segmenter and module."""
+        """Train (or load) segmenter and module."""
         segmenter, config = self.closed_set.load(), self.uem
         select = self.mixed('selection')
-        online = config.online
-        data = (self.fresh_mixes(), segmenter) if online else self.training_set(segmenter)
+        on_the_fly = config.on_the_fly
+        data = (self.fresh_mixes(), segmenter) if on_the_fly else self.training_set(segmenter)
         # what is served of a module does not change how it is trained
         trained = asdict(replace(config, score='llr'))
 
@@ -61,7 +61,7 @@ class UemFit(SegmenterFit):
         return joined([features, bank]), np.concatenate([known, self._known(segmenter, bank)])
 
     def _known(self, segmenter: Segmenter, features: FeatureSet) -> Known:
-        """Compute (or find) max_k F_k of every mix: one file a segmenter and set of mixes."""
+        """Compute (or load) max_k F_k of every mix: one file a segmenter and set of mixes."""
 
         def fill(target: Path, _: Artifact) -> None:
             np.save(target / KNOWN_FILE, known_scores(segmenter, features))
@@ -75,9 +75,9 @@ class UemFit(SegmenterFit):
         module.config = replace(module.config, score=self.uem.score)
         return module
 
-    def build(self, table: MonotoneTable | None = None) -> UemHead:
+    def build(self, curve: CalibrationCurve | None = None) -> UemHead:
         """Return the fitted head, see OneScoreFit."""
-        return UemHead(self.closed_set.load(), self.module(), self.data.class_names, table)
+        return UemHead(self.closed_set.load(), self.module(), self.data.class_names, curve)
 
     def served_options(self) -> Sequence[Any]:
         """Return the score."""

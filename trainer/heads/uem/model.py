@@ -21,7 +21,7 @@ from torch.nn import functional
 from ood_perception.yaml_files import build
 
 from ...artifacts import load_network, save_network
-from ...calibration.monotone_table import MonotoneTable
+from ...calibration.monotone_curve import CalibrationCurve
 from ...nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ...nets.segmenter import Segmenter
 from ..calibrated import OneScoreHead
@@ -54,7 +54,7 @@ def log_likelihood_ratio(
     outlier: torch.Tensor, inlier: torch.Tensor, known: torch.Tensor
 ) -> torch.Tensor:
     """
-    Return LLR = U_1 - U_0 - max_k F_k, higher = stranger.
+    Return LLR = U_1 - U_0 - max_k F_k, higher = more anomalous.
 
     outlier, inlier: U_1 and U_0, float of one shape. known: max_k F_k, the same shape.
     """
@@ -93,7 +93,7 @@ class UemHead(OneScoreHead):
         segmenter: Segmenter,
         module: Uem,
         classes: Sequence[str],
-        table: MonotoneTable | None = None,
+        curve: CalibrationCurve | None = None,
     ) -> None:
         super().__init__()
         self.name, self.layers = 'uem', segmenter.layers
@@ -101,7 +101,7 @@ class UemHead(OneScoreHead):
         self.upsampling = segmenter.upsampling
         self.decoder, self.module = segmenter, module
         self.head_inputs = ('logits', segmenter.layers[-1])
-        self.finish(table)
+        self.finish(curve)
 
     def score(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Return the raw score (B, gh*f, gw*f) of the segmenter's logits and the last tokens."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...augment.on_the_fly import OnlineFeatures, device_of, drawn, token_widths
+from ...augment.on_the_fly import OnTheFlyFeatures, device_of, drawn, token_widths
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
 from ...features import FeatureSet, tokens_of
@@ -33,7 +33,7 @@ Known = npt.NDArray[np.float16]
 
 @torch.no_grad()
 def known_scores(segmenter: Segmenter, features: FeatureSet) -> Known:
-    """Return max_k F_k of every picture, float16 (n, 4 gh, 4 gw): constant while UEM learns."""
+    """Return max_k F_k of every image, float16 (n, 4 gh, 4 gw): constant while UEM learns."""
     device, maps = next(segmenter.parameters()).device, []
     for i in progress_bar(range(len(features.names)), 'known scores'):
         tokens = tokens_of(features, segmenter.layers, [i], device)
@@ -74,7 +74,7 @@ class UemRun(TrainingRun):
 
     def __init__(
         self,
-        train: tuple[FeatureSet | OnlineFeatures, Known | Segmenter],
+        train: tuple[FeatureSet | OnTheFlyFeatures, Known | Segmenter],
         select: tuple[FeatureSet, Known],
         layer: str,
         config: UemConfig,

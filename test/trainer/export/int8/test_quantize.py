@@ -85,7 +85,7 @@ def test_products_are_grouped_by_kind():
 class Bench:
     """Costs that are known: each product in int8 adds its own loss."""
 
-    pictures, float_precision = (1, 2), 80.0
+    images, float_precision = (1, 2), 80.0
 
     def __init__(self, losses, noise=0.0, weight_bits=8):
         self.losses, self.noise, self.asked = losses, noise, []
@@ -153,7 +153,7 @@ def test_only_so_many_are_kept():
 
 def test_bounds_leave_room_over_what_was_measured():
     cost = Cost(79.9, 0.1, (0.0, 0.2), 0.02, 0.2, 0.998, 0.45)
-    bench = type('B', (), {'pictures': [1, 2], 'float_precision': 80.0})()
+    bench = type('B', (), {'images': [1, 2], 'float_precision': 80.0})()
     spec = precision_spec(cost, bench, 'quantization.json', {})
     assert spec.surprisal_tolerance == pytest.approx(0.6)
     assert spec.label_agreement == pytest.approx(0.99)
@@ -165,7 +165,7 @@ def test_a_bundle_gets_facts_manifest_and_card_and_serves(backbone):
     bundle = load_bundle(backbone)
     facts = measured_facts(onnx.load(backbone / 'backbone.onnx'), images())
     measured = {
-        'pictures': 2, 'data': 'noise', 'float32_average_precision': 80.0,
+        'images': 2, 'data': 'noise', 'float32_average_precision': 80.0,
         'relative_time_of_backbone': 0.4,
     }  # fmt: skip
     spec = PrecisionSpec(0.12, (0.01, 0.23), 0.6, 0.9, 'quantization.json', measured)

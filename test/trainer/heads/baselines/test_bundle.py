@@ -60,7 +60,7 @@ def test_engines_reproduce_every_score(runs, runtime):
 
 def test_the_scores_of_a_segmenter(places):
     changes = ('baseline.source=segmenter', 'views.views=1', 'head.kind=baseline')
-    changes += ('patches.fewest_patches=10', 'patches.fewest_pictures=2')
+    changes += ('patches.fewest_patches=10', 'patches.fewest_images=2')
     for score in ('energy', 'mahalanobis'):
         options = [w for c in (*changes, f'head.score={score}') for w in ('--set', c)]
         bundle = train_uem(places, 'discriminative', f'segmenter-{score}', *options)

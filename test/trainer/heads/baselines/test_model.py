@@ -95,7 +95,7 @@ def test_standardised_max_logit_standardises_by_the_winner():
 
 
 def test_its_statistics_are_those_of_the_training_pixels(model):
-    features = make_feature_set(pictures=3, seed=4)
+    features = make_feature_set(images=3, seed=4)
     labels = np.array(features.labels)
     labels[:, :14] = 255
     features = type(features)(
@@ -113,7 +113,7 @@ def test_its_statistics_are_those_of_the_training_pixels(model):
 
 
 def test_a_class_that_never_wins_is_standardised_like_all_pixels(model):
-    features = make_feature_set(pictures=2, seed=4)
+    features = make_feature_set(images=2, seed=4)
     logits = PatchLogits(model.classifier, 'patch', 1, False)
     with torch.no_grad():
         logits.classifier.output.bias[1] = -1e4
@@ -204,7 +204,7 @@ def test_features_that_are_too_few_are_refused():
 
 def test_the_distance_is_that_to_the_nearest_etalon_of_the_chosen_classes(model):
     source = head_of(model, 'min')
-    tokens = tokens_of(make_feature_set(pictures=2, seed=4))
+    tokens = tokens_of(make_feature_set(images=2, seed=4))
     found = EtalonDistance(source)(tokens[-1], tokens[-1])
     torch.testing.assert_close(found, torch.stack(source.nearest(tokens[-1])).amin(0))
 

@@ -12,8 +12,8 @@ pytest.importorskip('transformers')
 
 from feature_sets import make_feature_set  # noqa: E402
 from miniature_recipes import miniature, train  # noqa: E402
-from monotone_tables import surprisal_of  # noqa: E402
-from pixood_models import a_table, some_model  # noqa: E402
+from monotone_curves import surprisal_of  # noqa: E402
+from pixood_models import a_curve, some_model  # noqa: E402
 from scipy.stats import combine_pvalues  # noqa: E402
 from stores import kept, only, report  # noqa: E402
 
@@ -75,12 +75,12 @@ def members():
     knn = KnnModel(
         model.classes, 'keys_2', 1, references, 3, model.classifier, -3.0, 1.0, 9.0, 'bilinear'
     )
-    return pixood, KnnHead(knn, (), 3, table=a_table(rng))
+    return pixood, KnnHead(knn, (), 3, curve=a_curve(rng))
 
 
 @pytest.fixture(scope='module')
 def tokens():
-    features = make_feature_set(layers=('tokens_1', 'tokens_2', 'keys_2'), pictures=2, dim=32)
+    features = make_feature_set(layers=('tokens_1', 'tokens_2', 'keys_2'), images=2, dim=32)
     return [torch.from_numpy(np.array(value)).float() for value in features.tokens.values()]
 
 
@@ -88,14 +88,14 @@ def tokens():
 def test_the_least_over_classes_is_that_of_the_combined_maps(members, tokens, combine):
     pixood, knn = members
     rng = np.random.default_rng(5)
-    table = a_table(rng)
-    head = FusionHead(members, combine, [table] * 3)
+    curve = a_curve(rng)
+    head = FusionHead(members, combine, [curve] * 3)
     assert head.layers == ('tokens_1', 'tokens_2', 'keys_2')
     assert head.compiled_classes == pixood.compiled_classes == ('road', 'pavement', 'sky')
     chosen = torch.tensor([1.0, 0.0, 1.0])
     surprisal, labels, *own = head.outputs(*tokens, chosen)
     parts = [pixood(*tokens[:2], chosen)[0], knn(*tokens, torch.ones(4))[0]]
-    expected = surprisal_of(table, COMBINATIONS[combine](parts).numpy())
+    expected = surprisal_of(curve, COMBINATIONS[combine](parts).numpy())
     np.testing.assert_allclose(surprisal.numpy(), expected, rtol=2e-4, atol=1e-4)
     torch.testing.assert_close(torch.stack([own[0], own[2]]).amin(0), surprisal)
     assert torch.equal(labels, pixood(*tokens[:2], chosen)[1])
@@ -104,7 +104,7 @@ def test_the_least_over_classes_is_that_of_the_combined_maps(members, tokens, co
 
 def test_members_of_one_score_each_make_a_fusion_of_one_score(members, tokens):
     knn = members[1]
-    head = FusionHead([knn, knn], 'mean', [a_table(np.random.default_rng(0))])
+    head = FusionHead([knn, knn], 'mean', [a_curve(np.random.default_rng(0))])
     assert head.selection == 'unified'
     raw, _ = head.raw_scores(*[tokens[i] for i in (0, 1, 2)])
     assert raw.shape == (2, 1, 18, 24)

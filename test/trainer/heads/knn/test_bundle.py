@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""From pictures to a nearest-neighbour bundle that both CPU engines run, by one recipe."""
+"""From images to a nearest-neighbour bundle that both CPU engines run, by one recipe."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ def test_the_classifier_is_the_one_that_pixood_trains(miniature):
 
 
 def test_the_paper_preset_trains_and_packs(miniature):
-    """Its tuned backbone, linear head, drawn pictures and float32 references, in miniature."""
+    """Its tuned backbone, linear head, drawn images and float32 references, in miniature."""
     shipped = load_recipe(PAPER)
     changes = [
-        *('head.kind=knn', 'knn.feature=keys_2', 'knn.references=200', 'knn.pictures=3'),
+        *('head.kind=knn', 'knn.feature=keys_2', 'knn.references=200', 'knn.images=3'),
         *('backbone.layers=[2]', 'finetuning.epochs=2', 'finetuning.pixel_step=1'),
         f'finetuning.learning_rate={shipped.finetuning.learning_rate:.7f}',
         *(f'classifier.kind={shipped.classifier.kind}', 'classifier.schedule=cosine'),
@@ -116,7 +116,7 @@ def test_the_paper_preset_trains_and_packs(miniature):
     assert train(miniature, 'knn-paper', *options) == 0
     bundle = load_bundle(miniature / 'knn-paper' / 'bundle')
     assert not bundle.missing_weights
-    assert bundle.manifest.provenance['recipe']['knn']['pictures'] == 3
+    assert bundle.manifest.provenance['recipe']['knn']['images'] == 3
     assert 'finetuning' in bundle.manifest.provenance['recipe']
     cells = 3 * 8 * 8  # 112 x 112 in patches of 14
     assert bundle.manifest.provenance['knn']['features'] <= cells
@@ -128,7 +128,7 @@ def test_the_shipped_paper_recipe_is_the_paper_s():
     recipe = load_recipe(PAPER)
     config = recipe.knn
     assert (config.feature, config.head_split, config.k) == ('keys_11', False, 3)
-    assert (config.pictures, config.references, config.normaliser_features) == (
+    assert (config.images, config.references, config.normaliser_features) == (
         500,
         100_000,
         30_000,
@@ -139,8 +139,8 @@ def test_the_shipped_paper_recipe_is_the_paper_s():
     assert recipe.finetuning.epochs > 0
 
 
-def test_all_pictures_leave_no_trace_in_the_recipe(miniature):
-    plain = load_recipe(PAPER, ['knn.pictures=0'])
-    assert 'pictures' not in plain.portable()['knn']
-    assert load_recipe(PAPER).portable()['knn']['pictures'] == 500
-    assert train(miniature, 'knn-wrong', *KNN, '--set', 'knn.pictures=-1') == 2
+def test_all_images_leave_no_trace_in_the_recipe(miniature):
+    plain = load_recipe(PAPER, ['knn.images=0'])
+    assert 'images' not in plain.portable()['knn']
+    assert load_recipe(PAPER).portable()['knn']['images'] == 500
+    assert train(miniature, 'knn-wrong', *KNN, '--set', 'knn.images=-1') == 2

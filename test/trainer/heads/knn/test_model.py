@@ -29,8 +29,8 @@ LAYERS = ('tokens_5', 'keys_11')
 CLASSES = ('a', 'b', 'c')
 
 
-def features_of(seed=0, pictures=6, dim=32):
-    return make_feature_set(layers=LAYERS, pictures=pictures, dim=dim, seed=seed)
+def features_of(seed=0, images=6, dim=32):
+    return make_feature_set(layers=LAYERS, images=images, dim=dim, seed=seed)
 
 
 def classifier_of(dim=32):
@@ -128,7 +128,7 @@ def test_only_labelled_cells_are_drawn_and_a_prefix_is_a_smaller_draw():
         LabelledFeatures(features, 'keys_11', chosen=[77])
 
 
-def test_normalisers_are_those_of_the_reference_pictures():
+def test_normalisers_are_those_of_the_reference_images():
     features = features_of()
     labels = np.array(features.labels)
     labels[0] = 255
@@ -149,7 +149,7 @@ def test_normalisers_are_those_of_the_reference_pictures():
 @pytest.mark.parametrize('factor', [1, 3])
 def test_scores_are_their_definitions(factor):
     model = fitted(KnnConfig(references=100, normaliser_features=50, upsample='nearest'))
-    features = features_of(seed=9, pictures=2)
+    features = features_of(seed=9, images=2)
     tokens = [torch.from_numpy(np.array(features.tokens[n])).float() for n in LAYERS]
     logits = torch.nn.functional.interpolate(
         model.classifier(tokens[0]).permute(0, 3, 1, 2), scale_factor=factor, mode='bilinear'

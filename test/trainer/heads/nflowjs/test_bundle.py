@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""From pictures to an NFlowJS bundle that both CPU engines run, by one recipe."""
+"""From images to an NFlowJS bundle that both CPU engines run, by one recipe."""
 
 from __future__ import annotations
 
@@ -139,20 +139,20 @@ def test_the_shipped_paper_recipe_is_the_paper_s():
 
 
 def test_the_shipped_table_varies_what_the_issue_asks_for():
-    table = load_leaderboard(PRESETS / 'nflowjs_table.yaml')
-    recipes = {row.name: load_recipe(Path(row.recipe), row.changes(42)) for row in table.rows}
+    curve = load_leaderboard(PRESETS / 'nflowjs_table.yaml')
+    recipes = {row.name: load_recipe(Path(row.recipe), row.changes(42)) for row in curve.rows}
     configs = [recipe.nflowjs for recipe in recipes.values()]
     assert {recipe.head.kind for recipe in recipes.values()} == {'nflowjs'}
     assert {c.temperature for c in configs} >= {1.0, 1.5, 2.0}
     assert {c.loss for c in configs} == {'js', 'kl'}
     assert {c.negatives for c in configs} == {'flow', 'objects', 'none'}
-    first = recipes[table.reference]
+    first = recipes[curve.reference]
     assert first == load_recipe(PRESETS / 'nflowjs_camvid.yaml')
     parameters = build_flow(first.flow).parameters()
     assert sum(p.numel() for p in parameters) == 257_064  # as docs/heads/nflowjs.md says
 
 
-def test_the_fit_leaves_a_picture_of_what_the_flow_makes(places, bundle):
+def test_the_fit_leaves_a_image_of_what_the_flow_makes(places, bundle):
     folders = [only(places / 'nflowjs', part) for part in ('flow', 'fit-nflowjs')]
     before, after = (cv2.imread(str(folder / 'patches.png')) for folder in folders)
     assert before.shape == after.shape == (104 + 4, 4 * (16 + 24 + 40 + 72 + 104 + 5 * 4), 3)

@@ -45,12 +45,12 @@ def disturbed(config, dtype=torch.float64):
 @pytest.mark.parametrize('size', [(8, 8), (24, 40)])
 def test_decoding_undoes_encoding(kind, size):
     flow = disturbed(TINY[kind], torch.float32)
-    pictures = torch.rand(2, 3, *size)
+    images = torch.rand(2, 3, *size)
     with torch.no_grad():
-        encoding = flow.encode(pictures)
+        encoding = flow.encode(images)
         again = flow.decode(encoding.latents)
         latents = flow.encode(again, encoding.noise).latents
-    torch.testing.assert_close(again, pictures, atol=1e-4, rtol=0)
+    torch.testing.assert_close(again, images, atol=1e-4, rtol=0)
     for one, other in zip(latents, encoding.latents, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
 
@@ -58,10 +58,10 @@ def test_decoding_undoes_encoding(kind, size):
 @pytest.mark.parametrize('kind', TINY)
 def test_the_log_determinant_is_that_of_the_jacobian(kind):
     flow = disturbed(TINY[kind])
-    picture = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    photo = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     with torch.no_grad():
-        encoding = flow.encode(picture)
-    shapes = [part.shape for part in (picture, *encoding.noise)]
+        encoding = flow.encode(photo)
+    shapes = [part.shape for part in (photo, *encoding.noise)]
     sizes = [shape.numel() for shape in shapes]
 
     def mapped(flat):
@@ -69,7 +69,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(kind):
         latents = flow.encode(parts[0], parts[1:]).latents
         return torch.cat([latent.flatten() for latent in latents])
 
-    flat = torch.cat([part.flatten() for part in (picture, *encoding.noise)])
+    flat = torch.cat([part.flatten() for part in (photo, *encoding.noise)])
     jacobian = torch.autograd.functional.jacobian(mapped, flat, vectorize=True)
     assert jacobian.shape == (sum(sizes), sum(sizes))
     expected = torch.linalg.slogdet(jacobian)[1]
@@ -111,7 +111,7 @@ def test_an_affine_flow_has_the_likelihood_of_a_normal():
     assert bits.shape == (2,)
 
 
-def test_noise_that_is_independent_of_the_picture_changes_no_likelihood():
+def test_noise_that_is_independent_of_the_image_changes_no_likelihood():
     """A new dense flow is a rotation, and a standard normal looks alike from all sides."""
     flow = build_flow(replace(TINY['dense_flow'], dequantisation='uniform')).double().eval()
     pixels = torch.randint(0, 256, (2, 3, 8, 16)).double()
@@ -139,7 +139,7 @@ def test_the_variational_dequantiser_has_the_density_of_a_logistic_normal():
 def test_ten_steps_lower_the_loss(kind):
     torch.manual_seed(0)
     flow = build_flow(TINY[kind]).train()
-    coarse = 60 + 120 * torch.rand(8, 3, 4, 4)  # smooth pictures with a little noise
+    coarse = 60 + 120 * torch.rand(8, 3, 4, 4)  # smooth images with a little noise
     smooth = torch.nn.functional.interpolate(coarse, (16, 16), mode='bilinear')
     pixels = (smooth + 4 * torch.randn_like(smooth)).round().clamp(0, 255)
     optimizer = torch.optim.Adamax(flow.parameters(), 3e-3)
@@ -170,11 +170,11 @@ def test_the_first_batch_leaves_act_norm_standardised():
 def test_samples_have_the_size_that_is_asked_for_and_carry_gradients(kind):
     flow = disturbed(TINY[kind], torch.float32)
     for size in ((8, 72), (40, 16)):
-        pictures = flow.sample(3, *size)
-        assert pictures.shape == (3, 3, *size)
-        assert pictures.min() >= 0
-        assert pictures.max() <= 255
-    pictures.sum().backward()
+        images = flow.sample(3, *size)
+        assert images.shape == (3, 3, *size)
+        assert images.min() >= 0
+        assert images.max() <= 255
+    images.sum().backward()
     for name, parameter in flow.named_parameters():
         outside = 'dequantiser' in name or 'crossings' in name  # not part of sampling
         moved = parameter.grad is not None and parameter.grad.abs().sum() > 0

@@ -26,7 +26,7 @@ from trainer.augment.on_the_fly import Crops  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.augment.views import ViewSettings  # noqa: E402
 from trainer.data.images import IGNORED  # noqa: E402
-from trainer.datasets import load_pictures  # noqa: E402
+from trainer.datasets import load_images  # noqa: E402
 from trainer.features import View, extract  # noqa: E402
 from trainer.heads.nflowjs import config as nflowjs_config  # noqa: E402
 from trainer.heads.nflowjs import model as nflowjs  # noqa: E402
@@ -99,7 +99,7 @@ def test_the_divergence_lies_between_zero_and_its_bound(classes):
     assert js_bound(19) == pytest.approx(0.58867, abs=5e-6)  # the published value
 
 
-def test_the_temperature_divides_the_logits_and_flat_is_strange():
+def test_the_temperature_divides_the_logits_and_flat_is_anomalous():
     logits = torch.tensor([[9.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     scores = anomaly_score(logits, 'js', 2.0)
     torch.testing.assert_close(scores, -js_to_uniform(logits / 2))
@@ -131,7 +131,7 @@ def test_patches_are_as_large_as_published_and_in_proportion():
     assert patch_sides((20, 20), 16, 768, 768) == [8, 16]  # no larger than the crop
 
 
-def test_places_stay_inside_the_picture_and_reach_its_ends():
+def test_places_stay_inside_the_image_and_reach_its_ends():
     images = np.zeros((1, 40, 60, 3), np.uint8)
     images[:, :32, :48] = 9  # the rest is padding
     rng = np.random.default_rng(0)
@@ -162,36 +162,36 @@ def test_a_pasted_patch_is_a_rectangle_of_outliers_void_included():
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     root = tmp_path_factory.mktemp('nflowjs')
     write_data(root / 'data')
-    return load_pictures('folders', root / 'data', 'train')
+    return load_images('folders', root / 'data', 'train')
 
 
-def crops(pictures, size=(28, 42)):
-    return Crops(pictures, size, VIEW, ViewSettings(scale=(0.75, 1.5)))
+def crops(images, size=(28, 42)):
+    return Crops(images, size, VIEW, ViewSettings(scale=(0.75, 1.5)))
 
 
-def start(pictures, seed=0):
+def start(images, seed=0):
     torch.manual_seed(seed)
-    segmenter = Segmenter(LAYERS, 16, len(pictures.classes.names), SegmenterConfig(width=8))
+    segmenter = Segmenter(LAYERS, 16, len(images.classes.names), SegmenterConfig(width=8))
     return Start(segmenter.eval(), build_flow(FLOW).eval(), tiny_backbone(depth=4))
 
 
 @pytest.fixture(scope='module')
-def selection(pictures, tmp_path_factory):
+def selection(images, tmp_path_factory):
     """Labels with a pasted square, as the selection's mixes have."""
     folder = tmp_path_factory.mktemp('tokens')
-    features = extract(pictures, tiny_backbone(depth=4), range(4), VIEW, folder)
+    features = extract(images, tiny_backbone(depth=4), range(4), VIEW, folder)
     labels = np.array(features.labels)
     labels[:, 20:40, 10:30] = OUTLIER
-    return Selection(replace(features, labels=labels), pictures, VIEW)
+    return Selection(replace(features, labels=labels), images, VIEW)
 
 
-def test_the_gradient_reaches_the_flow_through_the_frozen_backbone(pictures, selection):
+def test_the_gradient_reaches_the_flow_through_the_frozen_backbone(frames, selection):
     """Through paste, normalisation and backbone to every weight of the flow that sampling uses."""
-    begun = start(pictures)
-    run = JointRun(begun, crops(pictures), selection, JOINT)
+    begun = start(frames)
+    run = JointRun(begun, crops(frames), selection, JOINT)
     with torch.no_grad():
         for parameter in begun.flow.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -208,11 +208,11 @@ def test_the_gradient_reaches_the_flow_through_the_frozen_backbone(pictures, sel
 
 
 @pytest.mark.parametrize('rate', [0.0, 1e-3])
-def test_only_a_tuned_backbone_moves(pictures, selection, rate):
-    begun = start(pictures)
+def test_only_a_tuned_backbone_moves(images, selection, rate):
+    begun = start(images)
     before = {k: v.clone() for k, v in begun.backbone.state_dict().items()}
     config = replace(JOINT, backbone_rate=rate, steps=3)
-    JointRun(begun, crops(pictures), selection, config).fit()
+    JointRun(begun, crops(images), selection, config).fit()
     after = begun.backbone.state_dict()
     moved = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert bool(moved) == bool(rate)
@@ -220,71 +220,69 @@ def test_only_a_tuned_backbone_moves(pictures, selection, rate):
 
 
 class Dying:
-    """Pictures that end the run, as a kill would, at the n-th read."""
+    """Images that end the run, as a kill would, at the n-th read."""
 
-    def __init__(self, pictures, reads):
-        self.pictures, self.reads = pictures, reads
+    def __init__(self, images, reads):
+        self.images, self.reads = images, reads
 
     def __getattr__(self, name):
-        return getattr(self.pictures, name)
+        return getattr(self.images, name)
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
 
     def read(self, index):
         self.reads -= 1
         if self.reads < 0:
             raise KeyboardInterrupt
-        return self.pictures.read(index)
+        return self.images.read(index)
 
 
 @pytest.mark.parametrize('negatives', ['flow', 'none'])
-def test_a_killed_joint_run_goes_on_as_if_nothing_had_been(
-    tmp_path, pictures, selection, negatives
-):
+def test_a_killed_joint_run_goes_on_as_if_nothing_had_been(tmp_path, images, selection, negatives):
     config = replace(JOINT, negatives=negatives)
-    whole = start(pictures)
-    first = JointRun(whole, crops(pictures), selection, config).fit()
+    whole = start(images)
+    first = JointRun(whole, crops(images), selection, config).fit()
     assert len(first.history) == 3
-    train, artifact = crops(pictures), Artifact(tmp_path, 'joint', 'key')
+    train, artifact = crops(images), Artifact(tmp_path, 'joint', 'key')
     train.key  # noqa: B018 (read the files before they die)
-    object.__setattr__(train, 'pictures', Dying(pictures, 4 * 2))
+    object.__setattr__(train, 'images', Dying(images, 4 * 2))
     with pytest.raises(KeyboardInterrupt):
-        JointRun(start(pictures), train, selection, config).fit(artifact)
-    again = start(pictures)
-    second = JointRun(again, crops(pictures), selection, config).fit(artifact)
+        JointRun(start(images), train, selection, config).fit(artifact)
+    again = start(images)
+    second = JointRun(again, crops(images), selection, config).fit(artifact)
     assert second.history == first.history
     for one, other in ((whole.segmenter, again.segmenter), (whole.flow, again.flow)):
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
 
 
-def test_a_killed_flow_goes_on_as_if_nothing_had_been(tmp_path, pictures):
+def test_a_killed_flow_goes_on_as_if_nothing_had_been(tmp_path, images):
     size = (16, 16)
-    whole = FlowRun(crops(pictures, size), crops(pictures, size), FLOW).fit()
-    train, artifact = crops(pictures, size), Artifact(tmp_path, 'flow', 'key')
+    whole = FlowRun(crops(images, size), crops(images, size), FLOW).fit()
+    train, artifact = crops(images, size), Artifact(tmp_path, 'flow', 'key')
     train.key  # noqa: B018
-    object.__setattr__(train, 'pictures', Dying(pictures, 8 * 4))
+    object.__setattr__(train, 'images', Dying(images, 8 * 4))
     with pytest.raises(KeyboardInterrupt):
-        FlowRun(train, crops(pictures, size), FLOW).fit(artifact)
-    again = FlowRun(crops(pictures, size), crops(pictures, size), FLOW).fit(artifact)
+        FlowRun(train, crops(images, size), FLOW).fit(artifact)
+    again = FlowRun(crops(images, size), crops(images, size), FLOW).fit(artifact)
     assert again.history == whole.history
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
 
 
-def test_a_flow_learns_its_pictures(pictures):
-    train = crops(pictures, (16, 16))
+def test_a_flow_learns_its_images(images):
+    train = crops(images, (16, 16))
     training = FlowRun(train, train, replace(FLOW, steps=60, select_every=20)).fit()
     bits = [-look[2] for look in training.history]
     assert bits[-1] < bits[0]
     assert bits[-1] < 8  # fewer than the values themselves take
 
 
-def test_crops_are_at_the_network_s_magnification(pictures):
-    image, labels = pictures.read(0)
+def test_crops_are_at_the_network_s_magnification(images):
+    image, labels = images.read(0)
     ratio = VIEW.size[1] / labels.shape[1]
-    drawn = Crops(pictures, VIEW.size, VIEW, ViewSettings(
+    drawn = Crops(images, VIEW.size, VIEW, ViewSettings(
         scale=(1.0, 1.0), flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,
     )).draw(0, np.random.default_rng(0))  # fmt: skip
     height, width = round(labels.shape[0] * ratio), VIEW.size[1]
@@ -295,8 +293,8 @@ def test_crops_are_at_the_network_s_magnification(pictures):
     assert difference.max() <= 1
 
 
-def test_the_head_scores_and_labels_its_own_segmenter(pictures):
-    segmenter = start(pictures).segmenter
+def test_the_head_scores_and_labels_its_own_segmenter(images):
+    segmenter = start(images).segmenter
     head = NflowjsHead(segmenter, NflowjsConfig(temperature=1.5), ('left', 'right'))
     tokens = [torch.randn(2, 4, 4, 16) for _ in LAYERS]
     with torch.no_grad():

@@ -17,8 +17,8 @@ from trainer.heads.pixood.config import METHODS, CondensationSettings  # noqa: E
 from trainer.nets.patches import ClassTokens, PatchSettings, gather_tokens, select_patches  # noqa: E402
 
 
-def some_classes(pictures=24, **options):
-    features = make_feature_set(pictures=pictures, **options)
+def some_classes(images=24, **options):
+    features = make_feature_set(images=images, **options)
     selection = select_patches(features, 'abc', PatchSettings(fewest_patches=1))
     return gather_tokens(features, 'tokens_11', selection)
 
@@ -45,7 +45,7 @@ def test_etalons_are_a_budget_capped_by_the_patches():
 
 def test_support_is_a_bias_corrected_average_at_a_rate_per_epoch():
     run = a_run()
-    q = 0.744 / 6  # 24 pictures, 4 a batch
+    q = 0.744 / 6  # 24 images, 4 a batch
     batches = [torch.rand(6) for _ in range(5)]
 
     for batch in batches:
@@ -178,11 +178,11 @@ def test_impossible_settings_are_refused(wrong):
         CondensationSettings(**wrong)
 
 
-def heavy_tails(seed=0, pictures=40):
-    """One class in 2-D, 60 patches a picture: dense in the middle, rare far out."""
+def heavy_tails(seed=0, images=40):
+    """One class in 2-D, 60 patches a image: dense in the middle, rare far out."""
     rng = np.random.default_rng(seed)
-    tokens = rng.standard_t(2, (60 * pictures, 2)).clip(-30, 30).astype(np.float16)
-    return [ClassTokens(tokens, np.arange(pictures + 1, dtype=np.int64) * 60)]
+    tokens = rng.standard_t(2, (60 * images, 2)).clip(-30, 30).astype(np.float16)
+    return [ClassTokens(tokens, np.arange(images + 1, dtype=np.int64) * 60)]
 
 
 def useful(**options):

@@ -4,18 +4,18 @@
 
 import numpy as np
 import pytest
-from monotone_tables import surprisal_of
+from monotone_curves import surprisal_of
 
 from ood_perception.errors import DataError
 
 pytest.importorskip('torch')
 stats = pytest.importorskip('scipy.stats')
-from trainer.calibration.monotone_table import table_from_curve  # noqa: E402
+from trainer.calibration.monotone_curve import curve_through  # noqa: E402
 from trainer.heads.pixood.density import (  # noqa: E402
     Gaussian,
     background_gaussian,
     fit_gaussian,
-    neyman_pearson_table,
+    neyman_pearson_curve,
     pooled_variances,
     similarity,
 )
@@ -83,27 +83,27 @@ def test_background_deviations_come_from_each_classes_own_quantiles():
 def test_against_a_flat_background_the_error_is_the_chi_squared_tail():
     known = Gaussian(np.array([3.0, 0.5]), np.array([[1.0, 0.01], [0.01, 4e-4]]))
     flat = Gaussian(np.zeros(2), np.diag([1e9, 1e9]))
-    table = neyman_pearson_table(known, flat)
+    curve = neyman_pearson_curve(known, flat)
     squared = np.linspace(0.05, 50, 100)  # e = exp(-m^2 / 2) in two dimensions
     x = -(known.log_density(known.mean) - squared / 2 - flat.log_density(known.mean))
 
     expected = squared / 2 / np.log(10)
-    np.testing.assert_allclose(surprisal_of(table, x), expected, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(surprisal_of(curve, x), expected, rtol=2e-3, atol=2e-3)
 
 
 def test_the_error_is_the_share_of_known_patches_with_a_lower_ratio():
-    table = neyman_pearson_table(KNOWN, BACKGROUND)
+    curve = neyman_pearson_curve(KNOWN, BACKGROUND)
     z = draws(KNOWN, 400_000)
     ratio = KNOWN.log_density(z) - BACKGROUND.log_density(z)
     for e in (0.9, 0.5, 0.1, 0.01, 0.001):
         threshold = np.quantile(ratio, e)
-        got = 10 ** -surprisal_of(table, -threshold)
+        got = 10 ** -surprisal_of(curve, -threshold)
         assert got == pytest.approx(e, abs=5 * np.sqrt(e * (1 - e) / 400_000) + 2e-3 * e)
 
 
 def test_a_finer_grid_changes_nothing_that_matters():
-    coarse = neyman_pearson_table(KNOWN, BACKGROUND, grid=1000)
-    fine = neyman_pearson_table(KNOWN, BACKGROUND, grid=2000)
+    coarse = neyman_pearson_curve(KNOWN, BACKGROUND, grid=1000)
+    fine = neyman_pearson_curve(KNOWN, BACKGROUND, grid=2000)
     x = np.linspace(fine.start, fine.stop, 500)
 
     np.testing.assert_allclose(surprisal_of(coarse, x), surprisal_of(fine, x), atol=0.02)
@@ -111,6 +111,6 @@ def test_a_finer_grid_changes_nothing_that_matters():
 
 def test_equal_scores_give_no_curve():
     with pytest.raises(DataError, match='1 distinct'):
-        table_from_curve(np.array([1.0]), np.array([0.5]), deepest=1e-3, shallowest=0.999)
+        curve_through(np.array([1.0]), np.array([0.5]), deepest=1e-3, shallowest=0.999)
     with pytest.raises(DataError, match='2 distinct'):  # the lower one has e = 1
-        table_from_curve(np.array([1.0, 2]), np.array([1, 0.5]), deepest=1e-3, shallowest=0.999)
+        curve_through(np.array([1.0, 2]), np.array([1, 0.5]), deepest=1e-3, shallowest=0.999)

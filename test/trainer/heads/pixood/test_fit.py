@@ -31,20 +31,20 @@ def surprisal_of(model, features, selection):
 
 
 @pytest.mark.parametrize('selection', ['min', 'unified', 'gated'])
-def test_fresh_pictures_keep_the_promise_and_unknown_tokens_are_flagged(model, selection):
-    fresh = make_feature_set(pictures=40, seed=2)
-    unknown = make_feature_set(pictures=4, seed=2, world=99)
+def test_fresh_images_keep_the_rate_and_unknown_tokens_are_flagged(model, selection):
+    fresh = make_feature_set(images=40, seed=2)
+    unknown = make_feature_set(images=4, seed=2, world=99)
 
     flagged = (surprisal_of(model, fresh, selection) >= 1.0).mean()
     found = (surprisal_of(model, unknown, selection) >= 1.0).mean()
 
-    assert flagged < 0.12  # promised 0.1; min over all classes is conservative
+    assert flagged < 0.12  # target 0.1; min over all classes is conservative
     assert found > 0.5
 
 
 def test_the_paper_tables_follow_the_densities_of_the_training_patches(model):
-    assert set(model.paper_tables) == set(model.densities) == {*CLASSES, 'unified'}
-    assert set(model.held_out_tables) == {*CLASSES, 'unified', 'gated'}
+    assert set(model.paper_curves) == set(model.densities) == {*CLASSES, 'unified'}
+    assert set(model.held_out_curves) == {*CLASSES, 'unified', 'gated'}
     for density in model.densities.values():
         assert 0 < density.mean[1] < 1
         assert np.linalg.eigvalsh(density.covariance).min() > 0
@@ -59,7 +59,7 @@ def test_the_report_tells_patches_etalons_and_held_out_pixels(model):
 
 
 def test_a_saved_model_gives_the_same_surprisal(model, tmp_path):
-    features = make_feature_set(pictures=3, seed=3)
+    features = make_feature_set(images=3, seed=3)
 
     save_model(model, tmp_path / 'model')
     loaded = load_model(tmp_path / 'model')
@@ -77,7 +77,7 @@ def test_a_class_with_too_few_patches_keeps_its_logit_and_has_no_model(train, cl
 
     assert fitted.modelled == ('road', 'sky')
     assert fitted.report['classes']['pavement']['fitted_on'] == 'none'
-    assert set(fitted.paper_tables) == {'road', 'sky', 'unified'}
+    assert set(fitted.paper_curves) == {'road', 'sky', 'unified'}
     assert head_of(fitted, 'min').compiled_classes == ('road', 'sky')
 
 
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_model(train, classifier, model):
     for name in CLASSES:
         np.testing.assert_array_equal(again.etalons[name], model.etalons[name])
         np.testing.assert_array_equal(
-            again.paper_tables[name].knots, model.paper_tables[name].knots
+            again.paper_curves[name].knots, model.paper_curves[name].knots
         )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from monotone_tables import surprisal_of
+from monotone_curves import surprisal_of
 
 from ood_perception.errors import ConfigError
 
@@ -64,14 +64,14 @@ def test_min_is_the_least_over_the_chosen_classes():
     model, tokens = some_model(), some_tokens()
     head = PixOODHead(model, 3)
     scores, _ = head.raw_scores(*tokens)
-    each = [surprisal_of(model.held_out_tables[n], scores[:, i]) for i, n in enumerate(MODELLED)]
+    each = [surprisal_of(model.held_out_curves[n], scores[:, i]) for i, n in enumerate(MODELLED)]
 
     surprisal, _ = head(*tokens, torch.tensor([1.0, 0.0, 1.0]))
 
     np.testing.assert_allclose(surprisal, np.minimum(each[0], each[2]), rtol=1e-4, atol=1e-4)
 
 
-def test_one_more_class_never_makes_a_pixel_stranger():
+def test_one_more_class_never_makes_a_pixel_more_anomalous():
     head, tokens = PixOODHead(some_model(), 2), some_tokens()
 
     few, _ = head(*tokens, torch.tensor([1.0, 0.0, 0.0]))
@@ -87,9 +87,9 @@ def test_unified_takes_largest_logit_and_least_distance(calibration):
     logits, distances = oracle(model, tokens, 2)
     modelled = logits[..., [CLASSES.index(name) for name in MODELLED]]
     least = np.min(list(distances.values()), 0)
-    tables = model.paper_tables if calibration == 'paper' else model.held_out_tables
+    curves = model.paper_curves if calibration == 'paper' else model.held_out_curves
     expected = surprisal_of(
-        tables['unified'], raw_score(model, 'unified', modelled.max(-1), least)
+        curves['unified'], raw_score(model, 'unified', modelled.max(-1), least)
     )
 
     head = PixOODHead(model, 2, selection='unified', calibration=calibration)
@@ -109,8 +109,8 @@ def test_gated_takes_the_class_with_the_largest_logit():
     held_out, _ = PixOODHead(model, 2, selection='gated')(*tokens, torch.ones(3))
 
     np.testing.assert_allclose(paper, expected, rtol=1e-4, atol=1e-4)
-    table = model.held_out_tables['gated']
-    np.testing.assert_allclose(held_out, surprisal_of(table, expected), rtol=1e-4, atol=1e-4)
+    curve = model.held_out_curves['gated']
+    np.testing.assert_allclose(held_out, surprisal_of(curve, expected), rtol=1e-4, atol=1e-4)
 
 
 def test_a_held_out_gate_takes_each_class_by_its_own_held_out_table():
@@ -124,11 +124,11 @@ def test_a_held_out_gate_takes_each_class_by_its_own_held_out_table():
 
     np.testing.assert_allclose(head.raw_scores(*tokens)[0][:, 0], gate, rtol=1e-4, atol=1e-4)
     surprisal, _ = head(*tokens, torch.ones(3))
-    table = model.held_out_tables['gated']
-    np.testing.assert_allclose(surprisal, surprisal_of(table, gate), rtol=1e-4, atol=1e-4)
+    curve = model.held_out_curves['gated']
+    np.testing.assert_allclose(surprisal, surprisal_of(curve, gate), rtol=1e-4, atol=1e-4)
     with pytest.raises(ConfigError, match='no held-out tables to gate by: calibrate min first'):
         PixOODHead(
-            dataclasses.replace(model, held_out_tables={}), selection='gated', gate='held-out'
+            dataclasses.replace(model, held_out_curves={}), selection='gated', gate='held-out'
         )
 
 
@@ -172,7 +172,7 @@ def test_a_wrong_option_is_refused(options, message):
 
 
 def test_without_its_table_it_asks_for_calibration():
-    model = dataclasses.replace(some_model(), held_out_tables={})
+    model = dataclasses.replace(some_model(), held_out_curves={})
     head, tokens = PixOODHead(model, 2), some_tokens()
 
     assert head.raw_scores(*tokens)[0].shape == (2, 3, 8, 12)

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""From pictures, cut-outs and everyday pictures to an RPL bundle that both CPU engines run."""
+"""From images, cut-outs and everyday images to an RPL bundle that both CPU engines run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_labels_are_bit_for_bit_those_of_another_block_on_the_same_host(plac
     assert not np.allclose(found[0].surprisal, found[1].surprisal)
 
 
-def test_the_paper_preset_trains_on_fresh_mixes_and_everyday_pictures(places):
+def test_the_paper_preset_trains_on_fresh_mixes_and_everyday_images(places):
     shipped = load_recipe(PAPER)
     changes = [
         *('segmenter.online=true', 'rpl.online=true', 'online.device=cpu', 'online.crop=[50, 50]'),
@@ -91,14 +91,14 @@ def test_the_paper_preset_trains_on_fresh_mixes_and_everyday_pictures(places):
 def test_the_shipped_paper_recipe_is_the_papers():
     recipe = load_recipe(PAPER)
     rpl = recipe.rpl
-    assert rpl.online
+    assert rpl.on_the_fly
     assert (rpl.steps, rpl.batch, rpl.learning_rate) == (40 * 371, 8, 7.5e-5)
     assert (rpl.width, rpl.dilations) == (256, (12, 24, 36))
     assert (rpl.energy_weight, rpl.temperature, rpl.samples) == (0.05, 0.1, 512)
     assert recipe.mixes.probability == 1.0
 
 
-def test_context_pictures_are_labelled_by_their_polygons(places):
+def test_context_images_are_labelled_by_their_polygons(places):
     folder = places / 'outlier_objects'
     shown = load_context(folder, 'training', CLASSES)
     other = load_context(folder, 'selection', CLASSES)
@@ -124,11 +124,11 @@ def test_an_excluded_category_is_known_and_crowds_are_not_marked(tmp_path):
     here, other = sorted(PARTS, key=lambda part: part != part_of('one.png'))
     assert (load_context(tmp_path, here, CLASSES).read(0)[1] == OUTLIER).sum() == 49
     for part, exclude in ((here, ['car']), (other, [])):
-        with pytest.raises(DataError, match='has no picture with objects'):
+        with pytest.raises(DataError, match='has no image with objects'):
             load_context(tmp_path, part, CLASSES, exclude)
 
 
-def test_a_source_without_everyday_pictures_says_what_to_do(places):
+def test_a_source_without_everyday_images_says_what_to_do(places):
     recipe = load_recipe(recipe_of(places), ['outliers.source=procedural'])
     flow = Workflow(recipe, places / 'none', cache=places / 'cache')
     with pytest.raises(ConfigError, match=r"'procedural' has not: set rpl.context to false"):

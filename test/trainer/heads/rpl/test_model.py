@@ -173,11 +173,11 @@ def test_pools_that_are_too_small_cost_nothing(size, context):
 
 
 def city_of(outliers=(0, 1), side=6):
-    """Three pictures; embeddings say picture, row and column; objects in those asked for."""
+    """Three images; embeddings say image, row and column; objects in those asked for."""
     labels = np.zeros((3, side, side), np.uint8)
     labels[:, 0] = IGNORED
-    for picture in outliers:
-        labels[picture, 2:4, 2:5] = OUTLIER
+    for photo in outliers:
+        labels[photo, 2:4, 2:5] = OUTLIER
     places = np.stack(np.meshgrid(*map(np.arange, labels.shape), indexing='ij'), -1)
     return torch.tensor(places, dtype=torch.float32), labels
 
@@ -195,11 +195,11 @@ def test_pools_hold_what_their_names_say_equally_often_and_once():
         found = labels[tuple(places.T)]
         assert ((found == OUTLIER) == outlier).all()
         assert (found != IGNORED).all()
-    assert set(pools.city_known[:, 0].tolist()) <= {0.0, 1.0}  # pictures with an object alone
+    assert set(pools.city_known[:, 0].tolist()) <= {0.0, 1.0}  # images with an object alone
 
 
 @pytest.mark.parametrize('outliers', [(), (1,)])
-def test_fewer_than_two_pictures_with_objects_draw_nothing(outliers):
+def test_fewer_than_two_images_with_objects_draw_nothing(outliers):
     assert draw_pools(city_of(outliers), None, np.random.default_rng(0)) is None
 
 
@@ -215,7 +215,7 @@ def test_the_parameters_are_as_many_as_published():
     assert round(count / 1e6, 2) == 30.89
 
 
-def test_dilations_keep_their_share_of_the_picture():
+def test_dilations_keep_their_share_of_the_image():
     assert scaled_dilations(128) == (12, 24, 36)
     assert scaled_dilations(27) == (3, 5, 8)
     assert min(scaled_dilations(1)) == 1

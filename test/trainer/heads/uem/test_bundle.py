@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""From pictures and cut-outs to a UEM bundle that both CPU engines run, by one recipe."""
+"""From images and cut-outs to a UEM bundle that both CPU engines run, by one recipe."""
 
 from __future__ import annotations
 

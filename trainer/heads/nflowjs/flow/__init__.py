@@ -1,10 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Normalising flows that make pictures of any size, for synthetic negatives (NFlowJS).
+Normalising flows that make images of any size, for synthetic negatives (NFlowJS).
 
 Own code, because none of the libraries fits: zuko knows vectors alone; normflows and FrEIA fix the
-picture's size when a flow is built and know neither a bounded log-scale nor noise between units.
+image's size when a flow is built and know neither a bounded log-scale nor noise between units.
 """
 
 from __future__ import annotations

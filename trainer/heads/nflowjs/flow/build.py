@@ -29,7 +29,7 @@ class FlowConfig:
     growth: noise channels between units [6]. depth, dense_growth: of dense coupling networks
         [7, 64]. dequantisation: of DEQUANTISATIONS [variational].
     steps, batch, crops, learning_rate, warmup: of maximum likelihood on crops of `side` pixels;
-        batch pictures a step, `crops` of each. 0 steps: no pre-training.
+        batch images a step, `crops` of each. 0 steps: no pre-training.
     select_every: steps between looks at held-out crops; the best state is kept. pixel_step: 1, a
         flow reads every pixel.
     """

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A multi-scale flow of pictures: likelihood of given ones, differentiable samples of any size."""
+"""A multi-scale flow of images: likelihood of given ones, differentiable samples of any size."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ class Scale(nn.Module):
 @dataclass(frozen=True)
 class Encoding:
     """
-    A picture in the flow's own terms.
+    A image in the flow's own terms.
 
     latents: the half that leaves after each scale, last what leaves the flow, float (B, C, H, W).
-    log_det: float (B,), log-determinant of the map from (picture, noise) to the latents.
+    log_det: float (B,), log-determinant of the map from (image, noise) to the latents.
     noise: drawn between units.
     """
 
@@ -126,15 +126,15 @@ class Flow(nn.Module):
         self.mean = nn.Parameter(torch.zeros(1, last, 1, 1))
         self.log_sigma = nn.Parameter(torch.zeros(1, last, 1, 1))
 
-    def encode(self, pictures: torch.Tensor, noise: Iterable[torch.Tensor] = ()) -> Encoding:
+    def encode(self, images: torch.Tensor, noise: Iterable[torch.Tensor] = ()) -> Encoding:
         """
-        Return the latents of continuous pictures, float (B, 3, H, W) in [0, 1].
+        Return the latents of continuous images, float (B, 3, H, W) in [0, 1].
 
         noise: of every crossing, in the place of drawn noise.
         """
         given = list(noise)
         source = iter(given) if given else None
-        x, latents, drawn = pictures - 0.5, [], []
+        x, latents, drawn = images - 0.5, [], []
         total = x.new_zeros(len(x))
         for index, scale in enumerate(self.scales):
             result = scale(functional.pixel_unshuffle(x, 2), source)
@@ -147,7 +147,7 @@ class Flow(nn.Module):
         return Encoding([*latents, x], total, drawn)
 
     def decode(self, latents: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the continuous pictures, float (B, 3, H, W), of encode's latents."""
+        """Return the continuous images, float (B, 3, H, W), of encode's latents."""
         x = latents[-1]
         for index in reversed(range(len(self.scales))):
             if index + 1 < len(self.scales):
@@ -157,7 +157,7 @@ class Flow(nn.Module):
 
     def log_likelihood(self, pixels: torch.Tensor) -> torch.Tensor:
         """
-        Return ln P of pictures of whole grey values, nats, float (B,); a lower bound.
+        Return ln P of images of whole grey values, nats, float (B,); a lower bound.
 
         pixels: float (B, 3, H, W), values 0 to 255, H and W multiples of STRIDE.
         """
@@ -174,12 +174,12 @@ class Flow(nn.Module):
         return density + encoding.log_det - values * math.log(LEVELS) - log_q
 
     def bits_per_dimension(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return -log2 P per value of each picture, float (B,), see log_likelihood."""
+        """Return -log2 P per value of each image, float (B,), see log_likelihood."""
         return -self.log_likelihood(pixels) / (math.log(2.0) * pixels[0].numel())
 
     def sample(self, count: int, height: int, width: int) -> torch.Tensor:
         """
-        Return drawn pictures, float (count, 3, height, width) in [0, 255].
+        Return drawn images, float (count, 3, height, width) in [0, 255].
 
         Differentiable in the parameters where the values are not clipped. Randomness is torch's.
         Raises ConfigError for sides that are no multiples of STRIDE.

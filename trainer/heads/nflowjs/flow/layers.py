@@ -28,7 +28,7 @@ class Transform(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return y and the log-determinant of each picture."""
+        """Return y and the log-determinant of each image."""
 
     @abstractmethod
     def inverse(self, y: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ class AffineCoupling(Transform):
     Scale and shift of the later channels by a network of the first ones; then both swap places.
 
     net: (B, C // 2, H, W) to (B, 2 (C - C // 2), H, W). The log-scale is 2 tanh(u / 2), in
-    (-2, 2): no picture can make it explode.
+    (-2, 2): no image can make it explode.
     """
 
     def __init__(self, channels: int, net: nn.Module) -> None:
@@ -200,7 +200,7 @@ class UniformDequantiser(nn.Module):
 
 
 class VariationalDequantiser(nn.Module):
-    """u = sigmoid(a), a normal with mean and deviation from a small network of the picture."""
+    """u = sigmoid(a), a normal with mean and deviation from a small network of the image."""
 
     def __init__(self, channels: int = 3, width: int = 16) -> None:
         super().__init__()
@@ -227,6 +227,6 @@ def dequantiser(kind: str) -> nn.Module:
 
 
 def standard_normal(values: torch.Tensor) -> torch.Tensor:
-    """Return ln N(values; 0, I) of each picture, float (B,)."""
+    """Return ln N(values; 0, I) of each image, float (B,)."""
     constant = 0.5 * math.log(2.0 * math.pi)
     return -(0.5 * values**2 + constant).flatten(1).sum(1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pre-training of a flow by maximum likelihood on crops of pictures without anomalies."""
+"""Pre-training of a flow by maximum likelihood on crops of images without anomalies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ....training.loop import Trained, TrainingRun
 from . import Flow, FlowConfig, build_flow
 
 LOOK_CROPS = 64
-PATCH_SIDES, PATCH_GAP = (16, 24, 40, 72, 104), 4  # of the picture of patches
+PATCH_SIDES, PATCH_GAP = (16, 24, 40, 72, 104), 4  # of the image of patches
 
 
 @contextmanager
@@ -44,14 +44,14 @@ class FlowRun(TrainingRun):
         self.crops, self.select, self.config = train, select, config
         self.flow = build_flow(config)
         optimizer = torch.optim.Adamax(self.flow.parameters(), config.learning_rate)
-        super().__init__(self.flow, len(train.pictures), config, optimizer)
+        super().__init__(self.flow, len(train.images), config, optimizer)
 
     def fit(self, artifact: Artifact | None = None) -> Trained:
         """Train, see TrainingRun.fit; without steps the flow is as it was built."""
         if not self.config.steps:
             return Trained(self.flow.eval(), 0, ())
         rng = np.random.default_rng((self.config.seed, LOOK_CROPS))
-        places = [i % len(self.select.pictures) for i in range(LOOK_CROPS)]
+        places = [i % len(self.select.images) for i in range(LOOK_CROPS)]
         self.held_out = planes(np.stack([self.select.draw(i, rng)[0] for i in places]))
         return super().fit(artifact)
 
@@ -78,9 +78,9 @@ def patch_row(flow: Flow, seed: int = 0, repeats: int = 4) -> npt.NDArray[np.uin
     with seeded_torch(seed):
         for side in PATCH_SIDES:
             for patch in flow.sample(repeats, side, side):
-                picture = patch.permute(1, 2, 0).round().numpy().astype(np.uint8)
+                image = patch.permute(1, 2, 0).round().numpy().astype(np.uint8)
                 below = (0, PATCH_SIDES[-1] - side + PATCH_GAP), (0, PATCH_GAP), (0, 0)
-                parts.append(np.pad(picture, below, constant_values=255))
+                parts.append(np.pad(image, below, constant_values=255))
     return np.concatenate(parts, axis=1)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate_bag on what cameras record: every form of a picture gives what rgb8 gives."""
+"""evaluate_bag on what cameras record: every form of a image gives what rgb8 gives."""
 
 import csv
 import json
@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip('rosbags')
 
 from bag_files import COMPRESSED, RAW, START, Maker, write_bag
-from bundles import road_picture, write_tiny_bundle
+from bundles import road_image, write_tiny_bundle
 from jpegs import jpeg
-from videos import encoded, pictures
+from videos import encoded, images
 
 from ood_perception.cli.evaluate_bag import FAILED, FINE, WITH_SKIPPED, evaluate_bag
-from ood_perception.demo.sources import bag_frames as demo_pictures
+from ood_perception.demo.sources import bag_frames as demo_images
 from ood_perception.image.encodings import COMPRESSED_VIDEO, FFMPEG_PACKET
 
 TOPIC = '/camera/image_raw'
@@ -47,7 +47,7 @@ def run(bundle, tmp_path, capsys):
     return call
 
 
-DRAWN = [road_picture(96, 128, (60, 70, 24, 20), seed=number) for number in range(2)]
+DRAWN = [road_image(96, 128, (60, 70, 24, 20), seed=number) for number in range(2)]
 
 
 def stamps():
@@ -128,7 +128,7 @@ VIDEO_TYPES = (COMPRESSED, COMPRESSED_VIDEO, FFMPEG_PACKET)
 
 
 def video(kind, codec, drop=(), count=8, **options):
-    data = encoded(codec, pictures(count), group=4, **options)
+    data = encoded(codec, images(count), group=4, **options)
     maker = Maker()
     return [
         maker.video(kind, packet, codec, START + 10**8 * number)
@@ -160,7 +160,7 @@ def test_a_lost_packet_of_a_video_is_told_and_counted(run, kind, tmp_path):
 
 
 def test_b_frames_at_the_end_of_a_bag_are_not_lost(run):
-    packets = encoded('h264', pictures(8), group=100, late=2)
+    packets = encoded('h264', images(8), group=100, late=2)
     maker = Maker()
     messages = [
         maker.video(COMPRESSED, packet, 'h264', START + 10**8 * number)
@@ -172,13 +172,13 @@ def test_b_frames_at_the_end_of_a_bag_are_not_lost(run):
     assert all(int(r['stamp_ns']) == START + 10**8 * int(r['index']) for r in rows)
 
 
-def test_the_demo_takes_every_other_picture_of_a_video(tmp_path):
-    drawn = pictures(8)
+def test_the_demo_takes_every_other_image_of_a_video(tmp_path):
+    drawn = images(8)
     maker, packets = Maker(), encoded('h264', drawn, group=100)
     rows = [
         (TOPIC, COMPRESSED, START + n, maker.video(COMPRESSED, packet, 'h264', START + n))
         for n, packet in enumerate(packets)
     ]
-    shown = list(demo_pictures(write_bag(tmp_path / 'bag', rows), 4))
+    shown = list(demo_images(write_bag(tmp_path / 'bag', rows), 4))
     nearest = [int(np.argmin([np.abs(s.astype(int) - d).mean() for d in drawn])) for s in shown]
     assert nearest == [0, 2, 4, 6]

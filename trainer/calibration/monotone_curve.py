@@ -19,9 +19,9 @@ _LEAST_RISE = 1e-6
 
 
 @dataclass(frozen=True)
-class MonotoneTable:
+class CalibrationCurve:
     """
-    A strictly increasing map from raw score x (higher = stranger) to surprisal > 0.
+    A strictly increasing map from raw score x (higher = more anomalous) to surprisal > 0.
 
     start: x of the first knot.
     step: distance between knots in x, > 0.
@@ -57,9 +57,9 @@ class MonotoneTable:
         return self.start + self.step * (len(self.knots) - 1)
 
 
-class TableModule(nn.Module):
+class CurveModule(nn.Module):
     """
-    MonotoneTable in float32 and operators of every runtime (Floor, Clip, Gather, Exp, Where).
+    CalibrationCurve in float32 and operators of every runtime (Floor, Clip, Gather, Exp, Where).
 
     Equal steps make the look-up a Gather instead of a search.
     """
@@ -67,15 +67,15 @@ class TableModule(nn.Module):
     knots: torch.Tensor
     rises: torch.Tensor
 
-    def __init__(self, table: MonotoneTable) -> None:
+    def __init__(self, curve: CalibrationCurve) -> None:
         super().__init__()
-        knots = np.asarray(table.knots, dtype=np.float64)
-        self.start, self.stop = float(table.start), float(table.stop)
-        self.per_step = 1.0 / float(table.step)
+        knots = np.asarray(curve.knots, dtype=np.float64)
+        self.start, self.stop = float(curve.start), float(curve.stop)
+        self.per_step = 1.0 / float(curve.step)
         self.last = float(len(knots) - 2)
         self.first = float(knots[0])
-        self.low_rate = float(table.low_slope) / self.first
-        self.high_slope = float(table.high_slope)
+        self.low_rate = float(curve.low_slope) / self.first
+        self.high_slope = float(curve.high_slope)
         self.register_buffer('knots', torch.tensor(knots, dtype=torch.float32))
         self.register_buffer('rises', torch.tensor(np.diff(knots), dtype=torch.float32))
 
@@ -91,7 +91,7 @@ class TableModule(nn.Module):
         return torch.where(above < 0.0, below, inner)
 
 
-def table_from_curve(
+def curve_through(
     x: FloatArray,
     e: FloatArray,
     *,
@@ -99,7 +99,7 @@ def table_from_curve(
     shallowest: float,
     knots: int = KNOTS,
     tail: float = 0.01,
-) -> MonotoneTable:
+) -> CalibrationCurve:
     """
     Return the table through a falling curve of p-values.
 
@@ -124,4 +124,4 @@ def table_from_curve(
     bend = int(np.clip(np.searchsorted(values, -np.log10(tail)), 0, knots - 2))
     high = (values[-1] - values[bend]) / (places[-1] - places[bend])
     low = (values[1] - values[0]) / step
-    return MonotoneTable(float(ends[0]), step, values, float(low), float(high))
+    return CalibrationCurve(float(ends[0]), step, values, float(low), float(high))

@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""A MonotoneTable in numpy: the oracle of its graph."""
+"""A CalibrationCurve in numpy: the oracle of its graph."""
 
 import numpy as np
 
