@@ -21,12 +21,8 @@ from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.engines.golden import GoldenReport, read_golden
 from ood_perception.engines.plan import Plan, plan_for
 from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
-from ood_perception.engines.tensorrt.engine import (
-    KeptEngine,
-    Request,
-    chosen_precision,
-    obtain_engine,
-)
+from ood_perception.engines.tensorrt.engine import chosen_precision
+from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.engines.trial import remember
 from ood_perception.errors import ConfigError

@@ -198,7 +198,7 @@ def test_a_compatible_engine_is_found_by_later_versions_and_cards(
     monkeypatch, tmp_path, bundle, flag
 ):
     from ood_perception.engines.plan import plan_for
-    from ood_perception.engines.tensorrt.engine import Request, obtain_engine
+    from ood_perception.engines.tensorrt.engine_cache import Request, obtain_engine
     from ood_perception.engines.tensorrt.module import BuildOptions
 
     trt, cuda = make_machine(monkeypatch, tmp_path)
