@@ -68,7 +68,7 @@ class _State:
     in_distribution: Float32Array
     roi_classes: BoolArray
     obstacle_classes: BoolArray | None
-    table: ClassSetCalibration | None
+    calibration: ClassSetCalibration | None
     doubt: str
     views: dict[tuple[str, Size], _View] = field(default_factory=dict)
 
@@ -189,11 +189,11 @@ class Pipeline:
         ids = class_ids(manifest, names, 'roi classes')
         vector = class_vector(manifest, engine, settings)
         sample = self._sample(engine, settings)
-        table = sample.table(chosen_classes(manifest, settings)) if sample else None
+        calibration = sample.calibration(chosen_classes(manifest, settings)) if sample else None
         obstacles = class_ids(manifest, settings.obstacle_classes, 'obstacle_classes')
         named = class_table(obstacles) if obstacles else None
         doubt = self._doubt(engine, settings)
-        return _State(settings, engine, vector, class_table(ids), named, table, doubt)
+        return _State(settings, engine, vector, class_table(ids), named, calibration, doubt)
 
     def _view(self, state: _State, frame: Frame) -> _View:
         """Return the frame's view, kept per camera and image size."""
@@ -297,8 +297,8 @@ def _detect(
     # Copies: the engine may use its buffers again, and a batch would live as long as one frame.
     whole, *crops = surprisal.astype(np.float32)
     surprisal, labels = merged(whole, crops, view.geometries), labels.astype(np.uint8)
-    if state.table is not None:
-        surprisal = state.table(surprisal)
+    if state.calibration is not None:
+        surprisal = state.calibration(surprisal)
     _check_finite(surprisal)
     roi, horizon = settings.roi, _horizon(item)
     region = (view.fixed, state.roi_classes, roi.bridge, horizon, roi.margin)

@@ -123,7 +123,7 @@ def left_out_rates(
     levels = -np.log10(RATES)
     for part in np.unique(stretch):
         others = [frame for frame, own in zip(fitted_on, stretch, strict=True) if own != part]
-        curve = all_pixels(others or fitted_on, classes).table(chosen)
+        curve = all_pixels(others or fitted_on, classes).calibration(chosen)
         for place in np.flatnonzero(stretch == part).tolist():
             frame = measured[place]
             one = curve(all_pixels([frame], classes).served(chosen).astype(np.float32))

@@ -130,7 +130,7 @@ class HeldOutSample:
         first = np.concatenate([[True], np.diff(x) > 0])[: len(x)]
         return x[first], above[first]
 
-    def table(self, chosen: Sequence[str]) -> ClassSetCalibration:
+    def calibration(self, chosen: Sequence[str]) -> ClassSetCalibration:
         """
         Return the table of a set of classes.
 

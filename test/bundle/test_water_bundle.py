@@ -59,8 +59,8 @@ def test_the_labels_of_its_golden_vectors_have_sky_above_and_water_below(golden)
 def test_every_set_of_classes_has_a_table(bundle):
     (sample,) = read_samples(bundle).values()
     assert sample.surprisal.shape[1] == 1  # one score, whatever the class
-    everything = sample.table(('obstacle', 'water', 'sky'))
-    water = sample.table(('water',))
+    everything = sample.calibration(('obstacle', 'water', 'sky'))
+    water = sample.calibration(('water',))
     surprisal = np.array([0.5, 1.0, 2.0, 3.0, 5.0], np.float32)
     # the final map's table was fitted on all classes: their set's table changes next to nothing
     np.testing.assert_allclose(everything(surprisal)[:3], surprisal[:3], atol=0.05)

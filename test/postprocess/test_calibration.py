@@ -32,7 +32,7 @@ def whole(count=200_000, columns=slice(None)):
 
 @pytest.mark.parametrize('chosen', [['road'], ['road', 'pavement'], list(CLASSES)])
 def test_on_fresh_pixels_of_the_set_the_rated_share_is_flagged(chosen):
-    table = whole().table(chosen)
+    table = whole().calibration(chosen)
     surprisal, truth = pixels(400_000, seed=1)
     places = [CLASSES.index(name) for name in chosen]
     least = surprisal[np.isin(truth, places)][:, places].min(1)
@@ -58,7 +58,7 @@ def test_one_score_gives_the_mixture_of_the_class_curves():
 
 
 def test_the_table_rises_strictly_from_zero_and_goes_on_beyond_the_counted_part():
-    table = whole().table(['road', 'pavement'])
+    table = whole().calibration(['road', 'pavement'])
     x = np.linspace(0, 40, 5000, dtype=np.float32)
     y = table(x.reshape(50, 100))
     assert y.shape == (50, 100)
@@ -68,7 +68,7 @@ def test_the_table_rises_strictly_from_zero_and_goes_on_beyond_the_counted_part(
 
 
 def test_a_table_of_one_calibrated_class_is_nearly_the_identity():
-    table = whole().table(['road'])
+    table = whole().calibration(['road'])
     x = np.array([0.5, 1, 1.3, 2, 3], np.float32)
     np.testing.assert_allclose(table(x), x, atol=0.06)
 
@@ -96,7 +96,7 @@ def test_several_views_rate_what_is_served_the_greatest_of_their_least():
     sample = two_views()
     served = sample.surprisal.min(axis=2).max(axis=1)
     greatest_by_class = sample.surprisal.max(axis=1).min(axis=1)
-    table = sample.table(['road', 'pavement'])
+    table = sample.calibration(['road', 'pavement'])
     for rate in (0.1, 0.01):
         flagged = table(served.astype(np.float32)) >= -np.log10(rate)
         assert flagged.mean() == pytest.approx(rate, rel=0.15)
@@ -111,7 +111,7 @@ def test_the_whole_image_alone_has_a_table_from_the_same_pixels():
     np.testing.assert_array_equal(alone.surprisal, sample.surprisal[:, 0])
     assert alone.pixels(['road']) == sample.pixels(['road'])
     served = alone.surprisal.min(axis=1).astype(np.float32)
-    flagged = alone.table(['road', 'pavement'])(served) >= 2
+    flagged = alone.calibration(['road', 'pavement'])(served) >= 2
     assert flagged.mean() == pytest.approx(0.01, rel=0.15)
     assert whole(10).of_whole_image().surprisal.shape == (10, 3)
 
@@ -144,11 +144,11 @@ def test_arrays_that_do_not_fit_are_refused():
 
 def test_an_unknown_class_and_a_set_without_pixels_are_errors():
     with pytest.raises(ConfigError, match=r"'rod'.*was not.*choose among road, pavement, sky"):
-        whole(10).table(['rod'])
+        whole(10).calibration(['rod'])
     surprisal, _ = pixels(50)
     road_alone = HeldOutSample(CLASSES, surprisal, np.zeros(50, np.uint8), np.ones(50))
     with pytest.raises(ConfigError, match=r'sky: 0 held-out pixels.*choose more classes'):
-        road_alone.table(['sky'])
+        road_alone.calibration(['sky'])
     with pytest.raises(ConfigError, match='sky: 0 held-out pixels'):
         road_alone.doubt(['sky'], 0.5)
 
@@ -165,7 +165,7 @@ def test_few_pixels_flag_no_more_than_the_rate_in_95_of_100_draws(count, rate):
     """The head alone flags five times the rate; flagged: -log10(u / 5) >= x is u <= 5 10^-x."""
     shares = []
     for seed in range(300):
-        table = rare(count, seed).table(['pole'])
+        table = rare(count, seed).calibration(['pole'])
         x = np.linspace(0, 8, 20_001, dtype=np.float32)
         threshold = x[np.argmax(table(x) >= -np.log10(rate))]
         shares.append(5 * 10.0**-threshold)
@@ -176,7 +176,7 @@ def test_few_pixels_flag_no_more_than_the_rate_in_95_of_100_draws(count, rate):
 def test_few_pixels_are_counted_at_the_upper_end_of_their_interval():
     chi2 = pytest.importorskip('scipy.stats').chi2
     sample = rare(500, 1)
-    table, x = sample.table(['pole']), np.sort(sample.surprisal[:, 0])
+    table, x = sample.calibration(['pole']), np.sort(sample.surprisal[:, 0])
     for above in (1, 2, 5, 20, 100):
         place = np.float32(x[-above])
         limit = chi2.ppf(0.95, 2 * (above + 1)) / 2 / 500
@@ -200,7 +200,7 @@ def test_a_head_that_finds_nothing_anomalous_gives_a_table_without_nan(count):
         ('road',), np.zeros((count, 1)), np.zeros(count, np.uint8), np.ones(count)
     )
     x = np.array([0, 0, 0.5, 2, 40], np.float32)
-    mapped = zero.table(['road'])(x)
+    mapped = zero.calibration(['road'])(x)
     assert mapped[0] == 0
     assert (np.diff(mapped) >= 0).all(), 'NaN, or not in order'
     assert (np.diff(mapped[1:]) > 0).all()

@@ -24,13 +24,13 @@ import sys
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from ros_rig import image_message, image
+from ros_rig import image_message, photo
 from sensor_msgs.msg import Image
 rclpy.init(args=[])
 peer = Node(sys.argv[1])
 if sys.argv[1] == 'camera':
     camera = peer.create_publisher(Image, 'image', 1)
-    peer.create_timer(0.1, lambda: camera.publish(image_message(image(48, 64), (1, 1))))
+    peer.create_timer(0.1, lambda: camera.publish(image_message(photo(48, 64), (1, 1))))
     peer.create_subscription(Image, '/road_anomaly/mask', lambda _: print('mask', flush=True), 1)
 else:
     def tell(message):

@@ -36,7 +36,7 @@ DEVICES = ('auto', 'cpu', 'cuda')
 @dataclass(frozen=True)
 class OnTheFlySettings:
     """
-    Options of online training (used where segmenter.online or uem.online is set).
+    Options of on-the-fly training (used where segmenter.on_the_fly or uem.on_the_fly is set).
 
     crop: height and width of the part that is cut out of a scaled image; padded to the network's
         size with black, IGNORED pixels (UEM: 512 x 1024 in 518 x 1036).
@@ -49,7 +49,7 @@ class OnTheFlySettings:
     def __post_init__(self) -> None:
         if self.device not in DEVICES or min(self.crop) < 1:
             raise ConfigError(
-                f'online: crop {self.crop}, device {self.device!r}: give sides of at least 1 and '
+                f'on_the_fly: crop {self.crop}, device {self.device!r}: give sides of at least 1 and '
                 f'one of {", ".join(DEVICES)}'
             )
 

@@ -30,7 +30,7 @@ class HeadKind(NamedTuple):
 
 
 _PATCHES = ('classifier', 'patches', 'condensation')
-_SEGMENTER = ('views', 'segmenter', 'online')
+_SEGMENTER = ('views', 'segmenter', 'on_the_fly')
 _MIXES = ('outliers', 'mixes')
 HEADS = {
     'pixood': HeadKind('pixood.fit', 'PixOODFit', _PATCHES),

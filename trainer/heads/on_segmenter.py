@@ -31,12 +31,12 @@ SEGMENTER_FILE = 'segmenter.safetensors'
 
 
 class ClosedSet:
-    """The closed-set segmenter of a fit: of its sections views, segmenter and online."""
+    """The closed-set segmenter of a fit: of its sections views, segmenter and on_the_fly."""
 
     def __init__(self, fit: HeadFit) -> None:
         self.fit, self.data = fit, fit.data
         self.views: ViewSettings = fit.sections['views']
-        self.on_the_fly: OnTheFlySettings = fit.sections['online']
+        self.on_the_fly: OnTheFlySettings = fit.sections['on_the_fly']
         self.config: SegmenterConfig = fit.seeded('segmenter')
 
     @property

@@ -141,21 +141,30 @@ def test_the_paper_preset_trains_and_packs(places, form):
     """The published decoder, fresh crops and mixes in every step, down to a bundle."""
     shipped = load_recipe(PAPER)
     changes = [
-        *('segmenter.online=true', 'uem.online=true', 'online.device=cpu', 'online.crop=[50, 50]'),
+        *(
+            'segmenter.on_the_fly=true',
+            'uem.on_the_fly=true',
+            'on_the_fly.device=cpu',
+            'on_the_fly.crop=[50, 50]',
+        ),
         *(f'segmenter.preset={shipped.segmenter.preset}', 'segmenter.head=gmm'),
         *('segmenter.steps=4', 'segmenter.select_every=2', 'uem.steps=4', 'uem.select_every=2'),
         f'mixes.probability={shipped.mixes.probability}',
     ]
     options = [word for change in changes for word in ('--set', change)]
     bundle = train(places, form, f'paper-{form}', *options)
-    assert bundle.manifest.provenance['recipe']['online']['crop'] == [50, 50]
+    assert bundle.manifest.provenance['recipe']['on_the_fly']['crop'] == [50, 50]
     for part in ('segmenter', 'fit-uem'):
         history = report(places / f'paper-{form}', part)['history']
         assert [look[0] for look in history] == [2, 4]
 
 
 def test_without_a_held_out_part_other_splits_alone_calibrate(places, tmp_path):
-    changes = ['data.calibration=[train]', 'data.calibration_fraction=0', 'segmenter.online=true']
+    changes = [
+        'data.calibration=[train]',
+        'data.calibration_fraction=0',
+        'segmenter.on_the_fly=true',
+    ]
     recipe = load_recipe(places / 'discriminative.yaml', changes)
     flow = Workflow(recipe, tmp_path, cache=places / 'cache')
     assert flow.head_fit.calibration_features.names == flow.data.images.names
@@ -191,7 +200,11 @@ def test_an_impossible_device_is_refused():
 
 
 def test_images_of_one_moment_calibrate_once(places, tmp_path):
-    changes = ['data.calibration=[train]', 'data.calibration_fraction=0', 'segmenter.online=true']
+    changes = [
+        'data.calibration=[train]',
+        'data.calibration_fraction=0',
+        'segmenter.on_the_fly=true',
+    ]
     path = places / 'spaced.yaml'
     text = RECIPE.replace('WEIGHTS', str(places / 'tiny.safetensors'))
     path.write_text(text.replace('FORM', 'discriminative').replace('ROOT', str(places / 'data')))

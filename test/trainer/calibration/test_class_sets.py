@@ -37,7 +37,7 @@ def test_weights_count_every_pixel_once(both):
 
 @pytest.mark.parametrize('chosen', [['sky'], ['road', 'pavement'], list(CLASSES)])
 def test_its_table_is_that_of_all_pixels(both, chosen):
-    small, whole = (sample.curve(chosen) for sample in both)
+    small, whole = (sample.calibration(chosen) for sample in both)
     levels = np.array([0.5, 1, 1.3, 1.7, 2, 2.5])
     x = np.interp(levels, whole.y, whole.x).astype(np.float32)
     np.testing.assert_allclose(10 ** -small(x), 10**-levels, rtol=0.15)

@@ -33,7 +33,7 @@ class RplConfig:
     steps, batch, learning_rate: Adam; polynomial of power 0.9, the last layer 10 times as fast.
     pixel_step: every s-th row and column of the labels. matmul: 'f32' or 'bf16' arithmetic while
         training. select_every: steps between looks at AP on the selection mixes; the best state is
-        kept. online: draw fresh mixes in every step, see SegmenterConfig.
+        kept. on_the_fly: draw fresh mixes in every step, see SegmenterConfig.
     """
 
     network: str = 'segmenter'

@@ -29,7 +29,7 @@ class UemConfig:
         the best state is kept.
     with_views: the segmenter's bank of views joins the mixes. Its tokens are there already, and
         its people and cars are what the module must learn not to call outliers.
-    online: draw fresh mixes in every step, see SegmenterConfig.
+    on_the_fly: draw fresh mixes in every step, see SegmenterConfig.
     """
 
     form: str = 'discriminative'

@@ -108,8 +108,8 @@ def test_the_paper_preset_trains_and_packs(places):
     """Its dense flow, schedule and rates at a miniature's sizes, down to a bundle."""
     shipped = load_recipe(PRESETS / 'nflowjs_paper.yaml')
     changes = [
-        *('segmenter.preset=full', 'segmenter.online=true', 'segmenter.steps=4'),
-        *('segmenter.select_every=2', 'online.device=cpu', 'online.crop=[50, 50]'),
+        *('segmenter.preset=full', 'segmenter.on_the_fly=true', 'segmenter.steps=4'),
+        *('segmenter.select_every=2', 'on_the_fly.device=cpu', 'on_the_fly.crop=[50, 50]'),
         *('nflowjs.device=cpu', 'nflowjs.cosine=true', f'nflowjs.weight={shipped.nflowjs.weight}'),
         *('nflowjs.scale=[0.5, 2.0]', f'nflowjs.flow_rate={shipped.nflowjs.flow_rate:.7f}'),
         *('nflowjs.backbone_rate=2.5e-6', 'nflowjs.matmul=f32'),
