@@ -49,8 +49,8 @@ class OnTheFlySettings:
     def __post_init__(self) -> None:
         if self.device not in DEVICES or min(self.crop) < 1:
             raise ConfigError(
-                f'on_the_fly: crop {self.crop}, device {self.device!r}: give sides of at least 1 and '
-                f'one of {", ".join(DEVICES)}'
+                f'on_the_fly: crop {self.crop}, device {self.device!r}: give sides of at least 1 '
+                f'and one of {", ".join(DEVICES)}'
             )
 
     @property

@@ -178,8 +178,8 @@ class SegmenterConfig:
         linearly (UEM: polynomial of power 1 to 1e-7). pixel_step: every s-th row and column.
     matmul: 'f32' or 'bf16' arithmetic of the decoder. select_every: steps between measurements of
         mean IoU on the selection images; the best state is kept.
-    on_the_fly: draw fresh views in every step and run the backbone on them (the `paper` preset, for a
-        GPU), instead of the cached bank of views.
+    on_the_fly: draw fresh views in every step and run the backbone on them (the `paper` preset,
+        for a GPU), instead of the cached bank of views.
     """
 
     head: str = 'linear'

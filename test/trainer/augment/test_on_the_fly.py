@@ -141,12 +141,8 @@ def test_the_paper_preset_trains_and_packs(places, form):
     """The published decoder, fresh crops and mixes in every step, down to a bundle."""
     shipped = load_recipe(PAPER)
     changes = [
-        *(
-            'segmenter.on_the_fly=true',
-            'uem.on_the_fly=true',
-            'on_the_fly.device=cpu',
-            'on_the_fly.crop=[50, 50]',
-        ),
+        *('segmenter.on_the_fly=true', 'uem.on_the_fly=true'),
+        *('on_the_fly.device=cpu', 'on_the_fly.crop=[50, 50]'),
         *(f'segmenter.preset={shipped.segmenter.preset}', 'segmenter.head=gmm'),
         *('segmenter.steps=4', 'segmenter.select_every=2', 'uem.steps=4', 'uem.select_every=2'),
         f'mixes.probability={shipped.mixes.probability}',

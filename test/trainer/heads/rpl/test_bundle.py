@@ -80,12 +80,8 @@ def test_the_labels_are_bit_for_bit_those_of_another_block_on_the_same_host(plac
 def test_the_paper_preset_trains_on_fresh_mixes_and_everyday_images(places):
     shipped = load_recipe(PAPER)
     changes = [
-        *(
-            'segmenter.on_the_fly=true',
-            'rpl.on_the_fly=true',
-            'on_the_fly.device=cpu',
-            'on_the_fly.crop=[50, 50]',
-        ),
+        *('segmenter.on_the_fly=true', 'rpl.on_the_fly=true'),
+        *('on_the_fly.device=cpu', 'on_the_fly.crop=[50, 50]'),
         *(f'segmenter.preset={shipped.segmenter.preset}', 'segmenter.steps=2'),
         *('segmenter.select_every=2', 'rpl.steps=4', 'rpl.select_every=2', 'rpl.context_batch=3'),
     ]
