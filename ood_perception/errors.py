@@ -44,7 +44,7 @@ class DependencyError(OodPerceptionError):
 
 
 class DataError(OodPerceptionError):
-    """A data set, a image list or a label file is not what it should be."""
+    """A data set, an image list or a label file is not what it should be."""
 
 
 def required(module: str, remedy: str) -> Any:

@@ -183,7 +183,7 @@ class CropView(View):
     crop: ViewSpec = field(default_factory=lambda: ViewSpec('crop'))
 
     def geometry(self, image: npt.NDArray[np.uint8], index: int) -> Geometry:
-        """Return how the crop of a image, uint8 (H, W, 3), lies in the network input."""
+        """Return how the crop of an image, uint8 (H, W, 3), lies in the network input."""
         return view_geometry(self.crop, (int(image.shape[0]), int(image.shape[1])), self.size)
 
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-One product of an inspection set: is a image defective, and where; MVTec AD's three numbers.
+One product of an inspection set: is an image defective, and where; MVTec AD's three numbers.
 
-A image's score is the maximum of its score map. What AUPRO needs is kept per image in the bins
+An image's score is the maximum of its score map. What AUPRO needs is kept per image in the bins
 of binning.py, so that memory does not grow with the set and the exact value has bounds.
 """
 
@@ -23,7 +23,7 @@ from .results import group_record, plain
 
 
 def inspection_counts(detection: Detection, labels: UInt8Array) -> Arrays:
-    """Return what products need of a image beside what every set of anomalies has."""
+    """Return what products need of an image beside what every set of anomalies has."""
     return {
         'image_score': np.array(image_surprisal(detection.surprisal, detection.scored)),
         'defective': np.array(bool((labels == 1).any())),

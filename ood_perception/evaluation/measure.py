@@ -66,7 +66,7 @@ def measure(
     detection: Detection, labels: UInt8Array, measured: Measured, segments: Segments | None = None
 ) -> Arrays:
     """
-    Return a image's record: its detection and all that the metrics need of its labels.
+    Return an image's record: its detection and all that the metrics need of its labels.
 
     labels: uint8 (H, W) of the detection's image; pixels that the network does not see are left
     out. segments: of a MARITIME set that has them. Raises DataError when the sizes differ.

@@ -3,7 +3,7 @@
 """
 What is kept of one evaluated image: the detection on its grid, and the counts that metrics need.
 
-One NPZ a image, written under another name and renamed, so that a killed evaluation goes on. A
+One NPZ an image, written under another name and renamed, so that a killed evaluation goes on. A
 file that is damaged is made again (the format checks itself).
 """
 
@@ -144,7 +144,7 @@ class RecordSet:
         return (self.load(one) for one in self.kept)
 
     def load(self, one: Kept) -> Arrays:
-        """Return a image's arrays; DataError where the file went away."""
+        """Return an image's arrays; DataError where the file went away."""
         arrays = load_record(one.path)
         if arrays is None:
             raise DataError(f'record {one.path} is gone or damaged: run the evaluation again')
@@ -200,7 +200,7 @@ def region_counts(counts: Int64Array, region: str) -> tuple[Int64Array, Int64Arr
 
 
 def region_shares(arrays: Arrays, region: str) -> Float64Array:
-    """Return the weights (pack_counts) of a image's anomaly pixels in a region, (BINS,)."""
+    """Return the weights (pack_counts) of an image's anomaly pixels in a region, (BINS,)."""
     flat = np.zeros(2 * BINS)
     flat[arrays['share_bins']] = arrays['shares']
     shares = flat.reshape(2, BINS)

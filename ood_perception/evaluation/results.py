@@ -8,7 +8,7 @@ A folder of results, and how it is read again.
     results.csv, results.md        the headline numbers: one line per run, set and region
     images.csv                   one line per run, set and image
     times.json                     milliseconds per stage: differs from time to time
-    images/<run>/<set>/*.npz     one record a image; <run>: hash of bundle, engine, settings
+    images/<run>/<set>/*.npz     one record an image; <run>: hash of bundle, engine, settings
     images/<run>/<set>/index.json  the set's records in order, and what was skipped
 
 Beside the pixel metrics a set has groups of metrics: what a benchmark of its own kind reports. A

@@ -54,7 +54,7 @@ class RunOptions:
     """
     How to run.
 
-    batch: images that go through the engine together. on_error: 'skip' or 'fail' when a
+    batch: images that go through the engine together. on_error: 'skip' or 'fail' when an
     image or its labels are broken. progress: show a bar with the time left, on a terminal.
     """
 
@@ -104,7 +104,7 @@ def run_tasks(
 
 @dataclass
 class _Loaded:
-    """A image on its way: read, or found as a record, or broken."""
+    """An image on its way: read, or found as a record, or broken."""
 
     task: ImageTask
     content: str = ''
@@ -160,7 +160,7 @@ class _Run:
         yield group
 
     def _detections(self, group: list[_Loaded]) -> Iterator[tuple[_Loaded, Detection]]:
-        """Run a batch; a image that the pipeline refuses is skipped like a broken file."""
+        """Run a batch; an image that the pipeline refuses is skipped like a broken file."""
         frames = [
             # The drive as the camera: images of one drive share their view.
             Frame(item.image, item.task.sequence, frame_id=item.task.name)
@@ -194,7 +194,7 @@ def _ahead(
 
 
 def _load(task: ImageTask, folder: Path, variant: str) -> _Loaded:
-    """Read a image unless its record is there; a broken one comes back with its error."""
+    """Read an image unless its record is there; a broken one comes back with its error."""
     start = time.perf_counter()
     try:
         content = _content_of(task.files)

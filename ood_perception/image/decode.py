@@ -51,7 +51,7 @@ class FrameDecoder(Generic[Ticket]):
 
     def decode(self, message: Any, ticket: Ticket) -> list[tuple[Ticket, Frame]]:
         """
-        Return the frames that a message completes: one for a image, any number for a packet.
+        Return the frames that a message completes: one for an image, any number for a packet.
 
         message: sensor_msgs/Image or CompressedImage, foxglove_msgs/CompressedVideo or
         ffmpeg_image_transport_msgs/FFMPEGPacket. ticket: comes back with the message's own frame.
@@ -124,7 +124,7 @@ def decode_compressed(message: Any) -> UInt8Array:
     """
     Return a sensor_msgs/CompressedImage (JPEG or PNG) as uint8 (H, W, 3) RGB, C-contiguous.
 
-    A image of one channel whose format names a Bayer pattern is demosaiced. EXIF rotation is
+    An image of one channel whose format names a Bayer pattern is demosaiced. EXIF rotation is
     ignored: camera_info and the boxes that we publish mean the stored pixels.
 
     Raises ImageError for other formats, depth, damaged data, and above 200 megapixels.

@@ -130,7 +130,7 @@ def _simplejpeg() -> Any:
 
 
 def size_problem(width: int, height: int) -> str:
-    """Return what is wrong with a image's size in pixels, '' for nothing."""
+    """Return what is wrong with an image's size in pixels, '' for nothing."""
     if width <= 0 or height <= 0:
         return 'is empty'
     if width * height > MAX_PIXELS:
@@ -151,7 +151,7 @@ def stored_size(data: UInt8Array) -> tuple[int, int]:
         with opened(data.tobytes(), _FORMATS) as image:
             return image.size
     except (OSError, SyntaxError) as error:  # Pillow's own text names an object in memory
-        raise ValueError('it has no header of a image') from error
+        raise ValueError('it has no header of an image') from error
 
 
 def png_size(data: UInt8Array) -> tuple[int, int]:

@@ -113,7 +113,7 @@ def video_codec(name: str) -> str:
 
 
 def message_codec(message: Any) -> str:
-    """Return the video codec of an image message of any type, '' for a image by itself."""
+    """Return the video codec of an image message of any type, '' for an image by itself."""
     if hasattr(message, 'step'):
         return ''
     form = message.encoding if hasattr(message, 'pts') else getattr(message, 'format', '')
@@ -122,7 +122,7 @@ def message_codec(message: Any) -> str:
 
 def is_wide_grey_png(data: Any, encoding: str) -> bool:
     """
-    Return whether data is a PNG of 16 bits in one channel that its format does not call a image.
+    Return whether data is a PNG of 16 bits in one channel that its format does not call an image.
 
     encoding: as split_format gives it; 'mono16' and the mosaics of 16 bits are images. Where the
     format names no encoding it is most likely depth: not chosen by itself, read when chosen.

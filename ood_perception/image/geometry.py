@@ -3,7 +3,7 @@
 """
 Camera image <-> network input <-> score grid, and the one resize filter, training included.
 
-A image is first cut ('fill') or padded ('fit') by whole camera pixels to a *canvas* of the
+An image is first cut ('fill') or padded ('fit') by whole camera pixels to a *canvas* of the
 network's aspect, then the canvas is resized edge to edge to the network input. The score grid
 lies edge to edge over the same canvas, so the way back is one resize and one crop. Points are in
 edge coordinates: pixel (i, j) covers [j, j + 1) x [i, i + 1), its centre is (j + 0.5, i + 0.5).
@@ -43,7 +43,7 @@ def geometry_for(
     anchor: where the image lies when padded or cropped, 0 = left/top, 1 = right/bottom.
 
     Raises ConfigError for an unknown policy, an anchor outside [0, 1] or an empty size, and
-    ImageError for a image whose canvas would have more than MAXIMUM_PIXELS.
+    ImageError for an image whose canvas would have more than MAXIMUM_PIXELS.
     """
     if policy not in POLICIES:
         raise ConfigError(f'resize policy {policy!r}: choose one of {", ".join(POLICIES)}')
@@ -236,7 +236,7 @@ def _resize(image: UInt8Array, size: Size) -> UInt8Array:
     Resize by the one filter: average over areas where it shrinks, bilinear where it grows.
 
     Exact halvings come first: OpenCV averages 2 x 2 pixels several times faster than any other
-    area, and an average of averages is the average. A image that shrinks along one axis and
+    area, and an average of averages is the average. An image that shrinks along one axis and
     grows along the other shrinks first.
     """
     height, width = image.shape[:2]

@@ -90,7 +90,7 @@ def tell(text: str) -> None:
 
 def read_image(path: Path, what: str = 'image') -> UInt8Array:
     """
-    Return a image file as uint8 (H, W, 3) RGB, its pixels as they are stored.
+    Return an image file as uint8 (H, W, 3) RGB, its pixels as they are stored.
 
     what: how errors call the file. Raises DataError where it is missing, cut off or broken, holds
     several images, or is a TIFF that has to be turned to be shown.
@@ -141,7 +141,7 @@ def check_stored_size(data: UInt8Array, place: str) -> None:
 
 
 def check_pixels(width: int, height: int, place: str) -> None:
-    """Raise DataError for a image file of too many pixels, or of none."""
+    """Raise DataError for an image file of too many pixels, or of none."""
     if problem := size_problem(width, height):
         raise DataError(f'{place} of size {width}x{height} {problem}: save it smaller')
 

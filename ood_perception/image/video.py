@@ -3,7 +3,7 @@
 """
 H.264 and H.265 streams, packet by packet and in order, by PyAV (the extra `video`).
 
-A image is handed out only if it and all before it, back to a key frame, decoded without an
+An image is handed out only if it and all before it, back to a key frame, decoded without an
 error: a decoder fills what it lacks with guesses, which would be scored as the camera's.
 """
 
@@ -29,10 +29,10 @@ _WITH_CHROMA_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 
 # The fields that are read here end long before, emulation bytes counted.
 _SLICE_HEADER_BYTES = 32
 Ticket = TypeVar('Ticket')
-# Unit types that hold a piece of a image, and those of key frames.
+# Unit types that hold a piece of an image, and those of key frames.
 _IMAGES = {'h264': range(1, 6), 'hevc': range(32)}
 _KEYS = {'h264': range(5, 6), 'hevc': range(16, 24)}
-# No stream holds a image back for longer: a decoded image buffer has 16 places.
+# No stream holds an image back for longer: a decoded image buffer has 16 places.
 _LATEST = 32
 
 

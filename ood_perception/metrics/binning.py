@@ -46,7 +46,7 @@ def lower_edges() -> Float32Array:
 
 def label_counts(scores: Float32Array, labels: UInt8Array, inside: BoolArray) -> Int64Array:
     """
-    Count the pixels of a image by place, label and bin in one pass.
+    Count the pixels of an image by place, label and bin in one pass.
 
     scores: float32 (H, W). labels: uint8 (H, W), 0 normal, 1 anomaly, all others left out.
     inside: bool (H, W), the region of interest.
@@ -64,7 +64,7 @@ def share_sums(
     scores: Float32Array, anomaly: BoolArray, inside: BoolArray, shares: Float64Array
 ) -> Float64Array:
     """
-    Sum the weights of a image's anomaly pixels by place and bin.
+    Sum the weights of an image's anomaly pixels by place and bin.
 
     scores: float32 (H, W). anomaly, inside: bool (H, W). shares: float64 (P,), see
     aupro.component_shares. Returns float64 (2, BINS): [inside or not, bin].

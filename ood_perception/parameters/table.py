@@ -169,7 +169,7 @@ PARAMETERS: tuple[Spec, ...] = (
          choices=OPEN_SET_OUTSIDE),
     Spec('image_score.top_share', 0.0, 'Share of the scored pixels that image_score averages, the '
          'most surprising ones; 0: the maximum', dynamic=True, low=0.0, high=1.0),
-    Spec('image_score.threshold', 0.0, 'Image score from which a image is reported as anomalous '
+    Spec('image_score.threshold', 0.0, 'Image score from which an image is reported as anomalous '
          '(level WARN), 0: never', dynamic=True, low=0.0, high=1000.0),
     Spec('overlay.opacity', OverlayOptions.opacity, 'Opacity of the score colours', dynamic=True,
          low=0.0, high=1.0),

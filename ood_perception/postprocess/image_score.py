@@ -67,7 +67,7 @@ def image_threshold(scores: Sequence[float], rate: float) -> float:
     """
     Return the least threshold at which a flawless image is called defective with chance <= rate.
 
-    scores: image scores of n flawless images that no fitting has seen. A image is called
+    scores: image scores of n flawless images that no fitting has seen. An image is called
     defective where its score is *greater than or equal to* the threshold. The threshold is the
     k-th smallest score with k = ceil((n + 1) (1 - rate)), taken one float up: split conformal
     prediction (Vovk et al. 2005; Lei et al. 2018, section 2.2), exact for exchangeable images.
@@ -78,7 +78,7 @@ def image_threshold(scores: Sequence[float], rate: float) -> float:
         raise ConfigError(f'rate {rate:g} of wrongly rejected images: give one inside (0, 1)')
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if not np.isfinite(values).all():
-        raise ConfigError('an image score is not finite: was a image without scored pixels used?')
+        raise ConfigError('an image score is not finite: was an image without scored pixels used?')
     # A tiny tolerance: (n + 1) (1 - rate) of an exact case lands just above a whole number.
     place = math.ceil((values.size + 1) * (1.0 - rate) - 1e-9)
     if place > values.size:

@@ -103,7 +103,7 @@ def mask_cells(mask: RegionMask, geometry: Geometry, grid_size: Size) -> BoolArr
     if abs(width * geometry.camera_height / geometry.camera_width - height) > 1.0:
         raise ImageError(
             f'roi mask {mask.path} has {width} x {height} pixels, the camera image '
-            f'{geometry.camera_width} x {geometry.camera_height}: draw the mask on a image of '
+            f'{geometry.camera_width} x {geometry.camera_height}: draw the mask on an image of '
             'this camera; its size may differ, its aspect may not'
         )
     x, y = cell_centres(geometry, grid_size)

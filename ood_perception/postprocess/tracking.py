@@ -148,7 +148,7 @@ _USUAL_SECONDS = 0.1
 # Least overlap of the grown boxes, and how far a small box reaches as a share of the width.
 _LEAST_OVERLAP = 0.1
 _LEAST_REACH = 0.01
-# A image full of specks must not slow the node down: the tracks seen last are kept.
+# An image full of specks must not slow the node down: the tracks seen last are kept.
 _MOST_TRACKS = 1000
 
 

@@ -125,7 +125,7 @@ def up_from_horizon(rays: Vectors, depression: float = 0.0) -> Attitude:
     """
     Return up, in the rays' frame, from rays towards the horizon; sigma is their scatter about it.
 
-    The scatter is not divided by the root of their number: columns of a image err together.
+    The scatter is not divided by the root of their number: columns of an image err together.
 
     rays: unit vectors (N, 3), N >= 2, of one frame whose z is roughly up. depression: how far
     below level the horizon is (dip), radians.

@@ -128,7 +128,7 @@ def camera_model(info: Calibration, size: Size, rectified: bool = False) -> Came
 
     rectified: the images are undistorted (image_rect): P counts instead of K and d.
 
-    A image of another size is taken to be the calibrated one resized, if the aspect is the same.
+    An image of another size is taken to be the calibrated one resized, if the aspect is the same.
     Raises CalibrationError, naming value and remedy, for an uncalibrated CameraInfo (K or P zero),
     an unknown distortion, and a size that cannot come from resizing.
     """

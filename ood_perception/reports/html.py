@@ -92,7 +92,7 @@ def save_jpeg(
 
 
 def embedded(image: UInt8Array, width: int = IMAGE_WIDTH, quality: int = 85) -> str:
-    """Return a image, uint8 (H, W, 3) RGB, as the source of an image that needs no file."""
+    """Return an image, uint8 (H, W, 3) RGB, as the source of an image that needs no file."""
     data = base64.b64encode(_small_jpeg(image, width, quality)).decode('ascii')
     return f'data:image/jpeg;base64,{data}'
 

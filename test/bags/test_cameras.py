@@ -114,7 +114,7 @@ def test_grey_and_nameless_encodings_are_images(tmp_path, encoding):
     assert choose(tmp_path, raw('/thermal/image', encoding))[0] == [('', '/thermal/image')]
 
 
-def test_mono16_as_png_is_a_image(tmp_path):
+def test_mono16_as_png_is_an_image(tmp_path):
     topic = '/thermal/image/compressed'
     cameras, _, _ = choose(tmp_path, depth_png(topic, 'mono16; png compressed '))
     assert cameras == [('', topic)]

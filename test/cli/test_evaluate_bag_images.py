@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate_bag on what cameras record: every form of a image gives what rgb8 gives."""
+"""evaluate_bag on what cameras record: every form of an image gives what rgb8 gives."""
 
 import csv
 import json

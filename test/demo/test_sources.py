@@ -19,7 +19,7 @@ def coloured(number):
 def folder(tmp_path):
     for number in range(12):
         cv2.imwrite(str(tmp_path / f'{number}.png'), coloured(number)[..., ::-1])
-    (tmp_path / 'notes.txt').write_text('not a image')
+    (tmp_path / 'notes.txt').write_text('not an image')
     return tmp_path
 
 

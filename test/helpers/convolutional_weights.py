@@ -16,7 +16,7 @@ from trainer.backbones.convolutional import ConvolutionalBackbone
 def convolutional(
     path: Path | None = None, name: str = 'mobilenet_v2', stride: int = 16
 ) -> ConvolutionalBackbone:
-    """Return a random backbone through which a image's differences come; path: kept there."""
+    """Return a random backbone through which an image's differences come; path: kept there."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         backbone = ConvolutionalBackbone(BackboneChoice(name=name, stride=stride))

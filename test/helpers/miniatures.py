@@ -25,7 +25,7 @@ def _label(ids: tuple[int, ...], shape: tuple[int, int]) -> bytes:
 
 
 def write_image(path: Path, seed: int = 0) -> Path:
-    """Write a image of HEIGHT x WIDTH in the form that its suffix says."""
+    """Write an image of HEIGHT x WIDTH in the form that its suffix says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_encoded(path.suffix, seed))
     return path

@@ -16,7 +16,7 @@ from ood_perception.types import Detection, Frame
 THING, GROUND, SKY = 0, 1, 2
 
 
-ROWS, COLUMNS, CELL = 48, 64, 10  # a image of 640 x 480 pixels
+ROWS, COLUMNS, CELL = 48, 64, 10  # an image of 640 x 480 pixels
 
 
 EDGE = 16

@@ -36,7 +36,7 @@ def feature_set(images=4, dim=8, seed=0, outliers=True):
 
 
 class Dying:
-    """Tokens that end the run, as a kill would, at the n-th read of a image."""
+    """Tokens that end the run, as a kill would, at the n-th read of an image."""
 
     def __init__(self, tokens, reads):
         self.tokens, self.shape, self.reads = tokens, tokens.shape, reads

@@ -52,7 +52,7 @@ def sea_scene():
     Return image, semantic labels and panoptic image of 112 x 168 pixels, all of whole patches.
 
     Sky over a quay over water. The image lacks the quay's first two patches (they look like
-    water) and the second of two boats, and has a anomalous patch on open water that is no boat.
+    water) and the second of two boats, and has an anomalous patch on open water that is no boat.
     """
     photo = flat(112, 168, COLORS['Water'])
     photo[:28], photo[28:42, 28:] = COLORS['Sky'], COLORS['Car']

@@ -114,7 +114,7 @@ def test_a_palette_becomes_its_colours():
     assert decoded[0, :4].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]
 
 
-def test_mono16_in_a_png_is_a_image():
+def test_mono16_in_a_png_is_an_image():
     grey = scene()[..., 1]
     data = png(grey.astype(np.uint16) * 256 + 200)
     decoded = decode_compressed(message(data, 'mono16; png compressed '))

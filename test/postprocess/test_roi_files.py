@@ -105,7 +105,7 @@ def test_files_that_are_no_mask_are_refused_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ('size', 'fits'), [((96, 128), True), ((72, 96), True), ((96, 96), False)]
 )
-def test_a_image_of_another_aspect_is_refused_and_the_next_one_served(tmp_path, size, fits):
+def test_an_image_of_another_aspect_is_refused_and_the_next_one_served(tmp_path, size, fits):
     write_tiny_bundle(tmp_path / 'bundle')
     bundle = load_bundle(tmp_path / 'bundle')
     mask = RegionMask('belt.png', np.ones((192, 256), bool))

@@ -234,7 +234,7 @@ def test_settings_change_between_frames():
     assert tracker.update(detection_of(box, 0.4)).tracks == ()
 
 
-def test_a_image_full_of_specks_is_survived():
+def test_an_image_full_of_specks_is_survived():
     tracker = Tracker(Persistence(10, 3))
     rng = np.random.default_rng(0)
     for step in range(4):

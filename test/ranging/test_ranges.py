@@ -253,7 +253,7 @@ def test_only_what_is_surely_narrow_and_whole_is_too_small():
 
 
 def test_with_a_horizon_the_edge_is_bridged_aslant():
-    """A image tilted by 0.2: a ship on the slope is filled up to the slope, not to its end."""
+    """An image tilted by 0.2: a ship on the slope is filled up to the slope, not to its end."""
     slope = 10 + np.arange(COLUMNS) // 5
 
     def paint(labels):

@@ -344,7 +344,7 @@ def huge_jpeg():
     ('data', 'words'),
     [
         (b'', ['0 bytes', 'neither JPEG nor PNG']),
-        (b'not a image at all', ['neither JPEG nor PNG', '6e 6f']),
+        (b'not an image at all', ['neither JPEG nor PNG', '6e 6f']),
         (encoded('.jpg', photo())[:-200], ['truncated', 'network']),
         (encoded('.png', photo())[:-200], ['damaged']),
         (b'\xff\xd8' + bytes(100) + b'\xff\xd9', ['frame header']),

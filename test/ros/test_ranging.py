@@ -100,7 +100,7 @@ class Boat(Rig):
         )
 
     def frame(self, pixels=None, boat=None):
-        """Publish an Imu and a image of one stamp; return once the image is processed."""
+        """Publish an Imu and an image of one stamp; return once the image is processed."""
         done = self.counters().processed
         if boat is not None:
             message = stamped(Imu(), (100, self._count + 1))
@@ -281,7 +281,7 @@ def test_without_an_imu_there_are_bearings_alone_and_the_reason(rig):
     assert 'no Imu message has arrived on /imu' in status[1]
     rig.frame(boat=(0.0, 0.0, 0.0))
     rig.status('places', lambda s: s[0] == OK)
-    rig._count = 900_000_000  # a image almost a second after the last Imu message
+    rig._count = 900_000_000  # an image almost a second after the last Imu message
     rig.frame()
     status = rig.status('places', lambda s: s[0] == WARN)
     assert 'from the image' in status[1]

@@ -105,7 +105,7 @@ def _ring(values: object, place: str) -> array[float]:
         raise DataError(f'{place} has a polygon of {len(ring)} numbers: x and y come in pairs')
     # the sum is finite only where all of them are
     if ring and not (math.isfinite(sum(ring)) and -_MOST < min(ring) <= max(ring) < _MOST):
-        raise DataError(f'{place} has a polygon with corners that are no places in a image')
+        raise DataError(f'{place} has a polygon with corners that are no places in an image')
     return ring
 
 
@@ -168,7 +168,7 @@ class CocoObject:
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """A image and its objects in their order; size: (height, width) by the file, None unsaid."""
+    """An image and its objects in their order; size: (height, width) by the file, None unsaid."""
 
     name: str
     path: Path
@@ -208,7 +208,7 @@ def read_coco(folder: Path) -> tuple[CocoImage, ...]:
 
 
 def need_images(images: Iterable[CocoImage]) -> None:
-    """Raise DataError for a image that is missing, is none or is of another size: heads only."""
+    """Raise DataError for an image that is missing, is none or is of another size: heads only."""
     for frame in images:
         try:
             with opened(frame.path) as image:

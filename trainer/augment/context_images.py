@@ -46,7 +46,7 @@ def load_context(
 
     folder: images/ and instances.json in COCO's format. classes: of the road images, for the
     list alone. exclude: categories that are known, not outliers. Crowds are not marked.
-    Raises DataError for a missing or wrong file (the annotation is named), a image that is
+    Raises DataError for a missing or wrong file (the annotation is named), an image that is
     missing or of another size, and a part without objects.
     """
     shown = [

@@ -44,7 +44,7 @@ class PasteSettings:
     """
     How objects are pasted.
 
-    objects: least and greatest number a image.
+    objects: least and greatest number an image.
     width: least and greatest object width as a share of the image's, drawn log-uniformly.
     height: greatest object height as a share of the image's.
     ground: class ids that an object may stand on.
@@ -64,7 +64,7 @@ class PasteSettings:
 @dataclass(frozen=True)
 class Pasted:
     """
-    A image with objects.
+    An image with objects.
 
     image: uint8 (H, W, 3) RGB. mask: uint8 (H, W), NORMAL, ANOMALY or IGNORED.
     ground: bool (H, W), true ground and object pixels: the road region of interest.
@@ -128,7 +128,7 @@ def paste_objects(
     """
     Paste some objects so that each one's foot stands on ground and none covers another.
 
-    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W) true class ids. A image without enough
+    image: uint8 (H, W, 3) RGB; labels: uint8 (H, W) true class ids. An image without enough
     ground gets fewer objects. Deterministic for a given state of rng.
     """
     if image.shape[:2] != labels.shape:

@@ -3,7 +3,7 @@
 """
 Anomaly Mix: outlier exposure by pasting foreign objects into training images (UEM, section 4).
 
-With some probability a image takes all objects of one everyday image, each at a uniformly
+With some probability an image takes all objects of one everyday image, each at a uniformly
 random place, before it is scaled, mirrored and recoloured. Mixes are drawn once, so that their
 tokens can be cached.
 """
@@ -40,7 +40,7 @@ class AnomalyMix:
         magnification: float,
         images: ImageList,
     ) -> tuple[UInt8Array, UInt8Array]:
-        """Return a image of the list and its labels with a drawn group, see mix_objects."""
+        """Return an image of the list and its labels with a drawn group, see mix_objects."""
         group = self.groups[int(rng.integers(len(self.groups)))]
         ground = self.settings.ground(images)
         return mix_objects(*image, group, rng, self.settings, magnification, ground)

@@ -139,7 +139,7 @@ def draw_crop(
     rng: np.random.Generator,
 ) -> tuple[UInt8Array, UInt8Array]:
     """
-    Scale, crop, mirror and recolour a image of any size; return it at network size.
+    Scale, crop, mirror and recolour an image of any size; return it at network size.
 
     image: uint8 (H, W, 3) RGB; labels: uint8 (H, W). crop: of the scaled image, at most `size`.
     What the crop does not fill is black and IGNORED.

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects pasted anywhere in a image, as UEM's Anomaly Mix does: exact masks, ignored borders.
+Objects pasted anywhere in an image, as UEM's Anomaly Mix does: exact masks, ignored borders.
 
 Beside `cutouts.paste_objects`, which makes test images with objects that stand on the road.
 """
@@ -32,7 +32,7 @@ class MixSettings:
 
     count: number of mixes. probability: of a mix with outliers (UEM: 0.2 in each step, of
         images that change with every epoch; pre-drawn mixes are fewer).
-    scale: size of an object, as a factor of its own pixels in a image 2048 wide (UEM: 1);
+    scale: size of an object, as a factor of its own pixels in an image 2048 wide (UEM: 1);
         smaller images scale it down alike.
     smallest: least longer side in pixels of an object at the network's width (a patch).
     border: pixels around each object that are ignored.

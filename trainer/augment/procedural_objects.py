@@ -21,7 +21,7 @@ from .cutouts import Cutout, cropped
 
 FloatArray = npt.NDArray[np.float32]
 SIZE = (48, 360)
-"""Least and greatest longer side in pixels of a image 2048 wide, drawn log-uniformly."""
+"""Least and greatest longer side in pixels of an image 2048 wide, drawn log-uniformly."""
 
 
 def draw_object(name: str, rng: np.random.Generator) -> Cutout:

@@ -23,7 +23,7 @@ class ViewSettings:
     """
     How the views of one image are drawn; the first is the image itself.
 
-    views: number of a image's views. scale: least and greatest magnification, drawn uniformly
+    views: number of an image's views. scale: least and greatest magnification, drawn uniformly
         (UEM: 0.5 to 2); above 1 a part is cropped, below 1 the rim is ignored.
     flip: probability of a mirrored view. brightness, contrast, saturation: greatest relative
         change of each, hue: greatest turn as a share of the circle.
@@ -42,7 +42,7 @@ class ViewSettings:
 @dataclass(frozen=True)
 class DrawnImages(ImageList):
     """
-    Views of the images of a list, each a image of its own: name@<settings>-<view>.
+    Views of the images of a list, each an image of its own: name@<settings>-<view>.
 
     A view depends on the settings and its own name alone, in which a hash of the settings stands.
     draws: which view of its image each one is, 0 = the image itself.

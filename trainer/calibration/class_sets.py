@@ -49,7 +49,7 @@ def surprisal_maps(
     head: HeadModule, features: FeatureSet, views: Sequence[FeatureSet]
 ) -> Iterator[tuple[Maps, npt.NDArray[np.uint8]]]:
     """
-    Yield a image's surprisal in each view and its true labels, on the whole image's grid.
+    Yield an image's surprisal in each view and its true labels, on the whole image's grid.
 
     Float32 (V, S, gh*f, gw*f), -inf where a view does not hold the pixel, and uint8 (gh*f, gw*f).
     """

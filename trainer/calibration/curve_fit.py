@@ -174,7 +174,7 @@ def fit_class_curves(scores: HeldOutScores, knots: int = KNOTS) -> ClassCurves:
 def score_maps(
     head: HeadModule, features: FeatureSet
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
-    """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) a image."""
+    """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) an image."""
     for i in progress_bar(range(len(features.names)), 'calibration'):
         scores = head.raw_scores(*tokens_of(features, head.layers, [i]))[0][0].numpy()
         yield scores, labels_to_grid(np.asarray(features.labels[i]), scores.shape[1:])

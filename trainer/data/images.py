@@ -64,7 +64,7 @@ class ImageList:
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """
-        Return a image and its labels.
+        Return an image and its labels.
 
         Returns uint8 (H, W, 3) RGB and uint8 (H, W) class ids with IGNORED (all of it where the
         list has no labels). Raises DataError naming the file that is missing or wrong.

@@ -21,7 +21,7 @@ def spaced_places(names: Sequence[str], sequences: Sequence[str], spacing: int) 
     Return the places of images of one sequence that are at least `spacing` frames apart.
 
     A frame's number is the digits that end its name. Every sequence is gone through from its first
-    frame on; a image is left out that is nearer than that to the last one kept.
+    frame on; an image is left out that is nearer than that to the last one kept.
     spacing: 0 keeps all. Raises DataError for a name without a number.
     """
     if not spacing:
@@ -37,7 +37,7 @@ def spaced_places(names: Sequence[str], sequences: Sequence[str], spacing: int) 
 
 
 def frame_number(name: str) -> int:
-    """Return the number that ends a image's name; DataError where there is none."""
+    """Return the number that ends an image's name; DataError where there is none."""
     found = _NUMBER.search(name)
     if not found:
         raise DataError(

@@ -56,7 +56,7 @@ def load(root: Path, split: str) -> ImageList:
     """
     Load one split (train, val, test) of the labelIds files; a city is a sequence.
 
-    Raises DataError for a missing folder, no images, a image without its label file, or train
+    Raises DataError for a missing folder, no images, an image without its label file, or train
     ids in the place of label ids.
     """
     base = root / 'leftImg8bit' / split

@@ -8,7 +8,7 @@ Plain folders: one of images, one of label PNGs of the same names, and a YAML cl
   <split>/images/<name>.jpg (or .png, .webp, ...)
   <split>/labels/<name>.png
   scenes.csv                optional, lines "name,scene,split": then images/ and labels/ lie
-                            beside it, undivided, and the file says which split a image is in
+                            beside it, undivided, and the file says which split an image is in
 
 'folders/<split>=<folder>'; without a split, images/ and labels/ lie beside classes.yaml.
 Label files hold ids, or colours where the classes have `colors: [[r, g, b], ...]`.
@@ -33,7 +33,7 @@ def load_folders(images: Path, labels: Path, classes: ClassMap) -> ImageList:
     """
     Pair `images`/<name>.* with `labels`/<name>.* (PNG, BMP, TIFF or GIF).
 
-    The sequence of a image is its name up to the last '_', or '' where there is none.
+    The sequence of an image is its name up to the last '_', or '' where there is none.
     Raises DataError for missing folders, no images or missing labels.
     """
     frames = list_images(images)

@@ -42,7 +42,7 @@ def labels_of(images: Sequence[Path], folder: Path) -> list[Path]:
     """
     Return the label file of every image: of its name, in any format that labels are read in.
 
-    Labels without a image are told of; DataError where their image lies there in a format that
+    Labels without an image are told of; DataError where their image lies there in a format that
     is not read, and naming the first image without a label.
     """
     files = label_files(folder)

@@ -62,7 +62,7 @@ SCENES: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
 
 
 def load(root: Path, split: str) -> ImageList:
-    """Load one split, or all of them with 'all'; the sequence of a image is its scene."""
+    """Load one split, or all of them with 'all'; the sequence of an image is its scene."""
     if split not in (*SCENES, 'all'):
         raise ConfigError(f'maritime has no split {split!r}: choose {", ".join(SCENES)} or all')
     chosen = tuple(SCENES) if split == 'all' else (split,)

@@ -53,7 +53,7 @@ class _Inspected(ImageList):
 
 @dataclass(frozen=True)
 class _Flawless(ImageList):
-    """Flawless images: a image's sequence is its product, and so is each of its pixels."""
+    """Flawless images: an image's sequence is its product, and so is each of its pixels."""
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the product's class everywhere."""

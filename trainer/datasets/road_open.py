@@ -80,7 +80,7 @@ def polygons() -> dict[str, dict[str, list[list[list[float]]]]]:
 
 
 def painted(name: str, size: tuple[int, int]) -> UInt8Array:
-    """Return a image's polygons as classes, uint8 (H, W), 255 where nobody has drawn any."""
+    """Return an image's polygons as classes, uint8 (H, W), 255 where nobody has drawn any."""
     height, width = size
     labels = np.full(size, IGNORED, np.uint8)
     for place in (OTHER, ROAD):

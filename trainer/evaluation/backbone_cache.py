@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs of frozen backbones on disk: bundles of one backbone run it once a image."""
+"""Outputs of frozen backbones on disk: bundles of one backbone run it once an image."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def measured_set(data: EvaluationSet, pipeline: Pipeline, extras: Extras) -> Mea
 
 
 def image_tasks(data: EvaluationSet) -> list[ImageTask]:
-    """Return one task a image."""
+    """Return one task an image."""
     images, panoptic = data.images, data.panoptic
     return [
         ImageTask(
@@ -140,7 +140,7 @@ def image_tasks(data: EvaluationSet) -> list[ImageTask]:
 
 
 def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
-    """Read a image and its labels; DataError also for a defect that nobody has drawn."""
+    """Read an image and its labels; DataError also for a defect that nobody has drawn."""
     image, labels = data.images.read(index)
     if data.anomalous_images and data.anomalous_images[index] != (labels == 1).any():
         raise DataError(
@@ -151,12 +151,12 @@ def _read(data: EvaluationSet, index: int) -> tuple[UInt8Array, UInt8Array]:
 
 
 def image_reader(data: EvaluationSet) -> Callable[[str], Any]:
-    """Return what reads a image and its labels by name."""
+    """Return what reads an image and its labels by name."""
     return lambda name: data.images.read(data.places[name])
 
 
 def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
-    """Return what reads a image and the labels of its known classes and anomalies."""
+    """Return what reads an image and the labels of its known classes and anomalies."""
 
     def read(name: str) -> tuple[UInt8Array, UInt8Array]:
         assert data.classes is not None
@@ -168,7 +168,7 @@ def _open_set_reader(data: EvaluationSet, known: int) -> Callable[[str], Any]:
 
 def label_reader(data: EvaluationSet) -> Callable[[str], Any]:
     """
-    Return what reads a image's labels by name, with a black image of their size.
+    Return what reads an image's labels by name, with a black image of their size.
 
     For passes that look at no colour: decoding the images took half of their time.
     """

@@ -80,9 +80,9 @@ def conv_norm(dim: int, width: int, kernel: int = 1, dilation: int = 1) -> nn.Se
 
 def scaled_dilations(rows: int) -> tuple[int, ...]:
     """
-    Return the dilations that reach as far over a image on a grid of so many rows.
+    Return the dilations that reach as far over an image on a grid of so many rows.
 
-    12, 24 and 36 cells of 128 rows are 9, 19 and 28 % of a image's height: 3, 5 and 8 cells of
+    12, 24 and 36 cells of 128 rows are 9, 19 and 28 % of an image's height: 3, 5 and 8 cells of
     27 rows.
     """
     return tuple(max(1, int(rate * rows / REFERENCE_ROWS + 0.5)) for rate in DILATIONS)

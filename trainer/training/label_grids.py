@@ -56,7 +56,7 @@ def pasted_precision(features: FeatureSet, scores: Callable[[int], torch.Tensor]
     """
     Return the AP of scores against pasted pixels, every SELECTION_STEP-th row and column.
 
-    features: the labels, OUTLIER on pasted pixels. scores: of a image by its place, float (rows,
+    features: the labels, OUTLIER on pasted pixels. scores: of an image by its place, float (rows,
     columns) at these pixels, higher = more anomalous.
     """
     step, images = SELECTION_STEP, []

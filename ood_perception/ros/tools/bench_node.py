@@ -117,7 +117,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--engine', default='', help='openvino, onnxruntime')
     parser.add_argument('--precision', default='', help='f32, bf16')
     parser.add_argument('--weights', default='', help='origin of the backbone weights')
-    parser.add_argument('--image', default='', help='a image to publish; default: made up')
+    parser.add_argument('--image', default='', help='an image to publish; default: made up')
     parser.add_argument(
         '--no-views', action='store_true', help='the whole image alone, where a bundle sees more'
     )

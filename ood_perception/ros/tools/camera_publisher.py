@@ -41,7 +41,7 @@ class CameraPublisher(Node):  # type: ignore[misc]
         wait_for_subscribers(self, [self._publisher], seconds)
 
     def publish(self, path: Path) -> int:
-        """Publish a image file stamped now; return the stamp in nanoseconds."""
+        """Publish an image file stamped now; return the stamp in nanoseconds."""
         image = read_image(path)
         header = Image().header
         header.frame_id = FRAME_ID

@@ -198,7 +198,7 @@ def test_a_written_set_reads_back_and_is_made_once(tmp_path):
     assert (made.read(0)[0] != before).any()
 
 
-def test_a_images_draw_does_not_depend_on_its_neighbours(tmp_path):
+def test_an_images_draw_does_not_depend_on_its_neighbours(tmp_path):
     images, cutouts = write_roads(tmp_path / 'roads'), [make_cutout()]
     whole = write_pasted_set(images, cutouts, tmp_path / 'a', PasteSettings())
     alone = write_pasted_set(images.subset([2]), cutouts, tmp_path / 'b', PasteSettings())

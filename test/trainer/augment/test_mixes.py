@@ -98,7 +98,7 @@ def test_recolouring_moves_the_mean_colour_to_the_place():
     np.testing.assert_allclose(mixed[truth == OUTLIER], [[145, 50, 50]] * 192, atol=1)
 
 
-def test_the_least_size_holds_where_a_image_is_padded(tmp_path):
+def test_the_least_size_holds_where_an_image_is_padded(tmp_path):
     write_data(tmp_path)
     images = load_images('folders', tmp_path, 'train')
     height = images.read(0)[0].shape[0]

@@ -40,7 +40,7 @@ LAYERS = tuple(f'tokens_{block}' for block in range(4))
 
 
 def crop_of(scale, crop, size=(60, 80), view=PLAIN, seed=0):
-    """Draw from a image of 40 x 60 pixels whose colour says its label, 0 left and 1 right."""
+    """Draw from an image of 40 x 60 pixels whose colour says its label, 0 left and 1 right."""
     labels = np.zeros((40, 60), np.uint8)
     labels[:, 30:] = 1
     image = np.repeat(np.where(labels, 200, 50).astype(np.uint8)[..., None], 3, 2)

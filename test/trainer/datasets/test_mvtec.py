@@ -50,7 +50,7 @@ condensation: {etalons: 3, epochs: 4}
 
 
 def surface(product, rng, defect=False):
-    """Return a image of a product, RGB, and its mask; a defect is a block of odd colour."""
+    """Return an image of a product, RGB, and its mask; a defect is a block of odd colour."""
     image = rng.normal(COLOURS[product], 12, (SIDE, SIDE, 3))
     mask = np.zeros((SIDE, SIDE), np.uint8)
     if defect:

@@ -221,7 +221,7 @@ def test_other_settings_or_images_are_measured_anew(tiny_bundle, roads, tmp_path
 def damaged(tmp_path):
     folder = tmp_path / 'road_obstacle_dev'
     write_images(folder, anomaly_labels, [BOX, None, BOX, BOX])
-    (folder / 'images' / 'drive_1.png').write_bytes(b'\x89PNG not a image')
+    (folder / 'images' / 'drive_1.png').write_bytes(b'\x89PNG not an image')
     cv2.imwrite(str(folder / 'labels' / 'drive_2.png'), np.zeros((HEIGHT, WIDTH // 2), np.uint8))
     return tmp_path
 

@@ -51,7 +51,7 @@ def inspected(tiny_bundle, products, tmp_path_factory):
 
 def test_products_by_hand(inspected):
     """
-    Bottle: N pixels a image, each image one tie. Image AUROC: 3 of 4 pairs.
+    Bottle: N pixels an image, each image one tie. Image AUROC: 3 of 4 pairs.
 
     Pixel AUROC: N/2 defect pixels above N/2 + N + N of 3 N normal ones with N/2 tied to each
     half. AUPRO to 0.3: PRO rises to 1/2 over FPR 0 to 1/6 and stays there until FPR 1/2.

@@ -70,7 +70,7 @@ def published_shapes(divisor=1, width=256, classes=19):
 
 
 def random_state(shapes):
-    """Random tensors that let a image through: positive gains, variances near those seen."""
+    """Random tensors that let an image through: positive gains, variances near those seen."""
     state = {}
     for name, shape in shapes.items():
         wide = int(np.prod(shape[1:])) or 1

@@ -39,7 +39,7 @@ def test_label_is_the_commonest_value_void_included_and_ties_go_to_the_smallest(
     assert shares.item() == pytest.approx(share)
 
 
-def test_every_patch_of_a_image_agrees_with_counting():
+def test_every_patch_of_an_image_agrees_with_counting():
     labels = np.random.default_rng(1).choice([0, 1, 2, 255], (28, 42)).astype(np.uint8)
 
     got, share = patch_labels(labels, 14, 3)

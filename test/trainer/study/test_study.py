@@ -96,7 +96,7 @@ def test_bundles_of_one_backbone_share_its_outputs_to_the_bit(root, two_bundles,
         for plain, found in zip(records(name, None), records(name, shared), strict=True):
             for key in plain.keys() - {'read_measure_ms', 'stage_ms'}:
                 np.testing.assert_array_equal(plain[key], found[key], key)
-        assert len(list(shared.rglob('*.npz'))) == 3  # a image each, whatever the head
+        assert len(list(shared.rglob('*.npz'))) == 3  # an image each, whatever the head
 
 
 def test_a_fusion_takes_over_the_fits_of_its_members_rows(root):

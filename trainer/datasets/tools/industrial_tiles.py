@@ -7,7 +7,7 @@ Bring the magnetic-tile images into MVTec AD's layout, as the product 'tile'.
 
 SOURCE/images/<kind>_exp<e>_num_<number>.jpg, SOURCE/labels/<the same>.png: 0 normal, 1 defect;
 kind 'free' is flawless. Numbers are places in a film: images whose numbers follow within 500
-show one tile, so such a series stays together. Every third series is for testing. A image of a
+show one tile, so such a series stays together. Every third series is for testing. An image of a
 defect whose label marks none is left out, and said.
 
 Data: Magnetic-tile-defect-datasets (abin24; Huang, Qiu and Yuan, The Visual Computer 2020).

@@ -53,7 +53,7 @@ class Cost:
 
     loss: AP of float32 - AP. interval: 95 % over images, paired. difference: mean |difference|
     of surprisal up to 6; difference_999: its 99.9 % quantile. labels: least share of equal labels
-    of a image. relative_time: of the backbone, median over images of the ratio.
+    of an image. relative_time: of the backbone, median over images of the ratio.
     """
 
     average_precision: float

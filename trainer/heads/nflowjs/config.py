@@ -26,7 +26,7 @@ class NflowjsConfig:
     score: what is served, one of SCORES, at `temperature` (2 for divergences, 10 for max-softmax).
     smallest, largest: sides of a patch in pixels where the crop's shorter side is `reference`; in
         proportion otherwise, see patch_sides.
-    crop: height and width of what is cut out of a image at network magnification, multiples of
+    crop: height and width of what is cut out of an image at network magnification, multiples of
         the backbone's patch. scale: least and greatest further magnification.
     steps, batch, warmup, learning_rate: Adam, linear warm-up, then linearly to 0 (`cosine`: along
         a cosine, as published). flow_rate: of the flow. backbone_rate: of the backbone; 0 =

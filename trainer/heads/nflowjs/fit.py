@@ -60,7 +60,7 @@ class NflowjsFit(SegmenterFit):
         return self.made('flow', (train.key, select.key, asdict(config)), fill)
 
     def _save_flow(self, target: Path, flow: Flow) -> None:
-        """Write a flow, and a image of what it makes."""
+        """Write a flow, and an image of what it makes."""
         save_flow(target / FLOW_FILE, flow, self.flow_config)
         write_patches(target / PATCHES_FILE, flow)
 

@@ -167,7 +167,7 @@ class JointRun(TrainingRun):
 def average_precision(
     segmenter: Segmenter, features: FeatureSet, tokens: Callable[[int], Tokens]
 ) -> float:
-    """Return the AP of -JSD at temperature 2 on mixes; tokens: of a image by its place."""
+    """Return the AP of -JSD at temperature 2 on mixes; tokens: of an image by its place."""
     default, upsampler = NflowjsConfig(), MapUpsampler(features, UPSAMPLING, SELECTION_STEP)
 
     def scores(index: int) -> torch.Tensor:

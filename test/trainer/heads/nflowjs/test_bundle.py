@@ -152,7 +152,7 @@ def test_the_shipped_table_varies_what_the_issue_asks_for():
     assert sum(p.numel() for p in parameters) == 257_064  # as docs/heads/nflowjs.md says
 
 
-def test_the_fit_leaves_a_image_of_what_the_flow_makes(places, bundle):
+def test_the_fit_leaves_an_image_of_what_the_flow_makes(places, bundle):
     folders = [only(places / 'nflowjs', part) for part in ('flow', 'fit-nflowjs')]
     before, after = (cv2.imread(str(folder / 'patches.png')) for folder in folders)
     assert before.shape == after.shape == (104 + 4, 4 * (16 + 24 + 40 + 72 + 104 + 5 * 4), 3)

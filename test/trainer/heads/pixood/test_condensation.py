@@ -179,7 +179,7 @@ def test_impossible_settings_are_refused(wrong):
 
 
 def heavy_tails(seed=0, images=40):
-    """One class in 2-D, 60 patches a image: dense in the middle, rare far out."""
+    """One class in 2-D, 60 patches an image: dense in the middle, rare far out."""
     rng = np.random.default_rng(seed)
     tokens = rng.standard_t(2, (60 * images, 2)).clip(-30, 30).astype(np.float16)
     return [ClassTokens(tokens, np.arange(images + 1, dtype=np.int64) * 60)]

@@ -97,7 +97,7 @@ class Scale(nn.Module):
 @dataclass(frozen=True)
 class Encoding:
     """
-    A image in the flow's own terms.
+    An image in the flow's own terms.
 
     latents: the half that leaves after each scale, last what leaves the flow, float (B, C, H, W).
     log_det: float (B,), log-determinant of the map from (image, noise) to the latents.
