@@ -56,10 +56,12 @@ class MixedImages(ImageList):
     """
     Mixes as a list of images; labels are class ids, OUTLIER on pasted pixels, IGNORED around.
 
-    A mix depends on the settings, the objects and its own name alone. network, policy: (h, w) in
+    A mix depends on the settings, the objects and its own name alone. source: the list that is
+    drawn from, which alone knows how its labels are read. network, policy: (h, w) in
     pixels and how images are brought to it, for MixSettings.smallest.
     """
 
+    source: ImageList
     mix: AnomalyMix = field(default_factory=AnomalyMix)
     view: ViewSettings = field(default_factory=ViewSettings)
     network: tuple[int, int] = (378, 672)
@@ -67,7 +69,7 @@ class MixedImages(ImageList):
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """Return a mix and its labels, see ImageList.read."""
-        image, labels = super().read(index)
+        image, labels = self.source.read(index)
         rng = random_of(self.names[index])
         if rng.random() < self.mix.settings.probability:
             size = (labels.shape[0], labels.shape[1])
@@ -77,7 +79,7 @@ class MixedImages(ImageList):
 
     def encoding(self) -> bytes:
         """Return what the labels' meaning depends on, and where objects stand."""
-        return super().encoding() + bytes(self.mix.settings.ground(self))
+        return self.source.encoding() + bytes(self.mix.settings.ground(self))
 
 
 def draw_mixes(
@@ -103,9 +105,11 @@ def draw_mixes(
     order = np.concatenate([rng.permutation(len(images)) for _ in range(rounds)])[: mix.count]
     chosen = [int(i) for i in order]
     names = tuple(f'{images.names[i]}@{mark}-{n}' for n, i in enumerate(chosen))
-    return images.subset(chosen).remade(
+    source = images.subset(chosen)
+    return source.remade(
         MixedImages,
         names=names,
+        source=source,
         mix=AnomalyMix(grouped(cutouts), mix),
         view=view,
         network=network,

@@ -45,18 +45,24 @@ class DrawnImages(ImageList):
     Views of the images of a list, each an image of its own: name@<settings>-<view>.
 
     A view depends on the settings and its own name alone, in which a hash of the settings stands.
-    draws: which view of its image each one is, 0 = the image itself.
+    source: the list that is drawn from, which alone knows how its labels are read. draws: which
+    view of its image each one is, 0 = the image itself.
     """
 
+    source: ImageList
     settings: ViewSettings = field(default_factory=ViewSettings)
     draws: tuple[int, ...] = ()
 
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """Return a view and its labels, see ImageList.read."""
-        image, labels = super().read(index)
+        image, labels = self.source.read(index)
         if not self.draws[index]:
             return image, labels
         return draw_view(image, labels, self.settings, random_of(self.names[index]))
+
+    def encoding(self) -> bytes:
+        """Return what the labels' meaning depends on."""
+        return self.source.encoding()
 
 
 def draw_views(images: ImageList, settings: ViewSettings, first: int = 0) -> DrawnImages:
@@ -69,7 +75,9 @@ def draw_views(images: ImageList, settings: ViewSettings, first: int = 0) -> Dra
     places = [(i, v) for i in range(len(images)) for v in range(first, settings.views)]
     names = [f'{images.names[i]}@{mark}-{v}' for i, v in places]
     shown, draws = images.subset(i for i, _ in places), tuple(v for _, v in places)
-    return shown.remade(DrawnImages, names=tuple(names), settings=settings, draws=draws)
+    return shown.remade(
+        DrawnImages, names=tuple(names), source=shown, settings=settings, draws=draws
+    )
 
 
 def draw_view(

@@ -16,8 +16,8 @@ from ood_perception.errors import ConfigError
 from trainer.augment.cutouts import Cutout
 from trainer.augment.mixes import draw_mixes
 from trainer.augment.pasting import OUTLIER, MixSettings, mix_objects
-from trainer.augment.views import ViewSettings
-from trainer.data.images import IGNORED
+from trainer.augment.views import ViewSettings, draw_views
+from trainer.data.images import IGNORED, ColouredImages, read_label, write_png
 from trainer.datasets import load_images
 
 
@@ -109,6 +109,28 @@ def test_the_least_size_holds_where_an_image_is_padded(tmp_path):
     mixes = draw_mixes(images, [square], settings, view, (2 * height, 8 * height), 'fit')
     for index in range(4):
         assert (mixes.read(index)[1] == OUTLIER).sum() == 7 * 7
+
+
+def test_drawn_lists_read_labels_as_their_source_does(tmp_path):
+    """Labels that are colours, or ids of one source among several: a mix knows neither."""
+    write_data(tmp_path)
+    plain = load_images('folders', tmp_path, 'train')
+    colors = np.random.default_rng(5).integers(0, 256, (256, 3), dtype=np.uint8)
+    for path in plain.labels:  # the same labels, each id as a colour
+        write_png(path, colors[read_label(path)])
+    ids = {int(i): known for i, known in enumerate(plain.classes.table()) if known >= 0}
+    codes = tuple((tuple(colors[i].tolist()), int(known)) for i, known in ids.items())
+    coloured = plain.remade(ColouredImages, label_colors=codes)
+    still = ViewSettings(views=2, scale=(1.0, 1.0), flip=0.0)
+    settings = MixSettings(len(plain), 1e-9)  # as good as never
+    mixes = draw_mixes(coloured, [cutout()], settings, still, (98, 98))
+    views = draw_views(coloured, still)
+    for index, name in enumerate(mixes.names):
+        place = plain.names.index(name.partition('@')[0])
+        np.testing.assert_array_equal(mixes.read(index)[1], coloured.read(place)[1])
+        np.testing.assert_array_equal(views.read(2 * place + 1)[1], coloured.read(place)[1])
+    assert coloured.encoding() in mixes.encoding()
+    assert views.encoding() == coloured.encoding()
 
 
 def test_wrong_blending_is_refused():
