@@ -66,23 +66,23 @@ def test_anchors_move_the_image_in_the_padding(images):
 
 
 def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
-    frames, tmp_path, monkeypatch
+    images, tmp_path, monkeypatch
 ):
-    first = run(frames, tmp_path / 'cache')
+    first = run(images, tmp_path / 'cache')
     computed = []
     from trainer import features as module
 
     forward = module.forward_tokens
 
-    def counted(baked, images, precision):
+    def counted(baked, batch_images, precision):
         computed.append([f'{kind}_{block}' for kind, block in baked.wanted])
-        return forward(baked, images, precision)
+        return forward(baked, batch_images, precision)
 
     monkeypatch.setattr(module, 'forward_tokens', counted)
-    again = run(frames, tmp_path / 'cache')
+    again = run(images, tmp_path / 'cache')
     assert computed == []
     assert again.key == first.key
-    more = run(frames, tmp_path / 'cache', layers=(0, 1, 2), batch=12)
+    more = run(images, tmp_path / 'cache', layers=(0, 1, 2), batch=12)
     assert computed == [['tokens_1']]
     assert more.key != first.key
     np.testing.assert_array_equal(more.tokens['tokens_2'], first.tokens['tokens_2'])

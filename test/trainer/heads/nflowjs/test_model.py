@@ -188,16 +188,16 @@ def selection(images, tmp_path_factory):
     return Selection(replace(features, labels=labels), images, VIEW)
 
 
-def test_the_gradient_reaches_the_flow_through_the_frozen_backbone(frames, selection):
+def test_the_gradient_reaches_the_flow_through_the_frozen_backbone(images, selection):
     """Through paste, normalisation and backbone to every weight of the flow that sampling uses."""
-    begun = start(frames)
-    run = JointRun(begun, crops(frames), selection, JOINT)
+    begun = start(images)
+    run = JointRun(begun, crops(images), selection, JOINT)
     with torch.no_grad():
         for parameter in begun.flow.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     patches = begun.flow.sample(2, 8, 16)
-    images, labels = torch.full((2, 28, 42, 3), 90.0), torch.zeros(2, 28, 42)
-    mixed, truth = paste(images, labels, patches, [(4, 8), (12, 16)])
+    inputs, labels = torch.full((2, 28, 42, 3), 90.0), torch.zeros(2, 28, 42)
+    mixed, truth = paste(inputs, labels, patches, [(4, 8), (12, 16)])
     logits = run.upsampler(run.logits(run.baked, mixed), 0, 0).flatten(0, 2)
     nflowjs_loss(logits, truth.flatten().long(), 'js', 1.0).backward()
     for name, parameter in begun.flow.named_parameters():
