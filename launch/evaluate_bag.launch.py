@@ -119,6 +119,7 @@ def generate_launch_description():
             'log_level': LaunchConfiguration('log_level'),
             'name': NODE,
             'use_sim_time': 'true',
+            'further_arguments': ','.join(name for name, _, _ in ARGUMENTS),
         }.items(),
     )
     return LaunchDescription([*arguments, node, OpaqueFunction(function=make_comparison)])

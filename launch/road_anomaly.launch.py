@@ -9,6 +9,8 @@ Example:
 
 """
 
+import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
@@ -82,6 +84,9 @@ TEXT_PARAMETERS = {
 LISTS = {'camera_poses': 'camera.poses', 'camera_info_url': 'camera_info_url'}
 # What the node's process ends with when it cannot start (ood_perception/ros/node.py)
 NOT_STARTED = 1
+PACKAGE = 'ood_perception'
+OF_ROS2_LAUNCH = ('launch-prefix', 'launch-prefix-filter')  # its options, which it passes on
+FURTHER = 'further_arguments'  # how a file that includes this one names its own: name,name
 TRANSPORTS = ('compressed', 'ffmpeg', 'foxglove')
 FLAGS = {'true': True, '1': True, 'false': False, '0': False}
 
@@ -158,8 +163,33 @@ def end_unless_started(event, context):
         )
 
 
+def launched_alone(words):
+    """Return whether `ros2 launch` was asked for a file of this folder, none that includes one."""
+    files = [Path(word) for word in words if word.endswith('.launch.py')]
+    ours = [file for file in files if (HERE / file.name).is_file()]
+    return any(PACKAGE in words or file.resolve().parent == HERE for file in ours)
+
+
+def refuse_unknown(argv, further):
+    """
+    Refuse an argument that none of our files has: `ros2 launch` itself goes on in silence.
+
+    argv: 'name:=value' of the command line. further: names that the including file has.
+    """
+    known = {name for name, _, _ in ARGUMENTS} | set(OF_ROS2_LAUNCH) | set(further)
+    for name in (word.partition(':=')[0] for word in argv):
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f'did you mean {near[0]}:=' if near else '--show-args lists them'
+            raise ValueError(f'{name}:= is no argument of this launch file: {hint}')
+
+
 def make_node(context):
     """Return the node with its topics mapped, once the arguments are known."""
+    # what another package's launch file is given, that file answers for
+    if launched_alone(sys.argv):
+        further = context.launch_configurations.get(FURTHER, '').split(',')
+        refuse_unknown(context.argv, further)
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     check_files(value)
     images = parse_topics('cameras', value['cameras'])
@@ -184,7 +214,7 @@ def make_node(context):
     if value['imu']:
         rules.append(('imu', value['imu']))
     node = Node(
-        package='ood_perception',
+        package=PACKAGE,
         executable='road_anomaly_node',
         name=value['name'],
         namespace=value['namespace'],

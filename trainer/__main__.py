@@ -35,6 +35,10 @@ COMMANDS = {
         'ood_perception.cli.adapt:adapt_bundle',
         "adapt a bundle to a vehicle's own camera from one clean drive (the program adapt_bundle)",
     ),
+    'adapt-study': (
+        '.evaluation.adaptation:main',
+        'adapt a bundle to several cameras: what target rates give before and after',
+    ),
     'scenes': ('.data.scenes:main', 'split images by scene: write scenes.csv'),
     'quantize': (
         '.export.int8.quantize:main',
@@ -71,10 +75,15 @@ ALIASES = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def program() -> str:
+    """Return what this program was called as: `ood` or by its own name."""
+    return 'ood' if sys.argv[0].startswith('ood ') else 'ood_trainer'
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of the stages (the other commands have their own)."""
     result = argparse.ArgumentParser(
-        'trainer',
+        prog,
         description=__doc__,
         epilog='other commands, each with its own --help: '
         + '; '.join(f'{name}: {text}' for name, (_, text) in COMMANDS.items()),
@@ -126,23 +135,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    return exit_status('trainer', lambda: _run(arguments), mistake=2)
+    prog = program()
+    return exit_status(prog, lambda: _run(prog, arguments), mistake=2)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(prog: str, arguments: Sequence[str]) -> int:
     try:
         name = ALIASES.get(arguments[0], arguments[0]) if arguments else ''
         if name in COMMANDS:
             module, _, function = COMMANDS[name][0].partition(':')
+            sys.argv[0] = f'{prog} {arguments[0]}'  # what argparse calls the command
             command = getattr(importlib.import_module(module, __package__), function)
             return command(arguments[1:]) or 0
-        run_stage(parser().parse_args(arguments))
+        run_stage(parser(prog).parse_args(arguments))
     except ModuleNotFoundError as error:
         raise DependencyError(
             f'the package {error.name} is missing: {install_command("train")}'
         ) from error
     except KeyboardInterrupt:
-        print('trainer: stopped; the same command goes on from here', file=sys.stderr)
+        print(f'{prog}: stopped; the same command goes on from here', file=sys.stderr)
         return 130
     return 0
 

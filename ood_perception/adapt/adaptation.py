@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.demo.sources import spread
 from ood_perception.engines import create_engine
 from ood_perception.engines.golden import read_golden
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import ConfigError, DataError, OodPerceptionError
 from ood_perception.loader import Model
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.postprocess.image_statistics import MEASURES
 from ood_perception.settings import chosen_classes, head_of
+from ood_perception.texts import tell
 from ood_perception.types import JsonDict
 
 FEWEST_VIEWS = 20
@@ -70,9 +71,23 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     """
     Adapt a model's bundle to a drive and write the bundle `path`.
 
-    Raises DataError for a drive that is too short, too monotonous or shows no ground, saying how
-    much more is needed.
+    What was seen lies in `<path>.frames` meanwhile: after a stop or a crash the same call goes on
+    from there. Raises DataError for a drive that is too short, too monotonous or shows no ground,
+    saying how much more is needed.
     """
+    folder = path.with_name(f'{path.name}.frames')
+    try:
+        adapted = _adapted(model, drive, path, options, folder)
+    except OodPerceptionError:
+        shutil.rmtree(folder, ignore_errors=True)  # no later run would end better
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return adapted
+
+
+def _adapted(
+    model: Model, drive: Drive, path: Path, options: AdaptOptions, folder: Path
+) -> Adapted:
     head = head_of(model.bundle.manifest, model.engine)
     gaussian = gaussian_head(model.bundle, head)
     if options.level not in ('auto', CURVES) and gaussian is None:
@@ -80,7 +95,8 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
             f'--level {options.level}: head {head.name} is no single Gaussian; use {CURVES}'
         )
     gaussian = None if options.level == CURVES else gaussian
-    frames, pasted = _seen(model, drive, gaussian.layers if gaussian else ())
+    observer = Observer(model, gaussian.layers if gaussian else (), folder)
+    frames, pasted = _seen(observer, drive)
     views = distinct_views(frames)
     _check(frames, views, options.views)
     clean = cleaned(frames, options.contamination)
@@ -103,23 +119,23 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     return Adapted(write_adapted(model.bundle, head, path, changes), level.rates, facts)
 
 
-def _seen(
-    model: Model, drive: Drive, layers: Sequence[str]
-) -> tuple[list[SeenFrame], list[Pasted]]:
+def _seen(observer: Observer, drive: Drive) -> tuple[list[SeenFrame], list[Pasted]]:
     """Return what the frames show, and some of them with objects pasted on."""
-    observer, frames = Observer(model, layers), []
+    frames: list[SeenFrame] = []
     pasted: list[tuple[int, Pasted]] = []
     with_tokens, with_objects = spread(drive.count, _TOKENS), spread(drive.count, _PASTED)
     try:
         # disable=None: shown on a terminal alone
         bar = tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None)
         for number, frame in enumerate(bar):
-            seen = observer.see(frame, tokens=bool(layers) and number in with_tokens)
+            seen = observer.see(frame, tokens=number in with_tokens)
             frames.append(seen)
             one = paste(observer, frame, seen) if number in with_objects else None
             pasted += [(number, one)] if one else []
     finally:
         observer.close()
+    if observer.kept.reused:
+        tell(f'{observer.kept.reused} images had been seen by the run that was stopped')
     own = stretches(len(frames))
     return frames, [replace(one, stretch=int(own[number])) for number, one in pasted]
 

@@ -49,11 +49,10 @@ def open_drive(text: str, limit: int, topics: Sequence[str] = ()) -> Drive:
         return _bag(path, limit, topics)
     if topics:
         raise ConfigError(f'--topics {" ".join(topics)}: {path} is no bag, so it has no topics')
-    source = open_source(text, limit, '--clean')
-    count = limit
-    if path.is_dir():
-        images = path / 'images' if (path / 'images').is_dir() else path
-        count = min(limit, len(list_images(images)))
+    # of a labelled set the images alone: its labels are not read
+    images = path / 'images' if (path / 'images').is_dir() else path
+    source = open_source(str(images), limit, '--clean')
+    count = min(limit, len(list_images(images))) if path.is_dir() else limit
 
     def frames() -> Iterator[Frame]:
         for image in source.images():

@@ -38,6 +38,12 @@ class Moments:
     mean: Float64Array
     covariance: Float64Array
 
+    @cached_property
+    def whitening(self) -> Float64Array:
+        """W, float64 (D, D), as float16 holds it, with W W^T = inverse covariance."""
+        exact = np.linalg.cholesky(np.linalg.inv(self.covariance))
+        return exact.astype(np.float16).astype(np.float64)
+
     def standardised_by(self, other: Moments) -> Moments:
         """Return other's mean and deviations with this one's correlations."""
         scale = np.sqrt(np.diagonal(other.covariance) / np.diagonal(self.covariance))
@@ -104,7 +110,7 @@ class GaussianHead:
 
     def surprisal(self, tokens: npt.NDArray[np.floating[Any]], moments: Moments) -> Float32Array:
         """Return the graph's surprisal, float32 (V, gh, gw), of tokens (V, rows, columns, D)."""
-        whitening = whitening_of(moments).astype(np.float32)
+        whitening = moments.whitening.astype(np.float32)
         whitened = (tokens.astype(np.float32) - moments.mean.astype(np.float32)) @ whitening
         squared = (whitened * whitened).sum(3)
         size = (self.size[1], self.size[0])
@@ -121,7 +127,7 @@ class GaussianHead:
         new = {
             CENTER: moments.mean,
             MEANS: np.zeros((1, len(moments.mean))),
-            WHITENING: whitening_of(moments),
+            WHITENING: moments.whitening,
         }
         for item in changed.graph.initializer:
             values = new.get(item.name.removesuffix('.half'))
@@ -129,12 +135,6 @@ class GaussianHead:
                 kind = numpy_helper.to_array(item).dtype
                 item.CopyFrom(numpy_helper.from_array(values.astype(kind), item.name))
         return bytes(changed.SerializeToString(deterministic=True))
-
-
-def whitening_of(moments: Moments) -> Float64Array:
-    """Return W, as float16 holds it, with W W^T = inverse covariance."""
-    exact = np.linalg.cholesky(np.linalg.inv(moments.covariance))
-    return exact.astype(np.float16).astype(np.float64)
 
 
 def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception.adapt.kept import Arrays, KeptFrames
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
@@ -98,10 +100,11 @@ class Observer:
     Runs clean frames through a model as the node would, and keeps the head's own surprisal.
 
     The engine must be compiled for all of the head's classes. layers: names of token outputs to
-    keep, () = none. Raises EngineError for an engine whose stages do not run one by one.
+    keep, () = none. folder: where what was seen is kept until it is no longer needed (`kept`).
+    Raises EngineError for an engine whose stages do not run one by one.
     """
 
-    def __init__(self, model: Model, layers: Sequence[str] = ()) -> None:
+    def __init__(self, model: Model, layers: Sequence[str], folder: Path) -> None:
         engine = model.engine
         if not isinstance(engine, ChainEngine):
             raise EngineError(
@@ -113,6 +116,13 @@ class Observer:
         self._pipeline = Pipeline(model.bundle, self._tap, model.pipeline.settings)
         self._tokens: dict[str, Any] = {}
         self._replay = False
+        context = {
+            'bundle': model.bundle.sha256,
+            'engine': engine.description,
+            'settings': asdict(model.pipeline.settings),
+            'layers': self._layers,
+        }
+        self.kept = KeptFrames(folder, context)
         names = model.bundle.manifest.stages[0].outputs
         engine.first_stage = lambda _, compute: self._first_stage(names, compute)
         self._places = np.full(256, 255, np.uint8)  # the head's class of a label that is normal
@@ -130,6 +140,27 @@ class Observer:
 
         like: take its cells for the predicted ground. tokens: whether to keep them.
         """
+        parts = [frame.image, np.array([tokens]), *([] if like is None else [like.cells])]
+        kept = self.kept.arrays(parts, lambda: self._arrays(frame, like, tokens))
+        size = (frame.image.shape[0], frame.image.shape[1])
+        spec, settings = self._pipeline.manifest.input, self._pipeline.settings
+        return SeenFrame(
+            name=frame.frame_id,
+            camera=frame.camera,
+            stamp_ns=frame.stamp_ns,
+            cells=kept['cells'],
+            surprisal=kept['surprisal'],
+            served=kept['served'],
+            truth=kept['truth'] if like is None else like.truth,
+            ground=float(kept['ground']),
+            look=statistics_of(frame.image),
+            geometries=spec.geometries(size, settings.views),
+            grid=(int(kept['grid'][0]), int(kept['grid'][1])),
+            tokens=kept.get('tokens'),
+        )
+
+    def _arrays(self, frame: Frame, like: SeenFrame | None, tokens: bool) -> Arrays:
+        """Return what costs engine time of a SeenFrame, by its fields' names."""
         self._replay = False
         detection = self._pipeline.run([frame])[0]
         labels, scored = detection.labels, detection.scored
@@ -138,24 +169,21 @@ class Observer:
             inside = np.zeros_like(inside)
             inside.flat[like.cells] = True
         size = (frame.image.shape[0], frame.image.shape[1])
-        spec, settings = self._pipeline.manifest.input, self._pipeline.settings
-        geometries = spec.geometries(size, settings.views)
-        surprisal = self._surprisal(geometries, inside)
+        views = self._pipeline.settings.views
+        geometries = self._pipeline.manifest.input.geometries(size, views)
         visible = detection.visible if detection.visible is not None else detection.scored
-        return SeenFrame(
-            name=frame.frame_id,
-            camera=frame.camera,
-            stamp_ns=frame.stamp_ns,
-            cells=np.flatnonzero(inside).astype(np.int32),
-            surprisal=surprisal,
-            served=detection.surprisal[inside].astype(np.float16),
-            truth=self._places[labels][inside] if like is None else like.truth,
-            ground=float(inside.sum() / max(int(visible.sum()), 1)),
-            look=statistics_of(frame.image),
-            geometries=geometries,
-            grid=(inside.shape[0], inside.shape[1]),
-            tokens=self._kept() if tokens else None,
-        )
+        found: Arrays = {
+            'cells': np.flatnonzero(inside).astype(np.int32),
+            'surprisal': self._surprisal(geometries, inside),
+            'served': detection.surprisal[inside].astype(np.float16),
+            'truth': self._places[labels][inside],
+            'ground': np.array(inside.sum() / max(int(visible.sum()), 1)),
+            'grid': np.array(inside.shape),
+        }
+        if tokens and self._layers:
+            parts = [self._tokens[name] for name in self._layers]
+            found['tokens'] = np.concatenate(parts, axis=3).astype(np.float16)
+        return found
 
     def _surprisal(self, geometries: Sequence[Geometry], inside: BoolArray) -> Float16Array:
         images, maps = self._tap.images, [self._tap.output.surprisal]
@@ -171,12 +199,6 @@ class Observer:
         if not self._replay:
             self._tokens = dict(zip(names, map(np.array, compute()), strict=True))
         return [self._tokens[name] for name in names]
-
-    def _kept(self) -> Float16Array | None:
-        if not self._layers:
-            return None
-        parts = [self._tokens[name] for name in self._layers]
-        return np.concatenate(parts, axis=3).astype(np.float16)
 
 
 def at_cells(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from ood_perception.errors import ConfigError
 from ood_perception.files import make_folder
+from ood_perception.image.geometry import to_camera_nearest
 from ood_perception.json_files import write_json
 from ood_perception.loader import Model
 from ood_perception.postprocess.overlay import draw_overlay
 from ood_perception.reports.html import embedded, environment, write_page
 from ood_perception.texts import table_cell
-from ood_perception.types import Detection, JsonDict
+from ood_perception.types import BoolArray, Detection, JsonDict
 
 from .cameras import camera_frames, open_cameras
 from .problems import FAIL, Problems
@@ -30,7 +31,12 @@ from .reading import Bag
 
 _WIDTH = 960
 TO_LABEL = 'to_label'
-WHY = {'changed': 'the masks differ most', 'highest': 'the highest scores'}
+WHY = {
+    'changed': 'the masks differ most',
+    'disagreement': 'the scores disagree most',
+    'highest': 'the highest scores',
+}
+_DISAGREED = 0.999  # of the pixels disagree less: one pixel is no reason to label a frame
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,10 @@ class FrameChange:
     """
     One frame under both bundles.
 
-    before, after: flagged fraction of what is scored. changed: fraction of the cells that only one
-    of them flags. highest: the largest scored surprisal of the second.
+    before, after: flagged fraction of what is scored. changed: fraction of what both score that
+    only one of them flags. disagreement: difference of their surprisals there, its 99.9 %
+    quantile: one head finds normal what the other does not, whatever the threshold. highest: the
+    largest scored surprisal of the second.
     """
 
     camera: str
@@ -50,6 +58,7 @@ class FrameChange:
     obstacles_before: int
     obstacles_after: int
     changed: float
+    disagreement: float
     highest: float
 
 
@@ -106,17 +115,39 @@ def compare_bundles(
 
 
 def _change(first: Detection, second: Detection, index: int) -> FrameChange:
-    scored = max(int(first.scored.sum()), 1)
+    maps = _aligned(first, second)
+    both = maps[0].scored & maps[1].scored
+    apart = np.abs(maps[0].surprisal - maps[1].surprisal)[both]
     return FrameChange(
         camera=first.frame.camera,
         index=index,
         stamp_ns=first.frame.stamp_ns,
-        before=float(first.mask.sum() / scored),
-        after=float(second.mask.sum() / max(int(second.scored.sum()), 1)),
+        before=_fraction(first.mask, first.scored),
+        after=_fraction(second.mask, second.scored),
         obstacles_before=len(first.obstacles),
         obstacles_after=len(second.obstacles),
-        changed=float((first.mask ^ second.mask).sum() / scored),
+        changed=_fraction((maps[0].mask ^ maps[1].mask) & both, both),
+        disagreement=float(np.quantile(apart, _DISAGREED)) if apart.size else 0.0,
         highest=float(second.surprisal[second.scored].max(initial=0.0)),
+    )
+
+
+def _fraction(part: BoolArray, whole: BoolArray) -> float:
+    return float(part.sum() / max(int(whole.sum()), 1))
+
+
+def _aligned(first: Detection, second: Detection) -> tuple[Detection, Detection]:
+    """Return both on one grid: heads of other sizes in camera pixels."""
+    same = first.geometry == second.geometry and first.mask.shape == second.mask.shape
+    return (first, second) if same else (_in_pixels(first), _in_pixels(second))
+
+
+def _in_pixels(one: Detection) -> Detection:
+    return replace(
+        one,
+        surprisal=to_camera_nearest(one.surprisal, one.geometry),
+        scored=to_camera_nearest(one.scored, one.geometry),
+        mask=to_camera_nearest(one.mask, one.geometry),
     )
 
 

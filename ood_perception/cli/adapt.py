@@ -18,9 +18,11 @@ from ood_perception.adapt.levels import LEVELS
 from ood_perception.adapt.writing import check_target
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.completion import complete
+from ood_perception.cli import guarded
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.files import check_writable
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.texts import tell
@@ -34,17 +36,16 @@ def adapt_bundle(argv: Sequence[str] | None = None) -> int:
     """
     Adapt a bundle to your camera from one clean drive, without labels; write a bundle.
 
-    Exit status: 0 written, 1 not, with the reason.
+    Exit status: 0 written, 1 not, with the reason, 130 stopped: the same command goes on.
     """
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    return guarded(_stoppable, _parser().parse_args(argv))
+
+
+def _stoppable(arguments: argparse.Namespace) -> int:
     try:
         return _run(arguments)
-    except OodPerceptionError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        print('adapt_bundle: stopped, nothing was written', file=sys.stderr)
+        tell('adapt_bundle: stopped, no bundle was written; the same command goes on from here')
         return 130
 
 
@@ -75,6 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f'--frames {arguments.frames}: give 1 or more')
     options = AdaptOptions(arguments.contamination, level=arguments.level)
     check_target(arguments.out, arguments.overwrite)
+    check_writable(arguments.out, '--bundle')
     if arguments.normal:
         drive = of_images(arguments.normal)
         options = dataclasses.replace(options, views=1)

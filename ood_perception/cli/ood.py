@@ -78,6 +78,7 @@ COMMANDS = {
     'image-threshold': Command(TRAINER, 'the score from which a part is defective'),
     'submission': Command(TRAINER, 'files for benchmarks with hidden labels'),
     'study': Command(TRAINER, 'many trainings, one table'),
+    'adapt-study': Command(TRAINER, 'several cameras: target rates before and after adapting'),
     'completion': Command(f'{_CLI}.ood:completion', 'print the completion of bash or zsh'),
 }
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
-from visualization_msgs.msg import Marker, MarkerArray
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import ImageMarker, Marker, MarkerArray
 
 from ood_perception.postprocess.image_score import Inspection
 from ood_perception.ranging.calibration_file import CalibrationFile
@@ -28,6 +29,8 @@ _MOST_PIXELS, _LEAST_FOCAL = 1e9, 1e-3
 MARKER_DEPTH = 1.0
 _LINE_WIDTH = 0.005
 _TEXT_HEIGHT = 0.04
+_OUTLINE_PIXELS = 3.0  # line width of annotations, in pixels of the image
+_RED = ColorRGBA(r=1.0, g=0.2, b=0.1, a=1.0)
 # Marker ids are int32 and each obstacle has two.
 _MARKER_NUMBERS = 2**30
 _CHANNELS = {'32FC1': (np.float32, 1), 'mono8': (np.uint8, 1), 'rgb8': (np.uint8, 3)}
@@ -167,8 +170,7 @@ def _point(x: float, y: float, rays: Pinhole) -> Any:
 
 
 def _marker(header: Any, space: str, number: int, kind: int) -> Any:
-    marker = Marker(header=header, ns=space, id=number, type=kind, action=Marker.ADD)
-    marker.color.r, marker.color.g, marker.color.b, marker.color.a = 1.0, 0.2, 0.1, 1.0
+    marker = Marker(header=header, ns=space, id=number, type=kind, action=Marker.ADD, color=_RED)
     marker.pose.orientation.w = 1.0
     return marker
 
@@ -176,10 +178,32 @@ def _marker(header: Any, space: str, number: int, kind: int) -> Any:
 def _outline(obstacle: Obstacle, rays: Pinhole) -> list[Any]:
     """Return the corners of the box, the first again last."""
     # Box edges are pixel edges, rays are pixel centres.
-    left, top = obstacle.x - 0.5, obstacle.y - 0.5
+    corners = _corners(obstacle)
+    return [_point(x - 0.5, y - 0.5, rays) for x, y in (*corners, corners[0])]
+
+
+def _corners(obstacle: Obstacle) -> list[tuple[float, float]]:
+    """Return the box's corners in turn, x and y with (0, 0) at the outer corner of the image."""
+    left, top = obstacle.x, obstacle.y
     right, bottom = left + obstacle.width, top + obstacle.height
-    corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
-    return [_point(x, y, rays) for x, y in corners]
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def obstacle_annotations(obstacles: Sequence[Obstacle], header: Any) -> Any:
+    """
+    Return an ImageMarker: every obstacle's rectangle in one list of lines, in camera pixels.
+
+    Viewers draw it over the image without any calibration. One message holds the whole frame, so
+    that it replaces the last one; without obstacles it has no points. (0, 0) is the outer corner
+    of the first pixel, as Foxglove and Lichtblick count.
+    """
+    marker = ImageMarker(header=header, ns='obstacles', type=ImageMarker.LINE_LIST)
+    marker.scale, marker.outline_color = _OUTLINE_PIXELS, _RED
+    for obstacle in obstacles:
+        corners = _corners(obstacle)
+        for ends in zip(corners, (*corners[1:], corners[0]), strict=True):
+            marker.points += [Point(x=float(x), y=float(y)) for x, y in ends]
+    return marker
 
 
 def detections_message(

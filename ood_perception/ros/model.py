@@ -123,6 +123,12 @@ class Model:
                 self._compiler.start()
 
     @property
+    def frame_seconds(self) -> float:
+        """Seconds that a frame takes the engine alone, by the golden check; 0: not known."""
+        views = self.manifest.input.images if self.pipeline.settings.views else 1
+        return self.pipeline.engine.run_ms * views / 1e3
+
+    @property
     def summary(self) -> str:
         """What serves, in a line: bundle, runtime, precision, input and the rate to expect."""
         spec, engine, settings = self.manifest.input, self.pipeline.engine, self.pipeline.settings
@@ -134,8 +140,8 @@ class Model:
             + (f', {images} images a frame' if images > 1 else ''),
             f'normal: {" ".join(chosen_classes(self.manifest, settings))}',
         ]
-        if engine.run_ms:  # of an image of the golden check
-            rate = 1e3 / engine.run_ms / images
+        if self.frame_seconds:
+            rate = 1 / self.frame_seconds
             words.append(f'the engine alone makes about {rate:.{0 if rate > 10 else 2}f} Hz')
         return ', '.join(words)
 

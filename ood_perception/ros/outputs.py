@@ -15,7 +15,7 @@ from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Float64, Header
-from visualization_msgs.msg import MarkerArray
+from visualization_msgs.msg import ImageMarker, MarkerArray
 
 from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps, open_set_names
@@ -35,6 +35,7 @@ from ood_perception.ros.messages import (
     image_message,
     image_score_message,
     label_info_message,
+    obstacle_annotations,
     obstacle_markers,
     scaled_camera_info,
 )
@@ -131,6 +132,10 @@ def _markers(frame: FrameOutputs) -> Any:
     )
 
 
+def _annotations(frame: FrameOutputs) -> Any:
+    return obstacle_annotations(frame.detection.obstacles, frame.header)
+
+
 def _image_score(frame: FrameOutputs) -> Any:
     judged = inspect(frame.detection, frame.values['image_score.top_share'])
     threshold = frame.values['image_score.threshold']
@@ -176,6 +181,7 @@ OUTPUTS = {
     **{name: Output(Image, partial(_drawn, name)) for name in DRAWN},
     **{f'{name}/compressed': Output(CompressedImage, partial(_jpeg, name)) for name in DRAWN},
     'obstacle_markers': Output(MarkerArray, _markers),
+    'obstacle_annotations': Output(ImageMarker, _annotations),
     'image_score': Output(DiagnosticArray, _image_score),
     'obstacle_points': Output(PointCloud2, partial(_ranges, point_clouds.obstacle_cloud)),
     'edge_points': Output(PointCloud2, partial(_ranges, point_clouds.edge_cloud)),

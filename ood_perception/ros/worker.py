@@ -68,7 +68,8 @@ class Worker:
         self._lock = threading.Lock()  # guards the frames in work
         self._in_work: dict[str, QueuedFrame] = {}
         self._abandoned = ''
-        self._stage, self._since, self._longest = '', 0.0, 0.0
+        self._stage, self._since = '', 0.0
+        self._longest = self.model.frame_seconds  # that of a batch so far
         self._failing: tuple[float, float] | None = None  # first and last failure in a row
         self._thread = threading.Thread(target=self._loop, name='inference', daemon=True)
 
@@ -101,7 +102,8 @@ class Worker:
         Return what keeps frames from being finished, '' = nothing.
 
         limit: seconds that a frame may take, of those that make a batch each; four times what the
-        longest batch has taken is fine, too. share: of all that, from which on it is a problem.
+        longest batch has taken, or a frame by the engine's check, is fine, too. share: of all
+        that, from which on it is a problem.
         """
         now = time.monotonic()
         if self._abandoned:

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
 from bag_files import FRONT, RAW, Maker, write_bag
-from bundles import ODD, ROAD_GREY, write_tiny_bundle
+from bundles import ROAD_GREY, write_tiny_bundle
+from road_drives import drive, road, write_home
 
+from ood_perception.adapt.drive import open_drive
 from ood_perception.bundle.store import load_bundle
 from ood_perception.cli.adapt import adapt_bundle
 from ood_perception.cli.bundle import inspect_bundle
@@ -17,37 +21,13 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.trial import is_known
 from ood_perception.pipeline import Pipeline, Settings
-from ood_perception.postprocess.calibration import HeldOutSample
 from ood_perception.types import Frame
-
-SPREAD = 14
-
-
-def road(number, odd=False):
-    """Return uint8 (112, 168, 3): squares of greys about the road's, as wide as a patch."""
-    rng = np.random.default_rng(number)
-    squares = np.array(ROAD_GREY) + rng.normal(0, SPREAD, (4, 6, 1))
-    image = np.kron(squares, np.ones((28, 28, 1))).clip(0, 255).astype(np.uint8)
-    if odd:
-        image[40:80, 60:110] = ODD
-    return image
 
 
 @pytest.fixture
 def home(tmp_path):
-    """A bundle calibrated on roads of a fifth of the spread."""
-    surprisal = np.random.default_rng(0).exponential(0.02, (2000, 1)).astype(np.float32)
-    truth, weight = np.zeros(2000, np.uint8), np.ones(2000, np.float32)
-    sample = HeldOutSample(('Road', 'Sky'), np.repeat(surprisal, 2, axis=1), truth, weight)
-    return write_tiny_bundle(tmp_path / 'home', classes=('Road', 'Sky'), held_out=sample)
-
-
-def drive(folder, numbers, **options):
-    """Write a folder of road images."""
-    folder.mkdir()
-    for number in numbers:
-        cv2.imwrite(str(folder / f'{number:03d}.png'), road(number, **options)[..., ::-1])
-    return folder
+    """A bundle whose calibration does not fit the drive."""
+    return write_home(tmp_path / 'home')
 
 
 def flagged(bundle, numbers):
@@ -168,3 +148,68 @@ def test_a_bag_is_read_with_its_stamps(home, tmp_path):
     facts = load_bundle(tmp_path / 'mine').manifest.calibration
     assert facts['frames'] == 30
     assert facts['minutes'] == pytest.approx(29 / 60, abs=0.01)
+
+
+def test_labels_beside_the_images_are_not_read(tmp_path, capsys):
+    images = drive(tmp_path / 'images', range(3))
+    (tmp_path / 'labels').mkdir()
+    for path in images.iterdir():
+        cv2.imwrite(str(tmp_path / 'labels' / path.name), np.full((2, 2), 7, np.uint8))
+    clean = open_drive(str(tmp_path), 2)
+    assert clean.count == 2
+    assert [frame.frame_id for frame in clean.frames()] == ['000.png', '002.png']
+    assert not capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(home, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    clean = drive(tmp_path / 'clean', range(2))
+    assert adapted(home, clean, tmp_path / 'file' / 'mine') == 1
+    assert 'is a file, give a folder' in capsys.readouterr().err
+
+
+def stopped_after(monkeypatch, images):
+    """Let the engine be stopped, as by Ctrl-C, when it has seen a number of images."""
+    count = itertools.count()
+    run = Pipeline.run
+
+    def stopping(self, frames, *arguments):
+        if next(count) == images:
+            raise KeyboardInterrupt
+        return run(self, frames, *arguments)
+
+    monkeypatch.setattr(Pipeline, 'run', stopping)
+    return count
+
+
+def test_a_stopped_adaptation_goes_on_where_it_was(home, tmp_path, monkeypatch, capsys):
+    clean = drive(tmp_path / 'clean', range(40))
+    assert adapted(home, clean, tmp_path / 'whole') == 0
+    whole, out = load_bundle(tmp_path / 'whole'), tmp_path / 'mine'
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 30)
+        assert adapted(home, clean, out) == 130
+    assert not out.exists()
+    kept = sorted((tmp_path / 'mine.frames').iterdir())
+    assert len(kept) == 30
+    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    with monkeypatch.context() as patch:
+        seen = stopped_after(patch, 1000)
+        assert adapted(home, clean, out) == 0
+    assert '29 images had been seen' in capsys.readouterr().err
+    assert next(seen) == 40 - 29
+    assert not (tmp_path / 'mine.frames').exists()
+    mine = load_bundle(out)
+    for name in ('calibration.npz', 'head.onnx'):
+        assert mine.path(name).read_bytes() == whole.path(name).read_bytes(), name
+    assert mine.manifest.calibration == whole.manifest.calibration
+
+
+def test_what_another_bundle_saw_is_not_taken(home, tmp_path, monkeypatch, capsys):
+    clean, out = drive(tmp_path / 'clean', range(40)), tmp_path / 'mine'
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 30)
+        assert adapted(home, clean, out) == 130
+    other = write_tiny_bundle(tmp_path / 'other', classes=('Road', 'Sky', 'Grass'))
+    assert adapted(other, clean, out) == 0
+    assert 'had been seen' not in capsys.readouterr().err

@@ -40,6 +40,20 @@ def test_every_command_is_a_function(name):
     assert f'def {function}(' in (ROOT / (module.replace('.', '/') + '.py')).read_text()
 
 
+@pytest.mark.parametrize('name', ood.COMMANDS)
+def test_help_calls_a_command_as_it_was_called(name, capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['ood'])
+    monkeypatch.setattr(sys.modules['__main__'], '__spec__', None)  # as an installed program
+    if name in ('bench-node', 'compare-live', 'demo', 'node', 'play-bag'):
+        pytest.importorskip('rclpy', reason='needs ROS 2')
+    if ood.COMMANDS[name].function == ood.TRAINER:
+        pytest.importorskip('torch', reason='the trainer needs it')
+    with pytest.raises(SystemExit) as ended:
+        ood.run(name, ['--help'])
+    assert not ended.value.code
+    assert re.match(rf'usage: ood {name}\s', capsys.readouterr().out)
+
+
 def test_every_command_of_the_trainer_is_one_of_ood():
     source = (ROOT / 'trainer' / '__main__.py').read_text()
     table = source[source.index('STAGES = ') : source.index('ALIASES = ')]

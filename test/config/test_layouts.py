@@ -21,14 +21,13 @@ from rclpy.qos import (  # noqa: E402
     qos_check_compatible,
 )
 from sensor_msgs.msg import (  # noqa: E402
-    CameraInfo,
     CompressedImage,
     Image,
     LaserScan,
     PointCloud2,
 )
 from std_msgs.msg import Float64, Header  # noqa: E402
-from visualization_msgs.msg import MarkerArray  # noqa: E402
+from visualization_msgs.msg import ImageMarker, MarkerArray  # noqa: E402
 
 from ood_perception.parameters.table import BY_NAME  # noqa: E402
 from ood_perception.postprocess.image_score import Inspection  # noqa: E402
@@ -39,7 +38,7 @@ from ood_perception.ros.outputs import DEBUG_TOPICS, DRAWN, OUTPUTS  # noqa: E40
 pytestmark = pytest.mark.ros
 NODES = ('road_anomaly', 'maritime_obstacle')
 CAMERA = '/camera/image_raw'
-TOPICS = {CAMERA: Image, '/camera/camera_info': CameraInfo, '/diagnostics': DiagnosticArray}
+TOPICS = {CAMERA: Image, '/diagnostics': DiagnosticArray}
 POINTS = {
     'obstacle_points': point_clouds.OBSTACLE_POINT.names,
     'contact_points': point_clouds.CONTACT_POINT.names,
@@ -158,11 +157,11 @@ def test_image_panels_show_colours(node):
         topic = mode['imageTopic']
         assert kind_of(topic, node) in (Image, CompressedImage)
         shown.add(topic.removeprefix(f'/{node}/').removesuffix('/compressed'))
-        if 'calibrationTopic' in mode:
-            assert kind_of(mode['calibrationTopic'], node) is CameraInfo
-        for marker in panel.get('topics', {}):
-            assert kind_of(marker, node) is MarkerArray
-            assert 'calibrationTopic' in mode, 'markers are projected by it'
+        assert set(mode) <= {'imageTopic', 'annotations'}, 'pixels need no CameraInfo'
+        over = mode.get('annotations', {})
+        drawn_over = {name for name, look in over.items() if look['visible']}
+        assert all(kind_of(name, node) is ImageMarker for name in drawn_over)
+        assert bool(drawn_over) == (topic == CAMERA), 'the camera shows no obstacles by itself'
     assert shown == {CAMERA, *DRAWN}
 
 

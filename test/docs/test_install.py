@@ -16,7 +16,7 @@ def test_nothing_says_to_install_the_package_from_an_index():
     listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip('no git checkout')
-    wrong = re.compile(r"pip install ['\"]?ood[_-]perception(\[|\b)(?!-)")
+    wrong = re.compile(r"pip install\s+['\"]?ood[_-]perception(\[|\b)(?!-)")
     for name in listed.stdout.split('\0'):
         path = ROOT / name
         if path in (PAGE, ROOT / 'test/docs/test_install.py') or not path.is_file():

@@ -57,11 +57,11 @@ def visit(entities, context):
         visit(entity.visit(context), context)
 
 
-def describe(file, **arguments):
+def describe(file, argv=(), **arguments):
     """Walk through a launch file as `ros2 launch` does; return the context."""
     from launch import LaunchContext
 
-    context = LaunchContext()
+    context = LaunchContext(argv=list(argv))
     context.launch_configurations.update(arguments)
     description = runpy.run_path(str(LAUNCH / file))['generate_launch_description']()
     visit(description.entities, context)

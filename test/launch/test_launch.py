@@ -160,10 +160,41 @@ def test_launch_files_have_no_side_effects(file):
         if isinstance(statement, ast.Import)
         for name in statement.names
     } | {s.module.split('.')[0] for s in ast.walk(tree) if isinstance(s, ast.ImportFrom)}
-    assert imported <= {'pathlib', 'launch', 'launch_ros'}
+    assert imported <= {'difflib', 'pathlib', 'sys', 'launch', 'launch_ros'}
     called = {c.func.id for c in ast.walk(tree) if isinstance(c, ast.Call) and isinstance(
         c.func, ast.Name)}  # fmt: skip
     assert not called & {'eval', 'exec', 'open', 'compile', '__import__'}
+
+
+COMMAND_LINES = {
+    'by package': ('ood_perception', 'road_anomaly.launch.py'),
+    'by path': ('launch', str(LAUNCH / 'road_anomaly.launch.py')),
+}
+
+
+@pytest.mark.parametrize('words', COMMAND_LINES.values(), ids=COMMAND_LINES)
+@pytest.mark.parametrize(
+    ('wrong', 'hint'),
+    [('bundel:=x', 'did you mean bundle:='), ('qqqqq:=1', '--show-args lists them')],
+)
+def test_a_misspelt_argument_is_refused(nodes, monkeypatch, words, wrong, hint):
+    monkeypatch.setattr(sys, 'argv', ['ros2', 'launch', *words, wrong])
+    with pytest.raises(ValueError, match=f'^{wrong.partition(":")[0]}:= is no argument.*{hint}'):
+        describe('road_anomaly.launch.py', [wrong])
+    assert not nodes
+
+
+def test_arguments_of_a_file_that_includes_ours_are_its_own(nodes, monkeypatch):
+    words = ['ros2', 'launch', 'my_robot', 'robot.launch.py', 'camera:=x', 'model:=y']
+    monkeypatch.setattr(sys, 'argv', words)
+    describe('road_anomaly.launch.py', words[-2:], camera='x', model='y')
+    assert len(nodes) == 1
+
+
+def test_what_ros2_launch_itself_passes_on_is_no_mistake(nodes, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['ros2', 'launch', *COMMAND_LINES['by package']])
+    describe('road_anomaly.launch.py', ['launch-prefix:=gdb', 'bundle:='])
+    assert len(nodes) == 1
 
 
 def ros2_launch(file, *arguments):
@@ -187,6 +218,15 @@ def test_ros2_launch_fails_for_a_file_that_is_not_there(file, wrong):
     done = ros2_launch(file, wrong)
     assert done.returncode == 1
     assert wrong in done.stdout + done.stderr
+    assert 'Traceback' not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('file', sorted(LAUNCH.glob('*_*.launch.py')), ids=lambda p: p.name)
+def test_ros2_launch_refuses_a_misspelt_argument(file, tmp_path):
+    own = {'evaluate_bag.launch.py': ('bag:=b', 'cameras:=/c', f'out:={tmp_path / "out"}')}
+    done = ros2_launch(file.name, *own.get(file.name, ()), 'bundel:=/nowhere')
+    assert done.returncode == 1
+    assert 'did you mean bundle:=' in done.stdout + done.stderr
     assert 'Traceback' not in done.stdout + done.stderr
 
 

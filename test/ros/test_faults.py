@@ -69,6 +69,20 @@ def test_an_engine_that_hangs_is_told_and_replaced(running):
     assert (rig.counters().failed, len(mask)) == (1, heard)
 
 
+def test_an_engine_that_the_check_found_slow_is_waited_for(rig, monkeypatch):
+    monkeypatch.setattr(FakeEngine, 'run_ms', 60_000.0)  # of the golden check
+    rig = rig(stall_timeout=STALL)
+    mask, slow = rig.listen('mask', Image), rig.engine
+    slow.gate.clear()
+    rig.send(rig.camera())
+    rig.wait(lambda: slow.batches, 'the engine at work')
+    time.sleep(3 * STALL)  # some looks of the watchdog
+    slow.gate.set()
+    rig.wait(lambda: mask, 'its first frame')
+    assert rig.engine is slow
+    assert rig.status('engine', lambda s: s[0] == OK)[2]['restarts'] == '0'
+
+
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 def test_a_dead_worker_is_told_and_replaced(running):
     rig, camera, mask = running

@@ -21,7 +21,7 @@ from ros_rig import (  # noqa: E402
 )
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
-from visualization_msgs.msg import MarkerArray  # noqa: E402
+from visualization_msgs.msg import ImageMarker, MarkerArray  # noqa: E402
 
 from ood_perception.errors import EngineError  # noqa: E402
 from ood_perception.postprocess.calibration import HeldOutSample  # noqa: E402
@@ -48,9 +48,10 @@ def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):
     for name in DRAWN:
         heard[f'{name}/compressed'] = rig.listen(f'{name}/compressed', CompressedImage)
     markers = rig.listen('obstacle_markers', MarkerArray)
+    lines = rig.listen('obstacle_annotations', ImageMarker)
     latency = rig.listen('debug/inference_ms', Float64)
     stamp = rig.send(rig.camera())
-    rig.wait(lambda: all(heard.values()) and markers and latency, 'all outputs')
+    rig.wait(lambda: all(heard.values()) and markers and lines and latency, 'all outputs')
     for name, messages in heard.items():
         assert header(messages[0]) == (*stamp, FRAME_ID), name
     maps = {name: array(heard[name][0]) for name in IMAGES}
@@ -71,6 +72,11 @@ def test_every_output_has_the_inputs_header_and_size_and_they_agree(rig):
     assert (maps['score_image'][inner, 0] > maps['score_image'][outer, 0].max()).all(), 'redder'
     assert len(markers[0].markers) == 3, 'clear, rectangle, caption'
     assert header(markers[0].markers[1]) == (*stamp, FRAME_ID)
+    assert header(lines[0]) == (*stamp, FRAME_ID)
+    rows, columns = np.nonzero(maps['mask'] == 1)
+    ends = {(point.x, point.y) for point in lines[0].points}
+    np.testing.assert_allclose(min(ends), (columns.min(), rows.min()), atol=1)
+    np.testing.assert_allclose(max(ends), (columns.max() + 1, rows.max() + 1), atol=1)
 
 
 def test_outside_the_region_nothing_is_scored(rig):

@@ -232,6 +232,23 @@ def test_markers_project_back_onto_the_box():
     assert 'without_camera_info' in without.markers[1].ns
 
 
+def test_annotations_are_every_boxs_four_sides_in_pixels_of_the_image():
+    boxes = [
+        Obstacle(x=100, y=200, width=40, height=20, area=700, surprisal=3.0),
+        Obstacle(x=0, y=0, width=1, height=1, area=1, surprisal=3.0),
+    ]
+    marker = messages.obstacle_annotations(boxes, Header(frame_id='camera'))
+    assert (marker.type, marker.header.frame_id) == (marker.LINE_LIST, 'camera')
+    ends = [(point.x, point.y) for point in marker.points]
+    sides = {frozenset(pair) for pair in zip(ends[::2], ends[1::2], strict=True)}
+    assert len(ends) == 2 * len(sides) == 16
+    corners = [(100, 200), (140, 200), (140, 220), (100, 220)]
+    turned = (*corners[1:], corners[0])
+    assert {frozenset(side) for side in zip(corners, turned, strict=True)} <= sides
+    assert frozenset({(0, 0), (1, 0)}) in sides, 'the first pixel ends at its outer corner'
+    assert not messages.obstacle_annotations([], Header()).points, 'what was drawn goes'
+
+
 def fake_vision():
     """Build stand-ins with the fields of vision_msgs, which has no wheel."""
 

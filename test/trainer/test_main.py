@@ -153,7 +153,7 @@ def test_the_quality_of_the_classifier_is_recorded(miniature):
 def test_a_mistake_gives_one_line_and_status_2(miniature, capsys, change, message):
     assert train(miniature, 'mistake', '--set', change) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith('trainer: ')
+    assert error.startswith('ood_trainer: ')
     assert message in error
 
 

@@ -142,7 +142,7 @@ def _shares(values: Sequence[str]) -> dict[str, float]:
 def main(arguments: Sequence[str]) -> None:
     """Run `trainer scenes`."""
     parser = argparse.ArgumentParser(
-        'trainer scenes', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('folder', type=Path, help='with images/ in it')
     parser.add_argument('--shares', nargs='+', default=[f'{k}={v}' for k, v in SHARES.items()])

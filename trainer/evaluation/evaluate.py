@@ -49,7 +49,7 @@ SOME_SKIPPED = 3
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer evaluate`."""
-    result = command_parser('trainer evaluate', __doc__, epilog='sets:\n' + list_sets())
+    result = command_parser(__doc__, epilog='sets:\n' + list_sets())
     what = result.add_argument_group('what')
     what.add_argument('bundle', nargs='*', help='[NAME=]folder or .zip; default: the shipped one')
     what.add_argument(

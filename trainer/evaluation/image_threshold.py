@@ -39,7 +39,7 @@ _PARAMETERS = ('in_distribution', 'views', 'engine', 'precision', 'threads', 'we
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer image-threshold`."""
-    result = command_parser('trainer image-threshold', __doc__)
+    result = command_parser(__doc__)
     add = result.add_argument
     add('bundle', nargs='?', help='folder or .zip; default: as --params says')
     add('--good', type=Path, required=True, help='folder of images of flawless parts')

@@ -72,7 +72,7 @@ def count_source(pipeline: Pipeline, source: CleanFrames, counter: AlarmCounter)
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer operating-point`."""
-    result = argparse.ArgumentParser('trainer operating-point', description=__doc__)
+    result = argparse.ArgumentParser(description=__doc__)
     add = result.add_argument
     add('bundle', nargs='?', help='folder, .zip or shipped name; default: the road')
     add('--clean', required=True, help='camvid/<split>, a folder of images, or a ROS 2 bag')

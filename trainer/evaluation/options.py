@@ -26,10 +26,10 @@ from ..progress import show_progress
 Group = argparse._ActionsContainer
 
 
-def command_parser(name: str, description: str | None, **more: Any) -> argparse.ArgumentParser:
+def command_parser(description: str | None, **more: Any) -> argparse.ArgumentParser:
     """Return a parser whose help shows a module's docstring as it stands."""
     raw = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(name, description=description, formatter_class=raw, **more)
+    return argparse.ArgumentParser(description=description, formatter_class=raw, **more)
 
 
 def add_training_arguments(group: Group) -> None:

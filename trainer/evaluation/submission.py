@@ -214,7 +214,7 @@ def _claim(record: Path, facts: dict[str, Any]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `trainer submission`."""
-    result = command_parser('trainer submission', __doc__)
+    result = command_parser(__doc__)
     add = result.add_argument
     add('bundle', nargs='?', default='', help='folder, .zip or shipped name; default: the road')
     add('--data', required=True, metavar='SET', help='smiyc_..., lars/...; see docs/datasets.md')

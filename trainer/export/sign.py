@@ -23,7 +23,7 @@ PASSWORD_ENV = 'OOD_SIGN_PASSWORD'
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sign bundles with a secret key of minisign, which is made where there is none."""
-    parser = argparse.ArgumentParser('trainer sign', description=main.__doc__)
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument('bundle', type=Path, nargs='+', help='folders, after pack and quantize')
     parser.add_argument('--key', type=Path, required=True, help='secret key; beside it KEY.pub')
     parser.add_argument('--make-key', action='store_true', help='make a key pair first')

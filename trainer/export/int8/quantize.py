@@ -202,7 +202,7 @@ def _report(path: Path, options: argparse.Namespace) -> None:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser('trainer quantize', description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('bundle', nargs='?', default='', help='a folder; default: the shipped one')
     parser.add_argument('--to', type=Path, help='write the bundle here instead of in its place')
     parser.add_argument('--root', type=Path, default=Path(os.environ.get('OOD_DATA', '.')))

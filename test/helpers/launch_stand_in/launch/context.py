@@ -7,6 +7,7 @@ import os
 
 class LaunchContext:
     def __init__(self, *, argv=None):
+        self.argv = list(argv or [])
         self.launch_configurations = {}
         self.environment = dict(os.environ)
 
