@@ -101,7 +101,7 @@ bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (brazil_highway
 	$(RUN) -m trainer train config/train/road_open.yaml --bundle $(BUNDLES)/road_open
 	$(RUN) -m trainer quantize $(BUNDLES)/road_open --layout road_open --data $(OOD_DATA)/brazil_highways --root $(OOD_DATA) --kept
 
-uem-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle for small things far away again (camvid, outlier_objects in OOD_DATA)
+uem-bundle: $(VENV)/.all-$(DISTRO) ## Train the strongest bundle again, for research (those of bundle, camvid, outlier_objects in OOD_DATA)
 	$(RUN) -m trainer train config/train/road_uem.yaml --bundle $(BUNDLES)/road_uem
 
 camvid-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle of eleven classes again (camvid in OOD_DATA)

@@ -139,6 +139,11 @@ class Recipe:
         names = dict.fromkeys(n for m in members for n in head_kind(m.kind).sections)
         return {name: getattr(self, name) for name in ('head', *names, *own)}
 
+    def all_data(self) -> tuple[DataConfig, ...]:
+        """Return the section data, then those of a fusion's members that have their own."""
+        members = self.fusion.members if self.head.kind == 'fusion' else ()
+        return (self.data, *(member.data for member in members if member.data is not None))
+
     def sha256(self) -> str:
         """Return the sha256 of what the recipe says, wherever its files lie."""
         return digest(self.portable())
@@ -147,6 +152,11 @@ class Recipe:
         """Return JSON values without places of this machine: a weight file by its name alone."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         values['data'].pop('root')
+        for member in values['fusion']['members']:
+            if member['data'] is None:
+                del member['data']
+            else:
+                member['data'].pop('root')
         for section in set(self._sections()) - {*_COMMON, *self.head_sections()}:
             del values[section]
         if not self.finetuning.epochs:

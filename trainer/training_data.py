@@ -24,7 +24,7 @@ from .backbones.base import Backbone, BackboneChoice, Layer
 from .data.images import ImageList, content_sha256
 from .data.splits import spaced_places, split_contiguous
 from .datasets import load_images
-from .features import FeatureSet, View, extract, joined
+from .features import CropView, FeatureSet, View, extract, joined
 from .training.finetuning import FinetuningConfig, TuningRun, load_tuned, save_tuned
 
 LOG = logging.getLogger(__name__)
@@ -209,25 +209,41 @@ class TrainingData:
 
     def calibration_features(self, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Return what no fitting has seen, spaced as the recipe asks: what calibrates."""
-        features, sequences = self._held_out(layers)
-        spacing = self.config.calibration_spacing
-        if not spacing:
-            return features
-        return features.subset(spaced_places(features.names, sequences, spacing))
-
-    def _held_out(self, layers: Sequence[Layer]) -> tuple[FeatureSet, list[str]]:
-        """Return the end of every training sequence and the other splits, with their sequences."""
-        config, place = self.config, self.split[2]
-        splits = [self.features(split, layers) for split in config.calibration]
+        held_out, spacing = self._held_out(), self.config.calibration_spacing
+        lists = [self.images_of(split).subset(places) for split, places in held_out]
+        names, sequences = (
+            [one for images in lists for one in getattr(images, field)]
+            for field in ('names', 'sequences')
+        )
+        chosen = spaced_places(names, sequences, spacing)
+        if isinstance(self.view, CropView):
+            # Nothing else asks for the crops of a split: what calibrates alone is extracted. A
+            # crop lies in an image whatever the image's place in the list, unlike the whole.
+            return joined([self.extract(one, layers) for one in _parts(lists, chosen)])
         # where nothing of the training split is held out, its tokens may never be needed
-        held_out = [self.features(config.train, layers).subset(place)] if place else []
-        lists = [self.images_of(split).sequences for split in config.calibration]
-        mine = [self.images.sequences[i] for i in place]
-        return joined([*held_out, *splits]), [*mine, *(name for part in lists for name in part)]
+        found = [self.features(split, layers) for split, _ in held_out]
+        if self.split[2]:
+            found[0] = found[0].subset(self.split[2])
+        features = joined(found)
+        return features.subset(chosen) if spacing else features
+
+    def _held_out(self) -> list[tuple[str, Sequence[int]]]:
+        """Return (split, places): the end of every training sequence, then the other splits."""
+        config, place = self.config, self.split[2]
+        others = [(name, range(len(self.images_of(name)))) for name in config.calibration]
+        return [(config.train, place), *others] if place else [*others]
 
     def cropped(self, crop: ViewSpec) -> TrainingData:
         """Return the same images and the same backbone, seen in a crop of each."""
         return self._with(backbone=self.backbone, _tokens={}, view=self.view.cropped(crop))
+
+    def on(self, config: DataConfig) -> TrainingData:
+        """Return other images, seen by the same backbone in the same way."""
+        other = TrainingData(
+            config, self.source, self.view, self.finetuning, store=self.store, cache=self.cache
+        )
+        vars(other)['backbone'] = self.backbone
+        return other
 
     def reading(self, blocks: Sequence[Layer]) -> TrainingData:
         """Return the same images and the same backbone, read at other blocks or named layers."""
@@ -243,3 +259,14 @@ class TrainingData:
         other = copy.copy(self)
         vars(other).update(changes)
         return other
+
+
+def _parts(lists: Sequence[ImageList], chosen: Sequence[int]) -> list[ImageList]:
+    """Return of lists laid end to end the images at the chosen places, list by list, no empty."""
+    parts, start = [], 0
+    for images in lists:
+        places = [i - start for i in chosen if start <= i < start + len(images)]
+        start += len(images)
+        if places:
+            parts.append(images.subset(places))
+    return parts

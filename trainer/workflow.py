@@ -197,11 +197,13 @@ class Workflow:
             ),
             in_distribution=recipe.bundle.in_distribution or tuple(facts.modelled),
             ground_classes=recipe.bundle.ground_classes,
-            data=f'{recipe.data.description} Licence: {recipe.data.licence}.',
+            data=' '.join(f'{d.description} Licence: {d.licence}.' for d in recipe.all_data()),
             policy=recipe.view.policy,
             views=recipe.view.views,
             anchor=recipe.bundle.anchor,
             calibration=facts.calibration,
             provenance={**origin, **facts.provenance},
-            licences=(f'Training images: {recipe.data.licence}',) if recipe.data.licence else (),
+            licences=tuple(
+                f'Training images: {d.licence}' for d in recipe.all_data() if d.licence
+            ),
         )

@@ -159,6 +159,14 @@ def half_rounded(values: torch.Tensor) -> torch.Tensor:
     return rounded
 
 
+def halve(network: nn.Module) -> None:
+    """Round the weights of linear layers and convolutions to float16, in place; the rest stays."""
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                layer.weight.copy_(half_rounded(layer.weight))
+
+
 def frozen(values: torch.Tensor) -> nn.Parameter:
     """Return a copy as a parameter that nothing trains, stored row by row."""
     return nn.Parameter(values.detach().clone().contiguous(), requires_grad=False)

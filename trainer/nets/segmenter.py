@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ood_perception.errors import check_choices, check_least
 from ood_perception.yaml_files import build
@@ -141,10 +142,16 @@ class _ConvBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm: nn.Module = nn.BatchNorm2d(width)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.norm(self.conv(values)))
+
+    def fold(self) -> None:
+        """Put the norm, as it is applied when served, into the convolution's weights."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+            self.norm = nn.Identity()
 
 
 class _UpHead(nn.Module):
@@ -240,6 +247,13 @@ class Segmenter(nn.Module):
     def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Map float (B, gh, gw, D) per layer to logits (B, 4 gh, 4 gw, C)."""
         return self.classifier(self.feature(*tokens).float())
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Put batch norms into the convolutions before them, in place: a network that is served."""
+    for block in network.modules():
+        if isinstance(block, _ConvBlock):
+            block.fold()
 
 
 def save_segmenter(path: Path, segmenter: Segmenter) -> None:

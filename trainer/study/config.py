@@ -50,7 +50,7 @@ class LeaderboardConfig:
     folder: bundles and records. report: the Markdown file, title: its own. sets: as
     `trainer evaluate --data` knows them; 'pasted' alone is made of the reference's training
     images. set: changes of every row's recipe, before its own. reference: name of the row that
-    others are compared with, '' = the first.
+    others are compared with, '' = the first. objects: AP by size of object and by its row, too.
     """
 
     folder: Path
@@ -61,6 +61,7 @@ class LeaderboardConfig:
     title: str = 'All heads and baselines'
     seeds: tuple[int, ...] = (42,)
     set: tuple[str, ...] = ()
+    objects: bool = False
 
     def row(self, name: str) -> LeaderboardRow:
         """Return a row by its name."""

@@ -30,6 +30,7 @@ from ood_perception.reports.tables import REGION_TITLES
 from ..evaluation.runs import RunResult, SetRun
 from ..evaluation.sets import label_reader
 from .config import LeaderboardConfig
+from .objects import TITLES, bin_titles, object_record
 
 METRICS = {
     'average_precision': 'AP',
@@ -168,6 +169,8 @@ def _set_record(
             for other in row.against
             if row.name in entries and (found := entries.get(other))
         ]
+    if config.objects:
+        record['objects'] = {name: object_record(found, region) for name, found in seeds.items()}
     return record
 
 
@@ -202,6 +205,8 @@ def _markdown(config: LeaderboardConfig, source: Path, document: dict[str, Any])
         absent=absent,
         lacking=lacking,
         settings=sorted(settings),
+        object_titles=TITLES,
+        bin_titles={kind: bin_titles(kind) for kind in TITLES},
         costs={row.name: costs[row.name] for row in config.rows if row.name in costs},
     )
 

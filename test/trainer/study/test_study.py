@@ -128,7 +128,7 @@ def board(root, **more):
 
 @pytest.mark.slow
 def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
-    path = board(root)
+    path = board(root, objects=True)
     run(root, 'study', path, '--only', 'PixOOD', '--seeds', '1', '--quiet')
     text = (root / 'board' / 'leaderboard.md').read_text()
     assert 'Not run yet: knn; energy.' in text
@@ -152,10 +152,16 @@ def test_the_leaderboard_is_built_in_parts_and_says_what_is_missing(root):
             assert value['interval'][0] <= value['mean'] <= value['interval'][1]
     assert document['costs']['knn']['parameters'] > 50 * 16
     assert document['costs']['energy']['head_ms'] > 0
+    assert document['costs']['energy']['frame_cpu_ms'] > 0
+    objects = document['sets']['road_anomaly_dev']['objects']['knn']
+    for values in objects.values():  # by size and by row
+        known = [value is not None for value in values['average_precision']]
+        assert known == [count > 0 for count in values['objects']]
     text = (root / 'board' / 'leaderboard.md').read_text()
     assert 'not run yet' not in text.lower()
-    # three regions, each with the row that it names to be compared with, and the costs
-    assert text.count('| energy |') == 7
+    # three regions, each with the row that it names to be compared with; by size and by row of two
+    # sets; and the costs
+    assert text.count('| energy |') == 11
     assert text.count('| energy | knn | [') == 3
     assert 'component-averaged AP | component F1' in text
 

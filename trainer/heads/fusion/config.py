@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ood_perception.errors import ConfigError, check_choices
 
+from ...training_data import DataConfig
+
 COMBINATIONS = ('max', 'mean', 'fisher')
 
 
@@ -17,11 +19,13 @@ class MemberConfig:
     One head of a fusion.
 
     kind: a row of heads.HEADS. layers: the backbone's blocks that it reads, () = the recipe's.
-    Everything else is what the recipe's sections say of that kind.
+    data: the labelled images that it is fitted and calibrated on, None = the recipe's; their
+        classes may be others. Everything else is what the recipe's sections say of that kind.
     """
 
     kind: str
     layers: tuple[int, ...] = ()
+    data: DataConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from ...backbones.base import Layer
 from ...calibration.curve_fit import HeldOutScores, collect_scores, fit_class_curves
 from ...calibration.monotone_curve import CalibrationCurve
 from ...head_module import HeadFacts
+from ...nets.segmenter import fold_norms
 from .. import head_fit
 from ..base import HeadFit
 from ..calibrated import classes_seen, load_curve, save_curve
+from ..upsampling import halve
 from .config import FusionConfig, MemberConfig
 from .model import FusionHead
 
@@ -54,9 +56,15 @@ class FusionFit(HeadFit):
         return members
 
     def _member(self, member: MemberConfig) -> HeadFit:
-        data = self.data.reading(member.layers) if member.layers else self.data
+        data = self.data if member.data is None else self.data.on(member.data)
+        data = data.reading(member.layers) if member.layers else data
         sections = {**self.sections, 'head': replace(self.config, kind=member.kind)}
         return head_fit(member.kind, data, sections, self.store, self.seed)
+
+    def check(self) -> None:
+        """Check the members' files beside their data; see HeadFit.check."""
+        for member in self.members.values():
+            member.check()
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -74,6 +82,9 @@ class FusionFit(HeadFit):
     def build(self, curves: list[CalibrationCurve] | None = None) -> FusionHead:
         """Return the combined members; tables: None before calibration."""
         heads = [member.head() for member in self.members.values()]
+        for head in heads if self.config.half_weights else ():
+            fold_norms(head)
+            halve(head)
         return FusionHead(heads, self.fusion.combine, curves)
 
     def calibrate(self) -> Artifact:
@@ -93,7 +104,8 @@ class FusionFit(HeadFit):
             note |= {'pixels': dict(curves.pixels), 'tables': len(names)}
             return {**note, 'uncalibrated': uncalibrated_rates(scores)}
 
-        inputs = (fitted.key, features.key, data.class_names, self.fusion.combine)
+        half = self.config.half_weights
+        inputs = (fitted.key, features.key, data.class_names, self.fusion.combine, half)
         return self.made('calibrate-fusion', inputs, fill)
 
     def head(self) -> FusionHead:
