@@ -20,7 +20,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle uem-bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
+.PHONY: help demo test fuzz kills coverage audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle uem-bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,17 @@ test: lint ## Everything that runs without a GPU
 
 fuzz: $(VENV)/.all-$(DISTRO) ## 10 000 inputs at every entrance for bytes of others (FUZZ_EXAMPLES=n)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),10000) $(RUN) -m pytest $(PARALLEL) --dist load test/fuzz
+
+ROUNDS ?= 100
+kills: $(VENV)/.all-$(DISTRO) ## Every long program and the node killed 100 times at random moments (ROUNDS=n)
+	OOD_KILLS=$(ROUNDS) $(RUN) -m pytest $(PARALLEL) --dist load test/cli/test_kills.py test/ros/test_kills.py
+
+coverage: $(VENV)/.all-$(DISTRO) ## Lines of both packages that the tests run, programs as child processes included
+	$(PIP) install 'coverage>=7.10,<8'
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest $(PARALLEL)
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report --skip-covered
 
 # What looks at an environment stays out of it.
 $(VENV)-audit/.tools: Makefile | check-python

@@ -33,9 +33,14 @@ os.umask(_UMASK)
 def cache_root() -> Path:
     """Return the cache folder: OOD_PERCEPTION_CACHE, else ood_perception in the user's cache."""
     if os.environ.get(CACHE_ENV):
-        return Path(os.environ[CACHE_ENV]).expanduser()
+        return user_path(os.environ[CACHE_ENV])
     base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return Path(base).expanduser() / 'ood_perception'
+    return user_path(base) / 'ood_perception'
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path, `~` for a home; that of an unknown user stays, which Path refuses."""
+    return Path(os.path.expanduser(text))
 
 
 def sha256_of(path: Path) -> str:

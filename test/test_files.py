@@ -14,7 +14,14 @@ import pytest
 from limits import HANGS
 
 from ood_perception.errors import ConfigError
-from ood_perception.files import check_replaceable, check_writable, locked, make_file, make_folder
+from ood_perception.files import (
+    check_replaceable,
+    check_writable,
+    locked,
+    make_file,
+    make_folder,
+    user_path,
+)
 
 FILLING = """
 import sys, time
@@ -49,6 +56,11 @@ def result(text):
 
 def is_ours(name):
     return name == 'report.json' or name.startswith('result/')
+
+
+def test_a_home_is_found_and_that_of_an_unknown_user_stays():
+    assert user_path('~/x') == Path.home() / 'x'
+    assert user_path('~nosuchuser/x') == Path('~nosuchuser/x')
 
 
 def test_a_failure_leaves_the_old_folder_as_it_was(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import ConfigError
-from ood_perception.files import cache_root
+from ood_perception.files import cache_root, user_path
 from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import write_json
 
@@ -82,7 +82,7 @@ class DataConfig:
 
     def folder(self) -> Path:
         """Return the data set's folder; ConfigError where there is none."""
-        candidates = [Path(self.root).expanduser()]
+        candidates = [user_path(self.root)]
         if os.environ.get(DATA_ENV):
             candidates.append(Path(os.environ[DATA_ENV]) / self.root)
         for candidate in candidates:

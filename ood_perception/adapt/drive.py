@@ -15,6 +15,7 @@ from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
 from ood_perception.demo.sources import open_source
 from ood_perception.errors import ConfigError
+from ood_perception.files import user_path
 from ood_perception.image.image_files import list_images, read_image
 from ood_perception.types import Frame
 
@@ -40,7 +41,7 @@ def open_drive(text: str, limit: int, topics: Sequence[str] = ()) -> Drive:
     topics: of a bag, '/topic' or 'name=/topic', () = every camera. Raises ConfigError for what is
     not there or of no known kind, DataError for what cannot be read.
     """
-    path = Path(text).expanduser()
+    path = user_path(text)
     if text.isdigit() or text.startswith('/dev/') or not text:
         raise ConfigError(
             f'--clean {text!r}: record the camera first; give a bag, folder or video'

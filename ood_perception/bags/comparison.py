@@ -60,7 +60,7 @@ def offline_cameras(folder: Path) -> list[JsonDict]:
     try:
         cameras: list[JsonDict] = json.loads(path.read_text(encoding='utf-8'))['cameras']
         return cameras
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f'{path} cannot be read ({error}): make it with evaluate_bag --out {folder}'
         ) from error

@@ -160,8 +160,9 @@ class Replay:
     ) -> None:
         self._model, self._bag, self._problems = model, bag, bag.problems
         self._cameras = {camera.topic: camera for camera in cameras}
+        most = round(model.values['max_megapixels'] * 1e6)
         self._decoders: dict[str, FrameDecoder[tuple[int, int]]] = {
-            camera.topic: FrameDecoder(camera.camera, otherwise) for camera in cameras
+            camera.topic: FrameDecoder(camera.camera, otherwise, most) for camera in cameras
         }
         self._truth = truth
         self._tracker = Tracker(model.persistence)

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import io
+import lzma
 import math
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -26,6 +28,17 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _MOST_AXES = 8
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,  # encrypted, or packed in a way that this Python does not know
+    ValueError,  # names that are no UTF-8, places before the file's beginning
+    OverflowError,
+)
+"""What zipfile and its decompressors raise for archives that are none, beside OSError."""
 
 
 class _Bounded(io.FileIO):
@@ -47,9 +60,9 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     Open a zip file for reading.
 
-    Raises OSError where it cannot be read, zipfile.BadZipFile for what is no zip, has a directory
-    of more than 1 MiB, or a member twice. Whoever reads a member looks at its file_size before:
-    zipfile gives no more bytes than that.
+    Raises OSError where it cannot be read, and one of DAMAGED for what is no zip, has a directory
+    of more than 1 MiB, or a member twice; members raise them, too. Whoever reads a member looks
+    at its file_size before: zipfile gives no more bytes than that.
     """
     with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
         names = [member.filename for member in archive.infolist()]
@@ -74,7 +87,9 @@ def read_arrays(path: Path, most: int = MOST_BYTES) -> dict[str, npt.NDArray[Any
                 raise ValueError(f'{total >> 20} MiB of arrays, at most {most >> 20} are accepted')
             return {member.filename.removesuffix('.npy'): _member(archive, member)
                     for member in members}  # fmt: skip
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except ValueError:
+        raise
+    except DAMAGED as error:
         raise ValueError(f'a damaged .npz: {error}') from error
 
 
@@ -93,7 +108,12 @@ def _checked(file: BinaryIO, size: int, most: int) -> npt.NDArray[Any]:
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f'an array of format {version}')
-    shape, _, kind = _HEADERS[version](file)
+    try:
+        shape, _, kind = _HEADERS[version](file)
+    except OSError:
+        raise
+    except Exception as error:  # Python's own parser reads it: depth, tokens and memory, too
+        raise ValueError(f'an array whose header cannot be read: {error}') from error
     count = math.prod(shape)
     plain = kind.kind in 'biufU' and kind.itemsize and kind.subdtype is None
     fits = len(shape) <= _MOST_AXES and all(0 <= axis <= most for axis in shape)

@@ -38,7 +38,7 @@ MOST_TENSOR_BYTES = 2 << 30
 """Of one frame. Attention of 12 heads over 1 300 patches has 8e7 bytes, over 6 600 as many."""
 MOST_NODES = 20_000
 MOST_RANK = 8
-BATCHES = (1, 2, 8)
+BATCHES = range(1, 9)
 _MOST_FOLDED = 4096
 _MOST_ATTRIBUTE = 1 << 25
 # Arithmetic of shapes: what these give is computed, where all that they read is known and small.
@@ -68,7 +68,7 @@ def check_graphs(bundle: Bundle) -> None:
     Raise BundleError for a graph with an operator, an attribute or a size that is not accepted.
 
     Nothing of the graph is run but arithmetic of shapes, of at most 4096 numbers. The sizes are
-    those of 1, 2 and 8 frames.
+    those of 1 to 8 frames.
     """
     for stage in bundle.manifest.stages:
         _check_form(_model(bundle.stage_path(stage)), bundle.stage_path(stage), stage)
@@ -153,6 +153,8 @@ class _Sizes:
         self._opset, self._ir = model.opset_import[0], model.ir_version
         self._types: dict[str, Any] = {}
         self._values: dict[str, Any] = {}
+        self._stored = {item.name: item for item in model.graph.initializer}
+        self._of_shapes: set[str] = set()  # values that another number of frames may change
         self._below: dict[str, int] = {}  # index tensors: 0 <= index < this
         for tensor in model.graph.initializer:
             if tensor.name in self._types:
@@ -210,6 +212,8 @@ class _Sizes:
         shape = _shape(kind)
         if shape is None or len(shape) > MOST_RANK:
             raise self._refused(node, f'gives a tensor whose size is not known before: {shape}')
+        if kind.tensor_type.elem_type in _NO_NUMBERS:
+            raise self._refused(node, 'gives texts or complex numbers')
         width = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type).itemsize
         fits = math.prod(shape) * width <= MOST_TENSOR_BYTES * self._batch
         if not fits or min(shape, default=0) < 0:
@@ -232,6 +236,8 @@ class _Sizes:
             feeds = {key: numpy_helper.to_array(value) for key, value in values.items()}
         else:
             return
+        if node.op_type == 'Shape' or not self._of_shapes.isdisjoint(node.input):
+            self._of_shapes.add(name)
         result = ReferenceEvaluator(node).run(None, feeds)[0]
         self._values[name] = numpy_helper.from_array(np.asarray(result), name)
 
@@ -239,16 +245,42 @@ class _Sizes:
         """Refuse what a runtime computes unchecked: foreign indices, divisions of integers."""
         from onnx import numpy_helper
 
-        if node.op_type == 'GatherElements':
+        if node.op_type in ('Gather', 'GatherElements'):
             axis = next((item.i for item in node.attribute if item.name == 'axis'), 0)
             length = (_shape(self._types[node.input[0]]) or ())[axis]
-            if not 0 < self._limit(node.input[1]) <= length:
+            if node.op_type == 'Gather':  # runtimes look themselves at what the image gives
+                inside = self._gathers_inside(node.input[1], length)
+            else:
+                inside = 0 < self._limit(node.input[1]) <= length
+            if not inside:
                 raise self._refused(node, 'takes indices that may lie outside')
+        if node.op_type == 'Pad' and len(node.input) > 1 and node.input[1] in self._values:
+            pads = numpy_helper.to_array(self._values[node.input[1]])
+            if ((pads < -_MOST_ATTRIBUTE) | (pads > _MOST_ATTRIBUTE)).any():
+                raise self._refused(node, f'pads by {pads.tolist()}: too large')
         whole = self._types[node.input[0]].tensor_type.elem_type in _INTEGERS if node.input else 0
+        if (
+            node.op_type == 'ReduceMean'
+            and whole
+            and 0 in (_shape(self._types[node.input[0]]) or ())
+        ):
+            raise self._refused(node, 'takes the mean of no integers')
         if node.op_type == 'Div' and whole:
             divisor = self._values.get(node.input[1])
+            if node.input[1] in self._of_shapes:
+                raise self._refused(node, 'divides integers by a size, which is 0 for some frames')
             if divisor is None or np.isin(numpy_helper.to_array(divisor), (0, -1)).any():
                 raise self._refused(node, 'divides integers by what may be 0 or -1')
+
+    def _gathers_inside(self, name: str, length: int) -> bool:
+        """Return whether no known index lies outside of -length to length - 1."""
+        from onnx import numpy_helper
+
+        known = self._values.get(name, self._stored.get(name))
+        if known is None or known.external_data:
+            return True
+        indices = numpy_helper.to_array(known)
+        return not indices.size or bool(indices.min() >= -length and indices.max() < length)
 
     def _limit(self, name: str) -> int:
         """Return the number below which indices stay, 0 where it is not known."""
@@ -294,6 +326,7 @@ class _Sizes:
 # TensorProto.DataType: uint8 to int64 and uint32, uint64; those that hold any index
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
 _WIDE = (6, 7, 12, 13)
+_NO_NUMBERS = (8, 14, 15)  # string, complex64, complex128
 
 
 def _shape(kind: Any) -> tuple[int, ...] | None:

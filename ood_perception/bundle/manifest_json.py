@@ -150,12 +150,12 @@ def _check_paths(manifest: Manifest, place: str) -> None:
     names += calibrations
     for name in names:
         check_member(name, place)
-    external = {stage.external_data for stage in manifest.stages}
     needed = {stage.file for stage in manifest.stages} | {manifest.golden.file}
     needed |= calibrations | derived
-    unlisted = sorted(needed - external - set(manifest.files))
+    unlisted = sorted(needed - set(manifest.files))
     if unlisted:
-        raise BundleError(f'{place}: {", ".join(unlisted)} not in "files", so without checksum')
+        names = ', '.join(name or "''" for name in unlisted)
+        raise BundleError(f'{place}: {names} not in "files", so without checksum')
 
 
 def _check_names(manifest: Manifest, place: str) -> None:

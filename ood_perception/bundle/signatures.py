@@ -14,6 +14,7 @@ from typing import Any
 
 from ood_perception.bundle.manifest import MANIFEST_NAME
 from ood_perception.errors import BundleError, ConfigError, required
+from ood_perception.files import user_path
 from ood_perception.requirements import install_command
 
 SIGNATURE_NAME = f'{MANIFEST_NAME}.minisig'
@@ -62,7 +63,7 @@ def read_public_key(text: str) -> Any:
     """Return the public key that is written out or lies in a file; ConfigError."""
     kind = load_minisign().PublicKey
     try:
-        path = Path(text).expanduser()
+        path = user_path(text)
         return kind.from_bytes(_small(path)) if path.is_file() else kind.from_base64(text)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~nobody
         raise ConfigError(

@@ -16,7 +16,7 @@ from ood_perception.bundle.manifest_json import parse_manifest, read_manifest_by
 from ood_perception.bundle.signatures import check_signature
 from ood_perception.bundle.unpacking import unpacked, verify_file
 from ood_perception.errors import BundleError
-from ood_perception.files import make_file, sha256_of
+from ood_perception.files import make_file, sha256_of, user_path
 from ood_perception.json_files import json_text
 
 BUNDLE_ENV = 'OOD_PERCEPTION_BUNDLE'
@@ -80,7 +80,7 @@ def bundle_path(place: str | Path) -> Path:
     """
     if not str(place):
         return default_bundle_path()
-    path = Path(place).expanduser()
+    path = user_path(place)
     return path if path.exists() else shipped_bundles().get(str(place), path)
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
-import zlib
 from pathlib import Path
 
-from ood_perception.bundle.archives import open_archive
+from ood_perception.bundle.archives import DAMAGED, open_archive
 from ood_perception.bundle.manifest import MANIFEST_NAME, FileSpec, Manifest
 from ood_perception.bundle.manifest_json import MOST_BUNDLE_BYTES, parse_manifest
 from ood_perception.bundle.signatures import MOST_BYTES as MOST_SIGNATURE_BYTES
@@ -44,8 +43,7 @@ def unpacked(file: Path) -> Path:
             if not _is_whole(target, texts, manifest):
                 _check_members(archive, manifest, file)
                 make_folder(target, lambda folder: _extract(archive, manifest, texts, folder))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError) as error:
-        # RuntimeError: encrypted, or packed in a way that this Python does not know
+    except (*DAMAGED, KeyError) as error:
         raise BundleError(f'{file} is damaged ({error}): copy the bundle again') from error
     except OSError as error:
         raise BundleError(f'{file} cannot be unpacked into {target}: {error}') from error

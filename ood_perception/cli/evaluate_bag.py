@@ -30,6 +30,7 @@ _PARAMETERS = (
     'bundle', 'weights', 'require_signature', 'engine', 'precision', 'threads', 'head',
     'false_alarm_rate',
     'hysteresis_rate', 'minimum_area', 'in_distribution', 'views', 'roi.mode', 'roi.classes',
+    'max_megapixels',
 )  # fmt: skip
 
 

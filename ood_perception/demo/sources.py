@@ -19,6 +19,7 @@ from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
 from ood_perception.demo.verdict import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.files import user_path
 from ood_perception.image.image_files import (
     IMAGES,
     label_files,
@@ -76,7 +77,7 @@ def open_source(text: str, limit: int, option: str = 'DEMO_INPUT') -> Source:
         return replace(_folder(ROAD, limit), description=description, note=COMPOSED)
     if text.isdigit() or text.startswith('/dev/'):
         return _recorded(f'camera {text}', device_frames(text, limit))
-    path = Path(text).expanduser()
+    path = user_path(text)
     if not path.exists():
         raise ConfigError(
             f'{option} {text!r} does not exist: give a folder of images, a video, a ROS 2 bag '

@@ -71,10 +71,11 @@ def read_golden(bundle: Bundle, head: HeadSpec) -> GoldenVectors:
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
     _check_shapes(arrays, bundle.manifest, path)
-    if vector.shape != (len(head.compiled_classes),):
+    fits = vector.dtype.kind in 'biuf' and vector.shape == (len(head.compiled_classes),)
+    if not (fits and np.isin(vector, (0, 1)).all()):
         raise BundleError(
-            f'{path}: in_distribution has shape {vector.shape}, head {head.name} has '
-            f'{len(head.compiled_classes)} classes; pack the bundle again'
+            f'{path}: in_distribution is {str(vector)[:100]} of shape {vector.shape}, expected 0 '
+            f'or 1 for {len(head.compiled_classes)} classes of head {head.name}; pack it again'
         )
     pairs = zip(head.compiled_classes, vector, strict=True)
     return GoldenVectors(arrays[0], tuple(name for name, on in pairs if on), *arrays[1:])

@@ -26,7 +26,7 @@ from ood_perception.errors import EngineError, OodPerceptionError
 from ood_perception.files import CACHE_ENV, cache_root, locked, make_file, sha256_of
 
 _LOG = logging.getLogger(__name__)
-RULES = 1
+RULES = 2
 """Raised where graph_rules refuse more: what was tried by older rules is tried again."""
 MADE_HERE = 'made'
 _EVERY = 0.02  # seconds between two looks at the process

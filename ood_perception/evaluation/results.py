@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
     """Return a JSON file's content; DataError names what is missing."""
     try:
         return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f'{path} cannot be read ({error}): give a folder that trainer evaluate wrote'
         ) from error

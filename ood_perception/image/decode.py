@@ -43,10 +43,13 @@ class FrameDecoder(Generic[Ticket]):
     Decodes what arrives on one camera's topic.
 
     camera: the frames' camera. otherwise: for encodings of Image that our tables lack, or None.
+    most_pixels: of an image, before it is decoded; None: encoded.MAX_PIXELS.
     """
 
-    def __init__(self, camera: str, otherwise: Otherwise | None = None) -> None:
-        self._camera, self._otherwise = camera, otherwise
+    def __init__(
+        self, camera: str, otherwise: Otherwise | None = None, most_pixels: int | None = None
+    ) -> None:
+        self._camera, self._otherwise, self._most = camera, otherwise, most_pixels
         self._stream: VideoStream[tuple[Ticket, Any]] | None = None
 
     def decode(self, message: Any, ticket: Ticket) -> list[tuple[Ticket, Frame]]:
@@ -59,11 +62,13 @@ class FrameDecoder(Generic[Ticket]):
         """
         codec = message_codec(message)
         if not codec:
-            raw = hasattr(message, 'step')
-            image = decode_image(message, self._otherwise) if raw else decode_compressed(message)
+            if hasattr(message, 'step'):
+                image = decode_image(message, self._otherwise, self._most)
+            else:
+                image = decode_compressed(message, self._most)
             return [(ticket, self._frame(message, image))]
         if self._stream is None or self._stream.codec != codec:
-            self._stream = VideoStream(codec)
+            self._stream = VideoStream(codec, self._most)
         data = _bytes_of(message, f'{codec} packet').tobytes()
         return self._framed(self._stream.decode(data, (ticket, message)))
 
@@ -91,7 +96,9 @@ def stamp_ns(message: Any) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
-def decode_image(message: Any, otherwise: Otherwise | None = None) -> UInt8Array:
+def decode_image(
+    message: Any, otherwise: Otherwise | None = None, most_pixels: int | None = None
+) -> UInt8Array:
     """
     Return a sensor_msgs/Image as uint8 (H, W, 3) RGB, C-contiguous.
 
@@ -100,9 +107,9 @@ def decode_image(message: Any, otherwise: Otherwise | None = None) -> UInt8Array
     padding is a view of the message's own buffer.
 
     Raises ImageError when size, step, data and encoding do not agree, for depth, for an encoding
-    that neither the tables nor `otherwise` know, and above 200 megapixels.
+    that neither the tables nor `otherwise` know, and above `most_pixels` (encoded.MAX_PIXELS).
     """
-    _check_size(message.width, message.height, 'Image')
+    _check_size(message.width, message.height, 'Image', most_pixels)
     name = message.encoding
     if name in DEPTH:
         raise ImageError(
@@ -120,14 +127,15 @@ def decode_image(message: Any, otherwise: Otherwise | None = None) -> UInt8Array
     )
 
 
-def decode_compressed(message: Any) -> UInt8Array:
+def decode_compressed(message: Any, most_pixels: int | None = None) -> UInt8Array:
     """
     Return a sensor_msgs/CompressedImage (JPEG or PNG) as uint8 (H, W, 3) RGB, C-contiguous.
 
     An image of one channel whose format names a Bayer pattern is demosaiced. EXIF rotation is
     ignored: camera_info and the boxes that we publish mean the stored pixels.
 
-    Raises ImageError for other formats, depth, damaged data, and above 200 megapixels.
+    Raises ImageError for other formats, depth, damaged data, and above `most_pixels`
+    (encoded.MAX_PIXELS).
     """
     place = f'CompressedImage {message.format!r}'
     data = _bytes_of(message, place)
@@ -142,7 +150,7 @@ def decode_compressed(message: Any) -> UInt8Array:
     if video_codec(message.format):
         raise ImageError(f'{place} is one packet of a video, which is no image by itself')
     try:
-        return _unpacked(data, place, mosaic_conversion(encoding))
+        return _unpacked(data, place, mosaic_conversion(encoding), most_pixels)
     except (cv2.error, ValueError) as error:
         raise ImageError(
             f'{place} of {data.size} bytes cannot be decoded ({first_line(error)}): it is damaged '
@@ -150,10 +158,11 @@ def decode_compressed(message: Any) -> UInt8Array:
         ) from error
 
 
-def _check_size(width: int, height: int, what: str) -> None:
-    """Raise ImageError for an empty image and for one of more than 200 megapixels."""
-    if problem := size_problem(width, height):
-        remedy = 'publish a smaller image' if width and height else 'check the camera driver'
+def _check_size(width: int, height: int, what: str, most_pixels: int | None) -> None:
+    """Raise ImageError for an empty image and for one of more pixels."""
+    if problem := size_problem(width, height, most_pixels):
+        smaller = 'publish a smaller image, or raise max_megapixels'
+        remedy = smaller if width and height else 'check the camera driver'
         raise ImageError(f'{what} of size {width}x{height} {problem}: {remedy}')
 
 
@@ -243,17 +252,19 @@ def _from_full_chroma(message: Any) -> UInt8Array:
     return np.ascontiguousarray(_converted(doubled, cv2.COLOR_YUV2RGB_YUYV, message)[:, ::2])
 
 
-def _unpacked(data: UInt8Array, place: str, mosaic: int | None) -> UInt8Array:
+def _unpacked(
+    data: UInt8Array, place: str, mosaic: int | None, most_pixels: int | None
+) -> UInt8Array:
     """Return a JPEG's or a PNG's pixels as RGB; ImageError, ValueError or cv2.error."""
     if data[:2].tobytes() == JPEG_START:
         width, height, grey = jpeg_header(data)
-        _check_size(width, height, place)
+        _check_size(width, height, place, most_pixels)
         if not (grey and mosaic):
             return read_jpeg(data)
         pixels = read_jpeg(data, 'GRAY')
         return np.asarray(cv2.cvtColor(pixels, mosaic), np.uint8)
     if data[:8].tobytes() == PNG_START and data.size > 25:
-        _check_size(*png_size(data), place)
+        _check_size(*png_size(data), place, most_pixels)
         return _read_png(data, mosaic if data[25] == _PNG_GREY else None)
     head = data[:8].tobytes().hex(' ') or 'nothing'
     raise ImageError(

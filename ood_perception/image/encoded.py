@@ -129,14 +129,17 @@ def _simplejpeg() -> Any:
     return required('simplejpeg', remedy)
 
 
-def size_problem(width: int, height: int) -> str:
-    """Return what is wrong with an image's size in pixels, '' for nothing."""
+def size_problem(width: int, height: int, most_pixels: int | None = None) -> str:
+    """
+    Return what is wrong with an image's size in pixels, '' for nothing.
+
+    most_pixels: None is MAX_PIXELS.
+    """
+    most = MAX_PIXELS if most_pixels is None else most_pixels
     if width <= 0 or height <= 0:
         return 'is empty'
-    if width * height > MAX_PIXELS:
-        return (
-            f'has {width * height / 1e6:.0f} megapixels, at most {MAX_PIXELS / 1e6:g} are accepted'
-        )
+    if width * height > most:
+        return f'has {width * height / 1e6:.4g} megapixels, at most {most / 1e6:g} are accepted'
     return ''
 
 

@@ -28,6 +28,7 @@ _SLICE, _IDR_SLICE, _PARAMETERS = 1, 5, 7
 _WITH_CHROMA_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 # The fields that are read here end long before, emulation bytes counted.
 _SLICE_HEADER_BYTES = 32
+_PARAMETERS_BYTES = 4096
 Ticket = TypeVar('Ticket')
 # Unit types that hold a piece of an image, and those of key frames.
 _IMAGES = {'h264': range(1, 6), 'hevc': range(32)}
@@ -145,7 +146,7 @@ class FrameNumbers:
         for unit in units(data):
             kind = unit_type(unit, 'h264') if unit else 0
             if kind == _PARAMETERS:
-                self._parameters = _read_parameters(unit)
+                self._parameters = _read_parameters(unit[:_PARAMETERS_BYTES])
             elif kind in (_SLICE, _IDR_SLICE) and self._parameters is not None:
                 return self._follow(unit, self._parameters)
         return False
@@ -165,12 +166,18 @@ class FrameNumbers:
 class VideoStream(Generic[Ticket]):
     """The decoder of one topic; lost: packets that were taken and gave no image at all."""
 
-    def __init__(self, codec: str) -> None:
-        """codec: 'h264' or 'hevc'. Raises ImageError without PyAV."""
+    def __init__(self, codec: str, most_pixels: int | None = None) -> None:
+        """
+        Begin without any frame.
+
+        codec: 'h264' or 'hevc'. most_pixels: of a frame; None is encoded.MAX_PIXELS. Raises
+        ImageError without PyAV.
+        """
         self.codec, self.lost = codec, 0
         self._av = _pyav()
         self._context: Any = self._av.CodecContext.create(codec, 'r')
-        self._context.options = {'max_pixels': str(encoded.MAX_PIXELS)}
+        most = encoded.MAX_PIXELS if most_pixels is None else most_pixels
+        self._context.options = {'max_pixels': str(most)}
         # Frame threads would hold images back, and log where nobody listens.
         self._context.thread_count = 1
         self._numbers = FrameNumbers()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ood_perception.engines.base import MODES, EngineOptions
 from ood_perception.errors import ConfigError
+from ood_perception.image.encoded import MAX_PIXELS
 from ood_perception.image.encodings import TRANSPORTS
 from ood_perception.parameters.settings import PINNING, persistence_from, strings
 from ood_perception.postprocess.output_maps import FULL_SCALE
@@ -112,6 +113,8 @@ PARAMETERS: tuple[Spec, ...] = (
          '<image>/foxglove', choices=TRANSPORTS),
     Spec('image_reliability', 'auto', 'auto: reliable when every discovered publisher offers it, '
          'else best effort', choices=RELIABILITIES),
+    Spec('max_megapixels', MAX_PIXELS / 1e6, 'Larger images are refused before they are decoded: '
+         'a decoder allocates what their header says', low=0.01, high=10000.0),
     Spec('frame_queue', 1, 'Frames that may wait for a camera. 1: the newest alone; more: every '
          'frame in order, for a triggered camera; the oldest is dropped from a full queue', low=1,
          high=1000),
@@ -236,7 +239,7 @@ _OF_RESULTS = (
     'false_alarm_rate', 'hysteresis_rate', 'minimum_area', 'in_distribution', 'obstacle_classes',
     'views', 'roi.mode', 'roi.classes', 'roi.bridge', 'roi.margin', 'roi.polygons', 'roi.masks',
     'roi.ignore_polygons', 'persistence.window', 'persistence.required', 'persistence.mask',
-    'persistence.longest_gap', 'output_scale',
+    'persistence.longest_gap', 'output_scale', 'max_megapixels',
 )  # fmt: skip
 # The parameters that decide what a frame gives, a recorded one, too, with the node's defaults.
 DEFAULTS: dict[str, Any] = {name: _without_empty(BY_NAME[name].default) for name in _OF_RESULTS}

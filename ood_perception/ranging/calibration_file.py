@@ -27,6 +27,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ood_perception.errors import CalibrationError, ConfigError
+from ood_perception.files import user_path
 from ood_perception.ranging.lens import lens_for
 from ood_perception.yaml_files import parse_yaml, read_text
 
@@ -76,7 +77,7 @@ def calibration_path(url: str, camera: str = '') -> Path:
         package, _, inside = url.removeprefix('package://').partition('/')
         return _share(package, url) / unquote(inside)
     path = unquote(url.removeprefix('file://')) if url.startswith('file://') else url
-    return Path(path).expanduser()
+    return user_path(path)
 
 
 def _share(package: str, url: str) -> Path:

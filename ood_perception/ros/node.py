@@ -163,7 +163,13 @@ def _run(rclpy: Any, stop: Stop) -> None:
     from ood_perception.ros.lifecycle_node import RoadAnomalyNode
 
     try:
-        node = RoadAnomalyNode()
+        try:
+            node = RoadAnomalyNode()
+        except (
+            RuntimeError
+        ) as error:  # rcl's: keys that are missing, no security in the middleware
+            reason = ' '.join(str(error).split())
+            raise ConfigError(f'the middleware makes no node: {reason}') from error
         try:
             _spin(rclpy, node, stop)
         finally:

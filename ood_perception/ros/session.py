@@ -83,6 +83,7 @@ class Session:
             outputs=self._outputs,
             window=self.window,
             calibration=self.calibration,
+            most_pixels=round(self._values['max_megapixels'] * 1e6),
         )
         worker.start()
         return worker

@@ -61,6 +61,7 @@ class Worker:
     outputs: Mapping[str, CameraOutputs]
     window: TimingWindow
     calibration: CalibrationMonitors
+    most_pixels: int
 
     def __post_init__(self) -> None:
         self._decoders: dict[str, FrameDecoder[Any]] = {}
@@ -152,7 +153,9 @@ class Worker:
     def _newest(self, queued: QueuedFrame) -> tuple[Any, Frame]:
         """Return the last frame that a message completes, and the message it is of; ImageError."""
         name = queued.camera
-        decoder = self._decoders.setdefault(name, FrameDecoder(name, decode_by_cv_bridge))
+        if name not in self._decoders:
+            self._decoders[name] = FrameDecoder(name, decode_by_cv_bridge, self.most_pixels)
+        decoder = self._decoders[name]
         for message in queued.earlier:
             # Counted as dropped already; a stream that it has spoiled says so below, too.
             with suppress(ImageError):

@@ -5,6 +5,7 @@
 import json
 import os
 import shutil
+import struct
 import zipfile
 
 import numpy as np
@@ -205,6 +206,8 @@ def with_arrays(own, **arrays):
                     np.lib.format.write_array_header_1_0(member, header)
                     for block in content:
                         member.write(block)
+                elif isinstance(value, bytes):
+                    member.write(value)
                 else:
                     np.save(member, value)
     write_manifest(own, manifest_of(own))
@@ -243,6 +246,49 @@ def test_an_array_that_is_not_what_its_header_says_is_refused_unseen(own, arrays
     with peak_mib() as used, pytest.raises(BundleError, match=r'golden.npz cannot be read'):
         read_golden(bundle, head)
     assert used() < 64
+
+
+@pytest.mark.parametrize(
+    'header',
+    ['(' * 9000, '-' * 9000 + '1', '[' * 150 + '"', "{'descr': [()]}", '5', '\\'],
+    ids=range(6),
+)
+def test_a_header_that_pythons_parser_does_not_survive_is_refused(own, header):
+    text = header.encode()
+    whole = b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text + bytes(64)
+    bundle, head = with_arrays(own, **golden_arrays(image=whole))
+    with pytest.raises(BundleError, match=r'golden.npz cannot be read'):
+        read_golden(bundle, head)
+
+
+NAME, LZMA, UTF8 = b'MODEL_CARD.md', struct.pack('<H', 14), struct.pack('<H', 0x800)
+
+
+@pytest.mark.parametrize(
+    ('place', 'new'),
+    [
+        (10, LZMA),
+        (8, UTF8),
+        (46, b'\xff'),
+        (42, b'\xff' * 4),
+        (24, b'\xff' * 4),
+        (30, b'\xff' * 2),
+    ],
+    ids=['lzma', 'utf-8', 'name', 'offset', 'size', 'extra'],
+)
+def test_a_zip_whose_directory_lies_is_refused(own, tmp_path, place, new):
+    """One entry of the central directory (APPNOTE 4.3.12) says something else."""
+    data = bytearray(zipped(own, tmp_path / 'own.zip').read_bytes())
+    entry = data.rindex(NAME) - 46
+    if place == 46:  # no UTF-8, in a name that says it is
+        data[entry + 8 : entry + 10] = UTF8
+    data[entry + place : entry + place + len(new)] = new
+    (tmp_path / 'own.zip').write_bytes(data)
+    if new == UTF8:  # ASCII is UTF-8
+        load_bundle(tmp_path / 'own.zip')
+        return
+    with pytest.raises(BundleError, match=r'own.zip'):
+        load_bundle(tmp_path / 'own.zip')
 
 
 def test_arrays_of_gigabytes_that_hold_what_they_say_are_refused_unseen(own):
@@ -409,6 +455,9 @@ IMAGES, SCORES = np.zeros((2, 56, 84, 3), U8), np.zeros((2, 8, 12), F32)
         {'surprisal': SCORES * np.nan},
         {'labels': np.zeros(7, U8)},
         {'labels': SCORES.astype(np.int64)},
+        {'in_distribution': np.full(3, np.nan, F32)},
+        {'in_distribution': np.ones(2, F32)},
+        {'in_distribution': np.array(['1', '0', '1'])},
     ],
 )
 def test_golden_vectors_of_other_shapes_are_refused(own, arrays):

@@ -93,6 +93,10 @@ def test_two_operator_sets_are_refused(refusal):
 LARGE = {
     'Tile': ([node('Tile', [TOKENS, 'r'], ['o'])], {'r': [1, 4000, 1000, 1000]}),
     'Pad': ([node('Pad', [TOKENS, 'r'], ['o'])], {'r': [0, 0, 0, 0, 0, 300_000, 3000, 0]}),
+    'Pad there and back': (
+        [node('Pad', [TOKENS, 'r'], ['o'])],
+        {'r': [2**62, 0, 0, 0, 1 - 2**62, 0, 0, 0]},
+    ),
     'Expand': ([node('Expand', [TOKENS, 'r'], ['o'])], {'r': [2**31, 1, 4, 6, 8]}),
     'ConstantOfShape': ([node('ConstantOfShape', ['r'], ['o'])], {'r': [2**40, 2**30]}),
     'Range': (
@@ -122,6 +126,20 @@ LARGE = {
             node('Tile', [TOKENS, 'r'], ['o']),
         ],
         {'zero': [0], 'unit': [1], 'huge': [10**9], 'ones': [1, 1, 1]},
+    ),
+    'with five frames alone': (
+        [
+            node('Shape', [TOKENS], ['frames'], start=0, end=1),
+            node('Sub', ['frames', 'five'], ['above']),
+            node('Mul', ['above', 'above'], ['square']),
+            node('Min', ['square', 'unit'], ['other']),
+            node('Sub', ['unit', 'other'], ['is_five']),
+            node('Mul', ['is_five', 'huge'], ['many']),
+            node('Add', ['many', 'unit'], ['times']),
+            node('Concat', ['times', 'ones'], ['r'], axis=0),
+            node('Tile', [TOKENS, 'r'], ['o']),
+        ],
+        {'five': [5], 'unit': [1], 'huge': [10**9], 'ones': [1, 1, 1]},
     ),
 }
 
@@ -163,6 +181,26 @@ def test_divisions_of_integers_need_a_known_divisor(refusal):
     assert 'divides integers' in refusal(nodes)
 
 
+def test_integers_are_not_divided_by_a_size(refusal):
+    """Five frames fewer than five: neither 0 nor -1 for the 1 to 4 frames of a small machine."""
+    nodes = [
+        node('Shape', [TOKENS], ['frames'], start=0, end=1),
+        node('Sub', ['frames', 'five'], ['fewer']),
+        node('Div', ['five', 'fewer'], ['o']),
+    ]
+    assert 'divides integers by a size' in refusal(nodes, five=np.array([5]))
+
+
+def test_no_mean_is_taken_of_no_integers(refusal):
+    nodes = [node('ReduceMean', ['none'], ['o'], keepdims=0)]
+    assert 'mean of no integers' in refusal(nodes, none=np.zeros(0, np.int32))
+
+
+def test_texts_are_refused(refusal):
+    nodes = [node('Cast', [TOKENS], ['o'], to=TensorProto.STRING)]
+    assert 'gives texts' in refusal(nodes)
+
+
 @pytest.mark.parametrize('divisor', [0, -1])
 def test_divisions_by_nought_and_minus_one_are_refused(refusal, divisor):
     nodes = [
@@ -192,6 +230,21 @@ def test_indices_that_may_lie_outside_are_refused(refusal, name):
     nodes = [*OUTSIDE[name], node('GatherElements', [TOKENS, 'indices'], ['o'], axis=1)]
     far, stored = np.int64(10**9), np.full((1, 4, 6, 8), -1)
     assert 'indices that may lie outside' in refusal(nodes, far=far, stored=stored, r=[1, 1, 1, 8])
+
+
+@pytest.mark.parametrize('index', [4, -5, 2**31, -(2**63)])
+def test_gather_takes_no_known_index_outside(refusal, index):
+    assert 'lie outside' in refusal([node('Gather', [TOKENS, 'i'], ['o'], axis=1)], i=[0, index])
+
+
+def test_long_lists_of_indices_and_those_from_the_end_are_accepted(tiny_bundle, tmp_path):
+    def add(model):
+        flat = node('Reshape', [TOKENS, 'flat'], ['line'])
+        model.graph.node.extend([flat, node('Gather', ['line', 'i'], ['o'], axis=1)])
+        for name, value in {'flat': [0, -1], 'i': [-1, *range(190)] * 30}.items():
+            model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+
+    check_graphs(changed(tiny_bundle, tmp_path / 'changed', add))
 
 
 def test_indices_of_the_same_axis_are_accepted(tiny_bundle, tmp_path):

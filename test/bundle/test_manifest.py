@@ -83,6 +83,7 @@ def test_another_format_is_refused_naming_both_and_the_remedy(good, version):
         (['stages', 1, 'reduced_precision'], True, 'ruins its score'),
         (['stages', 0, 'file'], '../backbone.onnx', 'leaves the bundle'),
         (['stages', 0, 'external_data'], '/etc/passwd', 'leaves the bundle'),
+        (['stages', 0, 'file'], '', '\'\' not in "files"'),
         (['golden', 'file'], 'a\\\\b.npz', 'leaves the bundle'),
         (['files', 'head.onnx'], None, 'head.onnx not in "files"'),
         (['files', 'head.onnx', 'sha256'], 5, 'sha256 is 5, expected str'),

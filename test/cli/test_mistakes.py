@@ -48,7 +48,8 @@ MISTAKES = [
     (evaluate_bag, ('none', '--bundle', 'tiny'), 'none'),
     (evaluate_bag, ('file', '--bundle', 'tiny'), 'file'),
     *((program, (bundle,), bundle) for program in (inspect_bundle, compile_bundle) for bundle in
-      ('no.zip', 'without.zip', 'cut.zip', 'pipe.zip', 'manifest_folder', 'file', '/dev/zero')),
+      ('no.zip', 'without.zip', 'cut.zip', 'pipe.zip', 'manifest_folder', 'file', '/dev/zero',
+       '~nosuchuser/x')),
     (inspect_bundle, ('tiny', '--draw', 'file'), 'file'),
     (inspect_bundle, ('tiny', '--draw', 'none.png', '--out', 'foreign'), '--out foreign'),
     (compile_bundle, ('tiny', '--threads', '-3'), '-3'),

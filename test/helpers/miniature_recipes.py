@@ -52,7 +52,11 @@ def write_data(root: Path) -> None:
 
 @pytest.fixture(scope='module')
 def miniature(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp('miniature')
+    return write_miniature(tmp_path_factory.mktemp('miniature'))
+
+
+def write_miniature(root: Path) -> Path:
+    """Write data, weights and recipe.yaml into the folder, and return it."""
     write_data(root / 'data')
     state = tiny_backbone().model.state_dict()
     save_file({k: v.contiguous() for k, v in state.items()}, root / 'tiny.safetensors')

@@ -21,9 +21,9 @@ from videos import images
 
 from ood_perception.errors import DataError, ImageError, OodPerceptionError
 from ood_perception.image import encoded as stored
-from ood_perception.image.decode import decode_compressed
+from ood_perception.image.decode import FrameDecoder, decode_compressed
 from ood_perception.image.image_files import decode_image, decode_label, read_image
-from ood_perception.image.video import VideoStream
+from ood_perception.image.video import FrameNumbers, VideoStream
 
 START = b'\x89PNG\r\n\x1a\n'
 
@@ -186,6 +186,29 @@ def test_a_video_keeps_to_the_limit_of_images(codec, monkeypatch):
     monkeypatch.setattr(stored, 'MAX_PIXELS', 64 * 48)
     with pytest.raises(ImageError):
         VideoStream(codec).decode(packet, 1)
+
+
+def test_the_limit_of_messages_is_the_decoders():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    sent = SimpleNamespace(
+        header=SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id='')
+    )
+    raw = {'width': 8, 'height': 8, 'step': 24, 'encoding': 'rgb8', 'is_bigendian': 0}
+    for form in ({'format': 'png', 'data': png()}, {**raw, 'data': pixels.tobytes()}):
+        frame = SimpleNamespace(**vars(sent), **form)
+        assert len(FrameDecoder('', most_pixels=64).decode(frame, 1)) == 1
+        with pytest.raises(ImageError, match=r'8x8 has .* raise max_megapixels'):
+            FrameDecoder('', most_pixels=63).decode(frame, 1)
+    packet = film('h264', images(1, 96, 128))[0]
+    with pytest.raises(ImageError):
+        VideoStream('h264', most_pixels=64 * 48).decode(packet, 1)
+
+
+def test_a_header_of_zeros_without_end_is_not_read_bit_by_bit():
+    """Exp-Golomb numbers are as long as their zeros: 8 million bits took seconds."""
+    numbers = FrameNumbers()
+    with pytest.raises(IndexError):
+        numbers.missing(b'\0\0\1\x67\x64\0\x1e' + b'\0' * 1_000_000 + b'\x80' * 1_000_000)
 
 
 def test_what_is_no_regular_file_is_refused_unread(tmp_path):

@@ -82,6 +82,23 @@ def test_a_missing_parameter_file_is_named(tmp_path):
     assert missing in ended.stderr
 
 
+def test_keys_that_the_middleware_cannot_use_are_one_line(tmp_path):
+    """Empty files; the wheels' Fast DDS has no security at all."""
+    enclave = tmp_path / 'enclaves' / 'road_anomaly'
+    enclave.mkdir(parents=True)
+    for name in ('identity_ca.cert.pem', 'cert.pem', 'key.pem', 'permissions_ca.cert.pem',
+                 'governance.p7s', 'permissions.p7s'):  # fmt: skip
+        (enclave / name).touch()
+    wanted = {'ENABLE': 'true', 'STRATEGY': 'Enforce', 'KEYSTORE': str(tmp_path)}
+    ended = subprocess.run(
+        [*NODE, '--enclave', '/road_anomaly'], capture_output=True, text=True, timeout=HANGS,
+        env={**os.environ, **{f'ROS_SECURITY_{name}': value for name, value in wanted.items()}},
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert 'Traceback' not in ended.stderr
+    assert 'road_anomaly_node cannot start: the middleware makes no node: ' in ended.stderr
+
+
 def test_a_misspelt_parameter_ends_the_start_with_the_one_that_is_meant(tmp_path):
     file = tmp_path / 'node.yaml'
     file.write_text(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from videos import encoded, images
 
+from ood_perception.image.encoded import MAX_PIXELS
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.ros.frame_queue import FrameQueue
 from ood_perception.ros.timing import TimingWindow
@@ -49,6 +50,7 @@ class Rig:
             outputs={'': outputs},
             window=TimingWindow(),
             calibration=SimpleNamespace(add=lambda *_: None),
+            most_pixels=MAX_PIXELS,
         )
         self.queue.open()
 

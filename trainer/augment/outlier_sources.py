@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, check_choices, check_least
+from ood_perception.files import user_path
 from ood_perception.image.image_files import check_stored_size, file_content, image_tree
 from ood_perception.types import UInt8Array
 
@@ -48,7 +49,7 @@ class OutlierConfig:
 
     def folder_at(self, data_root: Path) -> Path:
         """Return the folder, given the data set's."""
-        return data_root.parent / Path(self.folder).expanduser()
+        return data_root.parent / user_path(self.folder)
 
 
 def load_outliers(config: OutlierConfig, part: str, data_root: Path) -> list[Cutout]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.files import user_path
 from ood_perception.types import UInt8Array
 
 from ..data.images import ImageList
@@ -139,7 +140,7 @@ class SetEntry:
 
     def find(self, root: Path, given: str = '') -> Path:
         """Return the given folder or that under `root`; DataError naming places and tree."""
-        places = [Path(given).expanduser()] if given else [root / name for name in self.folders]
+        places = [user_path(given)] if given else [root / name for name in self.folders]
         for place in places:
             if place.is_dir():
                 return place

@@ -19,6 +19,7 @@ from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
 from ood_perception.errors import ConfigError
+from ood_perception.files import user_path
 from ood_perception.types import Frame, UInt8Array
 
 from ..data.images import ClassMap, ImageList, list_images
@@ -59,7 +60,7 @@ def open_clean(
 
     Raises ConfigError for an unknown source, DataError for what cannot be read.
     """
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.exists() and is_bag(path):
         if labels is not None:
             raise ConfigError(f'{path} is a bag, which has no labels: leave --labels out')

