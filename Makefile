@@ -20,7 +20,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz kills coverage audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle uem-bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
+.PHONY: help demo test test-fleet fuzz kills coverage audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle uem-bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,11 @@ lint: $(VENV)/.all-$(DISTRO) ## ruff and mypy --strict
 
 test: lint ## Everything that runs without a GPU
 	$(RUN) -m pytest $(PARALLEL)
+
+# Ray and an S3 server are as large as all else that is tested: a target of their own.
+test-fleet: $(VENV)/.all-$(DISTRO) ## Fleets of recordings, object stores, trainings by several processes
+	$(PIP) install -e '.[fleet]' 'moto[server]>=5,<6'
+	$(RUN) -m pytest $(PARALLEL) test/fleet test/trainer/test_features.py test/trainer/test_torchrun.py
 
 fuzz: $(VENV)/.all-$(DISTRO) ## 10 000 inputs at every entrance for bytes of others (FUZZ_EXAMPLES=n)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),10000) $(RUN) -m pytest $(PARALLEL) --dist load test/fuzz

@@ -17,8 +17,9 @@ from ood_perception.errors import ConfigError
 from ood_perception.parameters.settings import PINNING, persistence_from, settings_from, strings
 from ood_perception.parameters.table import BY_NAME, DEFAULTS, check_value
 from ood_perception.pipeline import Pipeline
+from ood_perception.postprocess.drift import DriftMonitor
 from ood_perception.postprocess.tracking import Persistence
-from ood_perception.settings import Settings, chosen_classes
+from ood_perception.settings import Settings, chosen_classes, class_ids, head_of
 from ood_perception.types import JsonDict
 
 # what the bundle and the engine say of themselves, or what changes no result
@@ -121,6 +122,15 @@ def open_pipeline(
     except BaseException:
         engine.close()
         raise
+
+
+def drift_monitor(pipeline: Pipeline) -> DriftMonitor:
+    """Return what watches whether a camera's frames fit the calibration of a pipeline's bundle."""
+    manifest = pipeline.manifest
+    names = chosen_classes(manifest, pipeline.settings)
+    ids = class_ids(manifest, names, 'in_distribution')
+    cells = head_of(manifest, pipeline.engine).upsampling
+    return DriftMonitor(ids, cells, manifest.calibration)
 
 
 def classes_to_compile(

@@ -25,6 +25,7 @@ _MODULES = {
     'faiss-cpu': 'faiss',
     'scikit-learn': 'sklearn',
     'cuda-bindings': 'cuda.bindings',
+    'universal-pathlib': 'upath',
     'tensorrt-rtx-cu13-bindings': 'tensorrt_rtx',
 }
 _COMPARE = {'<': operator.lt, '<=': operator.le, '==': operator.eq, '>=': operator.ge}

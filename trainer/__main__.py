@@ -61,6 +61,7 @@ COMMANDS = {
         '.evaluation.submission:main',
         'write the files for benchmarks with hidden labels',
     ),
+    'cost': ('.cost:main', 'what a training will cost: time, memory, disk, network'),
     'study': (
         '.study.study:main',
         'trainings of recipes with changes on sets of '
@@ -94,6 +95,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
         command.add_argument('recipe', type=Path, help='YAML file, see config/train')
         command.add_argument('--data', help="the data set's folder, instead of the recipe's root")
         command.add_argument('--out', type=Path, help='artifacts (default: out/train/<name>)')
+        command.add_argument(
+            '--feature-store',
+            metavar='URL',
+            help='tokens are also kept there (s3://bucket/folder)',
+        )
         command.add_argument('--bundle', type=Path, help='the bundle (default: <out>/bundle)')
         add_training_arguments(command)
         command.add_argument(
@@ -108,8 +114,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run_stage(options: argparse.Namespace) -> None:
     """Run one stage and the stages before it."""
+    from ood_perception.bags.remote import recording_path
     from ood_perception.files import check_writable
 
+    from .distributed import processes, rank
     from .recipe import load_recipe
     from .workflow import Workflow
 
@@ -120,15 +128,19 @@ def run_stage(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, changes)
     folder = options.out or Path('out') / 'train' / recipe.name
     check_writable(folder)
-    workflow = Workflow(recipe, folder, options.bundle, cache=options.cache)
-    if options.stage == 'features':
-        for split in (recipe.data.train, *recipe.data.calibration):
-            workflow.data.features(split)
-    elif options.stage in ('pack', 'train'):
-        workflow.pack()
-        print(f'bundle: {workflow.bundle_folder}')
-    else:
-        print(f'{options.stage}: {getattr(workflow, options.stage)().folder}')
+    remote = recording_path(options.feature_store) if options.feature_store else None
+    workflow = Workflow(recipe, folder, options.bundle, cache=options.cache, remote=remote)
+    with processes():
+        if options.stage == 'features':
+            for split in (recipe.data.train, *recipe.data.calibration):
+                workflow.data.features(split)
+        elif options.stage in ('pack', 'train'):
+            workflow.calibrate()
+            if rank() == 0:  # the first of several processes packs
+                workflow.pack()
+                print(f'bundle: {workflow.bundle_folder}')
+        else:
+            print(f'{options.stage}: {getattr(workflow, options.stage)().folder}')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

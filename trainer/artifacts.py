@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from torch import nn
 from ood_perception.errors import DataError
 from ood_perception.files import locked, make_folder
 from ood_perception.json_files import write_json
+
+from .distributed import barrier, of_first, rank
 
 LOG = logging.getLogger(__name__)
 KEY_FILE = 'key.json'
@@ -58,22 +61,52 @@ class Artifact:
     def make(self, fill: Callable[[Path], None]) -> Artifact:
         """Fill the folder, whole or not at all, unless it is there; return the artifact."""
         with locked(self.folder):
-            path = self.folder / KEY_FILE
-            # this very key, not only its first digits
-            if path.is_file() and json.loads(path.read_text())['key'] == self.key:
-                LOG.info('%s is up to date', self.folder)
-                return self
-
-            def whole(target: Path) -> None:
-                fill(target)
-                write_json(target / KEY_FILE, {'key': self.key})
-
-            make_folder(self.folder, whole)
-            self.checkpoint.unlink(missing_ok=True)
+            if not self._is_made():
+                self._make(fill)
         return self
 
+    def make_together(self, fill: Callable[[Path], None]) -> Artifact:
+        """
+        Let the processes of torchrun fill the folder together, see distributed.
+
+        All call `fill`, which shares its work by collective calls; what the first one writes is
+        kept.
+        """
+        if rank():
+            if not of_first(False):
+                with tempfile.TemporaryDirectory() as unused:
+                    fill(Path(unused))
+        else:
+            with locked(self.folder):
+                if not of_first(self._is_made()):
+                    self._make(fill)
+        barrier()
+        return self
+
+    def _is_made(self) -> bool:
+        path = self.folder / KEY_FILE
+        # this very key, not only its first digits
+        if not path.is_file() or json.loads(path.read_text())['key'] != self.key:
+            return False
+        LOG.info('%s is up to date', self.folder)
+        return True
+
+    def _make(self, fill: Callable[[Path], None]) -> None:
+        def whole(target: Path) -> None:
+            fill(target)
+            write_json(target / KEY_FILE, {'key': self.key})
+
+        make_folder(self.folder, whole)
+        self.checkpoint.unlink(missing_ok=True)
+
     def save_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Write a checkpoint; a kill at any moment leaves the old file or the new one, whole."""
+        """
+        Write a checkpoint; a kill at any moment leaves the old file or the new one, whole.
+
+        Of several processes the first alone writes.
+        """
+        if rank():
+            return
         self.store.mkdir(parents=True, exist_ok=True)
         partial = self.checkpoint.with_name(self.checkpoint.name + '.partial')
         tensors = {name: value.detach().contiguous() for name, value in state.items()}

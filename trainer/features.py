@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.files import cache_root, locked
+from ood_perception.files import cache_root
 from ood_perception.image.geometry import geometry_for, to_network
 from ood_perception.image.views import ViewSpec, view_geometry, view_problem
 from ood_perception.json_files import write_json
@@ -25,9 +23,11 @@ from ood_perception.types import Geometry
 from .artifacts import digest
 from .backbones.base import Backbone, Layer, layer_name
 from .data.images import ImageList, content_sha256, read_image
-from .progress import progress_bar
+from .distributed import device
+from .feature_files import FeatureFiles, release
 
 FORMAT = 1
+_LABELS = 'labels'
 PRECISIONS = ('f32', 'bf16')
 
 
@@ -37,8 +37,8 @@ class FeatureSet:
     Tokens and labels of one list of images at one network resolution.
 
     names: image names, n of them.
-    tokens: layer name ('tokens_11') -> float16 (n, gh, gw, D), memory-mapped; 'maps_2' may be
-        finer.
+    tokens: layer name ('tokens_11') -> float16 (n, gh, gw, D), memory-mapped or Rows of such;
+        'maps_2' may be finer.
     labels: uint8 (n, h, w) at network resolution, class ids, 255 = ignored (void, padding),
         memory-mapped; nearest-resized by ood_perception.image.geometry.
     height, width, patch: h, w and the patch size; gh = h / patch, gw = w / patch.
@@ -47,8 +47,8 @@ class FeatureSet:
     """
 
     names: tuple[str, ...]
-    tokens: dict[str, npt.NDArray[np.float16]]
-    labels: npt.NDArray[np.uint8]
+    tokens: dict[str, Any]
+    labels: Any
     height: int
     width: int
     patch: int
@@ -62,7 +62,7 @@ class FeatureSet:
             self,
             names=tuple(self.names[i] for i in chosen),
             tokens={name: Rows([array], chosen) for name, array in self.tokens.items()},
-            labels=np.asarray(self.labels[chosen]),
+            labels=Rows([self.labels], chosen),
             geometries=tuple(self.geometries[i] for i in chosen if self.geometries),
             key=digest({'of': self.key, 'indices': chosen.tolist()}),
         )
@@ -111,6 +111,8 @@ def tokens_of(
 ) -> list[torch.Tensor]:
     """Return float32 (B, gh, gw, D) of each layer, on the CPU by default."""
     halves = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
+    for layer in layers:
+        release(features.tokens[layer])
     return [torch.from_numpy(half).to(device).float() for half in halves]
 
 
@@ -131,7 +133,7 @@ def joined(sets: Sequence[FeatureSet]) -> FeatureSet:
         first,
         names=tuple(name for s in sets for name in s.names),
         tokens=tokens,
-        labels=np.concatenate([np.asarray(s.labels) for s in sets]),
+        labels=Rows([s.labels for s in sets], np.arange(count)),
         geometries=tuple(g for s in sets for g in s.geometries),
         key=digest({'joined': [s.key for s in sets]}),
     )
@@ -194,14 +196,17 @@ def extract(
     view: View,
     cache: Path | None = None,
     batch: int = 4,
+    remote: Path | None = None,
 ) -> FeatureSet:
     """
     Return the patch tokens and labels of a list, computing only what the cache lacks.
 
-    layers: 0-based block indices or names, see layers; each is a file of its own. cache: default
-        cache_root()/features. batch: images per forward pass.
+    layers: 0-based block indices or names, see layers; each has files of its own. cache: default
+        cache_root()/features. batch: images per forward pass. remote: a folder of an object
+        store, where what the cache lacks is looked for, and what is computed is put.
 
-    Safe to kill at any moment: a later call goes on after the last recorded batch.
+    Safe to kill at any moment: a later call goes on after the last whole block of images. Several
+    processes, of torchrun or not, that share the cache share the work, block by block.
     Raises DataError for unreadable images, ConfigError for an impossible view.
     """
     if view.precision not in PRECISIONS or not view.anchors:
@@ -211,16 +216,17 @@ def extract(
     backbone.baked(*view.size, layers)  # refuses layers and sizes that it does not have
     description = _describe(images, backbone, view)
     key = digest(description)
-    store = _Store((cache or cache_root() / 'features') / key[:32], images, backbone, view)
-    with locked(store.folder / 'features'):
-        write_json(store.folder / 'description.json', description)
-        missing = [layer for layer in layers if store.done(layer) < len(images)]
-        if missing:
-            store.fill(missing, batch)
+    files = replace(
+        _files(images, backbone, layers, view, batch),
+        folder=(cache or cache_root() / 'features') / key[:32],
+        remote=remote / key[:32] if remote else None,
+    )
+    files.fill()
+    write_json(files.folder / 'description.json', description)
     return FeatureSet(
         names=images.names,
-        tokens={layer_name(layer): store.tokens(layer, 'r') for layer in layers},
-        labels=store.labels('r'),
+        tokens={layer_name(layer): _whole(files, layer_name(layer)) for layer in layers},
+        labels=_whole(files, _LABELS),
         height=view.height,
         width=view.width,
         patch=backbone.patch,
@@ -246,56 +252,44 @@ def network_image(
     return to_network(image, geometry), to_network(labels, geometry, labels=True)
 
 
-class _Store:
-    """The arrays of one list at one view, and how far each layer has come."""
+def _files(
+    frames: ImageList, backbone: Backbone, layers: Sequence[Layer], view: View, batch: int
+) -> FeatureFiles:
+    """Return the files of the labels and of some layers."""
+    kinds: dict[str, tuple[tuple[int, ...], Any]] = {
+        layer_name(layer): (_shape(backbone, layer, view), np.float16) for layer in layers
+    }
+    kinds[_LABELS] = (view.size, np.uint8)
 
-    def __init__(self, folder: Path, images: ImageList, backbone: Backbone, view: View):
-        self.folder, self.images, self.backbone, self.view = folder, images, backbone, view
-        folder.mkdir(parents=True, exist_ok=True)
+    def compute(images: range, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        wanted = [layer for layer in layers if layer_name(layer) in arrays]
+        baked = backbone.baked(*view.size, wanted).to(device()) if wanted else None
+        for first in range(0, len(images), batch):
+            part = images[first : first + batch]
+            rows = slice(first, first + len(part))
+            seen = [network_image(frames, index, view) for index in part]
+            if _LABELS in arrays:
+                arrays[_LABELS][rows] = np.stack([labels for _, labels in seen])
+            if baked is not None:
+                inputs = np.stack([image for image, _ in seen])
+                values = forward_tokens(baked, inputs, view.precision)
+                for layer, value in zip(wanted, values, strict=True):
+                    arrays[layer_name(layer)][rows] = value
+        if baked is not None:
+            baked.cpu()  # its weights are the backbone's
 
-    def tokens(self, layer: Layer, mode: str) -> npt.NDArray[np.float16]:
-        """Return layer's memory map, float16 (n, gh, gw, D)."""
-        grid = (side // self.backbone.stride(layer) for side in self.view.size)
-        shape = (*grid, self.backbone.width(layer))
-        return self._map(layer_name(layer), mode, np.float16, shape)
+    return FeatureFiles(Path(), len(frames), kinds, compute)
 
-    def labels(self, mode: str) -> npt.NDArray[np.uint8]:
-        """Return the labels' memory map, uint8 (n, h, w)."""
-        return self._map('labels', mode, np.uint8, self.view.size)
 
-    def _map(self, name: str, mode: str, dtype: Any, shape: tuple[int, ...]) -> Any:
-        """Open a file as a memory map; 'r+' makes it when it is missing."""
-        path = self.folder / f'{name}.npy'
-        if mode == 'r+' and not path.is_file():
-            partial, whole = path.with_suffix('.part'), (len(self.images), *shape)
-            np.lib.format.open_memmap(partial, mode='w+', dtype=dtype, shape=whole).flush()
-            os.replace(partial, path)
-        return np.lib.format.open_memmap(path, mode=mode)
+def _whole(files: FeatureFiles, name: str) -> Any:
+    """Return an array of all blocks."""
+    parts = files.parts(name)
+    return parts[0] if len(parts) == 1 else Rows(parts, np.arange(files.count))
 
-    def done(self, layer: Layer) -> int:
-        """Return how many images of a layer are complete."""
-        path = self.folder / f'{layer_name(layer)}.json'
-        return int(json.loads(path.read_text())['done']) if path.is_file() else 0
 
-    def fill(self, layers: Sequence[Layer], batch: int) -> None:
-        """Compute `layers` for all images that any of them still lacks."""
-        baked = self.backbone.baked(*self.view.size, layers)
-        first, total = min(self.done(layer) for layer in layers), len(self.images)
-        arrays, labels = [self.tokens(layer, 'r+') for layer in layers], self.labels('r+')
-        with progress_bar(None, 'features', total=total, initial=first) as bar:
-            for start in range(first, total, batch):
-                stop = min(start + batch, total)
-                views = [network_image(self.images, i, self.view) for i in range(start, stop)]
-                labels[start:stop] = np.stack([label for _, label in views])
-                images = np.stack([image for image, _ in views])
-                values = forward_tokens(baked, images, self.view.precision)
-                for array, value in zip(arrays, values, strict=True):
-                    array[start:stop] = value
-                for array in (*arrays, labels):
-                    array.flush()  # type: ignore[attr-defined]
-                for layer in layers:
-                    write_json(self.folder / f'{layer_name(layer)}.json', {'done': stop})
-                bar.update(stop - start)
+def _shape(backbone: Backbone, layer: Layer, view: View) -> tuple[int, ...]:
+    rows, columns = (side // backbone.stride(layer) for side in view.size)
+    return rows, columns, backbone.width(layer)
 
 
 def forward_tokens(

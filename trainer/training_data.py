@@ -102,6 +102,7 @@ class TrainingData:
 
     config, source, view, finetuning: the recipe's sections data, backbone, view, finetuning.
     store: where a tuned backbone is kept. cache: converted weights and tokens, None = the user's.
+    remote: a folder of an object store that tokens are shared through, see features.extract.
     What is read or computed once is kept.
     """
 
@@ -111,6 +112,7 @@ class TrainingData:
     finetuning: FinetuningConfig
     store: Path
     cache: Path | None = None
+    remote: Path | None = None
     _lists: dict[str, ImageList] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[Any, FeatureSet] = field(default_factory=dict, init=False, repr=False)
 
@@ -191,7 +193,8 @@ class TrainingData:
     def extract(self, images: ImageList, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or load) the tokens of a list of images; layers: default `blocks`."""
         kept = (self.cache or cache_root()) / 'features'
-        return extract(images, self.backbone, layers or self.blocks, self.view, kept)
+        blocks = layers or self.blocks
+        return extract(images, self.backbone, blocks, self.view, kept, remote=self.remote)
 
     def features(self, split: str, layers: Sequence[Layer] = ()) -> FeatureSet:
         """Extract (or load) the tokens of a whole split; layers: default `blocks`."""

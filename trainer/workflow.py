@@ -43,7 +43,7 @@ class Workflow:
 
     folder: of the run. bundle: where the bundle goes (default folder/bundle). store: where all
     else is kept, <kind>-<key> each (default folder): runs that share a store share what they agree
-    on. cache: converted weights and tokens, None = the user's.
+    on. cache: converted weights and tokens, None = the user's. remote: tokens in an object store.
     """
 
     recipe: Recipe
@@ -51,6 +51,7 @@ class Workflow:
     bundle: Path | None = None
     store: Path | None = None
     cache: Path | None = None
+    remote: Path | None = None
 
     @property
     def bundle_folder(self) -> Path:
@@ -62,7 +63,7 @@ class Workflow:
         """What the recipe's head is fitted on."""
         recipe, store = self.recipe, self.store or self.folder
         sections = (recipe.data, recipe.backbone, recipe.view, recipe.finetuning)
-        return TrainingData(*sections, store=store, cache=self.cache)
+        return TrainingData(*sections, store=store, cache=self.cache, remote=self.remote)
 
     @cached_property
     def head_fit(self) -> HeadFit:

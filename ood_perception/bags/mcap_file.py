@@ -30,6 +30,7 @@ from .mcap_index import (
     split_records,
 )
 from .metadata import Counts, Message, message_type, refuse_ros1
+from .remote import open_by_range
 
 # log time, byte of the chunk or record, number inside, channel, bytes
 _Item = tuple[int, int, int, int, bytes]
@@ -51,7 +52,7 @@ class McapFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lost: dict[int, int] = {}
-        with path.open('rb') as file:
+        with open_by_range(path) as file:
             self._index = read_index(file)
             counts = self._index.counts()
             if not self._is_known(counts):
@@ -95,7 +96,7 @@ class McapFile:
         largest message may.
         """
         chosen = {number for number, key in self._keys.items() if key[0] in topics}
-        with self._path.open('rb') as file:
+        with open_by_range(self._path) as file:
             heap: list[_Item] = []
             held = 0
             for start, place, chunk in self._places(chosen):

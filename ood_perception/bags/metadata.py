@@ -17,6 +17,8 @@ from ood_perception.errors import DataError
 from ood_perception.image.image_files import visible
 from ood_perception.yaml_files import read_yaml
 
+from .remote import open_by_range
+
 METADATA = 'metadata.yaml'
 PACKED = '.zstd'
 _REMEDY = ': copy the recording again, or make metadata.yaml again with ros2 bag reindex'
@@ -55,7 +57,7 @@ def message_type(name: str, encoding: str = 'cdr') -> str:
 def is_ros1_bag(path: Path) -> bool:
     """Return whether a file is a .bag of ROS 1, by its first bytes."""
     try:
-        with path.open('rb') as file:
+        with open_by_range(path) as file:
             return file.read(len(_ROS1_MAGIC)) == _ROS1_MAGIC
     except OSError:
         return False
@@ -113,7 +115,7 @@ def is_bag(path: Path) -> bool:
     """
     if path.is_dir():
         return (path / METADATA).is_file() or bool(_storage_files(path))
-    return _is_storage(path) or is_ros1_bag(path)
+    return is_storage(path) or is_ros1_bag(path)
 
 
 def find_files(path: Path) -> BagFiles:
@@ -122,7 +124,7 @@ def find_files(path: Path) -> BagFiles:
         raise DataError(f'bag {path} does not exist: give its folder or storage file')
     if path.is_file():
         refuse_ros1_bag(path)
-        if not _is_storage(path):
+        if not is_storage(path):
             raise DataError(f'{path} is no bag: give a folder, or a file {_endings()}')
         return _by_names((path,))
     if (path / METADATA).is_file():
@@ -181,12 +183,12 @@ def _by_metadata(folder: Path) -> BagFiles:
 
 def _storage_files(folder: Path) -> tuple[Path, ...]:
     """Return a folder's storage files; of a file and its packed form, the packed one."""
-    files = [path for path in visible(folder) if _is_storage(path)]
+    files = [path for path in visible(folder) if is_storage(path)]
     packed = {path.stem for path in files if path.suffix == PACKED}
     return tuple(sorted((path for path in files if path.name not in packed), key=_in_order))
 
 
-def _is_storage(path: Path) -> bool:
+def is_storage(path: Path) -> bool:
     """Return whether a name ends in .mcap or .db3, or in one of them and .zstd, and is no ._x."""
     return _plain(path).suffix.lower() in SUFFIXES and not path.name.startswith('.')
 

@@ -40,6 +40,7 @@ from .metadata import (
     find_files,
 )
 from .problems import Problems
+from .remote import need_range_reader
 
 StorageFile = McapFile | DatabaseFile
 
@@ -212,6 +213,7 @@ class Bag:
 
     def _open(self, file: Path) -> None:
         """Open one file, unpacked first where it is packed, and add what is wrong with it."""
+        need_range_reader(file)
         try:
             readable = self._unpacked_file(file) if file.suffix == PACKED else file
             if readable.suffix.lower() == '.db3' and is_unfinished(readable):

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -49,7 +50,8 @@ class ReplayOptions:
     What to replay, and where to.
 
     topics: '/topic' or 'name=/topic', () = every image topic. ground_truth: topics of the bag or
-    folders. storage: of the result bag, 'mcap' or 'sqlite3'. batch: frames per engine run, >= 1.
+    folders. storage: of the result bag, 'mcap' or 'sqlite3'. outputs: () = no result bag. batch:
+    frames per engine run, >= 1.
     rrd: also write a recording for the Rerun viewer.
     """
 
@@ -65,8 +67,22 @@ class ReplayOptions:
     rrd: bool = False
 
 
+class Watch(Protocol):
+    """Who sees every frame's detection, and then puts files of its own into the result."""
+
+    def add(self, detection: Detection, index: int) -> None:
+        """Take a frame; index: of its camera's messages, from 0."""
+
+    def write(self, folder: Path, run: Replay) -> None:
+        """Write into the folder of results, when the bag is through."""
+
+
 def evaluate(
-    options: ReplayOptions, model: Model, tell: Tell, otherwise: Otherwise | None = None
+    options: ReplayOptions,
+    model: Model,
+    tell: Tell,
+    otherwise: Otherwise | None = None,
+    watch: Watch | None = None,
 ) -> tuple[JsonDict, float]:
     """
     Replay a bag, write the folder `options.out`; return what report.json holds, and the seconds.
@@ -79,7 +95,7 @@ def evaluate(
     outcomes: list[tuple[JsonDict, float]] = []
 
     def fill(folder: Path) -> None:
-        outcomes.append(_evaluate(options, model, folder, tell, otherwise))
+        outcomes.append(_evaluate(options, model, folder, tell, otherwise, watch))
 
     make_folder(options.out, fill, _ours)
     return outcomes[0]
@@ -110,7 +126,12 @@ def _ours(name: str) -> bool:
 
 
 def _evaluate(
-    options: ReplayOptions, model: Model, folder: Path, tell: Tell, otherwise: Otherwise | None
+    options: ReplayOptions,
+    model: Model,
+    folder: Path,
+    tell: Tell,
+    otherwise: Otherwise | None,
+    watch: Watch | None,
 ) -> tuple[JsonDict, float]:
     problems = Problems(options.on_error)
     with Bag(options.bag, problems, options.limits, folder) as bag:
@@ -121,11 +142,12 @@ def _evaluate(
         for note in bag.notes:
             tell(note)
         run = Replay(model, bag, cameras, truth, otherwise)
+        run.watch = watch
         names = [camera.camera for camera in cameras]
         if options.rrd:
             run.ranges = BagRanges(bag, cameras, model.values, tell)
         with (
-            ResultBag(folder / RESULT, bag.cdr, names, options.storage, options.outputs) as result,
+            _result_bag(folder / RESULT, bag, names, options) as result,
             (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
             RerunFile(folder / RRD, names, run.ranges) if run.ranges else nullcontext() as run.rrd,
         ):
@@ -134,8 +156,18 @@ def _evaluate(
             first = problems.told[0].text if problems.told else 'its image topics are empty'
             raise DataError(f'bag {options.bag}: no frame could be evaluated; {first}')
         report = run.report(options)
+        if watch is not None:
+            watch.write(folder, run)
     write_reports(folder, report, run.highest.frames)
     return report, seconds
+
+
+def _result_bag(
+    path: Path, bag: Bag, names: Sequence[str], options: ReplayOptions
+) -> AbstractContextManager[ResultBag | None]:
+    if not options.outputs:
+        return nullcontext()
+    return ResultBag(path, bag.cdr, names, options.storage, options.outputs)
 
 
 @dataclass(frozen=True)
@@ -171,8 +203,9 @@ class Replay:
         self.highest = HighestFrames()
         self.rrd: RerunFile | None = None
         self.ranges: BagRanges | None = None
+        self.watch: Watch | None = None
 
-    def run(self, result: ResultBag, table: FrameTable, batch: int) -> float:
+    def run(self, result: ResultBag | None, table: FrameTable, batch: int) -> float:
         """Replay every frame; return the seconds that it took."""
         count, start = sum(camera.count for camera in self._cameras.values()), time.monotonic()
         # disable=None: shown on a terminal alone
@@ -212,11 +245,14 @@ class Replay:
             return []
 
     def _keep(
-        self, item: _Item, detection: Detection, result: ResultBag, table: FrameTable
+        self, item: _Item, detection: Detection, result: ResultBag | None, table: FrameTable
     ) -> None:
         tracked = self._tracker.update(detection)
         detection = tracked.detection
-        result.write(tracked, OutputMaps(detection, self._model.scale), item.time_ns)
+        if result is not None:
+            result.write(tracked, OutputMaps(detection, self._model.scale), item.time_ns)
+        if self.watch is not None:
+            self.watch.add(detection, item.index)
         table.add(detection, item.index, item.time_ns)
         self.statistics[item.frame.camera].add(detection)
         self.highest.add(detection, item.index)

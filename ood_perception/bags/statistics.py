@@ -172,27 +172,71 @@ class LabelledFrames:
         normal, anomaly = counts[1]
         self._negatives += normal
         self._positives += anomaly
-        self._each.append(counts[1].reshape(2, _COARSE, -1).sum(2).astype(np.int32))
+        self._each.append(_coarse(counts[1]).astype(np.int32))
         self._missed.append(int(counts[0, 1].sum()))
+
+    def counts(self) -> TruthCounts:
+        """Return what other recordings' counts are added to."""
+        both = np.stack([self._negatives, self._positives])
+        return TruthCounts(len(self), both, sum(self._missed))
 
     def record(self, seed: int = 0) -> JsonDict:
         """Return the metrics, their bounds and their 95 % intervals; None where undefined."""
-        exact = binned_metrics(self._positives, self._negatives, sum(self._missed))
-        counts = np.stack(self._each)
-        images = ImageHistograms(
-            lower_edges()[:: BINS // _COARSE],
-            counts[:, 1].astype(np.int64),
-            counts[:, 0].astype(np.int64),
-            np.array(self._missed, np.int64),
-        )
-        intervals = metric_intervals(images, RESAMPLES, seed)
-        found = {name: getattr(exact, name) for name in METRICS}
-        return {
-            'frames': len(self),
-            'anomaly_pixels': exact.positives,
-            'normal_pixels': exact.negatives,
-            'anomaly_pixels_outside_the_region': exact.missed,
-            'metrics': {name: plain(values[0]) for name, values in found.items()},
-            'bounds': {name: [plain(v) for v in values[1:]] for name, values in found.items()},
-            'intervals': {name: interval_record(intervals[name]) for name in METRICS},
-        }
+        return _record(self.counts(), np.stack(self._each), self._missed, seed)
+
+
+@dataclass(frozen=True)
+class TruthCounts:
+    """
+    The labelled pixels of a recording by score: what recordings are merged by, exactly.
+
+    frames: labelled ones. counts: int64 (2, BINS), normal and anomaly. missed: anomaly pixels
+    outside the region of interest.
+    """
+
+    frames: int
+    counts: npt.NDArray[np.int64]
+    missed: int
+
+
+def merged_record(parts: Sequence[TruthCounts], seed: int = 0) -> JsonDict:
+    """
+    Return LabelledFrames.record of recordings together: the same values as of one long recording.
+
+    Here the recording, not the frame, is the unit of the bootstrap.
+    """
+    counts = np.sum([part.counts for part in parts], axis=0)
+    whole = TruthCounts(
+        sum(part.frames for part in parts), counts, sum(part.missed for part in parts)
+    )
+    each = np.stack([_coarse(part.counts) for part in parts])
+    return _record(whole, each, [part.missed for part in parts], seed)
+
+
+def _coarse(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (2, BINS) as (2, _COARSE)."""
+    return np.asarray(counts.reshape(2, _COARSE, -1).sum(2))
+
+
+def _record(
+    whole: TruthCounts, each: npt.NDArray[np.integer[Any]], missed: Sequence[int], seed: int
+) -> JsonDict:
+    """Return the metrics of all, with intervals over what has a row of coarse counts in `each`."""
+    exact = binned_metrics(whole.counts[1], whole.counts[0], whole.missed)
+    units = ImageHistograms(
+        lower_edges()[:: BINS // _COARSE],
+        each[:, 1].astype(np.int64),
+        each[:, 0].astype(np.int64),
+        np.array(missed, np.int64),
+    )
+    intervals = metric_intervals(units, RESAMPLES, seed)
+    found = {name: getattr(exact, name) for name in METRICS}
+    return {
+        'frames': whole.frames,
+        'anomaly_pixels': exact.positives,
+        'normal_pixels': exact.negatives,
+        'anomaly_pixels_outside_the_region': exact.missed,
+        'metrics': {name: plain(values[0]) for name, values in found.items()},
+        'bounds': {name: [plain(v) for v in values[1:]] for name, values in found.items()},
+        'intervals': {name: interval_record(intervals[name]) for name in METRICS},
+    }

@@ -129,7 +129,7 @@ def write_reports(folder: Path, report: JsonDict, shown: Sequence[Shown]) -> Non
         topics=[
             f'{row["topic"]} ({row["type"]}, {row["messages"]})' for row in report['bag']['topics']
         ],
-        truth=_metrics(report['ground_truth']) if report['ground_truth'] else None,
+        truth=truth_table(report['ground_truth']) if report['ground_truth'] else None,
         shown=shown,
         result_topics=[
             output_topic(row['camera'], name)
@@ -140,7 +140,8 @@ def write_reports(folder: Path, report: JsonDict, shown: Sequence[Shown]) -> Non
     )
 
 
-def _metrics(truth: JsonDict) -> tuple[list[str], list[list[str]]]:
+def truth_table(truth: JsonDict) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the metrics by camera."""
     names = [name for name in TITLES if any(name in r.get('metrics', {}) for r in truth.values())]
     rows = [
         [

@@ -79,6 +79,7 @@ COMMANDS = {
     'submission': Command(TRAINER, 'files for benchmarks with hidden labels'),
     'study': Command(TRAINER, 'many trainings, one table'),
     'adapt-study': Command(TRAINER, 'several cameras: target rates before and after adapting'),
+    'cost': Command(TRAINER, 'what a training will take'),
     'completion': Command(f'{_CLI}.ood:completion', 'print the completion of bash or zsh'),
 }
 

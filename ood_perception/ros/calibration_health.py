@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ood_perception.loader import drift_monitor
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.drift import CalibrationHealth, DriftMonitor
 from ood_perception.ros.diagnostics import calibration_status
-from ood_perception.settings import chosen_classes, class_ids, head_of
 from ood_perception.types import Detection
 
 
@@ -29,11 +29,7 @@ class CalibrationMonitors:
         """Take one frame's detection, as the pipeline gave it."""
         monitor = self._monitors.get(detection.frame.camera)
         if monitor is None:
-            manifest = pipeline.manifest
-            names = chosen_classes(manifest, pipeline.settings)
-            ids = class_ids(manifest, names, 'in_distribution')
-            cells = head_of(manifest, pipeline.engine).upsampling
-            monitor = DriftMonitor(ids, cells, manifest.calibration)
+            monitor = drift_monitor(pipeline)
             self._monitors[detection.frame.camera] = monitor
         monitor.add(detection)
 

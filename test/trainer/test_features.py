@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -18,10 +17,13 @@ pytest.importorskip('transformers')
 
 from backbone_inputs import tokens_of  # noqa: E402
 from camvid_files import write_camvid  # noqa: E402
+from s3_server import s3_server  # noqa: E402
 from tiny_backbones import tiny_backbone  # noqa: E402
 
+from ood_perception.bags.remote import recording_path  # noqa: E402
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from ood_perception.image.geometry import geometry_for, to_network  # noqa: E402
+from trainer import feature_files  # noqa: E402
 from trainer.datasets import load_images  # noqa: E402
 from trainer.features import View, extract, network_image  # noqa: E402
 
@@ -148,7 +150,8 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + '/test/helpers']
 from tiny_backbones import tiny_backbone
-from trainer import features
+from trainer import feature_files, features
+feature_files.BLOCK = 2
 from trainer.datasets import load_images
 forward, done = features.forward_tokens, []
 def stopping(*args):
@@ -164,7 +167,7 @@ features.extract(images, tiny_backbone(), (0, 2), view, Path(sys.argv[2]) / 'cac
 """
 
 
-def test_extraction_goes_on_after_a_kill(images, tmp_path):
+def test_extraction_goes_on_after_a_kill(images, tmp_path, monkeypatch):
     repository = str(ROOT)
     worker = subprocess.Popen(
         [sys.executable, '-c', WORKER, repository, str(tmp_path)], stdout=subprocess.PIPE
@@ -172,10 +175,44 @@ def test_extraction_goes_on_after_a_kill(images, tmp_path):
     assert worker.stdout.readline() == b'five\n'
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
-    (state,) = (tmp_path / 'cache').glob('*/tokens_2.json')
-    assert 3 <= json.loads(state.read_text())['done'] <= 5
+    monkeypatch.setattr(feature_files, 'BLOCK', 2)
+    kept = sorted((tmp_path / 'cache').glob('*/tokens_2.*.npy'))
+    assert len(kept) == 2  # four images, and the fifth is in a block that is not whole
+    before = [path.stat().st_mtime_ns for path in kept]
     resumed = run(images, tmp_path / 'cache', batch=1)
+    assert [path.stat().st_mtime_ns for path in kept] == before
     whole = run(images, tmp_path / 'other', batch=1)
     for layer in resumed.tokens:
         np.testing.assert_array_equal(resumed.tokens[layer], whole.tokens[layer])
     np.testing.assert_array_equal(resumed.labels, whole.labels)
+
+
+def test_blocks_are_joined_and_processes_share_them(images, tmp_path, monkeypatch):
+    whole = run(images, tmp_path / 'one')
+    monkeypatch.setattr(feature_files, 'BLOCK', 5)
+    made = []
+    fill = feature_files.FeatureFiles._fill
+    monkeypatch.setattr(
+        feature_files.FeatureFiles, '_fill',
+        lambda files, block, names: (made.append(block), fill(files, block, names)),
+    )  # fmt: skip
+    monkeypatch.setattr(feature_files, 'share', lambda items: items[1::2])
+    parts = run(images, tmp_path / 'many')
+    assert made == [1, 0, 2]  # its own, then what nobody else made
+    assert parts.key == whole.key
+    for layer, tokens in whole.tokens.items():
+        np.testing.assert_allclose(np.asarray(parts.tokens[layer]), tokens, atol=2e-3)
+    np.testing.assert_array_equal(np.asarray(parts.labels), whole.labels)
+
+
+def test_tokens_in_an_object_store_are_not_computed_again(images, tmp_path, monkeypatch):
+    with s3_server():
+        remote = recording_path('s3://tokens/of/camvid')
+        remote.parent.parent.mkdir()
+        first = run(images, tmp_path / 'one', remote=remote)
+        monkeypatch.setattr(feature_files.FeatureFiles, '_fill', None)
+        again = run(images, tmp_path / 'two', remote=remote)
+    assert again.key == first.key
+    for layer, tokens in first.tokens.items():
+        np.testing.assert_array_equal(again.tokens[layer], tokens)
+    np.testing.assert_array_equal(again.labels, first.labels)

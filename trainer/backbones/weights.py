@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.errors import ConfigError, DataError, DependencyError
-from ood_perception.files import cache_root, make_file, sha256_of
+from ood_perception.files import cache_root, locked, make_file, sha256_of
 from ood_perception.requirements import install_command
 
 from .onnx_weights import TORCH_SUFFIXES, load_torch, tensors_of_onnx
@@ -188,10 +188,11 @@ def _converted(path: Path, sha256: str, cache: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file, save_file
 
     target = cache / 'weights' / f'{sha256}.safetensors'
-    if target.is_file():
-        return dict(load_file(target))
-    tensors = to_common_layout(read_tensors(path))
-    make_file(target, lambda partial: save_file(tensors, partial, {'origin_sha256': sha256}))
+    with locked(target):
+        if target.is_file():
+            return dict(load_file(target))
+        tensors = to_common_layout(read_tensors(path))
+        make_file(target, lambda partial: save_file(tensors, partial, {'origin_sha256': sha256}))
     return tensors
 
 

@@ -74,8 +74,15 @@ class HeadFit(ABC):
         """Return a section of the recipe with the fit's seed."""
         return replace(self.sections[section], seed=self.seed)
 
-    def made(self, kind: str, inputs: Sequence[Any], fill: Fill) -> Artifact:
-        """Make (or load) what is kept; inputs: all that it depends on, JSON values."""
+    def made(
+        self, kind: str, inputs: Sequence[Any], fill: Fill, together: bool = False
+    ) -> Artifact:
+        """
+        Make (or load) what is kept; inputs: all that it depends on, JSON values.
+
+        together: several processes share the work of `fill`; else the first that comes does it,
+        and the others wait.
+        """
         artifact = Artifact(self.store, kind, digest(inputs))
 
         def whole(target: Path) -> None:
@@ -83,7 +90,7 @@ class HeadFit(ABC):
             if report is not None:
                 write_json(target / REPORT_FILE, report)
 
-        return artifact.make(whole)
+        return artifact.make_together(whole) if together else artifact.make(whole)
 
     def check(self) -> None:
         """Raise OodPerceptionError for files beside the data set that cannot be used, early."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError, DataError
+from ood_perception.files import cache_root
 from ood_perception.types import UInt8Array
 
+from ..feature_files import release
 from ..features import FeatureSet
 
 IGNORED = 255
+_IN_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ class ClassTokens:
     def of_images(self, images: Sequence[int]) -> npt.NDArray[np.float16]:
         """Return float16 (m, D): the tokens of these images, in their order."""
         parts = [self.tokens[self.starts[i] : self.starts[i + 1]] for i in images]
-        return np.concatenate(parts) if parts else self.tokens[:0]
+        found = np.concatenate(parts) if parts else self.tokens[:0]
+        release(self.tokens)
+        return found
 
 
 def patch_labels(
@@ -147,6 +153,7 @@ def select_patches(
     """Label every patch and decide which classes get a model; labels as patch_labels."""
     settings = settings or PatchSettings()
     pairs = [patch_labels(image, features.patch, len(class_names)) for image in features.labels]
+    release(features.labels)
     best = np.stack([pair[0] for pair in pairs])
     share = np.stack([pair[1] for pair in pairs])
     chosen = np.full(best.shape, IGNORED, np.uint8)
@@ -167,19 +174,31 @@ def gather_tokens(
     """
     Return the selected tokens of every class, read in one pass over the images.
 
-    Memory: 2 D bytes a selected patch. A class without a model has none.
+    2 D bytes a selected patch: in memory, or where a class has more than 64 MiB, in a file of the
+    cache that goes when they do. A class without a model has none.
     """
     tokens = features.tokens[layer]
     dim = tokens.shape[-1]
     classes = range(len(selection.counts))
     totals = [np.array([(image == c).sum() for image in selection.labels]) for c in classes]
     starts = [np.concatenate([[0], np.cumsum(total)]).astype(np.int64) for total in totals]
-    gathered = [np.empty((int(start[-1]), dim), np.float16) for start in starts]
+    gathered = [_room(int(start[-1]), dim) for start in starts]
     for i, labels in enumerate(selection.labels):
         frame = np.asarray(tokens[i])
         for c in np.unique(labels[labels != IGNORED]):
             gathered[c][starts[c][i] : starts[c][i + 1]] = frame[labels == c]
+        for mapped in (tokens, *gathered):
+            release(mapped)
     return tuple(ClassTokens(g, s) for g, s in zip(gathered, starts, strict=True))
+
+
+def _room(rows: int, dim: int) -> npt.NDArray[np.float16]:
+    """Return float16 (rows, dim) to be written: a large one lies in a file without a name."""
+    if 2 * rows * dim <= _IN_MEMORY:
+        return np.empty((rows, dim), np.float16)
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_root()) as file:  # it lives as long as its map
+        return np.memmap(file, np.float16, 'w+', shape=(rows, dim))
 
 
 def _count(

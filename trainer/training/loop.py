@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ..artifacts import Artifact, part_of
 from ..data.images import IGNORED
+from ..distributed import share, sum_over_all, world
 from ..nets.gmm import GmmHead
 from ..progress import progress_bar
 
@@ -144,11 +145,16 @@ class TrainingRun(ABC):
         for group in self.optimizer.param_groups:
             rate = group.get('rate', self.schedule.learning_rate)
             group['lr'] = rate * self.rate_factor() * group.get('times', 1.0)
-        loss = self.loss(indices, row, column)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._descend(indices, row, column)
         self.optimizer.step()
         self.step += 1
+        return loss
+
+    def _descend(self, indices: Sequence[int], row: int, column: int) -> float:
+        """Leave the gradient of a step's loss with the parameters; return the loss."""
+        loss = self.loss(indices, row, column)
+        loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     def _keep(self, loss: float) -> None:
@@ -224,6 +230,44 @@ class EpochRun(TrainingRun):
         return self._order[place * plan.batch : (place + 1) * plan.batch], row, column
 
 
+class SharedRun(EpochRun):
+    """
+    A run whose loss is a mean over pixels: several processes take a part of each batch.
+
+    Gradients and counts are summed over all, so that they give the state that one gives, up to
+    rounding.
+    """
+
+    @abstractmethod
+    def sums(self, indices: Sequence[int], row: int, column: int) -> tuple[torch.Tensor, int]:
+        """Return the summed loss of the labelled pixels of images, see loss, and their number."""
+
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        """Return the mean loss of the images' labelled pixels, 0 without any."""
+        total, count = self.sums(indices, row, column)
+        return total / max(count, 1)
+
+    def _descend(self, indices: Sequence[int], row: int, column: int) -> float:
+        if world() == 1:
+            return super()._descend(indices, row, column)
+        parameters = [p for p in self.trained.parameters() if p.requires_grad]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        mine = share(indices)
+        total, count = torch.zeros(()), 0
+        if mine:
+            total, count = self.sums(mine, row, column)
+            total.backward()  # type: ignore[no-untyped-call]
+        numbers = torch.tensor([float(total.detach()), count], dtype=torch.float64)
+        sum_over_all([numbers])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        sum_over_all(gradients)
+        pixels = max(float(numbers[1]), 1.0)
+        for gradient in gradients:
+            gradient /= pixels
+        return float(numbers[0]) / pixels
+
+
 def rate_factor(step: int, steps: int, warmup: int) -> float:
     """Return the share of the learning rate at a step: linear warm-up, then linearly to 0."""
     if step < warmup:
@@ -242,5 +286,11 @@ def labelled_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.
 
     logits: float (N, C, ...). labels: int64 (N, ...), class ids or IGNORED.
     """
+    total, count = cross_entropy_sum(logits, labels)
+    return total / max(count, 1)
+
+
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Return the summed cross-entropy over labelled pixels, and their number."""
     total = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
-    return total / max(int((labels != IGNORED).sum()), 1)
+    return total, int((labels != IGNORED).sum())

@@ -16,6 +16,7 @@ import torch
 
 from ood_perception.errors import ConfigError, DataError
 
+from ..feature_files import release
 from ..features import FeatureSet
 from ..nets.patch_classifier import (
     IGNORED,
@@ -26,10 +27,10 @@ from ..nets.patch_classifier import (
     evaluate_classifier,
     patch_logits_of,
 )
-from .loop import EpochRun, cosine, labelled_cross_entropy
+from .loop import SharedRun, cosine, cross_entropy_sum
 
 
-class ClassifierRun(EpochRun):
+class ClassifierRun(SharedRun):
     """
     A run of a classifier that keeps the epoch with the best mean IoU on `select`.
 
@@ -72,15 +73,16 @@ class ClassifierRun(EpochRun):
         done = epoch + place * self.config.batch / self.images
         return cosine(done / self.config.epochs, 1)
 
-    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
-        """Return the mean cross-entropy over the batch's labelled pixels (0 without any)."""
+    def sums(self, indices: Sequence[int], row: int, column: int) -> tuple[torch.Tensor, int]:
+        """Return the summed cross-entropy over the images' labelled pixels, and their number."""
         step, indices = self.config.pixel_step, sorted(indices)
         tokens = batch_tokens(self.train, self.model.layers, indices)
         logits = patch_logits_of(self.model, tokens, self.config.matmul)
         labels = np.stack([self.train.labels[i][row::step, column::step] for i in indices])
+        release(self.train.labels)
         pixels = self.upsampler(logits, row, column)
         target = torch.from_numpy(labels.reshape(-1).astype(np.int64))
-        return labelled_cross_entropy(pixels.reshape(-1, pixels.shape[-1]), target)
+        return cross_entropy_sum(pixels.reshape(-1, pixels.shape[-1]), target)
 
 
 def _check_set(features: FeatureSet, layers: Sequence[str], classes: int) -> None:
@@ -90,6 +92,7 @@ def _check_set(features: FeatureSet, layers: Sequence[str], classes: int) -> Non
         raise ConfigError(
             f'classifier layers {list(layers)}: the features hold {sorted(features.tokens)}'
         )
-    known = np.unique(features.labels)
-    if known[known != IGNORED].size == 0 or known[known != IGNORED].max() >= classes:
-        raise DataError(f'labels {known.tolist()} do not fit {classes} classes and ignored 255')
+    known = sorted(set[int]().union(*(np.unique(labels).tolist() for labels in features.labels)))
+    ids = [label for label in known if label != IGNORED]
+    if not ids or ids[-1] >= classes:
+        raise DataError(f'labels {known} do not fit {classes} classes and ignored 255')

@@ -11,6 +11,7 @@ torch = pytest.importorskip('torch')
 from feature_sets import make_feature_set  # noqa: E402
 
 from trainer.features import FeatureSet  # noqa: E402
+from trainer.nets import patches  # noqa: E402
 from trainer.nets.patches import PatchSettings, gather_tokens, patch_labels, select_patches  # noqa: E402
 
 
@@ -101,6 +102,18 @@ def test_gathered_tokens_are_those_of_the_labelled_patches_sorted_by_image():
         chosen = features.tokens['tokens_11'][[4, 2]]
         wanted = [part[selection.labels[i] == c] for part, i in zip(chosen, (4, 2), strict=True)]
         np.testing.assert_array_equal(tokens.of_images([4, 2]), np.concatenate(wanted))
+
+
+def test_tokens_of_large_classes_lie_in_a_file_and_are_the_same(monkeypatch):
+    features = make_feature_set()
+    settings = PatchSettings(fewest_patches=1, fewest_images=1)
+    selection = select_patches(features, 'abc', settings)
+    inside = gather_tokens(features, 'tokens_11', selection)
+    monkeypatch.setattr(patches, '_IN_MEMORY', 0)
+    outside = gather_tokens(features, 'tokens_11', selection)
+    assert any(isinstance(one.tokens, np.memmap) for one in outside)
+    for one, other in zip(inside, outside, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
 
 
 def test_an_impossible_purity_is_refused():

@@ -16,6 +16,7 @@ from ood_perception.errors import DataError, DependencyError
 from ood_perception.image.geometry import labels_to_grid
 from ood_perception.requirements import install_command
 
+from ...feature_files import release
 from ...features import FeatureSet, tokens_of
 from ...nets.patches import PatchSettings, gather_tokens, select_patches
 from ...progress import progress_bar
@@ -23,10 +24,30 @@ from .config import BaselineConfig
 from .model import GMM, MAHALANOBIS, STANDARDISED, read_layers
 
 Array = npt.NDArray[np.float64]
+_AT_ONCE = 20_000  # tokens whose float64 values are in memory
+
+
+class Columns:
+    """Arrays (N, D_i) side by side as one (N, D), put together where rows are asked for."""
+
+    def __init__(self, parts: Sequence[npt.NDArray[np.floating]]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[np.floating]:
+        found = np.concatenate([part[rows] for part in self.parts], -1)
+        for part in self.parts:
+            release(part)
+        return found
+
+
+Tokens = npt.NDArray[np.floating] | Columns
 
 
 def fit_mahalanobis(
-    classes: Sequence[npt.NDArray[np.floating]],
+    classes: Sequence[Tokens],
     shrinkage: float,
     weights: Sequence[Array] = (),
     standardise: bool = False,
@@ -44,12 +65,11 @@ def fit_mahalanobis(
         raise DataError('Mahalanobis distances need features of every chosen class')
     weights = weights or [np.ones(len(one)) for one in classes]
     pairs = list(zip(classes, weights, strict=True))
-    means = np.stack([np.average(one.astype(np.float64), 0, weight) for one, weight in pairs])
+    means = np.stack([_mean(one, weight) for one, weight in pairs])
     width, total = means.shape[1], sum(weight.sum() for weight in weights)
     scatter = np.zeros((width, width))
     for (one, weight), mean in zip(pairs, means, strict=True):
-        for start in range(0, len(one), 20_000):
-            part = slice(start, start + 20_000)
+        for part in _slices(len(one)):
             centered = one[part].astype(np.float64) - mean
             scatter += (centered * weight[part, None]).T @ centered
     covariance = scatter / total
@@ -59,6 +79,16 @@ def fit_mahalanobis(
     covariance += shrinkage / (1 - shrinkage) * np.trace(covariance) / width * np.eye(width)
     whitening = np.linalg.cholesky(np.linalg.inv(covariance)) / scale[:, None]
     return {'means': means, 'whitening': whitening}
+
+
+def _mean(tokens: Tokens, weights: Array) -> Array:
+    """Return the weighted mean of tokens (N, D), float64 (D,)."""
+    sums = [weights[part] @ tokens[part].astype(np.float64) for part in _slices(len(tokens))]
+    return np.asarray(np.sum(sums, axis=0) / weights.sum())
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(first, first + _AT_ONCE) for first in range(0, count, _AT_ONCE)]
 
 
 def source_weights(sources: Sequence[str], starts: npt.NDArray[np.int64]) -> Array:
@@ -73,13 +103,13 @@ def source_weights(sources: Sequence[str], starts: npt.NDArray[np.int64]) -> Arr
     return np.asarray(1.0 / counts[owner], np.float64)
 
 
-def fit_gmm(features: npt.NDArray[np.floating], config: BaselineConfig) -> dict[str, Array]:
+def fit_gmm(classes: Sequence[Tokens], config: BaselineConfig) -> dict[str, Array]:
     """
     Fit a mixture on principal components z = (x - center) @ basis of features x.
 
-    features: float (N, D), at most config.samples of them, drawn. Return float64 center (D,),
-    basis (D, R), means (K, R), precisions (K, R, R), P P^T = inverse covariance, and log_weights
-    (K,).
+    classes: features, float (N_c, D) each; at most config.samples of all are drawn. Return float64
+    center (D,), basis (D, R), means (K, R), precisions (K, R, R), P P^T = inverse covariance, and
+    log_weights (K,).
     """
     try:
         from sklearn.mixture import GaussianMixture
@@ -87,10 +117,18 @@ def fit_gmm(features: npt.NDArray[np.floating], config: BaselineConfig) -> dict[
         raise DependencyError(
             f'the baseline gmm needs scikit-learn: {install_command("train")}'
         ) from error
-    if len(features) < 2 * config.components:
-        raise DataError(f'{len(features)} features are too few for {config.components} Gaussians')
-    draw = np.random.default_rng(config.seed).permutation(len(features))[: config.samples]
-    sample = features[np.sort(draw)].astype(np.float64)
+    starts = np.cumsum([0, *(len(one) for one in classes)])
+    count = int(starts[-1])
+    if count < 2 * config.components:
+        raise DataError(f'{count} features are too few for {config.components} Gaussians')
+    draw = np.sort(np.random.default_rng(config.seed).permutation(count)[: config.samples])
+    own = np.split(draw, np.searchsorted(draw, starts[1:-1]))
+    sample = np.concatenate(
+        [
+            one[chosen - start].astype(np.float64)
+            for one, chosen, start in zip(classes, own, starts[:-1], strict=True)
+        ]
+    )
     center = sample.mean(0)
     _, vectors = np.linalg.eigh(np.cov(sample - center, rowvar=False))
     basis = vectors[:, ::-1][:, : config.reduced]
@@ -159,9 +197,9 @@ def fit_statistics(
     selection = select_patches(features, names, patches)
     layers = [gather_tokens(features, layer, selection) for layer in read]
     places = [place for place in places if len(layers[0][place])]
-    groups = [np.concatenate([tokens[place].tokens for tokens in layers], 1) for place in places]
+    groups = [Columns([tokens[place].tokens for tokens in layers]) for place in places]
     if score == MAHALANOBIS:
         starts = [layers[0][place].starts for place in places if config.balance]
         weights = [source_weights(sources, one) for one in starts]
         return fit_mahalanobis(groups, config.shrinkage, weights, config.standardise)
-    return fit_gmm(np.concatenate(groups), config)
+    return fit_gmm(groups, config)

@@ -14,6 +14,7 @@ import torch
 from ood_perception.errors import DataError
 
 from ...artifacts import Artifact
+from ...distributed import rank, sum_over_all, world
 from ...nets.patches import ClassTokens
 from ...progress import progress_bar
 from ...training.loop import cosine
@@ -108,14 +109,21 @@ def _step(
     batch: dict[int, torch.Tensor],
     inverse_temperature: float,
 ) -> float:
-    """Descend the sum of the class losses of one batch; return it."""
+    """
+    Descend the sum of the class losses of one batch; return it.
+
+    Several processes take every n-th patch each: means, gradients and supports are summed.
+    """
     bank.etalons.grad = torch.zeros_like(bank.etalons)
     bank.theta.grad = torch.zeros_like(bank.theta)
-    scales, total = bank.scales(), 0.0
+    support, total = torch.zeros_like(bank.support), torch.zeros(1, dtype=torch.float64)
+    scales = bank.scales()
     for c, patches in batch.items():
-        part = bank.slices[c]
+        part, mine = bank.slices[c], patches[rank() :: world()]
+        if not len(mine):
+            continue
         result = soft_loss(
-            patches,
+            mine,
             bank.etalons[part],
             scales[part],
             inverse_temperature=inverse_temperature,
@@ -123,14 +131,18 @@ def _step(
             valid=bank.valid(c),
             method=settings.method,
         )
-        bank.etalons.grad[part] = result.etalons
-        bank.theta.grad[part] = result.scales
-        bank.count(c, result.support, len(patches))
-        total += float(result.loss)
+        weight = len(mine) / len(patches)
+        bank.etalons.grad[part] = result.etalons * weight
+        bank.theta.grad[part] = result.scales * weight
+        support[part] = result.support
+        total += float(result.loss) * weight
+    sum_over_all([bank.etalons.grad, bank.theta.grad, support, total])
+    for c, patches in batch.items():
+        bank.count(c, support[bank.slices[c]], len(patches))
     share = (scales - BETA_LEAST) / BETA_RANGE
     bank.theta.grad *= BETA_RANGE / 2 * share * (1 - share)
     optimiser.step()
-    return total
+    return float(total)
 
 
 def _reinitialise(

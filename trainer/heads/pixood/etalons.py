@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...feature_files import release
 from ...nets.patches import ClassTokens
 from .clustering import assign, kmeans
 
 BETA_RANGE, BETA_LEAST, BETA_START = 100.0, 0.01, 10.01
 _SUPPORT_RATE = 0.744  # the paper's 0.001 a batch at Cityscapes' 744 batches an epoch
 _SAMPLE = 10_000
+_AT_ONCE = 1 << 16
 _KMEANS_ITERATIONS = 25
 
 
@@ -130,11 +132,20 @@ class EtalonBank:
             centres = self.etalons[self.slices[c]]
             counts = torch.zeros(len(centres), dtype=torch.int64)
             if len(centres):
-                winners = assign(self.class_patches(c), centres, self.valid(c))
-                counts = torch.bincount(winners, minlength=len(centres))
+                counts = self._won(c, centres)
             etalons.append(self.standard.back(centres[counts > 0]))
             won.append(counts[counts > 0].numpy())
         return Condensed(tuple(etalons), tuple(won), tuple(self.losses))
+
+    def _won(self, c: int, centres: torch.Tensor) -> torch.Tensor:
+        """Return how many patches of class c each of its etalons wins, int64 (K_c,)."""
+        tokens, counts = self.classes[c].tokens, torch.zeros(len(centres), dtype=torch.int64)
+        for first in range(0, len(tokens), _AT_ONCE):  # float32 needs room
+            patches = self.standard.to(tokens[first : first + _AT_ONCE])
+            release(tokens)
+            winners = assign(patches, centres, self.valid(c))
+            counts += torch.bincount(winners, minlength=len(centres))
+        return counts
 
     def lloyd(self) -> Condensed:
         """Hard K-means of every class from the same start as the soft methods."""

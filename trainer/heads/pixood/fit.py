@@ -61,7 +61,7 @@ class PixOODFit(HeadFit):
             return done.report()
 
         inputs = (train.key, select.key, data.class_names, asdict(config))
-        return self.made('classifier', inputs, fill)
+        return self.made('classifier', inputs, fill, together=True)
 
     @cached_property
     def quality(self) -> Artifact:
@@ -99,7 +99,8 @@ class PixOODFit(HeadFit):
             save_model(model, target)
 
         settings = {name: asdict(section) for name, section in config.items()}
-        return self.made('fit-pixood', (features.key, classifier.key, settings), fill)
+        inputs = (features.key, classifier.key, settings)
+        return self.made('fit-pixood', inputs, fill, together=True)
 
     def calibrate(self) -> Artifact:
         """Fit (or load) the calibration curve of the head that is served."""

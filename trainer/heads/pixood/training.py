@@ -24,6 +24,7 @@ from ood_perception.types import Float32Array
 from ...artifacts import Artifact, part_of
 from ...calibration.curve_fit import ClassCurves, collect_scores, fit_class_curves
 from ...calibration.monotone_curve import CalibrationCurve
+from ...feature_files import release
 from ...features import FeatureSet
 from ...head_module import HeadModule
 from ...nets.patch_classifier import Classifier, batch_tokens, classifier_of
@@ -166,6 +167,7 @@ def _nearest(tokens: npt.NDArray[np.float16], banks: Sequence[torch.Tensor]) -> 
     result = np.full((len(tokens), len(banks)), np.inf, np.float32)
     for start in range(0, len(tokens), 4096):
         patches = torch.from_numpy(tokens[start : start + 4096]).float()
+        release(tokens)
         for c, bank in enumerate(banks):
             if len(bank):
                 least = distances(patches, bank, 1.0).amin(1)

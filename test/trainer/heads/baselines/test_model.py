@@ -179,7 +179,7 @@ def test_the_density_is_sklearns_mixture_on_sklearns_components():
     scales = np.linspace(3, 0.1, 12)
     features = np.concatenate([rng.normal(i, scales, (300, 12)) for i in (0, 4)])
     config = BaselineConfig(components=3, reduced=4, samples=10_000, seed=1)
-    fit = fit_gmm(features, config)
+    fit = fit_gmm([features[:70], features[70:]], config)
     tokens = torch.from_numpy(rng.normal(2, 3, (2, 3, 5, 12))).float()
     found = GmmDensity(fit, 1)(tokens, tokens).numpy().ravel()
     basis = PCA(4).fit(features)
@@ -199,7 +199,7 @@ def test_features_that_are_too_few_are_refused():
     with pytest.raises(DataError, match='every chosen class'):
         fit_mahalanobis([np.ones((3, 2)), np.ones((0, 2))], 0.1)
     with pytest.raises(DataError, match='5 features are too few for 20'):
-        fit_gmm(np.ones((5, 2)), BaselineConfig(components=20))
+        fit_gmm([np.ones((5, 2))], BaselineConfig(components=20))
 
 
 def test_the_distance_is_that_to_the_nearest_etalon_of_the_chosen_classes(model):

@@ -1,0 +1,91 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Several processes at one training, as torchrun starts them: which one this is, sums over all.
+
+Outside `processes`, and without torchrun (no WORLD_SIZE in the environment), there is one process,
+and everything here is free. Collective calls must come in the same order in all processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from ood_perception.errors import ConfigError
+
+Item = TypeVar('Item')
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """Return how many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """Return where this process computes: a GPU of its own, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device('cpu')
+    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count())
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the other processes for the time of a command."""
+    count = os.environ.get('WORLD_SIZE', '1')
+    if count == '1':
+        yield
+        return
+    try:  # where one dies, torchrun ends the others: nothing is won by waiting for less
+        distributed.init_process_group('gloo', timeout=timedelta(days=7))
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f'WORLD_SIZE is {count}, and the other processes cannot be reached ({error}): start '
+            'them by torchrun'
+        ) from error
+    try:
+        yield
+        barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """Return this process's part of what all know: every world()-th, from rank() on."""
+    return items[rank() :: world()]
+
+
+def sum_over_all(tensors: Sequence[torch.Tensor]) -> None:
+    """Replace float tensors, the same shapes everywhere, by their sums over all processes."""
+    if world() == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.detach().copy_(part.view_as(tensor))
+
+
+def of_first(value: bool) -> bool:
+    """Return what the first process says."""
+    if world() == 1:
+        return value
+    said = torch.tensor([value])
+    distributed.broadcast(said, 0)
+    return bool(said)
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world() > 1:
+        distributed.barrier()
