@@ -20,7 +20,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fleet fuzz kills coverage audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle uem-bundle camvid-bundle water-bundle tables bench bench-gpu soak docs clean test-ros
+.PHONY: help demo test test-fleet fuzz kills coverage audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle fast-bundle uem-bundle camvid-bundle water-bundle tables bench bench-fast pareto bench-gpu soak docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -111,11 +111,14 @@ test-ros: $(VENV)/.run-$(DISTRO) ## The ROS tests alone (DISTRO=kilted for the o
 	$(PIP) install 'pytest>=8,<10' 'pytest-xdist>=3.6,<4' 'onnxruntime>=1.20,<2'
 	$(RUN) -m pytest -m ros $(PARALLEL)
 
-bundles: bundle uem-bundle camvid-bundle water-bundle ## All bundles that ship, again (needs the images: OOD_DATA=folder)
+bundles: bundle fast-bundle uem-bundle camvid-bundle water-bundle ## All bundles that ship, again (needs the images: OOD_DATA=folder)
 
 bundle: $(VENV)/.all-$(DISTRO) ## Train the default bundle again (brazil_highways, carnd_highway, comma10k_few in OOD_DATA)
 	$(RUN) -m trainer train config/train/road_open.yaml --bundle $(BUNDLES)/road_open
 	$(RUN) -m trainer quantize $(BUNDLES)/road_open --layout road_open --data $(OOD_DATA)/brazil_highways --root $(OOD_DATA) --kept
+
+fast-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle for machines without a GPU again (as bundle, and outlier_objects)
+	$(RUN) -m trainer train config/train/road_fast.yaml --bundle $(BUNDLES)/road_fast
 
 uem-bundle: $(VENV)/.all-$(DISTRO) ## Train the strongest bundle again, for research (those of bundle, camvid, outlier_objects in OOD_DATA)
 	$(RUN) -m trainer train config/train/road_uem.yaml --bundle $(BUNDLES)/road_uem
@@ -134,6 +137,25 @@ tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (ne
 bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into docs/benchmarks
 	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --threads 1 2 --json docs/benchmarks/bundle.json
 	$(RUN) -m ood_perception.ros.tools.bench_node --out docs/benchmarks/node.json
+
+# The node with the fast bundle over DDS; AVX2 alone is played by oneDNN's own limit, in f32.
+FRAMES ?= 300
+bench-fast: $(VENV)/.all-$(DISTRO) ## road_fast from 1920x1080 messages to masks: f32, bf16, AVX2 alone, as JSON into docs/benchmarks
+	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision bf16 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_bf16.json
+	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_f32.json
+	-ONEDNN_MAX_CPU_ISA=AVX2 $(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_avx2.json
+
+ROAD = road_open road_uem road_camvid road_fast
+REPORT_SETS = road_obstacle_dev/report road_anomaly_dev/report
+pareto: $(VENV)/.all-$(DISTRO) ## Rate against average precision of all road bundles: docs/results/pareto.md (needs the images: OOD_DATA=folder)
+	@mkdir -p $(OUT)/pareto
+	for precision in f32 bf16 int8; do for views in '' --no-views; do \
+	  for bundle in $(ROAD); do \
+	    $(RUN) -m trainer evaluate $$bundle --precision $$precision $$views --data $(REPORT_SETS) \
+	      --out $(OUT)/pareto/$$bundle-$$precision$$views --worst 0 --quiet || echo "$$bundle has no $$precision here"; \
+	  done; done; done
+	$(RUN) -m ood_perception.cli.ood pick $(ROAD) --seconds 600 --json > $(OUT)/pareto/pick.json || true
+	$(RUN) -m trainer pareto $$(dirname $(OUT)/pareto/*/results.json) --pick $(OUT)/pareto/pick.json
 
 MINUTES ?= 10
 soak: $(VENV)/.run-$(DISTRO) ## The node under ten times the frames it can take: memory and accounting as JSON (MINUTES=10)

@@ -108,7 +108,14 @@ setup(
     packages=runtime_packages + trainer_packages,
     package_dir={'ood_perception_trainer': 'trainer'},
     package_data={
-        NAME: ['py.typed', 'bundles/*/*', 'demo/assets/*/*/*', 'reports/templates/*', 'cli/*.sh'],
+        NAME: [
+            'py.typed',
+            'bundles/*/*',
+            'bundles/*.json',
+            'demo/assets/*/*/*',
+            'reports/templates/*',
+            'cli/*.sh',
+        ],
         'ood_perception_trainer': ['datasets/labels/*.json', 'datasets/labels/*.yaml'],
     },
     data_files=data_files,

@@ -39,6 +39,10 @@ COMMANDS = {
         '.evaluation.adaptation:main',
         'adapt a bundle to several cameras: what target rates give before and after',
     ),
+    'pick': (
+        'ood_perception.cli.pick:pick',
+        'which shipped bundle meets a rate on this machine (the command ood pick)',
+    ),
     'scenes': ('.data.scenes:main', 'split images by scene: write scenes.csv'),
     'quantize': (
         '.export.int8.quantize:main',
@@ -48,6 +52,10 @@ COMMANDS = {
     'evaluate': (
         '.evaluation.evaluate:main',
         'measure bundles on labelled sets: numbers, tables, a page; compare results',
+    ),
+    'pareto': (
+        '.evaluation.pareto:main',
+        'page of rate against average precision, from evaluate and pick',
     ),
     'operating-point': (
         '.evaluation.operating_point:main',

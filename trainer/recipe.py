@@ -24,6 +24,7 @@ from .features import View
 from .heads import head_kind
 from .heads.base import HeadConfig
 from .heads.baselines.config import BaselineConfig
+from .heads.distilled.config import DistilledConfig
 from .heads.fusion.config import FusionConfig
 from .heads.knn.config import KnnConfig
 from .heads.nflowjs.config import NflowjsConfig
@@ -84,6 +85,8 @@ _LATER = (
     ('backbone', 'stride', 16),
     ('rpl', 'network', 'segmenter'),
     ('knn', 'images', 0),
+    ('outliers', 'together', 1),
+    ('outliers', 'licences', []),
 )
 # Sections that every recipe is read by; all others belong to heads.
 _COMMON = ('data', 'bundle', 'backbone', 'finetuning', 'view')
@@ -118,6 +121,7 @@ class Recipe:
     nflowjs: NflowjsConfig = field(default_factory=NflowjsConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    distilled: DistilledConfig = field(default_factory=DistilledConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     on_the_fly: OnTheFlySettings = field(default_factory=OnTheFlySettings)
     seed: int = 42

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ood_perception.errors import EngineError
+from ood_perception.errors import ConfigError, EngineError
 from ood_perception.types import JsonDict
 
 
@@ -104,3 +104,11 @@ def public_place(path: Path) -> str:
         return path.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.resolve().name
+
+
+def camera_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of '1920x1080'; ConfigError for anything else."""
+    width, _, height = text.partition('x')
+    if not (width.isdigit() and height.isdigit()):
+        raise ConfigError(f'--camera {text!r}: give width x height, such as 1920x1080')
+    return int(height), int(width)

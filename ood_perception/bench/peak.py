@@ -8,9 +8,10 @@ The machine's best rate of matrix products per precision: what a share of the pe
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,11 @@ def numpy_product(side: int) -> Callable[[], Any]:
 
 
 def prepare(task: JsonDict) -> tuple[JsonDict, Measure, Callable[[], JsonDict]]:
-    """Compile all products for task['threads'] and task['sides']; see bench.protocol."""
+    """Compile all products for task['threads'], 'sides', 'precisions'; see bench.protocol."""
     runs: dict[str, Callable[[], Any]] = {}
     work: dict[str, float] = {}
     for side in task['sides']:
-        for precision in PRECISIONS:
+        for precision in task.get('precisions', PRECISIONS):
             run = openvino_product(precision, side, task['threads'])
             if run is not None:
                 runs[f'openvino {precision} {side}'] = run
@@ -95,6 +96,16 @@ def best_rates(times: Times, operations: dict[str, float]) -> dict[str, float]:
         precision = name.split()[1]
         best[precision] = max(best.get(precision, 0.0), operations[name] / min(values) / 1e6)
     return best
+
+
+def best_of_all_cores(
+    precisions: Sequence[str] = PRECISIONS, sides: Sequence[int] = SIDES, runs: int = 5
+) -> dict[str, float]:
+    """Measure here and now: the best GFLOP/s per precision on all cores of this process."""
+    threads = len(os.sched_getaffinity(0))
+    task = {'threads': threads, 'sides': list(sides), 'precisions': list(precisions)}
+    facts, measure, _ = prepare(task)
+    return best_rates(measure(runs), facts['operations'])
 
 
 def _milliseconds(run: Callable[[], Any]) -> float:

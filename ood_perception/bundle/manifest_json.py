@@ -154,8 +154,8 @@ def _check_paths(manifest: Manifest, place: str) -> None:
     needed |= calibrations | derived
     unlisted = sorted(needed - set(manifest.files))
     if unlisted:
-        names = ', '.join(name or "''" for name in unlisted)
-        raise BundleError(f'{place}: {names} not in "files", so without checksum')
+        listed = ', '.join(name or "''" for name in unlisted)
+        raise BundleError(f'{place}: {listed} not in "files", so without checksum')
 
 
 def _check_names(manifest: Manifest, place: str) -> None:

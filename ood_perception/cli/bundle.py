@@ -275,7 +275,7 @@ def _say(trt: TensorRt, kept: KeptEngine, report: Callable[[str], None]) -> None
 
 def _bench(arguments: argparse.Namespace) -> int:
     from ood_perception.bench import program, tables
-    from ood_perception.bench.cases import Case, cases
+    from ood_perception.bench.cases import Case, camera_size, cases
     from ood_perception.bench.peak import SIDES
 
     check_file(arguments.json, '--json')
@@ -292,7 +292,7 @@ def _bench(arguments: argparse.Namespace) -> int:
             head=arguments.head,
             classes=tuple(arguments.classes),
             weights=arguments.weights,
-            camera=_camera(arguments.camera),
+            camera=camera_size(arguments.camera),
             mode=arguments.mode,
         )
         for views in arguments.views if bundle.manifest.input.views else VIEWS[:1]:
@@ -313,14 +313,6 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         tables.plot_latency(tables.points_of_bundles(report['results']), arguments.plot)
     return 1 if all('error' in result for result in report['results']) else 0
-
-
-def _camera(text: str) -> tuple[int, int]:
-    """Return (height, width) of '1920x1080'."""
-    width, _, height = text.partition('x')
-    if not (width.isdigit() and height.isdigit()):
-        raise ConfigError(f'--camera {text!r}: give width x height, such as 1920x1080')
-    return int(height), int(width)
 
 
 def _seconds(start: float) -> str:

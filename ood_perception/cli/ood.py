@@ -46,6 +46,7 @@ COMMANDS = {
     'bench': Command(
         f'{_CLI}.bundle:bench_bundle', 'latency of bundles on this machine', 'bench_bundle'
     ),
+    'pick': Command(f'{_CLI}.pick:pick', 'which bundle meets a rate on this machine'),
     'bench-node': Command(f'{_ROS}.tools.bench_node:main', "the node's own share, over DDS"),
     'evaluate-bag': Command(
         f'{_CLI}.evaluate_bag:evaluate_bag', 'a recording, losslessly, without ROS', 'evaluate_bag'
@@ -77,6 +78,7 @@ COMMANDS = {
     'operating-point': Command(TRAINER, 'choose rate and area from clean frames'),
     'image-threshold': Command(TRAINER, 'the score from which a part is defective'),
     'submission': Command(TRAINER, 'files for benchmarks with hidden labels'),
+    'pareto': Command(TRAINER, 'rate against average precision, a page'),
     'study': Command(TRAINER, 'many trainings, one table'),
     'adapt-study': Command(TRAINER, 'several cameras: target rates before and after adapting'),
     'cost': Command(TRAINER, 'what a training will take'),

@@ -45,6 +45,7 @@ FLOORS = {
             {'heads'},
             {'heads.pixood', 'heads.uem', 'heads.rpl', 'heads.nflowjs'},
             {'heads.knn', 'heads.baselines', 'heads.fusion'},
+            {'heads.distilled'},
         ],
         [{'export', 'recipe', 'evaluation'}],
         [{'workflow'}],

@@ -12,12 +12,13 @@ from paths import ROOT
 
 from ood_perception.bench import tables
 from ood_perception.bench.cases import Case, cases, public_place, to_json
+from ood_perception.bench.graph_costs import count_flops, node_costs
 from ood_perception.bench.machine import EnergyMeter
 from ood_perception.bench.peak import best_rates, openvino_product, products
 from ood_perception.bench.program import PEAK, ratios, shares_of_peak, torch_task
 from ood_perception.bench.protocol import Worker, percentiles, ratio, take_turns
 from ood_perception.bench.tables import plot_latency, points_of_bundles
-from ood_perception.bench.worker import count_flops, options_of
+from ood_perception.bench.worker import options_of
 from ood_perception.bundle.store import default_bundle_path, load_bundle
 from ood_perception.errors import EngineError
 
@@ -63,6 +64,10 @@ def test_operations_of_single_nodes():
 
     # a: batch x 3 x 7 sums of 5; b: 4 x 7 sums of 5; c: batch x 8 x 6 x 6 sums of 2 x 3 x 3
     assert count_flops(model, batch=2) == 2 * (2 * 21 * 5 + 28 * 5 + 2 * 288 * 18)
+    by_kind = {node.kind: node for node in node_costs(model, batch=2)}
+    assert by_kind['Conv'].elements == 2 * 4 * 36 + 8 * 2 * 9 + 2 * 8 * 36
+    assert by_kind['Relu'].elements == 2 * 2 * 8 * 36
+    assert not by_kind['Conv'].depthwise
 
 
 def test_ratios_compare_rounds_and_tell_their_spread():

@@ -34,7 +34,7 @@ _FIRST, _LAST = 48, 111  # characters of the compressed text: 48 + 6 bits
 JSON_FILE = 'instances.json'
 _LISTS = ('images', 'annotations', 'categories')
 _ANNOTATION = ('id', 'image_id', 'category_id', 'iscrowd', 'segmentation')
-_IMAGE = ('id', 'file_name', 'height', 'width')
+_IMAGE = ('id', 'file_name', 'height', 'width', 'license')
 Entry = Mapping[str, Any]
 
 
@@ -168,12 +168,17 @@ class CocoObject:
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """An image and its objects in their order; size: (height, width) by the file, None unsaid."""
+    """
+    An image and its objects in their order.
+
+    size: (height, width) by the file, None unsaid. licence: the file's number of it, None unsaid.
+    """
 
     name: str
     path: Path
     size: tuple[int, int] | None
     objects: tuple[CocoObject, ...]
+    licence: int | None = None
 
     def check_size(self, height: int, width: int) -> None:
         """Raise DataError where the image's size is not the one of the file or of its masks."""
@@ -296,7 +301,8 @@ def _image(entry: Entry, objects: list[CocoObject], folder: Path, source: Path) 
     known = all(isinstance(side, int) for side in size)
     if not known and size != (None, None):
         raise DataError(f'{source}: image {entry["id"]} has height and width {size}')
-    return CocoImage(name, folder / 'images' / name, size if known else None, tuple(objects))
+    path, own = folder / 'images' / name, size if known else None
+    return CocoImage(name, path, own, tuple(objects), entry.get('license'))
 
 
 def _id(entry: Entry, key: str, place: str) -> int | str:

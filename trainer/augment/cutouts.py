@@ -80,19 +80,21 @@ def part_of(image: str) -> str:
     return PARTS[hashlib.sha256(image.encode()).digest()[0] % 2]
 
 
-def load_cutouts(folder: Path, part: str, smallest_area: int = 1024) -> list[Cutout]:
+def load_cutouts(
+    folder: Path, part: str, smallest_area: int = 1024, licences: Sequence[int] = ()
+) -> list[Cutout]:
     """
     Cut the objects of one part out of `folder`/images by `folder`/instances.json.
 
     Crowds, objects under smallest_area pixels and objects cut by the image's border are left
-    out. Raises DataError for an unknown part, a missing or wrong file (the annotation is named) or
-    a part without objects.
+    out; with licences, images under others, by the numbers of the file. Raises DataError for an
+    unknown part, a missing or wrong file (the annotation is named) or a part without objects.
     """
     if part not in PARTS:
         raise DataError(f'unknown part {part!r} of the objects; known are {PARTS}')
     cutouts: list[Cutout] = []
     for frame in read_coco(folder):
-        if part_of(frame.name) == part:
+        if part_of(frame.name) == part and (not licences or frame.licence in licences):
             image = read_image(frame.path)
             frame.check_size(*image.shape[:2])
             for one in frame.objects:
@@ -100,7 +102,8 @@ def load_cutouts(folder: Path, part: str, smallest_area: int = 1024) -> list[Cut
                 if rgba is not None:
                     cutouts.append(Cutout(rgba, frame.name, one.category))
     if not cutouts:
-        raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}')
+        under = f' under the licences {", ".join(map(str, licences))}' if licences else ''
+        raise DataError(f'{folder / JSON_FILE} has no object for the part {part!r}{under}')
     return cutouts
 
 

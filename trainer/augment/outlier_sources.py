@@ -20,7 +20,8 @@ from .coco import JSON_FILE, need_images, read_coco
 from .cutouts import PARTS, Cutout, cropped, load_cutouts, part_of
 from .procedural_objects import draw_object
 
-SOURCES = ('coco', 'folder', 'procedural')
+MIXED = 'coco+procedural'
+SOURCES = ('coco', 'folder', 'procedural', MIXED)
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,20 @@ class OutlierConfig:
     The objects of outlier exposure. Half of them, by their images' names, only choose.
 
     source: 'coco' (folder with images/ and instances.json), 'folder' (PNG files with alpha, one
-        object each; a subfolder's name is their category) or 'procedural' (drawn by code).
+        object each; a subfolder's name is their category), 'procedural' (drawn by code) or
+        'coco+procedural'.
     folder: of the first two, relative to the data set's parent where it is not absolute.
-    objects: of the procedural set, both halves together.
+    objects: of the procedural set, both halves together; so many go `together` into one image.
+    licences: of COCO's images, by the numbers of its file (4: CC BY, 5: CC BY-SA, 7: no known
+        restrictions, 8: works of the United States); () = whatever they are.
     exclude: categories that are left out. most: objects to train with, drawn by seed; 0 = all.
     """
 
     source: str = 'coco'
     folder: str = 'outlier_objects'
     objects: int = 400
+    together: int = 1
+    licences: tuple[int, ...] = ()
     exclude: tuple[str, ...] = ()
     most: int = 0
     seed: int = 42
@@ -46,6 +52,7 @@ class OutlierConfig:
         check_choices('outliers', self, source=SOURCES)
         check_least('outliers', self, 0, 'most')
         check_least('outliers', self, 2, 'objects')
+        check_least('outliers', self, 1, 'together')
 
     def folder_at(self, data_root: Path) -> Path:
         """Return the folder, given the data set's."""
@@ -77,7 +84,7 @@ def check_outliers(config: OutlierConfig, data_root: Path) -> None:
 
     Of COCO images the heads alone are looked at. Raises ConfigError as load_outliers does.
     """
-    if config.source != 'coco':
+    if config.source not in ('coco', MIXED):
         for part in PARTS:
             load_outliers(config, part, data_root)
         return
@@ -125,19 +132,27 @@ def _read_rgba(path: Path) -> UInt8Array:
     return cropped(np.dstack([pixels[..., 2::-1], np.where(solid, 255, 0).astype(np.uint8)]))
 
 
-def procedural_cutouts(objects: int, part: str, seed: int) -> list[Cutout]:
+def procedural_cutouts(config: OutlierConfig, part: str) -> list[Cutout]:
     """Return the drawn objects of one part; the same seed gives the same objects."""
-    names = [f'procedural {seed} {index}' for index in range(objects)]
-    return [
-        draw_object(name, np.random.default_rng((seed, index)))
-        for index, name in enumerate(names)
-        if part_of(name) == part
-    ]
+    found = []
+    for index in range(config.objects):
+        name = f'procedural {config.seed} {index // config.together}'
+        if part_of(name) == part:
+            found.append(draw_object(name, np.random.default_rng((config.seed, index))))
+    return found
+
+
+def coco_cutouts(config: OutlierConfig, part: str, folder: Path) -> list[Cutout]:
+    """Return the objects of one part of a COCO file; see load_cutouts."""
+    return load_cutouts(folder, part, licences=config.licences)
 
 
 _Loader = Callable[[OutlierConfig, str, Path], list[Cutout]]
 _LOADERS: dict[str, _Loader] = {
-    'coco': lambda config, part, folder: load_cutouts(folder, part),
+    'coco': coco_cutouts,
     'folder': lambda config, part, folder: load_cutout_files(folder, part),
-    'procedural': lambda config, part, _: procedural_cutouts(config.objects, part, config.seed),
+    'procedural': lambda config, part, _: procedural_cutouts(config, part),
+    MIXED: lambda config, part, folder: (
+        coco_cutouts(config, part, folder) + procedural_cutouts(config, part)
+    ),
 }

@@ -39,6 +39,9 @@ HEADS = {
     'baseline': HeadKind('baselines.fit', 'BaselineFit', (*_PATCHES, *_SEGMENTER, 'baseline')),
     'knn': HeadKind('knn.fit', 'KnnFit', (*_PATCHES, 'knn')),
     'nflowjs': HeadKind('nflowjs.fit', 'NflowjsFit', (*_SEGMENTER, *_MIXES, 'flow', 'nflowjs')),
+    'distilled': HeadKind(
+        'distilled.fit', 'DistilledFit', ('baseline', 'patches', 'views', *_MIXES, 'distilled')
+    ),
     'fusion': HeadKind('fusion.fit', 'FusionFit', ('fusion',)),
 }
 

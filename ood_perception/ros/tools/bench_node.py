@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ood_perception.bench.machine import machine
+from ood_perception.bench.peak import best_of_all_cores
 from ood_perception.bundle.store import load_bundle
 from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
 from ood_perception.files import check_file
@@ -111,6 +113,12 @@ def verdict(case: Case, counted: dict[str, Any]) -> dict[str, bool]:
     }
 
 
+def hertz(counted: dict[str, Any]) -> float:
+    """Return how many frames a second the node's thread can take: of the medians of its stages."""
+    times = counted['times_ms']
+    return 1e3 / float(times['own_ms']['median'] + times['inference_ms']['median'])
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
     parser.add_argument('--bundle', default='', help="a bundle; default: the package's own")
@@ -120,6 +128,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--image', default='', help='an image to publish; default: made up')
     parser.add_argument(
         '--no-views', action='store_true', help='the whole image alone, where a bundle sees more'
+    )
+    parser.add_argument(
+        '--mask', action='store_true', help='the mask alone, from a reliable publisher'
+    )
+    parser.add_argument(
+        '--peak', action='store_true', help="measure the machine's best rate of products, too"
     )
     parser.add_argument('--frames', type=int, default=100)
     parser.add_argument('--rate', type=float, default=10.0, help='hertz')
@@ -135,8 +149,8 @@ def _cases(options: argparse.Namespace) -> list[Case]:
         raise ConfigError(f'--size {options.size}: give one such as 1920x1080') from error
     return [
         Case(kind, outputs, options.frames, options.rate, width, height, options.image)
-        for kind in ('reliable', 'best_effort')
-        for outputs in OUTPUT_SETS
+        for kind in (('reliable',) if options.mask else ('reliable', 'best_effort'))
+        for outputs in (OUTPUT_SETS[:1] if options.mask else OUTPUT_SETS)
     ]
 
 
@@ -148,7 +162,8 @@ def _line(result: dict[str, Any]) -> str:
         f'callbacks {counters["callbacks"]}, processed {counters["processed"]}, '
         f'dropped {counters["dropped"]}, own {times["own_ms"]["median"]:.1f} ms median, '
         f'engine {times["inference_ms"]["median"]:.0f} ms for {result["images_a_frame"]} images '
-        'a frame; ' + ('all bounds kept' if not kept else f'NOT kept: {", ".join(kept)}')
+        f'a frame: {result["hertz"]:.1f} Hz; '
+        + ('all bounds kept' if not kept else f'NOT kept: {", ".join(kept)}')
     )
 
 
@@ -172,10 +187,15 @@ def _run(options: argparse.Namespace) -> int:
             measured = run_case(case, parameters, first_domain + number)
         except subprocess.TimeoutExpired as error:
             raise OodPerceptionError(f'the camera process did not end: {error}') from error
-        results.append({**measured, 'images_a_frame': 1 if options.no_views else seen})
+        images = 1 if options.no_views else seen
+        results.append({**measured, 'images_a_frame': images, 'hertz': hertz(measured)})
         print(_line(results[-1]), flush=True)
     if options.out:
-        write_json(options.out, {'cases': results}, indent=2)
+        own = {'int8': 'i8'}.get(options.precision, options.precision)
+        kinds = dict.fromkeys(('f32', own or 'f32'))
+        peak = best_of_all_cores(list(kinds)) if options.peak else {}
+        values = {'machine': machine(), 'peak_gflops': peak, 'cases': results}
+        write_json(options.out, values, indent=2)
         print(f'written: {options.out}')
     return 0 if all(all(r['verdict'].values()) for r in results) else 1
 

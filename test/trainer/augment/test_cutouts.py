@@ -159,6 +159,20 @@ def test_parts_share_no_image(tmp_path):
     assert all(part_of(name) == 'selection' for name in images['selection'])
 
 
+def test_licences_choose_the_images(tmp_path):
+    write_coco(tmp_path)
+    file = tmp_path / 'instances.json'
+    content = json.loads(file.read_text())
+    mine = [i for i in content['images'] if part_of(i['file_name']) == 'training']
+    for image in mine:
+        image['license'] = 4 if image is mine[0] else 5
+    file.write_text(json.dumps(content))
+    of = {n: load_cutouts(tmp_path, 'training', licences=n) for n in ((), (4,), (4, 5))}
+    assert [len(of[n]) for n in ((), (4,), (4, 5))] == [len(mine), 1, len(mine)]
+    with pytest.raises(DataError, match=r'no object .* under the licences 8'):
+        load_cutouts(tmp_path, 'training', licences=(8,))
+
+
 def test_bad_object_folders_are_named(tmp_path):
     with pytest.raises(DataError, match='is missing'):
         load_cutouts(tmp_path, 'selection')

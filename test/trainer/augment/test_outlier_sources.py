@@ -65,18 +65,23 @@ def test_an_empty_file_and_an_empty_folder_are_refused(files, tmp_path):
         load_cutout_files(tmp_path / 'nothing', 'training')
 
 
+def drawn(objects, part, seed, **options):
+    config = OutlierConfig('procedural', objects=objects, seed=seed, **options)
+    return procedural_cutouts(config, part)
+
+
 def test_the_procedural_set_follows_from_its_seed():
-    one, again = (procedural_cutouts(40, 'training', 7) for _ in range(2))
-    other = procedural_cutouts(40, 'training', 8)
+    one, again = (drawn(40, 'training', 7) for _ in range(2))
+    other = drawn(40, 'training', 8)
     assert all(np.array_equal(a.rgba, b.rgba) for a, b in zip(one, again, strict=True))
     assert not any(np.array_equal(a.rgba, b.rgba) for a, b in zip(one, other, strict=False))
-    selection = procedural_cutouts(40, 'selection', 7)
+    selection = drawn(40, 'selection', 7)
     assert len(one) + len(selection) == 40
     assert not {c.image for c in one} & {c.image for c in selection}
 
 
 def test_procedural_objects_fill_their_box_and_vary():
-    objects = procedural_cutouts(80, 'training', 1)
+    objects = drawn(80, 'training', 1)
     for one in objects:
         solid = one.rgba[..., 3] > 0
         assert all(edge.any() for edge in (solid[0], solid[-1], solid[:, 0], solid[:, -1]))

@@ -12,6 +12,7 @@ pytest.importorskip('torch')
 from paths import ROOT, need_data
 
 from ood_perception.errors import ConfigError
+from trainer.augment.views import ViewSettings, draw_views
 from trainer.datasets import load_images
 from trainer.datasets.road_open import (
     BRAZIL,
@@ -70,6 +71,20 @@ def test_splits_share_no_image_and_hold_every_source(root):
     assert len(load_images('road_open', root, COMMA)) == 4
     with pytest.raises(ConfigError, match='choose train, val, all'):
         load_images('road_open', root, 'night')
+
+
+def test_dense_is_train_with_every_frame_of_the_survey(root):
+    train, dense, val = (load_images('road_open', root, s) for s in ('train', 'dense', 'val'))
+    assert set(train.names) < set(dense.names)
+    assert not set(dense.names) & set(val.names)
+    assert sum(s.startswith(BRAZIL) for s in dense.sequences) == 6
+
+
+def test_a_list_that_is_drawn_from_keeps_how_its_labels_are_read(root):
+    images = load_images('road_open', root, 'all')
+    index = next(i for i, s in enumerate(images.sequences) if s.startswith(CARND))
+    (drawn,) = [draw_views(images.subset([index]), ViewSettings(views=1))]
+    np.testing.assert_array_equal(drawn.read(0)[1], images.read(index)[1])
 
 
 def test_polygons_scale_with_the_image_and_stay_inside():

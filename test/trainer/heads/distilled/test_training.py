@@ -1,0 +1,85 @@
+# Copyright 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+"""The teacher's score against a closed form, the losses by hand, sources evened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the trainer needs torch')
+
+from trainer.augment.pasting import OUTLIER  # noqa: E402
+from trainer.data.images import IGNORED, ClassMap, ImageList  # noqa: E402
+from trainer.heads.distilled.fit import evened  # noqa: E402
+from trainer.heads.distilled.teacher import Teacher, load_teacher  # noqa: E402
+from trainer.heads.distilled.training import (  # noqa: E402
+    class_loss,
+    elsewhere_loss,
+    in_other_light,
+    object_loss,
+    score_loss,
+)
+
+
+@pytest.fixture
+def teacher():
+    whitening = np.diag([1.0, 0.5]).astype(np.float32)
+    mean, deviation = np.float32([1, 2]), np.float32([1, 2])
+    return Teacher(mean, deviation, whitening, 0.0, 2.0)
+
+
+def test_the_score_is_the_log_of_the_distance_in_deviations(teacher, tmp_path):
+    tokens = np.float32([[2, 2], [1, 2 + 2 * np.e]])
+    np.testing.assert_allclose(teacher.scores(tokens), [0.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(teacher.standardised(tokens, 1.5), [[1, 0], [0, 1.5]])
+    teacher.save(tmp_path / 'teacher.npz')
+    again = load_teacher(tmp_path / 'teacher.npz')
+    np.testing.assert_array_equal(again.scores(tokens), teacher.scores(tokens))
+
+
+def test_a_score_on_a_finer_grid_is_averaged_to_the_teachers():
+    fine = torch.tensor([[[0.0, 2.0], [2.0, 4.0]]])
+    assert score_loss(fine, torch.tensor([[[2.0]]])) == 0
+    assert score_loss(fine, torch.tensor([[[5.0]]])) == pytest.approx(3 - 0.25)
+
+
+def test_objects_and_classes_count_where_they_are_known():
+    labels = torch.tensor([[OUTLIER, OUTLIER, IGNORED, 0]])
+    score = torch.tensor([[1.0, 9.0, 0.0, 0.0]])
+    assert object_loss(score, labels, 4.0) == pytest.approx((4 - 1) ** 2 / 2)
+    logits = torch.tensor([[[9.0, -9.0]] * 3 + [[0.0, 0.0]]])
+    assert class_loss(logits, labels) == pytest.approx(np.log(2))
+    nothing = torch.full_like(labels, IGNORED)
+    assert object_loss(score, nothing, 4.0) == class_loss(logits, nothing) == 0
+
+
+def test_what_the_teacher_finds_far_is_no_normal_class_where_nothing_is_labelled():
+    labels = torch.tensor([[[IGNORED, IGNORED], [0, OUTLIER]], [[IGNORED] * 2] * 2])
+    logits = torch.zeros(2, 2, 2, 3)
+    logits[0, 0, 0, 0] = 50.0
+    far = torch.tensor([[[True]], [[False]]])
+    # two cells count: certain of the normal class, and undecided among three
+    expected = (50.0 - np.log(2) + np.log(3 / 2)) / 2
+    assert elsewhere_loss(logits, labels, far, [0]) == pytest.approx(expected, rel=1e-5)
+    assert elsewhere_loss(logits, labels, ~far[:1].expand(2, 1, 1), [0]) == 0
+    assert elsewhere_loss(logits, labels, far, [0, 1, 2]) == 0
+
+
+def test_other_light_keeps_the_shape_and_depends_on_the_draw():
+    image = np.full((8, 9, 3), 120, np.uint8)
+    one, two = (in_other_light(image, np.random.default_rng(seed)) for seed in (1, 2))
+    assert one.shape == image.shape
+    assert one.dtype == np.uint8
+    assert (one != two).any()
+
+
+def test_no_source_is_rare():
+    sequences = (*['a/1'] * 8, 'b/1', 'b/2', 'c/1')
+    names = tuple(f'n{i}' for i in range(len(sequences)))
+    paths = tuple(Path(name) for name in names)
+    classes = ClassMap(('x',), ((0, 0, 0),), {0: 0})
+    found = [s[0] for s in evened(ImageList(names, paths, paths, sequences, classes)).sequences]
+    assert [found.count(name) for name in 'abc'] == [8, 4, 4]
