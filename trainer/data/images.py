@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,8 +34,7 @@ class ImageList:
 
     names: unique names. images, labels: one file each (labels may be empty: no labels at all).
     sequences: the drive that each image comes from; images of a drive are in time order.
-    classes: how the labels are read. ids_of: returns the ids of image `index` of the list, uint8
-        (H, W), where they are not what its label file holds.
+    classes: how the labels are read.
     """
 
     names: tuple[str, ...]
@@ -43,7 +42,6 @@ class ImageList:
     labels: tuple[Path, ...]
     sequences: tuple[str, ...]
     classes: ClassMap
-    ids_of: Callable[[ImageList, int], UInt8Array] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -100,7 +98,7 @@ class ImageList:
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the label file's own ids, uint8 (H, W); other encodings override this."""
-        return self.ids_of(self, index) if self.ids_of else read_label(self.labels[index])
+        return read_label(self.labels[index])
 
 
 def write_png(path: Path, pixels: UInt8Array) -> None:

@@ -14,7 +14,7 @@ lane alone: whatever else is there is ignored, never "not road". Potholes are ig
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,6 @@ import cv2
 import numpy as np
 
 from ood_perception.errors import ConfigError, DataError
-from ood_perception.image.image_files import read_label
 
 from ..data.images import (
     IGNORED,
@@ -59,21 +58,21 @@ DENSE = 'dense'
 SPLITS = ('train', 'val', 'all', DENSE, *SOURCES, *WITHOUT, *(f'{name}_val' for name in WITHOUT))
 
 
-def road_ids(images: ImageList, index: int) -> UInt8Array:
-    """
-    Return the classes of one image as its source's labels say, uint8 (H, W).
+@dataclass(frozen=True)
+class RoadImages(ImageList):
+    """Images of several sources; the source is the first part of a sequence's name."""
 
-    The source is the first part of a sequence's name.
-    """
-    source = images.sequences[index].partition('/')[0]
-    if source == CARND:
-        height, width = read_image(images.images[index]).shape[:2]
-        return painted(images.images[index].stem, (height, width))
-    table = ClassMap(CLASSES.names, CLASSES.colors, _IDS[source]).table()
-    known = table[read_label(images.labels[index])]
-    if (known < 0).any():
-        raise DataError(f'{images.labels[index]} holds ids that {source} does not have')
-    return known.astype(np.uint8)
+    def file_ids(self, index: int) -> UInt8Array:
+        """Return the classes of one image as its source's labels say, uint8 (H, W)."""
+        source = self.sequences[index].partition('/')[0]
+        if source == CARND:
+            height, width = read_image(self.images[index]).shape[:2]
+            return painted(self.images[index].stem, (height, width))
+        table = ClassMap(CLASSES.names, CLASSES.colors, _IDS[source]).table()
+        known = table[super().file_ids(index)]
+        if (known < 0).any():
+            raise DataError(f'{self.labels[index]} holds ids that {source} does not have')
+        return known.astype(np.uint8)
 
 
 @cache
@@ -110,7 +109,7 @@ def load(root: Path, split: str) -> ImageList:
     lists = [_split(_source(root.parent / source, source), source, part) for source in chosen]
     fields = ('names', 'images', 'labels', 'sequences')
     joined = {field: tuple(chain(*(getattr(x, field) for x in lists))) for field in fields}
-    return ImageList(**joined, classes=CLASSES, ids_of=road_ids)
+    return RoadImages(**joined, classes=CLASSES)
 
 
 def _source(folder: Path, source: str) -> ImageList:
@@ -123,7 +122,7 @@ def _source(folder: Path, source: str) -> ImageList:
     names = [f'{source}_{path.stem}' for path in images]
     sequences = [f'{source}/{drive}' for drive in drives]
     made = image_list(images, labels, CLASSES, names=names, sequences=sequences)
-    return replace(made, ids_of=road_ids)
+    return made.remade(RoadImages)
 
 
 def _split(images: ImageList, source: str, split: str) -> ImageList:
