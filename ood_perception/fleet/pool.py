@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,31 +66,35 @@ def on_ray(
     ray = required('ray', f'--ray needs Ray: {install_command("fleet")}')
     threads = max(1, int(work.values.get('threads') or 1))
     try:
-        room = _join(ray, cluster, threads)
+        # Ray hides GPUs from who does not ask for one
+        needs = {'CPU': threads, 'GPU': int('tensorrt' in str(work.values.get('engine', '')))}
+        room = _join(ray, cluster, needs)
         count = min(cluster.workers or room, room, len(recordings))
         tell(f'{count} workers on the Ray cluster {cluster.address}')
-        kind = ray.remote(num_cpus=threads)(Worker)
+        kind = ray.remote(num_cpus=needs['CPU'], num_gpus=needs['GPU'])(Worker)
         own = replace(work, values={**work.values, 'threads': threads})
         yield from _rounds(ray, lambda: kind.remote(own), count, recordings)
     finally:
         ray.shutdown()
 
 
-def _join(ray: Any, cluster: Cluster, threads: int) -> int:
+def _join(ray: Any, cluster: Cluster, needs: Mapping[str, int]) -> int:
     """Connect to a cluster, or start one; return how many workers it has room for."""
     local: dict[str, Any] = {}
     if cluster.address == LOCAL:
         os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
         local = {'include_dashboard': False}
         if cluster.workers:
-            local['num_cpus'] = cluster.workers * threads
+            local['num_cpus'] = cluster.workers * needs['CPU']
     try:
         ray.init(cluster.address, log_to_driver=False, logging_level='warning', **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(f'--ray {cluster.address}: {error}') from error
-    room = int(ray.cluster_resources().get('CPU', 0)) // threads
+    there = ray.cluster_resources()
+    room = min(int(there.get(kind, 0)) // count for kind, count in needs.items() if count)
     if room < 1:
-        raise ConfigError(f'--ray {cluster.address} has no room for a worker of {threads} CPUs')
+        asked = ' and '.join(f'{count} {kind}' for kind, count in needs.items() if count)
+        raise ConfigError(f'--ray {cluster.address} has no room for a worker of {asked}')
     return room
 
 

@@ -20,7 +20,7 @@ from bundles import write_tiny_bundle
 from paths import ROOT
 from recordings import cut, write_fleet
 
-from ood_perception.cli.evaluate_bag import WITH_SKIPPED
+from ood_perception.cli.evaluate_bag import FAILED, WITH_SKIPPED, evaluate_bag
 
 
 def finished(out):
@@ -35,6 +35,16 @@ def wait_for(count, out, process):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_cluster_that_has_no_room_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    write_fleet(tmp_path / 'fleet', 1)
+    bundle = write_tiny_bundle(tmp_path / 'tiny')
+    words = [tmp_path / 'fleet', '--bundle', bundle, '--engine', 'tensorrt']
+    words += ['--ray', 'local', '--workers', '1', '--out', tmp_path / 'out']
+    assert evaluate_bag([*map(str, words)]) == FAILED
+    assert 'no room for a worker of 1 CPU and 1 GPU' in capsys.readouterr().err
 
 
 @pytest.mark.slow
