@@ -61,7 +61,8 @@ def load_context(
     need_images(image for image, _ in shown)
     names = tuple(f'{image.name}@{_mark(masks)}' for image, masks in shown)
     images = tuple(image.path for image, _ in shown)
-    return ContextImages(names, images, (), names, classes, tuple(masks for _, masks in shown))
+    marked = tuple(masks for _, masks in shown)
+    return ContextImages(names, images, (), names, classes, masks=marked)
 
 
 def _mark(masks: Sequence[Mask]) -> str:

@@ -194,7 +194,9 @@ def _run(options: argparse.Namespace) -> int:
         own = {'int8': 'i8'}.get(options.precision, options.precision)
         kinds = dict.fromkeys(('f32', own or 'f32'))
         peak = best_of_all_cores(list(kinds)) if options.peak else {}
-        values = {'machine': machine(), 'peak_gflops': peak, 'cases': results}
+        limit = {'onednn_max_cpu_isa': os.environ.get('ONEDNN_MAX_CPU_ISA', '')}
+        facts = {**machine(), **limit}
+        values = {'machine': facts, 'peak_gflops': peak, 'cases': results}
         write_json(options.out, values, indent=2)
         print(f'written: {options.out}')
     return 0 if all(all(r['verdict'].values()) for r in results) else 1
