@@ -122,6 +122,7 @@ fast-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle for machines without a G
 
 uem-bundle: $(VENV)/.all-$(DISTRO) ## Train the strongest bundle again, for research (those of bundle, camvid, outlier_objects in OOD_DATA)
 	$(RUN) -m trainer train config/train/road_uem.yaml --bundle $(BUNDLES)/road_uem
+	$(RUN) -m trainer quantize $(BUNDLES)/road_uem --layout road_open --data $(OOD_DATA)/brazil_highways --root $(OOD_DATA) --kept --pictures 24
 
 camvid-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle of eleven classes again (camvid in OOD_DATA)
 	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLES)/road_camvid

@@ -69,14 +69,20 @@ class CostBench:
     """Runs candidates on one list of images; what was run is kept in a folder."""
 
     def __init__(
-        self, bundle: Bundle, images: ImageList, folder: Path, threads: int, weight_bits: int
+        self,
+        bundle: Bundle,
+        images: ImageList,
+        folder: Path,
+        threads: int,
+        weight_bits: int,
+        data: str = 'images with pasted objects',
     ) -> None:
         """
         Bundle: completed. images: an anomaly set 'pasted' (datasets.pasted).
 
-        weight_bits: of int8, where nothing else is asked for.
+        weight_bits: of int8, where nothing else is asked for. data: names the images, for people.
         """
-        self.bundle, self.images, self.folder = bundle, images, folder
+        self.bundle, self.images, self.folder, self.data = bundle, images, folder, data
         self.weight_bits = weight_bits
         self.threads = threads
         folder.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,10 @@ def main(arguments: Sequence[str]) -> None:
     objects = options.root / 'outlier_objects'
     images = validation_images(validation, objects, ground, folder, options.images)
     bits = openvino_int8().weight_bits  # without VNNI all of this is measured with 7
-    bench = CostBench(bundle, images, folder / 'outputs', options.threads, bits)
+    data = (
+        f'{options.layout} {options.validation} with pasted objects, true {" and ".join(ground)}'
+    )
+    bench = CostBench(bundle, images, folder / 'outputs', options.threads, bits, data)
     stage = next(one for one in bundle.manifest.stages if one.reduced_precision)
     backbone = bundle.stage_path(stage)
     names = [node.name for node in linear_nodes(read_model(backbone))]

@@ -39,7 +39,7 @@ def precision_spec(cost: Cost, bench: CostBench, file: str, what: dict[str, Any]
         measured={
             **what,
             'images': len(bench.images),
-            'data': 'CamVid val with pasted objects, true road and pavement',
+            'data': bench.data,
             'runtime': 'openvino',
             'float32_average_precision': round(bench.float_precision, 4),
             'relative_time_of_backbone': round(cost.relative_time, 3),

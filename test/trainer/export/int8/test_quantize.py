@@ -85,7 +85,7 @@ def test_products_are_grouped_by_kind():
 class Bench:
     """Costs that are known: each product in int8 adds its own loss."""
 
-    images, float_precision = (1, 2), 80.0
+    images, float_precision, data = (1, 2), 80.0, 'roads'
 
     def __init__(self, losses, noise=0.0, weight_bits=8):
         self.losses, self.noise, self.asked = losses, noise, []
@@ -153,7 +153,8 @@ def test_only_so_many_are_kept():
 
 def test_bounds_leave_room_over_what_was_measured():
     cost = Cost(79.9, 0.1, (0.0, 0.2), 0.02, 0.2, 0.998, 0.45)
-    bench = type('B', (), {'images': [1, 2], 'float_precision': 80.0})()
+    facts = {'images': [1, 2], 'float_precision': 80.0, 'data': 'roads'}
+    bench = type('B', (), facts)()
     spec = precision_spec(cost, bench, 'quantization.json', {})
     assert spec.surprisal_tolerance == pytest.approx(0.6)
     assert spec.label_agreement == pytest.approx(0.99)
