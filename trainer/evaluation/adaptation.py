@@ -49,7 +49,9 @@ def main(arguments: Sequence[str]) -> int:
         for frames in sorted(options.frames):
             out = options.out / 'bundles' / f'{name}_{frames}'
             words = [options.parent, '--clean', drive, '--frames', str(frames)]
-            if not out.exists() and adapt_bundle([*words, '--bundle', str(out), *passed_on]):
+            if out.exists():
+                tell(f'{out} is there: taken as it is')
+            elif adapt_bundle([*words, '--bundle', str(out), *passed_on]):
                 refused.append(f'{name}, {frames} frames')
                 continue
             row = {'camera': name, **load_bundle(out).manifest.calibration}
