@@ -37,6 +37,7 @@ OPSETS = range(13, 24)
 MOST_TENSOR_BYTES = 2 << 30
 """Of one frame. Attention of 12 heads over 1 300 patches has 8e7 bytes, over 6 600 as many."""
 MOST_NODES = 20_000
+_MOST_ENDS = 5 * MOST_NODES  # inputs and outputs of all nodes
 MOST_RANK = 8
 BATCHES = range(1, 9)
 _MOST_FOLDED = 4096
@@ -117,6 +118,8 @@ def _check_form(model: Any, path: Path, stage: StageSpec) -> None:
             f'{path} has {len(graph.node)} nodes, at most {MOST_NODES}, and inputs '
             f'{sorted(inputs)}, the manifest names {sorted(stage.inputs)}; pack the bundle again'
         )
+    if sum(len(node.input) + len(node.output) for node in graph.node) > _MOST_ENDS:
+        raise BundleError(f'{path}: its nodes have more than {_MOST_ENDS} inputs and outputs')
     for node in graph.node:
         if node.op_type not in ALLOWED or node.domain not in ('', 'ai.onnx'):
             raise BundleError(

@@ -88,7 +88,7 @@ def _mark(sha256: str, runtime: str) -> Path:
 def _run_trial(bundle: Bundle, options: EngineOptions, limits: Limits) -> None:
     """Run trial_process and raise what it says, or how it ended."""
     places = {'root': str(bundle.root.absolute()), 'stage_root': str(bundle.stage_root.absolute())}
-    task = {**places, 'sha256': bundle.sha256, 'options': asdict(options)}
+    task = {**places, 'sha256': bundle.sha256, 'options': asdict(options), 'parent': os.getpid()}
     weights = sum(file.stat().st_size for file in _stage_files(bundle))
     limits = Limits(limits.seconds, limits.memory + 4 * weights)
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as answer:

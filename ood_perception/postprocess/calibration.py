@@ -35,6 +35,7 @@ FEWEST_PIXELS = 1000
 _SHALLOWEST = 0.999
 _TAIL = 0.01
 _LEAST_RISE = 1e-5
+_MOST_WEIGHT = 1e12  # held-out pixels that one stands for
 # Normal deviate of 95 %, and a little more: so the approximation of `_upper` is never below exact
 _Z95 = 1.66
 
@@ -270,10 +271,14 @@ def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
     Return the sample of what arrays_of gave.
 
     Raises ValueError where shapes do not fit, and for what calibrates nothing: no pixel, scores
-    or weights that are not finite, scores below 0 or all the same, weights of 0 or less.
+    or weights that are not finite, scores below 0 or all the same, weights of 0 or less or of
+    more pixels than there are.
     """
     surprisal, truth, weight = (np.asarray(arrays[k]) for k in ('surprisal', 'truth', 'weight'))
-    classes = tuple(str(name) for name in arrays['classes'])
+    names = np.asarray(arrays['classes'])
+    classes = tuple(names.tolist()) if names.ndim == 1 and names.dtype.kind == 'U' else ()
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(f'its classes are {str(names)[:200]}, expected names, each once')
     fits = surprisal.ndim in (2, 3) and surprisal.shape[-1] in (1, len(classes))
     fits = fits and all(surprisal.shape) and truth.ndim == weight.ndim == 1
     fits = fits and len(surprisal) == len(truth) == len(weight) and truth.dtype.kind in 'iu'
@@ -294,5 +299,7 @@ def _check_numbers(surprisal: npt.NDArray[Any], weight: npt.NDArray[Any]) -> Non
         raise ValueError('it holds surprisal that is not finite and 0 or more')
     if len(whole) > 1 and (whole == whole[0]).all(axis=0).any():
         raise ValueError('a score in it is the same for all pixels')
-    if not (np.isfinite(weight) & (weight > 0)).all():
-        raise ValueError('it holds weights that are not finite and above 0')
+    if not (np.isfinite(weight) & (weight > 0) & (weight <= _MOST_WEIGHT)).all():
+        raise ValueError(
+            f'it holds weights that are not finite, above 0 and at most {_MOST_WEIGHT:g}'
+        )

@@ -288,6 +288,13 @@ def test_more_nodes_than_a_head_has_are_refused(refusal):
     assert 'at most 20000' in refusal(nodes)
 
 
+@pytest.mark.parametrize(
+    'ends', [([TOKENS] * 100_001, ['o']), ([TOKENS], [f'o{i}' for i in range(100_001)])]
+)
+def test_a_node_as_wide_as_many_is_refused(refusal, ends):
+    assert 'inputs and outputs' in refusal([node('Sum', *ends)])
+
+
 def test_declarations_that_lie_are_refused(refusal):
     value = helper.make_tensor_value_info('logits', TensorProto.FLOAT, [1, 2, 3, 100_000])
     said = refusal(change=lambda model: model.graph.value_info.append(value))

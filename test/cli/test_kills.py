@@ -100,8 +100,7 @@ def test_evaluate(folder):
 
     def whole():
         assert Path('out/index.html').read_text().rstrip().endswith('</html>')
-        (run,) = json.loads(Path('out/results.json').read_text())['results']
-        return run['metrics']
+        return json.loads(Path('out/results.json').read_text())['runs']
 
     write_images(Path(SETS[0]), anomaly_labels, [BOX, None, BOX])
     words = ['evaluate', write_tiny_bundle('tiny'), '--data', SETS[0], '--root', '.', *F32]

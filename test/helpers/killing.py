@@ -15,7 +15,7 @@ from limits import HANGS
 
 ROUNDS = int(os.environ.get('OOD_KILLS', '2'))  # more of them: make kills ROUNDS=100
 _SERVER = multiprocessing.get_context('forkserver')
-_SERVER.set_forkserver_preload(['numpy', 'cv2', 'onnx.reference', 'torch', 'scipy', 'rclpy'])
+_IMPORTED = ['numpy', 'cv2', 'onnx.reference', 'torch', 'scipy', 'rclpy']
 
 
 def _run(module, function, words, folder, environment):
@@ -39,6 +39,7 @@ def killed_at_random(program, words, whole, caches=(), ends=True):
 
     At last the program has to do its work once more, and nothing of the killed ones is left.
     """
+    _SERVER.set_forkserver_preload(_IMPORTED)
     seconds = []
     for _ in range(2):
         start = time.monotonic()

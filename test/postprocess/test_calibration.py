@@ -223,6 +223,10 @@ DEGENERATE = {
     'truth below 0': {'truth': lambda t: t.astype(int) - 1},
     'truth of two axes': {'truth': lambda t: t[:, None]},
     'texts': {'weight': lambda w: w.astype(str)},
+    'weight of the largest float': {'weight': lambda w: w * np.float32(3e38)},
+    'one class, no list': {'classes': lambda c: c[0]},
+    'a class twice': {'classes': lambda c: c[[0, 0, 1]]},
+    'classes of numbers': {'classes': lambda c: np.arange(len(c))},
 }
 
 
