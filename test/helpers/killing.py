@@ -15,7 +15,7 @@ from limits import HANGS
 
 ROUNDS = int(os.environ.get('OOD_KILLS', '2'))  # more of them: make kills ROUNDS=100
 _SERVER = multiprocessing.get_context('forkserver')
-_IMPORTED = ['numpy', 'cv2', 'onnx.reference', 'torch', 'scipy', 'rclpy']
+_IMPORTED = ['numpy', 'cv2', 'torch', 'scipy', 'rclpy']
 
 
 def _run(module, function, words, folder, environment):
