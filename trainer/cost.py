@@ -9,6 +9,7 @@ training will do it (docs/scaling.md). Times are of one CPU core: divide by core
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -186,10 +187,10 @@ def _seconds(work: Callable[[], object], times: int = 3) -> float:
     return min(found[times > 1 :])
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print what a training on so many images will cost."""
-    parser = command_parser('trainer cost', __doc__)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    result = command_parser(__doc__)
+    add = result.add_argument
     add('recipe', type=Path, help='YAML file of a PixOOD head, see config/train')
     add('--images', type=int, required=True, help='of the training split')
     add('--others', type=int, default=0, help='images of the calibration splits')
@@ -198,8 +199,13 @@ def main(argv: Sequence[str]) -> int:
     add('--workers', type=int, default=1, help='processes, on as many cores')
     add('--json', action='store_true')
     add('--set', action='append', default=[], metavar='SECTION.KEY=VALUE')
-    add_training_arguments(parser)
-    options = parser.parse_args(argv)
+    add_training_arguments(result)
+    return result
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print what a training on so many images will cost."""
+    options = parser().parse_args(argv)
     if options.images < 1 or options.workers < 1 or options.classes < 1:
         raise ConfigError('--images, --workers, --classes: give 1 or more')
     options.threads = 1

@@ -93,7 +93,7 @@ def test_figures_count_for_the_very_bundle_alone():
     known['road_open']['sha256'] = 'of another version'
     assert not any(c.ap for c in candidates('road_open', bundle, ['f32'], known))
     # without ranges there is no int8
-    assert [c.precision for c in candidates('', load_bundle('road_uem'), ['int8'], {})] == []
+    assert [c.precision for c in candidates('', load_bundle('road_fast'), ['int8'], {})] == []
 
 
 def test_what_ships_is_of_the_bundles_that_ship():

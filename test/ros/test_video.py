@@ -41,7 +41,9 @@ class Rig:
         self.worker = Worker(
             node=SimpleNamespace(log=self._log, get_clock=lambda: clock),
             queue=self.queue,
-            model=SimpleNamespace(pipeline=SimpleNamespace(run_each=self._run, scene=None)),
+            model=SimpleNamespace(
+                pipeline=SimpleNamespace(run_each=self._run, scene=None), frame_seconds=0.0
+            ),
             ranging=SimpleNamespace(
                 with_horizon=lambda frame, _: frame, without_small=lambda found, *_: found
             ),

@@ -175,7 +175,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `trainer pareto`; return the exit status."""
-    parser = argparse.ArgumentParser('trainer pareto', description=__doc__.split('\n')[1])
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
     parser.add_argument('folder', nargs='+', type=Path, help='results of trainer evaluate')
     parser.add_argument('--pick', type=Path, required=True, help='what ood pick --json printed')
     parser.add_argument('--out', type=Path, default=PAGE, help='page; the plot beside it')
