@@ -17,6 +17,12 @@ from paths import ROOT
 from ood_perception.cli import ood
 
 
+@pytest.fixture(autouse=True)
+def own_argv(monkeypatch):
+    """The program names itself in sys.argv[0]: that ends with the test."""
+    monkeypatch.setattr(sys, 'argv', ['ood'])
+
+
 @pytest.fixture
 def program(tmp_path):
     """Return an environment in which `ood` is the one of this checkout."""

@@ -98,8 +98,10 @@ def run(tmp_path):
         return log
 
     yield start
-    for process in processes:
+    for process in processes[:1]:  # the node
         process.terminate()
+    for process in processes[1:]:  # SIGTERM while they start is lost on them
+        process.kill()
     for process in processes:
         process.wait(HANGS)
 
