@@ -153,9 +153,9 @@ pareto: $(VENV)/.all-$(DISTRO) ## Rate against average precision of all road bun
 	for precision in f32 bf16 int8; do for views in '' --no-views; do \
 	  for bundle in $(ROAD); do \
 	    $(RUN) -m trainer evaluate $$bundle --precision $$precision $$views --data $(REPORT_SETS) \
-	      --out $(OUT)/pareto/$$bundle-$$precision$$views --worst 0 --quiet || echo "$$bundle has no $$precision here"; \
+	      --out $(OUT)/pareto/$$bundle-$$precision$$views --worst 0 --quiet || echo "$$bundle $$precision $$views is left out: the reason is above"; \
 	  done; done; done
-	$(RUN) -m ood_perception.cli.ood pick $(ROAD) --seconds 600 --json > $(OUT)/pareto/pick.json || true
+	$(RUN) -m ood_perception.cli.ood pick $(ROAD) --hz 0.01 --seconds 600 --json > $(OUT)/pareto/pick.json
 	$(RUN) -m trainer pareto $$(dirname $(OUT)/pareto/*/results.json) --pick $(OUT)/pareto/pick.json
 
 MINUTES ?= 10

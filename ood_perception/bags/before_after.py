@@ -5,13 +5,11 @@
 from __future__ import annotations
 
 import csv
-import heapq
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -26,6 +24,7 @@ from ood_perception.texts import table_cell
 from ood_perception.types import BoolArray, Detection, JsonDict
 
 from .cameras import camera_frames, open_cameras
+from .highest import Highest, png_of
 from .problems import FAIL, Problems
 from .reading import Bag
 
@@ -62,15 +61,13 @@ class FrameChange:
     highest: float
 
 
-@dataclass(order=True)
+@dataclass(frozen=True)
 class _Kept:
     """A frame that ranks high: its image for labelling, and both overlays side by side."""
 
-    rank: float
-    number: int
-    change: FrameChange = field(compare=False)
-    jpeg: str = field(compare=False)
-    image: bytes = field(compare=False)
+    change: FrameChange
+    jpeg: str
+    image: bytes
 
 
 def compare_bundles(
@@ -92,7 +89,7 @@ def compare_bundles(
         raise ConfigError(f'--out {out} exists: give a new folder')
     environment()  # without jinja2 there is no report: say so before the work
     changes: list[FrameChange] = []
-    kept: dict[str, list[_Kept]] = {why: [] for why in WHY}
+    kept = {why: Highest[_Kept](most) for why in WHY}
 
     def fill(folder: Path) -> None:
         with (
@@ -104,8 +101,8 @@ def compare_bundles(
             frames = tqdm(camera_frames(opened, cameras), total=count, leave=False, disable=None)
             for number, frame in enumerate(frames):
                 pair = first.pipeline.run([frame])[0], second.pipeline.run([frame])[0]
-                changes.append(_change(*pair, number))
-                _keep(kept, changes[-1], pair, most)
+                changes.append(frame_change(*pair, number))
+                _keep(kept, changes[-1], pair)
             _write_table(table, changes)
         _write(folder, bag, (first, second), changes, kept)
 
@@ -114,7 +111,8 @@ def compare_bundles(
     return changes
 
 
-def _change(first: Detection, second: Detection, index: int) -> FrameChange:
+def frame_change(first: Detection, second: Detection, index: int) -> FrameChange:
+    """Return what two bundles find otherwise on one frame; their grids may differ."""
     maps = _aligned(first, second)
     both = maps[0].scored & maps[1].scored
     apart = np.abs(maps[0].surprisal - maps[1].surprisal)[both]
@@ -152,23 +150,16 @@ def _in_pixels(one: Detection) -> Detection:
 
 
 def _keep(
-    kept: dict[str, list[_Kept]],
-    change: FrameChange,
-    pair: tuple[Detection, Detection],
-    most: int,
+    kept: Mapping[str, Highest[_Kept]], change: FrameChange, pair: tuple[Detection, Detection]
 ) -> None:
     """Draw a frame where it is among the first of a kind."""
-    for why, heap in kept.items():
-        rank = getattr(change, why)
-        if len(heap) == most and rank <= heap[0].rank:
-            continue
+
+    def drawn() -> _Kept:
         both = np.concatenate([draw_overlay(one) for one in pair], axis=1)
-        image = pair[0].frame.image
-        _, png = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        shown = embedded(both, _WIDTH)
-        heapq.heappush(heap, _Kept(rank, -change.index, change, shown, png.tobytes()))
-        if len(heap) > most:
-            heapq.heappop(heap)
+        return _Kept(change, embedded(both, _WIDTH), png_of(pair[0].frame.image))
+
+    for why, highest in kept.items():
+        highest.add(getattr(change, why), drawn)
 
 
 def _write_table(table: TextIO, changes: Sequence[FrameChange]) -> None:
@@ -183,11 +174,11 @@ def _write(
     bag: Path,
     models: tuple[Model, Model],
     changes: Sequence[FrameChange],
-    kept: dict[str, list[_Kept]],
+    kept: Mapping[str, Highest[_Kept]],
 ) -> None:
     (folder / TO_LABEL).mkdir()
-    for heap in kept.values():
-        for one in heap:
+    for highest in kept.values():
+        for one in highest.items:
             name = f'{one.change.camera or "camera"}_{one.change.index:06d}.png'.replace('/', '_')
             (folder / TO_LABEL / name).write_bytes(one.image)
     report: JsonDict = {
@@ -201,5 +192,5 @@ def _write(
         'obstacles_after': sum(one.obstacles_after for one in changes),
     }
     write_json(folder / 'report.json', report)
-    shown = {WHY[why]: sorted(heap, reverse=True) for why, heap in kept.items()}
+    shown = {WHY[why]: highest.items for why, highest in kept.items()}
     write_page(folder / 'index.html', 'before_after.html.j2', report=report, shown=shown)

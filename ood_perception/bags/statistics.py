@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import csv
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -23,6 +22,8 @@ from ood_perception.postprocess.overlay import OverlayOptions, draw_overlay
 from ood_perception.reports.html import embedded
 from ood_perception.texts import table_cell
 from ood_perception.types import Detection, JsonDict, UInt8Array
+
+from .highest import Highest
 
 _SHOWN = 6
 _IMAGE_WIDTH = 480
@@ -108,42 +109,36 @@ class FrameTable:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Shown:
-    """A frame with its overlay as an HTML image source; ordered by surprisal, then age."""
+    """A frame with its overlay as an HTML image source."""
 
-    surprisal: float
-    minus_number: int
-    caption: str = field(compare=False)
-    source: str = field(compare=False)
+    caption: str
+    source: str
 
 
 class HighestFrames:
     """Keeps small, compressed overlays of the few frames with the highest-scoring obstacles."""
 
     def __init__(self) -> None:
-        self._kept: list[Shown] = []
-        self._number = 0
+        self._kept: Highest[Shown] = Highest(_SHOWN)
 
     def add(self, detection: Detection, index: int) -> None:
         """Draw the frame if it is among the highest-scoring so far."""
-        self._number += 1
-        if not detection.obstacles:
-            return
-        surprisal = float(detection.obstacles[0].surprisal)
-        if len(self._kept) == _SHOWN and surprisal <= self._kept[0].surprisal:
-            return
-        camera = detection.frame.camera or 'camera'
-        caption = f'{camera}, frame {index}, stamp {detection.frame.stamp_ns} ns'
-        image = embedded(draw_overlay(detection, OverlayOptions()), _IMAGE_WIDTH)
-        heapq.heappush(self._kept, Shown(surprisal, -self._number, caption, image))
-        if len(self._kept) > _SHOWN:
-            heapq.heappop(self._kept)
+
+        def shown() -> Shown:
+            camera = detection.frame.camera or 'camera'
+            caption = f'{camera}, frame {index}, stamp {detection.frame.stamp_ns} ns'
+            image = embedded(draw_overlay(detection, OverlayOptions()), _IMAGE_WIDTH)
+            return Shown(caption, image)
+
+        if detection.obstacles:
+            self._kept.add(float(detection.obstacles[0].surprisal), shown)
 
     @property
     def frames(self) -> Sequence[Shown]:
         """The kept frames, highest-scoring first."""
-        return sorted(self._kept, reverse=True)
+        return self._kept.items
 
 
 class LabelledFrames:

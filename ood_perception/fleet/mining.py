@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from ood_perception.bags.before_after import frame_change
+from ood_perception.bags.highest import Highest, png_of
 from ood_perception.bags.replay import Replay
 from ood_perception.bags.statistics import TruthCounts
 from ood_perception.evaluation.record import file_name
@@ -35,8 +35,8 @@ class Mined:
     """
     A frame that is worth a label.
 
-    reason: a key of REASONS. rank: the larger the more: largest surprisal; fraction of the scored
-    cells that one bundle alone flags; evidence against the calibration. text: what was said.
+    reason: a key of REASONS. rank: the larger the more: largest surprisal; fraction of what both
+    bundles score that one alone flags; evidence against the calibration. text: what was said.
     """
 
     reason: str
@@ -52,34 +52,23 @@ class Mined:
         return f'{self.reason}_{file_name(self.camera or "camera")}_{self.index:06d}.png'
 
 
-@dataclass(order=True)
-class _Kept:
-    rank: float
-    minus_number: int
-    mined: Mined = field(compare=False)
-    png: bytes = field(compare=False)
-
-
 class Miner:
     """A Watch of one recording: keeps the images of `most` frames a reason, and all counts."""
 
     def __init__(self, model: Model, second: Model | None, most: int) -> None:
-        self._model, self._second, self._most = model, second, most
-        self._heaps: dict[str, list[_Kept]] = {reason: [] for reason in REASONS}
+        self._model, self._second = model, second
+        self._kept = {reason: Highest[tuple[Mined, bytes]](most) for reason in REASONS}
         self._monitors: dict[str, DriftMonitor] = {}
         self._warned: dict[str, str] = {}
-        self._number = 0
 
     def add(self, detection: Detection, index: int) -> None:
         """Rank a frame by every reason."""
-        self._number += 1
         highest = float(detection.surprisal[detection.scored].max(initial=0.0))
         self._keep(HIGHEST, highest, detection, index)
         if self._second is not None:
             other = self._second.pipeline.run([detection.frame])[0]
-            scored = max(int(detection.scored.sum()), 1)
-            apart = float((detection.mask ^ other.mask).sum()) / scored
-            self._keep(DISAGREEMENT, apart, detection, index)
+            changed = frame_change(detection, other, index).changed
+            self._keep(DISAGREEMENT, changed, detection, index)
         camera = detection.frame.camera
         if camera not in self._monitors:
             self._monitors[camera] = drift_monitor(self._model.pipeline)
@@ -95,23 +84,18 @@ class Miner:
         parts = {camera: frames.counts() for camera, frames in run.labelled.items()}
         write_truth(folder / COUNTS, parts)
         (folder / TO_LABEL).mkdir()
-        kept = [one for heap in self._heaps.values() for one in sorted(heap, reverse=True)]
-        for one in kept:
-            (folder / TO_LABEL / one.mined.file).write_bytes(one.png)
-        write_json(folder / MINED, [asdict(one.mined) for one in kept])
+        kept = [one for highest in self._kept.values() for one in highest.items]
+        for mined, png in kept:
+            (folder / TO_LABEL / mined.file).write_bytes(png)
+        write_json(folder / MINED, [asdict(mined) for mined, _ in kept])
 
     def _keep(
         self, reason: str, rank: float, detection: Detection, index: int, text: str = ''
     ) -> None:
-        heap = self._heaps[reason]
-        if rank <= 0 or not self._most or (len(heap) == self._most and rank <= heap[0].rank):
-            return
         frame = detection.frame
-        _, png = cv2.imencode('.png', cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
         mined = Mined(reason, rank, frame.camera, index, frame.stamp_ns, text)
-        heapq.heappush(heap, _Kept(rank, -self._number, mined, png.tobytes()))
-        if len(heap) > self._most:
-            heapq.heappop(heap)
+        if rank > 0:
+            self._kept[reason].add(rank, lambda: (mined, png_of(frame.image)))
 
 
 def write_truth(path: Path, parts: Mapping[str, TruthCounts]) -> None:

@@ -112,6 +112,14 @@ def test_frames_that_are_worth_a_label_are_collected(run, bundle, tmp_path):
     assert [path.name for path in (folder / 'to_label').iterdir()] == ['frames.csv']
 
 
+def test_a_second_bundle_may_have_another_grid(run, tmp_path):
+    write_fleet(tmp_path / 'fleet', 1)
+    other = write_tiny_bundle(tmp_path / 'other', in_distribution=('Sky',), upsampling=1)
+    status, folder, _ = run(tmp_path / 'fleet', '--mine', '1', '--adapted', other)
+    assert status == FINE
+    assert any(one.name.startswith('disagreement_') for one in folder.rglob('*.png'))
+
+
 def test_words_that_mean_recordings(run, tmp_path):
     files = write_fleet(tmp_path / 'fleet', 3)
     pattern = tmp_path / 'fleet' / 'drive_0[01]' / '*.mcap'

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -135,8 +134,3 @@ class DistilledHead(OneScoreHead):
         """Return (score, labels) of the decoder's feature."""
         values: torch.Tensor = self.out(inputs[0])
         return values[..., 0], values[..., 1:].argmax(3).to(torch.uint8)
-
-
-def state_of(student: Student) -> dict[str, Any]:
-    """Return how many values the student has, for the model card."""
-    return {'parameters': sum(value.numel() for value in student.parameters())}
