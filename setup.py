@@ -74,8 +74,9 @@ TRAIN = [
 SIGN = ['py-minisign>=0.20,<1']
 FAISS = ['faiss-cpu>=1.8,<2']
 SUBMISSION = ['h5py>=3.8,<4']
-# many machines: Ray's tasks, recordings and features in object stores (other stores: gcsfs, adlfs)
-FLEET = ['ray>=2.40,<3', 'universal-pathlib>=0.2.6,<1', 's3fs>=2025.12']  # older ones pin an fsspec that is gone
+# many machines: Ray's tasks, recordings and features in object stores (others: gcsfs, adlfs).
+# Older releases of s3fs pin releases of fsspec that cannot be installed any more.
+FLEET = ['ray>=2.40,<3', 'universal-pathlib>=0.2.6,<1', 's3fs>=2025.12']
 # torchmetrics wants torch: install the CPU build or the train extra first, as the Makefile does
 TEST = [
     *SUBMISSION,

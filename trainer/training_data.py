@@ -242,9 +242,7 @@ class TrainingData:
 
     def on(self, config: DataConfig) -> TrainingData:
         """Return other images, seen by the same backbone in the same way."""
-        other = TrainingData(
-            config, self.source, self.view, self.finetuning, store=self.store, cache=self.cache
-        )
+        other = replace(self, config=config)
         vars(other)['backbone'] = self.backbone
         return other
 

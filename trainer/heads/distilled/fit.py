@@ -82,7 +82,7 @@ class DistilledFit(OneScoreFit):
         config, data = self.distilled, self.data
         source = BackboneConfig(config.teacher, layers=self.baseline.layers)
         view = View(*config.teacher_size, data.view.policy, data.view.anchors)
-        return TrainingData(data.config, source, view, FinetuningConfig(), data.store, data.cache)
+        return replace(data, source=source, view=view, finetuning=FinetuningConfig())
 
     @cached_property
     def teacher(self) -> Artifact:
