@@ -14,7 +14,7 @@ KEYS = {'AWS_ACCESS_KEY_ID': 'test', 'AWS_SECRET_ACCESS_KEY': 'test', 'AWS_REGIO
 @contextlib.contextmanager
 def s3_server():
     """Yield a list that grows by (method, path, bytes) of every answer; AWS_* point to it."""
-    pytest.importorskip('s3fs')
+    s3fs = pytest.importorskip('s3fs')
     pytest.importorskip('upath')
     flask = pytest.importorskip('moto.server')
     import werkzeug.serving
@@ -34,6 +34,7 @@ def s3_server():
     values = {**KEYS, 'AWS_ENDPOINT_URL': f'http://127.0.0.1:{server.server_port}'}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    s3fs.S3FileSystem.clear_instance_cache()  # it keeps the address of an earlier server
     try:
         yield answers
     finally:
