@@ -96,7 +96,7 @@ sbom: $(VENV)/.all-$(DISTRO) $(VENV)-audit/.tools ## What an installation holds,
 
 # Files whose results depend on what the CPU has. OLD_CPU: another CPU of qemu, see test/old_cpu.sh.
 CPU_TESTS = $(addprefix test/,engines/test_cpu.py engines/test_precision.py engines/test_cache.py \
-  engines/test_cache_processes.py engines/test_golden.py engines/test_sharing.py engines/test_faiss.py \
+  engines/test_cache_processes.py engines/test_golden.py engines/test_cache_sharing.py engines/test_faiss.py \
   engines/test_engines.py engines/int8/test_quantize.py trainer/export/int8/test_quantize.py \
   engines/tensorrt/test_engine.py bench/test_parts.py)
 

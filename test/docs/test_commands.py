@@ -123,3 +123,11 @@ def test_parameters_that_are_set_are_there():
         for flag, word in pairwise(words):
             if flag == '-p' and ':=' in word:
                 assert word.partition(':=')[0] in BY_NAME, f'{page}: {" ".join(words)}'
+
+
+def test_files_that_the_makefile_tests_are_there():
+    named = re.findall(r'[\w/]+/test_\w+\.py', (ROOT / 'Makefile').read_text())
+    assert len(named) > 10
+    assert not [
+        name for name in named if not (ROOT / 'test' / name.removeprefix('test/')).is_file()
+    ]
