@@ -231,8 +231,7 @@ class Rig:
 
     def enable(self, value):
         """Call ~/enable; return the response."""
-        client = self.peer.create_client(SetBool, '/road_anomaly/enable')
-        assert client.wait_for_service(10)
+        client = client_of(self.peer, SetBool, '/road_anomaly/enable')
         future = client.call_async(SetBool.Request(data=value))
         self.wait(future.done, 'the response')
         return future.result()
@@ -243,8 +242,32 @@ class Rig:
         return self.node.set_parameters_atomically(parameters)
 
 
+def client_of(node, kind, name):
+    """
+    Return a client whose server was found.
+
+    On busy cores a client sometimes misses a server that answers others (seen in Fast DDS, for
+    minutes): another one is made then.
+    """
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        client = node.create_client(kind, name)
+        if client.wait_for_service(WAIT / 10):
+            return client
+        node.destroy_client(client)
+    raise AssertionError(f'no server of {name} in {WAIT} s')
+
+
 def use_fake_engine(monkeypatch):
     monkeypatch.setattr(model, 'create_engine', FakeEngine)
 
 
-__all__ = ['CompressedImage', 'FakeEngine', 'Rig', 'image_message', 'isolate', 'photo']
+__all__ = [
+    'CompressedImage',
+    'FakeEngine',
+    'Rig',
+    'client_of',
+    'image_message',
+    'isolate',
+    'photo',
+]

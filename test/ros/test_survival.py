@@ -24,7 +24,7 @@ from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
-from ros_rig import image_message, isolate, photo  # noqa: E402
+from ros_rig import client_of, image_message, isolate, photo  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
@@ -90,10 +90,8 @@ class Process:
     def ask(self, kind, name, request):
         """Return the answer of one of the node's services."""
         if name not in self._clients:  # one each: forty that come and go may miss their server
-            self._clients[name] = self.peer.create_client(kind, f'/road_anomaly/{name}')
-        client = self._clients[name]
-        assert client.wait_for_service(WAIT), self.log.read_text()
-        future = client.call_async(request)
+            self._clients[name] = client_of(self.peer, kind, f'/road_anomaly/{name}')
+        future = self._clients[name].call_async(request)
         end = time.monotonic() + WAIT
         while not future.done():
             assert time.monotonic() < end, 'no answer'
