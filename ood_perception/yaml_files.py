@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
@@ -183,7 +184,7 @@ def build(
     kind: Any, values: Any, place: str, error: type[OodPerceptionError] = ConfigError
 ) -> Any:
     """
-    Make a dataclass of the values of a YAML file, nested dataclasses included.
+    Make a dataclass of the values of a YAML or JSON file, nested dataclasses included.
 
     A value must have its field's type: whole numbers pass as floats, lists as tuples, texts as
     paths, and what is typed Any as it is. place: named in errors. Raises `error` for an unknown
@@ -204,10 +205,10 @@ def build(
     ]
     if unknown or missing:
         what = f'unknown {unknown}' if unknown else f'lacks {missing}'
-        near = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
+        near = difflib.get_close_matches(str(unknown[0])[:99], known, 1) if unknown else []
         hint = f'; did you mean {near[0]!r}?' if near else ''
         raise error(f'{place}: {what}; {keys}{hint}')
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     checked = {k: _typed(hints[k], v, f'{place}: {k}', error) for k, v in values.items()}
     try:
         return kind(**checked)
@@ -215,6 +216,7 @@ def build(
         raise error(f'{place}: {reason}') from reason
 
 
+_hints = functools.cache(typing.get_type_hints)
 _TYPE_NAMES = {
     int: 'a whole number',
     float: 'a number',
@@ -234,10 +236,18 @@ def _typed(kind: Any, value: Any, place: str, error: type[OodPerceptionError]) -
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             raise error(f'{place} is {value!r}, expected a list')
+        many = arguments[-1] is Ellipsis
+        if not many and len(value) != len(arguments):
+            raise error(f'{place} is {value!r}, expected {len(arguments)} values')
+        kinds = arguments[:1] * len(value) if many else arguments
         return tuple(
-            _typed(arguments[0], item, f'{place} {number}', error)
-            for number, item in enumerate(value, 1)
+            _typed(one, item, f'{place} {number}', error)
+            for number, (one, item) in enumerate(zip(kinds, value, strict=True), 1)
         )
+    if typing.get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            raise error(f'{place} is {value!r}, expected keys and values')
+        return {k: _typed(arguments[1], v, f'{place}: {k}', error) for k, v in value.items()}
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and type(value) is str:
