@@ -16,9 +16,8 @@ from ood_perception.bags.replay import Replay
 from ood_perception.bags.statistics import TruthCounts
 from ood_perception.evaluation.record import file_name
 from ood_perception.json_files import write_json
-from ood_perception.loader import Model, drift_monitor
+from ood_perception.loader import CalibrationMonitors, Model
 from ood_perception.metrics.binning import BINS
-from ood_perception.postprocess.drift import DriftMonitor
 from ood_perception.types import Detection
 
 TO_LABEL, MINED, COUNTS = 'to_label', 'mined.json', 'counts.npz'
@@ -58,7 +57,7 @@ class Miner:
     def __init__(self, model: Model, second: Model | None, most: int) -> None:
         self._model, self._second = model, second
         self._kept = {reason: Highest[tuple[Mined, bytes]](most) for reason in REASONS}
-        self._monitors: dict[str, DriftMonitor] = {}
+        self._monitors = CalibrationMonitors()
         self._warned: dict[str, str] = {}
 
     def add(self, detection: Detection, index: int) -> None:
@@ -70,10 +69,7 @@ class Miner:
             changed = frame_change(detection, other, index).changed
             self._keep(DISAGREEMENT, changed, detection, index)
         camera = detection.frame.camera
-        if camera not in self._monitors:
-            self._monitors[camera] = drift_monitor(self._model.pipeline)
-        monitor = self._monitors[camera]
-        monitor.add(detection)
+        monitor = self._monitors.add(self._model.pipeline, detection)
         warning = monitor.health.warning
         if warning and not self._warned.get(camera):  # where it broke, not every frame after
             self._keep(CALIBRATION, monitor.stake, detection, index, warning)

@@ -65,7 +65,11 @@ def test_another_format_is_refused_naming_both_and_the_remedy(good, version):
         (['input', 'patch'], 0, 'no multiple of patch 0'),
         (['classes', 1, 'color'], [1, 2], 'expected 3 values'),
         (['input', 'views'], [{'name': 'far', 'width': 0}], "view 'far': .* width in \\(0, 1\\]"),
-        (['input', 'views'], [{'name': 'far', 'center_x': float('nan')}], 'center_x is nan, expected a number'),
+        (
+            ['input', 'views'],
+            [{'name': 'far', 'center_x': float('nan')}],
+            'center_x is nan, expected a number',
+        ),
         (['input', 'views'], [{'name': 'far'}, {'name': 'far'}], 'no two the same'),
         (['input', 'views'], [{'width': 0.5}], "lacks \\['name'\\]"),
         (['input', 'views'], [{'name': 'far', 'scale': 2.0}], "unknown \\['scale'\\]"),
