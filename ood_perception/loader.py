@@ -13,13 +13,14 @@ from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError
 from ood_perception.parameters.settings import PINNING, persistence_from, settings_from, strings
 from ood_perception.parameters.table import BY_NAME, DEFAULTS, check_value
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.drift import CalibrationHealth, DriftMonitor
 from ood_perception.postprocess.tracking import Persistence
-from ood_perception.settings import Settings, chosen_classes, class_ids, head_of
+from ood_perception.settings import Settings, chosen_classes, class_ids
 from ood_perception.types import Detection, JsonDict
 
 # what the bundle and the engine say of themselves, or what changes no result
@@ -141,7 +142,7 @@ class CalibrationMonitors:
             manifest = pipeline.manifest
             names = chosen_classes(manifest, pipeline.settings)
             ids = class_ids(manifest, names, 'in_distribution')
-            cells = head_of(manifest, pipeline.engine).upsampling
+            cells = head_of(manifest, pipeline.engine.options).upsampling
             monitor = DriftMonitor(ids, cells, manifest.calibration)
             self._monitors[detection.frame.camera] = monitor
         monitor.add(detection)

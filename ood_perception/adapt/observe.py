@@ -16,6 +16,7 @@ from ood_perception.adapt.kept import Arrays, KeptFrames
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import EngineError
 from ood_perception.image.geometry import Size
 from ood_perception.image.views import on_grid
@@ -23,7 +24,7 @@ from ood_perception.loader import Model
 from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.drift import inner_ground
 from ood_perception.postprocess.image_statistics import ImageStatistics, statistics_of
-from ood_perception.settings import chosen_classes, head_of
+from ood_perception.settings import chosen_classes
 from ood_perception.types import (
     BoolArray,
     EngineOutput,
@@ -111,7 +112,7 @@ class Observer:
                 f'engine {engine.description.get("runtime")} runs a bundle as a whole: adapt with '
                 'openvino or onnxruntime; the result serves on every engine'
             )
-        self.head: HeadSpec = head_of(model.bundle.manifest, engine)
+        self.head: HeadSpec = head_of(model.bundle.manifest, engine.options)
         self._tap, self._engine, self._layers = _Tap(engine), engine, tuple(layers)
         self._pipeline = Pipeline(model.bundle, self._tap, model.pipeline.settings)
         self._tokens: dict[str, Any] = {}

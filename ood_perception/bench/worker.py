@@ -20,11 +20,11 @@ from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.golden import read_golden
-from ood_perception.engines.plan import plan_for
+from ood_perception.engines.plan import head_of, plan_for
 from ood_perception.errors import OodPerceptionError
 from ood_perception.image.geometry import camera_window
 from ood_perception.pipeline import Pipeline
-from ood_perception.settings import Settings, head_of
+from ood_perception.settings import Settings
 from ood_perception.types import EngineOutput, Float32Array, Frame, JsonDict, UInt8Array
 
 Times = dict[str, list[float]]
@@ -70,7 +70,7 @@ class FramesInStages:
         self._engine = StageRecorder(engine)
         settings = Settings(in_distribution=engine.compiled_classes, views=views == 'all')
         self._pipeline = Pipeline(bundle, self._engine, settings)
-        golden = read_golden(bundle, head_of(bundle.manifest, engine)).image[0]
+        golden = read_golden(bundle, head_of(bundle.manifest, engine.options)).image[0]
         rows, columns = (
             np.arange(length) * have // length
             for length, have in zip(camera, golden.shape, strict=False)

@@ -14,7 +14,6 @@ import cv2
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.cli import guarded
 from ood_perception.cli.describe import as_text, draw_views, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
@@ -25,7 +24,7 @@ from ood_perception.engines.tensorrt.engine import chosen_precision
 from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.engines.trial import remember
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, exit_status
 from ood_perception.files import check_file, make_file
 from ood_perception.image.image_files import read_image
 from ood_perception.json_files import json_text, write_json
@@ -48,7 +47,8 @@ def inspect_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--draw', type=Path, metavar='IMAGE', help='outline the views on a frame')
     parser.add_argument('--out', type=Path, default=Path('views.png'), help='PNG of --draw')
     _add_engine(parser)
-    return guarded(_inspect, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    return exit_status('error', lambda: _inspect(arguments))
 
 
 def compile_bundle(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +63,8 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
         action='store_true',
         help='an unknown bundle needs no trial, now and later',
     )
-    return guarded(_compile, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    return exit_status('error', lambda: _compile(arguments))
 
 
 def bench_bundle(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +102,8 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--json', type=Path, help='also write everything to this file')
     parser.add_argument('--plot', type=Path, help='latency against resolution, .png or .svg')
     _add_choice(parser)
-    return guarded(_bench, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    return exit_status('error', lambda: _bench(arguments))
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,7 @@ from ood_perception.bags.remote import recording_path
 from ood_perception.bags.replay import RESULT, RRD, ReplayOptions, check_options, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.bundle.store import load_bundle
-from ood_perception.cli import guarded
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, exit_status
 from ood_perception.fleet.pool import LOCAL, Cluster
 from ood_perception.fleet.recordings import is_fleet
 from ood_perception.fleet.run import evaluate_fleet
@@ -51,7 +50,8 @@ def evaluate_bag(argv: Sequence[str] | None = None) -> int:
     same command goes on where it was stopped. Exit status: 0 all went well, 1 nothing was written,
     3 finished and something was skipped.
     """
-    return guarded(_run, _parser().parse_args(argv))
+    arguments = _parser().parse_args(argv)
+    return exit_status('error', lambda: _run(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
