@@ -59,6 +59,7 @@ class Engine(ABC):
     def __init__(self, manifest: Manifest, options: EngineOptions) -> None:
         self.manifest = manifest
         self.options = options
+        self.stage_ms: dict[str, float] = {}  # of the last run, see EngineOutput
 
     @property
     @abstractmethod
@@ -101,6 +102,7 @@ class Engine(ABC):
         begin = time.perf_counter()
         output = self._run(np.ascontiguousarray(image), in_distribution.astype(np.float32))
         self.run_ms = (time.perf_counter() - begin) * 1e3
+        self.stage_ms = output.stage_ms
         return output
 
     @abstractmethod

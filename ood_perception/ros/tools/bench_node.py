@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ood_perception.bench.cases import camera_size
 from ood_perception.bench.machine import machine
 from ood_perception.bench.peak import best_of_all_cores
 from ood_perception.bundle.store import load_bundle
-from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
+from ood_perception.errors import OodPerceptionError, exit_status
 from ood_perception.files import check_file
 from ood_perception.json_files import write_json
 from ood_perception.ros import dds
@@ -143,10 +144,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    try:
-        width, height = (int(part) for part in options.size.split('x'))
-    except ValueError as error:
-        raise ConfigError(f'--size {options.size}: give one such as 1920x1080') from error
+    height, width = camera_size(options.size, '--size')
     return [
         Case(kind, outputs, options.frames, options.rate, width, height, options.image)
         for kind in (('reliable',) if options.mask else ('reliable', 'best_effort'))

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ood_perception.bench.cases import camera_size
 from ood_perception.errors import ConfigError, exit_status
 from ood_perception.files import check_file
 from ood_perception.json_files import json_text, write_json
@@ -91,7 +92,7 @@ def verdict(result: dict[str, Any]) -> dict[str, bool]:
 
 def soak(minutes: float, overload: float, parameters: dict[str, str], size: str) -> dict[str, Any]:
     """Return what was counted; the engine's rate is measured by a short run before."""
-    width, height = (int(part) for part in size.split('x'))
+    height, width = camera_size(size, '--size')
     domain = 60 + os.getpid() % 30
     case = Case('reliable', OUTPUTS, _WARM_UP_FRAMES, 1.0, width, height)
     times = run_case(case, parameters, domain)['times_ms']
