@@ -107,13 +107,14 @@ def soak(minutes: float, overload: float, parameters: dict[str, str], size: str)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser('soak', description=__doc__)
-    parser.add_argument('--minutes', type=float, default=10.0)
-    parser.add_argument('--overload', type=float, default=10.0, help='times what the engine takes')
-    parser.add_argument('--bundle', default='', help="a bundle; default: the package's own")
-    parser.add_argument('--engine', default='', help='openvino, onnxruntime')
-    parser.add_argument('--precision', default='', help='f32, bf16')
-    parser.add_argument('--size', default='640x480', help='of the camera image')
-    parser.add_argument('--out', type=Path, help='JSON file to write, too')
+    add = parser.add_argument
+    add('--minutes', type=float, default=10.0)
+    add('--overload', type=float, default=10.0, help='times what the engine takes')
+    add('--bundle', default='', help="a bundle; default: the package's own")
+    add('--engine', default='', help='openvino, onnxruntime')
+    add('--precision', default='', help='f32, bf16')
+    add('--size', default='640x480', help='of the camera image')
+    add('--out', type=Path, help='JSON file to write, too')
     options = parser.parse_args(argv)
     return exit_status('soak', lambda: _run(options))
 
