@@ -311,8 +311,7 @@ def typed(spec: Spec, value: Any) -> Value:
     texts = isinstance(found, tuple) and all(isinstance(item, str) for item in found)
     if type(found) is not kind or (kind is tuple and not texts):
         raise ConfigError(f'{spec.name} is {value!r}, expected {_EXPECTED[kind]}')
-    result: Value = found
-    return result
+    return found
 
 
 def check_value(spec: Spec, value: Any) -> None:

@@ -124,8 +124,7 @@ def wide_enough(detection: Detection, scene: Scene, view: Viewpoint, minimum: fl
     left, right = np.split(bearings, 2)
     widest = 2 * np.tan(np.remainder(left - right, 2 * np.pi) / 2)
     widest *= places.distance + 2 * places.distance_sigma
-    enough: BoolArray = ~(widest < minimum) | contact_points.cut_off
-    return enough
+    return ~(widest < minimum) | contact_points.cut_off
 
 
 def only(detection: Detection, keep: BoolArray) -> Detection:
