@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     bundle = complete(load_bundle(options.bundle), progress=detail)
     say(3, 'building the engine and comparing it with the golden vectors')
     engine = EngineOptions(runtime=options.engine, precision=options.precision)
-    speed = try_engine(bundle, engine, images[0].image)
+    speed = try_engine(bundle, engine)
     detail(f'built in {speed.built:.1f} s, {1000 * speed.seconds:.0f} ms a frame')
     frames, facts = through_the_node(options, bundle.manifest.input, speed, images, out)
     return _finish(out, source, bundle, frames, facts, begin)
