@@ -228,8 +228,7 @@ class _Input:
 
 
 def _grid_size(manifest: Manifest, engine: Engine) -> Size:
-    size, factor = manifest.input, head_of(manifest, engine.options).upsampling
-    return size.height // size.patch * factor, size.width // size.patch * factor
+    return manifest.input.grid(head_of(manifest, engine.options).upsampling)
 
 
 def _check_image(frame: Frame) -> None:

@@ -152,11 +152,9 @@ def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
     layers = _read_layers(model.graph.node, tokens)
     if not layers:
         return None
-    size = manifest.input
-    grid = tuple(side // size.patch * head.upsampling for side in (size.height, size.width))
     recipe = manifest.provenance.get('recipe', {})
     own = recipe.get('baseline', {}).get('shrinkage', _SHRINKAGE)
-    return GaussianHead(model, stage, layers, (grid[0], grid[1]), float(own))
+    return GaussianHead(model, stage, layers, manifest.input.grid(head.upsampling), float(own))
 
 
 def _read_layers(nodes: Sequence[Any], tokens: Sequence[str]) -> tuple[str, ...]:

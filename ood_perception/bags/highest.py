@@ -8,10 +8,6 @@ import heapq
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import cv2
-
-from ood_perception.types import UInt8Array
-
 Item = TypeVar('Item')
 
 
@@ -35,9 +31,3 @@ class Highest(Generic[Item]):
     def items(self) -> list[Item]:
         """What is kept, the highest first."""
         return [item for _, _, item in sorted(self._heap, reverse=True)]
-
-
-def png_of(image: UInt8Array) -> bytes:
-    """Return uint8 RGB (H, W, 3) as the content of a PNG file."""
-    _, png = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return png.tobytes()

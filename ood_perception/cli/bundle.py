@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
-
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.cli.describe import as_text, draw_views, summarise
@@ -29,6 +27,7 @@ from ood_perception.files import check_file, make_file
 from ood_perception.image.image_files import read_image
 from ood_perception.json_files import json_text, write_json
 from ood_perception.postprocess.calibration import read_samples
+from ood_perception.postprocess.overlay import encode_png
 from ood_perception.texts import tell
 
 RUNTIMES = ('auto', *ENGINES)
@@ -187,11 +186,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _draw(bundle: Bundle, place: Path, out: Path) -> None:
     """Write a frame with the views outlined, and say where."""
-    drawn = draw_views(bundle, read_image(place))
-    done, encoded = cv2.imencode('.png', cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ConfigError(f'{place}: an image of {drawn.shape} cannot be written as PNG')
-    make_file(out, encoded.tofile)
+    drawn = encode_png(draw_views(bundle, read_image(place)))
+    make_file(out, lambda file: file.write_bytes(drawn))
     tell(f'views drawn: {out}')
 
 

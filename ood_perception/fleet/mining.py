@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.bags.before_after import frame_change
-from ood_perception.bags.highest import Highest, png_of
+from ood_perception.bags.highest import Highest
 from ood_perception.bags.replay import Replay
 from ood_perception.bags.statistics import TruthCounts
 from ood_perception.evaluation.record import file_name
 from ood_perception.json_files import write_json
 from ood_perception.loader import CalibrationMonitors, Model
 from ood_perception.metrics.binning import BINS
+from ood_perception.postprocess.overlay import encode_png
 from ood_perception.types import Detection
 
 TO_LABEL, MINED, COUNTS = 'to_label', 'mined.json', 'counts.npz'
@@ -91,7 +92,7 @@ class Miner:
         frame = detection.frame
         mined = Mined(reason, rank, frame.camera, index, frame.stamp_ns, text)
         if rank > 0:
-            self._kept[reason].add(rank, lambda: (mined, png_of(frame.image)))
+            self._kept[reason].add(rank, lambda: (mined, encode_png(frame.image)))
 
 
 def write_truth(path: Path, parts: Mapping[str, TruthCounts]) -> None:

@@ -14,18 +14,17 @@ from ood_perception.demo.report import (
     mask_image,
     write_page,
 )
-from ood_perception.demo.verdict import GroundTruth, check_frame, judge
+from ood_perception.demo.verdict import check_frame, judge
 
 PATCH = 4.0
 
 
 def truth():
     """A road of 60 rows below 20 rows of something else, with a 10 x 10 object on it."""
-    thing = np.zeros((80, 100), bool)
-    thing[40:50, 30:40] = True
-    road = np.zeros((80, 100), bool)
-    road[20:] = True
-    return GroundTruth((thing,), road & ~thing)
+    labels = np.zeros((80, 100), np.uint8)
+    labels[:20] = 255
+    labels[40:50, 30:40] = 1
+    return labels
 
 
 def mask(*flagged):
@@ -69,7 +68,7 @@ def test_passing_needs_the_object_and_the_rate():
 def test_an_empty_region_of_interest_and_no_object_fail():
     blind = check_frame(np.full((80, 100), 255, np.uint8), truth(), PATCH)
     assert any('region of interest' in reason for reason in judge([blind], 0.01).reasons)
-    empty = check_frame(mask(), GroundTruth((), truth().road), PATCH)
+    empty = check_frame(mask(), np.where(truth() == 1, np.uint8(255), truth()), PATCH)
     assert any('nothing could be found' in reason for reason in judge([empty], 0.01).reasons)
 
 

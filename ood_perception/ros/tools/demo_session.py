@@ -18,7 +18,6 @@ from ood_perception.demo.report import FrameResult, Speed
 from ood_perception.demo.sources import Image
 from ood_perception.demo.verdict import check_frame
 from ood_perception.errors import EngineError
-from ood_perception.image.geometry import geometry_for
 from ood_perception.ros.tools.discovery import flush, wait_for_subscribers
 from ood_perception.ros.tools.listeners import Collector
 from ood_perception.ros.tools.processes import Child, say
@@ -133,12 +132,7 @@ def _results(
 def _result(collector: Collector, stamp: int, image: Image, spec: InputSpec) -> FrameResult:
     parts = collector.results[stamp]
     _check_score(image.name, parts['score'], parts['surprisal'])
-    geometry = geometry_for(
-        camera_size=image.image.shape[:2],
-        input_size=(spec.height, spec.width),
-        policy=spec.policy,
-        anchor=spec.anchor,
-    )
+    (geometry,) = spec.geometries(image.image.shape[:2], views=False)
     patch = spec.patch / geometry.scale_x
     return FrameResult(
         name=image.name,
@@ -148,7 +142,7 @@ def _result(collector: Collector, stamp: int, image: Image, spec: InputSpec) -> 
         mask=parts['mask'],
         latency_ms=(collector.arrived[stamp] - stamp) / 1e6,
         obstacles=parts['obstacle_markers'],
-        check=check_frame(parts['mask'], image.truth, patch) if image.truth else None,
+        check=None if image.truth is None else check_frame(parts['mask'], image.truth, patch),
     )
 
 
