@@ -18,17 +18,14 @@ from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
 from ood_perception.engines.plan import head_of
 from ood_perception.errors import EngineError
-from ood_perception.image.geometry import Size
+from ood_perception.image.geometry import Size, to_network
 from ood_perception.image.views import on_grid
 from ood_perception.loader import Model
-from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.drift import inner_ground
 from ood_perception.postprocess.image_statistics import ImageStatistics, statistics_of
 from ood_perception.settings import chosen_classes
 from ood_perception.types import (
     BoolArray,
-    EngineOutput,
-    Float32Array,
     Frame,
     Geometry,
     UInt8Array,
@@ -74,28 +71,6 @@ class SeenFrame:
         )
 
 
-class _Tap(Engine):
-    """An engine that keeps what its last run took and gave."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine.manifest, engine.options)
-        self.engine = engine
-        self.images = np.zeros(0, np.uint8)
-        self.output = EngineOutput(np.zeros(0, np.float32), np.zeros(0, np.uint8), {})
-
-    @property
-    def compiled_classes(self) -> tuple[str, ...]:
-        return self.engine.compiled_classes
-
-    @property
-    def description(self) -> dict[str, str]:
-        return self.engine.description
-
-    def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
-        self.images, self.output = image, self.engine.run(image, in_distribution)
-        return self.output
-
-
 class Observer:
     """
     Runs clean frames through a model as the node would, and keeps the head's own surprisal.
@@ -113,8 +88,8 @@ class Observer:
                 'openvino or onnxruntime; the result serves on every engine'
             )
         self.head: HeadSpec = head_of(model.bundle.manifest, engine.options)
-        self._tap, self._engine, self._layers = _Tap(engine), engine, tuple(layers)
-        self._pipeline = Pipeline(model.bundle, self._tap, model.pipeline.settings)
+        self._engine, self._layers = engine, tuple(layers)
+        self._pipeline = model.pipeline
         self._tokens: dict[str, Any] = {}
         self._replay = False
         context = {
@@ -175,7 +150,7 @@ class Observer:
         visible = detection.visible if detection.visible is not None else detection.scored
         found: Arrays = {
             'cells': np.flatnonzero(inside).astype(np.int32),
-            'surprisal': self._surprisal(geometries, inside),
+            'surprisal': self._surprisal(frame.image, geometries, inside),
             'served': detection.surprisal[inside].astype(np.float16),
             'truth': self._places[labels][inside],
             'ground': np.array(inside.sum() / max(int(visible.sum()), 1)),
@@ -186,10 +161,13 @@ class Observer:
             found['tokens'] = np.concatenate(parts, axis=3).astype(np.float16)
         return found
 
-    def _surprisal(self, geometries: Sequence[Geometry], inside: BoolArray) -> Float16Array:
-        images, maps = self._tap.images, [self._tap.output.surprisal]
+    def _surprisal(
+        self, image: UInt8Array, geometries: Sequence[Geometry], inside: BoolArray
+    ) -> Float16Array:
+        maps = [self._engine.last.surprisal]
         if self.head.selection == 'min' and len(self.head.compiled_classes) > 1:
             self._replay = True
+            images = np.stack([to_network(image, geometry) for geometry in geometries])
             one_hot = np.eye(len(self.head.compiled_classes), dtype=np.float32)
             maps = [self._engine.run(images, vector).surprisal for vector in one_hot]
         return np.concatenate([at_cells(one, geometries, inside) for one in maps], axis=2)

@@ -73,7 +73,7 @@ class FramesInStages:
         return {
             'preprocess': sum(one.preprocess_ms for one in times),
             'inference': times[0].inference_ms,
-            **self._engine.stage_ms,
+            **self._engine.last.stage_ms,
             'postprocess': sum(one.postprocess_ms for one in times),
             'total': total,
         }

@@ -51,7 +51,11 @@ class EngineOptions:
 
 
 class Engine(ABC):
-    """All stages of a bundle behind one `run`, which one thread at a time may call."""
+    """
+    All stages of a bundle behind one `run`, which one thread at a time may call.
+
+    last: what the last run gave.
+    """
 
     choice = ''  # why precision auto took this one; '' where it was asked for by name
     run_ms = 0.0  # wall time of the last run, milliseconds; after the golden check, of one image
@@ -59,7 +63,8 @@ class Engine(ABC):
     def __init__(self, manifest: Manifest, options: EngineOptions) -> None:
         self.manifest = manifest
         self.options = options
-        self.stage_ms: dict[str, float] = {}  # of the last run, see EngineOutput
+        nothing = np.zeros((0, 0, 0))
+        self.last = EngineOutput(nothing.astype(np.float32), nothing.astype(np.uint8), {})
 
     @property
     @abstractmethod
@@ -102,7 +107,7 @@ class Engine(ABC):
         begin = time.perf_counter()
         output = self._run(np.ascontiguousarray(image), in_distribution.astype(np.float32))
         self.run_ms = (time.perf_counter() - begin) * 1e3
-        self.stage_ms = output.stage_ms
+        self.last = output
         return output
 
     @abstractmethod
