@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.files import make_file
+from ood_perception.evaluation.record import Arrays, load_record, save_record
 from ood_perception.json_files import json_text
 from ood_perception.types import JsonDict
 
 Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
-_LOG = logging.getLogger(__name__)
 
 
 class KeptFrames:
@@ -42,24 +38,13 @@ class KeptFrames:
         for part in parts:
             key.update(_digest(part).encode())
         file = self._folder / f'{key.hexdigest()}.npz'
-        try:
-            with np.load(file, allow_pickle=False) as kept:
-                arrays = dict(kept)
+        arrays = load_record(file)
+        if arrays is None:
+            arrays = make()
+            save_record(file, arrays)
+        else:
             self.reused += 1
-            return arrays
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            _LOG.warning('%s is made anew: %s', file, error)
-        arrays = make()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        make_file(file, lambda path: _write(path, arrays))
         return arrays
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    with path.open('wb') as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _digest(array: Array) -> str:
