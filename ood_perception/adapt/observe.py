@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.adapt.kept import Arrays, KeptFrames
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
 from ood_perception.engines.plan import head_of
 from ood_perception.errors import EngineError
+from ood_perception.evaluation.record import Arrays, load_record, save_record
 from ood_perception.image.geometry import Size, to_network
 from ood_perception.image.views import on_grid
+from ood_perception.json_files import json_text
 from ood_perception.loader import Model
 from ood_perception.postprocess.drift import inner_ground
 from ood_perception.postprocess.image_statistics import ImageStatistics, statistics_of
@@ -28,6 +30,7 @@ from ood_perception.types import (
     BoolArray,
     Frame,
     Geometry,
+    JsonDict,
     UInt8Array,
 )
 
@@ -69,6 +72,40 @@ class SeenFrame:
             served=self.served[keep],
             truth=self.truth[keep],
         )
+
+
+class KeptFrames:
+    """
+    A folder with a file for each image, named by the image and all else that its content rests on.
+
+    context: plain values and arrays: what made the kept arrays (bundle, engine, settings). With
+    another one nothing is reused. A run with more frames takes those of a shorter one.
+    """
+
+    def __init__(self, folder: Path, context: JsonDict) -> None:
+        self._folder = folder
+        self._context = json_text(context, sort_keys=True, default=_digest).encode()
+        self.reused = 0
+
+    def arrays(self, parts: Sequence[npt.NDArray[Any]], make: Callable[[], Arrays]) -> Arrays:
+        """Return what make() gave for these parts before, or gives now; damaged files go."""
+        key = hashlib.blake2b(self._context, digest_size=20)
+        for part in parts:
+            key.update(_digest(part).encode())
+        file = self._folder / f'{key.hexdigest()}.npz'
+        arrays = load_record(file)
+        if arrays is None:
+            arrays = make()
+            save_record(file, arrays)
+        else:
+            self.reused += 1
+        return arrays
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    whole = hashlib.blake2b(f'{array.dtype.str} {array.shape} '.encode(), digest_size=20)
+    whole.update(np.ascontiguousarray(array).data.cast('B'))
+    return whole.hexdigest()
 
 
 class Observer:

@@ -22,9 +22,9 @@ from ood_perception.reports.html import embedded, environment, write_page
 from ood_perception.types import BoolArray, Detection, JsonDict
 
 from .cameras import camera_frames, open_cameras
-from .highest import Highest
 from .problems import FAIL, Problems
 from .reading import Bag
+from .statistics import Highest
 
 _WIDTH = 960
 TO_LABEL = 'to_label'

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.bags.before_after import frame_change
-from ood_perception.bags.highest import Highest
 from ood_perception.bags.replay import Replay
-from ood_perception.bags.statistics import TruthCounts
+from ood_perception.bags.statistics import Highest, TruthCounts
 from ood_perception.evaluation.record import file_name
 from ood_perception.json_files import write_json
 from ood_perception.loader import CalibrationMonitors, Model

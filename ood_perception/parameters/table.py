@@ -22,7 +22,7 @@ from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.postprocess.roi_files import mask_files, parse_polygons
 from ood_perception.postprocess.tracking import LONGEST_WINDOW, Persistence
 from ood_perception.ranging.calibration_file import parse_urls
-from ood_perception.ranging.poses import FROM_TF, parse_lines, parse_poses, parse_rpy
+from ood_perception.ranging.viewpoints import FROM_TF, parse_lines, parse_poses, parse_rpy
 from ood_perception.settings import Settings
 
 Value = str | int | float | bool | tuple[str, ...]

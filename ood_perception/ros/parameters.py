@@ -12,7 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.names import misspelt_names, unknown_names
+from ood_perception.parameters.files import misspelt_names, unknown_names
 from ood_perception.parameters.table import (
     BY_NAME,
     PARAMETERS,
