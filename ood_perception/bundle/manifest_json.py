@@ -14,7 +14,7 @@ from ood_perception.errors import BundleError
 from ood_perception.image.geometry import POLICIES
 from ood_perception.image.views import view_problem
 from ood_perception.json_files import parse_json, read_bounded, read_json
-from ood_perception.yaml_files import build
+from ood_perception.typed_values import build
 
 T = TypeVar('T')
 MOST_INPUT_PIXELS = 32 << 20
