@@ -21,7 +21,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.drift import CalibrationHealth, DriftMonitor
 from ood_perception.postprocess.tracking import Persistence
 from ood_perception.settings import Settings, chosen_classes, class_ids
-from ood_perception.types import Detection, JsonDict
+from ood_perception.types import Detection, JsonDict, Tell
 
 # what the bundle and the engine say of themselves, or what changes no result
 _OF_ENGINE = (
@@ -71,10 +71,10 @@ class Model:
 
 def open_model(
     given: Mapping[str, Any],
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
     max_batch: int = 1,
     create: Callable[[Bundle, EngineOptions], Engine] = create_engine,
-    progress: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
 ) -> Model:
     """
     Load, complete, compile and check: the node's model, in the node and without it.

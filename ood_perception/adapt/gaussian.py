@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.types import Float32Array
+from ood_perception.types import Float32Array, Float64Array
 
-Float64Array = npt.NDArray[np.float64]
 CENTER, WHITENING, MEANS = 'head.score.center', 'head.score.whitening', 'head.score.means'
 # the node that takes the raw score: as exported today, and by earlier versions
 _CURVE = ('/curve/Sub', '/table/Sub')

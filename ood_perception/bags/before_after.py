@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ood_perception.json_files import write_json
 from ood_perception.loader import Model
 from ood_perception.postprocess.overlay import draw_overlay, encode_png
 from ood_perception.reports.html import embedded, environment, write_page
-from ood_perception.types import BoolArray, Detection, JsonDict
+from ood_perception.types import BoolArray, Detection, JsonDict, Tell
 
 from .cameras import camera_frames, open_cameras
 from .problems import FAIL, Problems
@@ -74,7 +74,7 @@ def compare_bundles(
     first: Model,
     second: Model,
     topics: Sequence[str],
-    tell: Callable[[str], None],
+    tell: Tell,
     most: int = 8,
 ) -> list[FrameChange]:
     """

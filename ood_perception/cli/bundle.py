@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
@@ -29,6 +29,7 @@ from ood_perception.json_files import json_text, write_json
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.postprocess.overlay import encode_png
 from ood_perception.texts import tell
+from ood_perception.types import Tell
 
 RUNTIMES = ('auto', *ENGINES)
 VIEWS = ('all', 'whole', 'crop')
@@ -259,7 +260,7 @@ def _plans(bundle: Bundle, options: EngineOptions) -> list[Plan]:
     return [plan, plan_for(bundle, dataclasses.replace(options, compiled_classes=()))]
 
 
-def _say(trt: TensorRt, kept: KeptEngine, report: Callable[[str], None]) -> None:
+def _say(trt: TensorRt, kept: KeptEngine, report: Tell) -> None:
     facts = kept.facts
     done = f'built in {facts.get("build_seconds", 0):.1f} s' if kept.built else 'found'
     report(

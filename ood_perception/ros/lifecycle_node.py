@@ -50,7 +50,9 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         self._applied = parameters.values_of(self)
         # Humble lacks the first and the third; there the timer applies what has changed.
         if hasattr(self, 'add_pre_set_parameters_callback'):
-            self.add_pre_set_parameters_callback(parameters.as_declared)
+            self.add_pre_set_parameters_callback(
+                lambda given: [parameters.as_declared(parameter) for parameter in given]
+            )
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, 'add_post_set_parameters_callback'):
             self.add_post_set_parameters_callback(lambda _: self._apply_parameters())
