@@ -13,14 +13,15 @@ from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError
 from ood_perception.parameters.settings import PINNING, persistence_from, settings_from, strings
 from ood_perception.parameters.table import BY_NAME, DEFAULTS, check_value
 from ood_perception.pipeline import Pipeline
-from ood_perception.postprocess.drift import DriftMonitor
+from ood_perception.postprocess.drift import CalibrationHealth, DriftMonitor
 from ood_perception.postprocess.tracking import Persistence
-from ood_perception.settings import Settings, chosen_classes, class_ids, head_of
-from ood_perception.types import JsonDict
+from ood_perception.settings import Settings, chosen_classes, class_ids
+from ood_perception.types import Detection, JsonDict, Tell
 
 # what the bundle and the engine say of themselves, or what changes no result
 _OF_ENGINE = (
@@ -70,10 +71,10 @@ class Model:
 
 def open_model(
     given: Mapping[str, Any],
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
     max_batch: int = 1,
     create: Callable[[Bundle, EngineOptions], Engine] = create_engine,
-    progress: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
 ) -> Model:
     """
     Load, complete, compile and check: the node's model, in the node and without it.
@@ -124,13 +125,33 @@ def open_pipeline(
         raise
 
 
-def drift_monitor(pipeline: Pipeline) -> DriftMonitor:
-    """Return what watches whether a camera's frames fit the calibration of a pipeline's bundle."""
-    manifest = pipeline.manifest
-    names = chosen_classes(manifest, pipeline.settings)
-    ids = class_ids(manifest, names, 'in_distribution')
-    cells = head_of(manifest, pipeline.engine).upsampling
-    return DriftMonitor(ids, cells, manifest.calibration)
+class CalibrationMonitors:
+    """Whether each camera's frames fit the calibration of a pipeline's bundle."""
+
+    def __init__(self) -> None:
+        self._monitors: dict[str, DriftMonitor] = {}
+
+    def reset(self) -> None:
+        """Start again: other classes may count as normal now."""
+        self._monitors = {}
+
+    def add(self, pipeline: Pipeline, detection: Detection) -> DriftMonitor:
+        """Take one frame's detection, as the pipeline gave it; return its camera's monitor."""
+        monitor = self._monitors.get(detection.frame.camera)
+        if monitor is None:
+            manifest = pipeline.manifest
+            names = chosen_classes(manifest, pipeline.settings)
+            ids = class_ids(manifest, names, 'in_distribution')
+            cells = head_of(manifest, pipeline.engine.options).upsampling
+            monitor = DriftMonitor(ids, cells, manifest.calibration)
+            self._monitors[detection.frame.camera] = monitor
+        monitor.add(detection)
+        return monitor
+
+    def health(self, camera: str) -> CalibrationHealth:
+        """Return what is known of a camera."""
+        monitor = self._monitors.get(camera)
+        return monitor.health if monitor else CalibrationHealth()
 
 
 def classes_to_compile(

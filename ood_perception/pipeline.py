@@ -14,6 +14,7 @@ import numpy as np
 
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines.base import Engine
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError, EngineError, ImageError
 from ood_perception.image.geometry import Size, camera_area_of_cell, to_network
 from ood_perception.image.views import merged
@@ -21,7 +22,7 @@ from ood_perception.postprocess.calibration import ClassSetCalibration, HeldOutS
 from ood_perception.postprocess.mask import make_mask, obstacles_of
 from ood_perception.postprocess.roi import below_line, class_table, fixed_region, scored_region
 from ood_perception.ranging.ground import Scene
-from ood_perception.settings import Settings, chosen_classes, class_ids, class_vector, head_of
+from ood_perception.settings import Settings, chosen_classes, class_ids, class_vector
 from ood_perception.types import (
     BoolArray,
     Detection,
@@ -115,7 +116,10 @@ class Pipeline:
 
     def _sample(self, engine: Engine, settings: Settings) -> HeldOutSample | None:
         """Return the held-out pixels as the chosen views show them, None where there are none."""
-        sample, manifest = self._samples.get(head_of(self.manifest, engine).name), self.manifest
+        sample, manifest = (
+            self._samples.get(head_of(self.manifest, engine.options).name),
+            self.manifest,
+        )
         if sample is None or settings.views or not manifest.input.views:
             return sample
         if sample.views == 1:
@@ -224,8 +228,7 @@ class _Input:
 
 
 def _grid_size(manifest: Manifest, engine: Engine) -> Size:
-    size, factor = manifest.input, head_of(manifest, engine).upsampling
-    return size.height // size.patch * factor, size.width // size.patch * factor
+    return manifest.input.grid(head_of(manifest, engine.options).upsampling)
 
 
 def _check_image(frame: Frame) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ood_perception.bundle.manifest import HeadSpec, Manifest
+from ood_perception.bundle.manifest import Manifest
 from ood_perception.engines.base import Engine
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError
 from ood_perception.postprocess.mask import surprisal_threshold
 from ood_perception.postprocess.roi import RoiSettings
@@ -76,7 +77,7 @@ def class_ids(manifest: Manifest, names: Sequence[str], place: str) -> list[int]
 
 def class_vector(manifest: Manifest, engine: Engine, settings: Settings) -> Float32Array:
     """Return float32 (C,) of 0/1 over the engine's compiled classes."""
-    head = head_of(manifest, engine)
+    head = head_of(manifest, engine.options)
     names = chosen_classes(manifest, settings)
     if head.selection != 'min':
         chosen_by_table = bool(head.set_calibration)
@@ -94,12 +95,3 @@ def class_vector(manifest: Manifest, engine: Engine, settings: Settings) -> Floa
             f'{", ".join(engine.compiled_classes)}; compile the head for these classes, too'
         )
     return engine.class_vector(names)
-
-
-def head_of(manifest: Manifest, engine: Engine) -> HeadSpec:
-    """Return the head that the engine was compiled for."""
-    for head in manifest.heads:
-        if head.name == engine.options.head or not engine.options.head:
-            return head
-    known = ', '.join(head.name for head in manifest.heads)
-    raise ConfigError(f'head {engine.options.head!r} of the engine: the bundle has {known}')

@@ -14,7 +14,8 @@ import pytest
 from ood_perception.bags.metadata import find_files
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.parameters.files import read_sections
-from ood_perception.yaml_files import build, dump_yaml, parse_yaml, read_mapping, read_yaml
+from ood_perception.typed_values import build
+from ood_perception.yaml_files import dump_yaml, parse_yaml, read_mapping, read_yaml
 
 WORDS = [
     ('1e-3', 0.001), ('1e3', 1000.0), ('1.5E3', 1500.0), ('-.5e+2', -50.0), ('.5', 0.5),

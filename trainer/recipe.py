@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ood_perception.errors import ConfigError
-from ood_perception.yaml_files import build, parse_yaml, read_yaml
+from ood_perception.typed_values import build
+from ood_perception.yaml_files import parse_yaml, read_yaml
 
 from .artifacts import digest
 from .augment.on_the_fly import OnTheFlySettings

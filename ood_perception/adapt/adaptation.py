@@ -25,11 +25,12 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.demo.sources import spread
 from ood_perception.engines import create_engine
 from ood_perception.engines.golden import read_golden
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError
 from ood_perception.loader import Model
 from ood_perception.postprocess.calibration import read_samples
 from ood_perception.postprocess.image_statistics import MEASURES
-from ood_perception.settings import chosen_classes, head_of
+from ood_perception.settings import chosen_classes
 from ood_perception.texts import tell
 from ood_perception.types import JsonDict
 
@@ -88,7 +89,7 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
 def _adapted(
     model: Model, drive: Drive, path: Path, options: AdaptOptions, folder: Path
 ) -> Adapted:
-    head = head_of(model.bundle.manifest, model.engine)
+    head = head_of(model.bundle.manifest, model.engine.options)
     gaussian = gaussian_head(model.bundle, head)
     if options.level not in ('auto', CURVES) and gaussian is None:
         raise ConfigError(
@@ -146,7 +147,7 @@ def golden_of(model: Model, head: GaussianHead, moments: Moments) -> dict[str, n
 
     The tokens are those of an engine in float32 that kept the parent's vectors.
     """
-    golden = read_golden(model.bundle, head_of(model.bundle.manifest, model.engine))
+    golden = read_golden(model.bundle, head_of(model.bundle.manifest, model.engine.options))
     options = replace(model.engine.options, precision='f32', compiled_classes=())
     with create_engine(model.bundle, options) as engine:
         tokens = tokens_of(engine, golden.image, head.layers)

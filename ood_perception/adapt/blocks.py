@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.adapt.observe import SeenFrame
 from ood_perception.metrics.bootstrap import resample_weights
 from ood_perception.metrics.false_alarm_rate import observed_rate
 from ood_perception.postprocess.image_statistics import NEW_VIEW, difference
-from ood_perception.types import JsonDict
+from ood_perception.types import Float64Array, Int64Array, JsonDict
 
-Float64Array = npt.NDArray[np.float64]
 FEWEST_BLOCKS = 6
 
 
@@ -84,7 +82,7 @@ def _in_blocks(values: Float64Array, length: int) -> Float64Array:
     return np.add.reduceat(values, np.arange(0, len(values), length))
 
 
-def stretches(count: int, most: int = 5) -> npt.NDArray[np.int64]:
+def stretches(count: int, most: int = 5) -> Int64Array:
     """Return the stretch, int64 (count,), that each frame is left out with: contiguous, alike."""
     parts = max(1, min(most, count))
     return np.asarray(np.arange(count) * parts // count, np.int64)

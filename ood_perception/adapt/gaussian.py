@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import HeadSpec, StageSpec
 from ood_perception.bundle.store import Bundle
-from ood_perception.types import Float32Array
+from ood_perception.types import Float32Array, Float64Array
 
-Float64Array = npt.NDArray[np.float64]
 CENTER, WHITENING, MEANS = 'head.score.center', 'head.score.whitening', 'head.score.means'
 # the node that takes the raw score: as exported today, and by earlier versions
 _CURVE = ('/curve/Sub', '/table/Sub')
@@ -152,11 +151,9 @@ def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
     layers = _read_layers(model.graph.node, tokens)
     if not layers:
         return None
-    size = manifest.input
-    grid = tuple(side // size.patch * head.upsampling for side in (size.height, size.width))
     recipe = manifest.provenance.get('recipe', {})
     own = recipe.get('baseline', {}).get('shrinkage', _SHRINKAGE)
-    return GaussianHead(model, stage, layers, (grid[0], grid[1]), float(own))
+    return GaussianHead(model, stage, layers, manifest.input.grid(head.upsampling), float(own))
 
 
 def _read_layers(nodes: Sequence[Any], tokens: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.adapt.blocks import Rate
-from ood_perception.adapt.curves import Cleaned, left_out_rates
+from ood_perception.adapt.curves import Cleaned, all_pixels, left_out_rates
 from ood_perception.adapt.gaussian import SHARE, GaussianHead, Moments, moments_of
 from ood_perception.adapt.observe import Observer, SeenFrame, at_cells
 from ood_perception.adapt.pasting import with_objects
@@ -169,12 +169,9 @@ def _level(
     chosen: Sequence[str],
 ) -> Level:
     rates = left_out_rates(clean.trimmed, clean.frames, stretch, classes, chosen)
-    columns = [list(classes).index(one) for one in chosen]
     images = []
     for one in pasted:
-        surprisal = one.frame.surprisal.astype(np.float32)
-        columns = columns if surprisal.shape[2] > 1 else [0]
-        scores = surprisal[:, :, columns].min(axis=2).max(axis=1)
+        scores = all_pixels([one.frame], classes).served(chosen).astype(np.float32)
         images.append(scored_image(scores, one.found.astype(np.uint8)))
     return Level(name, clean, rates, images)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,24 +13,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.adapt.kept import Arrays, KeptFrames
 from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import EngineError
-from ood_perception.image.geometry import Size
+from ood_perception.evaluation.record import Arrays, load_record, save_record
+from ood_perception.image.geometry import Size, to_network
 from ood_perception.image.views import on_grid
+from ood_perception.json_files import json_text
 from ood_perception.loader import Model
-from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.drift import inner_ground
 from ood_perception.postprocess.image_statistics import ImageStatistics, statistics_of
-from ood_perception.settings import chosen_classes, head_of
+from ood_perception.settings import chosen_classes
 from ood_perception.types import (
     BoolArray,
-    EngineOutput,
-    Float32Array,
     Frame,
     Geometry,
+    JsonDict,
     UInt8Array,
 )
 
@@ -73,26 +74,38 @@ class SeenFrame:
         )
 
 
-class _Tap(Engine):
-    """An engine that keeps what its last run took and gave."""
+class KeptFrames:
+    """
+    A folder with a file for each image, named by the image and all else that its content rests on.
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine.manifest, engine.options)
-        self.engine = engine
-        self.images = np.zeros(0, np.uint8)
-        self.output = EngineOutput(np.zeros(0, np.float32), np.zeros(0, np.uint8), {})
+    context: plain values and arrays: what made the kept arrays (bundle, engine, settings). With
+    another one nothing is reused. A run with more frames takes those of a shorter one.
+    """
 
-    @property
-    def compiled_classes(self) -> tuple[str, ...]:
-        return self.engine.compiled_classes
+    def __init__(self, folder: Path, context: JsonDict) -> None:
+        self._folder = folder
+        self._context = json_text(context, sort_keys=True, default=_digest).encode()
+        self.reused = 0
 
-    @property
-    def description(self) -> dict[str, str]:
-        return self.engine.description
+    def arrays(self, parts: Sequence[npt.NDArray[Any]], make: Callable[[], Arrays]) -> Arrays:
+        """Return what make() gave for these parts before, or gives now; damaged files go."""
+        key = hashlib.blake2b(self._context, digest_size=20)
+        for part in parts:
+            key.update(_digest(part).encode())
+        file = self._folder / f'{key.hexdigest()}.npz'
+        arrays = load_record(file)
+        if arrays is None:
+            arrays = make()
+            save_record(file, arrays)
+        else:
+            self.reused += 1
+        return arrays
 
-    def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
-        self.images, self.output = image, self.engine.run(image, in_distribution)
-        return self.output
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    whole = hashlib.blake2b(f'{array.dtype.str} {array.shape} '.encode(), digest_size=20)
+    whole.update(np.ascontiguousarray(array).data.cast('B'))
+    return whole.hexdigest()
 
 
 class Observer:
@@ -111,9 +124,9 @@ class Observer:
                 f'engine {engine.description.get("runtime")} runs a bundle as a whole: adapt with '
                 'openvino or onnxruntime; the result serves on every engine'
             )
-        self.head: HeadSpec = head_of(model.bundle.manifest, engine)
-        self._tap, self._engine, self._layers = _Tap(engine), engine, tuple(layers)
-        self._pipeline = Pipeline(model.bundle, self._tap, model.pipeline.settings)
+        self.head: HeadSpec = head_of(model.bundle.manifest, engine.options)
+        self._engine, self._layers = engine, tuple(layers)
+        self._pipeline = model.pipeline
         self._tokens: dict[str, Any] = {}
         self._replay = False
         context = {
@@ -174,7 +187,7 @@ class Observer:
         visible = detection.visible if detection.visible is not None else detection.scored
         found: Arrays = {
             'cells': np.flatnonzero(inside).astype(np.int32),
-            'surprisal': self._surprisal(geometries, inside),
+            'surprisal': self._surprisal(frame.image, geometries, inside),
             'served': detection.surprisal[inside].astype(np.float16),
             'truth': self._places[labels][inside],
             'ground': np.array(inside.sum() / max(int(visible.sum()), 1)),
@@ -185,10 +198,13 @@ class Observer:
             found['tokens'] = np.concatenate(parts, axis=3).astype(np.float16)
         return found
 
-    def _surprisal(self, geometries: Sequence[Geometry], inside: BoolArray) -> Float16Array:
-        images, maps = self._tap.images, [self._tap.output.surprisal]
+    def _surprisal(
+        self, image: UInt8Array, geometries: Sequence[Geometry], inside: BoolArray
+    ) -> Float16Array:
+        maps = [self._engine.last.surprisal]
         if self.head.selection == 'min' and len(self.head.compiled_classes) > 1:
             self._replay = True
+            images = np.stack([to_network(image, geometry) for geometry in geometries])
             one_hot = np.eye(len(self.head.compiled_classes), dtype=np.float32)
             maps = [self._engine.run(images, vector).surprisal for vector in one_hot]
         return np.concatenate([at_cells(one, geometries, inside) for one in maps], axis=2)

@@ -4,29 +4,27 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
 
 from ood_perception.errors import ConfigError
+from ood_perception.evaluation.results import write_csv
 from ood_perception.files import make_folder
 from ood_perception.image.geometry import to_camera_nearest
 from ood_perception.json_files import write_json
 from ood_perception.loader import Model
-from ood_perception.postprocess.overlay import draw_overlay
+from ood_perception.postprocess.overlay import draw_overlay, encode_png
 from ood_perception.reports.html import embedded, environment, write_page
-from ood_perception.texts import table_cell
-from ood_perception.types import BoolArray, Detection, JsonDict
+from ood_perception.types import BoolArray, Detection, JsonDict, Tell
 
 from .cameras import camera_frames, open_cameras
-from .highest import Highest, png_of
 from .problems import FAIL, Problems
 from .reading import Bag
+from .statistics import Highest
 
 _WIDTH = 960
 TO_LABEL = 'to_label'
@@ -76,7 +74,7 @@ def compare_bundles(
     first: Model,
     second: Model,
     topics: Sequence[str],
-    tell: Callable[[str], None],
+    tell: Tell,
     most: int = 8,
 ) -> list[FrameChange]:
     """
@@ -92,10 +90,7 @@ def compare_bundles(
     kept = {why: Highest[_Kept](most) for why in WHY}
 
     def fill(folder: Path) -> None:
-        with (
-            Bag(bag, Problems(FAIL)) as opened,
-            (folder / 'frames.csv').open('w', encoding='utf-8', newline='') as table,
-        ):
+        with Bag(bag, Problems(FAIL)) as opened:
             cameras = open_cameras(opened, topics)
             count = sum(camera.count for camera in cameras)
             frames = tqdm(camera_frames(opened, cameras), total=count, leave=False, disable=None)
@@ -103,7 +98,6 @@ def compare_bundles(
                 pair = first.pipeline.run([frame])[0], second.pipeline.run([frame])[0]
                 changes.append(frame_change(*pair, number))
                 _keep(kept, changes[-1], pair)
-            _write_table(table, changes)
         _write(folder, bag, (first, second), changes, kept)
 
     make_folder(out, fill)
@@ -156,17 +150,10 @@ def _keep(
 
     def drawn() -> _Kept:
         both = np.concatenate([draw_overlay(one) for one in pair], axis=1)
-        return _Kept(change, embedded(both, _WIDTH), png_of(pair[0].frame.image))
+        return _Kept(change, embedded(both, _WIDTH), encode_png(pair[0].frame.image))
 
     for why, highest in kept.items():
         highest.add(getattr(change, why), drawn)
-
-
-def _write_table(table: TextIO, changes: Sequence[FrameChange]) -> None:
-    writer = csv.writer(table, lineterminator='\n')
-    writer.writerow(FrameChange.__dataclass_fields__)
-    for change in changes:
-        writer.writerow([table_cell(value) for value in asdict(change).values()])
 
 
 def _write(
@@ -176,6 +163,8 @@ def _write(
     changes: Sequence[FrameChange],
     kept: Mapping[str, Highest[_Kept]],
 ) -> None:
+    columns = list(FrameChange.__dataclass_fields__)
+    write_csv(folder / 'frames.csv', columns, map(astuple, changes))
     (folder / TO_LABEL).mkdir()
     for highest in kept.values():
         for one in highest.items:

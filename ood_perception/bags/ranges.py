@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ood_perception.errors import CalibrationError, DataError
@@ -14,7 +14,7 @@ from ood_perception.ranging.camera_model import Calibration, calibration_of
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ranges import RangedDetections, ranged_detections
 from ood_perception.ranging.viewpoints import Viewpoints
-from ood_perception.types import Detection
+from ood_perception.types import Detection, Tell
 
 from .cameras import CameraTopic
 from .reading import Bag
@@ -35,7 +35,7 @@ class BagRanges:
         bag: Bag,
         cameras: Sequence[CameraTopic],
         values: Mapping[str, Any],
-        tell: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         """values: the node's parameters; ConfigError for one that cannot be read."""
         self._viewpoints = Viewpoints({**RANGE_DEFAULTS, **values}, _no_imu)

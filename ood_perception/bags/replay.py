@@ -37,7 +37,7 @@ from .metadata import Message
 from .problems import Problems
 from .ranges import BagRanges
 from .reading import Bag, Limits
-from .rerun_file import RerunFile, check_rerun
+from .rerun_file import RerunFile, load_rerun
 from .statistics import CameraStatistics, FrameTable, HighestFrames, LabelledFrames
 from .writing import DEFAULT_OUTPUTS, PROGRAM, ResultBag, write_reports
 
@@ -108,7 +108,7 @@ def check_options(options: ReplayOptions) -> None:
     check_replaceable(options.out, _is_result)
     environment()  # without jinja2 there is no report
     if options.rrd:
-        check_rerun()
+        load_rerun()
 
 
 def _is_result(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.mask import surprisal_threshold
 from ood_perception.postprocess.output_maps import OutputMaps
@@ -50,7 +50,7 @@ class RerunFile:
 
     def __init__(self, path: Path, cameras: Sequence[str], ranges: BagRanges) -> None:
         """Create the file; DependencyError without rerun-sdk."""
-        self._rerun, self._ranges = _rerun(), ranges
+        self._rerun, self._ranges = load_rerun(), ranges
         self._recording = self._rerun.RecordingStream('ood_perception')
         self._recording.set_log_time_enabled(False)  # when it was evaluated is no matter
         self._recording.set_log_tick_enabled(False)
@@ -132,19 +132,11 @@ class RerunFile:
         self._recording.disconnect()  # writes what is still held
 
 
-def check_rerun() -> None:
-    """Raise DependencyError without rerun-sdk."""
-    _rerun()
-
-
-def _rerun() -> Any:
-    try:
-        import rerun
-    except ImportError as error:
-        raise DependencyError(
-            "--rrd needs rerun-sdk (the extra rerun): pip install 'rerun-sdk>=0.41'"
-        ) from error
-    return rerun
+def load_rerun() -> Any:
+    """Return the module; DependencyError without rerun-sdk."""
+    return required(
+        'rerun', "--rrd needs rerun-sdk (the extra rerun): pip install 'rerun-sdk>=0.41'"
+    )
 
 
 def _root(camera: str) -> str:

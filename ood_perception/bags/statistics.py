@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import heapq
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, Generic, TextIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,7 @@ from ood_perception.reports.html import embedded
 from ood_perception.texts import table_cell
 from ood_perception.types import Detection, JsonDict, UInt8Array
 
-from .highest import Highest
-
+Item = TypeVar('Item')
 _SHOWN = 6
 _IMAGE_WIDTH = 480
 COLUMNS = (
@@ -107,6 +107,28 @@ class FrameTable:
                 f'{judged.flagged:.6f}', len(detection.obstacles), f'{largest:.6f}',
             )
         )  # fmt: skip
+
+
+class Highest(Generic[Item]):
+    """Keeps the `most` items of the highest rank; of equals those that came first."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._number = most, 0
+        self._heap: list[tuple[float, int, Item]] = []  # the numbers differ: no item is compared
+
+    def add(self, rank: float, make: Callable[[], Item]) -> None:
+        """Keep what `make` returns where it is among the highest; make is called only then."""
+        self._number += 1
+        full = len(self._heap) == self._most
+        if not self._most or (full and rank <= self._heap[0][0]):
+            return
+        keep = heapq.heapreplace if full else heapq.heappush
+        keep(self._heap, (rank, -self._number, make()))
+
+    @property
+    def items(self) -> list[Item]:
+        """What is kept, the highest first."""
+        return [item for _, _, item in sorted(self._heap, reverse=True)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ood_perception.errors import ConfigError, required
 from ood_perception.image.encodings import RAW
-from ood_perception.json_files import json_text
+from ood_perception.json_files import write_json
 from ood_perception.postprocess.output_maps import IMAGES, OutputMaps
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.reports.html import write_page
@@ -118,8 +118,7 @@ PROGRAM = 'evaluate_bag'
 
 def write_reports(folder: Path, report: JsonDict, shown: Sequence[Shown]) -> None:
     """Write both files; shown: frames with their overlays."""
-    text = json_text(report, indent=2) + '\n'
-    (folder / 'report.json').write_text(text, encoding='utf-8')
+    write_json(folder / 'report.json', report, indent=2)
     settings = report['model']['settings']
     write_page(
         folder / 'index.html',

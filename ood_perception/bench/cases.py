@@ -106,9 +106,9 @@ def public_place(path: Path) -> str:
         return path.resolve().name
 
 
-def camera_size(text: str) -> tuple[int, int]:
+def camera_size(text: str, option: str = '--camera') -> tuple[int, int]:
     """Return (height, width) of '1920x1080'; ConfigError for anything else."""
     width, _, height = text.partition('x')
     if not (width.isdigit() and height.isdigit()):
-        raise ConfigError(f'--camera {text!r}: give width x height, such as 1920x1080')
+        raise ConfigError(f'{option} {text!r}: give width x height, such as 1920x1080')
     return int(height), int(width)

@@ -13,46 +13,20 @@ import numpy as np
 from ood_perception.bench.cases import Case
 from ood_perception.bench.graph_costs import count_flops
 from ood_perception.bench.machine import peak_rss_mb
-from ood_perception.bench.protocol import Measure, serve
+from ood_perception.bench.protocol import Measure, Times, serve
 from ood_perception.bundle.manifest import Manifest
 from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.golden import read_golden
-from ood_perception.engines.plan import plan_for
+from ood_perception.engines.plan import head_of, plan_for
 from ood_perception.errors import OodPerceptionError
 from ood_perception.image.geometry import camera_window
+from ood_perception.loader import classes_to_compile
 from ood_perception.pipeline import Pipeline
-from ood_perception.settings import Settings, head_of
-from ood_perception.types import EngineOutput, Float32Array, Frame, JsonDict, UInt8Array
-
-Times = dict[str, list[float]]
-
-
-class StageRecorder(Engine):
-    """An engine that remembers the stage times of its last run."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine.manifest, engine.options)
-        self._engine = engine
-        self.stage_ms: dict[str, float] = {}
-
-    @property
-    def compiled_classes(self) -> tuple[str, ...]:
-        return self._engine.compiled_classes
-
-    @property
-    def description(self) -> dict[str, str]:
-        return self._engine.description
-
-    def _run(self, image: UInt8Array, in_distribution: Float32Array) -> EngineOutput:
-        output = self._engine.run(image, in_distribution)
-        self.stage_ms = output.stage_ms
-        return output
-
-    def close(self) -> None:
-        self._engine.close()
+from ood_perception.settings import Settings
+from ood_perception.types import Frame, JsonDict
 
 
 class FramesInStages:
@@ -67,10 +41,10 @@ class FramesInStages:
         views: str = 'all',
     ) -> None:
         """Make images of the given height and width from the bundle's golden input; see Case."""
-        self._engine = StageRecorder(engine)
+        self._engine = engine
         settings = Settings(in_distribution=engine.compiled_classes, views=views == 'all')
-        self._pipeline = Pipeline(bundle, self._engine, settings)
-        golden = read_golden(bundle, head_of(bundle.manifest, engine)).image[0]
+        self._pipeline = Pipeline(bundle, engine, settings)
+        golden = read_golden(bundle, head_of(bundle.manifest, engine.options)).image[0]
         rows, columns = (
             np.arange(length) * have // length
             for length, have in zip(camera, golden.shape, strict=False)
@@ -99,7 +73,7 @@ class FramesInStages:
         return {
             'preprocess': sum(one.preprocess_ms for one in times),
             'inference': times[0].inference_ms,
-            **self._engine.stage_ms,
+            **self._engine.last.stage_ms,
             'postprocess': sum(one.postprocess_ms for one in times),
             'total': total,
         }
@@ -138,10 +112,9 @@ def prepare(task: JsonDict) -> tuple[JsonDict, Measure, Callable[[], JsonDict]]:
 
 def options_of(case: Case, manifest: Manifest) -> EngineOptions:
     """Return the engine's options; without a choice, the classes that the node compiles."""
-    head = next((one for one in manifest.heads if one.name == case.head), manifest.heads[0])
     classes = () if case.classes == ALL else case.classes
-    if not case.classes and head.selection == 'min':
-        classes = tuple(name for name in head.compiled_classes if name in manifest.in_distribution)
+    if not case.classes:
+        classes = classes_to_compile(manifest, case.head, Settings())
     precision, _, bits = case.precision.partition(':')
     return EngineOptions(
         *(case.runtime, precision, case.threads, case.head, classes),

@@ -39,6 +39,10 @@ class InputSpec:
         """How many images of a frame the network sees at most: the whole and each view."""
         return 1 + len(self.views)
 
+    def grid(self, upsampling: int) -> Size:
+        """Return (gh, gw) of a score grid; upsampling: its cells per patch along each axis."""
+        return self.height // self.patch * upsampling, self.width // self.patch * upsampling
+
     def geometries(self, camera_size: Size, views: bool = True) -> tuple[Geometry, ...]:
         """
         Return how a frame comes to the network: the whole image, then each view if asked for.

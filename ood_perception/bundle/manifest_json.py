@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import re
-import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +14,7 @@ from ood_perception.errors import BundleError
 from ood_perception.image.geometry import POLICIES
 from ood_perception.image.views import view_problem
 from ood_perception.json_files import parse_json, read_bounded, read_json
+from ood_perception.typed_values import build
 
 T = TypeVar('T')
 MOST_INPUT_PIXELS = 32 << 20
@@ -70,7 +68,7 @@ def manifest_from_json(value: Any, place: str = MANIFEST_NAME) -> Manifest:
             f'{FORMAT_VERSION}: pack the bundle again with the trainer of this version, or '
             'install the version of ood_perception that made it'
         )
-    manifest = build(Manifest, value, place)
+    manifest = _built(Manifest, value, place)
     _check_paths(manifest, place)
     _check_names(manifest, place)
     _check_stages(manifest, place)
@@ -83,62 +81,18 @@ def read_as(kind: type[T], path: Path) -> T:
         value = read_json(path)
     except (OSError, ValueError) as error:
         raise BundleError(f'{path} cannot be read ({error}): copy the bundle again') from error
-    return build(kind, value, str(path))
+    return _built(kind, value, str(path))
 
 
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def build(kind: type[T], value: Any, place: str) -> T:
-    """Build a dataclass from a JSON object; BundleError naming `place` and the wrong field."""
-    if not isinstance(value, dict):
-        raise BundleError(f'{place} is {value!r}, expected an object ({kind.__name__})')
-    hints = _hints(typing.cast(Any, kind))
-    unknown = sorted(set(value) - set(hints))
-    required = [
-        f.name
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    missing = [name for name in required if name not in value]
-    if unknown or missing:
+def _built(kind: type[T], value: Any, place: str) -> T:
+    """Return a dataclass of a JSON object; BundleError naming `place`, the wrong field, remedy."""
+    try:
+        found: T = build(kind, value, place, BundleError)
+    except BundleError as error:
         raise BundleError(
-            f'{place}: unknown fields {unknown}, missing fields {missing}; the file was not '
-            'written by this version of the trainer'
-        )
-    return kind(**{k: _convert(hints[k], v, f'{place}: {k}') for k, v in value.items()})
-
-
-def _convert(hint: Any, value: Any, place: str) -> Any:
-    """Convert one JSON value to the type that a field declares."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        return _convert_tuple(inner, value, place)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise BundleError(f'{place} is {value!r}, expected an object')
-        return {k: _convert(inner[1], v, f'{place}.{k}') for k, v in value.items()}
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(Any, hint), value, place)
-    if hint is Any:
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise BundleError(f'{place} is {value!r}, expected {hint.__name__}')
-    return value
-
-
-def _convert_tuple(inner: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise BundleError(f'{place} is {value!r}, expected a list')
-    kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-    if len(kinds) != len(value):
-        raise BundleError(f'{place} is {value!r}, expected {len(kinds)} values')
-    pairs = enumerate(zip(kinds, value, strict=True))
-    return tuple(_convert(kind, item, f'{place}[{i}]') for i, (kind, item) in pairs)
+            f'{error}; the file was not written by this version of the trainer: pack it again'
+        ) from error
+    return found
 
 
 def _check_paths(manifest: Manifest, place: str) -> None:

@@ -18,10 +18,9 @@ from ood_perception.adapt.levels import LEVELS
 from ood_perception.adapt.writing import check_target
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.cli import guarded
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.errors import ConfigError, OodPerceptionError
+from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
 from ood_perception.files import check_writable
 from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
@@ -38,7 +37,8 @@ def adapt_bundle(argv: Sequence[str] | None = None) -> int:
 
     Exit status: 0 written, 1 not, with the reason, 130 stopped: the same command goes on.
     """
-    return guarded(_stoppable, _parser().parse_args(argv))
+    arguments = _parser().parse_args(argv)
+    return exit_status('error', lambda: _stoppable(arguments))
 
 
 def _stoppable(arguments: argparse.Namespace) -> int:

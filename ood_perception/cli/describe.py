@@ -134,9 +134,7 @@ def _class_lines(bundle: Bundle) -> list[str]:
 
 
 def _head_line(head: HeadSpec, bundle: Bundle) -> str:
-    size = bundle.manifest.input
-    rows = size.height // size.patch * head.upsampling
-    columns = size.width // size.patch * head.upsampling
+    rows, columns = bundle.manifest.input.grid(head.upsampling)
     return (
         f'{head.name}: selection {head.selection}, calibration {head.calibration}, '
         f'score grid {rows} x {columns}, scores for {", ".join(head.compiled_classes)}'

@@ -18,8 +18,7 @@ from ood_perception.bags.remote import recording_path
 from ood_perception.bags.replay import RESULT, RRD, ReplayOptions, check_options, evaluate
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.bundle.store import load_bundle
-from ood_perception.cli import guarded
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, exit_status
 from ood_perception.fleet.pool import LOCAL, Cluster
 from ood_perception.fleet.recordings import is_fleet
 from ood_perception.fleet.run import evaluate_fleet
@@ -51,51 +50,49 @@ def evaluate_bag(argv: Sequence[str] | None = None) -> int:
     same command goes on where it was stopped. Exit status: 0 all went well, 1 nothing was written,
     3 finished and something was skipped.
     """
-    return guarded(_run, _parser().parse_args(argv))
+    arguments = _parser().parse_args(argv)
+    return exit_status('error', lambda: _run(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=evaluate_bag.__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'bag',
         nargs='+',
         help='folder of a bag, one .mcap or .db3 file; or several, a folder of bags, a pattern, a '
         '.txt with one a line; each may be a URL (s3://...)',
     )
-    parser.add_argument(
+    add(
         '--out',
         type=Path,
         help=f'folder of the results; default: <bag>_evaluated or {_FLEET_OUT}, here',
     )
-    parser.add_argument(
-        '--topics', nargs='+', default=[], help='image topics, or name=topic; default: all'
-    )
-    parser.add_argument(
+    add('--topics', nargs='+', default=[], help='image topics, or name=topic; default: all')
+    add(
         '--ground-truth',
         nargs='+',
         default=[],
         help='label topic or folder (1 anomaly, 0 normal), or camera=one of them',
     )
-    parser.add_argument(
-        '--on-error', default=SKIP, choices=ON_ERROR, help='skip and count, or fail at once'
-    )
-    parser.add_argument('--storage', default='mcap', choices=STORAGES, help='of the result bag')
-    parser.add_argument('--outputs', nargs='+', choices=OUTPUTS, help='of the result bag')
-    parser.add_argument(
+    add('--on-error', default=SKIP, choices=ON_ERROR, help='skip and count, or fail at once')
+    add('--storage', default='mcap', choices=STORAGES, help='of the result bag')
+    add('--outputs', nargs='+', choices=OUTPUTS, help='of the result bag')
+    add(
         '--rrd',
         action='store_true',
         help=f'also write {RRD} for the Rerun viewer (needs rerun-sdk)',
     )
-    parser.add_argument(
+    add(
         '--adapted',
         metavar='BUNDLE',
         help='compare with this bundle instead, frame by frame; of several recordings: collect '
         'the frames on which both differ',
     )
-    parser.add_argument('--batch', type=int, default=1, help='frames per engine run')
-    parser.add_argument('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
-    parser.add_argument('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
-    parser.add_argument('--json', action='store_true', help='print the report as JSON')
+    add('--batch', type=int, default=1, help='frames per engine run')
+    add('--max-message-mib', type=float, default=MAX_MESSAGE_BYTES / MIB)
+    add('--max-file-gib', type=float, default=MAX_FILE_BYTES / _GIB)
+    add('--json', action='store_true', help='print the report as JSON')
     _add_fleet(parser)
     add_parameters(parser, _PARAMETERS)
     return parser
@@ -103,13 +100,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('several recordings')
-    group.add_argument(
-        '--ray', metavar='ADDRESS', help=f'of a Ray cluster; {LOCAL}: one on this machine'
-    )
-    group.add_argument('--workers', type=int, default=0, help='engines at once; 0: as many as fit')
-    group.add_argument(
-        '--mine', type=int, default=2, help='frames kept of a recording, of each kind; 0: none'
-    )
+    add = group.add_argument
+    add('--ray', metavar='ADDRESS', help=f'of a Ray cluster; {LOCAL}: one on this machine')
+    add('--workers', type=int, default=0, help='engines at once; 0: as many as fit')
+    add('--mine', type=int, default=2, help='frames kept of a recording, of each kind; 0: none')
 
 
 def _run(arguments: argparse.Namespace) -> int:

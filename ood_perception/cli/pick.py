@@ -18,8 +18,7 @@ from ood_perception.bench.pick import (
 )
 from ood_perception.bundle.store import load_bundle, shipped_bundles
 from ood_perception.bundle.weights.completion import complete
-from ood_perception.cli import guarded
-from ood_perception.errors import ConfigError
+from ood_perception.errors import ConfigError, exit_status
 from ood_perception.json_files import json_text
 from ood_perception.texts import tell
 
@@ -39,7 +38,8 @@ def pick(argv: Sequence[str] | None = None) -> int:
     add('--camera', default='1920x1080', help='size of the camera images')
     add('--weights', default='', help="where the backbones' weights are, see compile_bundle")
     add('--json', action='store_true', help='print JSON, progress to stderr')
-    return guarded(_pick, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    return exit_status('error', lambda: _pick(arguments))
 
 
 def _pick(arguments: argparse.Namespace) -> int:

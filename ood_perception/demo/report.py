@@ -15,16 +15,13 @@ import numpy as np
 from ood_perception.bundle.store import Bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
-from ood_perception.image.geometry import geometry_for, to_network
+from ood_perception.postprocess.mask import surprisal_threshold
+from ood_perception.postprocess.overlay import MASK_COLORS, color_mask, color_score
 from ood_perception.reports import html
-from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, Float32Array, JsonDict, UInt8Array
+from ood_perception.types import MASK_NAMES, Float32Array, JsonDict, UInt8Array
 
 from . import verdict
 from .verdict import FrameCheck, Verdict
-
-_RUNS = 3
-_SCORE_LOW, _SCORE_HIGH = 0.0, 5.0
-_MASK_COLORS = {'normal': (64, 150, 84), 'obstacle': (235, 52, 72), 'not scored': (52, 56, 64)}
 
 
 @dataclass(frozen=True)
@@ -70,35 +67,23 @@ class Run:
 
 def write_page(folder: Path, frames: Sequence[FrameResult], run: Run) -> Path:
     """Write the images and index.html into a folder; return the page's path."""
+    rate = run.verdict.target
     folder.mkdir(parents=True, exist_ok=True)
     return html.write_page(
         folder / 'index.html',
         'demo.html.j2',
         run=run,
         limits=verdict,
-        frames=[(frame, _views(folder, number, frame)) for number, frame in enumerate(frames, 1)],
+        frames=[(one, _views(folder, number, one, rate)) for number, one in enumerate(frames, 1)],
         chart=latency_chart([frame.latency_ms for frame in frames]),
-        score_range=(_SCORE_LOW, _SCORE_HIGH),
-        mask_colors=_MASK_COLORS,
+        threshold=surprisal_threshold(rate),
+        mask_colors={name: MASK_COLORS[value] for value, name in MASK_NAMES.items()},
     )
-
-
-def heat(surprisal: Float32Array) -> UInt8Array:
-    """Return surprisal 0..5 as colours, uint8 (H, W, 3) RGB; grey where nothing was scored."""
-    scored = np.isfinite(surprisal)
-    share = (np.nan_to_num(surprisal) - _SCORE_LOW) / (_SCORE_HIGH - _SCORE_LOW)
-    level = (np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
-    colors = np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO))[..., ::-1].copy()
-    colors[~scored] = _MASK_COLORS['not scored']
-    return np.asarray(colors, dtype=np.uint8)
 
 
 def mask_image(mask: UInt8Array, check: FrameCheck | None) -> UInt8Array:
     """Return the mask in colours, uint8 (H, W, 3) RGB, with the known boxes drawn."""
-    image = np.zeros((*mask.shape, 3), np.uint8)
-    image[:] = _MASK_COLORS['normal']
-    image[mask == MASK_OBSTACLE] = _MASK_COLORS['obstacle']
-    image[mask == MASK_NOT_SCORED] = _MASK_COLORS['not scored']
+    image = color_mask(mask)
     line = max(2, mask.shape[0] // 240)
     for one in check.objects if check else ():
         x, y, width, height = one.box
@@ -107,12 +92,12 @@ def mask_image(mask: UInt8Array, check: FrameCheck | None) -> UInt8Array:
     return image
 
 
-def _views(folder: Path, number: int, frame: FrameResult) -> dict[str, str]:
-    """Write one frame's images; return title -> file."""
+def _views(folder: Path, number: int, frame: FrameResult, rate: float) -> dict[str, str]:
+    """Write one frame's images; return title -> file; rate: the target."""
     images = {
         'camera image': ('input', frame.image),
         'overlay, as published': ('overlay', frame.overlay),
-        'surprisal': ('surprisal', heat(frame.surprisal)),
+        'surprisal': ('surprisal', color_score(frame.surprisal, rate)),
         'mask': ('mask', mask_image(frame.mask, frame.check)),
     }
     return {
@@ -140,23 +125,9 @@ class Speed:
     built: float
 
 
-def try_engine(bundle: Bundle, options: EngineOptions, image: UInt8Array) -> Speed:
-    """Build a completed bundle's engine as the node will; time it on an image (H, W, 3) RGB."""
+def try_engine(bundle: Bundle, options: EngineOptions) -> Speed:
+    """Build a completed bundle's engine as the node will; its golden check tells its time."""
     begin = time.monotonic()
     with create_engine(bundle, options) as engine:
         built = time.monotonic() - begin
-        spec = bundle.manifest.input
-        geometry = geometry_for(
-            camera_size=image.shape[:2],
-            input_size=(spec.height, spec.width),
-            policy=spec.policy,
-            anchor=spec.anchor,
-        )
-        batch = to_network(image, geometry)[None]
-        vector = np.ones(len(engine.compiled_classes), np.float32)
-        times = []
-        for _ in range(_RUNS):
-            begin = time.monotonic()
-            engine.run(batch, vector)
-            times.append(time.monotonic() - begin)
-        return Speed(dict(engine.description), min(times), built)
+        return Speed(dict(engine.description), engine.run_ms / 1e3, built)

@@ -17,7 +17,6 @@ from ood_perception.bags.cameras import camera_frames, open_cameras
 from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
-from ood_perception.demo.verdict import GroundTruth, from_labels
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.files import user_path
 from ood_perception.image.image_files import (
@@ -42,11 +41,11 @@ COMPOSED = (
 
 @dataclass(frozen=True)
 class Image:
-    """One image to publish, uint8 (H, W, 3) RGB; truth: what is known of it, if anything."""
+    """One image to publish, uint8 (H, W, 3) RGB; truth: uint8 (H, W) labels, see check_frame."""
 
     name: str
     image: UInt8Array
-    truth: GroundTruth | None = None
+    truth: UInt8Array | None = None
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,8 @@ def _in_order(path: Path) -> tuple[int, str]:
     return (int(digits) if digits else 0), path.name
 
 
-def _truth(path: Path, image: UInt8Array) -> GroundTruth | None:
-    """Return what a label image says (0 road, 1 obstacle), None for other ids."""
+def _truth(path: Path, image: UInt8Array) -> UInt8Array | None:
+    """Return the labels of a label image (0 road, 1 obstacle), None for other ids."""
     labels = read_label(path)
     if labels.shape != image.shape[:2]:
         raise DataError(f'{path} is {labels.shape}, expected {image.shape[:2]} like its image')
@@ -150,7 +149,7 @@ def _truth(path: Path, image: UInt8Array) -> GroundTruth | None:
         # Another data set's ids: without their meaning nothing can be checked.
         tell(f'{path.parent} holds ids beside 0, 1 and 255: its images are shown unchecked')
         return None
-    return from_labels(labels)
+    return labels
 
 
 def video_frames(path: Path, limit: int) -> Iterator[UInt8Array]:

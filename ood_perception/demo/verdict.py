@@ -10,29 +10,15 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, BoolArray, UInt8Array
+from ood_perception.types import MASK_NOT_SCORED, MASK_OBSTACLE, UInt8Array
 
+ROAD, OBSTACLE = 0, 1  # ids of labels
 # An object counts as found when this share of its pixels is flagged.
 FOUND_SHARE = 0.25
 # Objects that cover fewer patches than this are below what the backbone resolves: not counted.
 MINIMUM_PATCHES = 2.0
 REQUIRED_FOUND = 0.8
 ALLOWED_EXCESS = 3.0
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """The known parts: pixels of each object, bool (H, W), and of the road without objects."""
-
-    objects: tuple[BoolArray, ...]
-    road: BoolArray
-
-
-def from_labels(labels: UInt8Array, road: int = 0, obstacle: int = 1) -> GroundTruth:
-    """Return the truth of a label image, uint8 (H, W); every other value is not road."""
-    count, parts = cv2.connectedComponents((labels == obstacle).astype(np.uint8), connectivity=8)
-    objects = tuple(np.asarray(parts == index, dtype=np.bool_) for index in range(1, count))
-    return GroundTruth(objects=objects, road=np.asarray(labels == road, dtype=np.bool_))
 
 
 @dataclass(frozen=True)
@@ -96,12 +82,26 @@ class Verdict:
         return self.flagged / self.road_pixels if self.road_pixels else 0.0
 
 
-def check_frame(mask: UInt8Array, truth: GroundTruth, patch: float) -> FrameCheck:
-    """Compare the node's mask, uint8 (H, W), with the truth; patch: side in camera pixels."""
+def check_frame(mask: UInt8Array, labels: UInt8Array, patch: float) -> FrameCheck:
+    """
+    Compare the node's mask with the labels, uint8 (H, W): ROAD, OBSTACLE, all others not judged.
+
+    patch: side of a network patch in camera pixels.
+    """
     flagged, scored = mask == MASK_OBSTACLE, mask != MASK_NOT_SCORED
-    rest = truth.road & scored & ~_surroundings(truth, patch)
+    anomaly = (labels == OBSTACLE).astype(np.uint8)
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(anomaly, connectivity=8)
+    hits = np.bincount(parts[flagged], minlength=count)
+    size = 2 * int(np.ceil(patch)) + 1
+    near = cv2.dilate(anomaly, np.ones((size, size), np.uint8)) > 0
+    rest = (labels == ROAD) & scored & ~near
     return FrameCheck(
-        objects=tuple(_check_object(flagged, one, patch) for one in truth.objects if one.any()),
+        objects=tuple(
+            ObjectCheck((x, y, width, height), hit / area, area >= MINIMUM_PATCHES * patch * patch)
+            for (x, y, width, height, area), hit in zip(
+                stats[1:].tolist(), hits[1:].tolist(), strict=True
+            )
+        ),
         road_pixels=int(rest.sum()),
         flagged=int((rest & flagged).sum()),
     )
@@ -128,22 +128,3 @@ def judge(checks: Sequence[FrameCheck], target: float) -> Verdict:
             f'{ALLOWED_EXCESS:g} times the target {target:.2%}'
         )
     return Verdict(target, len(checks), len(objects), found, road, flagged, tuple(reasons))
-
-
-def _check_object(flagged: BoolArray, pixels: BoolArray, patch: float) -> ObjectCheck:
-    area = int(pixels.sum())
-    x, y, width, height = cv2.boundingRect(pixels.astype(np.uint8))
-    return ObjectCheck(
-        box=(int(x), int(y), int(width), int(height)),
-        covered=float((flagged & pixels).sum() / area),
-        counted=area >= MINIMUM_PATCHES * patch * patch,
-    )
-
-
-def _surroundings(truth: GroundTruth, patch: float) -> BoolArray:
-    """Return the pixels within one patch of any object, bool (H, W)."""
-    every = np.zeros(truth.road.shape, np.uint8)
-    for one in truth.objects:
-        every |= one.astype(np.uint8)
-    size = 2 * int(np.ceil(patch)) + 1
-    return np.asarray(cv2.dilate(every, np.ones((size, size), np.uint8)) > 0, dtype=np.bool_)

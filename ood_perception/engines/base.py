@@ -51,7 +51,11 @@ class EngineOptions:
 
 
 class Engine(ABC):
-    """All stages of a bundle behind one `run`, which one thread at a time may call."""
+    """
+    All stages of a bundle behind one `run`, which one thread at a time may call.
+
+    last: what the last run gave.
+    """
 
     choice = ''  # why precision auto took this one; '' where it was asked for by name
     run_ms = 0.0  # wall time of the last run, milliseconds; after the golden check, of one image
@@ -59,6 +63,8 @@ class Engine(ABC):
     def __init__(self, manifest: Manifest, options: EngineOptions) -> None:
         self.manifest = manifest
         self.options = options
+        nothing = np.zeros((0, 0, 0))
+        self.last = EngineOutput(nothing.astype(np.float32), nothing.astype(np.uint8), {})
 
     @property
     @abstractmethod
@@ -101,6 +107,7 @@ class Engine(ABC):
         begin = time.perf_counter()
         output = self._run(np.ascontiguousarray(image), in_distribution.astype(np.float32))
         self.run_ms = (time.perf_counter() - begin) * 1e3
+        self.last = output
         return output
 
     @abstractmethod

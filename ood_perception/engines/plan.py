@@ -66,13 +66,13 @@ class PlannedEngine(Engine):
 
 def check_choice(manifest: Manifest, options: EngineOptions) -> None:
     """Raise EngineError for an unknown head or class, before anything is compiled."""
-    _classes(_head(manifest, options.head), options.compiled_classes)
+    _classes(head_of(manifest, options), options.compiled_classes)
 
 
 def plan_for(bundle: Bundle, options: EngineOptions) -> Plan:
     """Return what to compile; EngineError for an unknown head or class."""
     manifest = bundle.manifest
-    head = _head(manifest, options.head)
+    head = head_of(manifest, options)
     classes = _classes(head, options.compiled_classes)
     stages = tuple(stage for stage in manifest.stages if _needed(stage, manifest, head))
     models: list[Path | bytes] = []
@@ -121,12 +121,13 @@ def _quantised(bundle: Bundle, stage: StageSpec, facts: Path, weight_bits: int) 
     return compiled_cache.obtain(key, make)[0]
 
 
-def _head(manifest: Manifest, name: str) -> HeadSpec:
+def head_of(manifest: Manifest, options: EngineOptions) -> HeadSpec:
+    """Return the head that an engine is compiled for; EngineError where the bundle lacks it."""
     for head in manifest.heads:
-        if head.name == name or not name:
+        if options.head in ('', head.name):
             return head
     known = ', '.join(head.name for head in manifest.heads)
-    raise EngineError(f'head {name!r}: bundle {manifest.name} has {known}')
+    raise EngineError(f'head {options.head!r}: bundle {manifest.name} has {known}')
 
 
 def _classes(head: HeadSpec, wanted: tuple[str, ...]) -> tuple[str, ...]:

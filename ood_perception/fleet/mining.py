@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.bags.before_after import frame_change
-from ood_perception.bags.highest import Highest, png_of
 from ood_perception.bags.replay import Replay
-from ood_perception.bags.statistics import TruthCounts
+from ood_perception.bags.statistics import Highest, TruthCounts
 from ood_perception.evaluation.record import file_name
 from ood_perception.json_files import write_json
-from ood_perception.loader import Model, drift_monitor
+from ood_perception.loader import CalibrationMonitors, Model
 from ood_perception.metrics.binning import BINS
-from ood_perception.postprocess.drift import DriftMonitor
+from ood_perception.postprocess.overlay import encode_png
 from ood_perception.types import Detection
 
 TO_LABEL, MINED, COUNTS = 'to_label', 'mined.json', 'counts.npz'
@@ -58,7 +57,7 @@ class Miner:
     def __init__(self, model: Model, second: Model | None, most: int) -> None:
         self._model, self._second = model, second
         self._kept = {reason: Highest[tuple[Mined, bytes]](most) for reason in REASONS}
-        self._monitors: dict[str, DriftMonitor] = {}
+        self._monitors = CalibrationMonitors()
         self._warned: dict[str, str] = {}
 
     def add(self, detection: Detection, index: int) -> None:
@@ -70,10 +69,7 @@ class Miner:
             changed = frame_change(detection, other, index).changed
             self._keep(DISAGREEMENT, changed, detection, index)
         camera = detection.frame.camera
-        if camera not in self._monitors:
-            self._monitors[camera] = drift_monitor(self._model.pipeline)
-        monitor = self._monitors[camera]
-        monitor.add(detection)
+        monitor = self._monitors.add(self._model.pipeline, detection)
         warning = monitor.health.warning
         if warning and not self._warned.get(camera):  # where it broke, not every frame after
             self._keep(CALIBRATION, monitor.stake, detection, index, warning)
@@ -95,7 +91,7 @@ class Miner:
         frame = detection.frame
         mined = Mined(reason, rank, frame.camera, index, frame.stamp_ns, text)
         if rank > 0:
-            self._kept[reason].add(rank, lambda: (mined, png_of(frame.image)))
+            self._kept[reason].add(rank, lambda: (mined, encode_png(frame.image)))
 
 
 def write_truth(path: Path, parts: Mapping[str, TruthCounts]) -> None:

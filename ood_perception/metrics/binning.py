@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
-from .pixel import TRUE_POSITIVE_RATE, Curve, pixel_metrics
+from .pixel import TRUE_POSITIVE_RATE, Curve, pixel_metrics, steps
 
 BINS = 1 << 16
 _SHIFT = 11  # sign, exponent and 12 of the 23 bits of the mantissa are kept
@@ -180,10 +180,6 @@ def bounded_metrics(curve: Curve) -> BinnedMetrics:
     )
 
 
-def _steps(counts: Int64Array | Float64Array) -> Float64Array:
-    return np.diff(counts, prepend=0).astype(np.float64)
-
-
 def _average_precision(curve: Curve) -> tuple[float, float]:
     """
     Bound AP: in each bin all anomalies tied above all normal pixels, or one by one below them.
@@ -192,7 +188,7 @@ def _average_precision(curve: Curve) -> tuple[float, float]:
     sum_i (T + i) / (T + i + c) = p - c sum_i 1 / (T + c + i), and 1/x is convex, so that the last
     sum is at most ln((T + c + p + 1/2) / (T + c + 1/2)).
     """
-    taken, wrong = _steps(curve.found), _steps(curve.alarms)
+    taken, wrong = steps(curve.found), steps(curve.alarms)
     before = curve.found - taken + curve.alarms
     low = taken - curve.alarms * np.log1p(taken / (before + 0.5))
     high = taken * (curve.found / np.maximum(curve.found + curve.alarms - wrong, 1))
@@ -215,7 +211,7 @@ def _components(curve: Curve, value: float) -> Bounded:
     with np.errstate(divide='ignore', invalid='ignore'):
         lost = np.where(curve.alarms > 0, curve.alarms * np.log1p(taken / before), 0.0)
         high = np.where(
-            taken > 0, taken * found / (found + curve.alarms - _steps(curve.alarms)), 0.0
+            taken > 0, taken * found / (found + curve.alarms - steps(curve.alarms)), 0.0
         )
     low = float(np.sum(taken - lost) / curve.positives)
     return Bounded(value, low, float(np.sum(high) / curve.positives))
@@ -223,7 +219,7 @@ def _components(curve: Curve, value: float) -> Bounded:
 
 def _auroc(curve: Curve) -> Bounded:
     """Bound AUROC: the pairs inside bins are all lost, or all won; a tie counts half."""
-    taken, wrong = _steps(curve.found), _steps(curve.alarms)
+    taken, wrong = steps(curve.found), steps(curve.alarms)
     pairs = float(curve.positives) * curve.negatives
     low = float(np.sum(taken * (curve.negatives - curve.alarms)) / pairs)
     inside = float(np.sum(taken * wrong) / pairs)
@@ -239,5 +235,5 @@ def _fpr95(curve: Curve) -> tuple[float, float]:
 
 def _highest_f1(curve: Curve) -> float:
     """Bound F1 from above: inside a bin at best its anomalies come first."""
-    before = curve.alarms - _steps(curve.alarms)
+    before = curve.alarms - steps(curve.alarms)
     return float(np.max(2 * curve.found / (curve.found + before + curve.positives)))

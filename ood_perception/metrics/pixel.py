@@ -239,18 +239,18 @@ def exact_metrics(images: Sequence[ScoredImage]) -> PixelMetrics:
     return pixel_metrics(full_curve(pool(images)))
 
 
-def _steps(values: Int64Array | Float64Array) -> Float64Array:
-    """Rise of each point above the one before; the first is above 0."""
+def steps(values: Int64Array | Float64Array) -> Float64Array:
+    """Return the rise of each point above the one before; the first is above 0."""
     return np.diff(values, axis=-1, prepend=0).astype(np.float64)
 
 
 def _average_precision(curve: Curve) -> Float64Array:
-    return _ratio(np.sum(_steps(curve.found) * curve.precision, axis=-1), curve.positives)
+    return _ratio(np.sum(steps(curve.found) * curve.precision, axis=-1), curve.positives)
 
 
 def _auroc(curve: Curve) -> Float64Array:
-    heights = curve.found - 0.5 * _steps(curve.found)  # a tie counts half
-    area = np.sum(_steps(curve.alarms) * heights, axis=-1)
+    heights = curve.found - 0.5 * steps(curve.found)  # a tie counts half
+    area = np.sum(steps(curve.alarms) * heights, axis=-1)
     return _ratio(area, np.multiply(curve.positives, curve.negatives, dtype=np.float64))
 
 
@@ -273,7 +273,7 @@ def component_precision(curve: Curve) -> Float64Array:
         curve.negatives,
     )
     precise = np.nan_to_num(weighted.precision)
-    average: Float64Array = np.sum(_steps(recall) * precise, axis=-1)
+    average: Float64Array = np.sum(steps(recall) * precise, axis=-1)
     return average
 
 

@@ -17,8 +17,9 @@ the later section's counts.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from typing import Any
 import yaml
 
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.names import unknown_names
 from ood_perception.parameters.settings import strings
 from ood_perception.parameters.table import (
     BY_NAME,
@@ -40,6 +40,13 @@ from ood_perception.types import Tell
 from ood_perception.yaml_files import Loader, read_text, single_node, yaml_problem
 
 PARAMETERS_KEY = 'ros__parameters'
+# What rclpy and the launch files of ROS set on every node
+_OF_ROS = ('use_sim_time', 'start_type_description_service')
+_OF_ROS_PREFIX = 'qos_overrides.'
+
+
+# Names that share this much (difflib's ratio) with one of ours are taken for misspelt.
+_MISSPELT = 0.8
 _TOKEN = re.compile(r'\*\*?|[A-Za-z_][A-Za-z0-9_]*')
 
 
@@ -292,3 +299,33 @@ def _distinct(sections: Sequence[Section]) -> list[str]:
 def _listed(sections: Sequence[Section]) -> str:
     found = ', '.join(f'{s.pattern} (line {s.line})' for s in sections)
     return f'its sections: {found or "none"}'
+
+
+def unknown_names(names: Iterable[str]) -> list[str]:
+    """Return the names that no parameter of the node has, each with the nearest that there is."""
+    unknown = []
+    for name in filter(_unknown, names):
+        near = difflib.get_close_matches(name, BY_NAME, 1) or [
+            known for known in BY_NAME if known.rpartition('.')[2] == name.rpartition('.')[2]
+        ]
+        unknown.append(f'{name} (did you mean {near[0]}?)' if near else name)
+    return unknown
+
+
+def misspelt_names(names: Iterable[str]) -> list[str]:
+    """
+    Return the unknown names that can only be meant for this node, each with the one meant.
+
+    They nearly are a name of ours, or are the last part of one ('mode' for 'roi.mode').
+    """
+    misspelt = []
+    for name in filter(_unknown, names):
+        near = difflib.get_close_matches(name, BY_NAME, 1, _MISSPELT) or [
+            known for known in BY_NAME if known.rpartition('.')[2] == name
+        ]
+        misspelt += [f'{name} (did you mean {near[0]}?)'] if near else []
+    return misspelt
+
+
+def _unknown(name: str) -> bool:
+    return not (name in BY_NAME or name in _OF_ROS or name.startswith(_OF_ROS_PREFIX))

@@ -21,17 +21,18 @@ _CHOICES = {'engine': ('auto', *ENGINES)}
 def add_parameters(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Add --params, --node and an option for each parameter, '--roi-mode' for 'roi.mode'."""
     group = parser.add_argument_group('model', "the node's parameters of the same names")
-    group.add_argument('--params', type=Path, metavar='YAML', help="the node's parameter file")
-    group.add_argument('--node', default='', help='whose section of --params, such as /robot1/nav')
+    add = group.add_argument
+    add('--params', type=Path, metavar='YAML', help="the node's parameter file")
+    add('--node', default='', help='whose section of --params, such as /robot1/nav')
     for name in names:
         spec = BY_NAME[name]
         several = isinstance(spec.default, tuple)
         option = f'--{_option(name).replace("_", "-")}'
         if isinstance(spec.default, bool):
             both = argparse.BooleanOptionalAction
-            group.add_argument(option, action=both, default=None, help=spec.description)
+            add(option, action=both, default=None, help=spec.description)
             continue
-        group.add_argument(
+        add(
             option,
             type=str if several else type(spec.default),
             nargs='+' if several else None,

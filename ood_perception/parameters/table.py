@@ -22,7 +22,7 @@ from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.postprocess.roi_files import mask_files, parse_polygons
 from ood_perception.postprocess.tracking import LONGEST_WINDOW, Persistence
 from ood_perception.ranging.calibration_file import parse_urls
-from ood_perception.ranging.poses import FROM_TF, parse_lines, parse_poses, parse_rpy
+from ood_perception.ranging.viewpoints import FROM_TF, parse_lines, parse_poses, parse_rpy
 from ood_perception.settings import Settings
 
 Value = str | int | float | bool | tuple[str, ...]
@@ -311,8 +311,7 @@ def typed(spec: Spec, value: Any) -> Value:
     texts = isinstance(found, tuple) and all(isinstance(item, str) for item in found)
     if type(found) is not kind or (kind is tuple and not texts):
         raise ConfigError(f'{spec.name} is {value!r}, expected {_EXPECTED[kind]}')
-    result: Value = found
-    return result
+    return found
 
 
 def check_value(spec: Spec, value: Any) -> None:

@@ -23,12 +23,10 @@ import numpy.typing as npt
 
 from ood_perception.bundle.archives import read_arrays
 from ood_perception.errors import BundleError, ConfigError
-from ood_perception.types import Float32Array, UInt8Array
+from ood_perception.types import Float32Array, Float64Array, UInt8Array
 
 if TYPE_CHECKING:
     from ood_perception.bundle.store import Bundle
-
-Float64Array = npt.NDArray[np.float64]
 
 KNOTS = 256
 FEWEST_PIXELS = 1000

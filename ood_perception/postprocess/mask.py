@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import Points, camera_area_of_cell, grid_to_camera
-from ood_perception.types import BoolArray, Float32Array, Geometry, Obstacle
+from ood_perception.types import BoolArray, Detection, Float32Array, Geometry, Obstacle
 
 _LN10 = math.log(10.0)
 
@@ -130,6 +130,26 @@ def keep_components(components: Components, keep: BoolArray) -> tuple[BoolArray,
     patches = numbers[components.patches]
     boxes, areas = components.boxes[keep], components.areas[keep]
     return patches > 0, Components(patches, boxes, areas, components.peaks[keep])
+
+
+def component_numbers(detection: Detection, components: Components) -> npt.NDArray[np.intp]:
+    """Return which component each obstacle of the detection is, intp (N,)."""
+    order = obstacle_order(components, detection.geometry)
+    everything = obstacles_of(components, detection.geometry)
+    place = dict(zip(everything, order, strict=True))
+    return np.array([place[obstacle] for obstacle in detection.obstacles], dtype=np.intp)
+
+
+def only(detection: Detection, keep: BoolArray) -> Detection:
+    """Return the detection with the obstacles that `keep`, bool (N,), names, in mask and list."""
+    if keep.all():
+        return detection
+    components = find_components(detection.mask, detection.surprisal)
+    kept = np.zeros(len(components.areas), dtype=bool)
+    kept[component_numbers(detection, components)] = keep
+    mask, _ = keep_components(components, kept)
+    obstacles = tuple(o for o, stays in zip(detection.obstacles, keep, strict=True) if stays)
+    return replace(detection, mask=mask, obstacles=obstacles)
 
 
 def _corners(components: Components, geometry: Geometry) -> tuple[Points, Points]:

@@ -120,6 +120,14 @@ def encode_jpeg(image: UInt8Array, quality: int = 85) -> UInt8Array:
     return data
 
 
+def encode_png(image: UInt8Array) -> bytes:
+    """Return an RGB image as the content of a PNG file; ImageError if refused."""
+    done, encoded = cv2.imencode('.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ImageError(f'image of {image.shape} cannot be written as PNG')
+    return encoded.tobytes()
+
+
 def heat_tables() -> tuple[UInt8Array, Float32Array]:
     """Return the heat's colours, uint8 (256, 3) RGB, and weights, float32 (256,), per level."""
     levels = np.arange(256) / 255

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.errors import ConfigError
-from ood_perception.postprocess.mask import find_components, keep_components, obstacle_order
+from ood_perception.postprocess.mask import only
 from ood_perception.types import BoolArray, Detection
 
 Boxes = npt.NDArray[np.float64]
@@ -222,12 +222,12 @@ class Tracker:
             return Tracked(detection)
         camera = self._cameras.setdefault(name, _Camera())
         tracks, announced = camera.update(detection, settings)
-        mask = _announced_mask(detection, announced) if settings.mask else detection.mask
-        obstacles = tuple(
-            obstacle for obstacle, told in zip(detection.obstacles, announced, strict=True) if told
-        )
         numbers = tuple(int(number) for number in tracks[announced])
-        return Tracked(replace(detection, mask=mask, obstacles=obstacles), numbers)
+        if settings.mask:
+            return Tracked(only(detection, announced), numbers)
+        pairs = zip(detection.obstacles, announced, strict=True)
+        obstacles = tuple(obstacle for obstacle, told in pairs if told)
+        return Tracked(replace(detection, obstacles=obstacles), numbers)
 
 
 class _Camera:
@@ -301,13 +301,3 @@ class _Camera:
         self._states = self._states.only(keep)
         self._numbers, self._history = self._numbers[keep], self._history[keep]
         self._announced = self._announced[keep]
-
-
-def _announced_mask(detection: Detection, announced: BoolArray) -> BoolArray:
-    """Return the mask, bool (gh, gw), without the components of unannounced obstacles."""
-    if announced.all():
-        return detection.mask
-    components = find_components(detection.mask, detection.surprisal)
-    keep = np.zeros(len(announced), bool)
-    keep[obstacle_order(components, detection.geometry)] = announced
-    return keep_components(components, keep)[0]

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from ood_perception.image.geometry import Points, grid_to_camera
 from ood_perception.postprocess.mask import (
     Components,
+    component_numbers,
     find_components,
-    obstacle_order,
-    obstacles_of,
 )
 from ood_perception.postprocess.roi import Rows, below_line, bridged, edge_rows, large_patches
 from ood_perception.types import BoolArray, Detection, UInt8Array
@@ -194,14 +193,6 @@ def contact_points_of(detection: Detection, ground: Ground) -> ContactPoints:
         outline=np.column_stack([column_spans(spans[:, 0], spans[:, 1], detection), spans[:, 2]]),
         outline_cut_off=cut,
     )
-
-
-def component_numbers(detection: Detection, components: Components) -> npt.NDArray[np.intp]:
-    """Return which component each obstacle of the detection is, intp (N,)."""
-    order = obstacle_order(components, detection.geometry)
-    everything = obstacles_of(components, detection.geometry)
-    place = dict(zip(everything, order, strict=True))
-    return np.array([place[obstacle] for obstacle in detection.obstacles], dtype=np.intp)
 
 
 def _border(components: Components, number: int) -> Points:

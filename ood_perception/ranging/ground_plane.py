@@ -70,8 +70,7 @@ class Viewpoint:
     @cached_property
     def level_from_optical(self) -> Vectors:
         """float64 (3, 3): turns optical into level coordinates."""
-        turned: Vectors = self.level_in_base @ self.mounting.rotation
-        return turned
+        return self.level_in_base @ self.mounting.rotation
 
     @property
     def height(self) -> float:

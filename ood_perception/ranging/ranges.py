@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from ood_perception.errors import CalibrationError
 from ood_perception.image.geometry import Points
-from ood_perception.postprocess.mask import find_components, keep_components
 from ood_perception.ranging.attitude import Attitude, Mounting, dip, up_from_horizon
 from ood_perception.ranging.camera_model import CameraModel
 from ood_perception.ranging.ground import (
@@ -20,7 +19,6 @@ from ood_perception.ranging.ground import (
     Edge,
     EdgeKind,
     Scene,
-    component_numbers,
     contact_points_of,
     edge_of,
     ground_of,
@@ -124,20 +122,7 @@ def wide_enough(detection: Detection, scene: Scene, view: Viewpoint, minimum: fl
     left, right = np.split(bearings, 2)
     widest = 2 * np.tan(np.remainder(left - right, 2 * np.pi) / 2)
     widest *= places.distance + 2 * places.distance_sigma
-    enough: BoolArray = ~(widest < minimum) | contact_points.cut_off
-    return enough
-
-
-def only(detection: Detection, keep: BoolArray) -> Detection:
-    """Return the detection with the obstacles that `keep`, bool (N,), names, in mask and list."""
-    if keep.all():
-        return detection
-    components = find_components(detection.mask, detection.surprisal)
-    kept = np.zeros(len(components.areas), dtype=bool)
-    kept[component_numbers(detection, components)] = keep
-    mask, _ = keep_components(components, kept)
-    obstacles = tuple(o for o, stays in zip(detection.obstacles, keep, strict=True) if stays)
-    return dataclasses.replace(detection, mask=mask, obstacles=obstacles)
+    return ~(widest < minimum) | contact_points.cut_off
 
 
 def barriers(ranged: RangedDetections) -> tuple[Points, Vectors, UInt8Array]:

@@ -83,7 +83,7 @@ class Health:
             stamp = self._node.get_clock().now().to_msg()
             self._publisher.publish(diagnostic_array(stamp, statuses))
             if session := self._node.session:
-                health = session.calibration.statuses(self._name)
+                health = session.calibration_statuses(self._name)
                 self._calibration.publish(diagnostic_array(stamp, health))
         except Exception as error:
             # A camera or topic may vanish under our hands in a transition: the next beat counts.
@@ -112,7 +112,7 @@ class Health:
             self._before[report.name] = report.counters
             statuses.append(camera_status(self._name, report, recent, seen))
         statuses += session.range_statuses(self._name)
-        statuses += session.calibration.statuses(self._name)
+        statuses += session.calibration_statuses(self._name)
         statuses.append(timing_status(self._name, session.window.summary()))
         statuses.append(outputs_status(self._name, session.subscribed(), missing_outputs()))
         engine = session.watchdog.status(session.model.status())

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
@@ -18,7 +20,6 @@ from ood_perception.parameters.table import NODE, Value, check_change
 from ood_perception.ros import parameters
 from ood_perception.ros.health import Health
 from ood_perception.ros.outputs import missing_outputs
-from ood_perception.ros.services import answer_always
 from ood_perception.ros.session import Session
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -49,7 +50,9 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         self._applied = parameters.values_of(self)
         # Humble lacks the first and the third; there the timer applies what has changed.
         if hasattr(self, 'add_pre_set_parameters_callback'):
-            self.add_pre_set_parameters_callback(parameters.as_declared)
+            self.add_pre_set_parameters_callback(
+                lambda given: [parameters.as_declared(parameter) for parameter in given]
+            )
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, 'add_post_set_parameters_callback'):
             self.add_post_set_parameters_callback(lambda _: self._apply_parameters())
@@ -220,3 +223,31 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
             'enabled' if self._enabled else 'disabled: frames are counted as skipped'
         )
         return response
+
+
+def answer_always(node: Any) -> None:
+    """
+    Have all services of a node, rclpy's own as well, answer a request that raises.
+
+    rclpy raises for a lifecycle transition that does not fit the state, and for parameters of a
+    type that there is not. The answer says that it failed, the log says why.
+    """
+    for service in node.services:
+        service.callback = partial(_answered, node, service.srv_name, service.callback)
+
+
+def _answered(
+    node: Any, name: str, callback: Callable[[Any, Any], Any], request: Any, response: Any
+) -> Any:
+    try:
+        return callback(request, response)
+    except Exception as error:
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        node.get_logger().error(f'{name}: request refused: {reason}')
+    refused = SetParametersResult(successful=False, reason=reason)
+    if isinstance(response, SetParameters.Response):
+        left = len(request.parameters) - len(response.results)
+        response.results = [*response.results, *[refused] * left]
+    elif isinstance(response, SetParametersAtomically.Response):
+        response.result = refused
+    return response

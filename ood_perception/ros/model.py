@@ -19,6 +19,7 @@ from ood_perception.parameters.settings import Values, settings_from
 from ood_perception.pipeline import Pipeline
 from ood_perception.ros.diagnostics import EngineStatus
 from ood_perception.settings import Settings, chosen_classes
+from ood_perception.types import Tell
 
 _CONFIGURE_AGAIN = 'deactivate, clean up and configure again'
 _PATIENCE = 1.0
@@ -51,7 +52,7 @@ class Model:
         self,
         values: Values,
         log: Callable[[str, str], None],
-        progress: Callable[[str], None] = lambda text: None,
+        progress: Tell = lambda text: None,
     ) -> None:
         """
         Load, complete, compile and check; raises an OodPerceptionError that says it all.

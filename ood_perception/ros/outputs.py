@@ -132,10 +132,6 @@ def _markers(frame: FrameOutputs) -> Any:
     )
 
 
-def _annotations(frame: FrameOutputs) -> Any:
-    return obstacle_annotations(frame.detection.obstacles, frame.header)
-
-
 def _image_score(frame: FrameOutputs) -> Any:
     judged = inspect(frame.detection, frame.values['image_score.top_share'])
     threshold = frame.values['image_score.threshold']
@@ -148,16 +144,8 @@ def _camera_info(frame: FrameOutputs) -> Any:
     return scaled_camera_info(frame.info, *frame.maps.size, frame.header)
 
 
-def _obstacles(frame: FrameOutputs) -> Any:
-    return detections_message(vision, frame.detection.obstacles, frame.header, frame.tracks)
-
-
 def _ranges(build: Callable[[RangeResult, Any], Any], frame: FrameOutputs) -> Any:
     return None if frame.ranges is None else build(frame.ranges, frame.header)
-
-
-def _always(_: Mapping[str, Any]) -> bool:
-    return True
 
 
 @dataclass(frozen=True)
@@ -171,7 +159,7 @@ class Output:
 
     kind: Any
     build: Callable[[FrameOutputs], Any]
-    wanted: Callable[[Mapping[str, Any]], bool] = _always
+    wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
 
 # The encodings of images are in postprocess/output_maps.py, which the result bag reads, too.
@@ -181,7 +169,9 @@ OUTPUTS = {
     **{name: Output(Image, partial(_drawn, name)) for name in DRAWN},
     **{f'{name}/compressed': Output(CompressedImage, partial(_jpeg, name)) for name in DRAWN},
     'obstacle_markers': Output(MarkerArray, _markers),
-    'obstacle_annotations': Output(ImageMarker, _annotations),
+    'obstacle_annotations': Output(
+        ImageMarker, lambda one: obstacle_annotations(one.detection.obstacles, one.header)
+    ),
     'image_score': Output(DiagnosticArray, _image_score),
     'obstacle_points': Output(PointCloud2, partial(_ranges, point_clouds.obstacle_cloud)),
     'edge_points': Output(PointCloud2, partial(_ranges, point_clouds.edge_cloud)),
@@ -193,7 +183,10 @@ OUTPUTS = {
         lambda values: bool(values['camera.base_frame']),
     ),
     'camera_info': Output(CameraInfo, _camera_info, lambda values: values['output_scale'] != 1.0),
-    'obstacles': Output(vision.Detection2DArray, _obstacles),
+    'obstacles': Output(
+        vision.Detection2DArray,
+        lambda one: detections_message(vision, one.detection.obstacles, one.header, one.tracks),
+    ),
 }
 RANGES = ('obstacle_points', 'edge_points', 'contact_points', 'scan')
 

@@ -12,7 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from ood_perception.errors import ConfigError
-from ood_perception.parameters.names import misspelt_names, unknown_names
+from ood_perception.parameters.files import misspelt_names, unknown_names
 from ood_perception.parameters.table import (
     BY_NAME,
     PARAMETERS,
@@ -62,12 +62,8 @@ def declare(node: Any) -> None:
     check_values(values_of(node), known_classes=())
 
 
-def as_declared(parameters: Sequence[Any]) -> list[Any]:
-    """Return rclpy's Parameters in the declared types, where they can be meant for them."""
-    return [_as_declared(parameter) for parameter in parameters]
-
-
-def _as_declared(parameter: Any) -> Any:
+def as_declared(parameter: Any) -> Any:
+    """Return an rclpy Parameter in the declared type, where it can be meant for that."""
     spec, value = BY_NAME.get(parameter.name), parameter.value
     if spec is None or type(value) not in (int, float, str):
         return parameter

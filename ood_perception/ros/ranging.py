@@ -16,6 +16,7 @@ from sensor_msgs.msg import Imu
 
 from ood_perception.errors import CalibrationError
 from ood_perception.image.decode import stamp_ns
+from ood_perception.postprocess.mask import only
 from ood_perception.postprocess.tracking import Tracked
 from ood_perception.ranging.attitude import (
     Attitude,
@@ -27,9 +28,8 @@ from ood_perception.ranging.attitude import (
 from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.ranging.ground import Scene
 from ood_perception.ranging.ground_plane import Viewpoint, horizon_rows
-from ood_perception.ranging.poses import FROM_TF, parse_poses, parse_rpy
-from ood_perception.ranging.ranges import only, ranged_detections, wide_enough
-from ood_perception.ranging.viewpoints import Viewpoints
+from ood_perception.ranging.ranges import ranged_detections, wide_enough
+from ood_perception.ranging.viewpoints import FROM_TF, Viewpoints, parse_poses, parse_rpy
 from ood_perception.ros.diagnostics import RangeReport, range_status
 from ood_perception.ros.point_clouds import RangeResult
 from ood_perception.ros.tf import FrameTree, check_tf

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from ood_perception.loader import CalibrationMonitors
 from ood_perception.parameters.settings import persistence_from
 from ood_perception.postprocess.tracking import Tracker
 from ood_perception.ros import dds
-from ood_perception.ros.calibration_health import CalibrationMonitors
 from ood_perception.ros.camera_input import CameraInput
-from ood_perception.ros.diagnostics import InputStatus
+from ood_perception.ros.diagnostics import InputStatus, calibration_status
 from ood_perception.ros.frame_queue import FrameQueue
 from ood_perception.ros.model import Model
 from ood_perception.ros.outputs import RANGES, CameraOutputs
@@ -40,7 +40,7 @@ class Session:
         self.queue = FrameQueue(values['cameras'], values['frame_queue'])
         self._outputs: dict[str, CameraOutputs] = {}
         self._inputs: dict[str, CameraInput] = {}
-        self.calibration = CalibrationMonitors(values['cameras'])
+        self.calibration = CalibrationMonitors()
         try:
             self.ranging = Ranging(node, values)
         except Exception:  # tf2 is not installed
@@ -166,6 +166,11 @@ class Session:
         """Return what is to be reported of bearings and distances, where somebody wants any."""
         wanted = [n for n, outputs in self._outputs.items() if {*outputs.subscribed()} & {*RANGES}]
         return self.ranging.statuses(node, wanted)
+
+    def calibration_statuses(self, node: str) -> list[Any]:
+        """Return the status '<node>: calibration <camera>' of every camera."""
+        health = self.calibration.health
+        return [calibration_status(node, name, health(name)) for name in list(self._inputs)]
 
     def close(self) -> None:
         """Stop the worker, remove the topics, release the engine."""

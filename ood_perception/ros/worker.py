@@ -20,8 +20,8 @@ from ood_perception.ros.timing import FrameTimes, TimingWindow, stopwatch
 from ood_perception.types import Detection, Frame
 
 if TYPE_CHECKING:
+    from ood_perception.loader import CalibrationMonitors
     from ood_perception.postprocess.tracking import Tracker
-    from ood_perception.ros.calibration_health import CalibrationMonitors
     from ood_perception.ros.camera_input import CameraInput
     from ood_perception.ros.model import Model
     from ood_perception.ros.outputs import CameraOutputs

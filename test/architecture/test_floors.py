@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     'ood_perception': [
         [{'texts'}, {'types', 'errors', 'requirements', 'cpu_flags'}],
-        [{'files'}, {'json_files', 'yaml_files'}, {'image'}],
+        [{'files', 'typed_values'}, {'json_files', 'yaml_files'}, {'image'}],
         [{'bundle'}],
         [{'engines', 'postprocess'}],
         [{'ranging', 'settings'}],

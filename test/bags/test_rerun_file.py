@@ -9,7 +9,7 @@ import pytest
 from ranged_scenes import SCENE, THING, view
 from ranged_scenes import detection as ranged
 
-from ood_perception.bags.rerun_file import TIMELINE, RerunFile, check_rerun
+from ood_perception.bags.rerun_file import TIMELINE, RerunFile, load_rerun
 from ood_perception.errors import DependencyError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.postprocess.mask import make_mask, obstacles_of
@@ -24,7 +24,7 @@ START = 1_700_000_000_000_000_000
 def test_without_rerun_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'rerun', None)
     with pytest.raises(DependencyError, match=r'extra rerun.*rerun-sdk>='):
-        check_rerun()
+        load_rerun()
 
 
 def detection_of(camera, surprisal):

@@ -40,7 +40,7 @@ def test_a_limit_spreads_over_the_whole_folder(folder):
     assert spread(5, 9) == [0, 1, 2, 3, 4]
 
 
-def test_labels_become_objects_and_road(tmp_path):
+def test_labels_come_with_their_images(tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'labels').mkdir()
     cv2.imwrite(str(tmp_path / 'images' / 'a.png'), coloured(1))
@@ -49,8 +49,7 @@ def test_labels_become_objects_and_road(tmp_path):
     labels[25:30, 5:10] = labels[30:38, 40:50] = 1
     cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), labels)
     (photo,) = open_source(str(tmp_path), 5).images()
-    assert sorted(one.sum() for one in photo.truth.objects) == [25, 80]
-    np.testing.assert_array_equal(photo.truth.road, labels == 0)
+    np.testing.assert_array_equal(photo.truth, labels)
 
 
 def test_labels_of_another_size_are_refused_by_name(tmp_path):
@@ -129,24 +128,24 @@ def test_nothing_named_takes_the_frames_that_are_shipped(shipped):
     assert len(shipped) == 24
     for photo in shipped:
         assert photo.image.shape == (540, 960, 3)
-        assert photo.truth.road.mean() > 0.25
-        assert not any((one & photo.truth.road).any() for one in photo.truth.objects)
+        assert (photo.truth == 0).mean() > 0.25
+        assert (photo.truth == 1).any()
 
 
 def test_each_shipped_object_stands_on_its_road_and_is_not_of_its_colour(shipped):
     for photo in shipped:
-        thing = max(photo.truth.objects, key=np.sum)
+        thing, road = photo.truth == 1, photo.truth == 0
         below = np.roll(thing, 12, axis=0) & ~thing
-        assert photo.truth.road[below].mean() > 0.5, photo.name
+        assert road[below].mean() > 0.5, photo.name
         pixels = photo.image.astype(float)
-        color = np.median(pixels[photo.truth.road], axis=0)
+        color = np.median(pixels[road], axis=0)
         assert np.abs(np.median(pixels[thing], axis=0) - color).max() > 25, photo.name
 
 
 def test_each_shipped_object_grows_as_the_car_comes_nearer(shipped):
     areas = {}
     for photo in shipped:
-        areas.setdefault(photo.name[3:], []).append(sum(map(np.sum, photo.truth.objects)))
+        areas.setdefault(photo.name[3:], []).append((photo.truth == 1).sum())
     assert len(areas) == 4
     for name, sizes in areas.items():
         # at constant speed towards a thing, 1 / sqrt(area) falls by the same in every frame

@@ -34,7 +34,7 @@ from ood_perception.image.image_files import decode_image, decode_label
 from ood_perception.json_files import parse_json
 from ood_perception.parameters.files import read_parameters
 from ood_perception.postprocess.roi_files import parse_polygons
-from ood_perception.ranging.poses import parse_poses
+from ood_perception.ranging.viewpoints import parse_poses
 
 hypothesis = pytest.importorskip('hypothesis', reason='needs hypothesis (extra test)')
 st = hypothesis.strategies

@@ -4,7 +4,7 @@
 
 import pytest
 
-from ood_perception.parameters.names import misspelt_names, unknown_names
+from ood_perception.parameters.files import misspelt_names, unknown_names
 
 OTHERS = ('controller_frequency', 'robot_description', 'camera_name', 'detector.threshold')
 OF_ROS = ('use_sim_time', 'qos_overrides./road_anomaly/mask.publisher.depth')

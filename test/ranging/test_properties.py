@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ood_perception.image.geometry import geometry_for, grid_valid
-from ood_perception.postprocess.mask import make_mask, obstacles_of
+from ood_perception.postprocess.mask import make_mask, obstacles_of, only
 from ood_perception.postprocess.roi import below_line, class_table, scored_region
 from ood_perception.ranging.attitude import Attitude, mounting, rotation_from_rpy
 from ood_perception.ranging.camera_model import Calibration, camera_model
@@ -17,7 +17,6 @@ from ood_perception.ranging.ground_plane import Status, Viewpoint, horizon_rows
 from ood_perception.ranging.ranges import (
     barriers,
     nearest_by_bearing,
-    only,
     ranged_detections,
     wide_enough,
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ranged_scenes import COLUMNS, EDGE, FAR, GROUND, ROWS, SCENE, SKY, THING, detection, view
 
+from ood_perception.postprocess.mask import only
 from ood_perception.postprocess.roi import below_line, class_table, scored_region
 from ood_perception.ranging import ground as contact_points
 from ood_perception.ranging import ground as ground
@@ -18,7 +19,6 @@ from ood_perception.ranging.ground_plane import Status, Viewpoint
 from ood_perception.ranging.ranges import (
     barriers,
     nearest_by_bearing,
-    only,
     ranged_detections,
     wide_enough,
 )

@@ -14,8 +14,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_rig import Rig, image_message, isolate
 from sensor_msgs.msg import Image
 
+from ood_perception.loader import CalibrationMonitors
 from ood_perception.postprocess import drift
-from ood_perception.ros.calibration_health import CalibrationMonitors
 
 pytestmark = pytest.mark.ros
 

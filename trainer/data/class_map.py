@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ood_perception.errors import DataError
 from ood_perception.image.image_files import IGNORED
-from ood_perception.yaml_files import build
+from ood_perception.typed_values import build
 
 Color = tuple[int, int, int]
 

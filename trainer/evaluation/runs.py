@@ -18,7 +18,8 @@ from ood_perception.evaluation.record import RecordSet, records_folder, save_ind
 from ood_perception.evaluation.results import run_key
 from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.pipeline import Pipeline, Settings
-from ood_perception.yaml_files import build, read_mapping
+from ood_perception.typed_values import build
+from ood_perception.yaml_files import read_mapping
 
 from ..datasets import EvaluationSet, expand_names, open_set
 from .backbone_cache import share_backbone

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ood_perception.errors import check_choices, check_least
-from ood_perception.yaml_files import build
+from ood_perception.typed_values import build
 
 from ..artifacts import load_network, save_network
 from .gmm import GmmHead, GmmSettings

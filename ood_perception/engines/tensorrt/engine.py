@@ -85,12 +85,9 @@ class TensorRtEngine(PlannedEngine):
         return EngineOutput(surprisal, labels, {'all stages': elapsed})
 
     def _maps(self, outputs: dict[str, UInt8Array], batch: int) -> tuple[Float32Array, UInt8Array]:
-        spec, head = self.manifest.input, self._plan.head
-        rows, columns = (
-            side // spec.patch * head.upsampling for side in (spec.height, spec.width)
-        )
+        head = self._plan.head
         surprisal = outputs[head.surprisal].view(np.float32)
-        shape = (batch, rows, columns)
+        shape = (batch, *self.manifest.input.grid(head.upsampling))
         return surprisal.reshape(shape), outputs[head.labels].reshape(shape)
 
     def close(self) -> None:

@@ -131,11 +131,12 @@ def _base(topic: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument('bag', type=Path)
-    parser.add_argument('--topics', nargs='+', default=[], help='image topics; default: all')
-    parser.add_argument('--rate', type=float, default=1.0, help='times the recorded speed')
-    parser.add_argument('--transport', default='raw', choices=TRANSPORTS, help="the node's")
-    parser.add_argument('--wait', type=float, default=60.0, help='seconds to wait for the node')
+    add = parser.add_argument
+    add('bag', type=Path)
+    add('--topics', nargs='+', default=[], help='image topics; default: all')
+    add('--rate', type=float, default=1.0, help='times the recorded speed')
+    add('--transport', default='raw', choices=TRANSPORTS, help="the node's")
+    add('--wait', type=float, default=60.0, help='seconds to wait for the node')
     options, ros_arguments = parser.parse_known_args(argv)
     return run_program(ros_arguments, lambda: _play(options))
 

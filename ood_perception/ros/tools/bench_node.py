@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ood_perception.bench.cases import camera_size
 from ood_perception.bench.machine import machine
 from ood_perception.bench.peak import best_of_all_cores
 from ood_perception.bundle.store import load_bundle
-from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
+from ood_perception.errors import OodPerceptionError, exit_status
 from ood_perception.files import check_file
 from ood_perception.json_files import write_json
 from ood_perception.ros import dds
@@ -121,32 +122,24 @@ def hertz(counted: dict[str, Any]) -> float:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
-    parser.add_argument('--bundle', default='', help="a bundle; default: the package's own")
-    parser.add_argument('--engine', default='', help='openvino, onnxruntime')
-    parser.add_argument('--precision', default='', help='f32, bf16')
-    parser.add_argument('--weights', default='', help='origin of the backbone weights')
-    parser.add_argument('--image', default='', help='an image to publish; default: made up')
-    parser.add_argument(
-        '--no-views', action='store_true', help='the whole image alone, where a bundle sees more'
-    )
-    parser.add_argument(
-        '--mask', action='store_true', help='the mask alone, from a reliable publisher'
-    )
-    parser.add_argument(
-        '--peak', action='store_true', help="measure the machine's best rate of products, too"
-    )
-    parser.add_argument('--frames', type=int, default=100)
-    parser.add_argument('--rate', type=float, default=10.0, help='hertz')
-    parser.add_argument('--size', default='1920x1080', help='of the camera image')
-    parser.add_argument('--out', type=Path, help='JSON file to write')
+    add = parser.add_argument
+    add('--bundle', default='', help="a bundle; default: the package's own")
+    add('--engine', default='', help='openvino, onnxruntime')
+    add('--precision', default='', help='f32, bf16')
+    add('--weights', default='', help='origin of the backbone weights')
+    add('--image', default='', help='an image to publish; default: made up')
+    add('--no-views', action='store_true', help='the whole image alone, where a bundle sees more')
+    add('--mask', action='store_true', help='the mask alone, from a reliable publisher')
+    add('--peak', action='store_true', help="measure the machine's best rate of products, too")
+    add('--frames', type=int, default=100)
+    add('--rate', type=float, default=10.0, help='hertz')
+    add('--size', default='1920x1080', help='of the camera image')
+    add('--out', type=Path, help='JSON file to write')
     return parser.parse_args(argv)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    try:
-        width, height = (int(part) for part in options.size.split('x'))
-    except ValueError as error:
-        raise ConfigError(f'--size {options.size}: give one such as 1920x1080') from error
+    height, width = camera_size(options.size, '--size')
     return [
         Case(kind, outputs, options.frames, options.rate, width, height, options.image)
         for kind in (('reliable',) if options.mask else ('reliable', 'best_effort'))

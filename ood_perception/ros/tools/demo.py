@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-`make demo`: images through a camera process, DDS and the real node, to a page and a verdict.
+`make demo`: images through DDS and the real node, a process, to a page and a verdict.
 
 Exit status 0 when the object was found and the target rate held, 1 with the reason otherwise.
 """
@@ -11,18 +11,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from ood_perception.bundle.store import Bundle, default_bundle_path, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.demo.report import FrameResult, Run, try_engine, write_page
-from ood_perception.demo.sources import Image, Source, open_source
+from ood_perception.demo.sources import Source, open_source
 from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError, DataError, DependencyError, exit_status
@@ -48,17 +45,16 @@ def run(options: argparse.Namespace) -> int:
     out = _made_folder(options.out)
     source = open_source(options.input, options.frames)
     say(1, f'images: {source.description}')
-    with tempfile.TemporaryDirectory(prefix='ood_demo_') as scratch:
-        staged = _stage(source, Path(scratch))
-        say(2, f'bundle {options.bundle}: completing the backbone weights where they are missing')
-        bundle = complete(load_bundle(options.bundle), progress=detail)
-        say(3, 'building the engine and comparing it with the golden vectors')
-        engine = EngineOptions(runtime=options.engine, precision=options.precision)
-        speed = try_engine(bundle, engine, staged[0].image)
-        detail(f'built in {speed.built:.1f} s, {1000 * speed.seconds:.0f} ms a frame')
-        frames, facts = through_the_node(
-            options, bundle.manifest.input, speed, staged, Path(scratch), out
-        )
+    images = list(source.images())
+    if not images:
+        raise DataError(f'{source.description}: no image in there')
+    say(2, f'bundle {options.bundle}: completing the backbone weights where they are missing')
+    bundle = complete(load_bundle(options.bundle), progress=detail)
+    say(3, 'building the engine and comparing it with the golden vectors')
+    engine = EngineOptions(runtime=options.engine, precision=options.precision)
+    speed = try_engine(bundle, engine)
+    detail(f'built in {speed.built:.1f} s, {1000 * speed.seconds:.0f} ms a frame')
+    frames, facts = through_the_node(options, bundle.manifest.input, speed, images, out)
     return _finish(out, source, bundle, frames, facts, begin)
 
 
@@ -68,23 +64,6 @@ def _made_folder(folder: Path) -> Path:
     for old in (*folder.glob('*_*.jpg'), folder / 'index.html'):
         old.unlink(missing_ok=True)
     return folder.resolve()
-
-
-def _stage(source: Source, scratch: Path) -> list[Image]:
-    """Write every image without loss where the camera process finds it; return them all."""
-    folder = scratch / 'images'
-    folder.mkdir()
-    staged: list[Image] = []
-    for image in source.images():
-        path = folder / f'{len(staged):04d}.png'
-        if not cv2.imwrite(str(path), image.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-            raise DataError(f'{path} cannot be written: is the disk full?')
-        staged.append(image)
-        if sys.stdout.isatty() or len(staged) % 8 == 0:
-            detail(f'{len(staged)} images ready')
-    if not staged:
-        raise DataError(f'{source.description}: no image in there')
-    return staged
 
 
 def _finish(

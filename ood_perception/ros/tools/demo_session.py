@@ -1,11 +1,11 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's live part: node and camera as processes, and what came back held to the truth."""
+"""The demo's live part: images to the node, a process, and what came back held to the truth."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ood_perception.demo.report import FrameResult, Speed
 from ood_perception.demo.sources import Image
 from ood_perception.demo.verdict import check_frame
 from ood_perception.errors import EngineError
-from ood_perception.image.geometry import geometry_for
+from ood_perception.ros.tools.discovery import flush, wait_for_subscribers
 from ood_perception.ros.tools.listeners import Collector
 from ood_perception.ros.tools.processes import Child, say
 
@@ -32,24 +32,23 @@ def through_the_node(
     options: argparse.Namespace,
     spec: InputSpec,
     speed: Speed,
-    staged: list[Image],
-    scratch: Path,
+    images: Sequence[Image],
     out: Path,
 ) -> tuple[list[FrameResult], dict[str, Any]]:
-    """Start node and camera, collect; return the frames' results and the figures for the page."""
+    """Start the node, publish, collect; return the frames' results and figures for the page."""
     say(4, f'starting road_anomaly_node (log: {out / "node.log"})')
     rclpy.init(args=[])
     try:
-        collector = Collector()
+        collector = Collector(_TOPIC)
         with Child('ood_perception.ros.node', _node_arguments(options), out / 'node.log') as node:
             _wait_until_ready(collector, node, options.timeout)
             rate = options.rate or _sustained_rate(speed.seconds)
-            say(5, f'publishing {len(staged)} frames at {rate:.2g} Hz from a second process')
-            stamps = _publish(collector, node, scratch, out, rate, options.timeout)
+            say(5, f'publishing {len(images)} frames at {rate:.2g} Hz')
+            stamps = _publish(collector, node, images, rate, options.timeout)
             collector.spin(2.5, lambda: _all_counted(collector, len(stamps)))
     finally:
         rclpy.try_shutdown()
-    results = _results(collector, stamps, staged, spec)
+    results = _results(collector, stamps, images, spec)
     if not results:
         raise EngineError(f'the node gave no result; its log says:\n{node.tail()}')
     return results, _figures(collector, speed, len(stamps), options)
@@ -88,24 +87,18 @@ def _wait_until_ready(collector: Collector, node: Child, seconds: float) -> None
 
 
 def _publish(
-    collector: Collector, node: Child, scratch: Path, out: Path, rate: float, seconds: float
+    collector: Collector, node: Child, images: Sequence[Image], rate: float, seconds: float
 ) -> list[int]:
-    """Run the camera process to its end; return the frames' stamps, in order."""
-    arguments = [
-        str(scratch / 'images'), '--rate', f'{rate}', '--ros-args', '-r', f'image:={_TOPIC}'
-    ]  # fmt: skip
-    log = scratch / 'camera.log'
-    with Child('ood_perception.ros.tools.camera_publisher', arguments, log) as camera:
-
-        def ended() -> bool:
-            node.check()
-            camera.check()
-            return camera.exit_code is not None
-
-        if not collector.spin(seconds, ended):
-            raise EngineError(f'the camera process did not end within {seconds:g} s')
-    lines = log.read_text(encoding='utf-8').splitlines()
-    stamps = [json.loads(line)['stamp_ns'] for line in lines if line.startswith('{')]
+    """Publish every image, stamped when it goes; return the stamps once all came back or went."""
+    wait_for_subscribers(collector, [collector.camera], seconds)
+    stamps, begin = list[int](), time.monotonic()
+    for number, image in enumerate(images):
+        collector.spin(begin + number / rate - time.monotonic())
+        node.check()
+        if time.monotonic() > begin + seconds:
+            raise EngineError(f'the frames were not published within {seconds:g} s (--timeout)')
+        stamps.append(collector.send(image.image))
+    flush([collector.camera])
     collector.spin(seconds / 4, lambda: _drained(collector, stamps))
     return stamps
 
@@ -125,12 +118,12 @@ def _all_counted(collector: Collector, sent: int) -> bool:
 
 
 def _results(
-    collector: Collector, stamps: Sequence[int], staged: Sequence[Image], spec: InputSpec
+    collector: Collector, stamps: Sequence[int], images: Sequence[Image], spec: InputSpec
 ) -> list[FrameResult]:
     """Return what came back, frame by frame, held against what is known."""
     place = {stamp: index for index, stamp in enumerate(stamps)}
     return [
-        _result(collector, stamp, staged[place[stamp]], spec)
+        _result(collector, stamp, images[place[stamp]], spec)
         for stamp in collector.complete()
         if stamp in place
     ]
@@ -139,12 +132,7 @@ def _results(
 def _result(collector: Collector, stamp: int, image: Image, spec: InputSpec) -> FrameResult:
     parts = collector.results[stamp]
     _check_score(image.name, parts['score'], parts['surprisal'])
-    geometry = geometry_for(
-        camera_size=image.image.shape[:2],
-        input_size=(spec.height, spec.width),
-        policy=spec.policy,
-        anchor=spec.anchor,
-    )
+    (geometry,) = spec.geometries(image.image.shape[:2], views=False)
     patch = spec.patch / geometry.scale_x
     return FrameResult(
         name=image.name,
@@ -154,7 +142,7 @@ def _result(collector: Collector, stamp: int, image: Image, spec: InputSpec) -> 
         mask=parts['mask'],
         latency_ms=(collector.arrived[stamp] - stamp) / 1e6,
         obstacles=parts['obstacle_markers'],
-        check=check_frame(parts['mask'], image.truth, patch) if image.truth else None,
+        check=None if image.truth is None else check_frame(parts['mask'], image.truth, patch),
     )
 
 

@@ -16,13 +16,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ood_perception.bags.comparison import mask_digest
 from ood_perception.image.decode import stamp_ns
 from ood_perception.parameters import table
 from ood_perception.ros.frame_queue import Counters
-from ood_perception.ros.qos import output_profile
+from ood_perception.ros.messages import image_message
+from ood_perception.ros.qos import RELIABLE, input_profile, output_profile
+from ood_perception.types import UInt8Array
 
 NODE = f'/{table.NODE}'
 MAPS: dict[str, type[Any]] = {
@@ -32,6 +35,7 @@ MAPS: dict[str, type[Any]] = {
     'overlay': np.uint8,
 }
 MARKERS = 'obstacle_markers'
+FRAME_ID = 'demo_camera_optical_frame'
 _COUNTERS = tuple(field.name for field in dataclasses.fields(Counters))
 
 
@@ -136,14 +140,15 @@ class MaskListener(NodeListener):
 
 class Collector(NodeListener):
     """
-    Keeps everything that the demo shows, by the frame's stamp.
+    The demo's camera; keeps everything that the demo shows, by the frame's stamp.
 
     results: stamp in nanoseconds -> output name -> array or number of obstacles.
     arrived: stamp -> time.time_ns() at which the mask came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, topic: str) -> None:
         super().__init__('demo_collector', NODE)
+        self.camera = self.create_publisher(Image, topic, input_profile(RELIABLE))
         self.results: dict[int, dict[str, Any]] = {}
         self.arrived: dict[int, int] = {}
         # Deeper than the node's depth 1: a listener that draws images must not lose any.
@@ -151,6 +156,13 @@ class Collector(NodeListener):
         for name in MAPS:
             self.create_subscription(Image, f'{NODE}/{name}', self._keeper(name), quality)
         self.create_subscription(MarkerArray, f'{NODE}/{MARKERS}', self._keep_markers, quality)
+
+    def send(self, image: UInt8Array) -> int:
+        """Publish an image, uint8 (H, W, 3) RGB, stamped now; return the stamp in nanoseconds."""
+        message: Any = image_message(image, 'rgb8', Header(frame_id=FRAME_ID))
+        message.header.stamp = self.get_clock().now().to_msg()
+        self.camera.publish(message)
+        return stamp_ns(message)
 
     def complete(self) -> list[int]:
         """Return the stamps of the frames of which everything came, ascending."""

@@ -62,20 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument('bag', type=Path)
-    parser.add_argument('--offline', type=Path, required=True, help='folder of evaluate_bag')
-    parser.add_argument(
+    add = parser.add_argument
+    add('bag', type=Path)
+    add('--offline', type=Path, required=True, help='folder of evaluate_bag')
+    add(
         '--evaluate',
         nargs=argparse.REMAINDER,
         default=None,
         help='last: make the folder first, with these options of evaluate_bag',
     )
-    parser.add_argument('--out', type=Path, required=True, help='folder of the comparison')
-    parser.add_argument('--rate', type=float, default=1.0, help='times the recorded speed')
-    parser.add_argument('--player', default='own', choices=PLAYERS, help='own, or ros2 bag play')
-    parser.add_argument('--transport', default='raw', choices=TRANSPORTS, help="the node's")
-    parser.add_argument('--node', default=NODE, help="the node's full name")
-    parser.add_argument('--wait', type=float, default=120.0, help='seconds to wait for the node')
+    add('--out', type=Path, required=True, help='folder of the comparison')
+    add('--rate', type=float, default=1.0, help='times the recorded speed')
+    add('--player', default='own', choices=PLAYERS, help='own, or ros2 bag play')
+    add('--transport', default='raw', choices=TRANSPORTS, help="the node's")
+    add('--node', default=NODE, help="the node's full name")
+    add('--wait', type=float, default=120.0, help='seconds to wait for the node')
     return parser
 
 

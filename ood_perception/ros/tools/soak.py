@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ood_perception.bench.cases import camera_size
 from ood_perception.errors import ConfigError, exit_status
 from ood_perception.files import check_file
 from ood_perception.json_files import json_text, write_json
@@ -91,7 +92,7 @@ def verdict(result: dict[str, Any]) -> dict[str, bool]:
 
 def soak(minutes: float, overload: float, parameters: dict[str, str], size: str) -> dict[str, Any]:
     """Return what was counted; the engine's rate is measured by a short run before."""
-    width, height = (int(part) for part in size.split('x'))
+    height, width = camera_size(size, '--size')
     domain = 60 + os.getpid() % 30
     case = Case('reliable', OUTPUTS, _WARM_UP_FRAMES, 1.0, width, height)
     times = run_case(case, parameters, domain)['times_ms']
@@ -106,13 +107,14 @@ def soak(minutes: float, overload: float, parameters: dict[str, str], size: str)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser('soak', description=__doc__)
-    parser.add_argument('--minutes', type=float, default=10.0)
-    parser.add_argument('--overload', type=float, default=10.0, help='times what the engine takes')
-    parser.add_argument('--bundle', default='', help="a bundle; default: the package's own")
-    parser.add_argument('--engine', default='', help='openvino, onnxruntime')
-    parser.add_argument('--precision', default='', help='f32, bf16')
-    parser.add_argument('--size', default='640x480', help='of the camera image')
-    parser.add_argument('--out', type=Path, help='JSON file to write, too')
+    add = parser.add_argument
+    add('--minutes', type=float, default=10.0)
+    add('--overload', type=float, default=10.0, help='times what the engine takes')
+    add('--bundle', default='', help="a bundle; default: the package's own")
+    add('--engine', default='', help='openvino, onnxruntime')
+    add('--precision', default='', help='f32, bf16')
+    add('--size', default='640x480', help='of the camera image')
+    add('--out', type=Path, help='JSON file to write, too')
     options = parser.parse_args(argv)
     return exit_status('soak', lambda: _run(options))
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.yaml_files import build
+from ood_perception.typed_values import build
 
 from ...artifacts import load_network, save_network
 from ...calibration.monotone_curve import CalibrationCurve

@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 
-from ood_perception.bags.highest import Highest
+from ood_perception.bags.statistics import Highest
 
 
 @pytest.mark.parametrize('most', [0, 1, 4, 50])
