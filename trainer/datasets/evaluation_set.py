@@ -1,17 +1,13 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets: a row of the table, and one that was opened, with all that evaluations need."""
+"""A data set that was opened, with all that evaluations need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-from ood_perception.errors import ConfigError, DataError
-from ood_perception.files import user_path
 from ood_perception.types import UInt8Array
 
 from ..data.images import ImageList
@@ -20,9 +16,6 @@ from .panoptic import PanopticLabels
 KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
 REGIONS = ('image', 'road')
 TRACKS = ('', 'AnomalyTrack', 'ObstacleTrack', 'LostAndFound')
-
-Loader = Callable[[Path, str], ImageList]
-More = Callable[[Path, str, ImageList], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -92,72 +85,3 @@ class EvaluationSet:
                 self.anomalous_images[i] for i in chosen if self.anomalous_images
             ),
         )
-
-
-@dataclass(frozen=True)
-class SetEntry:
-    """
-    One row of the table of sets.
-
-    description: one line. title, kind, roi, licence, track: see EvaluationSet; the split
-        follows the title.
-    images: (folder, split) -> the images with the labels of the kind; the folder exists.
-    folders: its usual folder names under the root of all sets, first match wins.
-    splits: what may follow the name after '/', the default first; () = anything.
-    tree: the expected tree, for messages and documentation: the docstring of the set's module.
-    layout: like images, with the labels that a training takes; None = no set to train on.
-    more: (folder, split, images) -> what else EvaluationSet is made of.
-    members: folder -> the splits that NAME/* stands for; None where a set has no such name.
-    """
-
-    description: str
-    title: str
-    kind: str
-    images: Loader
-    folders: tuple[str, ...]
-    licence: str
-    tree: str = ''
-    splits: tuple[str, ...] = ('',)
-    roi: str = 'image'
-    track: str = ''
-    layout: Loader | None = None
-    more: More | None = None
-    members: Callable[[Path], Sequence[str]] | None = None
-
-    def open(self, name: str, folder: Path, split: str) -> EvaluationSet:
-        """Open a split, called name/split; DataError saying what is missing, and where."""
-        images = self.images(folder, split)
-        more = self.more(folder, split, images) if self.more else {}
-        return EvaluationSet(
-            name=f'{name}/{split}'.rstrip('/'),
-            images=images,
-            kind=self.kind,
-            roi=self.roi,
-            licence=self.licence,
-            track=self.track,
-            **{'title': f'{self.title} {split}'.strip(), **more},
-        )
-
-    def find(self, root: Path, given: str = '') -> Path:
-        """Return the given folder or that under `root`; DataError naming places and tree."""
-        places = [user_path(given)] if given else [root / name for name in self.folders]
-        for place in places:
-            if place.is_dir():
-                return place
-        where = ' or '.join(str(place) for place in places)
-        where = (
-            f'folder {where} does not exist'
-            if given
-            else f'expected in {where}; put (or link) it there, or give another root'
-        )
-        raise DataError(f'{self.description}: {where}\nexpected tree:\n{self.tree}')
-
-    def check_split(self, name: str, split: str) -> str:
-        """Return the split, the default for ''; ConfigError for one that the set does not have."""
-        if not self.splits:
-            return split
-        if not split:
-            return self.splits[0]
-        if split not in self.splits:
-            raise ConfigError(f'{name} has no split {split!r}; it has {", ".join(self.splits)}')
-        return split
