@@ -24,7 +24,7 @@ from ood_perception.json_files import write_json
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of, sample_of
 
 from .artifacts import Artifact, digest, write_npz
-from .calibration.class_sets import sample_held_out
+from .calibration.curve_fit import sample_held_out
 from .export.golden import DEMO_IMAGES, demo_images
 from .export.onnx import export_stages
 from .export.pack import SET_CALIBRATION, BundleParts, BundleText, git_revision, pack_bundle

@@ -81,9 +81,8 @@ def test_masks_of_the_region_are_ids_and_not_turned(tmp_path):
 
 def test_everyday_images_and_cut_outs_are_not_turned(tmp_path):
     pytest.importorskip('torch')
-    from trainer.augment.context_images import load_context
     from trainer.augment.cutouts import PARTS, load_cutouts, part_of
-    from trainer.augment.outlier_sources import load_cutout_files
+    from trainer.augment.outlier_sources import load_context, load_cutout_files
     from trainer.data.images import ClassMap
 
     (tmp_path / 'images').mkdir()

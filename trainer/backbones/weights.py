@@ -23,7 +23,8 @@ from ood_perception.yaml_files import read_mapping
 from .onnx_weights import TORCH_SUFFIXES, load_torch, tensors_of_onnx
 from .weight_names import Array, to_common_layout
 
-PACKAGES: dict[str, dict[str, Any]] = read_mapping(Path(__file__).with_name('packages.yaml'), 'packages')
+_FILE = Path(__file__).with_name('packages.yaml')
+PACKAGES: dict[str, dict[str, Any]] = read_mapping(_FILE, 'packages')
 SUFFIXES = ('.safetensors', '.onnx', *TORCH_SUFFIXES)
 _HUB_LICENCES = (
     ('facebook/dinov3', 'DINOv3 License'),

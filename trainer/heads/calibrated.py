@@ -33,6 +33,14 @@ class OneScoreHead(HeadModule):
 
     curve: CurveModule | None
 
+    def __init__(
+        self, name: str, layers: Sequence[str], classes: Sequence[str], upsampling: int
+    ) -> None:
+        """Take what HeadModule has; classes: those that the in_distribution input names."""
+        super().__init__()
+        self.name, self.layers = name, tuple(layers)
+        self.compiled_classes, self.upsampling = tuple(classes), upsampling
+
     def finish(self, curve: CalibrationCurve | None) -> None:
         """Take the table, None before calibration, and freeze; called last in __init__."""
         self.curve = CurveModule(curve) if curve is not None else None
@@ -66,11 +74,10 @@ class OneScoreHead(HeadModule):
         score, labels = self.scored(*(one.float() for one in inputs[:-1]))
         return self.curve(score), labels
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return (surprisal, labels), see HeadModule."""
         *tokens, in_distribution = inputs
-        surprisal, labels = self.top(*self._inputs(tokens), in_distribution)
-        return surprisal, labels
+        return self.top(*self._inputs(tokens), in_distribution)
 
 
 class OneScoreFit(HeadFit):

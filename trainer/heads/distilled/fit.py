@@ -29,7 +29,7 @@ from ...calibration.monotone_curve import CalibrationCurve
 from ...data.images import ImageList, image_list
 from ...features import View
 from ...nets.patches import PatchSettings
-from ...training.finetuning import FinetuningConfig, load_tuned, save_tuned
+from ...training.finetuning import FinetuningConfig, save_tuned
 from ...training_data import BackboneConfig, TrainingData
 from ..baselines.config import BaselineConfig
 from ..calibrated import OneScoreFit, reports
@@ -88,10 +88,7 @@ class DistilledFit(OneScoreFit):
     def teacher(self) -> Artifact:
         """The teacher's distance, fitted on the labelled images, or found."""
         data = self.teacher_data
-        train, select, _ = data.split
-        places = sorted([*train, *select])
-        features, chosen = data.train_features.subset(places), self.chosen
-        sources = [data.images.sequences[i].partition('/')[0] for i in places]
+        features, chosen, sources = data.fitted_features, self.chosen, data.fitted_sources
         settings = self.baseline, self.patches
 
         def fill(target: Path, _: Artifact) -> None:
@@ -172,11 +169,8 @@ class DistilledFit(OneScoreFit):
     @cached_property
     def served(self) -> TrainingData:
         """The data, seen by the student's backbone."""
-        data, folder = self.data, self.fitted.folder
-        how, record = 'trained as a student', {'teacher': self.distilled.teacher}
-        return data.served_by(
-            load_tuned(folder, data.backbone, data.source, how, record, data.cache)
-        )
+        record = {'teacher': self.distilled.teacher}
+        return self.data.tuned(self.fitted.folder, 'trained as a student', record)
 
     def build(self, curve: CalibrationCurve | None = None) -> DistilledHead:
         """Return the fitted head, see OneScoreFit."""
