@@ -135,6 +135,7 @@ class HeldOutScores:
     pooled: ScoreSample
 
 
+@torch.inference_mode()
 def collect_scores(
     head: HeadModule, features: FeatureSet, classes: Sequence[str]
 ) -> HeldOutScores:
@@ -148,7 +149,9 @@ def collect_scores(
     """
     samples = {name: ScoreSample(seed=i) for i, name in enumerate(head.compiled_classes)}
     pooled = ScoreSample(seed=len(samples))
-    for scores, labels in score_maps(head, features):
+    for index in progress_bar(range(len(features.names)), 'calibration'):
+        scores = head.raw_scores(*tokens_of(features, head.layers, [index]))[0][0].numpy()
+        labels = labels_to_grid(np.asarray(features.labels[index]), scores.shape[1:])
         for i, (name, sample) in enumerate(samples.items()):
             own = scores[i if len(scores) > 1 else 0][labels == classes.index(name)]
             sample.add(own)
@@ -171,16 +174,6 @@ def fit_class_curves(scores: HeldOutScores, knots: int = KNOTS) -> ClassCurves:
         for name, sample in scores.classes.items()
     }
     return ClassCurves(curves, pooled, pixels, borrowed)
-
-
-@torch.inference_mode()
-def score_maps(
-    head: HeadModule, features: FeatureSet
-) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
-    """Yield raw scores float32 (S, gh*f, gw*f) and true labels uint8 (gh*f, gw*f) an image."""
-    for i in progress_bar(range(len(features.names)), 'calibration'):
-        scores = head.raw_scores(*tokens_of(features, head.layers, [i]))[0][0].numpy()
-        yield scores, labels_to_grid(np.asarray(features.labels[i]), scores.shape[1:])
 
 
 def sample_held_out(

@@ -11,8 +11,7 @@ from pathlib import Path
 from ood_perception.errors import ConfigError, DataError
 
 from ..data.images import ImageList
-from .evaluation_set import EvaluationSet
-from .table import CODE, LAYOUTS, SETS
+from .table import CODE, LAYOUTS, SETS, EvaluationSet
 from .taxonomy import SIGN, mapped
 
 

@@ -15,10 +15,9 @@ from ood_perception.errors import DataError
 from ood_perception.image.image_files import read_label
 from ood_perception.yaml_files import read_yaml
 
-from ..data.class_map import ClassMap, Color, class_map_of, label_colors_of
+from ..data.class_map import ClassMap, class_map_of
 from ..data.images import ANOMALY, IGNORED, NORMAL
 
-Colors = tuple[tuple[Color, int], ...]
 _ANOMALIES = (('normal', (0, 0, 0)), ('anomaly', (255, 102, 0)))
 # of GOOSE: what is unlabelled, the own vehicle, what its makers leave out of scores
 _NO_SURROUNDING = ('undefined', 'ego_vehicle', 'outlier')
@@ -43,23 +42,22 @@ def _ids(ranges: Iterable[int | str]) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
-def class_file(path: Path) -> tuple[ClassMap, Colors]:
+def class_file(path: Path) -> ClassMap:
     """
-    Read the classes of a set's own file, and the colours of its labels, () where they hold ids.
+    Read the classes of a set's own file.
 
     path: classes.yaml of your own, the config of Mapillary Vistas (JSON), or the table of GOOSE
     (CSV). Raises DataError naming the file and what is wrong with it.
     """
     if path.suffix == '.yaml':
-        content = read_yaml(path, 'class map', DataError)
-        return class_map_of(content, str(path)), label_colors_of(content, str(path))
+        return class_map_of(read_yaml(path, 'class map', DataError), str(path))
     read, what = (
         (_of_mapillary, 'Mapillary Vistas config')
         if path.suffix == '.json'
         else (_of_goose, 'the table of GOOSE')
     )
     try:
-        return read(path), ()
+        return read(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{path} cannot be read as {what}: {error!r}') from error
 

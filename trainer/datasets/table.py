@@ -1,10 +1,10 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The table of data sets: a row each, from the files in sets/."""
+"""Data sets: the rows of the table, from sets/, and one that was opened, to be measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,22 +12,94 @@ from typing import Any
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.files import user_path
+from ood_perception.types import UInt8Array
 from ood_perception.yaml_files import build, read_mapping
 
-from ..data.class_map import ClassMap, class_map_of, label_colors_of
-from ..data.images import ColouredImages, ImageList
+from ..data.class_map import ClassMap, class_map_of
+from ..data.images import ImageList
 from . import mvtec, road_open
-from .class_maps import Colors, anomaly_map, class_file
-from .evaluation_set import EvaluationSet
+from .class_maps import anomaly_map, class_file
 from .layout import Layout, Site, Split
 from .panoptic import PanopticLabels
 
+KINDS = ('anomaly', 'closed-set', 'maritime', 'inspection')
+REGIONS = ('image', 'road')
+TRACKS = ('', 'AnomalyTrack', 'ObstacleTrack', 'LostAndFound')
 FILES = (
     'anomaly', 'road_anomaly', 'smiyc', 'lost_and_found', 'fishyscapes', 'streethazards', 'issu',
     'lars', 'maritime', 'mvtec', 'cityscapes', 'camvid', 'mapillary', 'idd', 'bdd100k', 'comma10k',
     'goose', 'road_open', 'folders',
 )  # fmt: skip
 """The files in sets/, in the order of the table."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """
+    A data set that can be measured.
+
+    name: as it was asked for, split included ('streethazards/test'). title: for people.
+    images: names, sequences, files; labels of 'anomaly' and 'inspection' sets are 0 normal,
+        1 anomaly, 255 ignored; those of 'closed-set' and 'maritime' sets are class ids.
+    kind: one of KINDS. roi: 'road' where the labels are the road and what stands on it alone, so
+        that no predicted region is needed; else 'image'.
+    licence: what its makers allow.
+    track: whose size limits the component metrics take, one of TRACKS ('' = none official).
+    classes: the same images with the labels of the known classes (anomalies IGNORED), where
+        the set has both; open-set metrics need it.
+    panoptic: the same images' segments by index, where the set has them.
+    anomalous_images: inspection sets only: True per image that shows a defect.
+    """
+
+    name: str
+    title: str
+    images: ImageList
+    kind: str
+    roi: str
+    licence: str
+    track: str = ''
+    classes: ImageList | None = None
+    panoptic: PanopticLabels | None = None
+    anomalous_images: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.roi not in REGIONS or self.track not in TRACKS:
+            raise ValueError(f'{self.name}: {self.kind!r}, {self.roi!r} or {self.track!r} unknown')
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; hidden test sets have none."""
+        return bool(self.images.labels)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The index of every image by its name."""
+        return {name: index for index, name in enumerate(self.images.names)}
+
+    def read(self, index: int) -> tuple[UInt8Array, UInt8Array | None]:
+        """
+        Return uint8 RGB (H, W, 3) and uint8 labels (H, W), None where the set has no labels.
+
+        Raises DataError naming the image or label file that is missing, broken or wrong.
+        """
+        image, labels = self.images.read(index)
+        return image, labels if self.labelled else None
+
+    def subset(self, indices: Iterable[int]) -> EvaluationSet:
+        """Return the set of the images at `indices`, in that order, with all that it has."""
+        chosen = tuple(indices)
+        return replace(
+            self,
+            images=self.images.subset(chosen),
+            classes=self.classes.subset(chosen) if self.classes else None,
+            panoptic=self.panoptic.subset(chosen) if self.panoptic else None,
+            anomalous_images=tuple(
+                self.anomalous_images[i] for i in chosen if self.anomalous_images
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -87,17 +159,17 @@ class SetEntry:
     tree: str = ''
 
     @cached_property
-    def class_map(self) -> tuple[ClassMap | None, Colors]:
-        """The known classes and the colours of label files, (None, ()) where a file of it says."""
+    def class_map(self) -> ClassMap | None:
+        """The known classes, None where a file of the set says."""
         if self.classes is None:
-            return None, ()
+            return None
         content = dict(self.classes)
         if like := content.pop('like', None):
-            other = SETS[like].class_map[0]
+            other = SETS[like].class_map
             assert other is not None
             pairs = zip(other.names, other.colors, strict=True)
             content['classes'] = [{'name': name, 'color': color} for name, color in pairs]
-        return class_map_of(content, self.title), label_colors_of(content, self.title)
+        return class_map_of(content, self.title)
 
     @property
     def short_title(self) -> str:
@@ -134,11 +206,9 @@ class SetEntry:
             what, remedy = first.text(first.layout.when), first.text(first.layout.remedy)
             raise DataError(f'{root / what} does not exist; {remedy}')
         frames = site.chosen(self.short_title)
-        known, colors = self.class_map
         if site.layout.classes:
-            known, colors = class_file(root / site.text(site.layout.classes))
-        images = site.listed(frames, known or anomaly_map(self.anomalies))
-        return images.remade(ColouredImages, label_colors=colors) if colors else images
+            return site.listed(frames, class_file(root / site.text(site.layout.classes)))
+        return site.listed(frames, self.class_map or anomaly_map(self.anomalies))
 
     def split(self, name: str) -> Split:
         """Return a split; one that is not listed is a folder's, where no split says otherwise."""
@@ -157,8 +227,8 @@ class SetEntry:
         more: dict[str, Any] = {'title': self.title.format(**words).strip()}
         if self.code:
             more |= CODE[self.code].more(split, images)
-        if self.anomalies and (known := self.class_map[0]):
-            more['classes'] = replace(images, classes=known)
+        if self.anomalies and self.class_map:
+            more['classes'] = replace(images, classes=self.class_map)
         if self.panoptic and images.labels:
             more['panoptic'] = PanopticLabels(
                 folder / self.panoptic.format(part=split), images.names

@@ -55,7 +55,7 @@ def test_cityscapes_maps_label_ids_to_train_ids(tmp_path):
     images = load_images('cityscapes', tmp_path, 'val')
     assert images.sequences == ('ulm',)
     assert images.read(0)[1].tolist() == [[0, 1, IGNORED], [18, IGNORED, 13]]
-    names = SETS['cityscapes'].class_map[0].names
+    names = SETS['cityscapes'].class_map.names
     assert (len(names), names[13]) == (19, 'car')
 
 

@@ -62,7 +62,7 @@ def test_one_stretch_is_the_end_of_the_drive(count):
 def names_only(sequences: list[str]) -> ImageList:
     names = tuple(f'{s}_{i}' for i, s in enumerate(sequences))
     paths = tuple(Path(name) for name in names)
-    return ImageList(names, paths, paths, tuple(sequences), SETS['camvid'].class_map[0])
+    return ImageList(names, paths, paths, tuple(sequences), SETS['camvid'].class_map)
 
 
 def test_the_split_takes_the_end_of_every_sequence():

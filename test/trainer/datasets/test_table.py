@@ -14,8 +14,7 @@ pytest.importorskip('torch')
 from paths import ROOT, need_data
 
 from trainer.datasets import LAYOUTS, SETS, list_sets, open_set
-from trainer.datasets.evaluation_set import EvaluationSet
-from trainer.datasets.table import FILES
+from trainer.datasets.table import FILES, EvaluationSet
 
 
 def write_anomaly_folders(folder, ids=(0, 1, 255)):

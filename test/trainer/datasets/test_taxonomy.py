@@ -20,7 +20,7 @@ FIXED = (
 
 @pytest.mark.parametrize('name', FIXED)
 def test_every_class_of_a_set_is_listed_and_nothing_else(name):
-    assert set(ROAD.places(name)) == set(SETS[name].class_map[0].names)
+    assert set(ROAD.places(name)) == set(SETS[name].class_map.names)
 
 
 @pytest.mark.parametrize('name', ROAD.sets)

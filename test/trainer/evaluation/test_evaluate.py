@@ -260,7 +260,7 @@ def test_nothing_left_is_an_error(tiny_bundle, tmp_path):
 def test_the_rate_is_counted_per_sequence_and_class(tmp_path):
     bundle = write_tiny_bundle(
         tmp_path / 'bundle',
-        classes=datasets.SETS['camvid'].class_map[0].names,
+        classes=datasets.SETS['camvid'].class_map.names,
         compiled_classes=('Road', 'Pavement'),
     )
     folder = tmp_path / 'camvid' / 'test'

@@ -16,7 +16,7 @@ from ood_perception.evaluation.second_pass import two_folds
 from trainer.datasets import SETS
 
 ROAD = COLORS['Road']
-NAMES = SETS['streethazards'].class_map[0].names
+NAMES = SETS['streethazards'].class_map.names
 BUILDING, STREET, ANOMALY = NAMES.index('building'), NAMES.index('road'), 14
 
 
