@@ -170,7 +170,7 @@ class Site:
         if layout.listing:
             place = self.root / self.text(layout.listing)
             return self._of_file(place), place
-        pattern = self.text(layout.labels if '{frame}' in layout.images else layout.images)
+        pattern = self.text(layout.labels if _of_frames(layout.images) else layout.images)
         place, remedy = self.root / pattern.removesuffix('/*'), self.text(layout.remedy)
         folder = need_folder(place, remedy) if remedy else place
         paths = nested_images(folder, remedy) if pattern.endswith('/*') else list_images(folder)
@@ -195,7 +195,7 @@ class Site:
         splits = ', '.join(sorted({row.split for row in rows}))
         if not chosen:
             raise DataError(f'{path} has no {part!r}; its splits are {splits}')
-        if '{' not in self.layout.images:
+        if not _of_frames(self.layout.images):
             self._compare(path, rows, chosen, splits)
         return [Frame(row.name, row.name, scene=row.scene) for row in chosen]
 
@@ -216,13 +216,13 @@ class Site:
     def _images(self, frames: Sequence[Frame]) -> list[Path]:
         """Return the file of each image; DataError for those that are missing."""
         pattern = self.text(self.layout.images)
-        if '*' in pattern and '{' in pattern:
-            return self._found(frames, pattern)
-        if self.layout.listing and '{' not in pattern:
+        if not _of_frames(self.layout.images):
+            if not self.layout.listing:
+                return [frame.path for frame in frames if frame.path]
             files = {path.stem: path for path in list_images(self.root / pattern)}
             return [files[frame.name] for frame in frames]
-        if '{' not in pattern:
-            return [frame.path for frame in frames if frame.path]
+        if '*' in pattern:
+            return self._found(frames, pattern)
         images = [self.root / frame.fill(pattern) for frame in frames]
         of = f'images of split {self.split.name}'
         need_files(images, of, self.text(self.layout.image_remedy or self.layout.remedy))
@@ -247,15 +247,20 @@ class Site:
     def _labels(self, frames: Sequence[Frame]) -> list[Path]:
         """Return the label file of each image, which may be missing."""
         pattern, remedy = self.text(self.layout.labels), self.text(self.layout.remedy)
-        if '{' in pattern:
+        if _of_frames(self.layout.labels):
             return [self.root / frame.fill(pattern) for frame in frames]
-        if '{frame}' in self.layout.images:
+        if _of_frames(self.layout.images) and not self.layout.listing:
             return [frame.path for frame in frames if frame.path]
         folder = need_folder(self.root / pattern, remedy) if remedy else self.root / pattern
         if self.layout.listing:
             found = label_files(folder)
             return [found.get(f.name, folder / f'{f.name}.png') for f in frames]
         return labels_of([frame.path for frame in frames if frame.path], folder)
+
+
+def _of_frames(pattern: str) -> bool:
+    """Whether a pattern names single files, not a folder."""
+    return '{frame}' in pattern or '{name}' in pattern
 
 
 def _listed_names(path: Path) -> list[str]:
