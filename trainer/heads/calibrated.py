@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ood_perception.errors import ConfigError
 
-from ..artifacts import Artifact, write_npz
+from ..artifacts import Artifact, load_values, save_values
 from ..calibration.curve_fit import FEWEST_PIXELS, collect_scores, fit_curve
 from ..calibration.monotone_curve import CalibrationCurve, CurveModule
 from ..head_module import HeadFacts, HeadModule
@@ -135,12 +133,10 @@ def reports(**artifacts: Artifact) -> dict[str, Any]:
 
 
 def save_curve(path: Path, curve: CalibrationCurve) -> None:
-    """Write a table."""
-    write_npz(path, {name: np.asarray(value) for name, value in asdict(curve).items()})
+    """Write a calibration curve."""
+    save_values(path, curve)
 
 
 def load_curve(path: Path) -> CalibrationCurve:
-    """Read what save_table wrote."""
-    with np.load(path, allow_pickle=False) as values:
-        numbers = {name: values[name].item() for name in values.files if name != 'knots'}
-        return CalibrationCurve(knots=values['knots'], **numbers)
+    """Read what save_curve wrote."""
+    return load_values(path, CalibrationCurve)

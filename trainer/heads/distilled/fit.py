@@ -17,7 +17,7 @@ import torch
 
 from ood_perception.errors import ConfigError
 
-from ...artifacts import Artifact
+from ...artifacts import Artifact, load_values, save_values
 from ...augment.coco import read_coco
 from ...augment.cutouts import PARTS
 from ...augment.mixes import MixedImages, draw_mixes
@@ -35,7 +35,7 @@ from ..baselines.config import BaselineConfig
 from ..calibrated import OneScoreFit, reports
 from .config import DistilledConfig
 from .model import DistilledHead, Student, load_student, save_student
-from .teacher import fit_teacher, load_teacher
+from .teacher import Teacher, fit_teacher
 from .training import DistillationRun, Lessons
 
 STUDENT_FILE, TEACHER_FILE = 'student.safetensors', 'teacher.npz'
@@ -93,7 +93,7 @@ class DistilledFit(OneScoreFit):
 
         def fill(target: Path, _: Artifact) -> None:
             found = fit_teacher(features, data.class_names, chosen, sources, *settings)
-            found.save(target / TEACHER_FILE)
+            save_values(target / TEACHER_FILE, found)
 
         inputs = features.key, chosen, data.class_names, *map(asdict, settings)
         return self.made('teacher', inputs, fill)
@@ -122,7 +122,7 @@ class DistilledFit(OneScoreFit):
         drawn = [self.composed(), *([self.everyday()] if config.everyday else [])]
         lists = tuple((images, taught.extract(images)) for images in drawn)
         view = replace(seen, height=self.data.view.height, width=self.data.view.width)
-        teacher = load_teacher(self.teacher.folder / TEACHER_FILE)
+        teacher = load_values(self.teacher.folder / TEACHER_FILE, Teacher)
         return Lessons(lists, view, teacher, tuple(names.index(name) for name in self.chosen))
 
     def everyday(self) -> ImageList:

@@ -121,3 +121,8 @@ class FusionHead(HeadModule):
         if self.selection != 'min':
             return surprisal[0], labels
         return least_surprisal(surprisal, in_distribution), labels, *surprisal
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (surprisal, labels), see HeadModule."""
+        surprisal, labels, *_ = self.outputs(*inputs)
+        return surprisal, labels
