@@ -117,7 +117,13 @@ setup(
             'reports/templates/*',
             'cli/*.sh',
         ],
-        'ood_perception_trainer': ['datasets/labels/*.json', 'datasets/labels/*.yaml'],
+        'ood_perception_trainer': [
+            'backbones/*.yaml',
+            'datasets/labels/*.csv',
+            'datasets/labels/*.json',
+            'datasets/labels/*.yaml',
+            'datasets/sets/*.yaml',
+        ],
     },
     data_files=data_files,
     install_requires=[

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -13,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ LOG = logging.getLogger(__name__)
 KEY_FILE = 'key.json'
 REPORT_FILE = 'report.json'
 Network = TypeVar('Network', bound=nn.Module)
+Values = TypeVar('Values')
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip files know no earlier time: the same inputs, the same bytes
 
 
@@ -147,6 +149,20 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             entry.external_attr = 0o644 << 16
             with archive.open(entry, 'w') as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+
+
+def save_values(path: Path, values: Any) -> None:
+    """Write a dataclass of arrays and numbers; the same values give the same bytes."""
+    fields = dataclasses.fields(values)
+    write_npz(path, {one.name: np.asarray(getattr(values, one.name)) for one in fields})
+
+
+def load_values(path: Path, kind: type[Values]) -> Values:
+    """Read what save_values wrote of a kind of dataclass."""
+    with np.load(path, allow_pickle=False) as arrays:
+        read = {name: arrays[name] for name in arrays.files}
+    numbers = [name for name, hint in get_type_hints(kind).items() if hint is float]
+    return kind(**{**read, **{name: read[name].item() for name in numbers}})
 
 
 def save_network(path: Path, network: nn.Module, kind: str, values: Any) -> None:

@@ -53,13 +53,18 @@ class HeadModule(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """
-        Return (surprisal, labels).
+        Return (surprisal, labels) and, for a per-class head, the surprisal of each compiled class.
 
         inputs: the tokens of `layers` in order, then in_distribution float32 (C,).
-        surprisal: float32 (B, gh*f, gw*f) >= 0. labels: uint8, same shape.
+        surprisal: float32 (B, gh*f, gw*f) >= 0, each. labels: uint8, same shape.
         """
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (surprisal, labels), see outputs."""
+        surprisal, labels, *_ = self.outputs(*inputs)
+        return surprisal, labels
 
     def top(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """
@@ -68,14 +73,6 @@ class HeadModule(nn.Module, ABC):
         Heads without a decoder read the tokens themselves.
         """
         return self.outputs(*inputs)
-
-    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """
-        Return (surprisal, labels) and, for a per-class head, the surprisal of each compiled class.
-
-        inputs: as for forward. The surprisal of each class: float32 (B, gh*f, gw*f).
-        """
-        return tuple(self(*inputs))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -251,9 +251,25 @@ class TrainingData:
         source = replace(self.source, layers=tuple(blocks))  # type: ignore[arg-type]
         return self._with(backbone=self.backbone, source=source)
 
-    def served_by(self, backbone: Backbone) -> TrainingData:
-        """Return the same images, seen by another backbone."""
+    def tuned(self, folder: Path, how: str, record: Mapping[str, Any]) -> TrainingData:
+        """Return the same images, seen by a backbone that was tuned, see load_tuned."""
+        backbone = load_tuned(folder, self.backbone, self.source, how, record, self.cache)
         return self._with(backbone=backbone, _tokens={})
+
+    @property
+    def fitted_places(self) -> list[int]:
+        """Places in the training split that are fitted on: training and epoch selection."""
+        return sorted([*self.split[0], *self.split[1]])
+
+    @property
+    def fitted_features(self) -> FeatureSet:
+        """The tokens of the images that are fitted on."""
+        return self.train_features.subset(self.fitted_places)
+
+    @property
+    def fitted_sources(self) -> list[str]:
+        """Their sources: what the names of sequences begin with, up to '/'."""
+        return [self.images.sequences[i].partition('/')[0] for i in self.fitted_places]
 
     def _with(self, **changes: Any) -> TrainingData:
         """Return a copy with other attributes; what was loaded or tuned is not made again."""

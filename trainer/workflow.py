@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception import __version__
-from ood_perception.bundle.manifest import MANIFEST_NAME, ClassSpec, Manifest
+from ood_perception.bundle.manifest import MANIFEST_NAME, ClassSpec, InputSpec, Manifest
 from ood_perception.bundle.manifest_json import read_manifest
 from ood_perception.errors import ConfigError
 from ood_perception.files import sha256_of
@@ -24,10 +24,10 @@ from ood_perception.json_files import write_json
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of, sample_of
 
 from .artifacts import Artifact, digest, write_npz
-from .calibration.class_sets import sample_held_out
+from .calibration.curve_fit import sample_held_out
 from .export.golden import DEMO_IMAGES, demo_images
 from .export.onnx import export_stages
-from .export.pack import SET_CALIBRATION, BundleParts, BundleText, git_revision, pack_bundle
+from .export.pack import SET_CALIBRATION, BundleParts, git_revision, pack_bundle
 from .heads import head_fit
 from .heads.base import HeadFit
 from .recipe import Recipe
@@ -146,7 +146,8 @@ class Workflow:
             fit.served.backbone,
             fit.head(),
             self._golden_images(),
-            self._text(),
+            self._stated(),
+            ' '.join(f'{d.description} Licence: {d.licence}.' for d in recipe.all_data()),
             # tuned weights can be had nowhere else
             ship_weights=recipe.bundle.ship_weights or bool(recipe.finetuning.epochs),
             weights='f16' if recipe.head.half_weights else 'f32',
@@ -173,9 +174,9 @@ class Workflow:
         places = held_out or range(len(images))
         return [images.read(places[i])[0] for i in (0, -1)]
 
-    def _text(self) -> BundleText:
-        """Return what the bundle says of itself."""
-        recipe, classes = self.recipe, self.data.images.classes
+    def _stated(self) -> Manifest:
+        """Return the manifest as far as recipe and data say it, see BundleParts."""
+        recipe, classes, view = self.recipe, self.data.images.classes, self.recipe.view
         for option in ('in_distribution', 'ground_classes'):
             wrong = [n for n in getattr(recipe.bundle, option) if n not in classes.names]
             if wrong:
@@ -190,18 +191,19 @@ class Workflow:
             'recipe': recipe.portable(),
             'recipe_sha256': recipe.sha256(),
         }
-        return BundleText(
+        patch, anchor = self.head_fit.served.backbone.patch, recipe.bundle.anchor
+        return Manifest(
             name=recipe.name,
+            input=InputSpec(*view.size, patch, view.policy, anchor, view.views),
+            stages=(),
+            heads=(),
+            files={},
             classes=tuple(
                 ClassSpec(name, color, name in facts.modelled)
                 for name, color in zip(classes.names, classes.colors, strict=True)
             ),
             in_distribution=recipe.bundle.in_distribution or tuple(facts.modelled),
             ground_classes=recipe.bundle.ground_classes,
-            data=' '.join(f'{d.description} Licence: {d.licence}.' for d in recipe.all_data()),
-            policy=recipe.view.policy,
-            views=recipe.view.views,
-            anchor=recipe.bundle.anchor,
             calibration=facts.calibration,
             provenance={**origin, **facts.provenance},
             licences=tuple(

@@ -26,7 +26,7 @@ from ood_perception.errors import BundleError, DependencyError  # noqa: E402
 from ood_perception.requirements import install_command  # noqa: E402
 from trainer.export.onnx import store_half, to_onnx  # noqa: E402
 from trainer.heads.knn import search as knn_search  # noqa: E402
-from trainer.heads.knn.search import NearestReferences  # noqa: E402
+from trainer.heads.knn.model import NearestReferences  # noqa: E402
 
 WIDTH, GRID, K = 32, (3, 5), 3
 

@@ -58,13 +58,12 @@ def test_a_tiff_that_has_to_be_turned_is_refused(tmp_path, orientation):
 @pytest.mark.parametrize('orientation', [3, 6])
 def test_training_images_and_their_masks_are_not_turned(tmp_path, orientation):
     pytest.importorskip('torch')
-    from trainer.datasets.anomaly import PLAIN
-    from trainer.datasets.folders import load_folders
+    from trainer.datasets import SETS
 
     mask = (halves()[..., 0] > 0).astype(np.uint8)
     write_set(tmp_path, {'a.png': turned(mask, 'PNG', orientation)}, mask.shape)
     (tmp_path / 'images/a.png').write_bytes(turned(halves(), 'PNG', orientation))
-    image, labels = load_folders(tmp_path / 'images', tmp_path / 'labels', PLAIN).read(0)
+    image, labels = SETS['anomaly_folders'].images(tmp_path, '').read(0)
     np.testing.assert_array_equal(image, halves())
     np.testing.assert_array_equal(labels, mask)
 
@@ -82,9 +81,8 @@ def test_masks_of_the_region_are_ids_and_not_turned(tmp_path):
 
 def test_everyday_images_and_cut_outs_are_not_turned(tmp_path):
     pytest.importorskip('torch')
-    from trainer.augment.context_images import load_context
     from trainer.augment.cutouts import PARTS, load_cutouts, part_of
-    from trainer.augment.outlier_sources import load_cutout_files
+    from trainer.augment.outlier_sources import load_context, load_cutout_files
     from trainer.data.images import ClassMap
 
     (tmp_path / 'images').mkdir()
@@ -179,14 +177,13 @@ def test_no_layout_takes_hidden_files_or_folders(tmp_path):
 
 def test_labels_and_images_are_paired_or_told(tmp_path, caplog):
     pytest.importorskip('torch')
-    from trainer.datasets.anomaly import PLAIN
-    from trainer.datasets.folders import load_folders
+    from trainer.datasets import SETS
 
     mask = png_of(np.eye(6, dtype=np.uint8))
     write_set(tmp_path, {'a.png': mask, 'b.PNG': mask, 'c.png': mask}, (6, 6))
 
     def load():
-        return load_folders(tmp_path / 'images', tmp_path / 'labels', PLAIN)
+        return SETS['anomaly_folders'].images(tmp_path, '')
 
     assert len(load()) == 3
     (tmp_path / 'images/c.png').rename(tmp_path / 'images/c.tif')

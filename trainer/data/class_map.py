@@ -25,11 +25,14 @@ class ClassMap:
 
     names: of the classes 0 .. C-1. colors: RGB of each, 0..255.
     ids: id in the label files -> class 0 .. C-1, or IGNORED.
+    label_colors: where label files are RGB, pairs of a colour and its class, or IGNORED; other
+        colours are refused. () = they hold ids.
     """
 
     names: tuple[str, ...]
     colors: tuple[Color, ...]
     ids: dict[int, int]
+    label_colors: tuple[tuple[Color, int], ...] = ()
 
     @classmethod
     def of(
@@ -73,8 +76,10 @@ def class_map_of(content: object, place: str) -> ClassMap:
     """
     Read a class map: ``classes`` (list of {name, color, ids, colors}), ``ignored`` (list of ids).
 
+    Where label files are RGB, `colors` of each class and `ignored_colors` are lists of RGB.
     content: what YAML gave; one value stands for a list of one, an empty one for none. place:
-    named in errors. Raises DataError for anything else, unknown keys included.
+    named in errors. Raises DataError for anything else, unknown keys included, and for colours
+    that belong to two classes or are lacking for a class.
     """
     file: _File = build(_File, content, place, DataError)
     names, colors, ids = [], [], {}
@@ -88,18 +93,11 @@ def class_map_of(content: object, place: str) -> ClassMap:
         _add_id(ids, file_id, IGNORED, f'{place}: ignored')
     if not names or len(set(names)) != len(names) or len(names) > 254:
         raise DataError(f'{place}: needs 1 to 254 classes of different names, has {names}')
-    return ClassMap(tuple(names), tuple(colors), ids)
+    return ClassMap(tuple(names), tuple(colors), ids, _label_colors(file, place))
 
 
-def label_colors_of(content: object, place: str) -> tuple[tuple[Color, int], ...]:
-    """
-    Read the colours of a class map: `colors` of each class and `ignored_colors`, lists of RGB.
-
-    content: what YAML gave. place: named in errors. Returns () where no
-    class has any: the label files hold ids. Raises DataError for colours that are not three
-    numbers, belong to two classes or are lacking for a class.
-    """
-    file: _File = build(_File, content, place, DataError)
+def _label_colors(file: _File, place: str) -> tuple[tuple[Color, int], ...]:
+    """Return the pairs of colour and class, () where no class has any."""
     lists = [(_colors(entry.colors), c) for c, entry in enumerate(file.classes)]
     if not any(colors for colors, _ in lists):
         return ()

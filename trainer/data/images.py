@@ -20,7 +20,7 @@ from ood_perception.image.image_files import IGNORED, IMAGES, read_label
 from ood_perception.image.image_files import read_image as read_image
 from ood_perception.types import UInt8Array
 
-from .class_map import ClassMap, Color
+from .class_map import ClassMap
 
 Kind = TypeVar('Kind', bound='ImageList')
 NORMAL, ANOMALY = 0, 1
@@ -81,7 +81,9 @@ class ImageList:
         return image, labels.astype(np.uint8)
 
     def known(self, index: int) -> npt.NDArray[np.int16]:
-        """Return classes int16 (H, W) with IGNORED; DataError for an id that is not mapped."""
+        """Return classes int16 (H, W) with IGNORED; DataError for an id or colour without one."""
+        if self.classes.label_colors:
+            return _of_colors(self.labels[index], self.classes)
         labels = self.file_ids(index)
         known = self.classes.table()[labels]
         if (known < 0).any():
@@ -94,7 +96,8 @@ class ImageList:
 
     def encoding(self) -> bytes:
         """Return what the labels' meaning depends on, beside the files."""
-        return self.classes.table().tobytes()
+        colors = self.classes.label_colors
+        return self.classes.table().tobytes() + (repr(colors).encode() if colors else b'')
 
     def file_ids(self, index: int) -> UInt8Array:
         """Return the label file's own ids, uint8 (H, W); other encodings override this."""
@@ -174,34 +177,19 @@ def _content(path: Path) -> bytes:
         raise DataError(f'{path} cannot be read: {error.strerror}') from error
 
 
-@dataclass(frozen=True)
-class ColouredImages(ImageList):
-    """
-    Images whose label files are RGB.
-
-    label_colors: pairs of a colour and its class, 0 .. C-1 or IGNORED; other colours are refused.
-    """
-
-    label_colors: tuple[tuple[Color, int], ...] = ()
-
-    def known(self, index: int) -> npt.NDArray[np.int16]:
-        """Return classes int16 (H, W) of a label file; DataError for a colour without a class."""
-        path = self.labels[index]
-        codes = _codes(read_image(path, 'label file'))
-        found, places = np.unique(codes, return_inverse=True)
-        table = {int(_codes(np.array(color))): known for color, known in self.label_colors}
-        unknown = [_color(code) for code in found.tolist() if code not in table]
-        if unknown:
-            raise DataError(
-                f'{path} holds {len(unknown)} colours without a class, such as {unknown[:3]}; add '
-                'them to "colors" of a class or to "ignored_colors", and keep label files lossless'
-            )
-        classes = np.array([table[code] for code in found.tolist()], np.int16)
-        return classes[places.reshape(codes.shape)]
-
-    def encoding(self) -> bytes:
-        """Return what the labels' meaning depends on."""
-        return super().encoding() + repr(self.label_colors).encode()
+def _of_colors(path: Path, classes: ClassMap) -> npt.NDArray[np.int16]:
+    """Return classes int16 (H, W) of an RGB label file; DataError for a colour without a class."""
+    codes = _codes(read_image(path, 'label file'))
+    found, places = np.unique(codes, return_inverse=True)
+    table = {int(_codes(np.array(color))): known for color, known in classes.label_colors}
+    unknown = [_color(code) for code in found.tolist() if code not in table]
+    if unknown:
+        raise DataError(
+            f'{path} holds {len(unknown)} colours without a class, such as {unknown[:3]}; add '
+            'them to "colors" of a class or to "ignored_colors", and keep label files lossless'
+        )
+    known = np.array([table[code] for code in found.tolist()], np.int16)
+    return known[places.reshape(codes.shape)]
 
 
 def _codes(colors: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

@@ -11,56 +11,8 @@ from pathlib import Path
 from ood_perception.errors import ConfigError, DataError
 
 from ..data.images import ImageList
-from . import (
-    anomaly,
-    bdd100k,
-    camvid,
-    cityscapes,
-    comma10k,
-    fishyscapes,
-    folders,
-    goose,
-    idd,
-    issu,
-    lars,
-    lost_and_found,
-    mapillary,
-    maritime,
-    mvtec,
-    road_anomaly,
-    road_open,
-    smiyc,
-    streethazards,
-)
-from .evaluation_set import EvaluationSet, SetEntry
+from .table import CODE, LAYOUTS, SETS, EvaluationSet
 from .taxonomy import SIGN, mapped
-
-SETS: dict[str, SetEntry] = {
-    name: replace(entry, tree=(module.__doc__ or '').strip())
-    for module in (
-        anomaly,
-        road_anomaly,
-        smiyc,
-        lost_and_found,
-        fishyscapes,
-        streethazards,
-        issu,
-        lars,
-        maritime,
-        mvtec,
-        cityscapes,
-        camvid,
-        mapillary,
-        idd,
-        bdd100k,
-        comma10k,
-        goose,
-        road_open,
-        folders,
-    )
-    for name, entry in module.ENTRIES.items()
-}
-LAYOUTS = {name: entry.layout for name, entry in sorted(SETS.items()) if entry.layout}
 
 
 def load_images(layout: str, root: Path, split: str) -> ImageList:
@@ -73,7 +25,7 @@ def load_images(layout: str, root: Path, split: str) -> ImageList:
     base, _, taxonomy = layout.partition(SIGN)
     if base not in LAYOUTS:
         raise ConfigError(f'unknown data set layout {base!r}; known are {sorted(LAYOUTS)}')
-    return mapped(LAYOUTS[base](root, split), base, taxonomy)
+    return mapped(LAYOUTS[base].trained(root, split), base, taxonomy)
 
 
 def open_set(name: str, root: Path, split: str = '') -> EvaluationSet:
@@ -104,7 +56,8 @@ def expand_names(names: Sequence[str], root: Path) -> list[str]:
     for name in names:
         address, separator, folder = name.partition('=')
         base, _, split = address.partition('/')
-        members = SETS[base].members if base in SETS else None
+        code = CODE.get(SETS[base].code) if base in SETS else None
+        members = code.members if code else None
         if split != '*' or members is None:
             expanded.append(name)
             continue
@@ -121,6 +74,6 @@ def list_sets() -> str:
     width = max(len(name) for name in SETS)
     return '\n'.join(
         f'{name:{width}}  {entry.description}'
-        + (f'; splits: {", ".join(entry.splits)}' if any(entry.splits) else '')
+        + (f'; splits: {", ".join(names)}' if any(names := entry.split_names) else '')
         for name, entry in SETS.items()
     )

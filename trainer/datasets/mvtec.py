@@ -1,18 +1,9 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-MVTec AD, industrial inspection, as published: one product is one set.
+MVTec AD: a product is a set; the split 'train' is the flawless images of all products.
 
-mvtec_anomaly_detection/
-  <product>/train/good/<number>.png
-  <product>/test/good/<number>.png
-  <product>/test/<defect>/<number>.png
-  <product>/ground_truth/<defect>/<number>_mask.png     0 normal, 255 (or 1) defect
-
-'mvtec/bottle' is the test part of a product, 'mvtec/bottle/train' its flawless images, 'mvtec/*'
-the test parts of all products, each a set of its own. To train,
-the split 'train' is the flawless images of all products: each product is a class, and every
-pixel of its images belongs to it.
+Then each product is a class, and every pixel of its images belongs to it.
 """
 
 from __future__ import annotations
@@ -30,9 +21,8 @@ from ood_perception.image.image_files import visible
 from ood_perception.types import UInt8Array
 
 from ..data.images import ANOMALY, NORMAL, ClassMap, ImageList, image_list, read_image
-from .anomaly import anomaly_classes
-from .evaluation_set import SetEntry
-from .layout import nested_images, of_folders
+from .class_maps import anomaly_classes
+from .files import nested_images
 
 CLASSES = anomaly_classes({0: NORMAL, 1: ANOMALY, 255: ANOMALY})
 SOURCE = 'https://www.mvtec.com/company/research/datasets/mvtec-ad'
@@ -108,33 +98,17 @@ def load_product(root: Path, split: str) -> ImageList:
         else base / 'ground_truth' / path.parent.name / f'{path.stem}_mask.png'
         for path in images
     ]
+    folders = [path.parent.name for path in images]
     names = [f'{path.parent.name}_{path.stem}' for path in images]
     remedy = f'unpack {product} anew'
-    listed = image_list(images, labels, CLASSES, remedy, names, of_folders(images))
+    listed = image_list(images, labels, CLASSES, remedy, names, folders)
     return listed.remade(_Inspected)
 
 
-def _more(_: Path, split: str, images: ImageList) -> dict[str, Any]:
+def more(split: str, images: ImageList) -> dict[str, Any]:
     """Return the title of a product's part, and which images show a defect."""
     product, _, part = split.partition('/')
     return {
         'title': f'MVTec AD {product} {part or "test"}',
         'anomalous_images': tuple(folder != _GOOD for folder in images.sequences),
     }
-
-
-ENTRIES = {
-    'mvtec': SetEntry(
-        description='MVTec AD, industrial inspection: mvtec/<product>, mvtec/* (all), '
-        'mvtec/<product>/train',
-        title='',
-        kind='inspection',
-        images=load_product,
-        layout=load,
-        more=_more,
-        folders=('mvtec_anomaly_detection', 'mvtec', 'MVTec'),
-        splits=(),
-        licence='CC BY-NC-SA 4.0 (non-commercial)',
-        members=products,
-    )
-}

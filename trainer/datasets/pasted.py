@@ -19,7 +19,7 @@ from ood_perception.json_files import write_json
 
 from ..augment.cutouts import Cutout, PasteSettings, paste_objects
 from ..data.images import IGNORED, ImageList, content_sha256, write_png
-from .anomaly import load_anomaly_set
+from .table import SETS
 
 
 def write_pasted_set(
@@ -53,7 +53,7 @@ def write_pasted_set(
             write_png(folder / f'labels/{name}.png', scored if ground_only else pasted.mask)
             write_png(folder / f'ground/{name}.png', pasted.ground.astype(np.uint8) * 255)
         write_json(record, {'key': key, 'seed': seed, 'settings': asdict(settings)})
-    return load_anomaly_set('pasted', folder)
+    return SETS['pasted'].images(folder, '')
 
 
 def read_ground(path: Path) -> npt.NDArray[np.bool_]:

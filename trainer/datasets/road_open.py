@@ -1,11 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Roads whose images may be used commercially (all MIT): road against the rest, three sources.
-
-brazil_highways/{images,labels}   survey vehicle; 0 own lane, 1 crack, 2 pothole, 255 unlabelled
-carnd_highway/images              Udacity's highway frames; labelled in labels/carnd_highway.json
-comma10k_few/{images,labels}      dashcams; 0 road, 1 marking, 2 undrivable, 3 movable, 4 own car
+Roads of three sources whose images may be used commercially, and their splits.
 
 The three folders lie beside each other; the first names the place. Brazil's labels know the own
 lane alone: whatever else is there is ignored, never "not road". Potholes are ignored, too.
@@ -34,8 +30,7 @@ from ..data.images import (
     read_image,
 )
 from ..data.splits import split_contiguous
-from .evaluation_set import SetEntry
-from .layout import labels_of
+from .files import labels_of
 
 ROAD, OTHER = 0, 1
 CLASSES = ClassMap.of((('Road', (128, 64, 128)), ('Other', (70, 130, 180))))
@@ -135,17 +130,3 @@ def _split(images: ImageList, source: str, split: str) -> ImageList:
         return split_contiguous(images)[split == 'val']
     held_out = [s.rpartition('/')[2] in _HELD_OUT_ROADS for s in images.sequences]
     return images.subset([i for i, out in enumerate(held_out) if out == (split == 'val')])
-
-
-ENTRIES = {
-    'road_open': SetEntry(
-        description='roads of three sources under MIT: road against the rest',
-        title='Open roads,',
-        kind='closed-set',
-        images=load,
-        layout=load,
-        folders=(BRAZIL,),
-        splits=SPLITS,
-        licence='MIT (Cracks-and-Potholes-in-Road-Images, CarND, comma10k)',
-    )
-}

@@ -17,7 +17,7 @@ from ood_perception.errors import ConfigError, DataError
 from ood_perception.yaml_files import read_mapping
 
 from ..data.class_map import ClassMap, Color, color_of
-from ..data.images import IGNORED, ColouredImages, ImageList
+from ..data.images import IGNORED, ImageList
 
 SIGN = '@'
 _FOLDER = Path(__file__).parent / 'labels'
@@ -70,8 +70,6 @@ def mapped(images: ImageList, of_set: str, name: str) -> ImageList:
         raise DataError(f'taxonomy {name} lists no {", ".join(lacking)} of {of_set}')
     new = [places[own] for own in old.names]
     ids = {key: known if known == IGNORED else new[known] for key, known in old.ids.items()}
-    classes = ClassMap(tuple(taxonomy.classes), tuple(taxonomy.classes.values()), ids)
-    if isinstance(images, ColouredImages):
-        colors = tuple((c, k if k == IGNORED else new[k]) for c, k in images.label_colors)
-        return replace(images, classes=classes, label_colors=colors)
-    return replace(images, classes=classes)
+    colors = tuple((c, k if k == IGNORED else new[k]) for c, k in old.label_colors)
+    names, shown = tuple(taxonomy.classes), tuple(taxonomy.classes.values())
+    return replace(images, classes=ClassMap(names, shown, ids, colors))

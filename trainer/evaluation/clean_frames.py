@@ -24,7 +24,7 @@ from ood_perception.types import Frame, UInt8Array
 
 from ..data.images import ClassMap, ImageList, list_images
 from ..datasets import LAYOUTS, load_images
-from ..datasets.layout import before_last, labels_of
+from ..datasets.files import before_last, labels_of
 
 Item = tuple[Frame, UInt8Array | None]
 

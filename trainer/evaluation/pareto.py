@@ -23,6 +23,7 @@ from ood_perception.bench.pick import FIGURES
 from ood_perception.errors import DataError, required
 from ood_perception.evaluation.results import RESULTS, read_json, write_json, write_text
 from ood_perception.files import make_file
+from ood_perception.reports.html import render
 from ood_perception.requirements import install_command
 
 # set: its name in the table, and the region that counts
@@ -111,39 +112,8 @@ def best(rows: Sequence[Row]) -> set[int]:
 
 def page(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """Return the page as Markdown."""
-    front = best(rows)
-    names = [name for name, _ in SETS.values()]
-    lines = [
-        '# Rate against average precision',
-        '',
-        'Made by `make pareto`. Every shipped road bundle, precision and choice of views; the '
-        'rate is that of the pipeline from a decoded frame of 1920x1080 to its mask, on this '
-        'machine:',
-        f'{facts["processor"]}, {facts["cores"]} cores, load {facts["load_average"]} at the '
-        'start. Average precision in percent on the parts that report, with 95 % intervals over '
-        'images. Bold: no other row is both faster and better (by the mean of the columns).',
-        '',
-        '![Rate against average precision](pareto.png)',
-        '',
-        f'| bundle | precision | views | Hz | {" | ".join(names)} |',
-        f'| --- | --- | --- | --- |{" --- |" * len(names)}',
-    ]
-    for place, row in enumerate(rows):
-        mark = '**' if place in front else ''
-        cells = ['{:.1f} [{:.1f}, {:.1f}]'.format(*row.ap[name]) for name in names]
-        rate = f'{row.hz:.1f}' if row.hz else '-'
-        shown = f'{mark}{row.bundle}{mark}', row.precision, 'on' if row.views else 'off', rate
-        lines.append(f'| {" | ".join([*shown, *cells])} |')
-    return '\n'.join([*lines, '', *_NOTES, ''])
-
-
-_NOTES = (
-    'The rate is only as good as the machine was quiet; ratios hold better than figures. What the '
-    'messages of the node take comes on top (some milliseconds a frame, '
-    '[benchmarks](../benchmarks/README.md#the-node-nodejson)). Which of them meets a rate on your '
-    'machine: `ood pick --hz 10` '
-    '([benchmarks](../benchmarks/README.md#which-bundle-for-which-rate)).',
-)
+    titles = [name for name, _ in SETS.values()]
+    return render('pareto.md.j2', rows=rows, front=best(rows), titles=titles, facts=facts)
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,8 @@ import numpy.typing as npt
 
 from ood_perception.bundle.manifest import (
     MANIFEST_NAME,
-    ClassSpec,
     GoldenSpec,
     HeadSpec,
-    InputSpec,
     Manifest,
 )
 from ood_perception.bundle.manifest_json import read_manifest
@@ -27,7 +25,6 @@ from ood_perception.bundle.store import file_spec, write_manifest
 from ood_perception.engines.trial import remember
 from ood_perception.errors import BundleError
 from ood_perception.files import make_folder, sha256_of
-from ood_perception.image.views import ViewSpec
 from ood_perception.json_files import write_json
 from ood_perception.postprocess.calibration import HeldOutSample, arrays_of
 from ood_perception.reports.html import render
@@ -47,37 +44,14 @@ _TOOLS = ('torch', 'transformers', 'onnx', 'numpy')
 
 
 @dataclass(frozen=True)
-class BundleText:
-    """
-    What a bundle says of itself beyond its tensors.
-
-    classes: all known classes in label order (name, colour, whether it has etalons).
-    in_distribution, ground_classes: names. policy, anchor: see geometry.geometry_for.
-    views: further crops that the bundle sees.
-    data: sentences on the training images and their licence.
-    calibration, provenance: facts for the manifest; pass what does not change between runs.
-    licences: one line per licence; the backbone's and the head's notices are added.
-    """
-
-    name: str
-    classes: tuple[ClassSpec, ...]
-    in_distribution: tuple[str, ...]
-    ground_classes: tuple[str, ...]
-    data: str
-    policy: str = 'fit'
-    anchor: float = 0.5
-    views: tuple[ViewSpec, ...] = ()
-    calibration: JsonDict = field(default_factory=dict)
-    provenance: JsonDict = field(default_factory=dict)
-    licences: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class BundleParts:
     """
     What a bundle is made of.
 
-    images: uint8 (2, h, w, 3) RGB at network size: the golden inputs, and the network size.
+    images: uint8 (2, h, w, 3) RGB at network size: the golden inputs.
+    stated: the manifest as far as recipe and data say it: without stages, heads and files, the
+        provenance and licences of backbone and head. data: sentences on the training images and
+        their licence, for the card.
     ship_weights: put backbone.data into the bundle; else only the map that completes it from the
         backbone's origin. weights: 'f16' or 'f32', see export_stages.
     held_out: sample for the tables of sets of classes; None serves the graph's surprisal as it is.
@@ -86,7 +60,8 @@ class BundleParts:
     backbone: Backbone
     head: HeadModule
     images: npt.NDArray[np.uint8]
-    text: BundleText
+    stated: Manifest
+    data: str
     ship_weights: bool = False
     weights: str = 'f16'
     held_out: HeldOutSample | None = None
@@ -94,21 +69,21 @@ class BundleParts:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
-        return int(self.images.shape[1]), int(self.images.shape[2])
+        return self.stated.input.height, self.stated.input.width
 
     def write(self, folder: Path) -> None:
         """Fill a new folder."""
         if self.held_out is not None:
             write_npz(folder / SET_CALIBRATION, arrays_of(self.held_out))
         baked = self.backbone.baked(*self.size, self.head.layers)
-        golden = golden_vectors(baked, self.head, self.images, self.text.in_distribution)
+        golden = golden_vectors(baked, self.head, self.images, self.stated.in_distribution)
         write_npz(folder / GoldenSpec.file, golden)
         if self.ship_weights:
             exported = export_stages(baked, self.head, folder, self.size, self.weights)
         else:
             exported = self._without_weights(folder, baked)
         manifest = self._manifest(exported)
-        (folder / CARD).write_text(model_card(manifest, self.text.data), encoding='utf-8')
+        (folder / CARD).write_text(model_card(manifest, self.data), encoding='utf-8')
         files = {path.name: file_spec(path) for path in sorted(folder.iterdir())}
         write_manifest(folder, replace(manifest, files=files))
 
@@ -146,7 +121,7 @@ class BundleParts:
         return exported
 
     def _manifest(self, exported: ExportedStages) -> Manifest:
-        backbone, head, text = self.backbone, self.head, self.text
+        backbone, head, stated = self.backbone, self.head, self.stated
         spec = HeadSpec(
             name=head.name,
             surprisal='surprisal',
@@ -160,18 +135,17 @@ class BundleParts:
         # a path of the machine that packed says nothing elsewhere
         known = {key: value for key, value in backbone.provenance.items() if key != 'path'}
         tools = {'tools': {name: metadata.version(name) for name in _TOOLS}}
-        licences = (f'Backbone {backbone.name}: {backbone.licence}', *text.licences, *head.notices)
-        return Manifest(
-            name=text.name,
-            input=InputSpec(*self.size, backbone.patch, text.policy, text.anchor, text.views),
+        licences = (
+            f'Backbone {backbone.name}: {backbone.licence}',
+            *stated.licences,
+            *head.notices,
+        )
+        provenance = {'backbone': backbone.name, **known, **tools, **stated.provenance}
+        return replace(
+            stated,
             stages=exported.stages,
-            classes=text.classes,
             heads=(spec,),
-            ground_classes=text.ground_classes,
-            in_distribution=text.in_distribution,
-            files={},
-            calibration=text.calibration,
-            provenance={'backbone': backbone.name, **known, **tools, **text.provenance},
+            provenance=provenance,
             licences=licences,
         )
 

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ood_perception.errors import ConfigError
 
-from ..artifacts import Artifact, write_npz
+from ..artifacts import Artifact, load_values, save_values
 from ..calibration.curve_fit import FEWEST_PIXELS, collect_scores, fit_curve
 from ..calibration.monotone_curve import CalibrationCurve, CurveModule
 from ..head_module import HeadFacts, HeadModule
@@ -32,6 +30,14 @@ class OneScoreHead(HeadModule):
     """
 
     curve: CurveModule | None
+
+    def __init__(
+        self, name: str, layers: Sequence[str], classes: Sequence[str], upsampling: int
+    ) -> None:
+        """Take what HeadModule has; classes: those that the in_distribution input names."""
+        super().__init__()
+        self.name, self.layers = name, tuple(layers)
+        self.compiled_classes, self.upsampling = tuple(classes), upsampling
 
     def finish(self, curve: CalibrationCurve | None) -> None:
         """Take the table, None before calibration, and freeze; called last in __init__."""
@@ -66,11 +72,10 @@ class OneScoreHead(HeadModule):
         score, labels = self.scored(*(one.float() for one in inputs[:-1]))
         return self.curve(score), labels
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return (surprisal, labels), see HeadModule."""
         *tokens, in_distribution = inputs
-        surprisal, labels = self.top(*self._inputs(tokens), in_distribution)
-        return surprisal, labels
+        return self.top(*self._inputs(tokens), in_distribution)
 
 
 class OneScoreFit(HeadFit):
@@ -128,12 +133,10 @@ def reports(**artifacts: Artifact) -> dict[str, Any]:
 
 
 def save_curve(path: Path, curve: CalibrationCurve) -> None:
-    """Write a table."""
-    write_npz(path, {name: np.asarray(value) for name, value in asdict(curve).items()})
+    """Write a calibration curve."""
+    save_values(path, curve)
 
 
 def load_curve(path: Path) -> CalibrationCurve:
-    """Read what save_table wrote."""
-    with np.load(path, allow_pickle=False) as values:
-        numbers = {name: values[name].item() for name in values.files if name != 'knots'}
-        return CalibrationCurve(knots=values['knots'], **numbers)
+    """Read what save_curve wrote."""
+    return load_values(path, CalibrationCurve)

@@ -205,7 +205,6 @@ class SquaredDistances(nn.Module):
         centered = [bank - self.center for bank in banks]
         if half:
             centered = [half_rounded(bank) for bank in centered]
-        self.effective = [bank + self.center for bank in centered]
         self.banks = nn.ModuleList([NearestEtalon(bank, factor) for bank in centered])
 
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:

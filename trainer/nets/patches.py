@@ -61,11 +61,6 @@ class ClassCount:
     loose_images: int
     choice: str
 
-    @property
-    def patches(self) -> int:
-        """The number of patches that the class's model is fitted on."""
-        return {'pure': self.pure, 'loose': self.loose, 'none': 0}[self.choice]
-
 
 @dataclass(frozen=True)
 class PatchSelection:

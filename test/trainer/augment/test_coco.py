@@ -18,9 +18,13 @@ pytest.importorskip('torch')
 
 from trainer.augment import coco
 from trainer.augment.coco import mask_of, need_images, read_coco
-from trainer.augment.context_images import load_context
 from trainer.augment.cutouts import PARTS, part_of
-from trainer.augment.outlier_sources import OutlierConfig, check_outliers, load_outliers
+from trainer.augment.outlier_sources import (
+    OutlierConfig,
+    check_outliers,
+    load_context,
+    load_outliers,
+)
 from trainer.data.class_map import ClassMap
 
 HEIGHT, WIDTH = 60, 80

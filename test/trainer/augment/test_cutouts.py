@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ood_perception.errors import ConfigError, DataError
+from ood_perception.errors import DataError
 from trainer.augment.coco import mask_of
 from trainer.augment.cutouts import (
     Cutout,
@@ -20,7 +20,7 @@ from trainer.augment.cutouts import (
     paste_objects,
 )
 from trainer.data.images import ClassMap, ImageList
-from trainer.datasets.anomaly import load_anomaly_set
+from trainer.datasets import SETS
 from trainer.datasets.pasted import read_ground, write_pasted_set
 
 ROAD, SKY, VOID = 3, 0, 255
@@ -228,20 +228,18 @@ def write_set(folder, label_values):
 
 def test_layouts_translate_ids_and_refuse_unknown_ones(tmp_path):
     write_set(tmp_path, [0, 2])
-    _, got = load_anomaly_set('road_anomaly_dev', tmp_path).read(0)
+    _, got = SETS['road_anomaly_dev'].images(tmp_path, '').read(0)
     np.testing.assert_array_equal(got, [[0, 1]])
     with pytest.raises(DataError, match=r'0.png holds label ids \[2\]'):
-        load_anomaly_set('lost_and_found_dev', tmp_path).read(0)
+        SETS['lost_and_found_dev'].images(tmp_path, '').read(0)
 
 
 def test_ignored_pixels_stay_ignored(tmp_path):
     write_set(tmp_path, [0, 1, 255])
-    _, got = load_anomaly_set('road_obstacle_dev', tmp_path).read(0)
+    _, got = SETS['road_obstacle_dev'].images(tmp_path, '').read(0)
     np.testing.assert_array_equal(got, [[0, 1, 255]])
 
 
 def test_anomaly_sets_name_what_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match='unknown anomaly set'):
-        load_anomaly_set('street', tmp_path)
     with pytest.raises(DataError, match='does not exist'):
-        load_anomaly_set('road_anomaly_dev', tmp_path)
+        SETS['road_anomaly_dev'].images(tmp_path, '')

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from trainer.augment.cutouts import Cutout
 from trainer.augment.mixes import draw_mixes
 from trainer.augment.pasting import OUTLIER, MixSettings, mix_objects
 from trainer.augment.views import ViewSettings, draw_views
-from trainer.data.images import IGNORED, ColouredImages, read_label, write_png
+from trainer.data.images import IGNORED, read_label, write_png
 from trainer.datasets import load_images
 
 
@@ -120,7 +122,7 @@ def test_drawn_lists_read_labels_as_their_source_does(tmp_path):
         write_png(path, colors[read_label(path)])
     ids = {int(i): known for i, known in enumerate(plain.classes.table()) if known >= 0}
     codes = tuple((tuple(colors[i].tolist()), int(known)) for i, known in ids.items())
-    coloured = plain.remade(ColouredImages, label_colors=codes)
+    coloured = replace(plain, classes=replace(plain.classes, label_colors=codes))
     still = ViewSettings(views=2, scale=(1.0, 1.0), flip=0.0)
     settings = MixSettings(len(plain), 1e-9)  # as good as never
     mixes = draw_mixes(coloured, [cutout()], settings, still, (98, 98))

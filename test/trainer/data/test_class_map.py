@@ -11,7 +11,7 @@ from ood_perception.errors import DataError
 
 pytest.importorskip('torch')
 
-from trainer.data.class_map import class_map_of, label_colors_of
+from trainer.data.class_map import class_map_of
 
 CLASSES = 'classes: [{name: sky, ids: [0]}, {name: road, ids: [1]}]\n'
 
@@ -72,13 +72,10 @@ def test_what_is_wrong_is_named_with_its_key_and_value(text, words):
 @pytest.mark.parametrize('ignored', ['[0, 0, 0]', '[[0, 0, 0]]'])
 def test_one_colour_is_a_list_of_one(ignored):
     text = f'classes: [{{name: sky, colors: [1, 2, 3]}}]\nignored_colors: {ignored}'
-    content = yaml.safe_load(text)
-    read(text)
-    assert label_colors_of(content, 'x') == (((1, 2, 3), 0), ((0, 0, 0), 255))
+    assert read(text).label_colors == (((1, 2, 3), 0), ((0, 0, 0), 255))
 
 
 @pytest.mark.parametrize('value', ['5', '[5]', '[1, 2]', '[[1, 2, 3], 4]', 'red', '[[1, 2, yes]]'])
 def test_what_is_no_colour_is_named(value):
-    content = yaml.safe_load(f'classes: [{{name: sky, colors: {value}}}]')
-    with pytest.raises(DataError, match=r'x: color .* is not three numbers'):
-        label_colors_of(content, 'x')
+    with pytest.raises(DataError, match=r'yaml: color .* is not three numbers'):
+        read(f'classes: [{{name: sky, colors: {value}}}]')

@@ -19,7 +19,7 @@ from trainer.data.images import (
     IGNORED,
     content_sha256,
 )
-from trainer.datasets import LAYOUTS, cityscapes, load_images
+from trainer.datasets import LAYOUTS, SETS, load_images
 
 
 def test_camvid_reads_images_labels_and_drives(tmp_path):
@@ -55,8 +55,8 @@ def test_cityscapes_maps_label_ids_to_train_ids(tmp_path):
     images = load_images('cityscapes', tmp_path, 'val')
     assert images.sequences == ('ulm',)
     assert images.read(0)[1].tolist() == [[0, 1, IGNORED], [18, IGNORED, 13]]
-    assert len(cityscapes.CLASSES.names) == 19
-    assert cityscapes.CLASSES.names[13] == 'car'
+    names = SETS['cityscapes'].class_map.names
+    assert (len(names), names[13]) == (19, 'car')
 
 
 @pytest.mark.parametrize('name', ['cityscapes', 'issu'])

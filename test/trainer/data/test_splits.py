@@ -10,7 +10,7 @@ import pytest
 from ood_perception.errors import DataError
 from trainer.data.images import ClassMap, ImageList
 from trainer.data.splits import spaced_places, split_contiguous
-from trainer.datasets import camvid
+from trainer.datasets import SETS
 
 
 def test_images_of_one_moment_count_once_in_each_sequence():
@@ -62,7 +62,7 @@ def test_one_stretch_is_the_end_of_the_drive(count):
 def names_only(sequences: list[str]) -> ImageList:
     names = tuple(f'{s}_{i}' for i, s in enumerate(sequences))
     paths = tuple(Path(name) for name in names)
-    return ImageList(names, paths, paths, tuple(sequences), camvid.CLASSES)
+    return ImageList(names, paths, paths, tuple(sequences), SETS['camvid'].class_map)
 
 
 def test_the_split_takes_the_end_of_every_sequence():

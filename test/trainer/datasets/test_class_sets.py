@@ -230,7 +230,7 @@ def test_idd(tmp_path, suffix):
 
 def test_idd_says_how_to_paint_the_polygons(tmp_path):
     base = idd(tmp_path, painted=False)
-    with pytest.raises(DataError, match=r'level3Ids\.png does not exist; .*createLabels\.py'):
+    with pytest.raises(DataError, match=r'level3Ids\.png; .*createLabels\.py'):
         open_set('idd', tmp_path)
     with pytest.raises(DataError, match=r'leftImg8bit/train does not exist; unpack IDD'):
         open_set('idd/train', tmp_path)
@@ -250,7 +250,9 @@ def test_cityscapes(tmp_path):
     label.unlink()
     with pytest.raises(DataError, match=r'1 of 2 label files are missing, .*aachen_000000_000019'):
         open_set('cityscapes', tmp_path)
-    with pytest.raises(DataError, match=r'leftImg8bit/train, which does not exist'):
+    with pytest.raises(
+        DataError, match=r'leftImg8bit/train does not exist; unpack leftImg8bit_trainvaltest'
+    ):
         open_set('cityscapes/train', tmp_path)
 
 

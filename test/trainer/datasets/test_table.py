@@ -14,7 +14,7 @@ pytest.importorskip('torch')
 from paths import ROOT, need_data
 
 from trainer.datasets import LAYOUTS, SETS, list_sets, open_set
-from trainer.datasets.evaluation_set import EvaluationSet
+from trainer.datasets.table import FILES, EvaluationSet
 
 
 def write_anomaly_folders(folder, ids=(0, 1, 255)):
@@ -94,9 +94,14 @@ def test_the_documentation_lists_every_set_and_split():
     }
     assert set(cells) == set(SETS)
     for name, entry in SETS.items():
-        for split in filter(None, entry.splits):
+        for split in filter(None, entry.split_names):
             assert f'/{split}`' in cells[name] or f'`{split}`' in cells[name], (name, split)
         assert entry.tree.strip(), name
+
+
+def test_every_file_of_sets_is_in_the_table():
+    folder = ROOT / 'trainer' / 'datasets' / 'sets'
+    assert {path.stem for path in folder.iterdir()} == set(FILES)
 
 
 def test_every_entry_and_layout_says_what_it_is():

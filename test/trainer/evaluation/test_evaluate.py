@@ -26,8 +26,8 @@ from ood_perception.metrics.pixel import exact_metrics, scored_image
 from ood_perception.metrics.smiyc import SizeLimits, component_metrics, frame_components
 from ood_perception.pipeline import Pipeline
 from ood_perception.types import Frame
+from trainer import datasets
 from trainer.__main__ import main as trainer
-from trainer.datasets.camvid import CLASSES
 from trainer.evaluation.evaluate import main
 
 
@@ -259,7 +259,9 @@ def test_nothing_left_is_an_error(tiny_bundle, tmp_path):
 
 def test_the_rate_is_counted_per_sequence_and_class(tmp_path):
     bundle = write_tiny_bundle(
-        tmp_path / 'bundle', classes=CLASSES.names, compiled_classes=('Road', 'Pavement')
+        tmp_path / 'bundle',
+        classes=datasets.SETS['camvid'].class_map.names,
+        compiled_classes=('Road', 'Pavement'),
     )
     folder = tmp_path / 'camvid' / 'test'
     write_images(folder, camvid_labels, [None] * 3, 'a_{}')

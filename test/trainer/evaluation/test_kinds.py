@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip('torch')
 from bundles import COLORS, ODD, color_of, write_tiny_bundle
 from evaluated_sets import F32, evaluate
+from paths import ROOT
 from sets_on_disk import (
     PATCH,
     SEA_ANSWERS,
@@ -25,8 +26,8 @@ from sets_on_disk import (
 
 from ood_perception.errors import DataError
 from ood_perception.evaluation.maritime import plain_segments
+from trainer.data.scenes import read_scenes
 from trainer.datasets import expand_names, open_set
-from trainer.datasets.maritime import SCENES
 from trainer.evaluation.evaluate import main
 from trainer.evaluation.sets import checked_set
 
@@ -249,10 +250,10 @@ def test_single_obstacles_of_plain_labels():
 
 def write_maritime(root, photo, semantic):
     """Write one image under every name of the test split."""
-    for kind, numbers in SCENES['test'].values():
-        for number in numbers:
-            write_png(root / f'maritime/images/{kind}_{number:03d}.jpg', photo)
-            write_png(root / f'maritime/labels/{kind}_{number:03d}.png', semantic)
+    for row in read_scenes(ROOT / 'trainer/datasets/labels/maritime_scenes.csv'):
+        if row.split == 'test':
+            write_png(root / f'maritime/images/{row.name}.jpg', photo)
+            write_png(root / f'maritime/labels/{row.name}.png', semantic)
 
 
 def test_the_plain_layout_has_the_same_answers(sea_bundle, tmp_path):

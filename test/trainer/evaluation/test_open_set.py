@@ -13,10 +13,10 @@ from evaluated_sets import evaluate
 from sets_on_disk import flat, write_png, write_town
 
 from ood_perception.evaluation.second_pass import two_folds
-from trainer.datasets.streethazards import CLASSES
+from trainer.datasets import SETS
 
 ROAD = COLORS['Road']
-NAMES = CLASSES.names
+NAMES = SETS['streethazards'].class_map.names
 BUILDING, STREET, ANOMALY = NAMES.index('building'), NAMES.index('road'), 14
 
 

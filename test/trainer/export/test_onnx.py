@@ -102,7 +102,6 @@ def test_the_stages_agree_with_torch(exported, runtime, count):
         {'classes': ('sky', 'road')},
         {'upsampling': 1},
         {'upsampling': 2},
-        {'naive': True},
     ],
 )
 def test_every_form_of_the_head_agrees_with_torch(options, tmp_path):

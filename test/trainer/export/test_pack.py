@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ood_perception.bundle.graph_rules import check_graphs
-from ood_perception.bundle.manifest import ClassSpec
+from ood_perception.bundle.manifest import ClassSpec, InputSpec, Manifest
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines.trial import is_known
 from ood_perception.errors import BundleError, ConfigError
@@ -27,16 +27,19 @@ from trainer.backbones.base import BackboneChoice  # noqa: E402
 from trainer.backbones.vit import build  # noqa: E402
 from trainer.backbones.weight_names import Architecture  # noqa: E402
 from trainer.export.golden import golden_vectors  # noqa: E402
-from trainer.export.pack import BundleParts, BundleText, pack_bundle  # noqa: E402
+from trainer.export.pack import BundleParts, pack_bundle  # noqa: E402
 from trainer.heads.pixood.model import PixOODHead  # noqa: E402
 
 SIZE = (56, 84)
-TEXT = BundleText(
+STATED = Manifest(
     name='tiny',
+    input=InputSpec(*SIZE, 14),
+    stages=(),
+    heads=(),
+    files={},
     classes=tuple(ClassSpec(name, (0, 0, 0), name != 'pole') for name in CLASSES),
     in_distribution=('road', 'pavement'),
     ground_classes=('road',),
-    data='Random numbers.',
     calibration={'pixels': {'road': 1000}},
     provenance={'revision': 'abc', 'command': 'trainer pack'},
     licences=('Data: none.',),
@@ -59,7 +62,7 @@ def images(seed=4):
 
 def pack(path, backbone, overwrite=False, **options):
     head = PixOODHead(some_model(), 2, half_weights=True)
-    parts = BundleParts(backbone, head, images(), TEXT, **options)
+    parts = BundleParts(backbone, head, images(), STATED, 'Random numbers.', **options)
     return pack_bundle(path, parts, overwrite)
 
 
@@ -167,7 +170,7 @@ def test_a_failure_leaves_nothing_behind(backbone, tmp_path):
     wrong = images()[:1]
 
     with pytest.raises(ConfigError, match='golden images'):
-        pack_bundle(tmp_path / 'broken', BundleParts(backbone, head, wrong, TEXT))
+        pack_bundle(tmp_path / 'broken', BundleParts(backbone, head, wrong, STATED, ''))
 
     assert list(tmp_path.iterdir()) == []
 

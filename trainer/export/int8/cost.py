@@ -29,7 +29,7 @@ from ood_perception.metrics.bootstrap import Interval, image_histograms, paired_
 from ood_perception.metrics.pixel import ScoredImage, exact_metrics, scored_image
 from ood_perception.types import Geometry
 
-from ...artifacts import digest, write_npz
+from ...artifacts import digest, load_values, save_values
 from ...data.images import ImageList
 from ...datasets.pasted import read_ground
 
@@ -103,9 +103,8 @@ class CostBench:
         if not path.is_file():
             with _candidate(self.bundle, facts) as bundle:
                 made = self._run(bundle, precision, bits)
-            make_file(path, lambda file: write_npz(file, dataclasses.asdict(made)))
-        with np.load(path) as arrays:
-            return Outputs(**{name: arrays[name] for name in arrays.files})
+            make_file(path, lambda file: save_values(file, made))
+        return load_values(path, Outputs)
 
     def _run(self, bundle: Bundle, precision: str, weight_bits: int) -> Outputs:
         from tqdm import tqdm

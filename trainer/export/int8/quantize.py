@@ -15,8 +15,10 @@ AP back stays in bf16, best first, until the loss is small enough. Goes on where
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.bundle.manifest import PrecisionSpec
-from ood_perception.bundle.store import Bundle, bundle_path, load_bundle
+from ood_perception.bundle.manifest import MANIFEST_NAME, PrecisionSpec
+from ood_perception.bundle.store import Bundle, bundle_path, file_spec, load_bundle, write_manifest
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_checked_engine
 from ood_perception.engines.base import EngineOptions
@@ -37,25 +39,30 @@ from ood_perception.engines.int8 import (
     REDUCED_RANGE,
     Quantization,
     linear_nodes,
+    write_quantization,
 )
 from ood_perception.engines.openvino import OpenVinoEngine
 from ood_perception.engines.plan import LARGEST_LOSS
+from ood_perception.engines.trial import remember
 from ood_perception.errors import BundleError, ConfigError
 from ood_perception.evaluation.results import write_json
-from ood_perception.files import check_writable
+from ood_perception.files import check_writable, make_folder, sha256_of
 from ood_perception.image.geometry import to_network
+from ood_perception.reports.html import render
 
 from ...augment.cutouts import PasteSettings, load_cutouts
 from ...data.images import ImageList
 from ...datasets import load_images
 from ...datasets.pasted import write_pasted_set
+from ..pack import files_of_bundle
 from .cost import Cost, CostBench, Outputs, geometries_of, groups_of
 from .ranges import measured_quantization
-from .writing import precision_spec, write_precisions
 
 LOG = logging.getLogger(__name__)
 TARGET_LOSS = LARGEST_LOSS / 2  # points of AP: half of what `precision: auto` allows
 MOST_KEPT = 4  # products that may stay in bf16 at the end: each costs speed
+CARD_TITLE = '\n## Precisions\n'
+"""What templates/precisions.md.j2 begins with."""
 
 
 class Search:
@@ -193,6 +200,49 @@ def int8_specs(
         cost = bench.cost(bench.outputs(INT8, facts, bits))
         specs[name] = precision_spec(cost, bench, QUANTIZATION_NAME, {**what, 'weight_bits': bits})
     return specs
+
+
+def precision_spec(cost: Cost, bench: CostBench, file: str, what: dict[str, Any]) -> PrecisionSpec:
+    """Return the manifest's entry: bounds at three times what was measured, never very tight."""
+    return PrecisionSpec(
+        average_precision_loss=round(cost.loss, 4),
+        interval=(round(cost.interval[0], 4), round(cost.interval[1], 4)),
+        surprisal_tolerance=round(max(0.25, 3 * cost.difference_999), 3),
+        label_agreement=round(min(0.99, 1 - 3 * (1 - cost.labels)), 4),
+        file=file,
+        measured={
+            **what,
+            'images': len(bench.images),
+            'data': bench.data,
+            'runtime': 'openvino',
+            'float32_average_precision': round(bench.float_precision, 4),
+            'relative_time_of_backbone': round(cost.relative_time, 3),
+        },
+    )
+
+
+def write_precisions(
+    bundle: Bundle, path: Path, facts: Quantization, precisions: dict[str, PrecisionSpec]
+) -> None:
+    """Write the bundle again with its facts, manifest entry and card section; whole or not."""
+    section = render('precisions.md.j2', precisions=precisions, facts=facts, most=LARGEST_LOSS)
+
+    def fill(folder: Path) -> None:
+        for name in (*bundle.manifest.files, MANIFEST_NAME):
+            if (bundle.root / name).is_file():
+                shutil.copyfile(bundle.root / name, folder / name)
+        write_quantization(folder / QUANTIZATION_NAME, facts)
+        card = folder / 'MODEL_CARD.md'
+        if card.is_file():
+            text = card.read_text(encoding='utf-8').split(CARD_TITLE)[0].rstrip() + '\n'
+            card.write_text(text + section, encoding='utf-8')
+        (folder / MANIFEST_NAME).unlink()
+        files = {file.name: file_spec(file) for file in sorted(folder.iterdir())}
+        manifest = dataclasses.replace(bundle.manifest, precisions=precisions, files=files)
+        write_manifest(folder, manifest)
+
+    make_folder(path, fill, files_of_bundle(path))
+    remember(sha256_of(path / MANIFEST_NAME))  # as pack_bundle does
 
 
 def _report(path: Path, options: argparse.Namespace) -> None:

@@ -67,9 +67,7 @@ class BaselineFit(OneScoreFit):
     def fit(self) -> Artifact:
         """Fit (or load) the network and what the score learns."""
         data, head = self.data, self.config
-        train, select, _ = data.split
-        places = sorted([*train, *select])
-        features = data.train_features.subset(places)
+        features = data.fitted_features
         etalons = self.pixood.fitted.key if self.score == DISTANCE else ''
         settings = [asdict(self.baseline), asdict(self.pixood.patches)]
         served = [self.score, self.chosen, head.upsampling, head.logits, head.half_weights]
@@ -83,7 +81,7 @@ class BaselineFit(OneScoreFit):
                 self.chosen,
                 self.baseline,
                 self.pixood.patches,
-                [data.images.sequences[i].partition('/')[0] for i in places],
+                data.fitted_sources,
             )
             write_npz(target / STATISTICS_FILE, arrays)
 

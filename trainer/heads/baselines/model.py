@@ -248,11 +248,8 @@ class BaselineHead(OneScoreHead):
         decoder: bool = False,
         curve: CalibrationCurve | None = None,
     ) -> None:
-        super().__init__()
-        self.read = tuple(read)
-        self.name, self.layers = name, tuple(logits.layers)  # type: ignore[arg-type]
-        self.compiled_classes, self.upsampling = tuple(classes), upsampling
-        self.logits = logits
+        super().__init__(name, logits.layers, classes, upsampling)  # type: ignore[arg-type]
+        self.read, self.logits = tuple(read), logits
         if decoder:
             self.decoder = logits
             self.head_inputs = ('logits', *self.read)

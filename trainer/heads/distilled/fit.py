@@ -17,7 +17,7 @@ import torch
 
 from ood_perception.errors import ConfigError
 
-from ...artifacts import Artifact
+from ...artifacts import Artifact, load_values, save_values
 from ...augment.coco import read_coco
 from ...augment.cutouts import PARTS
 from ...augment.mixes import MixedImages, draw_mixes
@@ -29,13 +29,13 @@ from ...calibration.monotone_curve import CalibrationCurve
 from ...data.images import ImageList, image_list
 from ...features import View
 from ...nets.patches import PatchSettings
-from ...training.finetuning import FinetuningConfig, load_tuned, save_tuned
+from ...training.finetuning import FinetuningConfig, save_tuned
 from ...training_data import BackboneConfig, TrainingData
 from ..baselines.config import BaselineConfig
 from ..calibrated import OneScoreFit, reports
 from .config import DistilledConfig
 from .model import DistilledHead, Student, load_student, save_student
-from .teacher import fit_teacher, load_teacher
+from .teacher import Teacher, fit_teacher
 from .training import DistillationRun, Lessons
 
 STUDENT_FILE, TEACHER_FILE = 'student.safetensors', 'teacher.npz'
@@ -88,15 +88,12 @@ class DistilledFit(OneScoreFit):
     def teacher(self) -> Artifact:
         """The teacher's distance, fitted on the labelled images, or found."""
         data = self.teacher_data
-        train, select, _ = data.split
-        places = sorted([*train, *select])
-        features, chosen = data.train_features.subset(places), self.chosen
-        sources = [data.images.sequences[i].partition('/')[0] for i in places]
+        features, chosen, sources = data.fitted_features, self.chosen, data.fitted_sources
         settings = self.baseline, self.patches
 
         def fill(target: Path, _: Artifact) -> None:
             found = fit_teacher(features, data.class_names, chosen, sources, *settings)
-            found.save(target / TEACHER_FILE)
+            save_values(target / TEACHER_FILE, found)
 
         inputs = features.key, chosen, data.class_names, *map(asdict, settings)
         return self.made('teacher', inputs, fill)
@@ -125,7 +122,7 @@ class DistilledFit(OneScoreFit):
         drawn = [self.composed(), *([self.everyday()] if config.everyday else [])]
         lists = tuple((images, taught.extract(images)) for images in drawn)
         view = replace(seen, height=self.data.view.height, width=self.data.view.width)
-        teacher = load_teacher(self.teacher.folder / TEACHER_FILE)
+        teacher = load_values(self.teacher.folder / TEACHER_FILE, Teacher)
         return Lessons(lists, view, teacher, tuple(names.index(name) for name in self.chosen))
 
     def everyday(self) -> ImageList:
@@ -172,11 +169,8 @@ class DistilledFit(OneScoreFit):
     @cached_property
     def served(self) -> TrainingData:
         """The data, seen by the student's backbone."""
-        data, folder = self.data, self.fitted.folder
-        how, record = 'trained as a student', {'teacher': self.distilled.teacher}
-        return data.served_by(
-            load_tuned(folder, data.backbone, data.source, how, record, data.cache)
-        )
+        record = {'teacher': self.distilled.teacher}
+        return self.data.tuned(self.fitted.folder, 'trained as a student', record)
 
     def build(self, curve: CalibrationCurve | None = None) -> DistilledHead:
         """Return the fitted head, see OneScoreFit."""

@@ -124,9 +124,7 @@ class DistilledHead(OneScoreHead):
     def __init__(
         self, student: Student, classes: Sequence[str], curve: CalibrationCurve | None = None
     ) -> None:
-        super().__init__()
-        self.name, self.layers = 'distilled', student.decoder.layers
-        self.compiled_classes, self.upsampling = tuple(classes), student.decoder.factor
+        super().__init__('distilled', student.decoder.layers, classes, student.decoder.factor)
         self.decoder, self.out = student.decoder, student.out
         self.finish(curve)
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ...artifacts import write_npz
 from ...features import FeatureSet
 from ...nets.patches import PatchSettings, gather_tokens, select_patches
 from ..baselines.config import BaselineConfig
@@ -51,19 +49,6 @@ class Teacher:
         """Return tokens (..., D) in their deviations on normal patches, cut to [-most, most]."""
         values = (tokens.astype(np.float32) - self.mean) / self.deviation
         return np.clip(values, -most, most)
-
-    def save(self, path: Path) -> None:
-        """Write it; the same teacher gives the same bytes."""
-        numbers = {'center': np.float64(self.center), 'scale': np.float64(self.scale)}
-        arrays = {'mean': self.mean, 'deviation': self.deviation, 'whitening': self.whitening}
-        write_npz(path, {**arrays, **{k: np.asarray(v) for k, v in numbers.items()}})
-
-
-def load_teacher(path: Path) -> Teacher:
-    """Read what Teacher.save wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        parts = [arrays[name] for name in ('mean', 'deviation', 'whitening')]
-        return Teacher(*parts, arrays['center'].item(), arrays['scale'].item())
 
 
 def fit_teacher(

@@ -46,9 +46,8 @@ class KnnFit(OneScoreFit):
     @cached_property
     def _known(self) -> FeatureSet:
         """The images that are fitted on, with all layers."""
-        train, select, _ = self.data.split
         features = self.data.features(self.data.config.train, self.layers)
-        fitted, count = sorted([*train, *select]), self.knn.images
+        fitted, count = self.data.fitted_places, self.knn.images
         if 0 < count < len(fitted):
             drawn = np.random.default_rng(self.knn.seed).permutation(len(fitted))[:count]
             fitted = [fitted[place] for place in sorted(drawn)]

@@ -21,8 +21,7 @@ from ...features import FeatureSet, tokens_of
 from ...nets.patch_classifier import Classifier, load_classifier, save_classifier
 from ...progress import progress_bar
 from .config import KnnConfig
-from .model import KnnModel, parametric_score
-from .search import mean_distances
+from .model import KnnModel, mean_distances, parametric_score
 
 CLASSIFIER_FILE, MODEL_FILE = 'classifier.safetensors', 'knn.npz'
 Float16Array = npt.NDArray[np.float16]

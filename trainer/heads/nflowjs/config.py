@@ -1,6 +1,6 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe's section `nflowjs`; `flow` is in flow.build."""
+"""The recipe's section `nflowjs`; `flow` is in flow."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ...artifacts import Artifact
 from ...augment.on_the_fly import Crops
 from ...calibration.monotone_curve import CalibrationCurve
 from ...nets.segmenter import load_segmenter, save_segmenter
-from ...training.finetuning import load_tuned, save_tuned
+from ...training.finetuning import save_tuned
 from ...training.segmenter import mean_iou
 from ...training_data import TrainingData
 from ..calibrated import reports
@@ -107,13 +107,10 @@ class NflowjsFit(SegmenterFit):
     @cached_property
     def served(self) -> TrainingData:
         """The data, seen by the tuned backbone where it is tuned."""
-        data, rate = self.data, {'backbone_rate': self.nflowjs.backbone_rate}
         if not self.tunes_backbone:
-            return data
-        how, folder = 'tuned together with NFlowJS', self.fitted.folder
-        return data.served_by(
-            load_tuned(folder, data.backbone, data.source, how, rate, data.cache)
-        )
+            return self.data
+        rate = {'backbone_rate': self.nflowjs.backbone_rate}
+        return self.data.tuned(self.fitted.folder, 'tuned together with NFlowJS', rate)
 
     def build(self, curve: CalibrationCurve | None = None) -> NflowjsHead:
         """Return the fitted head, see OneScoreFit."""

@@ -103,10 +103,7 @@ class NflowjsHead(OneScoreHead):
         classes: Sequence[str],
         curve: CalibrationCurve | None = None,
     ) -> None:
-        super().__init__()
-        self.name, self.layers = 'nflowjs', segmenter.layers
-        self.compiled_classes = tuple(classes)
-        self.upsampling = segmenter.upsampling
+        super().__init__('nflowjs', segmenter.layers, classes, segmenter.upsampling)
         self.decoder = segmenter
         self.kind, self.temperature = config.score, config.temperature
         self.finish(curve)

@@ -89,8 +89,7 @@ class PixOODFit(HeadFit):
     def fit(self) -> Artifact:
         """Fit (or load) classifier, etalons, densities and the paper's tables."""
         classifier, data = self.classifier, self.data
-        train, select, _ = data.split
-        features = data.train_features.subset(sorted([*train, *select]))
+        features = data.fitted_features
         config = {'patches': self.patches, 'condensation': self.condensation}
 
         def fill(target: Path, artifact: Artifact) -> None:

@@ -14,7 +14,7 @@ from ood_perception.errors import ConfigError, check_choices
 
 from ...calibration.monotone_curve import CalibrationCurve, CurveModule
 from ...head_module import HeadModule
-from ..upsampling import SquaredDistances, naive_squared_distances, served_classifier, upsample
+from ..upsampling import SquaredDistances, served_classifier, upsample
 from .density import Gaussian
 from .training import GATED, MIN, UNIFIED, PixOODModel
 
@@ -78,7 +78,6 @@ class PixOODHead(HeadModule):
         fit the calibration curve on a head with the same choice.
     gate: for 'gated', the table that makes the scores of different classes comparable: 'paper', as
         published, or 'held-out', each class's own (calibrate 'min' first).
-    naive: distances by upsampling the features, as published (tests and benchmarks).
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class PixOODHead(HeadModule):
         classes: Sequence[str] = (),
         logits: str = 'patch',
         half_weights: bool = False,
-        naive: bool = False,
         gate: str = 'paper',
     ) -> None:
         super().__init__()
@@ -104,7 +102,7 @@ class PixOODHead(HeadModule):
         self.layers = tuple(model.layers)
         self.known_classes = tuple(model.classes)
         self.compiled_classes = chosen_classes(model, classes, selection)
-        self.upsampling, self.naive = upsampling, naive
+        self.upsampling = upsampling
         self.class_places = [self.known_classes.index(name) for name in self.compiled_classes]
         banks = [
             torch.as_tensor(np.asarray(model.etalons[name])).float()
@@ -141,11 +139,7 @@ class PixOODHead(HeadModule):
 
     def nearest(self, tokens: torch.Tensor) -> list[torch.Tensor]:
         """Return the distance to each class's nearest etalon, float32 (B, gh*f, gw*f) each."""
-        if self.naive:
-            squares = naive_squared_distances(tokens, self.distances.effective, self.upsampling)
-        else:
-            squares = self.distances(tokens)
-        return [torch.sqrt(square) for square in squares]
+        return [torch.sqrt(square) for square in self.distances(tokens)]
 
     def scores(self, *tokens: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return raw_scores as a list of (B, gh*f, gw*f), and the labels."""
@@ -190,11 +184,6 @@ class PixOODHead(HeadModule):
         if self.selection != MIN:
             return surprisal[0], labels
         return least_surprisal(surprisal, in_distribution), labels, *surprisal
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (surprisal, labels), see HeadModule."""
-        surprisal, labels, *_ = self.outputs(*inputs)
-        return surprisal, labels
 
 
 def least_surprisal(surprisal: list[torch.Tensor], in_distribution: torch.Tensor) -> torch.Tensor:

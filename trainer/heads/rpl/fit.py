@@ -14,8 +14,8 @@ import numpy as np
 from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact
-from ...augment.context_images import load_context
 from ...augment.on_the_fly import OnTheFlyFeatures
+from ...augment.outlier_sources import load_context
 from ...calibration.monotone_curve import CalibrationCurve
 from ...features import FeatureSet
 from ..on_segmenter import SegmenterFit

@@ -75,10 +75,7 @@ class RplHead(OneScoreHead):
         classes: Sequence[str],
         curve: CalibrationCurve | None = None,
     ) -> None:
-        super().__init__()
-        self.name, self.layers = 'rpl', host.layers
-        self.compiled_classes = tuple(classes)
-        self.upsampling = host.upsampling
+        super().__init__('rpl', host.layers, classes, host.upsampling)
         self.decoder, self.classifier = FeatureAndResidual(host, block), host.classifier
         self.smoothing = Smoothing()
         self.finish(curve)

@@ -95,10 +95,7 @@ class UemHead(OneScoreHead):
         classes: Sequence[str],
         curve: CalibrationCurve | None = None,
     ) -> None:
-        super().__init__()
-        self.name, self.layers = 'uem', segmenter.layers
-        self.compiled_classes = tuple(classes)
-        self.upsampling = segmenter.upsampling
+        super().__init__('uem', segmenter.layers, classes, segmenter.upsampling)
         self.decoder, self.module = segmenter, module
         self.head_inputs = ('logits', segmenter.layers[-1])
         self.finish(curve)

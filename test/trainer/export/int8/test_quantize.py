@@ -23,9 +23,15 @@ pytest.importorskip('onnxruntime')
 
 from ood_perception.engines.trial import is_known
 from trainer.export.int8.cost import Cost, groups_of
-from trainer.export.int8.quantize import MOST_KEPT, Search, int8_specs
+from trainer.export.int8.quantize import (
+    CARD_TITLE,
+    MOST_KEPT,
+    Search,
+    int8_specs,
+    precision_spec,
+    write_precisions,
+)
 from trainer.export.int8.ranges import exponents_of, measured_quantization
-from trainer.export.int8.writing import CARD_TITLE, precision_spec, write_precisions
 
 NAMES = [
     f'/blocks.{i}/{kind}/MatMul' for i in range(3) for kind in ('attention/o_proj', 'mlp/fc2')

@@ -11,10 +11,11 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='the trainer needs torch')
 
+from trainer.artifacts import load_values, save_values  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED, ClassMap, ImageList  # noqa: E402
 from trainer.heads.distilled.fit import evened  # noqa: E402
-from trainer.heads.distilled.teacher import Teacher, load_teacher  # noqa: E402
+from trainer.heads.distilled.teacher import Teacher  # noqa: E402
 from trainer.heads.distilled.training import (  # noqa: E402
     class_loss,
     elsewhere_loss,
@@ -35,8 +36,8 @@ def test_the_score_is_the_log_of_the_distance_in_deviations(teacher, tmp_path):
     tokens = np.float32([[2, 2], [1, 2 + 2 * np.e]])
     np.testing.assert_allclose(teacher.scores(tokens), [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(teacher.standardised(tokens, 1.5), [[1, 0], [0, 1.5]])
-    teacher.save(tmp_path / 'teacher.npz')
-    again = load_teacher(tmp_path / 'teacher.npz')
+    save_values(tmp_path / 'teacher.npz', teacher)
+    again = load_values(tmp_path / 'teacher.npz', Teacher)
     np.testing.assert_array_equal(again.scores(tokens), teacher.scores(tokens))
 
 

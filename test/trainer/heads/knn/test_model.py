@@ -18,11 +18,16 @@ from scipy.special import logsumexp  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
-from trainer.heads.knn import search as knn_search  # noqa: E402
+from trainer.heads.knn import model as knn_model  # noqa: E402
 from trainer.heads.knn.config import KnnConfig  # noqa: E402
-from trainer.heads.knn.model import KnnHead, upsampled_distance  # noqa: E402
+from trainer.heads.knn.model import (  # noqa: E402
+    KnnHead,
+    NearestReferences,
+    mean_distances,
+    nearest_squared,
+    upsampled_distance,
+)
 from trainer.heads.knn.references import LabelledFeatures, fit_knn, load_knn, save_knn  # noqa: E402
-from trainer.heads.knn.search import NearestReferences, mean_distances, nearest_squared  # noqa: E402
 from trainer.nets.patch_classifier import Classifier  # noqa: E402
 
 LAYERS = ('tokens_5', 'keys_11')
@@ -53,13 +58,13 @@ def oracle(queries, references, k):
 
 @pytest.mark.parametrize('k', [1, 3, 7])
 def test_the_search_is_exact_in_pieces_of_any_size(k, monkeypatch):
-    monkeypatch.setattr(knn_search, 'PIECE', 64)
+    monkeypatch.setattr(knn_model, 'PIECE', 64)
     rng = np.random.default_rng(0)
     references = rng.normal(5, 1, (1001, 16)).astype(np.float16)
     queries = rng.normal(5, 1, (50, 16)).astype(np.float32)
     expected = oracle(queries, references, k)
     np.testing.assert_allclose(mean_distances(queries, references, k), expected, rtol=1e-5)
-    monkeypatch.setattr(knn_search, 'PIECE', 2)  # smaller than k
+    monkeypatch.setattr(knn_model, 'PIECE', 2)  # smaller than k
     np.testing.assert_allclose(mean_distances(queries, references, k), expected, rtol=1e-5)
 
 
@@ -96,7 +101,7 @@ def test_too_few_references_are_refused():
 @pytest.mark.parametrize('heads', [1, 4])
 @pytest.mark.parametrize('half', [False, True])
 def test_the_graph_searches_like_the_oracle(heads, half, monkeypatch):
-    monkeypatch.setattr(knn_search, 'PIECE', 100)
+    monkeypatch.setattr(knn_model, 'PIECE', 100)
     rng = np.random.default_rng(2)
     references = (10 + rng.normal(size=(256, 32))).astype(np.float16)
     tokens = torch.from_numpy((10 + rng.normal(size=(2, 3, 5, 32))).astype(np.float32))
@@ -223,7 +228,7 @@ def test_wrong_settings_are_refused_by_name():
 MILLION = """
 import resource, sys
 import numpy as np, torch
-from trainer.heads.knn.search import nearest_squared
+from trainer.heads.knn.model import nearest_squared
 torch.set_num_threads(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path, count, k = sys.argv[1], int(sys.argv[2]), 3

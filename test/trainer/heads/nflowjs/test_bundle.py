@@ -27,7 +27,7 @@ from ood_perception.types import Frame  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.heads.nflowjs.flow import build_flow, load_flow  # noqa: E402
 from trainer.heads.nflowjs.flow.training import patch_row  # noqa: E402
-from trainer.heads.nflowjs.negatives import patch_sides  # noqa: E402
+from trainer.heads.nflowjs.training import patch_sides  # noqa: E402
 from trainer.recipe import load_recipe  # noqa: E402
 from trainer.study.config import load_leaderboard  # noqa: E402
 

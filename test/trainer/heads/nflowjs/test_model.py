@@ -39,8 +39,16 @@ from trainer.heads.nflowjs.model import (  # noqa: E402
     js_to_uniform,
     nflowjs_loss,
 )
-from trainer.heads.nflowjs.negatives import cut, draw_places, paste, patch_sides  # noqa: E402
-from trainer.heads.nflowjs.training import JointRun, Selection, Start, trained_part  # noqa: E402
+from trainer.heads.nflowjs.training import (  # noqa: E402
+    JointRun,
+    Selection,
+    Start,
+    cut,
+    draw_places,
+    paste,
+    patch_sides,
+    trained_part,
+)
 from trainer.nets.segmenter import Segmenter, SegmenterConfig  # noqa: E402
 
 LAYERS = tuple(f'tokens_{block}' for block in range(4))

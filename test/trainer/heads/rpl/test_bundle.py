@@ -27,8 +27,8 @@ from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
 from ood_perception.postprocess.roi import RoiSettings  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
-from trainer.augment.context_images import KNOWN, load_context  # noqa: E402
 from trainer.augment.cutouts import PARTS, part_of  # noqa: E402
+from trainer.augment.outlier_sources import KNOWN, load_context  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import ClassMap, content_sha256  # noqa: E402
 from trainer.heads.rpl.block import deeplab_block, load_block  # noqa: E402

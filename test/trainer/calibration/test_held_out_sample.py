@@ -15,7 +15,7 @@ from ood_perception.bundle.manifest import InputSpec
 from ood_perception.errors import DataError
 from ood_perception.image.views import ViewSpec, merged
 from ood_perception.postprocess.calibration import HeldOutSample
-from trainer.calibration.class_sets import StratifiedSample, sample_held_out
+from trainer.calibration.curve_fit import StratifiedSample, sample_held_out
 from trainer.features import FeatureSet
 
 
