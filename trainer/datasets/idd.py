@@ -1,14 +1,16 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-IDD segmentation, Indian streets, part I or II, with the 26 classes of level 3.
+IDD segmentation, Indian streets: part I or II with the 26 classes of level 3, or IDD-lite.
 
 IDD_Segmentation/
   leftImg8bit/{train,val,test}/<drive>/<frame>_leftImg8bit.png (or .jpg)
   gtFine/{train,val}/<drive>/<frame>_gtFine_labellevel3Ids.png     0..25, 255 ignored
 
-It is published with polygons only; its makers' tool (github.com/AutoNUE/public-code) paints them:
-python preparation/createLabels.py --datadir IDD_Segmentation --id-type level3Id
+idd_lite/{images,labels}/<drive>_<frame>.jpg, .png       0..6, the classes of level 1, 255 ignored
+
+The first is published with polygons only; its makers' tool (github.com/AutoNUE/public-code) paints
+them: python preparation/createLabels.py --datadir IDD_Segmentation --id-type level3Id
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ood_perception.errors import DataError
 
 from ..data.images import ClassMap, ImageList, image_list
 from .evaluation_set import SetEntry
+from .folders import load_folders
 from .layout import nested_images, of_folders
 
 _CLASSES = (
@@ -50,6 +53,17 @@ _CLASSES = (
     ('sky or background fallback', (70, 130, 180)),
 )
 CLASSES = ClassMap.of(_CLASSES)
+LITE_CLASSES = ClassMap.of(
+    (
+        ('drivable', (128, 64, 128)),
+        ('non-drivable', (244, 35, 232)),
+        ('living things', (220, 20, 60)),
+        ('vehicles', (0, 0, 142)),
+        ('roadside objects', (220, 190, 40)),
+        ('far objects', (107, 142, 35)),
+        ('sky', (70, 130, 180)),
+    )
+)
 SOURCE = 'https://idd.insaan.iiit.ac.in'
 _PAINT = (
     'paint the polygons with github.com/AutoNUE/public-code: python preparation/createLabels.py '
@@ -85,5 +99,13 @@ ENTRIES = {
         folders=('IDD_Segmentation', 'idd', 'IDD', 'idd20kII'),
         splits=('val', 'train', 'test'),
         licence="IDD's terms, see its site",
-    )
+    ),
+    'idd_lite': SetEntry(
+        description='IDD-lite, a sample of Indian streets, 7 classes of level 1',
+        title='IDD-lite',
+        kind='closed-set',
+        images=lambda root, _: load_folders(root / 'images', root / 'labels', LITE_CLASSES),
+        folders=('idd_lite',),
+        licence="IDD's terms, see its site",
+    ),
 }

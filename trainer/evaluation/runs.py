@@ -138,7 +138,7 @@ class Evaluation:
         sets are opened before anything runs.
         """
         sets = {
-            name: checked_set(open_set(name, self.root), self.extras.limit)
+            name: checked_set(open_set(name, self.root), self.extras)
             for name in expand_names(names, self.root)
         }
         return Results(tuple(self._run(spec, sets) for spec in specs), self.extras.seed)

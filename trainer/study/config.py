@@ -48,9 +48,11 @@ class LeaderboardConfig:
     A study.
 
     folder: bundles and records. report: the Markdown file, title: its own. sets: as
-    `trainer evaluate --data` knows them; 'pasted' alone is made of the reference's training
-    images. set: changes of every row's recipe, before its own. reference: name of the row that
-    others are compared with, '' = the first. objects: AP by size of object and by its row, too.
+    `trainer evaluate --data` knows them, of anomalies or of known classes; 'pasted' alone is made
+    of the reference's training images. set: changes of every row's recipe, before its own.
+    reference: name of the row that others are compared with, '' = the first. objects: AP by size
+    of object and by its row, too. images: of each set at most, evenly spaced; 0 = all.
+    precision: of the engine that scores.
     """
 
     folder: Path
@@ -62,6 +64,8 @@ class LeaderboardConfig:
     seeds: tuple[int, ...] = (42,)
     set: tuple[str, ...] = ()
     objects: bool = False
+    images: int = 0
+    precision: str = 'f32'
 
     def row(self, name: str) -> LeaderboardRow:
         """Return a row by its name."""

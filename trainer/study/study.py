@@ -48,7 +48,7 @@ from ..evaluation.options import (
     sets_root,
 )
 from ..evaluation.runs import Evaluation, RunResult, RunSpec
-from ..evaluation.sets import ANOMALY_KINDS
+from ..evaluation.sets import ANOMALY_KINDS, CLOSED_SET, Extras
 from ..recipe import Recipe, load_recipe
 from ..workflow import Workflow
 from .bundles import RUNS, LeaderboardBundles
@@ -67,7 +67,7 @@ def evaluate(
     """
     Score every bundle that there is on every set; return the runs by name.
 
-    In float32, so that a row does not depend on which precision is fastest on this machine.
+    In one precision, so that a row does not depend on which is fastest on this machine.
     """
     specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
     if not specs:
@@ -77,8 +77,9 @@ def evaluate(
     evaluation = Evaluation(
         root,
         config.folder / 'evaluation',
-        EngineOptions('openvino', 'f32', threads),
+        EngineOptions('openvino', config.precision, threads),
         RunOptions(progress=progress),
+        Extras(limit=config.images, spaced=True),
         shared=config.folder / 'backbones',
     )
     results = evaluation.results(specs, [*sets])
@@ -89,15 +90,15 @@ def evaluate(
 
 
 def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
-    """Return a set as open_set knows it; ConfigError for one that labels no anomalies."""
+    """Return a set as open_set knows it; ConfigError for one that compares no heads."""
     if name == PASTED:
         row = config.row(config.reference)
         if not row.recipe:
             raise ConfigError(f"'pasted' is made of a recipe's images: {row.name!r} has none")
         return _pasted(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
-    if open_set(name, root).kind not in ANOMALY_KINDS:
+    if open_set(name, root).kind not in (*ANOMALY_KINDS, CLOSED_SET):
         raise ConfigError(
-            f'{name} labels no anomalies, a study compares what finds them: measure it by '
+            f'{name} labels neither anomalies nor the classes of a bundle: measure it by '
             f'ood_trainer evaluate --runs {config.folder / RUNS} --data {name}'
         )
     return name

@@ -33,6 +33,17 @@ def test_every_class_of_a_set_is_listed_and_nothing_else(module):
     assert set(ROAD.places(name)) == set(module.CLASSES.names)
 
 
+@pytest.mark.parametrize(
+    ('name', 'classes'), [('camvid', camvid.CLASSES), ('idd_lite', idd.LITE_CLASSES)]
+)
+def test_road_against_the_rest_has_the_classes_of_the_open_roads(name, classes):
+    taxonomy = load_taxonomy('open_road')
+    assert tuple(taxonomy.classes) == road_open.CLASSES.names
+    assert tuple(taxonomy.classes.values()) == road_open.CLASSES.colors
+    assert set(taxonomy.places(name)) == set(classes.names)
+    assert list(taxonomy.places(name).values()).count(0) == 1
+
+
 @pytest.mark.parametrize('name', ROAD.sets)
 def test_a_name_stands_once_in_a_known_class(name):
     table = ROAD.sets[name]
@@ -66,7 +77,7 @@ def test_an_address_may_name_a_taxonomy(tmp_path):
     write_set('bdd100k', tmp_path / 'bdd100k', ('val',), 2)
     got = open_set('bdd100k@road/val', tmp_path)
     assert (got.name, got.images.classes.names[:2]) == ('bdd100k@road/val', ('road', 'sidewalk'))
-    assert TAXONOMIES == ('road',)
+    assert TAXONOMIES == ('road', 'open_road')
 
 
 def test_mistakes_name_what_is_known(tmp_path):
