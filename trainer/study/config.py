@@ -18,7 +18,8 @@ class LeaderboardRow:
 
     name: in the table. recipe: YAML file, '' = the shipped bundle. set: 'section.key=value'
     changes. seeds: of its trainings, () = the study's; the table shows their mean. against: rows
-    that it is compared with, beside the study's reference.
+    that it is compared with, beside the study's reference. view: the further view whose scores
+    alone count, '' = all views.
     """
 
     name: str
@@ -26,6 +27,7 @@ class LeaderboardRow:
     set: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     against: tuple[str, ...] = ()
+    view: str = ''
 
     def changes(self, seed: int) -> tuple[str, ...]:
         """Return the changes of the recipe for one seed."""

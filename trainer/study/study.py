@@ -69,7 +69,8 @@ def evaluate(
 
     In one precision, so that a row does not depend on which is fastest on this machine.
     """
-    specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
+    views = {name: row.view for row in config.rows for name, _ in row.runs()}
+    specs = [RunSpec(name, str(place), Settings(), views[name]) for name, place in bundles.there()]
     if not specs:
         raise ConfigError('no bundle of the study is there yet: run without --report-only')
     root = sets_root()
@@ -137,7 +138,9 @@ def measure_costs(
             known = {'bundle': bundle.sha256, 'parameters': head_parameters(bundle)}
         if latency:
             LOG.info('time of %s', row.name)
-            known |= {**frame_times(complete(bundle), threads), 'setting': _setting(threads)}
+            images = 1 if row.view else bundle.manifest.input.images
+            times = frame_times(complete(bundle), threads, images)
+            known |= {**times, 'setting': _setting(threads)}
         costs[row.name] = known
     write_json(path, costs)
 
@@ -160,15 +163,15 @@ def head_parameters(bundle: Bundle) -> int:
     return count
 
 
-def frame_times(bundle: Bundle, threads: int) -> dict[str, float]:
+def frame_times(bundle: Bundle, threads: int, images: int) -> dict[str, float]:
     """
-    Return medians of a frame with all its views, OpenVINO f32: head_ms and frame_cpu_ms.
+    Return medians of a frame seen as so many images, OpenVINO f32: head_ms and frame_cpu_ms.
 
     head_ms: of the stages behind the backbone. frame_cpu_ms: CPU time of all stages and threads,
     which other processes disturb little.
     """
     size = bundle.manifest.input
-    image = np.zeros((size.images, size.height, size.width, 3), np.uint8)
+    image = np.zeros((images, size.height, size.width, 3), np.uint8)
     with create_engine(bundle, EngineOptions('openvino', 'f32', threads)) as engine:
         chosen = np.ones(len(engine.compiled_classes), np.float32)
         heads, frames = [], []
