@@ -12,8 +12,9 @@ from typing import Any
 
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.files import user_path
+from ood_perception.typed_values import build
 from ood_perception.types import UInt8Array
-from ood_perception.yaml_files import build, read_mapping
+from ood_perception.yaml_files import read_mapping
 
 from ..data.class_map import ClassMap, class_map_of
 from ..data.images import ImageList

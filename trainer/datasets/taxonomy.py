@@ -1,7 +1,8 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Label sets mapped to one taxonomy: 'cityscapes@road' has the classes of labels/road_taxonomy.yaml.
+Label sets mapped to one taxonomy: 'cityscapes@road' has the classes of labels/road_taxonomy.yaml,
+'camvid@open_road' those of the open roads, road against the rest.
 
 A bundle that is fitted on one set then knows classes of the same names, ids and colours as one of
 another set, and can be measured on any of them.
@@ -21,7 +22,7 @@ from ..data.images import IGNORED, ImageList
 
 SIGN = '@'
 _FOLDER = Path(__file__).parent / 'labels'
-TAXONOMIES = ('road',)
+TAXONOMIES = ('road', 'open_road')
 
 
 @dataclass(frozen=True)

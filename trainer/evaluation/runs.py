@@ -26,6 +26,7 @@ from ood_perception.evaluation.run import RunOptions, run_tasks
 from ood_perception.files import make_file, sha256_of
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.typed_values import build
+from ood_perception.types import EngineOutput
 from ood_perception.yaml_files import read_mapping
 
 from ..artifacts import digest
@@ -38,11 +39,17 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: its name in tables, the bundle's place ('' = the shipped one), its settings."""
+    """
+    One run.
+
+    name: in tables. bundle: its place, '' = the shipped one. view: the further view whose scores
+    alone count, '' = all.
+    """
 
     name: str
     bundle: str
     settings: Settings
+    view: str = ''
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ class Evaluation:
         sets are opened before anything runs.
         """
         sets = {
-            name: checked_set(open_set(name, self.root), self.extras.limit)
+            name: checked_set(open_set(name, self.root), self.extras)
             for name in expand_names(names, self.root)
         }
         return Results(tuple(self._run(spec, sets) for spec in specs), self.extras.seed)
@@ -158,6 +165,9 @@ class Evaluation:
             if pipeline.doubt:
                 LOG.warning('%s: %s', spec.name, pipeline.doubt)
             facts = {**metadata_of(bundle, pipeline), 'batch': self.options.batch}
+            if spec.view:
+                count_one_view(pipeline.engine, spec.view)
+                facts['view'] = spec.view
             key = run_key(facts)
             done = {}
             for name, data in sets.items():
@@ -177,6 +187,26 @@ class Evaluation:
         save_index(folder, records)
         summary = summary_of(pipeline, data, measured, records, self.extras)
         return SetRun(data, measured, records, summary)
+
+
+def count_one_view(engine: Engine, name: str) -> None:
+    """
+    Let the scores of one further view count alone: those of the others are 0 from now on.
+
+    The labels stay the whole image's, and with them the region of interest. Raises ConfigError
+    for a view that the bundle does not have.
+    """
+    names = ['', *(view.name for view in engine.manifest.input.views)]
+    if name not in names:
+        raise ConfigError(f'{engine.manifest.name} has no view {name!r}; it has {names[1:]}')
+    compute, place = engine.run, names.index(name)
+
+    def run(images: Any, chosen: Any) -> EngineOutput:
+        output = compute(images, chosen)
+        counts = np.arange(len(output.surprisal)) % len(names) == place
+        return replace(output, surprisal=output.surprisal * counts[:, None, None])
+
+    engine.run = run  # type: ignore[method-assign]
 
 
 def _variant(settings: Settings, measured: Measured) -> str:

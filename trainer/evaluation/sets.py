@@ -47,7 +47,8 @@ class Extras:
     """
     What is measured beside the usual.
 
-    limit: first images of each set only, 0 = all. variants: of VARIANTS. seed: of the bootstrap.
+    limit: images of each set, 0 = all: the first, or with spaced as many evenly spaced.
+    variants: of VARIANTS. seed: of the bootstrap.
     sea: water and sky of the bundle.
     roi_given: the settings' region of interest was asked for and holds for every set.
     known_product: a product is scored by its own class of the bundle alone. reject: class that
@@ -55,6 +56,7 @@ class Extras:
     """
 
     limit: int = 0
+    spaced: bool = False
     variants: tuple[str, ...] = ()
     seed: int = 0
     sea: SeaClasses = field(default_factory=SeaClasses)
@@ -63,18 +65,20 @@ class Extras:
     reject: str = ''
 
 
-def checked_set(data: EvaluationSet, limit: int) -> EvaluationSet:
+def checked_set(data: EvaluationSet, extras: Extras) -> EvaluationSet:
     """
-    Return the set, cut to `limit` images.
+    Return the set, cut to the images that extras.limit leaves.
 
     Raises ConfigError for a set without labels, DataError for anomalies of which there is none.
     """
     if not data.labelled:
         raise ConfigError(f'{data.name} has no labels: it can be submitted, not evaluated')
-    chosen = data.subset(range(min(limit, len(data)))) if limit else data
+    limit = min(extras.limit, len(data))
+    spaced = np.linspace(0, len(data) - 1, limit).round().astype(int).tolist()
+    chosen = data.subset(spaced if extras.spaced else range(limit)) if limit else data
     if data.kind == ANOMALY:
         ids = [file_id for file_id, known in data.images.classes.ids.items() if known == 1]
-        part = f'the first {len(chosen)} images of {data.name}' if limit else data.name
+        part = f'{len(chosen)} images of {data.name}' if limit else data.name
         need_anomaly(_labels_of(chosen), ids, part)
     return chosen
 

@@ -19,7 +19,8 @@ class LeaderboardRow:
 
     name: in the table. recipe: YAML file, '' = the shipped bundle. set: 'section.key=value'
     changes. seeds: of its trainings, () = the study's; the table shows their mean. against: rows
-    that it is compared with, beside the study's reference.
+    that it is compared with, beside the study's reference. view: the further view whose scores
+    alone count, '' = all views.
     """
 
     name: str
@@ -27,6 +28,7 @@ class LeaderboardRow:
     set: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     against: tuple[str, ...] = ()
+    view: str = ''
 
     def changes(self, seed: int) -> tuple[str, ...]:
         """Return the changes of the recipe for one seed."""
@@ -49,9 +51,11 @@ class LeaderboardConfig:
     A study.
 
     folder: bundles and records. report: the Markdown file, title: its own. sets: as
-    `trainer evaluate --data` knows them; 'pasted' alone is made of the reference's training
-    images. set: changes of every row's recipe, before its own. reference: name of the row that
-    others are compared with, '' = the first. objects: AP by size of object and by its row, too.
+    `trainer evaluate --data` knows them, of anomalies or of known classes; 'pasted' alone is made
+    of the reference's training images. set: changes of every row's recipe, before its own.
+    reference: name of the row that others are compared with, '' = the first. objects: AP by size
+    of object and by its row, too. images: of each set at most, evenly spaced; 0 = all.
+    precision: of the engine that scores.
     """
 
     folder: Path
@@ -63,6 +67,8 @@ class LeaderboardConfig:
     seeds: tuple[int, ...] = (42,)
     set: tuple[str, ...] = ()
     objects: bool = False
+    images: int = 0
+    precision: str = 'f32'
 
     def row(self, name: str) -> LeaderboardRow:
         """Return a row by its name."""

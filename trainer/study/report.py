@@ -23,6 +23,7 @@ from ood_perception.metrics.bootstrap import (
     percentile_interval,
     resample_weights,
 )
+from ood_perception.metrics.false_alarm_rate import EVERY_GROUP, POOLED, RATES
 from ood_perception.metrics.smiyc import component_samples
 from ood_perception.reports.html import render
 from ood_perception.reports.tables import REGION_TITLES
@@ -154,6 +155,8 @@ def _set_record(
     }
     seeds = {name: found for name, found in seeds.items() if found}
     first = next(run for found in seeds.values() for run in found.values())
+    if not first.measured.regions:
+        return {'images': len(first.records), 'rates': _observed_rates(runs, data)}
     record: dict[str, Any] = {'images': len(first.records), 'regions': {}, 'against': {}}
     for region in first.summary['regions']:
         entries = {name: Entry(found, region) for name, found in seeds.items()}
@@ -172,6 +175,19 @@ def _set_record(
     if config.objects:
         record['objects'] = {name: object_record(found, region) for name, found in seeds.items()}
     return record
+
+
+def _observed_rates(runs: Mapping[str, RunResult], data: str) -> dict[str, list[Any]]:
+    """Return run -> what is flagged of its in-distribution classes, a row a target rate."""
+    kept = (EVERY_GROUP, POOLED)
+    return {
+        name: [
+            row
+            for row in run.sets[data].summary['rows']
+            if (row['group'], row['class_name']) == kept
+        ]
+        for name, run in runs.items()
+    }
 
 
 def _difference(entry: Entry, reference: Entry | None) -> list[float | None] | None:
@@ -200,6 +216,7 @@ def _markdown(config: LeaderboardConfig, source: Path, document: dict[str, Any])
         resamples=RESAMPLES,
         document=document,
         metrics=[*METRICS],
+        rates=RATES,
         titles=METRICS,
         region_titles=REGION_TITLES,
         absent=absent,

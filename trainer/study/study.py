@@ -48,7 +48,7 @@ from ..evaluation.options import (
     sets_root,
 )
 from ..evaluation.runs import Evaluation, RunResult, RunSpec
-from ..evaluation.sets import ANOMALY_KINDS
+from ..evaluation.sets import ANOMALY_KINDS, CLOSED_SET, Extras
 from ..recipe import Recipe, load_recipe
 from ..workflow import Workflow
 from .bundles import RUNS, LeaderboardBundles
@@ -67,9 +67,10 @@ def evaluate(
     """
     Score every bundle that there is on every set; return the runs by name.
 
-    In float32, so that a row does not depend on which precision is fastest on this machine.
+    In one precision, so that a row does not depend on which is fastest on this machine.
     """
-    specs = [RunSpec(name, str(place), Settings()) for name, place in bundles.there()]
+    views = {name: row.view for row in config.rows for name, _ in row.runs()}
+    specs = [RunSpec(name, str(place), Settings(), views[name]) for name, place in bundles.there()]
     if not specs:
         raise ConfigError('no bundle of the study is there yet: run without --report-only')
     root = sets_root()
@@ -77,8 +78,9 @@ def evaluate(
     evaluation = Evaluation(
         root,
         config.folder / 'evaluation',
-        EngineOptions('openvino', 'f32', threads),
+        EngineOptions('openvino', config.precision, threads),
         RunOptions(progress=progress),
+        Extras(limit=config.images, spaced=True),
         shared=config.folder / 'backbones',
     )
     results = evaluation.results(specs, [*sets])
@@ -89,15 +91,15 @@ def evaluate(
 
 
 def _address(config: LeaderboardConfig, name: str, root: Path) -> str:
-    """Return a set as open_set knows it; ConfigError for one that labels no anomalies."""
+    """Return a set as open_set knows it; ConfigError for one that compares no heads."""
     if name == PASTED:
         row = config.row(config.reference)
         if not row.recipe:
             raise ConfigError(f"'pasted' is made of a recipe's images: {row.name!r} has none")
         return _pasted(load_recipe(Path(row.recipe), row.changes(row.seeds[0])), config.folder)
-    if open_set(name, root).kind not in ANOMALY_KINDS:
+    if open_set(name, root).kind not in (*ANOMALY_KINDS, CLOSED_SET):
         raise ConfigError(
-            f'{name} labels no anomalies, a study compares what finds them: measure it by '
+            f'{name} labels neither anomalies nor the classes of a bundle: measure it by '
             f'ood_trainer evaluate --runs {config.folder / RUNS} --data {name}'
         )
     return name
@@ -136,7 +138,9 @@ def measure_costs(
             known = {'bundle': bundle.sha256, 'parameters': head_parameters(bundle)}
         if latency:
             LOG.info('time of %s', row.name)
-            known |= {**frame_times(complete(bundle), threads), 'setting': _setting(threads)}
+            images = 1 if row.view else bundle.manifest.input.images
+            times = frame_times(complete(bundle), threads, images)
+            known |= {**times, 'setting': _setting(threads)}
         costs[row.name] = known
     write_json(path, costs)
 
@@ -159,15 +163,15 @@ def head_parameters(bundle: Bundle) -> int:
     return count
 
 
-def frame_times(bundle: Bundle, threads: int) -> dict[str, float]:
+def frame_times(bundle: Bundle, threads: int, images: int) -> dict[str, float]:
     """
-    Return medians of a frame with all its views, OpenVINO f32: head_ms and frame_cpu_ms.
+    Return medians of a frame seen as so many images, OpenVINO f32: head_ms and frame_cpu_ms.
 
     head_ms: of the stages behind the backbone. frame_cpu_ms: CPU time of all stages and threads,
     which other processes disturb little.
     """
     size = bundle.manifest.input
-    image = np.zeros((size.images, size.height, size.width, 3), np.uint8)
+    image = np.zeros((images, size.height, size.width, 3), np.uint8)
     with create_engine(bundle, EngineOptions('openvino', 'f32', threads)) as engine:
         chosen = np.ones(len(engine.compiled_classes), np.float32)
         heads, frames = [], []

@@ -23,6 +23,15 @@ def test_every_class_of_a_set_is_listed_and_nothing_else(name):
     assert set(ROAD.places(name)) == set(SETS[name].class_map.names)
 
 
+@pytest.mark.parametrize('name', ['camvid', 'idd_lite'])
+def test_road_against_the_rest_has_the_classes_of_the_open_roads(name):
+    taxonomy, classes = load_taxonomy('open_road'), SETS['road_open'].class_map
+    assert tuple(taxonomy.classes) == classes.names
+    assert tuple(taxonomy.classes.values()) == classes.colors
+    assert set(taxonomy.places(name)) == set(SETS[name].class_map.names)
+    assert list(taxonomy.places(name).values()).count(0) == 1
+
+
 @pytest.mark.parametrize('name', ROAD.sets)
 def test_a_name_stands_once_in_a_known_class(name):
     table = ROAD.sets[name]
@@ -56,7 +65,7 @@ def test_an_address_may_name_a_taxonomy(tmp_path):
     write_set('bdd100k', tmp_path / 'bdd100k', ('val',), 2)
     got = open_set('bdd100k@road/val', tmp_path)
     assert (got.name, got.images.classes.names[:2]) == ('bdd100k@road/val', ('road', 'sidewalk'))
-    assert TAXONOMIES == ('road',)
+    assert TAXONOMIES == ('road', 'open_road')
 
 
 def test_mistakes_name_what_is_known(tmp_path):

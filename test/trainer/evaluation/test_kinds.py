@@ -29,7 +29,7 @@ from ood_perception.evaluation.maritime import plain_segments
 from trainer.data.scenes import read_scenes
 from trainer.datasets import expand_names, open_set
 from trainer.evaluation.evaluate import main
-from trainer.evaluation.sets import checked_set
+from trainer.evaluation.sets import Extras, checked_set
 
 FAINT, FAINTER = (140, 140, 140), (125, 125, 125)
 ROAD = COLORS['Road']
@@ -124,8 +124,11 @@ def test_a_known_product_is_scored_by_its_own_class(tmp_path):
 
 
 def test_a_limit_cuts_everything_that_a_set_knows_of_its_images(tiny_bundle, products, tmp_path):
-    data = checked_set(open_set('mvtec/bottle', products), 3)
+    whole = open_set('mvtec/bottle', products)
+    data = checked_set(whole, Extras(limit=3))
     assert data.anomalous_images == (False, False, True)
+    spaced = checked_set(whole, Extras(limit=2, spaced=True))
+    assert spaced.images.names == (whole.images.names[0], whole.images.names[-1])
     values = evaluate(tiny_bundle, products, ['mvtec/bottle'], tmp_path, '--limit', '3')
     group = values['runs'][0]['sets']['mvtec/bottle']['groups']['inspection']
     assert group['values']['image_auroc'] == 1.0  # the second defect is left out

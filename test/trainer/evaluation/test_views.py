@@ -14,6 +14,7 @@ from evaluated_sets import BOX, SETS, anomaly_labels, evaluate, write_images
 from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineOptions
+from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import to_camera
 from ood_perception.image.views import ViewSpec
 from ood_perception.metrics.pixel import exact_metrics, scored_image
@@ -22,6 +23,7 @@ from ood_perception.settings import Settings
 from ood_perception.types import Frame
 from trainer.evaluation.evaluate import parser
 from trainer.evaluation.options import engine_options, opened
+from trainer.evaluation.runs import count_one_view
 
 
 @pytest.fixture(scope='module')
@@ -73,3 +75,21 @@ def test_an_engine_is_made_for_all_images_of_a_batch(bundle):
     options = parser().parse_args(['--batch', '3', '--precision', 'f32', '--threads', '1'])
     with opened(str(bundle), Settings(), engine_options(options)) as (_, pipeline):
         assert pipeline.engine.options.max_batch == 6
+
+
+def test_one_view_may_count_alone(bundle):
+    loaded = load_bundle(bundle)
+    frame = Frame(np.random.default_rng(4).integers(0, 255, (90, 120, 3), np.uint8))
+    with create_engine(loaded, EngineOptions('auto', 'f32', 1)) as engine:
+        pipeline = Pipeline(loaded, engine, Settings())
+        (both,) = pipeline.run([frame])
+        pipeline.settings = Settings(views=False)
+        (whole,) = pipeline.run([frame])
+        count_one_view(engine, 'far')
+        pipeline.settings = Settings()
+        (far,) = pipeline.run([frame])
+        with pytest.raises(ConfigError, match=r"no view 'near'; it has \['far'\]"):
+            count_one_view(engine, 'near')
+    np.testing.assert_array_equal(np.maximum(whole.surprisal, far.surprisal), both.surprisal)
+    assert far.surprisal[0, 0] == 0 < far.surprisal.max()
+    np.testing.assert_array_equal(far.labels, whole.labels)

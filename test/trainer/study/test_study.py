@@ -17,6 +17,7 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 pytest.importorskip('transformers')
 
 from miniature_recipes import LARGER, miniature  # noqa: E402
+from owned_sets import write_set  # noqa: E402
 from paths import ROOT  # noqa: E402
 from stores import kept, only  # noqa: E402
 from uem_recipes import write_objects  # noqa: E402
@@ -273,10 +274,29 @@ def test_earlier_names_of_the_command_are_aliases(root, name, capsys):
     assert "--only ['UEM']: rows are" in capsys.readouterr().err
 
 
-def test_a_set_without_anomalies_is_refused_before_it_is_scored(root, two_bundles, capsys):
-    path = board(root, folder=str(root / 'shared_board'), sets=[f'folders/train={root / "data"}'])
+def test_a_set_of_another_task_is_refused_before_it_is_scored(root, two_bundles, capsys):
+    write_set('lars', root / 'lars', ('val',), 1)
+    path = board(root, folder=str(root / 'shared_board'), sets=['lars/val'])
     assert main(['study', str(path), '--report-only']) == 2
     assert 'trainer evaluate --runs' in capsys.readouterr().err
+
+
+def test_a_set_of_known_classes_gives_observed_rates(root, two_bundles):
+    sets = [f'folders/train={root / "data"}']
+    board(root, folder=str(root / 'shared_board'), sets=sets, images=3, precision='bf16')
+    run(root, 'study', root / 'board.yaml', '--report-only', '--quiet')
+    document = json.loads((root / 'shared_board' / 'leaderboard.json').read_text())
+    (record,) = document['sets'].values()
+    assert record['images'] == 3
+    for rows in record['rates'].values():
+        assert [row['target'] for row in rows] == [0.01, 0.02, 0.05]
+        assert [row['observed'] for row in rows] == sorted(row['observed'] for row in rows)
+        low, high = rows[0]['interval']
+        assert low <= rows[0]['observed'] <= high
+    text = (root / 'shared_board' / 'leaderboard.md').read_text()
+    assert '| run | 1 % | 2 % | 5 % |' in text
+    assert '| energy, seed 1 |' in text
+    assert 'The backbone runs in bf16.' in text
 
 
 def test_changes_of_the_study_come_before_the_rows_own(root):
