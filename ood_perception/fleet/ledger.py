@@ -37,10 +37,12 @@ class Item:
 
 
 def identified(place: str, stem: str, files: Iterable[Path]) -> tuple[str, str, str]:
-    """Return an Item's place, name (with the stem in it) and identity."""
+    """Return an Item's place, name (with the stem in it) and identity; a file may be missing."""
     digest = hashlib.sha256(place.encode())
     mark = digest.hexdigest()[:8]
     for file in files:
+        if not file.exists():  # whoever reads it says so
+            continue
         found = file.stat()
         digest.update(f'{file.name} {found.st_size} {found.st_mtime}'.encode())
     return place, f'{file_name(stem)[:80]}-{mark}', digest.hexdigest()
