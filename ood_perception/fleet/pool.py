@@ -25,7 +25,6 @@ from .ledger import DONE, FAILED, Entry, Item, Ledger
 
 LOCAL = 'local'
 MOST_ATTEMPTS = 3
-_STARTS = 3
 _DIED = 'its worker died (memory ran out, or it was killed)'
 
 Files = Mapping[str, bytes]
@@ -206,14 +205,10 @@ def _join(ray: Any, cluster: Cluster, needs: Mapping[str, int]) -> int:
         local = {'include_dashboard': False}
         if cluster.workers:
             local['num_cpus'] = cluster.workers * cluster.threads
-    for again in range(_STARTS if local else 1, 0, -1):
-        try:
-            ray.init(cluster.address, log_to_driver=False, logging_level='warning', **local)
-            break
-        except Exception as error:  # a bare one where a busy machine is slower than Ray waits
-            ray.shutdown()
-            if again == 1:
-                raise ConfigError(f'--ray {cluster.address}: {error}') from error
+    try:
+        ray.init(cluster.address, log_to_driver=False, logging_level='warning', **local)
+    except Exception as error:  # a bare one where a busy machine is slower than Ray waits
+        raise ConfigError(f'--ray {cluster.address}: {error}') from error
     there = ray.cluster_resources()
     room = min(int(there.get(kind, 0)) // count for kind, count in needs.items() if count)
     if room < 1:
