@@ -76,6 +76,36 @@ def sum_over_all(tensors: Sequence[torch.Tensor]) -> None:
         tensor.detach().copy_(part.view_as(tensor))
 
 
+def summed(value: torch.Tensor) -> torch.Tensor:
+    """Return the sum over all processes, as a value that gradients go through."""
+    if world() == 1:
+        return value
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(value)  # type: ignore[no-any-return]
+
+
+def gathered(mine: torch.Tensor, count: int) -> torch.Tensor:
+    """
+    Return all processes' rows, (count, ...), in the order of what was shared; see share, summed.
+
+    mine: those of this process, none where it has none.
+    """
+    if world() == 1:
+        return mine
+    rows = torch.arange(rank(), count, world(), device=mine.device)
+    return summed(mine.new_zeros((count, *mine.shape[1:])).index_copy(0, rows, mine))
+
+
+def mean_over_all(total: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the mean of what all processes summed, 0 of none; the gradient is times world()."""
+    numbers = torch.tensor([float(total.detach()), count], dtype=torch.float64)
+    sum_over_all([numbers])
+    mine = total * (world() / max(float(numbers[1]), 1.0))
+    mean = numbers[0] / max(float(numbers[1]), 1.0)
+    return mine + (mean.to(mine) - mine).detach()
+
+
 def of_first(value: bool) -> bool:
     """Return what the first process says."""
     if world() == 1:

@@ -110,10 +110,17 @@ def tokens_of(
     device: torch.device | None = None,
 ) -> list[torch.Tensor]:
     """Return float32 (B, gh, gw, D) of each layer, on the CPU by default."""
-    halves = [np.stack([features.tokens[layer][i] for i in indices]) for layer in layers]
+    halves = [rows_of(features.tokens[layer], indices) for layer in layers]
     for layer in layers:
         release(features.tokens[layer])
     return [torch.from_numpy(half).to(device).float() for half in halves]
+
+
+def rows_of(array: Any, places: Sequence[int]) -> npt.NDArray[Any]:
+    """Return the rows of an array, or what behaves like one, at some places or at none."""
+    if not places:
+        return np.empty((0, *array.shape[1:]), array.dtype)
+    return np.stack([array[i] for i in places])
 
 
 def joined(sets: Sequence[FeatureSet]) -> FeatureSet:

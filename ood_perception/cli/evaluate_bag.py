@@ -19,7 +19,7 @@ from ood_perception.bags.replay import RESULT, RRD, ReplayOptions, check_options
 from ood_perception.bags.writing import DEFAULT_OUTPUTS, OUTPUTS, STORAGES
 from ood_perception.bundle.store import load_bundle
 from ood_perception.errors import ConfigError, exit_status
-from ood_perception.fleet.pool import LOCAL, Cluster
+from ood_perception.fleet.pool import add_cluster, cluster_of
 from ood_perception.fleet.recordings import is_fleet
 from ood_perception.fleet.run import evaluate_fleet
 from ood_perception.fleet.worker import Work
@@ -100,9 +100,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('several recordings')
+    add_cluster(group)
     add = group.add_argument
-    add('--ray', metavar='ADDRESS', help=f'of a Ray cluster; {LOCAL}: one on this machine')
-    add('--workers', type=int, default=0, help='engines at once; 0: as many as fit')
     add('--mine', type=int, default=2, help='frames kept of a recording, of each kind; 0: none')
 
 
@@ -133,10 +132,12 @@ def _run_fleet(arguments: argparse.Namespace, values: dict[str, Any]) -> int:
             '--outputs, --rrd: of several recordings no result bags are written: leave them out, '
             'or give one recording'
         )
-    if arguments.workers < 0 or arguments.mine < 0:
-        raise ConfigError(
-            f'--workers {arguments.workers}, --mine {arguments.mine}: give 0 or more'
-        )
+    if arguments.mine < 0:
+        raise ConfigError(f'--mine {arguments.mine}: give 0 or more')
+    threads = int(values.get('threads') or 0)
+    cluster = cluster_of(arguments, str(values.get('engine', '')), threads)
+    if cluster:
+        values = {**values, 'threads': cluster.threads}
     out = arguments.out or Path(_FLEET_OUT)
     bundle = load_bundle(
         values.get('bundle', DEFAULTS['bundle']),
@@ -150,7 +151,6 @@ def _run_fleet(arguments: argparse.Namespace, values: dict[str, Any]) -> int:
         mined=arguments.mine,
         otherwise=_by_cv_bridge,
     )
-    cluster = Cluster(arguments.ray, arguments.workers) if arguments.ray else None
     report = evaluate_fleet(arguments.bag, work, out, cluster, tell)
     print(json_text(report) if arguments.json else _fleet_summary(report, out))
     if not report['done']:

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,18 +77,25 @@ def run_tasks(
     options: RunOptions,
     label: str = '',
     variant: str = '',
+    failed: Mapping[str, str] | None = None,
 ) -> RecordSet:
     """
     Evaluate images into `folder`, one record each; those that are there already are kept.
 
     The folder must belong to this bundle, engine and settings alone; variant: a short name of what
-    else the records depend on. label: of the progress bar. Raises DataError for a broken image
-    where options say 'fail', and where none is left.
+    else the records depend on. label: of the progress bar. failed: why, by name, of images that
+    are known to be broken: they are not tried again. Raises DataError for a broken image where
+    options say 'fail', and where none is left.
     """
+    failed = failed or {}
     names = [task.name for task in tasks]
     if len(set(names)) != len(names):
         raise DataError('two images of a set have the same name; rename one')
     run = _Run(pipeline, measured, options)
+    for task in tasks:
+        if task.name in failed:
+            run.skip(task.name, failed[task.name])
+    tasks = [task for task in tasks if task.name not in failed]
     hidden = None if options.progress else True  # None: shown on a terminal alone
     with tqdm(total=len(tasks), desc=label, unit='image', leave=False, disable=hidden) as bar:
         run.all_of(tasks, folder, variant, bar)
@@ -96,10 +103,22 @@ def run_tasks(
     skipped = tuple(run.skipped[name] for name in names if name in run.skipped)
     if not kept:
         raise DataError(
-            f'{label or folder}: no image is left of {len(tasks)}'
+            f'{label or folder}: no image is left of {len(names)}'
             + (f'; {skipped[0].name}: {skipped[0].reason}' if skipped else '')
         )
     return RecordSet(kept, skipped)
+
+
+def run_one(
+    pipeline: Pipeline, task: ImageTask, measured: Measured, folder: Path, variant: str = ''
+) -> Path:
+    """Evaluate one image as run_tasks does; return its record. Raises DataError if broken."""
+    run = _Run(pipeline, measured, RunOptions(on_error='skip'))
+    with tqdm(disable=True) as bar:
+        run.all_of([task], folder, variant, bar)
+    if task.name in run.skipped:
+        raise DataError(run.skipped[task.name].reason)
+    return run.kept[task.name].path
 
 
 @dataclass
@@ -149,7 +168,7 @@ class _Run:
         group: list[_Loaded] = []
         for item in loaded:
             if item.error:
-                self._skip(item, item.error)
+                self.skip(item.task.name, item.error)
             elif item.found:
                 self.kept[item.task.name] = item.kept
             else:
@@ -169,15 +188,16 @@ class _Run:
         ]
         for item, result in zip(group, self._pipeline.run_each(frames), strict=True):
             if isinstance(result, ImageError):
-                self._skip(item, str(result))
+                self.skip(item.task.name, str(result))
             else:
                 yield item, result
 
-    def _skip(self, item: _Loaded, reason: str) -> None:
+    def skip(self, name: str, reason: str) -> None:
+        """Note a broken image; DataError where the options say 'fail'."""
         if self._options.on_error == 'fail':
             raise DataError(f'{reason} (--on-error skip leaves such images out)')
-        LOG.warning('skipped %s: %s', item.task.name, reason)
-        self.skipped[item.task.name] = Skipped(item.task.name, reason)
+        LOG.warning('skipped %s: %s', name, reason)
+        self.skipped[name] = Skipped(name, reason)
 
 
 def _ahead(

@@ -1,35 +1,59 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What is known of every recording: one file each, so that a stopped evaluation goes on.
+What is known of every item: one file each, so that work that was stopped goes on.
 
-    ledger/<name>.json       which recording, under which settings, done or why not
-    recordings/<name>/       its report.json, index.html, frames.csv, counts.npz, to_label/
+    ledger/<name>.json       which item, under which settings, done or why not
 
-The results are written first: an entry that says done has them, whole.
+An item's results are written first: an entry that says done has them, whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ood_perception.errors import DataError
-from ood_perception.files import make_folder
+from ood_perception.evaluation.record import file_name
 from ood_perception.json_files import read_json, write_json
-
-from .recordings import Recording
 
 DONE, FAILED = 'done', 'failed'
 
 
 @dataclass(frozen=True)
+class Item:
+    """
+    What a worker does at a time: a recording, an image.
+
+    place: absolute path or URL. name: of its results, distinct. identity: sha256 over names, sizes
+    and times of its files; another one at the same place has another identity.
+    """
+
+    place: str
+    name: str
+    identity: str
+
+
+def identified(place: str, stem: str, files: Iterable[Path]) -> tuple[str, str, str]:
+    """Return an Item's place, name (with the stem in it) and identity; a file may be missing."""
+    digest = hashlib.sha256(place.encode())
+    mark = digest.hexdigest()[:8]
+    for file in files:
+        if not file.exists():  # whoever reads it says so
+            continue
+        found = file.stat()
+        digest.update(f'{file.name} {found.st_size} {found.st_mtime}'.encode())
+    return place, f'{file_name(stem)[:80]}-{mark}', digest.hexdigest()
+
+
+@dataclass(frozen=True)
 class Entry:
     """
-    One recording's line.
+    One item's line.
 
-    place, identity: see Recording. key: of bundle, parameters and options. status: DONE or FAILED.
+    place, identity: see Item. key: of bundle, parameters and options. status: DONE or FAILED.
     reason: why it failed. attempts: how often it was begun. worker: host and process of the last.
     seconds: of the last attempt.
     """
@@ -50,38 +74,35 @@ class Ledger:
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
 
-    def entry(self, recording: Recording) -> Entry | None:
-        """Return what is known of a recording as it is now, under this key; None for nothing."""
-        path = self._path(recording)
+    def entry(self, item: Item) -> Entry | None:
+        """Return what is known of an item as it is now, under this key; None for nothing."""
+        path = self._path(item)
         if not path.is_file():
             return None
         try:
             found = Entry(**read_json(path))
         except (ValueError, TypeError) as error:
             raise DataError(f'{path} is no entry of a ledger ({error}): remove it') from error
-        now = (recording.place, recording.identity, self.key)
+        now = (item.place, item.identity, self.key)
         return found if (found.place, found.identity, found.key) == now else None
 
-    def is_done(self, recording: Recording) -> bool:
-        """Return whether a recording needs no other attempt."""
-        entry = self.entry(recording)
+    def is_done(self, item: Item) -> bool:
+        """Return whether an item needs no other attempt."""
+        entry = self.entry(item)
         return entry is not None and entry.status == DONE
 
-    def add(self, recording: Recording, entry: Entry, files: Mapping[str, bytes]) -> None:
-        """Write a recording's results, then its entry; each whole or not at all."""
+    def failure(self, item: Item) -> str:
+        """Return why an item failed, '' where it did not."""
+        entry = self.entry(item)
+        return entry.reason if entry else ''
 
-        def fill(folder: Path) -> None:
-            for name, content in files.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(content)
+    def add(self, item: Item, entry: Entry) -> None:
+        """Write an item's entry; its results must be there."""
+        write_json(self._path(item), asdict(entry))
 
-        if files:
-            make_folder(self.results(recording), fill)
-        write_json(self._path(recording), asdict(entry))
-
-    def results(self, recording: Recording) -> Path:
+    def results(self, item: Item) -> Path:
         """Return the folder of a recording's results."""
-        return self.folder / 'recordings' / recording.name
+        return self.folder / 'recordings' / item.name
 
-    def _path(self, recording: Recording) -> Path:
-        return self.folder / 'ledger' / f'{recording.name}.json'
+    def _path(self, item: Item) -> Path:
+        return self.folder / 'ledger' / f'{item.name}.json'

@@ -5,36 +5,21 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ood_perception.bags.metadata import METADATA, is_storage
 from ood_perception.bags.remote import is_remote, recording_path
 from ood_perception.errors import DataError
-from ood_perception.evaluation.record import file_name
 from ood_perception.image.image_files import visible
+
+from .ledger import Item, identified
 
 _LIST = '.txt'
 
 
-@dataclass(frozen=True)
-class Recording:
-    """
-    One recording of a fleet.
-
-    place: absolute path or URL. name: of its results, distinct. identity: sha256 over names, sizes
-    and times of its files; another recording at the same place has another one.
-    """
-
-    place: str
-    name: str
-    identity: str
-
-
-def find_recordings(words: Sequence[str]) -> list[Recording]:
+def find_recordings(words: Sequence[str]) -> list[Item]:
     """
     Return the recordings that are meant, each once, sorted by place.
 
@@ -106,12 +91,6 @@ def _files(path: Path) -> list[Path]:
     return [file for file in visible(path) if is_storage(file)] if path.is_dir() else [path]
 
 
-def _recording(place: str) -> Recording:
+def _recording(place: str) -> Item:
     path = recording_path(place)
-    digest = hashlib.sha256(place.encode())
-    for file in _files(path):
-        found = file.stat()
-        digest.update(f'{file.name} {found.st_size} {found.st_mtime}'.encode())
-    stem = path.name.split('.')[0] or 'recording'
-    mark = hashlib.sha256(place.encode()).hexdigest()[:8]
-    return Recording(place, f'{file_name(stem)}-{mark}', digest.hexdigest())
+    return Item(*identified(place, path.name.split('.')[0] or 'recording', _files(path)))

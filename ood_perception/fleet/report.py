@@ -18,9 +18,8 @@ from ood_perception.json_files import read_json, write_json
 from ood_perception.reports.html import write_page
 from ood_perception.types import JsonDict
 
-from .ledger import DONE, Entry, Ledger
+from .ledger import DONE, Entry, Item, Ledger
 from .mining import COUNTS, MINED, REASONS, TO_LABEL, Mined, read_truth
-from .recordings import Recording
 
 PROGRAM = 'evaluate_bag, many recordings'
 MOST_MINED = 24
@@ -28,7 +27,7 @@ _SUMS = ('messages', 'evaluated', 'skipped', 'labelled', 'frames_with_obstacles'
 _MEANS = ('scored_share', 'flagged_share_of_scored')  # over evaluated frames
 
 
-def fleet_report(ledger: Ledger, recordings: Sequence[Recording]) -> JsonDict:
+def fleet_report(ledger: Ledger, recordings: Sequence[Item]) -> JsonDict:
     """
     Return the report of these recordings as JSON values; each is counted once, or named.
 
@@ -58,7 +57,7 @@ def fleet_report(ledger: Ledger, recordings: Sequence[Recording]) -> JsonDict:
     }
 
 
-def write_fleet(folder: Path, report: JsonDict, mined: Sequence[tuple[Recording, Mined]]) -> None:
+def write_fleet(folder: Path, report: JsonDict, mined: Sequence[tuple[Item, Mined]]) -> None:
     """Write report.json, recordings.csv and index.html over what an earlier run left."""
     write_json(folder / 'report.json', report)
     names = list(report['rows'][0])
@@ -80,11 +79,9 @@ def write_fleet(folder: Path, report: JsonDict, mined: Sequence[tuple[Recording,
     )  # fmt: skip
 
 
-def collect_mined(
-    ledger: Ledger, recordings: Sequence[Recording]
-) -> list[tuple[Recording, Mined]]:
+def collect_mined(ledger: Ledger, recordings: Sequence[Item]) -> list[tuple[Item, Mined]]:
     """Put the frames with the highest ranks of each reason into to_label/, with a list."""
-    found: list[tuple[Recording, Mined]] = []
+    found: list[tuple[Item, Mined]] = []
     for recording in recordings:
         path = ledger.results(recording) / MINED
         if ledger.is_done(recording) and path.is_file():
@@ -109,7 +106,7 @@ def collect_mined(
     return best
 
 
-def _row(recording: Recording, entry: Entry | None, report: JsonDict) -> JsonDict:
+def _row(recording: Item, entry: Entry | None, report: JsonDict) -> JsonDict:
     cameras = report.get('cameras', [])
     return {
         'recording': recording.place,

@@ -9,20 +9,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ood_perception.bundle.store import load_bundle
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.results import run_key
-from ood_perception.files import check_writable, locked
+from ood_perception.files import check_writable, locked, make_folder
 from ood_perception.reports.html import environment
 from ood_perception.types import JsonDict, Tell
 
-from .ledger import DONE, FAILED, Entry, Ledger
-from .pool import Cluster, in_process, on_ray
+from .ledger import Item, Ledger
+from .pool import Cluster, Crew, Files, work_through
 from .recordings import find_recordings
 from .report import collect_mined, fleet_report, write_fleet
-from .worker import Work
+from .worker import RecordingWorker, Work, write_files
 
 
 def evaluate_fleet(
@@ -41,22 +39,12 @@ def evaluate_fleet(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / 'ledger'):
         ledger = Ledger(out, _key(work))
-        todo = [one for one in recordings if not ledger.is_done(one)]
-        tell(f'{len(recordings)} recordings, {len(recordings) - len(todo)} of them done before')
-        if todo:
-            outcomes = on_ray(work, todo, cluster, tell) if cluster else in_process(work, todo)
-            # disable=None: shown on a terminal alone
-            for recording, outcome, attempts in tqdm(
-                outcomes, total=len(todo), unit='recording', leave=False, disable=None
-            ):
-                status = FAILED if outcome.reason else DONE
-                entry = Entry(
-                    recording.place, recording.identity, ledger.key, status, outcome.reason,
-                    attempts, outcome.worker, round(outcome.seconds, 3),
-                )  # fmt: skip
-                ledger.add(recording, entry, outcome.files)
-                if outcome.reason:
-                    tell(f'{recording.place}: {outcome.reason}')
+
+        def keep(item: Item, files: Files) -> None:
+            make_folder(ledger.results(item), lambda folder: write_files(folder, files))
+
+        crew = Crew(RecordingWorker, work, 'recording', keep, cluster)
+        work_through(ledger, recordings, crew, tell)
         report = fleet_report(ledger, recordings)
         write_fleet(out, report, collect_mined(ledger, recordings))
     return report

@@ -1,28 +1,29 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
-"""One engine that evaluates recordings one after the other, and says of each what became of it."""
+"""Recordings one after the other through one engine."""
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ood_perception.bags.remote import recording_path
 from ood_perception.bags.replay import ReplayOptions, evaluate
-from ood_perception.errors import OodPerceptionError
+from ood_perception.bundle.store import Bundle
+from ood_perception.errors import ConfigError
 from ood_perception.image.decode import Otherwise
 from ood_perception.loader import Model, open_model
 from ood_perception.texts import tell
 
+from .ledger import Item
 from .mining import Miner
-from .recordings import Recording
+from .pool import Worker
+
+Models = tuple[Model, Model | None]
 
 
 @dataclass(frozen=True)
@@ -43,82 +44,53 @@ class Work:
     otherwise: Otherwise | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """
-    One attempt at a recording.
+class RecordingWorker(Worker):
+    """A worker that evaluates recordings; work: a Work."""
 
-    files: the results by name, {} where it failed. reason: why it failed. again: another attempt
-    may go better.
-    """
+    def open(self, stack: ExitStack) -> Models:
+        """Return the model, and the second one where there is one."""
+        work: Work = self.work
+        model = open_model(work.values, tell, max(1, work.options.batch))
+        stack.enter_context(model.engine)
+        check_same(model.bundle, work.bundle_sha256)
+        if not work.second:
+            return model, None
+        second = open_model({**work.values, 'bundle': work.second}, tell)
+        stack.enter_context(second.engine)
+        return model, second
 
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    reason: str = ''
-    again: bool = False
-    worker: str = ''
-    seconds: float = 0.0
-
-
-class Worker:
-    """Opens the bundle once; a recording never ends it."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._models: tuple[Model, Model | None] | None = None
-        self._stack = ExitStack()
-
-    def ready(self) -> str:
-        """Open the bundle; return why that cannot be, '' where it is open."""
-        try:
-            self._open()
-        except OodPerceptionError as error:
-            return f'{platform.node()}: {error}'
-        return ''
-
-    def evaluate(self, recording: Recording) -> Outcome:
-        """Evaluate a recording; whatever goes wrong is the outcome's reason."""
-        start, who = time.monotonic(), f'{platform.node()}:{os.getpid()}'
-        try:
-            outcome = Outcome(self._results(recording))
-        except OodPerceptionError as error:  # the recording's own fault: as bad the next time
-            outcome = Outcome(reason=str(error))
-        except Exception as error:  # a network, a disk; or a fault of ours, of this one alone
-            outcome = Outcome(reason=f'{type(error).__name__}: {error}', again=True)
-        return replace(outcome, worker=who, seconds=time.monotonic() - start)
-
-    def close(self) -> None:
-        """Close the engines."""
-        self._stack.close()
-
-    def _open(self) -> tuple[Model, Model | None]:
-        if self._models is None:
-            work = self._work
-            model = open_model(work.values, tell, max(1, work.options.batch))
-            self._stack.enter_context(model.engine)
-            if model.bundle.sha256 != work.bundle_sha256:
-                raise OodPerceptionError(
-                    f'bundle {work.values["bundle"]} is another one here (sha256 '
-                    f'{model.bundle.sha256[:16]}, not {work.bundle_sha256[:16]}): give every '
-                    'machine the same'
-                )
-            second = None
-            if work.second:
-                second = open_model({**work.values, 'bundle': work.second}, tell)
-                self._stack.enter_context(second.engine)
-            self._models = model, second
-        return self._models
-
-    def _results(self, recording: Recording) -> dict[str, bytes]:
-        model, second = self._open()
-        miner = Miner(model, second, self._work.mined)
+    def results(self, opened: Models, item: Item) -> dict[str, bytes]:
+        """Return all files of a recording's evaluation."""
+        miner = Miner(*opened, self.work.mined)
         with tempfile.TemporaryDirectory(prefix='fleet.') as scratch:
             out = Path(scratch) / 'result'
-            bag = recording_path(recording.place)
-            truth = tuple(_own_labels(one, bag) for one in self._work.options.ground_truth)
-            options = replace(self._work.options, bag=bag, out=out, ground_truth=truth)
-            evaluate(options, model, _unheard, self._work.otherwise, miner)
-            files = [file for file in out.rglob('*') if file.is_file()]
-            return {str(file.relative_to(out)): file.read_bytes() for file in files}
+            bag = recording_path(item.place)
+            truth = tuple(_own_labels(one, bag) for one in self.work.options.ground_truth)
+            options = replace(self.work.options, bag=bag, out=out, ground_truth=truth)
+            evaluate(options, opened[0], _unheard, self.work.otherwise, miner)
+            return read_files(out)
+
+
+def check_same(bundle: Bundle, sha256: str) -> None:
+    """Raise ConfigError where a worker sees another bundle than the driver."""
+    if bundle.sha256 != sha256:
+        raise ConfigError(
+            f'bundle {bundle.manifest.name} is another one here (sha256 {bundle.sha256[:16]}, not '
+            f'{sha256[:16]}): give every machine the same'
+        )
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder, by their path in it."""
+    files = [file for file in folder.rglob('*') if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files below a folder, by their path in it."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def _own_labels(entry: str, bag: Path) -> str:

@@ -32,7 +32,7 @@ FLOORS = {
         [{'loader'}],
         [{'evaluation', 'bench'}],
         [{'reports'}],
-        [{'bags'}, {'demo'}, {'adapt', 'fleet'}],
+        [{'bags'}, {'demo', 'fleet'}, {'adapt'}],
         [{'ros'}, {'cli'}],
     ],
     'trainer': [

@@ -26,6 +26,7 @@ from ood_perception.types import UInt8Array
 from ..artifacts import digest
 from ..backbones.base import Backbone, Layer, layer_name
 from ..data.images import IGNORED, ImageList, content_sha256
+from ..distributed import device, share
 from ..features import FeatureSet, View, forward_tokens
 from .mixes import AnomalyMix
 from .views import ViewSettings, recoloured
@@ -57,7 +58,7 @@ class OnTheFlySettings:
     def place(self) -> torch.device:
         """The device that counts."""
         if self.device == 'auto':
-            return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+            return device()
         return torch.device(self.device)
 
 
@@ -104,14 +105,22 @@ class OnTheFlyFeatures:
         # a copy of its own on the device: whoever else uses the backbone expects it on the CPU
         return baked if self.device.type == 'cpu' else copy.deepcopy(baked).to(self.device)
 
-    def draw(self, indices: Sequence[int], step: int) -> FeatureSet:
-        """Return tokens and labels of fresh views of the images at `indices`, in that order."""
-        with ThreadPoolExecutor(max(1, len(indices))) as pool:  # reading waits for the disk
-            drawn = list(pool.map(lambda place: self._one(*place, step), enumerate(indices)))
+    def draw(
+        self, indices: Sequence[int], step: int, places: Sequence[int] | None = None
+    ) -> FeatureSet:
+        """
+        Return tokens and labels of fresh views of the images at `indices`, in that order.
+
+        places: of indices, those that are drawn alone; None = all.
+        """
+        chosen = range(len(indices)) if places is None else places
+        pairs = [(place, indices[place]) for place in chosen]
+        with ThreadPoolExecutor(max(1, len(pairs))) as pool:  # reading waits for the disk
+            drawn = list(pool.map(lambda pair: self._one(*pair, step), pairs))
         images = np.stack([image for image, _ in drawn])
         tokens = forward_tokens(self._baked, images, self.view.precision)
         return FeatureSet(
-            names=tuple(self.names[i] for i in indices),
+            names=tuple(self.names[i] for _, i in pairs),
             tokens={layer_name(b): t for b, t in zip(self.blocks, tokens, strict=True)},
             labels=np.stack([labels for _, labels in drawn]),
             height=self.height,
@@ -165,10 +174,11 @@ def draw_crop(
 def drawn(
     features: FeatureSet | OnTheFlyFeatures, indices: Sequence[int], step: int
 ) -> tuple[FeatureSet, Sequence[int]]:
-    """Return what a step reads of a training set, and at which places."""
-    if isinstance(features, OnTheFlyFeatures):
-        return features.draw(indices, step), range(len(indices))
-    return features, indices
+    """Return what a step reads of a training set, and at which places this process reads it."""
+    if not isinstance(features, OnTheFlyFeatures):
+        return features, share(indices)
+    mine = share(range(len(indices)))
+    return features.draw(indices, step, mine or [0]), range(len(mine))
 
 
 def token_widths(features: FeatureSet | OnTheFlyFeatures, layers: Sequence[str]) -> list[int]:

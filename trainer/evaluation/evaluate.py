@@ -28,6 +28,7 @@ from pathlib import Path
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.run import ON_ERROR, RunOptions
 from ood_perception.files import check_writable
+from ood_perception.fleet.pool import add_cluster, cluster_of
 from ood_perception.pipeline import Settings
 from ood_perception.postprocess.roi import RoiSettings
 
@@ -100,6 +101,7 @@ def _how_options(group: argparse._ArgumentGroup) -> None:
     add('--worst', type=int, default=6, help='frames to show per set')
     add('--seed', type=int, default=0, help='of the bootstrap')
     add('--quiet', action='store_true', help='no progress bars')
+    add_cluster(group)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -112,6 +114,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if not options.data:
         raise ConfigError(f'--data is missing; known sets:\n{list_sets()}')
+    cluster = cluster_of(options, options.engine, options.threads)
+    if cluster:
+        options.threads = cluster.threads
     extras = Extras(
         limit=options.limit,
         variants=tuple(options.variant),
@@ -122,13 +127,14 @@ def main(arguments: Sequence[str]) -> int:
         reject=options.reject,
     )
     evaluation = Evaluation(
-        sets_root(options),
+        sets_root(options).absolute(),
         options.out,
         engine_options(options),
         RunOptions(options.batch, options.on_error, not options.quiet),
         extras=extras,
         weights=options.weights,
         shared=options.share,
+        cluster=cluster,
     )
     results = evaluation.results(_specs(options), options.data)
     text, page = write_results(results, options.out, options.worst)

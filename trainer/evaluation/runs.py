@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,11 @@ from ood_perception.engines.int8 import INT8, quantization_path
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.measure import Measured
 from ood_perception.evaluation.record import RecordSet, records_folder, save_index
-from ood_perception.evaluation.results import run_key
-from ood_perception.evaluation.run import RunOptions, run_tasks
-from ood_perception.files import make_file, sha256_of
+from ood_perception.evaluation.results import run_key, write_bytes
+from ood_perception.evaluation.run import RunOptions, run_one, run_tasks
+from ood_perception.files import locked, make_file, sha256_of
+from ood_perception.fleet.ledger import Item, Ledger, identified
+from ood_perception.fleet.pool import Cluster, Crew, Files, Worker, work_through
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.typed_values import build
 from ood_perception.types import EngineOutput
@@ -31,7 +35,7 @@ from ood_perception.yaml_files import read_mapping
 
 from ..artifacts import digest
 from ..datasets import EvaluationSet, expand_names, open_set
-from .options import metadata_of, opened
+from .options import metadata_of, opened, tell
 from .sets import Extras, checked_set, image_tasks, measured_set, settings_of, summary_of
 
 LOG = logging.getLogger(__name__)
@@ -135,6 +139,8 @@ class Evaluation:
     root: folder of the sets. out: records go under out/images and are cached. engine: for
     the classes that each run chooses. weights: origin of the backbones', '' = as the bundles say.
     shared: folder where bundles of one backbone share its outputs, None = each runs its own.
+    cluster: whose workers run the images, each its own engine; None = this process. They read the
+    sets below the same root; records are written here alone.
     """
 
     root: Path
@@ -144,6 +150,7 @@ class Evaluation:
     extras: Extras = field(default_factory=Extras)
     weights: str = ''
     shared: Path | None = None
+    cluster: Cluster | None = None
 
     def results(self, specs: Iterable[RunSpec], names: Sequence[str]) -> Results:
         """
@@ -158,35 +165,120 @@ class Evaluation:
         }
         return Results(tuple(self._run(spec, sets) for spec in specs), self.extras.seed)
 
-    def _run(self, spec: RunSpec, sets: Mapping[str, EvaluationSet]) -> RunResult:
+    @contextmanager
+    def opened(self, spec: RunSpec) -> Iterator[tuple[Pipeline, dict[str, Any]]]:
+        """Open a run's pipeline; give it with the facts of bundle, engine and settings."""
         with opened(spec.bundle, spec.settings, self.engine, self.weights) as (bundle, pipeline):
             if self.shared:
                 share_backbone(pipeline.engine, bundle, self.shared)
-            if pipeline.doubt:
-                LOG.warning('%s: %s', spec.name, pipeline.doubt)
             facts = {**metadata_of(bundle, pipeline), 'batch': self.options.batch}
             if spec.view:
                 count_one_view(pipeline.engine, spec.view)
                 facts['view'] = spec.view
+            yield pipeline, facts
+
+    def prepare(
+        self, pipeline: Pipeline, spec: RunSpec, data: EvaluationSet
+    ) -> tuple[Measured, str]:
+        """Give a pipeline the settings of a set; return how it is measured, see run_tasks."""
+        pipeline.settings = settings_of(data, pipeline.manifest, spec.settings, self.extras)
+        measured = measured_set(data, pipeline, self.extras)
+        return measured, _variant(pipeline.settings, measured)
+
+    def _run(self, spec: RunSpec, sets: Mapping[str, EvaluationSet]) -> RunResult:
+        with self.opened(spec) as (pipeline, facts):
+            if pipeline.doubt:
+                LOG.warning('%s: %s', spec.name, pipeline.doubt)
             key = run_key(facts)
+            failed = self._by_workers(spec, pipeline, facts, sets) if self.cluster else {}
             done = {}
             for name, data in sets.items():
-                pipeline.settings = settings_of(data, bundle.manifest, spec.settings, self.extras)
+                measured, variant = self.prepare(pipeline, spec, data)
                 folder = records_folder(self.out, key, name)
-                done[name] = self._set_run(pipeline, data, folder, f'{spec.name}, {name}')
-        known = spec.settings.in_distribution or bundle.manifest.in_distribution
+                records = run_tasks(
+                    pipeline,
+                    image_tasks(data),
+                    measured,
+                    folder,
+                    self.options,
+                    label=f'{spec.name}, {name}',
+                    variant=variant,
+                    failed=failed.get(name),
+                )
+                save_index(folder, records)
+                summary = summary_of(pipeline, data, measured, records, self.extras)
+                done[name] = SetRun(data, measured, records, summary)
+            known = spec.settings.in_distribution or pipeline.manifest.in_distribution
         return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
 
-    def _set_run(
-        self, pipeline: Pipeline, data: EvaluationSet, folder: Path, label: str
-    ) -> SetRun:
-        measured = measured_set(data, pipeline, self.extras)
-        variant = _variant(pipeline.settings, measured)
-        tasks = image_tasks(data)
-        records = run_tasks(pipeline, tasks, measured, folder, self.options, label, variant)
-        save_index(folder, records)
-        summary = summary_of(pipeline, data, measured, records, self.extras)
-        return SetRun(data, measured, records, summary)
+    def _by_workers(
+        self,
+        spec: RunSpec,
+        pipeline: Pipeline,
+        facts: dict[str, Any],
+        sets: Mapping[str, EvaluationSet],
+    ) -> dict[str, dict[str, str]]:
+        """Let workers make the records of a run; return why images failed, by set and name."""
+        key = run_key(facts)
+        folder = self.out / 'images' / key
+        images = []
+        for name, data in sets.items():
+            _, variant = self.prepare(pipeline, spec, data)
+            for index, task in enumerate(image_tasks(data)):
+                place, unique, identity = identified(f'{name}/{task.name}', task.name, task.files)
+                images.append(Image(place, unique, f'{identity}-{variant}', name, index))
+
+        def keep(image: Image, files: Files) -> None:
+            for name, content in files.items():
+                write_bytes(records_folder(self.out, key, image.data) / name, content)
+
+        crew = Crew(ImageWorker, (self, spec, facts), 'image', keep, self.cluster)
+        with locked(folder / 'ledger'):
+            ledger = Ledger(folder, key)
+            work_through(ledger, images, crew, tell)
+        failed: dict[str, dict[str, str]] = {name: {} for name in sets}
+        for image in images:
+            if reason := ledger.failure(image):
+                failed[image.data][sets[image.data].images.names[image.index]] = reason
+        return failed
+
+
+@dataclass(frozen=True)
+class Image(Item):
+    """One image: the name of its set, and its place there."""
+
+    data: str
+    index: int
+
+
+class ImageWorker(Worker):
+    """A worker that makes images' records; work: an Evaluation, a RunSpec, the driver's facts."""
+
+    def open(self, stack: ExitStack) -> tuple[Pipeline, dict[str, EvaluationSet]]:
+        """Return the pipeline, and a place for the sets that images are of."""
+        evaluation, spec, facts = self.work
+        pipeline, here = stack.enter_context(evaluation.opened(spec))
+        if here != facts:
+            other = [name for name in facts if here[name] != facts[name]]
+            raise ConfigError(
+                f'bundle {spec.bundle or "shipped"} gives another {", ".join(other)} than where '
+                'the command was started: give every machine the same bundle, name --engine and '
+                '--precision'
+            )
+        return pipeline, {}
+
+    def results(self, opened: Any, item: Image) -> dict[str, bytes]:
+        """Return an image's record."""
+        evaluation, spec, _ = self.work
+        pipeline, sets = opened
+        if item.data not in sets:
+            sets[item.data] = open_set(item.data, evaluation.root)
+        data = sets[item.data]
+        measured, variant = evaluation.prepare(pipeline, spec, data)
+        with TemporaryDirectory(prefix='evaluate.') as scratch:
+            task = image_tasks(data)[item.index]
+            record = run_one(pipeline, task, measured, Path(scratch), variant)
+            return {record.name: record.read_bytes()}
 
 
 def count_one_view(engine: Engine, name: str) -> None:

@@ -63,7 +63,7 @@ class ClosedSet:
             return {**done.report(), 'selection_mean_iou': best}
 
         inputs = (features.key, chosen.key, self.layers, classes, asdict(config))
-        return self.fit.made('segmenter', inputs, fill)
+        return self.fit.made('segmenter', inputs, fill, together=True)
 
     def load(self) -> nn.Module:
         """Train (or load) the segmenter and return it."""

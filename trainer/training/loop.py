@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from ..artifacts import Artifact, part_of
 from ..data.images import IGNORED
-from ..distributed import share, sum_over_all, world
+from ..distributed import sum_over_all, world
 from ..nets.gmm import GmmHead
+from ..nets.shared_norm import share_statistics
 from ..progress import progress_bar
 
 LOG = logging.getLogger(__name__)
@@ -67,12 +68,14 @@ class TrainingRun(ABC):
     """
     One run of an optimiser on a model; what a step sees depends on the seed and the step alone.
 
-    name: of what is trained. images: number of images to draw from. schedule: what has the
-    fields of Schedule. A group of the optimiser has the schedule's rate, or its own 'rate', times
-    its 'times'.
+    name: of what is trained. together: several processes take a part of each batch; their loss is
+    that of all of it, so that they give the state that one gives, up to rounding.
+    images: number of images to draw from. schedule: what has the fields of Schedule. A group of
+    the optimiser has the schedule's rate, or its own 'rate', times its 'times'.
     """
 
     name: ClassVar[str]
+    together: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -119,6 +122,8 @@ class TrainingRun(ABC):
         look. The same seed gives the same model on one machine, resumed or not.
         """
         self.restore(artifact.load_state() if artifact else None)
+        if self.together:
+            share_statistics(self.trained)
         steps, losses = self.schedule.steps, list[float]()
         bar = progress_bar(None, self.name, 'step', total=steps, initial=self.step)
         while self.step < steps:
@@ -155,6 +160,11 @@ class TrainingRun(ABC):
         """Leave the gradient of a step's loss with the parameters; return the loss."""
         loss = self.loss(indices, row, column)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.together and world() > 1:  # each has the gradient of the sum of all losses
+            gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
+            sum_over_all(gradients)
+            for gradient in gradients:
+                gradient /= world()
         return float(loss.detach())
 
     def _keep(self, loss: float) -> None:
@@ -228,44 +238,6 @@ class EpochRun(TrainingRun):
             self._order = self._random.permutation(self.images).tolist()
         row, column = (int(v) for v in self._random.integers(plan.pixel_step, size=2))
         return self._order[place * plan.batch : (place + 1) * plan.batch], row, column
-
-
-class SharedRun(EpochRun):
-    """
-    A run whose loss is a mean over pixels: several processes take a part of each batch.
-
-    Gradients and counts are summed over all, so that they give the state that one gives, up to
-    rounding.
-    """
-
-    @abstractmethod
-    def sums(self, indices: Sequence[int], row: int, column: int) -> tuple[torch.Tensor, int]:
-        """Return the summed loss of the labelled pixels of images, see loss, and their number."""
-
-    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
-        """Return the mean loss of the images' labelled pixels, 0 without any."""
-        total, count = self.sums(indices, row, column)
-        return total / max(count, 1)
-
-    def _descend(self, indices: Sequence[int], row: int, column: int) -> float:
-        if world() == 1:
-            return super()._descend(indices, row, column)
-        parameters = [p for p in self.trained.parameters() if p.requires_grad]
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        mine = share(indices)
-        total, count = torch.zeros(()), 0
-        if mine:
-            total, count = self.sums(mine, row, column)
-            total.backward()  # type: ignore[no-untyped-call]
-        numbers = torch.tensor([float(total.detach()), count], dtype=torch.float64)
-        sum_over_all([numbers])
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        sum_over_all(gradients)
-        pixels = max(float(numbers[1]), 1.0)
-        for gradient in gradients:
-            gradient /= pixels
-        return float(numbers[0]) / pixels
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:

@@ -16,8 +16,9 @@ import torch
 
 from ood_perception.errors import ConfigError, DataError
 
+from ..distributed import mean_over_all, share
 from ..feature_files import release
-from ..features import FeatureSet
+from ..features import FeatureSet, rows_of
 from ..nets.patch_classifier import (
     IGNORED,
     Classifier,
@@ -27,10 +28,10 @@ from ..nets.patch_classifier import (
     evaluate_classifier,
     patch_logits_of,
 )
-from .loop import SharedRun, cosine, cross_entropy_sum
+from .loop import EpochRun, cosine, cross_entropy_sum
 
 
-class ClassifierRun(SharedRun):
+class ClassifierRun(EpochRun):
     """
     A run of a classifier that keeps the epoch with the best mean IoU on `select`.
 
@@ -38,7 +39,7 @@ class ClassifierRun(SharedRun):
     layers that are not in the sets, DataError for labels that are of no class.
     """
 
-    name = 'classifier'
+    name, together = 'classifier', True
 
     def __init__(
         self,
@@ -73,16 +74,16 @@ class ClassifierRun(SharedRun):
         done = epoch + place * self.config.batch / self.images
         return cosine(done / self.config.epochs, 1)
 
-    def sums(self, indices: Sequence[int], row: int, column: int) -> tuple[torch.Tensor, int]:
-        """Return the summed cross-entropy over the images' labelled pixels, and their number."""
-        step, indices = self.config.pixel_step, sorted(indices)
+    def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
+        """Return the mean cross-entropy over the images' labelled pixels."""
+        step, indices = self.config.pixel_step, sorted(share(indices))
         tokens = batch_tokens(self.train, self.model.layers, indices)
         logits = patch_logits_of(self.model, tokens, self.config.matmul)
-        labels = np.stack([self.train.labels[i][row::step, column::step] for i in indices])
+        labels = rows_of(self.train.labels, indices)[:, row::step, column::step]
         release(self.train.labels)
         pixels = self.upsampler(logits, row, column)
         target = torch.from_numpy(labels.reshape(-1).astype(np.int64))
-        return cross_entropy_sum(pixels.reshape(-1, pixels.shape[-1]), target)
+        return mean_over_all(*cross_entropy_sum(pixels.reshape(-1, pixels.shape[-1]), target))
 
 
 def _check_set(features: FeatureSet, layers: Sequence[str], classes: int) -> None:

@@ -17,11 +17,12 @@ import torch
 from ood_perception.metrics.segmentation import class_iou, confusion
 
 from ..augment.on_the_fly import OnTheFlyFeatures, device_of, drawn, token_widths
-from ..features import FeatureSet, tokens_of
+from ..distributed import gathered, mean_over_all
+from ..features import FeatureSet, rows_of, tokens_of
 from ..nets.gmm import CONTRAST_WEIGHT, GmmHead
 from ..nets.segmenter import Segmenter, SegmenterConfig
 from .label_grids import MapUpsampler, cell_labels
-from .loop import TrainingRun, labelled_cross_entropy
+from .loop import TrainingRun, cross_entropy_sum
 
 
 def mean_iou(model: Segmenter, features: FeatureSet) -> float:
@@ -54,7 +55,7 @@ class SegmenterRun(TrainingRun):
     model: to train instead of a new segmenter; anything with its layers, feature and classifier.
     """
 
-    name = 'segmenter'
+    name, together = 'segmenter', True
 
     def __init__(
         self,
@@ -90,19 +91,19 @@ class SegmenterRun(TrainingRun):
         with self.autocast(self.device):
             feature = self.model.feature(*tokens)
         logits = self.model.classifier(feature.float())
-        labels = np.stack([batch.labels[i] for i in places])
+        labels = rows_of(batch.labels, places)
         target = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64))
         target = target.to(self.device)
         # as the upsampler lays them out: classes before rows and columns
         pixels = self.upsampler(logits, row, column).permute(0, 3, 1, 2)
-        loss = labelled_cross_entropy(pixels, target)
+        loss = mean_over_all(*cross_entropy_sum(pixels, target))
         if isinstance(self.model.classifier, GmmHead):
             # every second cell along each axis: its neighbours tell the mixture nothing new
             thin = (slice(None), slice(row % 2, None, 2), slice(column % 2, None, 2))
             cells = cell_labels(labels, feature.shape[1:3])[thin].astype(np.int64)
-            target = torch.from_numpy(cells).flatten().to(self.device)
             contrast = self.model.classifier.training_loss(
-                feature[thin].float().flatten(0, 2), target
+                gathered(feature[thin].float(), len(indices)).flatten(0, 2),
+                gathered(torch.from_numpy(cells).to(self.device), len(indices)).flatten(),
             )
             loss = loss + CONTRAST_WEIGHT * contrast
         return loss

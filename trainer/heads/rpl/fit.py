@@ -55,7 +55,8 @@ class RplFit(SegmenterFit):
             save_block(target / BLOCK_FILE, done.model)
             return done.report()
 
-        return self.made('fit-rpl', (*keys, fitted.key, asdict(config)), fill)
+        inputs = (*keys, fitted.key, asdict(config))
+        return self.made('fit-rpl', inputs, fill, together=True)
 
     def _frozen(self, features: FeatureSet) -> Frozen:
         """Compute (or load) the host's feature of every mix: one file a host and set of mixes."""

@@ -17,7 +17,8 @@ from ood_perception.errors import DataError
 
 from ...artifacts import Artifact
 from ...augment.on_the_fly import OnTheFlyFeatures, device_of, drawn
-from ...features import FeatureSet, tokens_of
+from ...distributed import gathered
+from ...features import FeatureSet, rows_of, tokens_of
 from ...nets.deeplab import scaled_dilations
 from ...progress import progress_bar
 from ...training.label_grids import (
@@ -61,8 +62,13 @@ def _feature(
 ) -> torch.Tensor:
     """Return the host's feature float32 (B, H, W, F), computed where it is not kept."""
     if frozen is not None:
-        return torch.from_numpy(np.stack([frozen[i] for i in places])).to(device).float()
+        return torch.from_numpy(rows_of(frozen, places)).to(device).float()
     return host.feature(*tokens_of(features, host.layers, places, device)).float()
+
+
+def _labels(batch: FeatureSet, places: Sequence[int], count: int) -> npt.NDArray[np.uint8]:
+    """Return the labels of all processes' images, (count, H, W)."""
+    return gathered(torch.from_numpy(rows_of(batch.labels, places)), count).numpy()
 
 
 class RplRun(TrainingRun):
@@ -75,7 +81,7 @@ class RplRun(TrainingRun):
     frozen: frozen_features of both sets of mixes, None = computed whenever they are read.
     """
 
-    name = 'rpl'
+    name, together = 'rpl', True
 
     def __init__(
         self,
@@ -140,16 +146,20 @@ class RplRun(TrainingRun):
         """Return RPL's losses on mixes, and the contrast with everyday images."""
         step, config = self.config.pixel_step, self.config
         batch, places = drawn(self.features, indices, self.step)
-        labels = np.stack([batch.labels[i] for i in places])
+        mine, count = len(places), len(indices)
+        labels = _labels(batch, places, count)
         with torch.no_grad(), self.autocast(self.device):
             frozen_feature = _feature(self.host, batch, places, self.frozen, self.device)
         trunks = tokens_of(batch, self.host.layers[-1:], places, self.device)
         shown = self._context() if self.context is not None else None
         embedded = self._embedded([*trunks, shown[0]] if shown is not None else trunks)
         size = frozen_feature.shape[1:3]
-        residual = to_feature_grid(self.host, self.block.last(embedded[: len(labels)]), size)
-        frozen = self._pixels(self.host.classifier(frozen_feature), row, column)
-        moved = self._pixels(self.host.classifier(frozen_feature + residual), row, column)
+        residual = to_feature_grid(self.host, self.block.last(embedded[:mine]), size)
+        both = frozen_feature, frozen_feature + residual
+        frozen, moved = (
+            gathered(self.upsampler(self.host.classifier(one), row, column), count).flatten(0, 2)
+            for one in both
+        )
         pixels = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()
         loss = rpl_loss(
             *(moved, frozen, pixels.to(self.device)),
@@ -157,7 +167,10 @@ class RplRun(TrainingRun):
         )
         if config.contrast:
             known = shown[1] if shown is not None else None
-            loss = loss + config.contrast_weight * self._contrast(embedded, labels, known, size)
+            whole = gathered(embedded[:mine], count)
+            if known is not None:
+                whole = torch.cat([whole, gathered(embedded[mine:], len(known))])
+            loss = loss + config.contrast_weight * self._contrast(whole, labels, known, size)
         if not torch.isfinite(loss):
             raise DataError(
                 f'the loss of RPL is {float(loss.detach()):g} at step {self.step}: lower '
@@ -165,23 +178,20 @@ class RplRun(TrainingRun):
             )
         return loss
 
-    def _pixels(self, logits: torch.Tensor, row: int, column: int) -> torch.Tensor:
-        return self.upsampler(logits, row, column).flatten(0, 2)
-
     def _embedded(self, trunks: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the block's maps; mixes and everyday images share a batch's statistics."""
         with self.autocast(self.device):
             return self.block.embed(torch.cat(list(trunks))).float()
 
     def _context(self) -> tuple[torch.Tensor, npt.NDArray[np.uint8]]:
-        """Draw everyday images: trunk (B, h, w, C) and labels (B, H, W)."""
+        """Draw everyday images: this process's trunks (b, h, w, C) and all labels (B, H, W)."""
         assert self.context is not None
         random = np.random.default_rng((self.config.seed, self.step, 1))
         count = min(self.config.context_batch, len(self.context.names))
         chosen = sorted(int(i) for i in random.choice(len(self.context.names), count, False))
         batch, places = drawn(self.context, chosen, self.step)
-        labels = np.stack([batch.labels[i] for i in places])
-        return tokens_of(batch, self.host.layers[-1:], places, self.device)[0], labels
+        trunk = tokens_of(batch, self.host.layers[-1:], places, self.device)[0]
+        return trunk, _labels(batch, places, count)
 
     def _contrast(
         self,

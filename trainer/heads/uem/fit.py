@@ -49,7 +49,7 @@ class UemFit(SegmenterFit):
             return done.report()
 
         inputs = (data[0].key, select.key, self.closed_set.fitted.key, trained)
-        return self.made('fit-uem', inputs, fill)
+        return self.made('fit-uem', inputs, fill, together=True)
 
     def training_set(self, segmenter: Segmenter) -> tuple[FeatureSet, Known]:
         """Return mixes, views where they join them, and max_k F_k of all."""

@@ -13,7 +13,8 @@ import torch
 from ...augment.on_the_fly import OnTheFlyFeatures, device_of, drawn, token_widths
 from ...augment.pasting import OUTLIER
 from ...data.images import IGNORED
-from ...features import FeatureSet, tokens_of
+from ...distributed import gathered
+from ...features import FeatureSet, rows_of, tokens_of
 from ...nets.gmm import GmmHead
 from ...nets.segmenter import UPSAMPLING, Segmenter
 from ...progress import progress_bar
@@ -70,7 +71,7 @@ class UemRun(TrainingRun):
     layer: of the last tokens.
     """
 
-    name = 'uem'
+    name, together = 'uem', True
 
     def __init__(
         self,
@@ -102,18 +103,20 @@ class UemRun(TrainingRun):
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return UEM's loss on mixes, for a generative head its contrast loss as well."""
-        step = self.config.pixel_step
+        step, count = self.config.pixel_step, len(indices)
         batch, places = drawn(self.features, indices, self.step)
-        labels = np.stack([batch.labels[i] for i in places])
+        labels = rows_of(batch.labels, places)
         tokens = tokens_of(batch, [self.layer], places, self.device)[0]
         with self.autocast(self.device):
             projected = self.module.projection(tokens)
         projected = projected.float()
-        scores = self.coarse(self.module.head(projected), row, column).flatten(0, 2)
+        scores = self.coarse(self.module.head(projected), row, column)
+        scores = gathered(scores, count).flatten(0, 2)
         fresh = isinstance(self.known, Segmenter)
         maps = known_scores(self.known, batch) if fresh else self.known
-        constant = torch.from_numpy(np.stack([maps[i] for i in places])).to(self.device).float()
-        known = self.fine(constant[..., None], row, column).flatten()
+        constant = torch.from_numpy(rows_of(maps, places)).to(self.device).float()
+        known = gathered(self.fine(constant[..., None], row, column), count).flatten()
+        labels = gathered(torch.from_numpy(labels), count).numpy()
         pixels = torch.from_numpy(labels[:, row::step, column::step].astype(np.int64)).flatten()
         pixels = pixels.to(self.device)
         scored = pixels != IGNORED
@@ -123,4 +126,4 @@ class UemRun(TrainingRun):
             return loss
         cells = torch.from_numpy(cell_labels(labels, projected.shape[1:3]).astype(np.int64))
         two = torch.where(cells == IGNORED, IGNORED, (cells == OUTLIER).long()).to(self.device)
-        return loss + contrast_loss(self.module, projected, two)
+        return loss + contrast_loss(self.module, gathered(projected, count), two)
