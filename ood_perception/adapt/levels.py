@@ -43,7 +43,8 @@ class Pasted:
     """
     A frame with known anomalies: objects pasted on a clean one, or labelled ones.
 
-    frame: what is seen in the cells of the clean one, or in all labelled cells. found: bool (N,),
+    frame: what is seen in the cells of the clean one, or in the labelled cells of the
+    region of interest. found: bool (N,),
     the anomalies' cells. place: of the clean frame in its drive.
     """
 
@@ -93,12 +94,16 @@ def paste(observer: Observer, image: Frame, seen: SeenFrame, place: int) -> Past
 def labelled(
     observer: Observer, image: Frame, seen: SeenFrame, labels: UInt8Array, place: int
 ) -> Pasted:
-    """Return a drive's frame with its labels: uint8 (H, W), 0 normal, 1 anomaly, 255 ignored."""
+    """
+    Return a drive's frame with its labels, in the region of interest.
+
+    labels: uint8 (H, W), 0 normal, 1 anomaly, 255 ignored.
+    """
     on_grid = _on_grid(labels, seen)
     cells = np.flatnonzero(on_grid != IGNORED_LABEL).astype(np.int32)
     truth = np.zeros(len(cells), np.uint8)  # no pixel of it calibrates
     frame = observer.see(image, like=replace(seen, cells=cells, truth=truth), tokens=True)
-    return Pasted(frame, on_grid[cells] == 1, place)
+    return Pasted(frame.only(frame.scored), on_grid[cells][frame.scored] == 1, place)
 
 
 def _on_grid(labels: UInt8Array, seen: SeenFrame) -> UInt8Array:

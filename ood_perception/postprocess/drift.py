@@ -139,9 +139,9 @@ class DriftMonitor:
         self._known = images if isinstance(images, Mapping) else {}
         self._needed = blocks_between(false_warnings)
         self._looks: deque[tuple[ImageStatistics, float]] = deque(maxlen=_WINDOW)
-        self._block: list[tuple[float, float]] = []
+        self._block: list[tuple[int, int, int]] = []  # flagged, of the bulk, of the ground
         self._start = self._last = float('-inf')
-        self._recent: deque[float] = deque(maxlen=_WINDOW)
+        self._recent: deque[tuple[int, int]] = deque(maxlen=_WINDOW)
         self._blocks, self._good, self._since, self._rate = 0, 0, 0.0, 0.0
         self._judged_at = float('-inf')
         self._test = CalibrationTest(self._rate)
@@ -173,11 +173,13 @@ class DriftMonitor:
         if not self._block:
             self._start = now
         surprisal = detection.surprisal[ground]
-        shares = [float((surprisal >= -np.log10(rate)).mean()) for rate in (self._rate, BULK)]
-        self._block.append((shares[0], shares[1]))
-        self._recent.append(shares[0])
+        flagged, bulk = (int((surprisal >= -np.log10(rate)).sum()) for rate in (self._rate, BULK))
+        self._block.append((flagged, bulk, len(surprisal)))
+        self._recent.append((flagged, len(surprisal)))
         if now - self._start >= BLOCK_SECONDS and len(self._block) >= BLOCK_FRAMES:
-            self._close(np.mean(self._block, axis=0).tolist())
+            # of all pixels alike, as the target is: a frame that shows little ground counts little
+            *counts, pixels = np.sum(self._block, axis=0).tolist()
+            self._close([count / pixels for count in counts])
 
     def _close(self, shares: list[float]) -> None:
         """Bet on a whole block; after enough good ones a warning is taken back."""
@@ -194,7 +196,8 @@ class DriftMonitor:
         return self._test.stake
 
     def _judged(self) -> CalibrationHealth:
-        flagged = float(np.mean(self._recent)) if self._recent else 0.0
+        alarms, pixels = np.sum(self._recent, axis=0).tolist() if self._recent else (0, 1)
+        flagged = alarms / pixels
         ground = float(np.median([one for _, one in self._looks])) if self._looks else 0.0
         looks = {
             name: float(np.median([getattr(look, name) for look, _ in self._looks]))

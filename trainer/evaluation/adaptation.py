@@ -124,7 +124,7 @@ def _seen(
             if len(frames) < FEWEST_BLOCKS or not any(len(one.cells) for one in frames):
                 refused.append(f'{name}, {len(frames)} frames, {manifest.name}')
                 continue
-            cameras.append(Camera(name, frames, pasted, known))
+            cameras.append(Camera(name, frames, pasted, known).without_anomalies())
             tell(f'{manifest.name}: {len(frames)} frames of {name} are seen')
     return parent, cameras
 

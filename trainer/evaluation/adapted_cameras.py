@@ -41,13 +41,27 @@ class Camera:
     One camera as one bundle sees it.
 
     frames: in recorded order. pasted: some of them with objects. labelled: those with labels of
-    anomalies, of all labelled cells.
+    anomalies.
     """
 
     name: str
     frames: Sequence[SeenFrame]
     pasted: Sequence[Pasted] = ()
     labelled: Sequence[Pasted] = ()
+
+    def without_anomalies(self) -> Camera:
+        """Return the camera with clean frames: cells of labelled anomalies are no ground."""
+        odd = {one.place: one.frame.cells[one.found] for one in self.labelled}
+
+        def kept(frame: SeenFrame, place: int) -> BoolArray:
+            return ~np.isin(frame.cells, odd.get(place, ()))
+
+        frames = [frame.only(kept(frame, place)) for place, frame in enumerate(self.frames)]
+        pasted = []
+        for one in self.pasted:
+            keep = kept(one.frame, one.place)
+            pasted.append(replace(one, frame=one.frame.only(keep), found=one.found[keep]))
+        return replace(self, frames=frames, pasted=pasted)
 
 
 @dataclass(frozen=True)
@@ -161,7 +175,7 @@ def fitted_on(
     Return a parent whose Gaussian saw one camera alone, and what it makes of the others.
 
     Every other fifth of the source fits the Gaussian, the rest its curve: the recipe of a
-    Mahalanobis head on the source's predicted ground.
+    Mahalanobis head on the source's predicted ground. It is adapted by curves alone.
     """
     if parent.head is None:
         raise DataError(f'{parent.name} is no single Gaussian: it cannot be fitted on one camera')
@@ -170,7 +184,7 @@ def fitted_on(
     some = [mine[k] for k in spread(len(mine), _FIT_FRAMES)]
     tokens = np.concatenate([ground_tokens(frame, parent.head) for frame in some])
     head = parent.head.refitted(moments_of(tokens, parent.head.shrinkage))
-    fitted = replace(parent, name=f'{source.name} alone', head=head)
+    fitted = replace(parent, name=f'{source.name} alone', head=None)
     rest = [scored(source.frames[k], head, head.moments) for k in np.flatnonzero(~part)]
     curve = all_pixels(rest, parent.classes).calibration(parent.chosen)
 
@@ -200,8 +214,12 @@ def drift_of(parent: Parent, cameras: Sequence[Camera], contamination: float) ->
     rows = []
     for home in (None, *cameras):
         for camera in cameras:
-            shares = _shares(parent, home, camera, contamination)
-            waits = [_wait(_drawn(shares, seed)) for seed in range(_RUNS)]
+            counts = _counts(parent, home, camera, contamination)
+            last = max(len(counts) - BLOCK_FRAMES, 0)
+            draws = np.random.default_rng(0).integers(
+                0, last + 1, (_RUNS, _FRAMES // BLOCK_FRAMES)
+            )
+            waits = [_wait(_blocks(counts, starts)) for starts in draws]
             warned = [wait for wait in waits if wait is not None]
             median = float(np.median([_FRAMES if wait is None else wait for wait in waits]))
             rows.append(
@@ -209,49 +227,41 @@ def drift_of(parent: Parent, cameras: Sequence[Camera], contamination: float) ->
                     'parent': parent.name,
                     'adapted_to': home.name if home else '',
                     'camera': camera.name,
-                    'flagged': float(shares[:, 0].mean()),
+                    'flagged': float(counts[:, 0].sum() / counts[:, 2].sum()),
                     'frames_to_warning': None if median >= _FRAMES else int(median),
                     'runs_with_warning': len(warned),
                     'runs': _RUNS,
-                    'recording_warns': _wait(_blocks(shares)) is not None,
+                    'recording_warns': _wait(_blocks(counts, range(0, last + 1, BLOCK_FRAMES)))
+                    is not None,
                 }
             )
     return rows
 
 
-def _shares(
+def _counts(
     parent: Parent, home: Camera | None, camera: Camera, contamination: float
 ) -> Float64Array:
-    """Return float64 (n, 2): what is flagged of each frame, and has a p-value of at most BULK."""
-    rows = []
+    """Return float64 (n, 3) of each frame: flagged, of a p-value of at most BULK, all pixels."""
     fit = cleaned(home.frames, contamination) if home else None
     own = stretches(len(home.frames)) if home else np.zeros(0, np.int64)
+    parts = own if home is camera else np.full(len(camera.frames), -1)
     curves = {}
-    for place, frame in enumerate(camera.frames):
-        if not len(frame.cells):
-            continue
-        values = frame.served.astype(np.float32)
-        if fit is not None:
-            part = int(own[place]) if home is camera else -1
-            if part not in curves:
-                others = [one for one, k in zip(fit.trimmed, own, strict=True) if k != part]
-                curves[part] = all_pixels(others, parent.classes).calibration(parent.chosen)
-            values = curves[part](parent.raw(frame))
-        rows.append([float((values >= -np.log10(rate)).mean()) for rate in (TARGET, BULK)])
-    return np.array(rows, np.float64)
+    if fit is not None:
+        for part in np.unique(parts).tolist():
+            others = [one for one, k in zip(fit.trimmed, own, strict=True) if k != part]
+            curves[part] = all_pixels(others, parent.classes).calibration(parent.chosen)
+    rows = []
+    for part, frame in zip(parts.tolist(), camera.frames, strict=True):
+        values = curves[part](parent.raw(frame)) if curves else frame.served.astype(np.float32)
+        alarms = [int((values >= -np.log10(rate)).sum()) for rate in (TARGET, BULK)]
+        rows.append([*alarms, len(values)])
+    return np.array(rows, np.float64)[[len(frame.cells) > 0 for frame in camera.frames]]
 
 
-def _blocks(shares: Float64Array) -> Float64Array:
-    """Return the means of consecutive blocks of frames, (n, 2)."""
-    starts = range(0, max(len(shares) - BLOCK_FRAMES, 0) + 1, BLOCK_FRAMES)
-    return np.array([shares[k : k + BLOCK_FRAMES].mean(0) for k in starts])
-
-
-def _drawn(shares: Float64Array, seed: int) -> Float64Array:
-    """Return _FRAMES frames as blocks drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    starts = rng.integers(0, max(len(shares) - BLOCK_FRAMES, 0) + 1, _FRAMES // BLOCK_FRAMES)
-    return np.array([shares[k : k + BLOCK_FRAMES].mean(0) for k in starts])
+def _blocks(counts: Float64Array, starts: npt.ArrayLike) -> Float64Array:
+    """Return float64 (n, 2), the fractions of blocks of consecutive frames."""
+    sums = np.array([counts[k : k + BLOCK_FRAMES].sum(0) for k in np.asarray(starts)])
+    return np.asarray(sums[:, :2] / sums[:, 2:])
 
 
 def _wait(blocks: Float64Array) -> int | None:

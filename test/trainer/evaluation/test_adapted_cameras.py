@@ -31,7 +31,9 @@ def frame(seed, stretch=1.0, objects=0, height=3.0):
     half = values.astype(np.float16)
     cells = np.arange(CELLS, dtype=np.int32)
     truth = np.zeros(CELLS, np.uint8)
-    return SeenFrame(str(seed), '', 0, cells, half[:, None, None], half, truth, 1.0, LOOK)
+    return SeenFrame(
+        str(seed), '', 0, cells, half[:, None, None], half, truth, 1.0, LOOK, truth == 0
+    )
 
 
 def camera(name, stretch, first=0, count=60, **options):
