@@ -97,7 +97,10 @@ def _adapted(
         )
     gaussian = None if options.level == CURVES else gaussian
     observer = Observer(model, gaussian.layers if gaussian else (), folder)
-    frames, pasted = _seen(observer, drive)
+    try:
+        frames, pasted = seen_frames(observer, drive)
+    finally:
+        observer.close()
     views = distinct_views(frames)
     _check(frames, views, options.views)
     clean = cleaned(frames, options.contamination)
@@ -120,25 +123,27 @@ def _adapted(
     return Adapted(write_adapted(model.bundle, head, path, changes), level.rates, facts)
 
 
-def _seen(observer: Observer, drive: Drive) -> tuple[list[SeenFrame], list[Pasted]]:
-    """Return what the frames show, and some of them with objects pasted on."""
+def seen_frames(
+    observer: Observer, drive: Drive, tokens: int = _TOKENS
+) -> tuple[list[SeenFrame], list[Pasted]]:
+    """
+    Return what the frames show, and some of them with objects pasted on.
+
+    tokens: of so many frames, evenly spread, the tokens are kept. The observer stays open.
+    """
     frames: list[SeenFrame] = []
-    pasted: list[tuple[int, Pasted]] = []
-    with_tokens, with_objects = spread(drive.count, _TOKENS), spread(drive.count, _PASTED)
-    try:
-        # disable=None: shown on a terminal alone
-        bar = tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None)
-        for number, frame in enumerate(bar):
-            seen = observer.see(frame, tokens=number in with_tokens)
-            frames.append(seen)
-            one = paste(observer, frame, seen) if number in with_objects else None
-            pasted += [(number, one)] if one else []
-    finally:
-        observer.close()
+    pasted: list[Pasted] = []
+    with_tokens, with_objects = spread(drive.count, tokens), spread(drive.count, _PASTED)
+    # disable=None: shown on a terminal alone
+    bar = tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None)
+    for number, frame in enumerate(bar):
+        seen = observer.see(frame, tokens=number in with_tokens)
+        frames.append(seen)
+        one = paste(observer, frame, seen, number) if number in with_objects else None
+        pasted += [one] if one else []
     if observer.kept.reused:
         tell(f'{observer.kept.reused} images had been seen by the run that was stopped')
-    own = stretches(len(frames))
-    return frames, [replace(one, stretch=int(own[number])) for number, one in pasted]
+    return frames, pasted
 
 
 def golden_of(model: Model, head: GaussianHead, moments: Moments) -> dict[str, npt.NDArray[Any]]:

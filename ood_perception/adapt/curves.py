@@ -38,30 +38,35 @@ class Cleaned:
     share: float
 
 
-def cleaned(frames: Sequence[SeenFrame], contamination: float) -> Cleaned:
+def cleaned(
+    frames: Sequence[SeenFrame], contamination: float, fitted: BoolArray | None = None
+) -> Cleaned:
     """
     Leave out places that score high in most frames, then the highest fraction of the rest.
 
     contamination: the fraction of the predicted ground that is assumed to be no ground, in [0, 1).
-    Where a drive holds none, a target rate r flags up to r + contamination. DataError where no
-    ground is left.
+    Where a drive holds none, a target rate r flags up to r + contamination. fitted: bool (n,), the
+    frames that say what to leave out; nothing is fitted on the others, which are trimmed whole.
+    None = all. DataError where no ground is left.
     """
-    fixed = _fixed_places(frames)
-    total = sum(len(frame.cells) for frame in frames)
+    told = np.ones(len(frames), bool) if fitted is None else fitted
+    size = max((int(frame.cells.max(initial=0)) for frame in frames), default=0) + 1
+    fixed = _fixed_places([frames[k] for k in np.flatnonzero(told)], size)
     moving = [frame.only(~fixed[frame.cells]) for frame in frames]
-    left = sum(len(frame.cells) for frame in moving)
+    pairs = list(zip(moving, told.tolist(), strict=True))
+    total = sum(len(frame.cells) for frame, own in zip(frames, told, strict=True) if own)
+    left = sum(len(frame.cells) for frame, own in pairs if own)
     if not left:
         raise DataError('no ground was found in any frame: is it the camera of the bundle?')
-    served = np.concatenate([frame.served for frame in moving])
+    served = np.concatenate([frame.served for frame, own in pairs if own])
     highest = np.quantile(served.astype(np.float32), 1 - contamination)
-    trimmed = [frame.only(frame.served <= highest) for frame in moving]
+    trimmed = [frame.only((frame.served <= highest) & own) for frame, own in pairs]
     kept = sum(len(frame.cells) for frame in trimmed)
     return Cleaned(tuple(moving), tuple(trimmed), 1 - left / total, 1 - kept / left)
 
 
-def _fixed_places(frames: Sequence[SeenFrame]) -> BoolArray:
-    """Return bool (cells,): among the highest 5 % in at least half of at least ten frames."""
-    size = max((int(frame.cells.max(initial=0)) for frame in frames), default=0) + 1
+def _fixed_places(frames: Sequence[SeenFrame], size: int) -> BoolArray:
+    """Return bool (size,): among the highest 5 % in at least half of at least ten frames."""
     served = np.concatenate([frame.served for frame in frames]).astype(np.float32)
     if not len(served):
         return np.zeros(size, bool)

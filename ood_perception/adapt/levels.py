@@ -22,10 +22,15 @@ from ood_perception.adapt.curves import Cleaned, all_pixels, left_out_rates
 from ood_perception.adapt.gaussian import SHARE, GaussianHead, Moments, moments_of
 from ood_perception.adapt.observe import Observer, SeenFrame, at_cells
 from ood_perception.adapt.pasting import with_objects
-from ood_perception.image.geometry import labels_to_grid, to_camera_nearest, to_network
+from ood_perception.image.geometry import (
+    IGNORED_LABEL,
+    labels_to_grid,
+    to_camera_nearest,
+    to_network,
+)
 from ood_perception.metrics.bootstrap import Interval, image_histograms, paired_difference
 from ood_perception.metrics.pixel import ScoredImage, exact_metrics, scored_image
-from ood_perception.types import BoolArray, Frame, JsonDict
+from ood_perception.types import BoolArray, Frame, JsonDict, UInt8Array
 
 CURVES, TOKENS, JOINED = 'curves', 'tokens', 'joined'
 LEVELS = (CURVES, TOKENS, JOINED)
@@ -36,15 +41,16 @@ LEAST_GAIN = 2.0  # points of AP that a changed head must gain, at the interval'
 @dataclass(frozen=True)
 class Pasted:
     """
-    A clean frame with objects pasted on it.
+    A frame with known anomalies: objects pasted on a clean one, or labelled ones.
 
-    frame: what is seen in the cells of the clean one. found: bool (N,), the objects' cells.
-    stretch: which it is left out with.
+    frame: what is seen in the cells of the clean one, or in the labelled cells of the
+    region of interest. found: bool (N,),
+    the anomalies' cells. place: of the clean frame in its drive.
     """
 
     frame: SeenFrame
     found: BoolArray
-    stretch: int = 0
+    place: int
 
 
 @dataclass(frozen=True)
@@ -70,20 +76,40 @@ class Level:
         return 100 * float(exact_metrics(self.images).average_precision)
 
 
-def paste(observer: Observer, image: Frame, seen: SeenFrame) -> Pasted | None:
-    """Return a frame with objects pasted on its ground, None where it has none."""
+def paste(observer: Observer, image: Frame, seen: SeenFrame, place: int) -> Pasted | None:
+    """Return a drive's frame with objects pasted on its ground, None where it has none."""
     ground = np.zeros(seen.grid, np.uint8)
     ground.flat[seen.cells] = 1
     geometry = seen.geometries[0]
     rng = np.random.default_rng(len(seen.cells))
     area = to_camera_nearest(ground, geometry) == 1
     photo, mask = with_objects(image.image, area, rng)
-    on_grid = labels_to_grid(to_network(mask.astype(np.uint8), geometry, labels=True), seen.grid)
-    found = on_grid.ravel()[seen.cells] == 1
+    found = _on_grid(mask.astype(np.uint8), seen)[seen.cells] == 1
     if not found.any():
         return None
     frame = observer.see(replace(image, image=photo), like=seen, tokens=True)
-    return Pasted(frame, found)
+    return Pasted(frame, found, place)
+
+
+def labelled(
+    observer: Observer, image: Frame, seen: SeenFrame, labels: UInt8Array, place: int
+) -> Pasted:
+    """
+    Return a drive's frame with its labels, in the region of interest.
+
+    labels: uint8 (H, W), 0 normal, 1 anomaly, 255 ignored.
+    """
+    on_grid = _on_grid(labels, seen)
+    cells = np.flatnonzero(on_grid != IGNORED_LABEL).astype(np.int32)
+    truth = np.zeros(len(cells), np.uint8)  # no pixel of it calibrates
+    frame = observer.see(image, like=replace(seen, cells=cells, truth=truth), tokens=True)
+    return Pasted(frame.only(frame.scored), on_grid[cells][frame.scored] == 1, place)
+
+
+def _on_grid(labels: UInt8Array, seen: SeenFrame) -> UInt8Array:
+    """Return the flattened score grid's labels."""
+    geometry = seen.geometries[0]
+    return labels_to_grid(to_network(labels, geometry, labels=True), seen.grid).ravel()
 
 
 def measured(
@@ -99,23 +125,23 @@ def measured(
     kept = [place for place, frame in enumerate(clean.trimmed) if frame.tokens is not None]
     if head is None or not kept:
         return levels
-    tokens = {place: _ground_tokens(clean.trimmed[place], head) for place in kept}
+    tokens = {place: ground_tokens(clean.trimmed[place], head) for place in kept}
     parts = sorted(set(stretch[kept].tolist()))
     if len(parts) < 2 or sum(map(len, tokens.values())) < _FEWEST_TOKENS:
         return levels
     fits = {part: _moments(head, tokens, kept, stretch, part) for part in (*parts, -1)}
     for name in (TOKENS, JOINED):
         moments = {part: _changed(name, head, own) for part, own in fits.items()}
-        frames = [_scored(clean.frames[k], head, moments[int(stretch[k])]) for k in kept]
+        frames = [scored(clean.frames[k], head, moments[int(stretch[k])]) for k in kept]
         trimmed = [
             frame.only(np.isin(frame.cells, clean.trimmed[k].cells, assume_unique=True))
             for k, frame in zip(kept, frames, strict=True)
         ]
         own = replace(clean, frames=tuple(frames), trimmed=tuple(trimmed))
         again = [
-            replace(one, frame=_scored(one.frame, head, moments[one.stretch]))
+            replace(one, frame=scored(one.frame, head, moments[int(stretch[one.place])]))
             for one in pasted
-            if one.stretch in moments
+            if int(stretch[one.place]) in moments
         ]
         level = _level(name, own, again, stretch[kept], classes, chosen)
         levels.append(replace(level, moments=moments[-1]))
@@ -176,7 +202,7 @@ def _level(
     return Level(name, clean, rates, images)
 
 
-def _ground_tokens(frame: SeenFrame, head: GaussianHead) -> npt.NDArray[np.float16]:
+def ground_tokens(frame: SeenFrame, head: GaussianHead) -> npt.NDArray[np.float16]:
     """Return float16 (N, D), the whole image's tokens of patches all of whose cells are ground."""
     assert frame.tokens is not None
     whole = frame.tokens[0]
@@ -204,7 +230,7 @@ def _changed(name: str, head: GaussianHead, own: Moments) -> Moments:
     return head.moments.joined(own, SHARE, head.shrinkage)
 
 
-def _scored(frame: SeenFrame, head: GaussianHead, moments: Moments) -> SeenFrame:
+def scored(frame: SeenFrame, head: GaussianHead, moments: Moments) -> SeenFrame:
     """Return the frame as a head with other moments scores it."""
     assert frame.tokens is not None
     inside = np.zeros(head.size, bool)

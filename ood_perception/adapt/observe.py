@@ -46,6 +46,7 @@ class SeenFrame:
     surprisal: float16 (N, V, S) >= 0, the graph's own, as HeldOutSample's. served: float16 (N,),
     what the parent bundle makes of it. truth: uint8 (N,), the label's place among the head's
     classes. ground: N as a fraction of the cells inside the image. look: the image's statistics.
+    scored: bool (N,), whether the cell lies in the region of interest: all, of the ground.
     geometries, grid: of the views, and the size of the score grid, (gh, gw).
     tokens: float16 (V, rows, columns, D), what a Gaussian head reads, None where not asked for.
     """
@@ -59,6 +60,7 @@ class SeenFrame:
     truth: UInt8Array
     ground: float
     look: ImageStatistics
+    scored: BoolArray
     geometries: tuple[Geometry, ...] = ()
     grid: Size = (0, 0)
     tokens: Float16Array | None = field(default=None, repr=False)
@@ -71,6 +73,7 @@ class SeenFrame:
             surprisal=self.surprisal[keep],
             served=self.served[keep],
             truth=self.truth[keep],
+            scored=self.scored[keep],
         )
 
 
@@ -167,6 +170,7 @@ class Observer:
             truth=kept['truth'] if like is None else like.truth,
             ground=float(kept['ground']),
             look=statistics_of(frame.image),
+            scored=kept.get('scored', np.ones(len(kept['cells']), bool)),
             geometries=spec.geometries(size, settings.views),
             grid=(int(kept['grid'][0]), int(kept['grid'][1])),
             tokens=kept.get('tokens'),
@@ -190,6 +194,7 @@ class Observer:
             'surprisal': self._surprisal(frame.image, geometries, inside),
             'served': detection.surprisal[inside].astype(np.float16),
             'truth': self._places[labels][inside],
+            'scored': scored[inside],
             'ground': np.array(inside.sum() / max(int(visible.sum()), 1)),
             'grid': np.array(inside.shape),
         }

@@ -9,8 +9,9 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ood_perception.adapt.adaptation import AdaptOptions, adapt, card
 from ood_perception.adapt.drive import of_images, open_drive
@@ -22,13 +23,11 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
 from ood_perception.files import check_writable
-from ood_perception.loader import open_model
+from ood_perception.loader import Model, open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.texts import tell
 
-_PARAMETERS = (
-    'bundle', 'weights', 'engine', 'precision', 'threads', 'in_distribution', 'roi.mode'
-)  # fmt: skip
+PARAMETERS = ('weights', 'engine', 'precision', 'threads', 'in_distribution', 'roi.mode')
 
 
 def adapt_bundle(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--level', default='auto', choices=('auto', *LEVELS), help='what to adapt; default: as '
         'objects pasted on left-out stretches are found best, curves unless resolved')  # fmt: skip
     add('--overwrite', action='store_true', help='replace an earlier bundle')
-    add_parameters(parser, [name for name in _PARAMETERS if name != 'bundle'])
+    add_parameters(parser, PARAMETERS)
     return parser
 
 
@@ -83,9 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         drive = open_drive(arguments.clean, arguments.frames, arguments.topics)
     arguments.bundle = arguments.parent
-    # all views are seen: the sample tells them apart, so either choice of `views` is calibrated
-    values = {**chosen_parameters(arguments, _PARAMETERS, tell), 'views': True}
-    model = open_model(values, tell, create=_of_all_classes)
+    model = model_of_all_classes(chosen_parameters(arguments, ('bundle', *PARAMETERS), tell))
     with model.engine:
         adapted = adapt(model, drive, arguments.out, options)
     try:
@@ -102,8 +99,14 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _of_all_classes(bundle: Bundle, options: EngineOptions) -> Engine:
-    return create_engine(bundle, dataclasses.replace(options, compiled_classes=()))
+def model_of_all_classes(values: Mapping[str, Any]) -> Model:
+    """Return the model that the node's parameters name, its engine compiled for all classes."""
+
+    def create(bundle: Bundle, options: EngineOptions) -> Engine:
+        return create_engine(bundle, dataclasses.replace(options, compiled_classes=()))
+
+    # all views are seen: the sample tells them apart, so either choice of `views` is calibrated
+    return open_model({**values, 'views': True}, tell, create=create)
 
 
 if __name__ == '__main__':

@@ -84,6 +84,30 @@ class EDetector:
         return float(self._capital.mean())
 
 
+class CalibrationTest:
+    """Bets against 'twice the target at most is flagged, and twice 0.1 has a p-value of 0.1'."""
+
+    def __init__(self, rate: float) -> None:
+        """Rate: the target, a fraction."""
+        self._bets = [EDetector(min(TOLERANCE * mean, 0.9)) for mean in (rate, BULK)]
+
+    def add(self, shares: Sequence[float]) -> bool:
+        """Take a block's two fractions, flagged first; return whether both are tolerated."""
+        for bet, share in zip(self._bets, shares, strict=True):
+            bet.add(share)
+        return all(share <= bet.most for bet, share in zip(self._bets, shares, strict=True))
+
+    @property
+    def stake(self) -> float:
+        """By how much the bets have grown, of `blocks_between` for a warning."""
+        return float(np.mean([bet.stake for bet in self._bets]))
+
+
+def blocks_between(false_warnings: float = 1.0) -> float:
+    """Return how many blocks of a moving camera lie between so many false warnings a day."""
+    return 24 * 3600 / BLOCK_SECONDS / false_warnings
+
+
 @dataclass(frozen=True)
 class CalibrationHealth:
     """warning: what does not fit, '' = nothing. values: to show."""
@@ -113,14 +137,14 @@ class DriftMonitor:
         self._cells = cells
         images = (known or {}).get('images')
         self._known = images if isinstance(images, Mapping) else {}
-        self._needed = 24 * 3600 / BLOCK_SECONDS / false_warnings
+        self._needed = blocks_between(false_warnings)
         self._looks: deque[tuple[ImageStatistics, float]] = deque(maxlen=_WINDOW)
-        self._block: list[tuple[float, float]] = []
+        self._block: list[tuple[int, int, int]] = []  # flagged, of the bulk, of the ground
         self._start = self._last = float('-inf')
-        self._recent: deque[float] = deque(maxlen=_WINDOW)
+        self._recent: deque[tuple[int, int]] = deque(maxlen=_WINDOW)
         self._blocks, self._good, self._since, self._rate = 0, 0, 0.0, 0.0
         self._judged_at = float('-inf')
-        self._bets: list[EDetector] = []
+        self._test = CalibrationTest(self._rate)
         self._view: Float32Array | None = None
         self.health = CalibrationHealth()
 
@@ -145,38 +169,35 @@ class DriftMonitor:
     def _count(self, detection: Detection, ground: BoolArray, now: float) -> None:
         if detection.false_alarm_rate != self._rate:
             self._rate, self._blocks = detection.false_alarm_rate, 0
-            self._bets, self._block, self._since = self._fresh(), [], 0.0
+            self._test, self._block, self._since = CalibrationTest(self._rate), [], 0.0
         if not self._block:
             self._start = now
         surprisal = detection.surprisal[ground]
-        shares = [float((surprisal >= -np.log10(rate)).mean()) for rate in (self._rate, BULK)]
-        self._block.append((shares[0], shares[1]))
-        self._recent.append(shares[0])
+        flagged, bulk = (int((surprisal >= -np.log10(rate)).sum()) for rate in (self._rate, BULK))
+        self._block.append((flagged, bulk, len(surprisal)))
+        self._recent.append((flagged, len(surprisal)))
         if now - self._start >= BLOCK_SECONDS and len(self._block) >= BLOCK_FRAMES:
-            self._close(np.mean(self._block, axis=0).tolist())
+            # of all pixels alike, as the target is: a frame that shows little ground counts little
+            *counts, pixels = np.sum(self._block, axis=0).tolist()
+            self._close([count / pixels for count in counts])
 
     def _close(self, shares: list[float]) -> None:
         """Bet on a whole block; after enough good ones a warning is taken back."""
-        for bet, share in zip(self._bets, shares, strict=True):
-            bet.add(share)
-        good = all(share <= bet.most for bet, share in zip(self._bets, shares, strict=True))
-        self._good = self._good + 1 if good else 0
+        self._good = self._good + 1 if self._test.add(shares) else 0
         self._blocks, self._block = self._blocks + 1, []
         if self.stake >= self._needed and not self._since:
             self._since = self._last
         if self._since and self._good >= _CLEARED:
-            self._bets, self._since = self._fresh(), 0.0
-
-    def _fresh(self) -> list[EDetector]:
-        return [EDetector(min(TOLERANCE * mean, 0.9)) for mean in (self._rate, BULK)]
+            self._test, self._since = CalibrationTest(self._rate), 0.0
 
     @property
     def stake(self) -> float:
         """By how much the bets have grown, of `needed` for a warning."""
-        return float(np.mean([bet.stake for bet in self._bets] or [1.0]))
+        return self._test.stake
 
     def _judged(self) -> CalibrationHealth:
-        flagged = float(np.mean(self._recent)) if self._recent else 0.0
+        alarms, pixels = np.sum(self._recent, axis=0).tolist() if self._recent else (0, 1)
+        flagged = alarms / pixels
         ground = float(np.median([one for _, one in self._looks])) if self._looks else 0.0
         looks = {
             name: float(np.median([getattr(look, name) for look, _ in self._looks]))
