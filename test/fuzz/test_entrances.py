@@ -8,10 +8,8 @@ bytes changed, cut or doubled, or no such thing at all; an input that failed is 
 from .hypothesis/examples, and the ones that found something stand in @example.
 """
 
-import contextlib
 import io
 import json
-import os
 import shutil
 import zipfile
 from functools import cache
@@ -20,58 +18,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import write_tiny_bundle
+from class_pixels import CLASSES, pixels
+from fuzzing import changed, fuzzed, hypothesis, own_error_or_none, seldom, st, texts
 from PIL import Image
 
 from ood_perception.bundle.archives import read_arrays
 from ood_perception.bundle.external_data import external_tensors
 from ood_perception.bundle.graph_rules import check_graphs
 from ood_perception.bundle.manifest_json import parse_manifest
-from ood_perception.bundle.signatures import read_public_key
+from ood_perception.bundle.signatures import check_signature, read_public_key
 from ood_perception.bundle.store import load_bundle
 from ood_perception.bundle.weights.completion import read_map
-from ood_perception.errors import OodPerceptionError
 from ood_perception.image.image_files import decode_image, decode_label
 from ood_perception.json_files import parse_json
 from ood_perception.parameters.files import read_parameters
+from ood_perception.postprocess.calibration import HeldOutSample, arrays_of, sample_of
 from ood_perception.postprocess.roi_files import parse_polygons
+from ood_perception.ranging.calibration_file import read_calibration
 from ood_perception.ranging.viewpoints import parse_poses
-
-hypothesis = pytest.importorskip('hypothesis', reason='needs hypothesis (extra test)')
-st = hypothesis.strategies
-
-EXAMPLES = int(os.environ.get('FUZZ_EXAMPLES', '60'))
-fuzzed = hypothesis.settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize='FUZZ_EXAMPLES' not in os.environ,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-
-
-def changed(whole):
-    """Return a strategy of bytes: parts of `whole` altered, cut, doubled, or anything."""
-    end = len(whole)
-    places = st.integers(0, end)
-
-    def apply(edits):
-        data = bytearray(whole)
-        for place, length, new in edits:
-            data[place : place + length] = new
-        return bytes(data)
-
-    edit = st.tuples(places, st.integers(0, 64), st.binary(max_size=64))
-    edits = st.lists(edit, min_size=1, max_size=6).map(apply)
-    return st.one_of(edits, places.map(lambda size: whole[:size]), st.binary(max_size=400))
-
-
-def texts(whole):
-    return changed(whole.encode()).map(lambda data: data.decode('utf-8', 'replace'))
-
-
-def own_error_or_none(work, *others):
-    """Run it; only the package's own errors, and `others` that it documents, may come out."""
-    with contextlib.suppress(OodPerceptionError, *others):
-        work()
 
 
 @cache
@@ -171,7 +135,7 @@ def test_graphs(place, data):
     own_error_or_none(lambda: list(external_tensors(place / 'head.onnx')))
 
 
-@hypothesis.settings(fuzzed, max_examples=max(5, EXAMPLES // 4))
+@seldom
 @hypothesis.given(data=st.data())
 def test_the_rules_of_graphs(place, data):
     """The rules are held against what protobuf takes, in this process: nothing may crash it."""
@@ -231,8 +195,69 @@ def test_poses(text):
     own_error_or_none(lambda: parse_poses('camera.poses', [text]))
 
 
+KEY = 'RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3'
+
+
 @fuzzed
-@hypothesis.given(text=texts('RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3'))
+@hypothesis.given(text=texts(KEY))
 def test_keys(text):
     pytest.importorskip('minisign', reason='needs py-minisign (extra sign)')
     own_error_or_none(lambda: read_public_key(text))
+
+
+SIGNATURE = b"""untrusted comment: signature from minisign secret key
+RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=
+trusted comment: timestamp:1633700835
+wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ==
+"""
+
+
+@fuzzed
+@hypothesis.given(data=st.data())
+def test_signatures(place, data):
+    pytest.importorskip('minisign', reason='needs py-minisign (extra sign)')
+    (place / 'manifest.json.minisig').write_bytes(data.draw(changed(SIGNATURE)))
+    own_error_or_none(lambda: check_signature(place, b'test', [KEY]))
+
+
+@cache
+def sample():
+    surprisal, truth = pixels(40)
+    return arrays_of(HeldOutSample(CLASSES, surprisal, truth, np.ones(40)))
+
+
+@fuzzed
+@hypothesis.given(data=st.data(), rate=st.floats(1e-3, 0.5))
+def test_held_out_samples(data, rate):
+    """Arrays of the right form with other bytes: refused, or a curve without NaN."""
+    arrays = dict(sample())
+    for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=2)):
+        values = arrays[name]
+        content = data.draw(changed(values.tobytes()))
+        content = content[: len(content) // values.itemsize * values.itemsize]
+        flat = np.frombuffer(content, values.dtype)
+        fits = flat.size == values.size and data.draw(st.booleans())
+        arrays[name] = flat.reshape(values.shape) if fits else flat
+
+    def use():
+        found = sample_of(arrays)
+        curve = found.calibration(found.classes)
+        assert np.isfinite(curve(np.array([0.0, 0.5, 3.0, 40.0], np.float32))).all()
+
+    with np.errstate(all='ignore'):
+        own_error_or_none(use, ValueError, UnicodeError)
+
+
+CAMERA = b"""image_width: 640
+image_height: 480
+distortion_model: plumb_bob
+camera_matrix: {rows: 3, cols: 3, data: [500.0, 0, 320, 0, 500, 240, 0, 0, 1]}
+distortion_coefficients: {rows: 1, cols: 5, data: [0.1, -0.2, 0, 0, 0]}
+"""
+
+
+@fuzzed
+@hypothesis.given(data=st.data())
+def test_camera_calibrations(place, data):
+    (place / 'c.yaml').write_bytes(data.draw(changed(CAMERA)))
+    own_error_or_none(lambda: read_calibration(place / 'c.yaml'))
