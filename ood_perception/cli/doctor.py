@@ -69,7 +69,9 @@ class Finding:
 def findings() -> Iterator[Finding]:
     """Yield what was found, topic by topic."""
     system = f'{platform.system()} {platform.machine()}, {" ".join(platform.libc_ver())}'
-    yield Finding('system', OK, f'{system}, Python {platform.python_version()}')
+    # whose pip the remedies mean: on a robot another one comes first in PATH
+    python = f'Python {platform.python_version()}, its pip: {sys.executable} -m pip'
+    yield Finding('system', OK, f'{system}, {python}')
     yield _cpu()
     wanted = requirements()
     yield _packages([one for one in wanted if not one.extra and one.name not in RUNTIMES])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,8 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 _WATCH_PERIOD = 0.5
 _REPEAT_SECONDS = 5.0
 _CHECK_SECONDS = 3.0
+# Seconds for the frames in work when the process ends; it has four for all (ros/node.py).
+_LAST_SECONDS = 2.0
 
 
 class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
@@ -43,6 +46,7 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         self.state_label = 'unconfigured'
         self.start_error = ''
         self._enabled = True
+        self._configuring = False
         parameters.declare(self)
         unknown = parameters.undeclared(self)
         if unknown:
@@ -80,14 +84,17 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle, compile the engine, create subscriptions and publishers."""
+        self._configuring = True
+        self._applied = parameters.values_of(self)
         try:
             with self.health.compiling():
-                self.session = Session(self, parameters.values_of(self))
+                self.session = Session(self, self._applied)
         except Exception as error:  # rclpy would swallow it without a word
             return self._refuse(error)
+        finally:
+            self._configuring = False
         model = self.session.model
         parameters.describe_classes(self, model.classes, model.default_classes)
-        self._applied = parameters.values_of(self)
         self.start_error = ''
         if missing := missing_outputs():
             self.get_logger().warning(missing)
@@ -123,8 +130,8 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         return self._entered('unconfigured', SUCCESS)
 
     def destroy_node(self) -> None:
-        """Release everything, then the node."""
-        self._end_session()
+        """Release everything, then the node; a frame that takes long is not waited for."""
+        self._end_session(_LAST_SECONDS)
         # Kilted's context destroys a node, too, whose constructor refused a parameter
         if hasattr(self, 'health'):
             self.health.stop()
@@ -157,10 +164,10 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         self.get_logger().fatal(f'cannot configure: {self.start_error}')
         return FAILURE
 
-    def _end_session(self) -> None:
+    def _end_session(self, patience: float = math.inf) -> None:
         session, self.session = self.session, None
         if session is not None:
-            session.close()
+            session.close(patience)
 
     def _check_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
         """
@@ -185,6 +192,11 @@ class RoadAnomalyNode(LifecycleNode):  # type: ignore[misc]
         session = self.session
         try:
             values = parameters.changed_values(changes)
+            if values and self._configuring:  # not in the session that is being made, nor checked
+                raise ConfigError(
+                    f'{", ".join(values)}: the node is being configured, set it again when the '
+                    'log says "active"'
+                )
             check_change(
                 current,
                 values,

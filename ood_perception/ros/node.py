@@ -26,6 +26,7 @@ _PAUSE = 0.05
 # Seconds from a signal to the end, whatever hangs; and the threads that may.
 _GRACE = 4.0
 _MAY_HANG = ('executor', 'inference', 'compile', 'restart')
+_SLOW_FRAME = 'slow frame'  # Worker.stop calls its thread so
 
 
 class Stop(threading.Event):
@@ -149,6 +150,8 @@ def _run_aside(rclpy: Any, stop: Stop) -> None:
         os._exit(1)
     if failed:
         raise failed[0]
+    if any(one.name == _SLOW_FRAME for one in threading.enumerate()):
+        os._exit(stop.code)  # the engine's run cannot be ended, and is not waited for
 
 
 def kill_children() -> None:

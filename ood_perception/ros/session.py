@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -101,13 +102,13 @@ class Session:
         if self._closed:
             self.model.close()
 
-    def deactivate(self) -> None:
-        """Finish the frames in work and stop the worker."""
+    def deactivate(self, patience: float = math.inf) -> None:
+        """Finish the frames in work, for `patience` seconds at most, and stop the worker."""
         self._set_active(False)
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
-            worker.stop(self._values['stall_timeout'])
+            worker.stop(min(self._values['stall_timeout'], patience))
 
     def apply(self, values: Mapping[str, Any]) -> None:
         """Take dynamic parameters over."""
@@ -172,10 +173,10 @@ class Session:
         health = self.calibration.health
         return [calibration_status(node, name, health(name)) for name in list(self._inputs)]
 
-    def close(self) -> None:
-        """Stop the worker, remove the topics, release the engine."""
+    def close(self, patience: float = math.inf) -> None:
+        """Stop the worker as `deactivate` does, remove the topics, release the engine."""
         self._closed = True
-        self.deactivate()
+        self.deactivate(patience)
         for camera in self._inputs.values():
             camera.destroy()
         for outputs in self._outputs.values():

@@ -87,6 +87,8 @@ class Worker:
             return
         self._thread.join(patience)
         if self._thread.is_alive():
+            if not self.problem(0.0):  # others took as long: ros/node.py calls it no hanging
+                self._thread.name = 'slow frame'
             self.abandon(f'still {self._stage} when the node was deactivated')
 
     def abandon(self, reason: str) -> None:

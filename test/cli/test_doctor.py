@@ -66,6 +66,7 @@ def test_this_environment_is_reported_as_json(tmp_path):
     values = json.loads(text)
     rows = {row['topic']: row for row in values['findings']}
     assert values['status'] == status
+    assert f'its pip: {sys.executable} -m pip' in rows['system']['text']
     assert rows['packages']['state'] == 'ok', rows['packages']
     assert 'numpy' in rows['packages']['text']
     assert rows['cache']['state'] == 'note'

@@ -455,10 +455,14 @@ def test_diagnostics_say_compiling_while_the_node_configures(rig, monkeypatch):
     starting = threading.Thread(target=rig.node.autostart)
     starting.start()
     level, _, _ = rig.status('engine', lambda s: 'compiling' in s[1])
+    early = rig.set(false_alarm_rate=0.2)
+    assert not early.successful, 'it would be lost'
+    assert 'false_alarm_rate: the node is being configured' in early.reason
     gate.set()
     starting.join()
     assert level == WARN
     assert rig.status('engine', lambda s: s[1] == 'ready')[0] == OK
+    assert rig.set(false_alarm_rate=0.2).successful
 
 
 def test_unknown_classes_are_refused_at_the_start(rig):
