@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Mahalanobis distances to the normal classes, as a score and as tokens: the teacher's, the student's.
+Mahalanobis distances to the normal classes, as a score and as tokens: of teacher and student.
 
 The score is the logarithm of the distance in its own deviations on normal patches, so that 0 is
 the usual road and a few units are far from it, whatever the teacher.
