@@ -84,6 +84,7 @@ _LATER = (
     ('data', 'calibration_blocks', 1),
     ('backbone', 'name', 'vit'),
     ('backbone', 'stride', 16),
+    ('backbone', 'patch', 0),
     ('rpl', 'network', 'segmenter'),
     ('knn', 'images', 0),
     ('outliers', 'together', 1),

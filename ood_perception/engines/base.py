@@ -31,8 +31,9 @@ class EngineOptions:
     compiled_classes: classes whose scores the head is compiled for, () = the bundle's own set.
     max_batch: most frames of a run, such as the number of cameras (GPU engines are built for it).
     build: whether an engine that is not in the cache may be built, where that takes long (GPU).
-    mode: 'latency' (all threads on one image; a batch is one run) or 'throughput' (one thread
-        per image, the images of a batch side by side: more frames a second, each later).
+    mode: 'latency' (all threads on one image; OpenVINO runs the images of a batch side by side
+        where they share the threads evenly) or 'throughput' (one thread per image, always: more
+        frames a second, each later).
     pin_threads: whether threads stay on their cores, None = as the runtime does.
     weight_bits: of int8 on a CPU: 0 = those that it multiplies exactly (engines.cpu); 8 or 7, to
         measure them, are built on every CPU.

@@ -55,7 +55,7 @@ def test_the_key_holds_what_the_compilation_depends_on(bundle, cache):
 
     assert len(blobs(cache)) == count + 1
     text = next(cache.glob('*.json')).read_text()
-    for part in ('graph', f'openvino {openvino.__version__}', 'device', 'batch', 'PRECISION'):
+    for part in ('graph', f'openvino {openvino.__version__}', 'device', 'streams', 'PRECISION'):
         assert part in text
 
 

@@ -98,6 +98,14 @@ def test_side_by_side_gives_what_one_by_one_gives(bundle, runtime, pin_threads):
     assert outputs[1].surprisal.shape == (3, 28, 42)
 
 
+def test_images_share_the_threads_evenly_or_come_one_after_the_other():
+    openvino = pytest.importorskip('ood_perception.engines.openvino')
+    found = {(b, t): openvino.streams_for(b, t) for b in (1, 2, 3, 4, 6) for t in (1, 2, 8)}
+    assert all(b % streams == 0 and streams <= t for (b, t), streams in found.items())
+    assert [found[b, 2] for b in (1, 2, 3, 4, 6)] == [1, 2, 1, 2, 2]
+    assert [found[b, 8] for b in (1, 2, 3, 4, 6)] == [1, 2, 3, 4, 6]
+
+
 def swap_channels(model):
     for tensor in model.graph.initializer:
         if tensor.name == 'patch_embed.weight':

@@ -14,12 +14,12 @@ from trainer.backbones.convolutional import ConvolutionalBackbone
 
 
 def convolutional(
-    path: Path | None = None, name: str = 'mobilenet_v2', stride: int = 16
+    path: Path | None = None, name: str = 'mobilenet_v2', stride: int = 16, patch: int = 0
 ) -> ConvolutionalBackbone:
     """Return a random backbone through which an image's differences come; path: kept there."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        backbone = ConvolutionalBackbone(BackboneChoice(name=name, stride=stride))
+        backbone = ConvolutionalBackbone(BackboneChoice(name=name, stride=stride, patch=patch))
         for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_var.uniform_(0.1, 0.4)

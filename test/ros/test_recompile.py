@@ -26,15 +26,15 @@ def compilations(monkeypatch):
     """Return (stages compiled so far, a gate that holds heads back while it is clear)."""
     names, gate = [], threading.Event()
     gate.set()
-    compiled = openvino.StageByBatch._compiled
+    compiled = openvino.StreamedStage._compiled
 
-    def recorded(self, batch):
+    def recorded(self, streams):
         names.append(self._stage.name)
         if self._stage.name == 'head':
             assert gate.wait(WAIT)
-        return compiled(self, batch)
+        return compiled(self, streams)
 
-    monkeypatch.setattr(openvino.StageByBatch, '_compiled', recorded)
+    monkeypatch.setattr(openvino.StreamedStage, '_compiled', recorded)
     yield names, gate
     gate.set()
 

@@ -56,7 +56,8 @@ class BackboneChoice:
 
     weights: see weights.locate_weights; '' = those of BACKBONES. mean, std: the image's
         normalisation in [0, 1] units; None takes the network's own. name: a key of BACKBONES.
-    stride: pixels per cell of a convolutional network; a ViT has its patch.
+    stride: pixels per cell of a convolutional network; a ViT has its patch. patch: of its
+        tokens, 0 = the stride; blocks of a coarser grid are enlarged to it.
     """
 
     weights: str = ''
@@ -64,6 +65,7 @@ class BackboneChoice:
     std: tuple[float, ...] | None = None
     name: str = 'vit'
     stride: int = 16
+    patch: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in BACKBONES:

@@ -64,9 +64,10 @@ NETWORKS = {
 
 class ConvolutionalBackbone(Backbone):
     """
-    A stack of inverted residuals; of each block 'tokens' (averaged to the patch) or 'maps'.
+    A stack of inverted residuals; of each block 'tokens' (brought to the patch) or 'maps'.
 
-    The patch is the stride of the last block.
+    The patch is the stride of the last block, or a finer one that blocks before it have: coarser
+    blocks are then enlarged to it, at a quarter of the cost of dilating them.
     """
 
     kinds = (TOKENS, MAPS)
@@ -74,14 +75,18 @@ class ConvolutionalBackbone(Backbone):
     def __init__(self, choice: BackboneChoice) -> None:
         """Take choice.name, stride, mean and std; weights are random (torch's seed)."""
         network, stride = NETWORKS[choice.name], choice.stride
+        patch = choice.patch or stride
         if stride not in STRIDES:
             raise ConfigError(
                 f'backbone stride {stride}: choose one of {", ".join(map(str, STRIDES))}'
             )
+        if patch not in STRIDES or patch > stride:
+            raise ConfigError(f'backbone patch {patch}: choose one of {STRIDES} up to {stride}')
         model = InvertedResiduals(network, stride)
         mean, std = network.normalisation
         usual = choice.mean or mean, choice.std or std
-        super().__init__(model, f'{choice.name}-s{stride}', stride, len(model.blocks), usual)
+        name = f'{choice.name}-s{stride}' + (f'-p{patch}' if patch < stride else '')
+        super().__init__(model, name, patch, len(model.blocks), usual)
 
     def width(self, layer: Layer) -> int:
         """Return the channels of a layer, those of its block."""
@@ -90,7 +95,7 @@ class ConvolutionalBackbone(Backbone):
     def stride(self, layer: Layer) -> int:
         """Return the pixels per cell of a layer: the patch, or its block's own of 'maps'."""
         kind, block = parse_layer(layer)
-        return self.model.strides[block] if kind == MAPS else self.patch
+        return min(self.model.strides[block], self.patch) if kind == MAPS else self.patch
 
     def _bake(self, height: int, width: int, layers: tuple[tuple[str, int], ...]) -> nn.Module:
         return BakedConvolutions(self, layers)
@@ -127,10 +132,7 @@ class BakedConvolutions(nn.Module):
     ) -> None:
         super().__init__()
         self.wanted = layers
-        self.pooling = [
-            backbone.patch // backbone.model.strides[block] if kind == TOKENS else 1
-            for kind, block in layers
-        ]
+        self.patch, self.strides = backbone.patch, backbone.model.strides
         self.stem = backbone.model.stem
         last = max(block for _, block in layers)
         self.blocks = nn.ModuleList(list(backbone.model.blocks)[: last + 1])
@@ -145,9 +147,22 @@ class BakedConvolutions(nn.Module):
         for block in self.blocks:
             values = block(values)
             outputs.append(values)
-        chosen = zip(self.wanted, self.pooling, strict=True)
-        maps = [functional.avg_pool2d(outputs[block], size) for (_, block), size in chosen]
-        return tuple(one.permute(0, 2, 3, 1) for one in maps)
+        rows, columns = (side // self.patch for side in image.shape[1:3])
+        maps = []
+        for kind, block in self.wanted:
+            stride, layer = self.strides[block], outputs[block]
+            if stride > self.patch:
+                layer = _enlarged(layer, stride // self.patch)[:, :, :rows, :columns]
+            elif kind == TOKENS and stride < self.patch:
+                layer = functional.avg_pool2d(layer, self.patch // stride)
+            maps.append(layer.permute(0, 2, 3, 1))
+        return tuple(maps)
+
+
+def _enlarged(values: torch.Tensor, factor: int) -> torch.Tensor:
+    """Interpolate (B, C, rows, columns); an odd grid's last row reaches over the finer one's."""
+    size = [side * factor for side in values.shape[2:]]
+    return functional.interpolate(values, size, mode='bilinear', align_corners=False)
 
 
 class InvertedResiduals(nn.Module):

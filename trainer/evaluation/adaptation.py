@@ -36,8 +36,7 @@ from ood_perception.reports.html import render
 from ood_perception.settings import chosen_classes, head_of
 from ood_perception.types import JsonDict
 
-from ..datasets import open_set
-from ..datasets.evaluation_set import EvaluationSet
+from ..datasets import EvaluationSet, open_set
 from .adapted_cameras import Camera, Parent, contamination_of, drift_of, fitted_on, rates_of
 from .options import add_root_argument, command_parser, sets_root, tell
 

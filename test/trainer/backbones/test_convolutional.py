@@ -72,9 +72,32 @@ def test_tokens_are_the_mean_of_the_map_over_a_patch():
     torch.testing.assert_close(maps['tokens_2'], mean)
 
 
+def test_coarser_blocks_are_enlarged_to_a_finer_patch():
+    strided, fine = convolutional(stride=32), convolutional(stride=32, patch=16)
+    image = photo(96, 160)
+    coarse = tokens_of(strided, image, [15])['tokens_15']
+    maps = tokens_of(fine, image, ['maps_5', 12, 15])
+    assert [tuple(one.shape[1:3]) for one in maps.values()] == [(12, 20), (6, 10), (6, 10)]
+    mean = maps['tokens_15'].reshape(1, 3, 2, 5, 2, 160).mean((2, 4))
+    torch.testing.assert_close(mean[:, 1:-1, 1:-1], smoothed(coarse), rtol=1e-3, atol=1e-3)
+    odd = tokens_of(fine, photo(48, 160), ['tokens_15'])['tokens_15']
+    assert tuple(odd.shape) == (1, 3, 10, 160)
+
+
+def smoothed(cells):
+    """Return the mean over an enlarged cell: of bilinear weights (1, 6, 1) / 8 each way."""
+    for axis in (1, 2):
+        size = cells.shape[axis] - 2
+        parts = [cells.narrow(axis, start, size) for start in range(3)]
+        cells = (parts[0] + 6 * parts[1] + parts[2]) / 8
+    return cells
+
+
 def test_impossible_requests_name_the_remedy(tmp_path):
     with pytest.raises(ConfigError, match='stride 12: choose one of 8, 16, 32'):
         convolutional(stride=12)
+    with pytest.raises(ConfigError, match='patch 32: choose one of'):
+        convolutional(stride=16, patch=32)
     with pytest.raises(ConfigError, match='gives tokens, maps'):
         convolutional().baked(32, 32, ['keys_3'])
     with pytest.raises(ConfigError, match="'resnet': choose one of vit, mobilenet_v2"):

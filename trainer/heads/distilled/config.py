@@ -23,6 +23,8 @@ class DistilledConfig:
     everyday: views that are drawn of every image that objects come from, whole: what else there is
         in the world. 0 = none.
     split: of the data set that composed images are made of, '' = the one that is trained on.
+    scales: sizes of the pasted objects, as mixes.scale, each with a set of mixes.count images of
+        its own; () = mixes.scale alone.
     layers: of the student's backbone that its decoder reads, the finest first. width: of the
         decoder's maps.
     steps, batch, warmup, learning_rate, backbone_rate: AdamW; the rates of decoder and backbone
@@ -33,6 +35,7 @@ class DistilledConfig:
         object is to have. normal: the most that a patch labelled as normal is to have, whatever
         the light. elsewhere: from which on a cell without label is none of the normal classes.
     most: teacher's tokens are cut to so many deviations.
+    shrinkage: of the distance on the student's own feature.
     select_every: steps between two checkpoints.
     """
 
@@ -41,6 +44,7 @@ class DistilledConfig:
     teacher_precision: str = 'bf16'
     everyday: int = 0
     split: str = ''
+    scales: tuple[float, ...] = ()
     layers: tuple[str, ...] = ('maps_5', 'tokens_9', 'tokens_12')
     width: int = 64
     steps: int = 1500
@@ -57,6 +61,7 @@ class DistilledConfig:
     normal: float = 1.0
     elsewhere: float = 3.0
     most: float = 6.0
+    shrinkage: float = 0.05
     select_every: int = 250
     pixel_step: int = 1
     seed: int = 42
@@ -65,6 +70,11 @@ class DistilledConfig:
         check_choices('distilled', self, matmul=MATMULS)
         check_least('distilled', self, 0, 'everyday')
         check_least('distilled', self, 1, 'width', 'steps', 'batch', 'select_every')
+        if not 0 < self.shrinkage < 1 or any(scale <= 0 for scale in self.scales):
+            raise ConfigError(
+                f'distilled: shrinkage {self.shrinkage:g}, scales {list(self.scales)}: give a '
+                'shrinkage between 0 and 1 and scales above 0'
+            )
         rates = self.learning_rate, self.backbone_rate, self.most
         if min(*rates) <= 0 or min(self.crop) < 1 or len(self.layers) < 2:
             raise ConfigError(

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ood_perception.errors import ConfigError
@@ -35,10 +36,11 @@ from ..baselines.config import BaselineConfig
 from ..calibrated import OneScoreFit, reports
 from .config import DistilledConfig
 from .model import DistilledHead, Student, load_student, save_student
-from .teacher import Teacher, fit_teacher
-from .training import DistillationRun, Lessons
+from .teacher import Teacher, fit_distance, fit_teacher
+from .training import DistillationRun, Lessons, normal_features
 
 STUDENT_FILE, TEACHER_FILE = 'student.safetensors', 'teacher.npz'
+DISTANCE_FILE = 'distance.npz'
 ANCHORS = (0.0, 0.5, 1.0)
 LEAST_SHARE = 0.5  # of the largest source's images that every other gives
 
@@ -103,8 +105,8 @@ class DistilledFit(OneScoreFit):
         """The classes that are normal."""
         return self.config.classes or self.data.class_names
 
-    def composed(self) -> MixedImages:
-        """Return the images that are learned from: no source is rare, objects are pasted in."""
+    def composed(self) -> list[MixedImages]:
+        """Return the images to learn from, a list a scale: no source is rare, objects pasted."""
         images = evened(self.data.images_of(self.distilled.split or self.data.config.train))
         objects = [
             one
@@ -112,14 +114,18 @@ class DistilledFit(OneScoreFit):
             for one in load_outliers(self.outliers, part, self.data.root)
         ]
         size = self.distilled.teacher_size
-        return draw_mixes(images, objects, self.mixes, self.views, size, 'fill')
+        sizes = [replace(self.mixes, scale=scale) for scale in self.distilled.scales]
+        return [
+            draw_mixes(images, objects, mixes, self.views, size, 'fill')
+            for mixes in sizes or [self.mixes]
+        ]
 
     def lessons(self) -> Lessons:
         """Return composed images with the teacher's tokens of them, computed or found."""
         config, names = self.distilled, self.data.class_names
         seen = View(*config.teacher_size, 'fill', ANCHORS, config.teacher_precision)
         taught = replace(self.teacher_data, view=seen)
-        drawn = [self.composed(), *([self.everyday()] if config.everyday else [])]
+        drawn = [*self.composed(), *([self.everyday()] if config.everyday else [])]
         lists = tuple((images, taught.extract(images)) for images in drawn)
         view = replace(seen, height=self.data.view.height, width=self.data.view.width)
         teacher = load_values(self.teacher.folder / TEACHER_FILE, Teacher)
@@ -142,6 +148,9 @@ class DistilledFit(OneScoreFit):
             student = self._student(len(lessons.teacher.mean))
             done = DistillationRun(lessons, backbone, student, config).fit(artifact)
             backbone.requires_grad_(False).eval()
+            feature = normal_features(lessons, backbone, student)
+            distance = fit_distance(feature, np.ones(len(feature)), config.shrinkage, True)
+            save_values(target / DISTANCE_FILE, distance)
             save_student(target / STUDENT_FILE, student)
             save_tuned(target, backbone)
             return done.report()
@@ -175,7 +184,8 @@ class DistilledFit(OneScoreFit):
     def build(self, curve: CalibrationCurve | None = None) -> DistilledHead:
         """Return the fitted head, see OneScoreFit."""
         student = load_student(self.fitted.folder / STUDENT_FILE)
-        return DistilledHead(student, self.chosen, curve)
+        distance = load_values(self.fitted.folder / DISTANCE_FILE, Teacher)
+        return DistilledHead(student, distance, self.chosen, curve)
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from ...artifacts import load_network, save_network
 from ...calibration.monotone_curve import CalibrationCurve
 from ..calibrated import OneScoreHead
+from .teacher import LEAST_DISTANCE, Teacher
 
 REACH, SPREAD = 5, 4
 """Kernel and dilation of the convolution that gives context: 17 cells across."""
@@ -116,19 +117,50 @@ def load_student(path: Path) -> Student:
     return load_network(path, 'student', lambda shape: Student(*shape))
 
 
+class DistanceScore(nn.Module):
+    """Teacher.scores as a graph."""
+
+    mean: torch.Tensor
+    whitening: torch.Tensor
+
+    def __init__(self, fit: Teacher) -> None:
+        super().__init__()
+        self.center, self.scale = fit.center, fit.scale
+        self.register_buffer('mean', torch.from_numpy(fit.mean))
+        self.register_buffer('whitening', torch.from_numpy(fit.whitening))
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        """Return the score, float (...,), of a feature (..., D)."""
+        whitened = (feature - self.mean) @ self.whitening
+        distance = (whitened * whitened).sum(-1).clamp(min=LEAST_DISTANCE)
+        return (torch.log(distance) - self.center) / self.scale
+
+
 class DistilledHead(OneScoreHead):
-    """The student as a head: decoder stage, then score and labels in float32."""
+    """
+    The student as a head: decoder stage, then score and labels in float32.
+
+    The score is what the student learned from the teacher plus the distance of its own feature to
+    the normal one, both in deviations on normal cells: the first knows the small, the second what
+    no lesson showed.
+    """
 
     head_inputs = ('features',)
 
     def __init__(
-        self, student: Student, classes: Sequence[str], curve: CalibrationCurve | None = None
+        self,
+        student: Student,
+        distance: Teacher,
+        classes: Sequence[str],
+        curve: CalibrationCurve | None = None,
     ) -> None:
         super().__init__('distilled', student.decoder.layers, classes, student.decoder.factor)
         self.decoder, self.out = student.decoder, student.out
+        self.distance = DistanceScore(distance)
         self.finish(curve)
 
     def scored(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (score, labels) of the decoder's feature."""
         values: torch.Tensor = self.out(inputs[0])
-        return values[..., 0], values[..., 1:].argmax(3).to(torch.uint8)
+        score = values[..., 0] + self.distance(inputs[0])
+        return score, values[..., 1:].argmax(3).to(torch.uint8)

@@ -1,7 +1,7 @@
 # Copyright 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What the teacher says: Mahalanobis distances to the normal classes, as a score and as tokens.
+Mahalanobis distances to the normal classes, as a score and as tokens: of teacher and student.
 
 The score is the logarithm of the distance in its own deviations on normal patches, so that 0 is
 the usual road and a few units are far from it, whatever the teacher.
@@ -22,6 +22,7 @@ from ..baselines.training import fit_mahalanobis, source_weights
 
 Array = npt.NDArray[np.float32]
 _LEAST = 1e-3
+LEAST_DISTANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Teacher:
     def scores(self, tokens: Array) -> Array:
         """Return the score, float32 (...,), of tokens (..., D)."""
         whitened = (tokens.astype(np.float32) - self.mean) @ self.whitening
-        distance = np.maximum((whitened * whitened).sum(-1), np.float32(1e-6))
+        distance = np.maximum((whitened * whitened).sum(-1), np.float32(LEAST_DISTANCE))
         return ((np.log(distance) - self.center) / self.scale).astype(np.float32)
 
     def standardised(self, tokens: Array, most: float) -> Array:
@@ -67,7 +68,14 @@ def fit_teacher(
     """
     tokens, starts = normal_tokens(features, names, chosen, patches)
     weights = source_weights(sources, starts) if config.balance else np.ones(len(tokens))
-    fit = fit_mahalanobis([tokens], config.shrinkage, [weights], config.standardise)
+    return fit_distance(tokens, weights, config.shrinkage, config.standardise)
+
+
+def fit_distance(
+    tokens: Array, weights: npt.NDArray[np.float64], shrinkage: float, standardise: bool
+) -> Teacher:
+    """Fit a distance to the mean of tokens (N, D), weighted by (N,); see fit_mahalanobis."""
+    fit = fit_mahalanobis([tokens], shrinkage, [weights], standardise)
     mean, whitening = fit['means'][0].astype(np.float32), fit['whitening'].astype(np.float32)
     deviation = (tokens.std(0) + _LEAST).astype(np.float32)
     plain = Teacher(mean, deviation, whitening, 0.0, 1.0).scores(tokens)

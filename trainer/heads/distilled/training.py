@@ -29,6 +29,7 @@ from .model import Student
 from .teacher import Teacher
 
 BETA = 0.5  # of the smooth L1 loss: within half a deviation it is quadratic
+FEATURED = 100
 DARKER, TINT, NOISE, BLUR = 0.3, 0.07, 8.0, 1.5
 
 
@@ -161,6 +162,21 @@ class DistillationRun(TrainingRun):
         if rng.random() < 0.5:
             crop = Drawn(*(np.flip(one, 1) for one in crop))
         return crop
+
+
+@torch.inference_mode()
+def normal_features(
+    lessons: Lessons, backbone: Backbone, student: Student
+) -> npt.NDArray[np.float32]:
+    """Return the decoder's feature on normal cells, float32 (N, width), of FEATURED images."""
+    baked = backbone.baked(*lessons.view.size, student.decoder.layers)
+    found = []
+    for index in range(0, len(lessons), max(1, len(lessons) // FEATURED)):
+        image, labels = lessons.image(index)
+        feature = student.decoder(*baked(torch.from_numpy(image[None])))[0].numpy()
+        normal = np.isin(cell_labels(labels[None], feature.shape[:2])[0], lessons.normal)
+        found.append(feature[normal])
+    return np.concatenate(found)
 
 
 def score_loss(score: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

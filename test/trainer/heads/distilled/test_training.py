@@ -15,7 +15,8 @@ from trainer.artifacts import load_values, save_values  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED, ClassMap, ImageList  # noqa: E402
 from trainer.heads.distilled.fit import evened  # noqa: E402
-from trainer.heads.distilled.teacher import Teacher  # noqa: E402
+from trainer.heads.distilled.model import DistanceScore  # noqa: E402
+from trainer.heads.distilled.teacher import Teacher, fit_distance  # noqa: E402
 from trainer.heads.distilled.training import (  # noqa: E402
     class_loss,
     elsewhere_loss,
@@ -39,6 +40,17 @@ def test_the_score_is_the_log_of_the_distance_in_deviations(teacher, tmp_path):
     save_values(tmp_path / 'teacher.npz', teacher)
     again = load_values(tmp_path / 'teacher.npz', Teacher)
     np.testing.assert_array_equal(again.scores(tokens), teacher.scores(tokens))
+
+
+def test_the_students_own_distance_is_the_same_in_the_graph():
+    tokens = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * (1, 2, 3)
+    fit = fit_distance(tokens.astype(np.float32), np.ones(500), 0.05, True)
+    scores = fit.scores(tokens)
+    assert abs(scores.mean()) < 1e-3
+    assert scores.std() == pytest.approx(1, abs=1e-3)
+    assert fit.scores(np.float32([[9, 0, 0]])) > scores.max()
+    graph = DistanceScore(fit)(torch.from_numpy(tokens).float())
+    np.testing.assert_allclose(graph, scores, atol=1e-4)
 
 
 def test_a_score_on_a_finer_grid_is_averaged_to_the_teachers():
