@@ -27,13 +27,14 @@ from ood_perception.adapt.gaussian import gaussian_head
 from ood_perception.adapt.levels import LEVELS, Pasted, labelled
 from ood_perception.adapt.observe import Observer, SeenFrame
 from ood_perception.cli.adapt import PARAMETERS, model_of_all_classes
+from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.results import write_text
 from ood_perception.files import check_writable
 from ood_perception.json_files import write_json
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.reports.html import render
-from ood_perception.settings import chosen_classes, head_of
+from ood_perception.settings import chosen_classes
 from ood_perception.types import JsonDict
 
 from ..datasets import EvaluationSet, open_set
@@ -110,7 +111,7 @@ def _seen(
     )
     with model.engine:
         manifest = model.bundle.manifest
-        head = head_of(manifest, model.engine)
+        head = head_of(manifest, model.engine.options)
         gaussian = gaussian_head(model.bundle, head)
         chosen = chosen_classes(manifest, model.pipeline.settings)
         parent = Parent(manifest.name, head.compiled_classes, tuple(chosen), gaussian)
