@@ -51,7 +51,7 @@ def change_value(content: Any, change: str) -> None:
     content[key] = parse_yaml(text, f'cannot set {change!r}: the value')
 
 
-GOLDEN = ('demo_road', 'demo_sea', 'images')  # the first two: golden.DEMO_PICTURES
+GOLDEN = ('demo_road', 'demo_sea', 'images')  # the first two: golden.DEMO_IMAGES
 
 
 @dataclass(frozen=True)

@@ -63,5 +63,5 @@ def golden_vectors(
 
 
 def demo_images(kind: str) -> list[Array]:
-    """Return two of the demo's images, uint8 (H, W, 3) RGB; kind: a key of DEMO_PICTURES."""
+    """Return two of the demo's images, uint8 (H, W, 3) RGB; kind: a key of DEMO_IMAGES."""
     return [read_image(path) for path in DEMO_IMAGES[kind]]

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ood_perception.errors import ConfigError
 
 from ...artifacts import Artifact, write_npz
 from ...calibration.monotone_curve import CalibrationCurve
+from ...features import FeatureSet
 from ...nets.patch_classifier import load_classifier
+from ...nets.patches import gather_tokens, select_patches
 from ..calibrated import OneScoreFit, without
 from ..on_segmenter import ClosedSet
 from ..pixood.fit import CLASSIFIER_FILE, PixOODFit
@@ -24,8 +27,24 @@ from ..pixood.model import PixOODHead
 from ..pixood.training import MIN, load_model
 from ..upsampling import PatchLogits
 from .config import BaselineConfig
-from .model import DISTANCE, SCORES, BaselineHead, EtalonDistance, read_layers, score_module
-from .training import fit_statistics
+from .model import (
+    DISTANCE,
+    GMM,
+    MAHALANOBIS,
+    ODIN,
+    SCORES,
+    STANDARDISED,
+    Arrays,
+    BaselineHead,
+    EtalonDistance,
+    GmmDensity,
+    LogitScore,
+    Mahalanobis,
+    ScaledSoftmax,
+    StandardisedMaxLogit,
+    read_layers,
+)
+from .training import Columns, fit_gmm, fit_mahalanobis, logit_statistics, source_weights
 
 STATISTICS_FILE = 'statistics.npz'
 
@@ -73,26 +92,42 @@ class BaselineFit(OneScoreFit):
         served = [self.score, self.chosen, head.upsampling, head.logits, head.half_weights]
 
         def fill(target: Path, _: Artifact) -> None:
-            arrays = fit_statistics(
-                self.score,
-                features,
-                self.logits,
-                data.class_names,
-                self.chosen,
-                self.baseline,
-                self.pixood.patches,
-                data.fitted_sources,
-            )
-            write_npz(target / STATISTICS_FILE, arrays)
+            write_npz(target / STATISTICS_FILE, self._statistics(features))
 
         inputs = (features.key, self.network.key, etalons, data.class_names, *settings, *served)
         return self.made('fit-baseline', inputs, fill)
 
+    def _statistics(self, features: FeatureSet) -> Arrays:
+        """Fit what the score needs on training images; nothing for scores of the logits alone."""
+        data, config, places = self.data, self.baseline, self._places
+        if self.score == STANDARDISED:
+            return logit_statistics(features, self.logits, places)
+        if self.score not in (MAHALANOBIS, GMM):
+            return {}
+        selection = select_patches(features, data.class_names, self.pixood.patches)
+        layers = [gather_tokens(features, layer, selection) for layer in self._read_layers]
+        places = [place for place in places if len(layers[0][place])]
+        groups = [Columns([tokens[place].tokens for tokens in layers]) for place in places]
+        if self.score == GMM:
+            return fit_gmm(groups, config)
+        starts = [layers[0][place].starts for place in places if config.balance]
+        weights = [source_weights(data.fitted_sources, one) for one in starts]
+        return fit_mahalanobis(groups, config.shrinkage, weights, config.standardise)
+
+    @property
+    def _places(self) -> list[int]:
+        """The label ids of the classes whose score is taken."""
+        return [self.data.class_names.index(name) for name in self.chosen]
+
+    @property
+    def _read_layers(self) -> tuple[str, ...]:
+        """The layers whose tokens the score reads."""
+        return read_layers(self.logits.layers, self.baseline)  # type: ignore[arg-type]
+
     def build(self, curve: CalibrationCurve | None = None) -> BaselineHead:
         """Return the fitted head, see OneScoreFit."""
         factor = int(self.logits.upsampling) if self.decoder else self.config.upsampling  # type: ignore[arg-type]
-        module = self._distance() if self.score == DISTANCE else self._module(factor)
-        read = read_layers(self.logits.layers, self.baseline)  # type: ignore[arg-type]
+        module, read = self._module(factor), self._read_layers
         return BaselineHead(
             self.score, self.logits, module, read, self.chosen, factor, self.decoder, curve
         )
@@ -104,12 +139,22 @@ class BaselineFit(OneScoreFit):
         return EtalonDistance(PixOODHead(model, *options))
 
     def _module(self, factor: int) -> nn.Module:
-        """Return the module of a score with what it learned."""
+        """Return the module of the score with what it learned."""
+        half, places = self.config.half_weights, self._places
         with np.load(self.fitted.folder / STATISTICS_FILE, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-        places = [self.data.class_names.index(name) for name in self.chosen]
-        half = self.config.half_weights
-        return score_module(self.score, found, places, self.baseline, factor, half)
+        if self.score == DISTANCE:
+            return self._distance()
+        if self.score == STANDARDISED:
+            mean, deviation = (torch.from_numpy(found[name]) for name in ('mean', 'deviation'))
+            return StandardisedMaxLogit(mean, deviation, places)
+        if self.score == ODIN:
+            return ScaledSoftmax(self.baseline.temperature, places)
+        if self.score == MAHALANOBIS:
+            return Mahalanobis(found, factor, half)
+        if self.score == GMM:
+            return GmmDensity(found, factor, half)
+        return LogitScore(self.score, places)
 
     def provenance(self) -> dict[str, Any]:
         """Return what the manifest says of the fit."""

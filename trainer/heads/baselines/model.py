@@ -205,27 +205,6 @@ class GmmDensity(nn.Module):
         return upsample(score.unsqueeze(3), self.factor)[..., 0]
 
 
-def score_module(
-    score: str,
-    arrays: Arrays,
-    places: Sequence[int],
-    config: BaselineConfig,
-    factor: int,
-    half: bool,
-) -> nn.Module:
-    """Return the module of a score with what fit_statistics gave ('distance' has its own)."""
-    if score == STANDARDISED:
-        mean, deviation = (torch.from_numpy(arrays[name]) for name in ('mean', 'deviation'))
-        return StandardisedMaxLogit(mean, deviation, places)
-    if score == ODIN:
-        return ScaledSoftmax(config.temperature, places)
-    if score == MAHALANOBIS:
-        return Mahalanobis(arrays, factor, half)
-    if score == GMM:
-        return GmmDensity(arrays, factor, half)
-    return LogitScore(score, places)
-
-
 class BaselineHead(OneScoreHead):
     """
     One score of a closed-set network's logits or features, calibrated like every other head.

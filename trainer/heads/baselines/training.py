@@ -18,10 +18,8 @@ from ood_perception.requirements import install_command
 
 from ...feature_files import release
 from ...features import FeatureSet, tokens_of
-from ...nets.patches import PatchSettings, gather_tokens, select_patches
 from ...progress import progress_bar
 from .config import BaselineConfig
-from .model import GMM, MAHALANOBIS, STANDARDISED, read_layers
 
 Array = npt.NDArray[np.float64]
 _AT_ONCE = 20_000  # tokens whose float64 values are in memory
@@ -169,37 +167,3 @@ def logit_statistics(
     mean = np.where(seen, total / np.maximum(count, 1), pooled[0])
     square = np.where(seen, squares / np.maximum(count, 1), pooled[1])
     return {'mean': mean, 'deviation': np.sqrt(np.maximum(square - mean**2, 1e-12))}
-
-
-def fit_statistics(
-    score: str,
-    features: FeatureSet,
-    logits: nn.Module,
-    names: Sequence[str],
-    chosen: Sequence[str],
-    config: BaselineConfig,
-    patches: PatchSettings,
-    sources: Sequence[str] = (),
-) -> dict[str, npt.NDArray[Any]]:
-    """
-    Fit what a score needs on training images; nothing for scores of the logits alone.
-
-    names: classes by label id. chosen: the classes whose score is taken. patches: which patches
-    carry their class's label; their tokens are the features. sources: of the images, see
-    BaselineConfig.balance.
-    """
-    places = [list(names).index(name) for name in chosen]
-    if score == STANDARDISED:
-        return logit_statistics(features, logits, places)
-    if score not in (MAHALANOBIS, GMM):
-        return {}
-    read = read_layers(logits.layers, config)  # type: ignore[arg-type]
-    selection = select_patches(features, names, patches)
-    layers = [gather_tokens(features, layer, selection) for layer in read]
-    places = [place for place in places if len(layers[0][place])]
-    groups = [Columns([tokens[place].tokens for tokens in layers]) for place in places]
-    if score == MAHALANOBIS:
-        starts = [layers[0][place].starts for place in places if config.balance]
-        weights = [source_weights(sources, one) for one in starts]
-        return fit_mahalanobis(groups, config.shrinkage, weights, config.standardise)
-    return fit_gmm(groups, config)
