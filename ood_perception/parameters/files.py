@@ -132,8 +132,7 @@ class Section:
         """The full name of a node that takes the section: the shortest, ours where any may be."""
         names = self.pattern.replace('/**', '').replace('/*', '/any')
         if self.pattern.endswith('*'):
-            namespace = names[: -len('/any')] if names.endswith('/any') else names
-            return f'{namespace}/{NODE}'
+            return f'{names.removesuffix("/any")}/{NODE}'
         return names
 
 
