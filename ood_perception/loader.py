@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ood_perception.bundle.manifest import Manifest
+from ood_perception.bundle.manifest import HeadSpec, Manifest
 from ood_perception.bundle.store import Bundle, load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
@@ -47,6 +47,11 @@ class Model:
     def engine(self) -> Engine:
         """The pipeline's engine."""
         return self.pipeline.engine
+
+    @property
+    def head(self) -> HeadSpec:
+        """The head that the engine serves."""
+        return head_of(self.bundle.manifest, self.engine.options)
 
     @property
     def scale(self) -> float:

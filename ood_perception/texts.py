@@ -29,7 +29,9 @@ def printable(text: str, most: int = MOST_CHARACTERS, keep: str = '') -> str:
         text = f'{text[: most // 2]}...({left} characters)...{text[len(text) - most // 2 :]}'
     if text.isprintable():
         return text
-    return ''.join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+    return ''.join(
+        c if c.isprintable() or c in keep else c.encode('unicode_escape').decode() for c in text
+    )
 
 
 def table_cell(value: Any) -> Any:
@@ -47,7 +49,3 @@ def as_no_formula(text: str) -> str:
 def from_no_formula(text: str) -> str:
     """Return the text that as_no_formula was given."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
-
-
-def _escaped(character: str) -> str:
-    return character.encode('unicode_escape').decode()

@@ -25,7 +25,6 @@ from ood_perception.bundle.store import Bundle
 from ood_perception.demo.sources import spread
 from ood_perception.engines import create_engine
 from ood_perception.engines.golden import read_golden
-from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError
 from ood_perception.loader import Model
 from ood_perception.postprocess.calibration import read_samples
@@ -89,7 +88,7 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
 def _adapted(
     model: Model, drive: Drive, path: Path, options: AdaptOptions, folder: Path
 ) -> Adapted:
-    head = head_of(model.bundle.manifest, model.engine.options)
+    head = model.head
     gaussian = gaussian_head(model.bundle, head)
     if options.level not in ('auto', CURVES) and gaussian is None:
         raise ConfigError(
@@ -152,7 +151,7 @@ def golden_of(model: Model, head: GaussianHead, moments: Moments) -> dict[str, n
 
     The tokens are those of an engine in float32 that kept the parent's vectors.
     """
-    golden = read_golden(model.bundle, head_of(model.bundle.manifest, model.engine.options))
+    golden = read_golden(model.bundle, model.head)
     options = replace(model.engine.options, precision='f32', compiled_classes=())
     with create_engine(model.bundle, options) as engine:
         tokens = tokens_of(engine, golden.image, head.layers)
@@ -189,7 +188,7 @@ def _facts(model: Model, drive: Drive, clean: Cleaned, views: int, rates: list[R
     stamps = [frame.stamp_ns for frame in frames if frame.stamp_ns]
     looks = {name: [getattr(frame.look, name) for frame in frames] for name in MEASURES}
     pixels = np.bincount(np.concatenate([frame.truth for frame in clean.trimmed]))
-    compiled = model.bundle.manifest.heads[0].compiled_classes
+    compiled = model.head.compiled_classes
     return {
         'adapted_to': drive.description,
         'frames': len(frames),

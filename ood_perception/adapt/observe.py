@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.bundle.manifest import HeadSpec
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
-from ood_perception.engines.plan import head_of
 from ood_perception.errors import EngineError
 from ood_perception.evaluation.record import Arrays, load_record, save_record
 from ood_perception.image.geometry import Size, to_network
@@ -127,7 +125,7 @@ class Observer:
                 f'engine {engine.description.get("runtime")} runs a bundle as a whole: adapt with '
                 'openvino or onnxruntime; the result serves on every engine'
             )
-        self.head: HeadSpec = head_of(model.bundle.manifest, engine.options)
+        self.head = model.head
         self._engine, self._layers = engine, tuple(layers)
         self._pipeline = model.pipeline
         self._tokens: dict[str, Any] = {}

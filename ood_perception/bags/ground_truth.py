@@ -244,7 +244,7 @@ def _cameras_of(entry: str, name: str, names: Collection[str], folder: Path) -> 
     inside = [camera for camera in sorted(names) if (folder / camera).is_dir()]
     if not inside:
         raise ConfigError(
-            f'--ground-truth {entry!r}: say for which camera, as in {sorted(names)[0]}={entry}'
+            f'--ground-truth {entry!r}: say for which camera, as in {min(names)}={entry}'
         )
     return inside
 

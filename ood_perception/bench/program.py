@@ -67,7 +67,10 @@ def run(
             'machine': facts,
             'energy': 'told' if EnergyMeter().told else _NOT_REPORTED,
             'peak_gflops': {str(threads): rate for threads, rate in rates.items()},
-            'references': [_reference(worker) for worker, _ in torches.values()],
+            'references': [
+                {'name': worker.name, 'stages_ms': _stages_ms(worker)}
+                for worker, _ in torches.values()
+            ],
             'results': [_result(one, rates, torches.get(_torch_key(one))) for one in entries],
         }
     if node:
@@ -216,10 +219,6 @@ def ratios(worker: Worker, reference: Worker | None) -> dict[str, dict[str, floa
         for other, own in pairs.items()
         if rounds and other in rounds[0][0] and own in rounds[0][1]
     }
-
-
-def _reference(worker: Worker) -> JsonDict:
-    return {'name': worker.name, 'stages_ms': _stages_ms(worker)}
 
 
 def _stages_ms(worker: Worker) -> dict[str, dict[str, float]]:

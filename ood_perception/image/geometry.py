@@ -265,7 +265,7 @@ def _labels_to_network(labels: UInt8Array, geometry: Geometry) -> UInt8Array:
     return sampled
 
 
-def _centres(count: int, length: int) -> npt.NDArray[np.float64]:
+def _centres(count: int, length: int) -> Points:
     """Return the centres of `count` equal cells over `length` pixels, in edge coordinates."""
     return (np.arange(count, dtype=np.float64) + 0.5) * (length / count)
 
@@ -283,6 +283,4 @@ def _cells_of_pixels(
     top, left, height, width = _canvas(geometry)
     rows = np.clip(np.arange(geometry.camera_height) + top, 0, height - 1)
     columns = np.clip(np.arange(geometry.camera_width) + left, 0, width - 1)
-    cells_y = (2 * rows + 1) * grid_size[0] // (2 * height)
-    cells_x = (2 * columns + 1) * grid_size[1] // (2 * width)
-    return cells_y, cells_x
+    return _nearest(height, grid_size[0])[rows], _nearest(width, grid_size[1])[columns]

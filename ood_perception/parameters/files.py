@@ -132,8 +132,7 @@ class Section:
         """The full name of a node that takes the section: the shortest, ours where any may be."""
         names = self.pattern.replace('/**', '').replace('/*', '/any')
         if self.pattern.endswith('*'):
-            namespace = names[: -len('/any')] if names.endswith('/any') else names
-            return f'{namespace}/{NODE}'
+            return f'{names.removesuffix("/any")}/{NODE}'
         return names
 
 
@@ -303,13 +302,8 @@ def _listed(sections: Sequence[Section]) -> str:
 
 def unknown_names(names: Iterable[str]) -> list[str]:
     """Return the names that no parameter of the node has, each with the nearest that there is."""
-    unknown = []
-    for name in filter(_unknown, names):
-        near = difflib.get_close_matches(name, BY_NAME, 1) or [
-            known for known in BY_NAME if known.rpartition('.')[2] == name.rpartition('.')[2]
-        ]
-        unknown.append(f'{name} (did you mean {near[0]}?)' if near else name)
-    return unknown
+    unknown = {name: _nearest(name, name.rpartition('.')[2]) for name in filter(_unknown, names)}
+    return [f'{n} (did you mean {near}?)' if near else n for n, near in unknown.items()]
 
 
 def misspelt_names(names: Iterable[str]) -> list[str]:
@@ -318,13 +312,14 @@ def misspelt_names(names: Iterable[str]) -> list[str]:
 
     They nearly are a name of ours, or are the last part of one ('mode' for 'roi.mode').
     """
-    misspelt = []
-    for name in filter(_unknown, names):
-        near = difflib.get_close_matches(name, BY_NAME, 1, _MISSPELT) or [
-            known for known in BY_NAME if known.rpartition('.')[2] == name
-        ]
-        misspelt += [f'{name} (did you mean {near[0]}?)'] if near else []
-    return misspelt
+    meant = {name: _nearest(name, name, _MISSPELT) for name in filter(_unknown, names)}
+    return [f'{name} (did you mean {near}?)' for name, near in meant.items() if near]
+
+
+def _nearest(name: str, last_part: str, ratio: float = 0.6) -> str:
+    """Return our name that is like `name`, else the first that ends in a last part; '' if none."""
+    ends = (known for known in BY_NAME if known.rpartition('.')[2] == last_part)
+    return next(iter(difflib.get_close_matches(name, BY_NAME, 1, ratio)), '') or next(ends, '')
 
 
 def _unknown(name: str) -> bool:

@@ -23,9 +23,9 @@ from ood_perception.ranging.calibration_file import CalibrationFile
 from ood_perception.ranging.camera_model import calibration_of
 from ood_perception.types import Obstacle
 
-# Marker rectangles lie this far from the camera, in metres: an image alone has no distance.
 # pixels, beyond which a CameraInfo is no calibration
 _MOST_PIXELS, _LEAST_FOCAL = 1e9, 1e-3
+# Marker rectangles lie this far from the camera, in metres: an image alone has no distance.
 MARKER_DEPTH = 1.0
 _LINE_WIDTH = 0.005
 _TEXT_HEIGHT = 0.04

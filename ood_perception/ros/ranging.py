@@ -87,21 +87,16 @@ class Ranging:
                 self._node.destroy_subscription(self._imu)
                 self._imu = None
             # tf stays, whoever listens: a static transform comes once, at the start
-            by_tf = self._by_tf_asked
-            if by_tf and self._tree is None:
+            if self._by_tf_asked and self._tree is None:
                 self._tree = FrameTree(self._node)
-            elif not by_tf:
-                self._close_tree()
+            elif not self._by_tf_asked and self._tree is not None:
+                self._tree.close()
+                self._tree = None
 
     def close(self) -> None:
         """Remove the subscriptions; a late `listen` brings none back."""
         self._by_tf_asked = False
         self.listen(False)
-
-    def _close_tree(self) -> None:
-        if self._tree is not None:
-            self._tree.close()
-            self._tree = None
 
     def with_horizon(self, frame: Frame, info: Any | None) -> Frame:
         """
