@@ -24,6 +24,8 @@ class BaselineConfig:
         LayerNorm leaves it singular.
     layers: of 'mahalanobis': blocks whose tokens are put side by side, so that one Gaussian
         is over all of them; () = the last that the classifier reads.
+    rank: of 'mahalanobis': along how many principal directions of the covariance it is measured,
+        those of most variance; 0 = all.
     standardise: of 'mahalanobis': every dimension by its deviation over the training tokens before
         the covariance is shrunk, which else favours the few long ones.
     balance: of 'mahalanobis': every source of images counts alike, however many images it has; a
@@ -36,6 +38,7 @@ class BaselineConfig:
     temperature: float = 1000.0
     shrinkage: float = 1e-3
     layers: tuple[int, ...] = ()
+    rank: int = 0
     standardise: bool = False
     balance: bool = False
     components: int = 10
@@ -51,3 +54,4 @@ class BaselineConfig:
                 'temperature above 0 and a shrinkage between 0 and 1'
             )
         check_least('baseline', self, 1, 'components', 'reduced', 'samples')
+        check_least('baseline', self, 0, 'rank')

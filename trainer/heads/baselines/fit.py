@@ -112,7 +112,13 @@ class BaselineFit(OneScoreFit):
             return fit_gmm(groups, config)
         starts = [layers[0][place].starts for place in places if config.balance]
         weights = [source_weights(data.fitted_sources, one) for one in starts]
-        return fit_mahalanobis(groups, config.shrinkage, weights, config.standardise)
+        return fit_mahalanobis(
+            groups,
+            config.shrinkage,
+            weights,
+            standardise=config.standardise,
+            rank=config.rank,
+        )
 
     @property
     def _places(self) -> list[int]:

@@ -49,11 +49,13 @@ def fit_mahalanobis(
     shrinkage: float,
     weights: Sequence[Array] = (),
     standardise: bool = False,
+    rank: int = 0,
 ) -> dict[str, Array]:
     """
     Fit class means and the covariance that all classes share (Lee et al., 2018).
 
-    Return means, float64 (C, D), and whitening W, float64 (D, D), W W^T = inverse covariance.
+    Return means, float64 (C, D), and whitening W, float64 (D, R), W W^T = inverse covariance along
+    its R = min(rank, D) first principal directions; rank 0: R = D.
     classes: float (N_c, D) each, not empty. weights: float (N_c,) each, () = all alike. The
     covariance S of the features around their class's mean becomes (1 - s) S + s tr(S) / D I.
     standardise: S is that of features divided by their deviations; W takes the features as they
@@ -75,8 +77,12 @@ def fit_mahalanobis(
     covariance /= np.outer(scale, scale)
     covariance *= 1 - shrinkage
     covariance += shrinkage / (1 - shrinkage) * np.trace(covariance) / width * np.eye(width)
-    whitening = np.linalg.cholesky(np.linalg.inv(covariance)) / scale[:, None]
-    return {'means': means, 'whitening': whitening}
+    if rank:
+        variances, directions = np.linalg.eigh(covariance)
+        whitening = (directions / np.sqrt(variances))[:, ::-1][:, :rank]
+    else:
+        whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+    return {'means': means, 'whitening': whitening / scale[:, None]}
 
 
 def _mean(tokens: Tokens, weights: Array) -> Array:

@@ -10,7 +10,7 @@ from ood_perception.errors import ConfigError, check_choices
 
 from ...training_data import DataConfig
 
-COMBINATIONS = ('max', 'mean', 'fisher')
+COMBINATIONS = ('max', 'mean')
 
 
 @dataclass(frozen=True)

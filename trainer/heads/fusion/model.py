@@ -9,7 +9,6 @@ says what rate a combination keeps. So the combined score gets a calibration cur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,7 +21,6 @@ from ...head_module import HeadModule
 from ..pixood.model import least_surprisal
 
 Maps = Sequence[torch.Tensor]
-LN10 = math.log(10.0)
 
 
 def maximum(surprisal: Maps) -> torch.Tensor:
@@ -31,29 +29,15 @@ def maximum(surprisal: Maps) -> torch.Tensor:
 
 
 def mean(surprisal: Maps) -> torch.Tensor:
-    """Return the mean surprisal: the geometric mean of the p-values."""
+    """
+    Return the mean surprisal: the geometric mean of the p-values.
+
+    Fisher's combined p-value ranks as it does and, once calibrated, is the same score.
+    """
     return torch.stack(list(surprisal)).mean(0)
 
 
-def fisher(surprisal: Maps) -> torch.Tensor:
-    """
-    Return -log10 of Fisher's combined p-value, right for independent heads.
-
-    -2 sum ln p is chi-squared with 2 H degrees of freedom; with x = sum -ln p its tail is
-    exp(-x) sum_{i < H} x^i / i!. It ranks as the mean does; the values differ.
-    """
-    x = LN10 * torch.stack(list(surprisal)).sum(0)
-    terms = torch.ones_like(x)
-    for i in range(len(surprisal) - 1, 0, -1):  # Horner's rule
-        terms = 1.0 + x / i * terms
-    return (x - torch.log(terms)) / LN10
-
-
-COMBINATIONS: dict[str, Callable[[Maps], torch.Tensor]] = {
-    'max': maximum,
-    'mean': mean,
-    'fisher': fisher,
-}
+COMBINATIONS: dict[str, Callable[[Maps], torch.Tensor]] = {'max': maximum, 'mean': mean}
 
 
 class FusionHead(HeadModule):

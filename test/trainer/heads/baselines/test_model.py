@@ -154,6 +154,22 @@ def test_standardising_is_whitening_the_standardised_features():
     np.testing.assert_allclose(found, Mahalanobis(oracle, 1)(scaled, scaled), rtol=1e-3)
 
 
+def test_a_rank_measures_along_the_first_principal_directions_alone():
+    rng = np.random.default_rng(5)
+    one = rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))
+    tokens = torch.from_numpy(rng.normal(0, 3, (1, 2, 3, 6))).float()
+    found = {}
+    for rank in (0, 4, 6):
+        fit = fit_mahalanobis([one], 0.2, rank=rank)
+        assert fit['whitening'].shape == (6, rank or 6)
+        found[rank] = Mahalanobis(fit, 1)(tokens, tokens).numpy()
+    np.testing.assert_allclose(found[6], found[0], rtol=1e-4)
+    covariance = ShrunkCovariance(shrinkage=0.2, assume_centered=True).fit(one - one.mean(0))
+    variances, directions = np.linalg.eigh(covariance.covariance_)
+    along = (tokens.numpy() - one.mean(0)) @ directions[:, -4:]
+    np.testing.assert_allclose(found[4], (along**2 / variances[-4:]).sum(3), rtol=1e-4)
+
+
 def test_balanced_sources_count_alike_however_many_images_they_have():
     rng = np.random.default_rng(4)
     many, few = rng.normal(0, 1, (900, 4)), rng.normal(6, 2, (100, 4))
