@@ -24,6 +24,7 @@ from ood_perception.adapt.writing import Changes, write_adapted
 from ood_perception.bundle.store import Bundle
 from ood_perception.demo.sources import spread
 from ood_perception.engines import create_engine
+from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.golden import read_golden
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError
 from ood_perception.loader import Model
@@ -75,7 +76,7 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     from there. Raises DataError for a drive that is too short, too monotonous or shows no ground,
     saying how much more is needed.
     """
-    folder = path.with_name(f'{path.name}.frames')
+    folder = kept_folder(path)
     try:
         adapted = _adapted(model, drive, path, options, folder)
     except OodPerceptionError:
@@ -85,18 +86,22 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     return adapted
 
 
+def kept_folder(path: Path) -> Path:
+    """Return where what was seen lies until the bundle `path` is written."""
+    return path.with_name(f'{path.name}.frames')
+
+
+def of_all_classes(bundle: Bundle, options: EngineOptions) -> Engine:
+    """Return an engine as an Observer needs it."""
+    return create_engine(bundle, replace(options, compiled_classes=()))
+
+
 def _adapted(
     model: Model, drive: Drive, path: Path, options: AdaptOptions, folder: Path
 ) -> Adapted:
     head = head_of(model.bundle.manifest, model.engine)
-    gaussian = gaussian_head(model.bundle, head)
-    if options.level not in ('auto', CURVES) and gaussian is None:
-        raise ConfigError(
-            f'--level {options.level}: head {head.name} is no single Gaussian; use {CURVES}'
-        )
-    gaussian = None if options.level == CURVES else gaussian
-    observer = Observer(model, gaussian.layers if gaussian else (), folder)
-    frames, pasted = _seen(observer, drive)
+    observer, gaussian = observer_of(model, options.level, folder)
+    frames, pasted = seen(observer, drive)
     views = distinct_views(frames)
     _check(frames, views, options.views)
     clean = cleaned(frames, options.contamination)
@@ -119,25 +124,47 @@ def _adapted(
     return Adapted(write_adapted(model.bundle, head, path, changes), level.rates, facts)
 
 
-def _seen(observer: Observer, drive: Drive) -> tuple[list[SeenFrame], list[Pasted]]:
-    """Return what the frames show, and some of them with objects pasted on."""
+def observer_of(model: Model, level: str, folder: Path) -> tuple[Observer, GaussianHead | None]:
+    """
+    Return who looks at frames for a level, and the Gaussian that it may change.
+
+    folder: see Observer. Raises ConfigError for a level that the head has not.
+    """
+    head = head_of(model.bundle.manifest, model.engine)
+    gaussian = gaussian_head(model.bundle, head)
+    if level not in ('auto', CURVES) and gaussian is None:
+        raise ConfigError(f'--level {level}: head {head.name} is no single Gaussian; use {CURVES}')
+    gaussian = None if level == CURVES else gaussian
+    return Observer(model, gaussian.layers if gaussian else (), folder), gaussian
+
+
+def seen(
+    observer: Observer, drive: Drive, first: int = 0, total: int = 0
+) -> tuple[list[SeenFrame], list[Pasted]]:
+    """
+    Return what the frames show, and some of them with objects pasted on.
+
+    first, total: of a drive that is a part of a longer one: its first frame's number in that, and
+    the frames of all of it.
+    """
     frames: list[SeenFrame] = []
     pasted: list[tuple[int, Pasted]] = []
-    with_tokens, with_objects = spread(drive.count, _TOKENS), spread(drive.count, _PASTED)
+    total = total or drive.count
+    with_tokens, with_objects = spread(total, _TOKENS), spread(total, _PASTED)
     try:
         # disable=None: shown on a terminal alone
         bar = tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None)
-        for number, frame in enumerate(bar):
-            seen = observer.see(frame, tokens=number in with_tokens)
-            frames.append(seen)
-            one = paste(observer, frame, seen) if number in with_objects else None
+        for number, frame in enumerate(bar, first):
+            shown = observer.see(frame, tokens=number in with_tokens)
+            frames.append(shown)
+            one = paste(observer, frame, shown) if number in with_objects else None
             pasted += [(number, one)] if one else []
     finally:
         observer.close()
     if observer.kept.reused:
         tell(f'{observer.kept.reused} images had been seen by the run that was stopped')
     own = stretches(len(frames))
-    return frames, [replace(one, stretch=int(own[number])) for number, one in pasted]
+    return frames, [replace(one, stretch=int(own[number - first])) for number, one in pasted]
 
 
 def golden_of(model: Model, head: GaussianHead, moments: Moments) -> dict[str, npt.NDArray[Any]]:
