@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..artifacts import Artifact, part_of
 from ..data.images import IGNORED
-from ..distributed import sum_over_all, world
+from ..distributed import sum_over_all, take_first, world
 from ..nets.gmm import GmmHead
 from ..nets.shared_norm import share_statistics
 from ..progress import progress_bar
@@ -122,8 +122,9 @@ class TrainingRun(ABC):
         look. The same seed gives the same model on one machine, resumed or not.
         """
         self.restore(artifact.load_state() if artifact else None)
-        if self.together:
+        if self.together and world() > 1:
             share_statistics(self.trained)
+            take_first([*self.trained.parameters(), *self.trained.buffers()])
         steps, losses = self.schedule.steps, list[float]()
         bar = progress_bar(None, self.name, 'step', total=steps, initial=self.step)
         while self.step < steps:

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='the trainer needs torch')
 
+from feature_sets import make_feature_set  # noqa: E402
 from segmenter_features import LAYERS, SEGMENTER, feature_set  # noqa: E402
 from together import by_processes  # noqa: E402
 
@@ -18,6 +19,8 @@ from trainer.heads.rpl.training import RplRun  # noqa: E402
 from trainer.heads.uem.config import UemConfig  # noqa: E402
 from trainer.heads.uem.training import UemRun, known_scores  # noqa: E402
 from trainer.nets.gmm import GmmSettings  # noqa: E402
+from trainer.nets.patch_classifier import ClassifierConfig  # noqa: E402
+from trainer.training.patch_classifier import ClassifierRun  # noqa: E402
 from trainer.training.segmenter import SegmenterRun  # noqa: E402
 
 GMM = GmmSettings(queue=60, every=3, momentum=0.9)
@@ -27,6 +30,12 @@ SHORT = {'steps': 12, 'select_every': 6, 'batch': 3, 'matmul': 'f32'}
 def segmenter(**changes):
     known = feature_set(6, outliers=False)
     return SegmenterRun(known, known, LAYERS, 2, replace(SEGMENTER, **SHORT, **changes)).fit()
+
+
+def classifier():
+    sets = [make_feature_set(images=count, seed=count) for count in (6, 3)]
+    config = ClassifierConfig(epochs=3, batch=3, matmul='f32')
+    return ClassifierRun(*sets, ['tokens_5', 'tokens_11'], 3, config).fit()
 
 
 def uem(form):
@@ -42,6 +51,7 @@ def rpl():
 
 
 TRAININGS = {
+    'classifier': classifier,
     'linear segmenter': segmenter,
     'full decoder': lambda: segmenter(preset='full'),
     'generative segmenter': lambda: segmenter(head='gmm', gmm=GMM),
