@@ -92,7 +92,10 @@ class _Sum(torch.autograd.Function):
 
 def summed(value: torch.Tensor) -> torch.Tensor:
     """Return the sum over all processes, as a value that gradients go through."""
-    return value if world() == 1 else _Sum.apply(value)
+    if world() == 1:
+        return value
+    total: torch.Tensor = _Sum.apply(value)
+    return total
 
 
 def gathered(mine: torch.Tensor, count: int) -> torch.Tensor:

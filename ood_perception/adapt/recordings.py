@@ -19,7 +19,7 @@ from typing import Any
 from ood_perception.adapt.adaptation import observer_of, of_all_classes, seen
 from ood_perception.adapt.drive import CleanBag, Drive, open_bag
 from ood_perception.bags.remote import recording_path
-from ood_perception.errors import DataError
+from ood_perception.errors import DataError, OodPerceptionError
 from ood_perception.evaluation.results import run_key, write_bytes
 from ood_perception.files import locked
 from ood_perception.fleet.ledger import Item, Ledger
@@ -90,7 +90,7 @@ def clean_drive(
     for one in found:
         try:
             bags[one.place] = open_bag(recording_path(one.place), work.topics)
-        except DataError as error:
+        except OodPerceptionError as error:
             refused[one.place] = str(error)
             tell(f'{one.place}: {error}')
     parts = _parts([one for one in found if one.place in bags], bags, work.frames)
