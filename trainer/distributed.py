@@ -124,7 +124,9 @@ def mean_over_all(total: torch.Tensor, count: int) -> torch.Tensor:
 def take_first(tensors: Iterable[torch.Tensor]) -> None:
     """Replace tensors, the same shapes everywhere, by those of the first process."""
     for tensor in tensors if world() > 1 else ():
-        distributed.broadcast(tensor.detach(), 0)
+        whole = tensor.detach().contiguous()
+        distributed.broadcast(whole, 0)
+        tensor.detach().copy_(whole)
 
 
 def of_first(value: bool) -> bool:
