@@ -253,17 +253,11 @@ def cosine(step: float, steps: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * step / steps)
 
 
-def labelled_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
     """
-    Return the mean cross-entropy over labelled pixels, 0 without any.
+    Return the summed cross-entropy over labelled pixels, and their number.
 
     logits: float (N, C, ...). labels: int64 (N, ...), class ids or IGNORED.
     """
-    total, count = cross_entropy_sum(logits, labels)
-    return total / max(count, 1)
-
-
-def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Return the summed cross-entropy over labelled pixels, and their number."""
     total = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
     return total, int((labels != IGNORED).sum())
