@@ -106,7 +106,7 @@ def gathered(mine: torch.Tensor, count: int) -> torch.Tensor:
     """
     if world() == 1:
         return mine
-    rows = torch.arange(rank(), count, world(), device=mine.device)
+    rows = torch.arange(count, device=mine.device)[rank() :: world()]
     return summed(mine.new_zeros((count, *mine.shape[1:])).index_copy(0, rows, mine))
 
 
