@@ -65,7 +65,8 @@ test: lint ## Everything that runs without a GPU
 # Ray and an S3 server are as large as all else that is tested: a target of their own.
 test-fleet: $(VENV)/.all-$(DISTRO) ## Fleets of recordings, object stores, trainings by several processes
 	$(PIP) install -e '.[fleet]' 'moto[server]>=5,<6'
-	$(RUN) -m pytest $(PARALLEL) test/fleet test/trainer/test_features.py test/trainer/test_torchrun.py
+	$(RUN) -m pytest $(PARALLEL) test/fleet test/trainer/test_features.py test/trainer/test_torchrun.py \
+	  test/trainer/training/test_together.py test/trainer/evaluation/test_workers.py test/adapt/test_recordings.py
 
 fuzz: $(VENV)/.all-$(DISTRO) ## 10 000 inputs at every entrance for bytes of others (FUZZ_EXAMPLES=n)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),10000) $(RUN) -m pytest $(PARALLEL) --dist load test/fuzz

@@ -10,10 +10,10 @@ and everything here is free. Collective calls must come in the same order in all
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -76,13 +76,26 @@ def sum_over_all(tensors: Sequence[torch.Tensor]) -> None:
         tensor.detach().copy_(part.view_as(tensor))
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; the gradient of it is that of the sum of all their losses."""
+
+    @staticmethod
+    def forward(_: Any, value: torch.Tensor) -> torch.Tensor:
+        total = value.detach().clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _Sum.forward(_, gradient)
+
+
 def summed(value: torch.Tensor) -> torch.Tensor:
     """Return the sum over all processes, as a value that gradients go through."""
     if world() == 1:
         return value
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(value)  # type: ignore[no-any-return]
+    total: torch.Tensor = _Sum.apply(value)
+    return total
 
 
 def gathered(mine: torch.Tensor, count: int) -> torch.Tensor:
@@ -93,17 +106,27 @@ def gathered(mine: torch.Tensor, count: int) -> torch.Tensor:
     """
     if world() == 1:
         return mine
-    rows = torch.arange(rank(), count, world(), device=mine.device)
+    rows = torch.arange(count, device=mine.device)[rank() :: world()]
     return summed(mine.new_zeros((count, *mine.shape[1:])).index_copy(0, rows, mine))
 
 
 def mean_over_all(total: torch.Tensor, count: int) -> torch.Tensor:
     """Return the mean of what all processes summed, 0 of none; the gradient is times world()."""
+    if world() == 1:
+        return total / max(count, 1)
     numbers = torch.tensor([float(total.detach()), count], dtype=torch.float64)
     sum_over_all([numbers])
     mine = total * (world() / max(float(numbers[1]), 1.0))
     mean = numbers[0] / max(float(numbers[1]), 1.0)
     return mine + (mean.to(mine) - mine).detach()
+
+
+def take_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace tensors, the same shapes everywhere, by those of the first process."""
+    for tensor in tensors if world() > 1 else ():
+        whole = tensor.detach().contiguous()
+        distributed.broadcast(whole, 0)
+        tensor.detach().copy_(whole)
 
 
 def of_first(value: bool) -> bool:

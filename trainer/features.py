@@ -118,7 +118,7 @@ def tokens_of(
 
 def rows_of(array: Any, places: Sequence[int]) -> npt.NDArray[Any]:
     """Return the rows of an array, or what behaves like one, at some places or at none."""
-    if not places:
+    if not len(places):
         return np.empty((0, *array.shape[1:]), array.dtype)
     return np.stack([array[i] for i in places])
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ood_perception.adapt.writing import Changes, write_adapted
 from ood_perception.bundle.store import Bundle
 from ood_perception.demo.sources import spread
 from ood_perception.engines import create_engine
+from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.engines.golden import read_golden
 from ood_perception.errors import ConfigError, DataError, OodPerceptionError
 from ood_perception.loader import Model
@@ -75,7 +77,7 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     from there. Raises DataError for a drive that is too short, too monotonous or shows no ground,
     saying how much more is needed.
     """
-    folder = path.with_name(f'{path.name}.frames')
+    folder = kept_folder(path)
     try:
         adapted = _adapted(model, drive, path, options, folder)
     except OodPerceptionError:
@@ -85,21 +87,23 @@ def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adap
     return adapted
 
 
+def kept_folder(path: Path) -> Path:
+    """Return where what was seen lies until the bundle `path` is written."""
+    return path.with_name(f'{path.name}.frames')
+
+
+def of_all_classes(bundle: Bundle, options: EngineOptions) -> Engine:
+    """Return an engine as an Observer needs it."""
+    return create_engine(bundle, replace(options, compiled_classes=()))
+
+
 def _adapted(
     model: Model, drive: Drive, path: Path, options: AdaptOptions, folder: Path
 ) -> Adapted:
     head = model.head
-    gaussian = gaussian_head(model.bundle, head)
-    if options.level not in ('auto', CURVES) and gaussian is None:
-        raise ConfigError(
-            f'--level {options.level}: head {head.name} is no single Gaussian; use {CURVES}'
-        )
-    gaussian = None if options.level == CURVES else gaussian
-    observer = Observer(model, gaussian.layers if gaussian else (), folder)
-    try:
+    observer, gaussian = observer_of(model, options.level, folder)
+    with closing(observer):
         frames, pasted = seen_frames(observer, drive)
-    finally:
-        observer.close()
     views = distinct_views(frames)
     _check(frames, views, options.views)
     clean = cleaned(frames, options.contamination)
@@ -122,23 +126,41 @@ def _adapted(
     return Adapted(write_adapted(model.bundle, head, path, changes), level.rates, facts)
 
 
+def observer_of(model: Model, level: str, folder: Path) -> tuple[Observer, GaussianHead | None]:
+    """
+    Return who looks at frames for a level, and the Gaussian that it may change.
+
+    folder: see Observer. Raises ConfigError for a level that the head has not.
+    """
+    gaussian = gaussian_head(model.bundle, model.head)
+    if level not in ('auto', CURVES) and gaussian is None:
+        raise ConfigError(
+            f'--level {level}: head {model.head.name} is no single Gaussian; use {CURVES}'
+        )
+    gaussian = None if level == CURVES else gaussian
+    return Observer(model, gaussian.layers if gaussian else (), folder), gaussian
+
+
 def seen_frames(
-    observer: Observer, drive: Drive, tokens: int = _TOKENS
+    observer: Observer, drive: Drive, tokens: int = _TOKENS, first: int = 0, total: int = 0
 ) -> tuple[list[SeenFrame], list[Pasted]]:
     """
     Return what the frames show, and some of them with objects pasted on.
 
-    tokens: of so many frames, evenly spread, the tokens are kept. The observer stays open.
+    tokens: of so many frames, evenly spread, the tokens are kept. first, total: of a drive that is
+    a part of a longer one: its first frame's number in that, and the frames of all of it. The
+    observer stays open.
     """
     frames: list[SeenFrame] = []
     pasted: list[Pasted] = []
-    with_tokens, with_objects = spread(drive.count, tokens), spread(drive.count, _PASTED)
+    total = total or drive.count
+    with_tokens, with_objects = spread(total, tokens), spread(total, _PASTED)
     # disable=None: shown on a terminal alone
     bar = tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None)
-    for number, frame in enumerate(bar):
+    for number, frame in enumerate(bar, first):
         seen = observer.see(frame, tokens=number in with_tokens)
         frames.append(seen)
-        one = paste(observer, frame, seen, number) if number in with_objects else None
+        one = paste(observer, frame, seen, number - first) if number in with_objects else None
         pasted += [one] if one else []
     if observer.kept.reused:
         tell(f'{observer.kept.reused} images had been seen by the run that was stopped')

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ood_perception.bags.cameras import camera_frames, open_cameras
+from ood_perception.bags.cameras import CameraTopic, camera_frames, open_cameras
 from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
@@ -47,7 +47,7 @@ def open_drive(text: str, limit: int, topics: Sequence[str] = ()) -> Drive:
             f'--clean {text!r}: record the camera first; give a bag, folder or video'
         )
     if path.exists() and is_bag(path):
-        return _bag(path, limit, topics)
+        return open_bag(path, topics).drive(limit)
     if topics:
         raise ConfigError(f'--topics {" ".join(topics)}: {path} is no bag, so it has no topics')
     # of a labelled set the images alone: its labels are not read
@@ -73,18 +73,37 @@ def of_images(paths: Sequence[Path]) -> Drive:
     return Drive(f'{len(paths)} images', len(paths), frames)
 
 
-def _bag(path: Path, limit: int, topics: Sequence[str]) -> Drive:
+@dataclass(frozen=True)
+class CleanBag:
+    """A bag's cameras, with what is said of them."""
+
+    path: Path
+    cameras: tuple[CameraTopic, ...]
+    description: str
+
+    @property
+    def count(self) -> int:
+        """How many frames its index tells of."""
+        return sum(camera.count for camera in self.cameras)
+
+    def drive(self, limit: int) -> Drive:
+        """Return at most `limit` of its frames, evenly spread."""
+        step = max(1, self.count // limit)
+
+        def frames() -> Iterator[Frame]:
+            with Bag(self.path, Problems(FAIL)) as bag:
+                read = islice(camera_frames(bag, self.cameras, step), limit)
+                for number, frame in enumerate(read):
+                    yield Frame(
+                        frame.image, frame.camera, frame.stamp_ns, f'frame {number * step}'
+                    )
+
+        return Drive(self.description, min(self.count, limit), frames)
+
+
+def open_bag(path: Path, topics: Sequence[str]) -> CleanBag:
+    """Look at a bag's cameras, see open_drive; DataError for a damaged one."""
     with Bag(path, Problems(FAIL)) as bag:
         cameras = open_cameras(bag, topics)
-        count = sum(camera.count for camera in cameras)
         names = ', '.join(camera.topic for camera in cameras)
-        description = '; '.join([f'bag {path.name}, {names}', *bag.notes])
-    step = max(1, count // limit)
-
-    def frames() -> Iterator[Frame]:
-        with Bag(path, Problems(FAIL)) as bag:
-            read = islice(camera_frames(bag, cameras, step), limit)
-            for number, frame in enumerate(read):
-                yield Frame(frame.image, frame.camera, frame.stamp_ns, f'frame {number * step}')
-
-    return Drive(description, min(count, limit), frames)
+        return CleanBag(path, cameras, '; '.join([f'bag {path.name}, {names}', *bag.notes]))

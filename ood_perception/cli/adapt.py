@@ -9,22 +9,31 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ood_perception.adapt.adaptation import AdaptOptions, adapt, card
-from ood_perception.adapt.drive import of_images, open_drive
+from ood_perception.adapt.adaptation import (
+    AdaptOptions,
+    adapt,
+    card,
+    kept_folder,
+    of_all_classes,
+)
+from ood_perception.adapt.drive import Drive, of_images, open_drive
 from ood_perception.adapt.levels import LEVELS
+from ood_perception.adapt.recordings import CleanWork, clean_drive
 from ood_perception.adapt.writing import check_target
-from ood_perception.bundle.store import Bundle
+from ood_perception.bundle.store import load_bundle
 from ood_perception.bundle.weights.completion import complete
 from ood_perception.engines import create_engine
-from ood_perception.engines.base import Engine, EngineOptions
 from ood_perception.errors import ConfigError, OodPerceptionError, exit_status
 from ood_perception.files import check_writable
-from ood_perception.loader import Model, open_model
+from ood_perception.fleet.pool import add_cluster, cluster_of
+from ood_perception.fleet.recordings import is_fleet
+from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
+from ood_perception.parameters.table import DEFAULTS
 from ood_perception.texts import tell
 
 PARAMETERS = ('weights', 'engine', 'precision', 'threads', 'in_distribution', 'roi.mode')
@@ -55,7 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         'parent', nargs='?', help='folder, .zip or shipped name; default: as --params, or the road'
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('--clean', help='a ROS 2 bag, a folder of images or a video')
+    source.add_argument(
+        '--clean',
+        nargs='+',
+        help='a ROS 2 bag, a folder of images or a video; or several recordings, a folder of '
+        'them, a pattern, a .txt with one a line, URLs',
+    )
     source.add_argument('--normal', nargs='+', type=Path, help='1 to 20 images of a new place')
     add('--bundle', dest='out', type=Path, required=True, help='folder of the new bundle')
     add('--frames', type=int, default=200, help='most frames to take, evenly spread; default 200')
@@ -64,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         'the predicted ground that is assumed to be none, and cut off; default 0.001')  # fmt: skip
     add('--level', default='auto', choices=('auto', *LEVELS), help='what to adapt; default: as '
         'objects pasted on left-out stretches are found best, curves unless resolved')  # fmt: skip
+    add_cluster(parser.add_argument_group('several recordings'))
     add('--overwrite', action='store_true', help='replace an earlier bundle')
     add_parameters(parser, PARAMETERS)
     return parser
@@ -76,13 +91,17 @@ def _run(arguments: argparse.Namespace) -> int:
     options = AdaptOptions(arguments.contamination, level=arguments.level)
     check_target(arguments.out, arguments.overwrite)
     check_writable(arguments.out, '--bundle')
+    arguments.bundle = arguments.parent
+    # all views are seen: the sample tells them apart, so either choice of `views` is calibrated
+    values = {**chosen_parameters(arguments, ('bundle', *PARAMETERS), tell), 'views': True}
     if arguments.normal:
         drive = of_images(arguments.normal)
         options = dataclasses.replace(options, views=1)
+    elif arguments.ray or len(arguments.clean) > 1 or is_fleet(arguments.clean[0]):
+        values, drive = _fleet(arguments, values)
     else:
-        drive = open_drive(arguments.clean, arguments.frames, arguments.topics)
-    arguments.bundle = arguments.parent
-    model = model_of_all_classes(chosen_parameters(arguments, ('bundle', *PARAMETERS), tell))
+        drive = open_drive(arguments.clean[0], arguments.frames, arguments.topics)
+    model = open_model(values, tell, create=of_all_classes)
     with model.engine:
         adapted = adapt(model, drive, arguments.out, options)
     try:
@@ -99,14 +118,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def model_of_all_classes(values: Mapping[str, Any]) -> Model:
-    """Return the model that the node's parameters name, its engine compiled for all classes."""
-
-    def create(bundle: Bundle, options: EngineOptions) -> Engine:
-        return create_engine(bundle, dataclasses.replace(options, compiled_classes=()))
-
-    # all views are seen: the sample tells them apart, so either choice of `views` is calibrated
-    return open_model({**values, 'views': True}, tell, create=create)
+def _fleet(arguments: argparse.Namespace, values: dict[str, Any]) -> tuple[dict[str, Any], Drive]:
+    """Let workers see several recordings; return what the model is opened with, and the drive."""
+    engine, threads = str(values.get('engine', '')), int(values.get('threads') or 0)
+    cluster = cluster_of(arguments, engine, threads)
+    if cluster:
+        values = {**values, 'threads': cluster.threads}
+    bundle = load_bundle(values.get('bundle', DEFAULTS['bundle']))
+    topics = tuple(arguments.topics)
+    work = CleanWork(values, bundle.sha256, arguments.level, arguments.frames, topics)
+    return values, clean_drive(arguments.clean, work, kept_folder(arguments.out), cluster, tell)
 
 
 if __name__ == '__main__':

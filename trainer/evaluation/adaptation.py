@@ -19,19 +19,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ood_perception.adapt.adaptation import AdaptOptions, seen_frames
+from ood_perception.adapt.adaptation import AdaptOptions, of_all_classes, seen_frames
 from ood_perception.adapt.blocks import FEWEST_BLOCKS
 from ood_perception.adapt.curves import RATES
 from ood_perception.adapt.drive import Drive, open_drive
 from ood_perception.adapt.gaussian import gaussian_head
 from ood_perception.adapt.levels import LEVELS, Pasted, labelled
 from ood_perception.adapt.observe import Observer, SeenFrame
-from ood_perception.cli.adapt import PARAMETERS, model_of_all_classes
+from ood_perception.cli.adapt import PARAMETERS
 from ood_perception.engines.plan import head_of
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.results import write_text
 from ood_perception.files import check_writable
 from ood_perception.json_files import write_json
+from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.reports.html import render
 from ood_perception.settings import chosen_classes
@@ -106,9 +107,8 @@ def _seen(
     refused: list[str],
 ) -> tuple[Parent, list[Camera]]:
     """Return what a bundle sees of every camera."""
-    model = model_of_all_classes(
-        {**chosen_parameters(options, PARAMETERS, tell), 'bundle': bundle}
-    )
+    values = {**chosen_parameters(options, PARAMETERS, tell), 'bundle': bundle, 'views': True}
+    model = open_model(values, tell, create=of_all_classes)
     with model.engine:
         manifest = model.bundle.manifest
         head = head_of(manifest, model.engine.options)

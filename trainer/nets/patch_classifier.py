@@ -161,8 +161,8 @@ class Upsampler:
     def __call__(self, maps: torch.Tensor, row: int, column: int) -> torch.Tensor:
         """Return (B, rows, columns, C) of (B, gh, gw, C), from pixel (row, column) on."""
         rows, columns = self.rows[row :: self.step], self.columns[column :: self.step]
-        batch, _, width, channels = maps.shape
-        tall = torch.matmul(rows, maps.reshape(batch, -1, width * channels))
+        batch, high, width, channels = maps.shape
+        tall = torch.matmul(rows, maps.reshape(batch, high, width * channels))
         return torch.matmul(columns, tall.reshape(batch, len(rows), width, channels))
 
 

@@ -28,7 +28,7 @@ from ..backbones.base import Backbone, BackboneChoice
 from ..data.images import ImageList
 from ..features import View, network_image
 from ..nets.patch_classifier import Classifier, Sized, Upsampler
-from .loop import EpochRun, Trained, cosine, labelled_cross_entropy
+from .loop import EpochRun, Trained, cosine, cross_entropy_sum
 
 WEIGHTS_FILE = 'backbone.safetensors'
 
@@ -117,7 +117,9 @@ class TuningRun(EpochRun):
         labels = np.stack([label[row::step, column::step] for _, label in views])
         logits = self.classifier(torch.cat(self.baked(images), 3))
         flat = self.upsampler(logits, row, column).reshape(-1, logits.shape[-1])
-        return labelled_cross_entropy(flat, torch.from_numpy(labels.reshape(-1).astype(np.int64)))
+        target = torch.from_numpy(labels.reshape(-1).astype(np.int64))
+        total, count = cross_entropy_sum(flat, target)
+        return total / max(count, 1)
 
 
 def save_tuned(folder: Path, backbone: Backbone) -> None:

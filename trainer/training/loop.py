@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..artifacts import Artifact, part_of
 from ..data.images import IGNORED
-from ..distributed import sum_over_all, world
+from ..distributed import sum_over_all, take_first, world
 from ..nets.gmm import GmmHead
 from ..nets.shared_norm import share_statistics
 from ..progress import progress_bar
@@ -122,8 +122,9 @@ class TrainingRun(ABC):
         look. The same seed gives the same model on one machine, resumed or not.
         """
         self.restore(artifact.load_state() if artifact else None)
-        if self.together:
+        if self.together and world() > 1:
             share_statistics(self.trained)
+            take_first([*self.trained.parameters(), *self.trained.buffers()])
         steps, losses = self.schedule.steps, list[float]()
         bar = progress_bar(None, self.name, 'step', total=steps, initial=self.step)
         while self.step < steps:
@@ -252,17 +253,11 @@ def cosine(step: float, steps: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * step / steps)
 
 
-def labelled_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
     """
-    Return the mean cross-entropy over labelled pixels, 0 without any.
+    Return the summed cross-entropy over labelled pixels, and their number.
 
     logits: float (N, C, ...). labels: int64 (N, ...), class ids or IGNORED.
     """
-    total, count = cross_entropy_sum(logits, labels)
-    return total / max(count, 1)
-
-
-def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Return the summed cross-entropy over labelled pixels, and their number."""
     total = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='sum')
     return total, int((labels != IGNORED).sum())

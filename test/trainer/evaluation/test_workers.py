@@ -9,9 +9,9 @@ import json
 import pytest
 
 pytest.importorskip('torch')
-pytest.importorskip('ray')
 from evaluated_sets import BOX, SETS, anomaly_labels, write_images
 
+from ood_perception.fleet import pool
 from trainer.evaluation.evaluate import SOME_SKIPPED, main
 
 
@@ -21,7 +21,15 @@ def ledger(out):
     return {entry['place']: entry for entry in found}
 
 
-@pytest.mark.slow
+@pytest.fixture(params=['one worker, here', pytest.param('ray', marks=pytest.mark.slow)])
+def workers(request, monkeypatch):
+    if request.param == 'ray':
+        pytest.importorskip('ray')
+    else:
+        monkeypatch.setattr(pool, '_on_ray', lambda crew, _, items, __: pool._here(crew, items))
+
+
+@pytest.mark.usefixtures('workers')
 def test_workers_give_the_bytes_of_one_process(tiny_bundle, tmp_path, capsys):
     root = tmp_path / 'sets'
     write_images(root / SETS[0], anomaly_labels, [BOX, None, BOX, BOX, None])
