@@ -51,7 +51,7 @@ def cleaned(
     """
     told = np.ones(len(frames), bool) if fitted is None else fitted
     size = max((int(frame.cells.max(initial=0)) for frame in frames), default=0) + 1
-    fixed = _fixed_places([frames[k] for k in np.flatnonzero(told)], size)
+    fixed = _fixed_places([frames[k] for k in np.flatnonzero(told).tolist()], size)
     moving = [frame.only(~fixed[frame.cells]) for frame in frames]
     pairs = list(zip(moving, told.tolist(), strict=True))
     total = sum(len(frame.cells) for frame, own in zip(frames, told, strict=True) if own)

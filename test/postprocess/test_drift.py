@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -73,6 +75,21 @@ def test_it_does_not_warn_at_home_and_takes_a_warning_back():
     for i in range(900, 1300):
         monitor.add(detection(i, 0.005))
     assert not monitor.health.warning
+
+
+def test_a_frame_that_shows_little_ground_counts_little():
+    def shown(number):
+        one = detection(number, 0.0)
+        if number % 2:
+            return one
+        labels, surprisal = np.ones(GRID, np.uint8), one.surprisal.copy()
+        labels[10:15, 10:15] = 0  # nine cells inside its rim, all flagged
+        surprisal[10:15, 10:15] = 2.5
+        return replace(one, labels=labels, surprisal=surprisal)
+
+    monitor, first = watched(shown(i) for i in range(300))
+    assert first is None
+    assert float(monitor.health.values['flagged']) == pytest.approx(9 / (9 + 960), rel=0.05)
 
 
 def test_a_standing_vehicle_before_an_odd_thing_is_one_view():

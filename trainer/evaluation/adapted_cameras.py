@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -141,7 +142,7 @@ def contamination_of(
     own = stretches(len(camera.frames))[fitted]
     rows = []
     for fraction in CONTAMINATED if places else ():
-        odd = min(round(fraction * len(fitted)), len(places))
+        odd = min(math.ceil(fraction * len(fitted)), len(places))
         twins = {camera.pasted[k].place: camera.pasted[k].frame for k in spread(len(places), odd)}
         fit = cleaned([twins.get(k, camera.frames[k]) for k in fitted], contamination)
         objects = {one.place: one.frame.only(one.found) for one in camera.pasted}
@@ -260,7 +261,9 @@ def _counts(
 
 def _blocks(counts: Float64Array, starts: npt.ArrayLike) -> Float64Array:
     """Return float64 (n, 2), the fractions of blocks of consecutive frames."""
-    sums = np.array([counts[k : k + BLOCK_FRAMES].sum(0) for k in np.asarray(starts)])
+    places = np.asarray(starts)
+    total = np.concatenate([np.zeros((1, 3)), counts.cumsum(0)])
+    sums = total[np.minimum(places + BLOCK_FRAMES, len(counts))] - total[places]
     return np.asarray(sums[:, :2] / sums[:, 2:])
 
 

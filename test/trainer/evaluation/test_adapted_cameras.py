@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What adaptation gives, on drawn scores whose distribution is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,16 @@ def test_objects_among_the_frames_that_adapt_hide_such_objects():
     assert rows[-1]['rates'][0]['observed'] < rows[0]['rates'][0]['observed']
     cut = contamination_of(PARENT, camera('far', 1.0, height=2.15), 60, contamination=0.01)
     assert cut[-1]['objects_found'] > 0.95, 'what is cut off is found'
+
+
+def test_labelled_anomalies_are_no_ground_of_a_clean_frame():
+    found = np.arange(CELLS) >= CELLS - 100
+    odd = camera('odd', 1.0)
+    clean = replace(odd, labelled=[Pasted(odd.frames[3], found, 3)]).without_anomalies()
+    assert [len(one.cells) for one in clean.frames[2:5]] == [CELLS, CELLS - 100, CELLS]
+    twin = next(one for one in clean.pasted if one.place == 3)
+    assert len(twin.frame.cells) == len(twin.found) == CELLS - 100
+    assert twin.found.sum() == 40
 
 
 def test_the_drift_test_warns_abroad_alone():
