@@ -20,7 +20,7 @@ WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fleet fuzz kills coverage audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle fast-bundle uem-bundle camvid-bundle water-bundle tables bench bench-fast pareto bench-gpu soak docs clean test-ros
+.PHONY: help demo test test-fleet fuzz kills mutants coverage audit sbom test-old-cpu wheel-check lint venv check-python bundles bundle fast-bundle uem-bundle camvid-bundle water-bundle tables bench bench-fast pareto bench-gpu soak docs clean test-ros
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ fuzz: $(VENV)/.all-$(DISTRO) ## 10 000 inputs at every entrance for bytes of oth
 ROUNDS ?= 100
 kills: $(VENV)/.all-$(DISTRO) ## Every long program and the node killed 100 times at random moments (ROUNDS=n)
 	OOD_KILLS=$(ROUNDS) $(RUN) -m pytest $(PARALLEL) --dist load test/cli/test_kills.py test/ros/test_kills.py
+
+mutants: $(VENV)/.all-$(DISTRO) ## Small changes to geometry, calibration, manifest and mask that no test notices (MODULE=name)
+	$(RUN) test/mutants.py $(MODULE)
 
 coverage: $(VENV)/.all-$(DISTRO) ## Lines of both packages that the tests run, programs as child processes included
 	$(PIP) install 'coverage>=7.10,<8'

@@ -53,13 +53,20 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]
         return result
 
     def construct_yaml_int(self, node: Any) -> int:
-        """Return 16 of 0x10 and 8 of 010, as strtol has it; a tag may ask for other texts."""
+        """
+        Return 16 of 0x10 and 8 of 010, as strtol has it; a tag may ask for other texts.
+
+        Numbers of more than 64 bits are refused, as in JSON: no float holds those of 400 digits.
+        """
         text = str(self.construct_scalar(node))
         octal = re.fullmatch(r'[-+]?0[0-7]+', text)
         try:
-            return int(text, 8 if octal else 0)
+            number = int(text, 8 if octal else 0)
         except ValueError as error:
             raise _no_number(node, 'a whole number') from error
+        if not -(1 << 63) <= number < 1 << 63:
+            raise _no_number(node, 'a whole number of 64 bits')
+        return number
 
     def construct_yaml_float(self, node: Any) -> float:
         """Return the number that Python reads, .inf and .nan included."""
@@ -71,7 +78,7 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def _no_number(node: Any, expected: str) -> yaml.YAMLError:
-    text = f'{node.value!r} is not {expected}'
+    text = f'{node.value[:60]!r} is not {expected}'
     return yaml.constructor.ConstructorError(None, None, text, node.start_mark)
 
 

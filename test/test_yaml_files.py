@@ -24,7 +24,8 @@ WORDS = [
     ('2026-01-31', '2026-01-31'), ('1e', '1e'), ('1.2.3', '1.2.3'), ('0b11', '0b11'),
     ('yes', True), ('Off', False), ('on', True), ('NO', False), ('true', True), ('y', 'y'),
     ('"1e-3"', '1e-3'), ("'no'", 'no'), ('!!str 5', '5'), ('!!float 5', 5.0),
-    ('!!int "7"', 7), ('.inf', math.inf), ('-.INF', -math.inf), ('~', None), ('none', 'none'),
+    ('!!int "7"', 7), ('9223372036854775807', 2**63 - 1), ('.inf', math.inf),
+    ('-.INF', -math.inf), ('~', None), ('none', 'none'),
 ]  # fmt: skip
 
 
@@ -49,6 +50,8 @@ def test_nan_is_a_number():
         ('a:\n\tb: 1\n', ['line 2', 'spaces']),
         ('a: !!python/name:os.system x\n', ['line 1', 'os.system']),
         ('a: !!int five\n', ["'five' is not a whole number", 'line 1']),
+        ('a: 9223372036854775808\n', ['is not a whole number of 64 bits', 'line 1']),
+        (f'a: 1{"0" * 400}\n', ['is not a whole number of 64 bits', 'line 1']),
         ('a: *nowhere\n', ['nowhere']),
         ('[' * 5000, ['nested']),
     ],

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,12 @@ def check_external_data(root: Path, manifest: Manifest) -> None:
 
 
 def external_tensors(path: Path) -> Iterator[Any]:
-    """Yield the TensorProtos of an ONNX file that keep their data elsewhere; BundleError."""
+    """
+    Yield the TensorProtos of an ONNX file that keep their data elsewhere.
+
+    Raises BundleError for what is no ONNX file, and for a tensor with its values in several
+    places: each runtime may read others than were looked at.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -36,9 +42,14 @@ def external_tensors(path: Path) -> Iterator[Any]:
     except (OSError, DecodeError, RecursionError) as error:
         raise BundleError(f'{path} is no ONNX graph ({error}): copy the bundle again') from error
     for message in _messages(model):
-        if isinstance(message, onnx.TensorProto) and (
-            message.external_data or message.data_location == onnx.TensorProto.EXTERNAL
-        ):
+        if not isinstance(message, onnx.TensorProto):
+            continue
+        kept = sum(field.name.endswith('_data') for field, _ in message.ListFields())
+        if kept > 1:
+            raise BundleError(
+                f'{path}: tensor {message.name!r} has its values in {kept} places; refused'
+            )
+        if message.external_data or message.data_location == onnx.TensorProto.EXTERNAL:
             yield message
 
 
@@ -64,8 +75,19 @@ def _check_place(tensor: Any, stage: StageSpec, size: int | None, path: Path) ->
         )
     numbers = [entries.get(key, '0') for key in ('offset', 'length')]
     plain = all(text.isascii() and text.isdecimal() and len(text) < 19 for text in numbers)
-    if not plain or (size is not None and sum(map(int, numbers)) > size):
+    if not plain or (size is not None and _end(tensor, *map(int, numbers)) > size):
         raise BundleError(
             f'{path}: tensor {tensor.name!r} lies at {numbers} of {location} of {size} bytes; '
             'pack the bundle again'
         )
+
+
+def _end(tensor: Any, offset: int, length: int) -> int:
+    """Return the byte behind a tensor's data; without a length they are as many as its shape."""
+    from onnx import helper
+
+    try:
+        width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:  # of no type: graph_rules refuses it
+        width = 1
+    return offset + (length or math.prod(tensor.dims) * width)

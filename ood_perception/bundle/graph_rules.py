@@ -49,6 +49,7 @@ Mul Neg Range Reshape Shape Slice Squeeze Sub Transpose Unsqueeze Where
 """
 _FOLDED = frozenset(_SHAPES.split())
 _POSITIVE = ('kernel_shape', 'strides', 'dilations', 'group')
+_OF_AXES = ('axis', 'axes', 'perm')
 # They hand indices on as they are.
 _MOVES = (
     'Cast',
@@ -113,10 +114,12 @@ def _check_form(model: Any, path: Path, stage: StageSpec) -> None:
     if len(opsets) != 1 or opsets[0][0] not in ('', 'ai.onnx') or opsets[0][1] not in OPSETS:
         known = f'{OPSETS.start} to {OPSETS.stop - 1}'
         raise BundleError(f'{path} is of operator sets {opsets}, one of {known} is accepted')
-    if inputs != set(stage.inputs) or len(graph.node) > MOST_NODES:
+    lacks = sorted(set(stage.outputs) - {value.name for value in graph.output})
+    if inputs != set(stage.inputs) or lacks or len(graph.node) > MOST_NODES:
         raise BundleError(
             f'{path} has {len(graph.node)} nodes, at most {MOST_NODES}, and inputs '
-            f'{sorted(inputs)}, the manifest names {sorted(stage.inputs)}; pack the bundle again'
+            f'{sorted(inputs)}, the manifest names {sorted(stage.inputs)}; of the outputs it '
+            f'names {lacks} are missing; pack the bundle again'
         )
     if sum(len(node.input) + len(node.output) for node in graph.node) > _MOST_ENDS:
         raise BundleError(f'{path}: its nodes have more than {_MOST_ENDS} inputs and outputs')
@@ -136,11 +139,12 @@ def _check_attribute(attribute: Any, node: Any, path: Path) -> None:
     kinds = AttributeProto
     whole = [*attribute.ints, *([attribute.i] if attribute.type == kinds.INT else [])]
     plain = attribute.type in (kinds.INT, kinds.INTS, kinds.FLOAT, kinds.FLOATS, kinds.STRING)
-    least = 1 if attribute.name in _POSITIVE else -_MOST_ATTRIBUTE
+    most = MOST_RANK if attribute.name in _OF_AXES else _MOST_ATTRIBUTE
+    least = 1 if attribute.name in _POSITIVE else -most
     if node.op_type in ('Constant', 'ConstantOfShape'):
         fine = plain or attribute.type == kinds.TENSOR
     else:
-        fine = plain and all(least <= number <= _MOST_ATTRIBUTE for number in whole)
+        fine = plain and all(least <= number <= most for number in whole)
     if not fine or attribute.ref_attr_name:
         raise BundleError(
             f'{path}: node {node.name!r} ({node.op_type}) has an attribute {attribute.name} that '
@@ -178,6 +182,8 @@ class _Sizes:
                 text = str(error).strip().splitlines() or [type(error).__name__]
                 raise self._refused(node, f'cannot be: {text[-1][:300]}') from error
         self._check_declared()
+        if unmade := [v.name for v in self._graph.output if v.name not in self._types]:
+            raise BundleError(f'{self._path}: nothing makes the outputs {unmade}; refused')
         return {value.name: self._types[value.name] for value in self._graph.output}
 
     def _store(self, name: str, tensor: Any) -> None:
@@ -316,7 +322,9 @@ class _Sizes:
             pairs = zip(shape or (), dims, strict=False)
             fits = all(not dim.HasField('dim_value') or dim.dim_value == n for n, dim in pairs)
             ranked = not said.HasField('shape') or len(dims) == len(shape or ())
-            if not (fits and ranked) or said.elem_type not in (0, kind.tensor_type.elem_type):
+            typed = value.type.WhichOneof('value') in (None, 'tensor_type')
+            typed = typed and said.elem_type in (0, kind.tensor_type.elem_type)
+            if not (fits and ranked and typed):
                 raise BundleError(
                     f'{self._path}: {value.name!r} is declared otherwise than it is, {shape} for '
                     f'{self._batch} frames; pack the bundle again'

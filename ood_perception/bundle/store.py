@@ -96,10 +96,14 @@ def load_bundle(
 
     Raises BundleError for a missing, incomplete, altered, foreign or unsigned bundle.
     """
-    root = bundle_path(path)
-    if root.is_file():
+    try:
+        root = bundle_path(path)
+        packed, folder = root.is_file(), root.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise BundleError(f'bundle {path} cannot be read: {error.strerror}') from error
+    if packed:
         root = unpacked(root)
-    if not root.is_dir():
+    elif not folder:
         raise BundleError(
             f'bundle {path} does not exist: give a folder or .zip of the trainer, or the name of '
             f'a shipped bundle: {", ".join(shipped_bundles())}'

@@ -106,8 +106,9 @@ def file_content(path: Path, what: str) -> bytes:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f'{what} {path} has more than {MOST_BYTES >> 20} MiB: save it smaller')
         return path.read_bytes()
-    except OSError as error:
-        raise DataError(f'{what} {path} is missing or cannot be read: {error.strerror}') from error
+    except (OSError, ValueError) as error:  # a NUL in its name
+        reason = getattr(error, 'strerror', error)
+        raise DataError(f'{what} {path} is missing or cannot be read: {reason}') from error
 
 
 def decode_image(content: bytes, place: str) -> UInt8Array:

@@ -345,6 +345,7 @@ def test_a_tensor_in_a_file_that_is_not_its_stages_own_is_refused(own, holder, l
     [
         ({'offset': 0, 'length': 32}, True),
         ({}, True),
+        ({'offset': 4}, False),  # as long as its shape, where it does not say
         ({'offset': 16, 'length': 32}, False),
         ({'offset': -1}, False),
         ({'offset': 1 << 62, 'length': 32}, False),
@@ -364,6 +365,22 @@ def test_a_tensor_stays_inside_its_stages_file(own, entries, fits):
     else:
         with pytest.raises(BundleError, match=r"tensor 'weight' lies at"):
             load_bundle(own)
+
+
+@pytest.mark.parametrize('second', ['float_data', 'int64_data', 'external_data'])
+def test_a_tensor_with_values_in_two_places_is_refused(own, second):
+    model = onnx.load(str(own / 'head.onnx'))
+    tensor = model.graph.initializer[0]
+    assert tensor.raw_data
+    if second == 'external_data':
+        tensor.external_data.add(key='location', value='head.data')
+    else:
+        getattr(tensor, second).extend([1, 1, 1])
+    (own / 'head.onnx').write_bytes(model.SerializeToString())
+    write_manifest(own, manifest_of(own))
+
+    with pytest.raises(BundleError, match=r'has its values in 2 places'):
+        load_bundle(own)
 
 
 def test_a_graph_that_is_none_is_one_error(own):

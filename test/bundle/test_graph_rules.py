@@ -266,6 +266,7 @@ def test_indices_of_the_same_axis_are_accepted(tiny_bundle, tmp_path):
         ('AveragePool', {'kernel_shape': [1, 1], 'pads': [-5] * 4}),
         ('ArgMax', {'axis': 2**40}),
         ('ArgMax', {'axis': 99}),
+        ('LayerNormalization', {'axis': 99}),  # ONNX's own rules do not look
         ('Transpose', {'perm': [0, 0, 0, 0]}),
         ('Softmax', {'more anomalous': 1}),
         ('Softmax', {'axis': 'three'}),
@@ -293,6 +294,23 @@ def test_more_nodes_than_a_head_has_are_refused(refusal):
 )
 def test_a_node_as_wide_as_many_is_refused(refusal, ends):
     assert 'inputs and outputs' in refusal([node('Sum', *ends)])
+
+
+def test_outputs_that_the_manifest_names_are_made_and_given(refusal):
+    said = refusal(change=lambda model: model.graph.ClearField('output'))
+    assert "of the outputs it names ['labels', 'surprisal'] are missing" in said
+
+
+def test_an_output_that_no_node_makes_is_refused(refusal):
+    made = helper.make_tensor_value_info('none', TensorProto.FLOAT, [1])
+    said = refusal(change=lambda model: model.graph.output.append(made))
+    assert "nothing makes the outputs ['none']" in said
+
+
+def test_a_sequence_in_the_place_of_a_tensor_is_refused(refusal):
+    made = helper.make_tensor_sequence_value_info(TOKENS, TensorProto.FLOAT, None)
+    said = refusal(change=lambda model: model.graph.input[0].CopyFrom(made))
+    assert "'tokens_2' is declared otherwise" in said
 
 
 def test_declarations_that_lie_are_refused(refusal):

@@ -100,6 +100,12 @@ def test_what_is_no_bundle_is_refused(tmp_path):
         load_bundle(tmp_path / 'text')
 
 
+@pytest.mark.parametrize('name', ['x' * 10_000, 'a\0b'])
+def test_a_name_that_no_file_can_have_is_one_error(name):
+    with pytest.raises(BundleError, match=r'cannot be read|does not exist'):
+        load_bundle(name)
+
+
 def test_a_damaged_zip_is_refused_and_leaves_nothing(own, tmp_path):
     file = zipped(own, tmp_path / 'own.zip')
     data = bytearray(file.read_bytes())

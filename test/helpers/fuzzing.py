@@ -39,18 +39,14 @@ def changed(whole):
 def _edited(whole, count, seed):
     rng = random.Random(seed)
     if not count:
-        return rng.choice(
-            [whole[: rng.randint(0, len(whole))], rng.randbytes(rng.randint(0, 400))]
-        )
+        cut = whole[: rng.randint(0, len(whole))]
+        return rng.choice([cut, rng.randbytes(rng.randint(0, 400))])
     data = bytearray(whole)
     for _ in range(count):
-        place, length = (
-            rng.randint(0, len(data)),
-            rng.choice([0, 1, 1, 2, 4, 8, rng.randint(0, 64)]),
-        )
-        new = rng.choice(
-            [rng.randbytes(length), bytes(length), b'\xff' * length, data[place - 64 : place]]
-        )
+        place = rng.randint(0, len(data))
+        length = rng.choice([0, 1, 1, 2, 4, 8, rng.randint(0, 64)])
+        made = [rng.randbytes(length), bytes(length), b'\xff' * length, b'9' * 400]
+        new = rng.choice([*made, data[max(0, place - 64) : place]])
         data[place : place + rng.choice([length, rng.randint(0, 64)])] = new
     return bytes(data)
 

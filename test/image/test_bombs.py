@@ -219,6 +219,12 @@ def test_what_is_no_regular_file_is_refused_unread(tmp_path):
             read_image(place)
 
 
+@pytest.mark.parametrize('name', ['a\0b.png', 'x' * 300 + '.png'])
+def test_a_name_that_no_file_can_have_is_one_error(name):
+    with pytest.raises(DataError, match='is missing or cannot be read'):
+        read_image(Path(name))
+
+
 def test_a_sparse_file_of_terabytes_is_refused_unread(tmp_path):
     with (tmp_path / 'large.png').open('wb') as file:
         file.truncate(1 << 42)

@@ -60,6 +60,57 @@ def test_bridging_fills_up_to_the_lower_side(seed):
     np.testing.assert_array_equal(bridged(rows, share), expected)
 
 
+@pytest.mark.parametrize('length', [147, 400])
+@pytest.mark.parametrize('share', [0.0, 0.1])
+def test_bridging_of_slopes_and_steps(length, share):
+    """A side's level is that of its last column; the closing is as wide as a fiftieth."""
+    rng = np.random.default_rng(length)
+    half, side = max(1, round(0.01 * length)), max(1, int(share * length))
+    steps = np.repeat(rng.integers(0, 30, length // 5 + 1), 5)[:length]
+    for rows in (np.arange(length), np.arange(length)[::-1], steps):
+        closed = slow_closing(rows, half)
+        expected = [
+            max(min(closed[: max(c + 1, side)]), min(closed[min(c, length - side) :]))
+            for c in range(length)
+        ]
+        np.testing.assert_array_equal(bridged(rows, share), expected)
+
+
+def test_a_tilted_edge_is_bridged_along_the_horizon():
+    horizon = np.arange(60) // 3
+    rows = horizon + 4
+    rows[20:40] += 7  # something stands on the ground
+    np.testing.assert_array_equal(bridged(rows, 0.15, horizon), horizon + 4)
+
+
+def test_columns_that_are_not_looked_at_stay_and_bridge_nothing():
+    rows = np.full(60, 10)
+    rows[25:35] = 25
+    seen = np.ones(60, dtype=bool)
+    seen[:25] = False
+    rows[:25] = 3
+    np.testing.assert_array_equal(bridged(rows, 0.15, seen=seen)[:25], rows[:25])
+    assert (bridged(rows, 0.15, seen=seen)[25:] == 25)[:10].all(), 'no ground left of it is seen'
+    assert (bridged(rows, 0.5, seen=seen)[25:] == 10).all()
+    nothing = bridged(rows, 0.15, seen=np.zeros(60, dtype=bool))
+    np.testing.assert_array_equal(nothing, rows)
+
+
+def test_a_region_is_bridged_by_the_default_of_the_settings():
+    labels = scene()
+    labels[4:18, 52:] = OBSTACLE  # 8 of 60 columns at the side: below 0.15
+    chosen, fixed = roi.class_table([GROUND]), np.ones(labels.shape, bool)
+    region = roi.scored_region('below_edge', labels, fixed, chosen)
+    assert RoiSettings().bridge == 0.15
+    np.testing.assert_array_equal(region, np.arange(30)[:, None] >= np.full((1, 60), 10))
+
+
+def test_a_centre_on_the_line_is_below_it():
+    line = np.array([[0.0, 32.5], [64.0, 32.5]])
+    cells = below_line(line, geometry_for((64, 64), (64, 64)), (64, 64))
+    np.testing.assert_array_equal(cells[:, 0], np.arange(64) >= 32)
+
+
 @pytest.mark.parametrize('width', [4, 20, 50])
 def test_what_has_ground_on_both_sides_stands_on_it_however_wide(width):
     labels = scene()

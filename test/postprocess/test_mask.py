@@ -97,6 +97,46 @@ def test_obstacle_boxes_are_in_camera_pixels():
     assert second.y + second.height == pytest.approx(720)
 
 
+def test_obstacles_end_where_the_image_does():
+    geometry = geometry_for((720, 960), (378, 672))
+    surprisal, cell = np.zeros(GRID, dtype=np.float32), 1280 / 96
+    surprisal[:2, 8:15] = 4  # from the padding into the image's corner
+    surprisal[30:32, 2:5] = 3  # in the padding alone
+    _, components = post.make_mask(surprisal, np.ones(GRID, bool), 0.01)
+    corner, outside = post.obstacles_of(components, geometry)
+    assert (corner.x, corner.y) == (0, 0)
+    assert (corner.width, corner.height) == pytest.approx((15 * cell - 160, 2 * cell))
+    assert (outside.x, outside.width) == (0, 0)
+    low, high = geometry_for((960, 720), (672, 378)), np.zeros((96, 54), np.float32)
+    high[2:5, 30:32] = 3  # the same above the image
+    _, components = post.make_mask(high, np.ones(high.shape, bool), 0.01)
+    (outside,) = post.obstacles_of(components, low)
+    assert (outside.y, outside.height) == (0, 0)
+
+
+def test_equal_obstacles_come_from_the_top_and_then_from_the_left():
+    surprisal = np.zeros(GRID, dtype=np.float32)
+    for row, column in [(20, 5), (20, 50), (4, 30), (30, 2)]:
+        surprisal[row, column] = 3
+    _, components = post.make_mask(surprisal, np.ones(GRID, bool), 0.01)
+    found = post.obstacles_of(components, geometry_for((378, 672), (378, 672)))
+    assert [(o.y / 7, o.x / 7) for o in found] == [(4, 30), (20, 5), (20, 50), (30, 2)]
+
+
+def test_what_is_just_large_and_anomalous_enough_stays():
+    surprisal = np.zeros(GRID, dtype=np.float32)
+    surprisal[3, 3:7] = 3.0  # four cells of 2.5 pixels, at the threshold of 0.001
+    surprisal[9, 3:7] = 2.999
+    surprisal[20, 3:6] = 9.0
+    scored = np.ones(GRID, bool)
+    mask, _ = post.make_mask(
+        surprisal, scored, 0.01, seed_rate=0.001, minimum_area=10.0, cell_area=2.5
+    )
+    np.testing.assert_array_equal(mask, surprisal == 3.0)
+    small, _ = post.make_mask(surprisal, scored, 0.01, cell_area=0.01)
+    np.testing.assert_array_equal(small, surprisal > 0)
+
+
 def test_no_obstacle():
     mask, components = post.make_mask(np.zeros(GRID, np.float32), np.ones(GRID, bool), 0.01)
     assert not mask.any()

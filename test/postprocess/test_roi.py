@@ -138,6 +138,58 @@ def test_polygon_cells_match_half_planes(seed):
     np.testing.assert_array_equal(got, (stacked > 0).all(axis=0) | (stacked < 0).all(axis=0))
 
 
+SQUARE = geometry_for((64, 64), (64, 64))  # a cell's centre is exact in floats
+CENTRE = 32.5 / 64
+
+
+def test_a_corner_level_with_a_cells_centre_counts_once():
+    diamond = ((0.5, 0.125), (0.875, CENTRE), (0.5, 0.875), (0.125, CENTRE))
+    for corners in (diamond, diamond[::-1]):
+        row = roi.polygon_cells([corners], SQUARE, (64, 64))[32]
+        np.testing.assert_array_equal(np.flatnonzero(row), np.arange(8, 56))
+
+
+def test_a_notch_is_outside_and_both_arms_beside_it_are_inside():
+    fork = ((0, 0), (0.25, 0), (0.25, 0.5), (0.75, 0.5), (0.75, 0), (1, 0), (1, 1), (0, 1))
+    expected = whole((64, 64))
+    expected[:32, 16:48] = False
+    np.testing.assert_array_equal(roi.polygon_cells([fork], SQUARE, (64, 64)), expected)
+
+
+def test_small_patches_beside_small_ones_stay_and_the_background_does_not_come():
+    ground = np.zeros(GRID, dtype=bool)
+    ground[5, 7] = ground[20:30, 40:50] = True  # 1 beside 100 cells
+    np.testing.assert_array_equal(roi.large_patches(ground), ground)
+    ground[31, 40:50] = ground[30, 45] = True  # 1 beside 111
+    np.testing.assert_array_equal(np.argwhere(ground & ~roi.large_patches(ground)), [[5, 7]])
+
+
+def test_every_label_has_its_place_in_the_table():
+    labels = np.array([[0, 3, 255]], dtype=np.uint8)
+    chosen = roi.class_table([255])
+    assert chosen.shape == (256,)
+    scored = roi.scored_region('labels', labels, whole((1, 3)), chosen)
+    assert scored.tolist() == [[False, False, True]]
+
+
+def test_a_mask_counts_in_its_mode_and_for_its_camera_alone():
+    half = RegionMask('half', np.repeat([[True, False]], 2, axis=0))
+    narrow = geometry_for((64, 64), (64, 64))
+    settings = roi.RoiSettings('mask', masks={'front': half})
+    assert roi.fixed_region(settings, 'front', narrow, (64, 64)).sum() == 64 * 32
+    assert roi.fixed_region(settings, 'rear', narrow, (64, 64)).all()
+    unused = roi.RoiSettings('none', masks={'': half})
+    assert roi.fixed_region(unused, 'front', narrow, (64, 64)).all()
+
+
+def test_bridge_and_margin_go_from_nought_to_one():
+    for value in (0.0, 1.0):
+        roi.RoiSettings(bridge=value, margin=value)
+    for wrong in ({'bridge': -0.1}, {'bridge': 1.1}, {'margin': -0.1}, {'margin': 1.1}):
+        with pytest.raises(ConfigError, match=r'0 to 1'):
+            roi.RoiSettings(**wrong)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
