@@ -12,6 +12,7 @@ from itertools import pairwise
 import pytest
 from paths import ROOT
 
+from ood_perception.bundle.store import DEFAULT_BUNDLE, load_bundle
 from ood_perception.cli import ood
 from ood_perception.parameters.table import BY_NAME
 
@@ -91,6 +92,16 @@ def test_files_that_commands_name_are_in_the_package():
         for word in words:
             if word.startswith('config/'):
                 assert (ROOT / word).is_file(), f'{page}: {word}'
+
+
+def test_labels_are_of_classes_that_the_bundle_knows():
+    """A page of an earlier default bundle would name none."""
+    camvid = pytest.importorskip('trainer.datasets.camvid', reason='the trainer needs torch')
+    for page, command, words in COMMANDS:
+        if command == 'operating-point' and '--labels' in words:
+            name = DEFAULT_BUNDLE.name if words[0].startswith('-') else words[0]
+            known = {one.name for one in load_bundle(name).manifest.classes}
+            assert set(camvid.CLASSES.names) <= known, f'{page}: {" ".join(words)}'
 
 
 def test_modules_that_are_run_are_there():
