@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.postprocess.image_score import inspect
 from ood_perception.postprocess.mask import surprisal_threshold
 from ood_perception.postprocess.output_maps import OutputMaps
@@ -138,13 +138,8 @@ def check_rerun() -> None:
 
 
 def _rerun() -> Any:
-    try:
-        import rerun
-    except ImportError as error:
-        raise DependencyError(
-            "--rrd needs rerun-sdk (the extra rerun): pip install 'rerun-sdk>=0.41'"
-        ) from error
-    return rerun
+    remedy = "--rrd needs rerun-sdk (the extra rerun): pip install 'rerun-sdk>=0.41'"
+    return required('rerun', remedy)
 
 
 def _root(camera: str) -> str:
