@@ -52,7 +52,7 @@ def required(module: str, remedy: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DependencyError(remedy) from error
+        raise DependencyError(f'{remedy} ({error})') from error
 
 
 def check_choices(section: str, config: object, **known: Sequence[str]) -> None:

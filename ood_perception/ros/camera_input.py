@@ -14,7 +14,7 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from ood_perception.errors import ConfigError
+from ood_perception.errors import required
 from ood_perception.image.encodings import TRANSPORTS
 from ood_perception.ranging.calibration_file import (
     calibration_path,
@@ -39,22 +39,20 @@ class StampedVideo:
     data: Any
 
 
+_VIDEO = {
+    'ffmpeg': ('ffmpeg_image_transport_msgs', 'FFMPEGPacket'),
+    'foxglove': ('foxglove_msgs', 'CompressedVideo'),
+}
+
+
 def message_type(transport: str) -> Any:
-    """Return the message class of a transport; ConfigError where its package is not installed."""
+    """Return the message class of a transport; DependencyError without its package."""
     if transport in ('raw', 'compressed'):
         return Image if transport == 'raw' else CompressedImage
-    try:
-        if transport == 'ffmpeg':
-            from ffmpeg_image_transport_msgs.msg import FFMPEGPacket as Video
-        else:
-            from foxglove_msgs.msg import CompressedVideo as Video
-    except ImportError as error:
-        package = {'ffmpeg': 'ffmpeg-image-transport-msgs', 'foxglove': 'foxglove-msgs'}
-        raise ConfigError(
-            f'transport {transport} needs a package that is not installed ({error}): apt install '
-            f'ros-$ROS_DISTRO-{package[transport]}'
-        ) from error
-    return Video
+    package, name = _VIDEO[transport]
+    remedy = f'apt install ros-$ROS_DISTRO-{package.replace("_", "-")}'
+    messages = required(f'{package}.msg', f'transport {transport} needs a package: {remedy}')
+    return getattr(messages, name)
 
 
 class CameraInput:

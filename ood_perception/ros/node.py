@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ood_perception.errors import ConfigError, DependencyError, OodPerceptionError
+from ood_perception.errors import ConfigError, OodPerceptionError, required
 from ood_perception.requirements import install_command
 
 if TYPE_CHECKING:
@@ -48,17 +48,6 @@ class Stop(threading.Event):
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.set())
-
-
-def _import_ros() -> Any:
-    try:
-        import rclpy
-    except ImportError as error:
-        raise DependencyError(
-            f'rclpy cannot be imported ({error}): source a ROS 2 installation, or '
-            f'{install_command("ros")}'
-        ) from error
-    return rclpy
 
 
 def _init(rclpy: Any, argv: Sequence[str] | None) -> None:
@@ -112,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.parse_known_args(argv)  # for --help: all else is rclpy's
     stop = Stop()
     try:
-        rclpy = _import_ros()
+        remedy = f'source a ROS 2 installation, or {install_command("ros")}'
+        rclpy = required('rclpy', f'rclpy cannot be imported: {remedy}')
         _init(rclpy, argv)
         stop.listen()
         _run_aside(rclpy, stop)

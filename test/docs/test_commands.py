@@ -12,11 +12,13 @@ from itertools import pairwise
 import pytest
 from paths import ROOT
 
+from ood_perception.bundle.store import DEFAULT_BUNDLE, SHIPPED_BUNDLES, load_bundle
 from ood_perception.cli import ood
 from ood_perception.parameters.table import BY_NAME
 
 PAGES = (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').rglob('*.md')))
 OLDER = {command.program: name for name, command in ood.COMMANDS.items() if command.program}
+SHIPPED = {folder.name for folder in SHIPPED_BUNDLES.iterdir()}
 ALIASES = {'table-bundles': 'study', 'build': 'compile'}
 ROS = {name for name, command in ood.COMMANDS.items() if '.ros' in command.function}
 
@@ -91,6 +93,22 @@ def test_files_that_commands_name_are_in_the_package():
         for word in words:
             if word.startswith('config/'):
                 assert (ROOT / word).is_file(), f'{page}: {word}'
+
+
+def test_labels_are_of_classes_that_the_bundle_knows():
+    """A page of an earlier default bundle would name none."""
+    camvid = pytest.importorskip('trainer.datasets.camvid', reason='the trainer needs torch')
+    of_bundles = [f for f in COMMANDS if f[1] == 'evaluate' or '--labels' in f[2]]
+    checked = 0
+    for page, _, words in of_bundles:
+        if '--runs' in words or not any(word.startswith('camvid/') for word in words):
+            continue
+        first = next(i for i, word in enumerate(words) if word.startswith('-'))
+        for name in set(words[:first] or [DEFAULT_BUNDLE.name]) & SHIPPED:
+            known = {one.name for one in load_bundle(name).manifest.classes}
+            assert set(camvid.CLASSES.names) <= known, f'{page}: {" ".join(words)}'
+            checked += 1
+    assert checked
 
 
 def test_modules_that_are_run_are_there():

@@ -17,7 +17,7 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from ood_perception.errors import ConfigError  # noqa: E402
+from ood_perception.errors import ConfigError, DependencyError  # noqa: E402
 from ood_perception.image.decode import FrameDecoder  # noqa: E402
 from ood_perception.parameters import table as parameters  # noqa: E402
 from ood_perception.postprocess.roi_files import parse_polygons  # noqa: E402
@@ -514,7 +514,7 @@ def test_other_parameter_files_hold_known_values_of_the_right_type(name):
 def test_a_transport_whose_messages_are_missing_names_their_package(transport, monkeypatch):
     for package in ('ffmpeg_image_transport_msgs', 'foxglove_msgs'):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=f'transport {transport} needs .*apt install'):
+    with pytest.raises(DependencyError, match=f'transport {transport} needs .*apt install'):
         inputs.message_type(transport)
 
 

@@ -86,5 +86,11 @@ def _make_key(path: Path) -> None:
 
 
 def _password(prompt: str) -> str:
-    given = os.environ.get(PASSWORD_ENV)
-    return getpass.getpass(prompt) if given is None else given
+    if (given := os.environ.get(PASSWORD_ENV)) is not None:
+        return given
+    try:
+        return getpass.getpass(prompt)
+    except EOFError as error:
+        raise ConfigError(
+            f'{prompt.strip(": ")}: there is no terminal to ask on; set {PASSWORD_ENV}'
+        ) from error

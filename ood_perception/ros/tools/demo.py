@@ -22,7 +22,7 @@ from ood_perception.demo.report import FrameResult, Run, try_engine, write_page
 from ood_perception.demo.sources import Source, open_source
 from ood_perception.demo.verdict import judge
 from ood_perception.engines.base import EngineOptions
-from ood_perception.errors import ConfigError, DataError, DependencyError, exit_status
+from ood_perception.errors import ConfigError, DataError, exit_status, required
 from ood_perception.files import check_writable
 from ood_perception.reports.html import environment
 from ood_perception.requirements import install_command
@@ -34,13 +34,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the demo; return the exit code. OodPerceptionError says what cannot be done."""
     begin = time.monotonic()
     os.environ.update(graph_environment())
-    try:
-        from ood_perception.ros.tools.demo_session import through_the_node
-    except ImportError as error:
-        raise DependencyError(
-            f'the demo needs ROS 2 ({error}): {install_command("ros")}, or source '
-            '/opt/ros/<distribution>/setup.bash'
-        ) from error
+    remedy = f'{install_command("ros")}, or source /opt/ros/<distribution>/setup.bash'
+    session = required('ood_perception.ros.tools.demo_session', f'the demo needs ROS 2: {remedy}')
     environment()  # without jinja2 there is no page: say so before the work
     out = _made_folder(options.out)
     source = open_source(options.input, options.frames)
@@ -54,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     engine = EngineOptions(runtime=options.engine, precision=options.precision)
     speed = try_engine(bundle, engine)
     detail(f'built in {speed.built:.1f} s, {1000 * speed.seconds:.0f} ms a frame')
-    frames, facts = through_the_node(options, bundle.manifest.input, speed, images, out)
+    frames, facts = session.through_the_node(options, bundle.manifest.input, speed, images, out)
     return _finish(out, source, bundle, frames, facts, begin)
 
 

@@ -6,8 +6,11 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 
 import pytest
+from limits import HANGS
+from paths import ROOT
 
 from ood_perception.bundle.signatures import SIGNATURE_NAME
 from ood_perception.bundle.store import load_bundle
@@ -47,6 +50,27 @@ def test_a_password_is_needed_again(own, tmp_path, monkeypatch, capsys):
     assert not (own / SIGNATURE_NAME).exists()
     monkeypatch.setenv('OOD_SIGN_PASSWORD', 'right')
     assert main(['sign', str(own), '--key', key]) == 0
+
+
+def test_without_a_terminal_it_says_where_the_password_is_looked_for(own, tmp_path, monkeypatch):
+    monkeypatch.delenv('OOD_SIGN_PASSWORD')
+    command = [
+        sys.executable,
+        '-m',
+        'trainer',
+        'sign',
+        str(own),
+        '--key',
+        str(tmp_path / 'my.key'),
+    ]
+    ended = subprocess.run(
+        [*command, '--make-key'], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=HANGS, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert 'no terminal to ask on; set OOD_SIGN_PASSWORD' in ended.stderr
+    assert 'Traceback' not in ended.stderr
+    assert not list(tmp_path.glob('my.key*'))
 
 
 def test_a_key_is_never_written_over(own, tmp_path, capsys):

@@ -40,7 +40,10 @@ def condense(
     no class has a patch.
     """
     if not any(len(tokens) for tokens in classes):
-        raise DataError('no class has a patch to condense: check labels, class map and purity')
+        raise DataError(
+            'no class has a patch to condense: one needs patches.fewest_patches, in fewest_images '
+            'images (above: what was found); add images, enlarge view, or check labels and purity'
+        )
     with _precision(settings.matmul):
         bank = starting_bank(classes, settings)
         if settings.method == 'single_mean':
