@@ -153,9 +153,9 @@ class BakedConvolutions(nn.Module):
             stride, layer = self.strides[block], outputs[block]
             if stride > self.patch:
                 layer = _enlarged(layer, stride // self.patch)[:, :, :rows, :columns]
-            elif kind == TOKENS and stride < self.patch:
-                layer = functional.avg_pool2d(layer, self.patch // stride)
-            maps.append(layer.permute(0, 2, 3, 1))
+            size = max(self.patch // stride, 1) if kind == TOKENS else 1
+            # of 1, too: behind a pool OpenVINO keeps channels last, else it reorders every map
+            maps.append(functional.avg_pool2d(layer, size).permute(0, 2, 3, 1))
         return tuple(maps)
 
 

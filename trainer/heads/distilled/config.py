@@ -60,6 +60,7 @@ class DistilledConfig:
     margin: float = 4.0
     normal: float = 1.0
     elsewhere: float = 3.0
+    near: float = 1.0
     most: float = 6.0
     shrinkage: float = 0.05
     select_every: int = 250

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,8 +30,10 @@ from .config import DistilledConfig
 from .model import Student
 from .teacher import Teacher
 
+LOG = logging.getLogger(__name__)
 BETA = 0.5  # of the smooth L1 loss: within half a deviation it is quadratic
 FEATURED = 100
+MOST_GRADIENT = 2.0
 DARKER, TINT, NOISE, BLUR = 0.3, 0.07, 8.0, 1.5
 
 
@@ -96,6 +100,7 @@ class DistillationRun(TrainingRun):
         self, lessons: Lessons, backbone: Backbone, student: Student, config: DistilledConfig
     ) -> None:
         self.lessons, self.backbone, self.student, self.config = lessons, backbone, student, config
+        self.other = [i for i in range(student.classes) if i not in lessons.normal]
         rows, columns = config.crop
         size = rows * backbone.patch, columns * backbone.patch
         self.baked = backbone.baked(*size, student.decoder.layers).requires_grad_(True)
@@ -140,7 +145,18 @@ class DistillationRun(TrainingRun):
             + config.classes * class_loss(found[..., 1:], target)
             + config.classes
             * elsewhere_loss(found[..., 1:], target, taught_score > config.elsewhere, normal)
+            + config.classes
+            * elsewhere_loss(found[..., 1:], target, taught_score < config.near, self.other)
         )
+
+    def _descend(self, indices: Sequence[int], row: int, column: int) -> float:
+        """Bound the gradient, too; a step whose gradient is not finite changes no weight."""
+        loss = super()._descend(indices, row, column)
+        size = nn.utils.clip_grad_norm_(self.trained.parameters(), MOST_GRADIENT)
+        if not (torch.isfinite(size) and math.isfinite(loss)):
+            LOG.warning('%s step %d: no finite gradient, left out', self.name, self.step)
+            self.optimizer.zero_grad()
+        return loss
 
     def _draw(self, index: int) -> Drawn:
         """Return a crop of an image and what the teacher says of it."""

@@ -18,6 +18,8 @@ from trainer.heads.distilled.fit import evened  # noqa: E402
 from trainer.heads.distilled.model import DistanceScore  # noqa: E402
 from trainer.heads.distilled.teacher import Teacher, fit_distance  # noqa: E402
 from trainer.heads.distilled.training import (  # noqa: E402
+    MOST_GRADIENT,
+    DistillationRun,
     class_loss,
     elsewhere_loss,
     in_other_light,
@@ -79,6 +81,25 @@ def test_what_the_teacher_finds_far_is_no_normal_class_where_nothing_is_labelled
     assert elsewhere_loss(logits, labels, far, [0]) == pytest.approx(expected, rel=1e-5)
     assert elsewhere_loss(logits, labels, ~far[:1].expand(2, 1, 1), [0]) == 0
     assert elsewhere_loss(logits, labels, far, [0, 1, 2]) == 0
+
+
+def test_a_step_without_a_finite_gradient_changes_no_weight():
+    run = DistillationRun.__new__(DistillationRun)
+    run.trained, run.step = torch.nn.Linear(1, 1), 0
+    run.optimizer = torch.optim.SGD(run.trained.parameters(), 1.0)
+    weight = run.trained.weight
+
+    def moved(factor):
+        run.loss = lambda *_: (weight * factor).sum()
+        run.optimizer.zero_grad()
+        before = weight.detach().clone()
+        run._descend([0], 0, 0)
+        run.optimizer.step()
+        return abs(float((weight - before).detach()))
+
+    assert moved(float('inf')) == moved(float('nan')) == 0
+    assert moved(1.0) == pytest.approx(1.0)
+    assert moved(1e6) == pytest.approx(MOST_GRADIENT, rel=1e-3)
 
 
 def test_other_light_keeps_the_shape_and_depends_on_the_draw():
