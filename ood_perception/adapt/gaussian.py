@@ -143,7 +143,12 @@ class GaussianHead:
 
 
 def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
-    """Return a bundle's head of one Gaussian, None where it has another kind of head."""
+    """
+    Return a bundle's head of one Gaussian, None where it has another kind of head.
+
+    A Gaussian along some principal directions alone (baseline.rank) is another kind: what was left
+    out of its covariance cannot be read back.
+    """
     import onnx
 
     manifest = bundle.manifest
@@ -153,6 +158,8 @@ def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
     shapes = {item.name: item.dims for item in model.graph.initializer}
     calibrated = any(node.name in _CURVE for node in model.graph.node)
     if shapes.get(MEANS, [0])[0] != 1 or CENTER not in shapes or not calibrated:
+        return None
+    if len(set(shapes.get(f'{WHITENING}.half') or shapes[WHITENING])) != 1:
         return None
     layers = _read_layers(model.graph.node, tokens)
     if not layers:

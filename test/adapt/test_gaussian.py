@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from ood_perception.adapt.gaussian import Moments, gaussian_head, moments_of, shrunk
+from ood_perception.adapt.gaussian import WHITENING, Moments, gaussian_head, moments_of, shrunk
 from ood_perception.bundle.store import load_bundle
 
 openvino = pytest.importorskip('openvino')
@@ -59,6 +61,21 @@ def test_numpy_scores_as_the_graph_does_before_and_after_it_is_moved(head, token
 def test_other_heads_are_left_alone():
     bundle = load_bundle('road_camvid')
     assert gaussian_head(bundle, bundle.manifest.heads[0]) is None
+
+
+def test_a_gaussian_along_some_directions_alone_is_left_alone(tmp_path):
+    import onnx
+
+    bundle = load_bundle('road_open')
+    stage = next(stage for stage in bundle.manifest.stages if 'surprisal' in stage.outputs)
+    model = onnx.load(bundle.stage_path(stage))
+    whitening = next(one for one in model.graph.initializer if WHITENING in one.name)
+    kept = onnx.numpy_helper.to_array(whitening)[:, :512]
+    whitening.CopyFrom(onnx.numpy_helper.from_array(kept, whitening.name))
+    onnx.save(model, tmp_path / 'head.onnx')
+    fewer = SimpleNamespace(manifest=bundle.manifest, stage_path=lambda _: tmp_path / 'head.onnx')
+    assert gaussian_head(bundle, bundle.manifest.heads[0]) is not None
+    assert gaussian_head(fewer, bundle.manifest.heads[0]) is None
 
 
 def test_joined_moments_are_those_of_the_pooled_tokens():
