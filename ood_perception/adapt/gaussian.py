@@ -11,7 +11,7 @@ tokens join exactly, shrunk alike, without the tokens of the fit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -116,12 +116,6 @@ class GaussianHead:
         raw = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in squared])
         name, curve = self._curve
         return np.asarray(curve.run(None, {name: raw.astype(np.float32)})[0], np.float32)
-
-    def refitted(self, moments: Moments) -> GaussianHead:
-        """Return the head with another Gaussian."""
-        from onnx import load_from_string
-
-        return replace(self, model=load_from_string(self.with_moments(moments)))
 
     def with_moments(self, moments: Moments) -> bytes:
         """Return head.onnx with another Gaussian."""

@@ -39,7 +39,7 @@ from ood_perception.settings import chosen_classes
 from ood_perception.types import JsonDict
 
 from ..datasets import EvaluationSet, open_set
-from .adapted_cameras import Camera, Parent, contamination_of, drift_of, fitted_on, rates_of
+from .adapted_cameras import Camera, Parent, contamination_of, drift_of, rates_of
 from .options import add_root_argument, command_parser, sets_root, tell
 
 
@@ -52,7 +52,6 @@ def parser() -> argparse.ArgumentParser:
     add('--anomalies', nargs='+', default=[], metavar='NAME=SET', help='labels of a --clean NAME: '
         'a set of `evaluate` with images of the same names')  # fmt: skip
     add('--frames', nargs='+', type=int, default=[20, 50, 200], help='default: 20 50 200')
-    add('--alone', action='store_true', help='also a Gaussian of each camera alone as a parent')
     add('--contamination', type=float, default=AdaptOptions.contamination, help='see adapt_bundle')
     add('--out', type=Path, default=Path('out/adaptation'), help='default: %(default)s')
     add_root_argument(result)
@@ -82,9 +81,6 @@ def main(arguments: Sequence[str]) -> int:
         parent, cameras = _seen(options, bundle, drives, sets, result['refused'])
         _study(parent, cameras, options, result)
         result['drift'] += drift_of(parent, cameras, options.contamination)
-        if options.alone and parent.head:
-            for source in cameras:
-                _study(*fitted_on(parent, source, cameras), options, result)
         _write(options, result)
     return 3 if result['refused'] else 0
 

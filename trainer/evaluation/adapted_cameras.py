@@ -13,18 +13,15 @@ import numpy.typing as npt
 
 from ood_perception.adapt.blocks import stretches
 from ood_perception.adapt.curves import RATES, Cleaned, all_pixels, cleaned
-from ood_perception.adapt.gaussian import GaussianHead, moments_of
+from ood_perception.adapt.gaussian import GaussianHead
 from ood_perception.adapt.levels import (
     Level,
     Pasted,
-    ground_tokens,
     measured,
-    scored,
     taken,
 )
 from ood_perception.adapt.observe import SeenFrame
 from ood_perception.demo.sources import spread
-from ood_perception.errors import DataError
 from ood_perception.metrics.bootstrap import image_histograms, metric_intervals, paired_difference
 from ood_perception.metrics.pixel import exact_metrics
 from ood_perception.postprocess.drift import BLOCK_FRAMES, BULK, CalibrationTest, blocks_between
@@ -33,7 +30,6 @@ from ood_perception.types import BoolArray, Float64Array, JsonDict
 TARGET = RATES[0]
 CONTAMINATED = (0.0, 0.01, 0.05, 0.2)  # fractions of frames that hold objects
 _RUNS, _FRAMES = 20, 10_000
-_FIT_FRAMES = 60
 
 
 @dataclass(frozen=True)
@@ -167,40 +163,6 @@ def contamination_of(
 
 def _curves(parent: Parent, clean: Cleaned, own: npt.NDArray[np.int64]) -> Level:
     return measured(clean, [], own, parent.classes, parent.chosen, None)[0]
-
-
-def fitted_on(
-    parent: Parent, source: Camera, cameras: Sequence[Camera]
-) -> tuple[Parent, list[Camera]]:
-    """
-    Return a parent whose Gaussian saw one camera alone, and what it makes of the others.
-
-    Every other fifth of the source fits the Gaussian, the rest its curve: the recipe of a
-    Mahalanobis head on the source's predicted ground. It is adapted by curves alone.
-    """
-    if parent.head is None:
-        raise DataError(f'{parent.name} is no single Gaussian: it cannot be fitted on one camera')
-    part = stretches(len(source.frames)) % 2 == 0
-    mine = [source.frames[k] for k in np.flatnonzero(part)]
-    some = [mine[k] for k in spread(len(mine), _FIT_FRAMES)]
-    tokens = np.concatenate([ground_tokens(frame, parent.head) for frame in some])
-    head = parent.head.refitted(moments_of(tokens, parent.head.shrinkage))
-    fitted = replace(parent, name=f'{source.name} alone', head=None)
-    rest = [scored(source.frames[k], head, head.moments) for k in np.flatnonzero(~part)]
-    curve = all_pixels(rest, parent.classes).calibration(parent.chosen)
-
-    def again(frame: SeenFrame) -> SeenFrame:
-        own = scored(frame, head, head.moments)
-        return replace(own, served=curve(fitted.raw(own)).astype(np.float16))
-
-    def seen(camera: Camera) -> Camera:
-        pasted, labelled = (
-            [replace(one, frame=again(one.frame)) for one in part]
-            for part in (camera.pasted, camera.labelled)
-        )
-        return Camera(camera.name, [again(frame) for frame in camera.frames], pasted, labelled)
-
-    return fitted, [seen(camera) for camera in cameras if camera is not source]
 
 
 def drift_of(parent: Parent, cameras: Sequence[Camera], contamination: float) -> list[JsonDict]:
