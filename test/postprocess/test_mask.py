@@ -123,6 +123,15 @@ def test_equal_obstacles_come_from_the_top_and_then_from_the_left():
     assert [(o.y / 7, o.x / 7) for o in found] == [(4, 30), (20, 5), (20, 50), (30, 2)]
 
 
+def test_left_is_where_the_box_is_and_not_its_first_cell():
+    surprisal = np.zeros(GRID, dtype=np.float32)
+    surprisal[10, 20] = 3
+    surprisal[10:13, 30] = surprisal[12, 5:31] = 3  # begins further right, reaches further left
+    _, components = post.make_mask(surprisal, np.ones(GRID, bool), 0.01)
+    found = post.obstacles_of(components, geometry_for((378, 672), (378, 672)))
+    assert [o.x / 7 for o in found] == [5, 20]
+
+
 def test_what_is_just_large_and_anomalous_enough_stays():
     surprisal = np.zeros(GRID, dtype=np.float32)
     surprisal[3, 3:7] = 3.0  # four cells of 2.5 pixels, at the threshold of 0.001
