@@ -53,7 +53,8 @@ TRAININGS = {
     'classifier': classifier,
     'linear segmenter': segmenter,
     'full decoder': lambda: segmenter(preset='full'),
-    'generative segmenter': lambda: segmenter(head='gmm', gmm=GMM),
+    # of two classes the class norm makes a sign, and rounding may turn it
+    'generative segmenter': lambda: segmenter(head='gmm', gmm=replace(GMM, class_norm=False)),
     'discriminative uem': lambda: uem('discriminative'),
     'generative uem': lambda: uem('generative'),
     'rpl': rpl,

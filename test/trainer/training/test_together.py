@@ -23,4 +23,6 @@ def test_processes_give_the_network_of_one(learned, name, count):
     one, many = learned[1][name], learned[count][name]
     assert one.keys() == many.keys()
     for tensor, value in one.items():
-        torch.testing.assert_close(many[tensor], value, rtol=1e-3, atol=1e-4, msg=tensor)
+        # a bias before a BatchNorm has rounding alone for a gradient, and Adam makes steps of it
+        atol = 1e-3 if tensor.startswith('decoder.levels.0.steps') else 1e-4
+        torch.testing.assert_close(many[tensor], value, rtol=1e-3, atol=atol, msg=tensor)
