@@ -4,39 +4,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from ood_perception.bundle.store import Bundle, shipped_bundles
-from ood_perception.engines.base import Engine, EngineOptions
-from ood_perception.engines.chain import ChainEngine
-from ood_perception.engines.int8 import INT8, quantization_path
+from ood_perception.bundle.store import shipped_bundles
+from ood_perception.engines.base import EngineOptions
 from ood_perception.errors import ConfigError
 from ood_perception.evaluation.measure import Measured
 from ood_perception.evaluation.record import RecordSet, records_folder, save_index
-from ood_perception.evaluation.results import run_key, write_bytes
-from ood_perception.evaluation.run import RunOptions, run_one, run_tasks
-from ood_perception.files import locked, make_file, sha256_of
-from ood_perception.fleet.ledger import Item, Ledger, identified
-from ood_perception.fleet.pool import Cluster, Crew, Files, Worker, work_through
+from ood_perception.evaluation.results import run_key
+from ood_perception.evaluation.run import RunOptions, run_tasks
+from ood_perception.fleet.pool import Cluster
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.typed_values import build
-from ood_perception.types import EngineOutput
 from ood_perception.yaml_files import read_mapping
 
-from ..artifacts import digest
 from ..datasets import EvaluationSet, expand_names, open_set
-from .options import metadata_of, opened, tell
+from .engines import count_one_view, share_backbone
+from .options import metadata_of, opened
 from .sets import Extras, checked_set, image_tasks, measured_set, settings_of, summary_of
+from .workers import by_workers
 
 LOG = logging.getLogger(__name__)
 
@@ -190,7 +181,7 @@ class Evaluation:
             if pipeline.doubt:
                 LOG.warning('%s: %s', spec.name, pipeline.doubt)
             key = run_key(facts)
-            failed = self._by_workers(spec, pipeline, facts, sets) if self.cluster else {}
+            failed = by_workers(self, spec, pipeline, facts, sets) if self.cluster else {}
             done = {}
             for name, data in sets.items():
                 measured, variant = self.prepare(pipeline, spec, data)
@@ -211,95 +202,6 @@ class Evaluation:
             known = spec.settings.in_distribution or pipeline.manifest.in_distribution
         return RunResult(spec.name, {**facts, 'key': key, 'in_distribution': list(known)}, done)
 
-    def _by_workers(
-        self,
-        spec: RunSpec,
-        pipeline: Pipeline,
-        facts: dict[str, Any],
-        sets: Mapping[str, EvaluationSet],
-    ) -> dict[str, dict[str, str]]:
-        """Let workers make the records of a run; return why images failed, by set and name."""
-        key = run_key(facts)
-        folder = self.out / 'images' / key
-        images = []
-        for name, data in sets.items():
-            _, variant = self.prepare(pipeline, spec, data)
-            for index, task in enumerate(image_tasks(data)):
-                place, unique, identity = identified(f'{name}/{task.name}', task.name, task.files)
-                images.append(Image(place, unique, f'{identity}-{variant}', name, index))
-
-        def keep(image: Image, files: Files) -> None:
-            for name, content in files.items():
-                write_bytes(records_folder(self.out, key, image.data) / name, content)
-
-        crew = Crew(ImageWorker, (self, spec, facts), 'image', keep, self.cluster)
-        with locked(folder / 'ledger'):
-            ledger = Ledger(folder, key)
-            work_through(ledger, images, crew, tell)
-        failed: dict[str, dict[str, str]] = {name: {} for name in sets}
-        for image in images:
-            if reason := ledger.failure(image):
-                failed[image.data][sets[image.data].images.names[image.index]] = reason
-        return failed
-
-
-@dataclass(frozen=True)
-class Image(Item):
-    """One image: the name of its set, and its place there."""
-
-    data: str
-    index: int
-
-
-class ImageWorker(Worker):
-    """A worker that makes images' records; work: an Evaluation, a RunSpec, the driver's facts."""
-
-    def open(self, stack: ExitStack) -> tuple[Pipeline, dict[str, EvaluationSet]]:
-        """Return the pipeline, and a place for the sets that images are of."""
-        evaluation, spec, facts = self.work
-        pipeline, here = stack.enter_context(evaluation.opened(spec))
-        if here != facts:
-            other = [name for name in facts if here[name] != facts[name]]
-            raise ConfigError(
-                f'bundle {spec.bundle or "shipped"} gives another {", ".join(other)} than where '
-                'the command was started: give every machine the same bundle, name --engine and '
-                '--precision'
-            )
-        return pipeline, {}
-
-    def results(self, opened: Any, item: Image) -> dict[str, bytes]:
-        """Return an image's record."""
-        evaluation, spec, _ = self.work
-        pipeline, sets = opened
-        if item.data not in sets:
-            sets[item.data] = open_set(item.data, evaluation.root)
-        data = sets[item.data]
-        measured, variant = evaluation.prepare(pipeline, spec, data)
-        with TemporaryDirectory(prefix='evaluate.') as scratch:
-            task = image_tasks(data)[item.index]
-            record = run_one(pipeline, task, measured, Path(scratch), variant)
-            return {record.name: record.read_bytes()}
-
-
-def count_one_view(engine: Engine, name: str) -> None:
-    """
-    Let the scores of one further view count alone: those of the others are 0 from now on.
-
-    The labels stay the whole image's, and with them the region of interest. Raises ConfigError
-    for a view that the bundle does not have.
-    """
-    names = ['', *(view.name for view in engine.manifest.input.views)]
-    if name not in names:
-        raise ConfigError(f'{engine.manifest.name} has no view {name!r}; it has {names[1:]}')
-    compute, place = engine.run, names.index(name)
-
-    def run(images: Any, chosen: Any) -> EngineOutput:
-        output = compute(images, chosen)
-        counts = np.arange(len(output.surprisal)) % len(names) == place
-        return replace(output, surprisal=output.surprisal * counts[:, None, None])
-
-    engine.run = run  # type: ignore[method-assign]
-
 
 def _variant(settings: Settings, measured: Measured) -> str:
     """Return a short hash of what a set's records depend on beside the run."""
@@ -313,52 +215,3 @@ def _variant(settings: Settings, measured: Measured) -> str:
     if measured.classes:
         facts |= {'labels': 'confusion', 'reject': measured.reject}
     return run_key(facts)[:8]
-
-
-def share_backbone(engine: Engine, bundle: Bundle, folder: Path) -> None:
-    """
-    Let an engine keep what its backbone gave, by graph, weights, quantisation, engine and input.
-
-    What is read again is what was computed, to the bit; every image of a batch, such as a further
-    view of a frame, is found again alone. An engine whose first stage is no backbone stays as it
-    is. folder: a file of all outputs an image and backbone (8 MB at 378 x 672 with three blocks of
-    a ViT-S); it may be deleted at any time.
-    """
-    stage = bundle.manifest.stages[0]
-    if not isinstance(engine, ChainEngine) or not stage.external_data:
-        return
-    path = bundle.stage_path(stage)
-    files = [path, path.resolve().parent / stage.external_data]
-    if engine.description['precision'] == INT8:
-        files.append(quantization_path(bundle))
-    own = folder / digest([*(sha256_of(file) for file in files), engine.description])[:24]
-    engine.first_stage = lambda feeds, compute: _outputs(own, feeds, compute)
-
-
-def _outputs(
-    folder: Path, feeds: Sequence[Any], compute: Callable[[], Sequence[Any]]
-) -> list[Any]:
-    """Return the backbone's outputs for a batch, each (B, ...); feeds: its images, one array."""
-    (images,) = feeds
-    paths = [folder / f'{_name(image)}.npz' for image in images]
-    if not all(path.is_file() for path in paths):
-        computed = [np.array(one) for one in compute()]
-        for place, path in enumerate(paths):
-            if not path.is_file():
-                make_file(path, partial(_write, [one[place : place + 1] for one in computed]))
-    kept = [_read(path) for path in paths]
-    return [np.concatenate(parts) for parts in zip(*kept, strict=True)]
-
-
-def _name(image: Any) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:24]
-
-
-def _write(outputs: list[Any], target: Path) -> None:
-    with target.open('wb') as file:  # a name would get a suffix
-        np.savez(file, *outputs)
-
-
-def _read(path: Path) -> list[Any]:
-    with np.load(path) as found:
-        return [found[f'arr_{place}'] for place in range(len(found.files))]

@@ -19,7 +19,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.roi import RoiSettings
 from ood_perception.settings import Settings
 from ood_perception.types import Frame
-from trainer.evaluation.runs import share_backbone
+from trainer.evaluation.engines import share_backbone
 
 WHOLE = Settings(roi=RoiSettings('none'))
 

@@ -21,9 +21,9 @@ from ood_perception.metrics.pixel import exact_metrics, scored_image
 from ood_perception.pipeline import Pipeline
 from ood_perception.settings import Settings
 from ood_perception.types import Frame
+from trainer.evaluation.engines import count_one_view
 from trainer.evaluation.evaluate import parser
 from trainer.evaluation.options import engine_options, opened
-from trainer.evaluation.runs import count_one_view
 
 
 @pytest.fixture(scope='module')
