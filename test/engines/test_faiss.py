@@ -25,7 +25,7 @@ from ood_perception.engines.graphs.head_cuts import Search, cut_searches  # noqa
 from ood_perception.errors import BundleError, DependencyError  # noqa: E402
 from ood_perception.requirements import install_command  # noqa: E402
 from trainer.export.onnx import store_half, to_onnx  # noqa: E402
-from trainer.heads.knn import search as knn_search  # noqa: E402
+from trainer.heads.knn import model as knn_model  # noqa: E402
 from trainer.heads.knn.model import NearestReferences  # noqa: E402
 
 WIDTH, GRID, K = 32, (3, 5), 3
@@ -53,7 +53,7 @@ class Member(torch.nn.Module):
 
 def exported(monkeypatch, *heads, piece=100):
     """Return the modules and the graph of a head that searches with each number of heads."""
-    monkeypatch.setattr(knn_search, 'PIECE', piece)
+    monkeypatch.setattr(knn_model, 'PIECE', piece)
     rng = np.random.default_rng(2)
     modules = []
     for count in heads:

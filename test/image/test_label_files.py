@@ -135,29 +135,29 @@ def test_labels_without_an_anomaly_are_refused_with_their_ids():
 def test_an_anomaly_set_reads_masks_of_few_bits(tmp_path, bits, palette):
     pytest.importorskip('torch')
     from trainer.datasets import open_set
-    from trainer.evaluation.sets import checked_set
+    from trainer.evaluation.sets import Extras, checked_set
 
     mask = ids_of(1)
     write_set(tmp_path, {'a_0.png': png_of(mask, bits, palette)}, SHAPE)
-    data = checked_set(open_set(f'anomaly_folders={tmp_path}', tmp_path), 0)
+    data = checked_set(open_set(f'anomaly_folders={tmp_path}', tmp_path), Extras())
     np.testing.assert_array_equal(data.read(0)[1], mask)
 
 
 def test_a_set_of_0_and_255_is_an_error_and_255_beside_1_is_ignored(tmp_path):
     pytest.importorskip('torch')
     from trainer.datasets import open_set
-    from trainer.evaluation.sets import checked_set
+    from trainer.evaluation.sets import Extras, checked_set
 
     mask = ids_of(1)
     masks = {'a_0.png': png_of(mask * 255), 'a_1.png': png_of(mask * 255)}
     name = f'anomaly_folders={write_set(tmp_path, masks, SHAPE)}'
     with pytest.raises(DataError, match=r'anomaly_folders: none of 2 .* 255 means ignored here'):
-        checked_set(open_set(name, tmp_path), 0)
+        checked_set(open_set(name, tmp_path), Extras())
     (tmp_path / 'labels' / 'a_1.png').write_bytes(png_of(mask))
-    data = checked_set(open_set(name, tmp_path), 0)
+    data = checked_set(open_set(name, tmp_path), Extras())
     np.testing.assert_array_equal(data.read(0)[1], mask * 255)
-    with pytest.raises(DataError, match='the first 1 images'):
-        checked_set(open_set(name, tmp_path), 1)
+    with pytest.raises(DataError, match=r'^1 images of anomaly_folders'):
+        checked_set(open_set(name, tmp_path), Extras(limit=1))
 
 
 @pytest.mark.parametrize('bits', [1, 8])

@@ -69,12 +69,10 @@ def main(arguments: Sequence[str]) -> int:
         name: open_drive(text, max(options.frames))
         for name, text in _named(options.clean, '--clean')
     }
-    sets = {
-        name: open_set(text, sets_root(options))
-        for name, text in _named(options.anomalies, '--anomalies')
-    }
-    if unknown := sorted(set(sets) - set(drives)):
+    anomalies = dict(_named(options.anomalies, '--anomalies'))
+    if unknown := sorted(set(anomalies) - set(drives)):
         raise ConfigError(f'--anomalies {unknown[0]}=...: no --clean has that name')
+    sets = {name: open_set(text, sets_root(options)) for name, text in anomalies.items()}
     check_writable(options.out)
     result: dict[str, list[Any]] = {'rows': [], 'contamination': [], 'drift': [], 'refused': []}
     for bundle in options.parents:
