@@ -10,14 +10,23 @@ LAST = 99  # the ports of higher domains may be handed to any other program
 _marks = []
 
 
-def isolate(environ):
-    """Keep the graphs of this test process apart from all others, of other machines too."""
-    environ['ROS_DOMAIN_ID'] = str(_own_domain())
+def isolate(environ, anew=False):
+    """
+    Keep the graphs of this test process apart from all others, of other machines too.
+
+    anew: in a domain that no earlier test of the process used either. What such a test left in the
+    graph, a server half gone for one, would stay there for minutes.
+    """
+    environ['ROS_DOMAIN_ID'] = str(_free_domain() if anew else _own_domain())
     environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
 @cache
 def _own_domain():
+    return _free_domain()
+
+
+def _free_domain():
     """
     Return a domain (1 to 99) that is this process's alone until it ends.
 

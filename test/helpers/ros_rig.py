@@ -246,8 +246,7 @@ def client_of(node, kind, name):
     """
     Return a client whose server was found.
 
-    On busy cores a client sometimes misses a server that answers others (seen in Fast DDS, for
-    minutes): another one is made then.
+    A client that misses a server is made again: discovery is slow on busy cores.
     """
     end = time.monotonic() + WAIT
     while time.monotonic() < end:
@@ -255,7 +254,8 @@ def client_of(node, kind, name):
         if client.wait_for_service(WAIT / 10):
             return client
         node.destroy_client(client)
-    raise AssertionError(f'no server of {name} in {WAIT} s')
+    found = sorted(one for one, _ in node.get_service_names_and_types())
+    raise AssertionError(f'no server of {name} in {WAIT} s, in the graph are {found}')
 
 
 def use_fake_engine(monkeypatch):

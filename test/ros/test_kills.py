@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 @pytest.fixture
 def peer():
-    isolate(os.environ)
+    isolate(os.environ, anew=True)
     rclpy.init(args=[])
     node = Node('peer')
     yield node

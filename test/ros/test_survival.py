@@ -50,7 +50,7 @@ class Process:
     """The node as a process, and a peer that attacks it."""
 
     def __init__(self, folder, *parameters, steered=False):
-        isolate(os.environ)
+        isolate(os.environ, anew=True)
         self.hang, bundle = folder / 'hang', folder / 'tiny'
         if not bundle.exists():
             write_tiny_bundle(bundle, height=126, width=168, upsampling=7)
