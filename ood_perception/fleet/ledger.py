@@ -101,7 +101,7 @@ class Ledger:
         write_json(self._path(item), asdict(entry))
 
     def results(self, item: Item) -> Path:
-        """Return the folder of a recording's results."""
+        """Return the folder of a recording's results; other items keep theirs elsewhere."""
         return self.folder / 'recordings' / item.name
 
     def _path(self, item: Item) -> Path:

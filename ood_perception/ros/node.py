@@ -26,7 +26,6 @@ _PAUSE = 0.05
 # Seconds from a signal to the end, whatever hangs; and the threads that may.
 _GRACE = 4.0
 _MAY_HANG = ('executor', 'inference', 'compile', 'restart')
-_SLOW_FRAME = 'slow frame'  # Worker.stop calls its thread so
 
 
 class Stop(threading.Event):
@@ -140,7 +139,9 @@ def _run_aside(rclpy: Any, stop: Stop) -> None:
         os._exit(1)
     if failed:
         raise failed[0]
-    if any(one.name == _SLOW_FRAME for one in threading.enumerate()):
+    from ood_perception.ros.worker import SLOW_FRAME
+
+    if any(one.name == SLOW_FRAME for one in threading.enumerate()):
         os._exit(stop.code)  # the engine's run cannot be ended, and is not waited for
 
 

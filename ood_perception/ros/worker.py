@@ -31,6 +31,8 @@ _POLL = 0.5
 _SLOWER = 4.0
 DECODING, INFERENCE, PUBLISHING = 'decoding', 'inference', 'publishing'
 _MOST_LATENCY_NS = 3600 * NANOSECONDS
+SLOW_FRAME = 'slow frame'
+"""Name of a thread that was left to itself in a frame that takes as long as others did."""
 
 
 @dataclass
@@ -87,8 +89,8 @@ class Worker:
             return
         self._thread.join(patience)
         if self._thread.is_alive():
-            if not self.problem(0.0):  # others took as long: ros/node.py calls it no hanging
-                self._thread.name = 'slow frame'
+            if not self.problem(0.0):  # others took as long: it does not hang
+                self._thread.name = SLOW_FRAME
             self.abandon(f'still {self._stage} when the node was deactivated')
 
     def abandon(self, reason: str) -> None:
