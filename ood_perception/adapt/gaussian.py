@@ -5,7 +5,8 @@ The Gaussian of a Mahalanobis head: read out of its graph, moved to a drive's to
 
 A head of one Gaussian holds its mean m and a whitening W, W W^T = inverse covariance, in which the
 covariance S of the fit was shrunk: (1 - s) S + s diag(S). That is linear in S, so moments of new
-tokens join exactly, shrunk alike, without the tokens of the fit.
+tokens join exactly, shrunk alike, without the tokens of the fit. A head of fewer directions than W
+has measures along the first ones, those of most variance.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class Moments:
 
     @cached_property
     def whitening(self) -> Float64Array:
-        """W, float64 (D, D), as float16 holds it, with W W^T = inverse covariance."""
-        exact = np.linalg.cholesky(np.linalg.inv(self.covariance))
+        """W of principal_whitening in standardised dimensions, as float16 holds it."""
+        scale = np.sqrt(np.diagonal(self.covariance))
+        exact = principal_whitening(self.covariance / np.outer(scale, scale)) / scale[:, None]
         return exact.astype(np.float16).astype(np.float64)
 
     def standardised_by(self, other: Moments) -> Moments:
@@ -54,6 +56,12 @@ class Moments:
         between = shrunk(share * (1 - share) * np.outer(step, step), shrinkage)
         within = (1 - share) * self.covariance + share * other.covariance
         return Moments((1 - share) * self.mean + share * other.mean, within + between)
+
+
+def principal_whitening(covariance: Float64Array) -> Float64Array:
+    """Return W, float64 (D, D), W W^T = inverse covariance; directions of most variance first."""
+    variances, directions = np.linalg.eigh(covariance)
+    return np.asarray((directions / np.sqrt(variances))[:, ::-1], np.float64)
 
 
 def shrunk(covariance: Float64Array, shrinkage: float) -> Float64Array:
@@ -72,7 +80,8 @@ class GaussianHead:
     """
     A head.onnx whose score is the distance to one Gaussian.
 
-    layers: the token outputs that it reads side by side. size: of its grid, (gh, gw).
+    layers: the token outputs that it reads side by side. size: of its grid, (gh, gw). rank: how
+    many directions of the whitening count.
     """
 
     model: Any
@@ -80,6 +89,7 @@ class GaussianHead:
     layers: tuple[str, ...]
     size: tuple[int, int]
     shrinkage: float
+    rank: int
 
     @cached_property
     def moments(self) -> Moments:
@@ -88,12 +98,10 @@ class GaussianHead:
 
         stored = {item.name: item for item in self.model.graph.initializer}
         half = stored.get(f'{WHITENING}.half', stored.get(WHITENING))
-        center, whitening, means = (
-            numpy_helper.to_array(item).astype(np.float64)
-            for item in (stored[CENTER], half, stored[MEANS])
+        center, whitening = (
+            numpy_helper.to_array(item).astype(np.float64) for item in (stored[CENTER], half)
         )
-        mean = center + np.linalg.solve(whitening.T, means[0])
-        return Moments(mean, np.linalg.inv(whitening @ whitening.T))
+        return Moments(center, np.linalg.inv(whitening @ whitening.T))
 
     @cached_property
     def _curve(self) -> Any:
@@ -109,7 +117,7 @@ class GaussianHead:
 
     def surprisal(self, tokens: npt.NDArray[np.floating[Any]], moments: Moments) -> Float32Array:
         """Return the graph's surprisal, float32 (V, gh, gw), of tokens (V, rows, columns, D)."""
-        whitening = moments.whitening.astype(np.float32)
+        whitening = moments.whitening[:, : self.rank].astype(np.float32)
         whitened = (tokens.astype(np.float32) - moments.mean.astype(np.float32)) @ whitening
         squared = (whitened * whitened).sum(3)
         size = (self.size[1], self.size[0])
@@ -125,7 +133,7 @@ class GaussianHead:
         changed.CopyFrom(self.model)
         new = {
             CENTER: moments.mean,
-            MEANS: np.zeros((1, len(moments.mean))),
+            MEANS: np.zeros((1, self.rank)),
             WHITENING: moments.whitening,
         }
         for item in changed.graph.initializer:
@@ -137,12 +145,7 @@ class GaussianHead:
 
 
 def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
-    """
-    Return a bundle's head of one Gaussian, None where it has another kind of head.
-
-    A Gaussian along some principal directions alone (baseline.rank) is another kind: what was left
-    out of its covariance cannot be read back.
-    """
+    """Return a bundle's head of one Gaussian, None where it has another kind of head."""
     import onnx
 
     manifest = bundle.manifest
@@ -153,14 +156,16 @@ def gaussian_head(bundle: Bundle, head: HeadSpec) -> GaussianHead | None:
     calibrated = any(node.name in _CURVE for node in model.graph.node)
     if shapes.get(MEANS, [0])[0] != 1 or CENTER not in shapes or not calibrated:
         return None
-    if len(set(shapes.get(f'{WHITENING}.half') or shapes[WHITENING])) != 1:
-        return None
     layers = _read_layers(model.graph.node, tokens)
-    if not layers:
+    width, rank = shapes[CENTER][0], shapes[MEANS][1]
+    whole = set(shapes.get(f'{WHITENING}.half') or shapes[WHITENING]) == {width}
+    recipe = manifest.provenance.get('recipe', {}).get('baseline', {})
+    # the first directions are those of standardised tokens
+    if not layers or not whole or not (rank == width or recipe.get('standardise', False)):
         return None
-    recipe = manifest.provenance.get('recipe', {})
-    own = recipe.get('baseline', {}).get('shrinkage', _SHRINKAGE)
-    return GaussianHead(model, stage, layers, manifest.input.grid(head.upsampling), float(own))
+    size = manifest.input.grid(head.upsampling)
+    shrinkage = float(recipe.get('shrinkage', _SHRINKAGE))
+    return GaussianHead(model, stage, layers, size, shrinkage, rank)
 
 
 def _read_layers(nodes: Sequence[Any], tokens: Sequence[str]) -> tuple[str, ...]:

@@ -112,13 +112,7 @@ class BaselineFit(OneScoreFit):
             return fit_gmm(groups, config)
         starts = [layers[0][place].starts for place in places if config.balance]
         weights = [source_weights(data.fitted_sources, one) for one in starts]
-        return fit_mahalanobis(
-            groups,
-            config.shrinkage,
-            weights,
-            standardise=config.standardise,
-            rank=config.rank,
-        )
+        return fit_mahalanobis(groups, config.shrinkage, weights, config.standardise)
 
     @property
     def _places(self) -> list[int]:
@@ -157,7 +151,7 @@ class BaselineFit(OneScoreFit):
         if self.score == ODIN:
             return ScaledSoftmax(self.baseline.temperature, places)
         if self.score == MAHALANOBIS:
-            return Mahalanobis(found, factor, half)
+            return Mahalanobis(found, factor, half, self.baseline.rank)
         if self.score == GMM:
             return GmmDensity(found, factor, half)
         return LogitScore(self.score, places)

@@ -144,26 +144,31 @@ class Mahalanobis(nn.Module):
     """
     Squared Mahalanobis distance of the patches' features to the nearest class mean, upsampled.
 
-    fit: of training.fit_mahalanobis. Differences are squared, not expanded: they are small beside
-    the features' length.
+    fit: of training.fit_mahalanobis. rank: how many principal directions count, 0 = all; the
+    graph holds the whole whitening, from which adaptation reads the covariance. Differences are
+    squared, not expanded: they are small beside the features' length.
     """
 
     center: torch.Tensor
     whitening: torch.Tensor
     means: torch.Tensor
 
-    def __init__(self, fit: Arrays, factor: int, half: bool = False) -> None:
+    def __init__(self, fit: Arrays, factor: int, half: bool = False, rank: int = 0) -> None:
         super().__init__()
         self.factor = factor
         whitening = torch.from_numpy(fit['whitening']).float()
         self.register_buffer('center', torch.from_numpy(fit['means'].mean(0)).float())
         self.register_buffer('whitening', half_rounded(whitening) if half else whitening)
+        self.rank = min(rank, len(whitening)) or len(whitening)
         means = torch.from_numpy(fit['means']) - self.center.double()
-        self.register_buffer('means', (means @ self.whitening.double()).float())
+        means = (means @ self.whitening.double())[:, : self.rank]
+        self.register_buffer('means', means.float())
 
     def forward(self, logits: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Return float (B, gh*f, gw*f) of tokens (B, gh, gw, D), higher = more anomalous."""
         whitened = (last - self.center) @ self.whitening
+        if self.rank < len(self.center):
+            whitened = whitened[..., : self.rank]
         differences = whitened.unsqueeze(3) - self.means
         squared = (differences * differences).sum(4).amin(3, keepdim=True)
         return upsample(squared, self.factor)[..., 0]

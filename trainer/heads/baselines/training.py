@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ood_perception.adapt.gaussian import principal_whitening
 from ood_perception.errors import DataError, DependencyError
 from ood_perception.image.geometry import labels_to_grid
 from ood_perception.requirements import install_command
@@ -49,13 +50,12 @@ def fit_mahalanobis(
     shrinkage: float,
     weights: Sequence[Array] = (),
     standardise: bool = False,
-    rank: int = 0,
 ) -> dict[str, Array]:
     """
     Fit class means and the covariance that all classes share (Lee et al., 2018).
 
-    Return means, float64 (C, D), and whitening W, float64 (D, R), W W^T = inverse covariance along
-    its R = min(rank, D) first principal directions; rank 0: R = D.
+    Return means, float64 (C, D), and whitening W, float64 (D, D), W W^T = inverse covariance; its
+    columns are principal directions, those of most variance first.
     classes: float (N_c, D) each, not empty. weights: float (N_c,) each, () = all alike. The
     covariance S of the features around their class's mean becomes (1 - s) S + s tr(S) / D I.
     standardise: S is that of features divided by their deviations; W takes the features as they
@@ -77,12 +77,7 @@ def fit_mahalanobis(
     covariance /= np.outer(scale, scale)
     covariance *= 1 - shrinkage
     covariance += shrinkage / (1 - shrinkage) * np.trace(covariance) / width * np.eye(width)
-    if rank:
-        variances, directions = np.linalg.eigh(covariance)
-        whitening = (directions / np.sqrt(variances))[:, ::-1][:, :rank]
-    else:
-        whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-    return {'means': means, 'whitening': whitening / scale[:, None]}
+    return {'means': means, 'whitening': principal_whitening(covariance) / scale[:, None]}
 
 
 def _mean(tokens: Tokens, weights: Array) -> Array:
