@@ -20,7 +20,7 @@ from torch import nn
 
 from ood_perception.bench.machine import peak_rss_mb
 from ood_perception.bench.protocol import Measure, Times, serve
-from ood_perception.errors import ConfigError, DependencyError
+from ood_perception.errors import ConfigError, required
 from ood_perception.types import JsonDict
 
 from .backbones.vit import VitBackbone, build
@@ -68,10 +68,7 @@ def openvino_run(
     model: bytes, inputs: Sequence[np.ndarray[Any, Any]], threads: int = 1
 ) -> Callable[[], Any]:
     """Return a call that runs a graph in float32 on inputs (in its order), its first output."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise DependencyError('the benchmark needs openvino: pip install openvino') from error
+    openvino = required('openvino', 'the benchmark needs openvino: pip install openvino')
     core = openvino.Core()
     graph = core.read_model(model)
     # a fixed batch: twice as fast as a free one

@@ -9,8 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ood_perception.bundle.graph_rules import Sizes
 from ood_perception.errors import BundleError, required
 
 Shape = tuple[int, ...]
@@ -43,20 +42,34 @@ def node_costs(model: Path | bytes, batch: int = 1) -> list[NodeCost]:
 
     model: an ONNX file (its external data is not read) or a graph's bytes. batch: images at once.
 
-    Raises DependencyError without onnx, BundleError where a product's shape cannot be told.
+    Raises DependencyError without onnx, BundleError for what bundle.graph_rules does not accept.
     """
     onnx = required('onnx', "operations are counted with onnx: pip install 'onnx>=1.16'")
     if isinstance(model, bytes):
-        proto = onnx.load_from_string(model)
+        proto, place = onnx.load_from_string(model), 'a graph'
     else:
-        proto = onnx.load(str(model), load_external_data=False)
-    shapes = _Shapes(proto, batch)
+        proto, place = onnx.load(str(model), load_external_data=False), str(model)
+    sizes = Sizes(proto, place, _inputs(proto.graph, batch), batch)
+    # small constants, and what follows from them and from shapes alone: folded by every runtime
+    known = {one.name for one in proto.graph.initializer if prod(one.dims) <= SMALL}
     found = []
     for node in proto.graph.node:
-        known, computed = shapes.after(node)
-        if not computed and node.op_type not in _FREE:
-            found.append(_cost(node, known))
+        sizes.follow(node)
+        if sizes.is_computed(node) or known.issuperset(filter(None, node.input)):
+            known.update(node.output)
+        elif node.op_type not in _FREE:
+            names = [name for name in (*node.input, *node.output) if name]
+            found.append(_cost(node, {name: sizes.shape(name) for name in names}))
     return found
+
+
+def _inputs(graph: Any, batch: int) -> dict[str, Any]:
+    """Return the types of a graph's inputs, a free number of images made `batch`."""
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) and dims[0].dim_param:
+            dims[0].dim_value = batch
+    return {value.name: value.type for value in graph.input}
 
 
 def count_flops(model: Path | bytes, batch: int = 1) -> float:
@@ -69,79 +82,6 @@ def _cost(node: Any, shapes: dict[str, Shape]) -> NodeCost:
     groups = next((a.i for a in node.attribute if a.name == 'group'), 1)
     depthwise = node.op_type == 'Conv' and groups > 1 and _known(node.input[1], shapes)[1] == 1
     return NodeCost(node.name, node.op_type, _operations(node, shapes), depthwise, elements)
-
-
-class _Shapes:
-    """
-    Shapes of all tensors, node by node.
-
-    The exporter computes shapes from shapes inside the graph; these numbers are computed here
-    as well, which plain shape inference gives up on.
-    """
-
-    def __init__(self, model: Any, batch: int) -> None:
-        import onnx
-        from onnx import reference, shape_inference
-
-        self._onnx, self._reference, self._inference = onnx, reference, shape_inference
-        self._opset = next(one for one in model.opset_import if one.domain in ('', 'ai.onnx'))
-        self._types: dict[str, Any] = {}
-        self._values: dict[str, Any] = {}  # of small tensors
-        for value in model.graph.input:
-            dims = value.type.tensor_type.shape.dim
-            if len(dims) and dims[0].dim_param:
-                dims[0].dim_value = batch
-            self._types[value.name] = value.type
-        for tensor in model.graph.initializer:
-            self._types[tensor.name] = onnx.helper.make_tensor_type_proto(
-                tensor.data_type, list(tensor.dims)
-            )
-            if prod(tensor.dims) <= SMALL and not tensor.external_data:
-                self._values[tensor.name] = onnx.numpy_helper.to_array(tensor)
-
-    def after(self, node: Any) -> tuple[dict[str, Shape], bool]:
-        """
-        Take the next node in.
-
-        Returns the shapes of its inputs and outputs by name, and whether its values are known
-        beforehand, so that nothing is left to compute.
-        """
-        values = self._folded(node)
-        if values is not None:
-            for name, value in zip(node.output, values, strict=True):
-                self._values[name] = value
-                kind = self._onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-                self._types[name] = self._onnx.helper.make_tensor_type_proto(kind, value.shape)
-        else:
-            self._types.update(self._inferred(node))
-        names = [name for name in (*node.input, *node.output) if name in self._types]
-        return {name: self._shape(name) for name in names}, values is not None
-
-    def _shape(self, name: str) -> Shape:
-        return tuple(dim.dim_value for dim in self._types[name].tensor_type.shape.dim)
-
-    def _folded(self, node: Any) -> list[Any] | None:
-        """Return the values of a node that depends on shapes and small constants alone."""
-        if node.op_type == 'Shape' and not node.attribute and node.input[0] in self._types:
-            return [np.array(self._shape(node.input[0]), np.int64)]
-        if any(name not in self._values for name in node.input if name):
-            return None
-        feeds = {name: self._values[name] for name in node.input if name}
-        return list(self._reference.ReferenceEvaluator(node).run(None, feeds))
-
-    def _inferred(self, node: Any) -> dict[str, Any]:
-        onnx = self._onnx
-        schema = onnx.defs.get_schema(node.op_type, self._opset.version, node.domain)
-        types = {name: self._types[name] for name in node.input if name in self._types}
-        data = {
-            name: onnx.numpy_helper.from_array(self._values[name], name)
-            for name in node.input
-            if name in self._values
-        }
-        found: dict[str, Any] = self._inference.infer_node_outputs(
-            schema, node, types, data, opset_imports=[self._opset]
-        )
-        return found
 
 
 def _operations(node: Any, shapes: dict[str, Shape]) -> int:

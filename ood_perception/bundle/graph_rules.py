@@ -79,7 +79,7 @@ def check_graphs(bundle: Bundle) -> None:
         for stage in bundle.manifest.stages:
             path = bundle.stage_path(stage)
             known |= _inputs(bundle.manifest, stage, batch)
-            known |= _Sizes(_model(path), path, known, batch).outputs()
+            known |= Sizes(_model(path), str(path), known, batch).outputs()
 
 
 def _model(path: Path) -> Any:
@@ -152,11 +152,15 @@ def _check_attribute(attribute: Any, node: Any, path: Path) -> None:
         )
 
 
-class _Sizes:
-    """The types of a graph's tensors, followed from its inputs; small ones with their values."""
+class Sizes:
+    """
+    The types of a graph's tensors, followed from its inputs; small ones with their values.
 
-    def __init__(self, model: Any, path: Path, known: Mapping[str, Any], batch: int) -> None:
-        self._graph, self._path, self._batch = model.graph, path, batch
+    place: of the model, for messages. known: TypeProto of every input by name. batch: frames.
+    """
+
+    def __init__(self, model: Any, place: str, known: Mapping[str, Any], batch: int) -> None:
+        self._graph, self._path, self._batch = model.graph, place, batch
         self._opset, self._ir = model.opset_import[0], model.ir_version
         self._types: dict[str, Any] = {}
         self._values: dict[str, Any] = {}
@@ -165,7 +169,7 @@ class _Sizes:
         self._below: dict[str, int] = {}  # index tensors: 0 <= index < this
         for tensor in model.graph.initializer:
             if tensor.name in self._types:
-                raise BundleError(f'{path}: tensor {tensor.name!r} is stored twice; refused')
+                raise BundleError(f'{place}: tensor {tensor.name!r} is stored twice; refused')
             self._store(tensor.name, tensor)
         for value in model.graph.input:
             if value.name not in self._types:
@@ -174,17 +178,29 @@ class _Sizes:
     def outputs(self) -> dict[str, Any]:
         """Return the types of the outputs by name; BundleError names the node that is refused."""
         for node in self._graph.node:
-            try:
-                self._follow(node)
-            except BundleError:
-                raise
-            except Exception as error:  # whatever ONNX's rules raise on what fits no rule
-                text = str(error).strip().splitlines() or [type(error).__name__]
-                raise self._refused(node, f'cannot be: {text[-1][:300]}') from error
+            self.follow(node)
         self._check_declared()
         if unmade := [v.name for v in self._graph.output if v.name not in self._types]:
             raise BundleError(f'{self._path}: nothing makes the outputs {unmade}; refused')
         return {value.name: self._types[value.name] for value in self._graph.output}
+
+    def follow(self, node: Any) -> None:
+        """Take the graph's next node in; BundleError where it is refused."""
+        try:
+            self._follow(node)
+        except BundleError:
+            raise
+        except Exception as error:  # whatever ONNX's rules raise on what fits no rule
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            raise self._refused(node, f'cannot be: {text[-1][:300]}') from error
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor that is known so far."""
+        return _shape(self._types[name]) or ()
+
+    def is_computed(self, node: Any) -> bool:
+        """Return whether the values that a node makes are known before anything runs."""
+        return all(name in self._values for name in node.output if name)
 
     def _store(self, name: str, tensor: Any) -> None:
         from onnx import helper

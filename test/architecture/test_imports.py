@@ -26,7 +26,7 @@ ROS = {
     'sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'visualization_msgs', 'vision_msgs',
     'geometry_msgs', 'builtin_interfaces', 'lifecycle_msgs', 'rosidl_runtime_py', 'rosgraph_msgs',
 }  # fmt: skip
-RUNTIMES = {'openvino', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'cuda', 'pycuda'}
+RUNTIMES = {'openvino', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'cuda'}
 HEAVY = TRAINING | ROS | RUNTIMES | {'cv2', 'onnx', 'matplotlib', 'yaml', 'rosbags', 'scipy'}
 
 

@@ -29,9 +29,6 @@ SIZES = {'UINT8': 1, 'FLOAT': 4, 'HALF': 2}
 class FakeCuda(Cuda):
     """Memory that lies in a dictionary, streams that work when they are synchronised."""
 
-    name = 'fake'
-    has_graphs = True
-
     def __init__(self, capability='8.9'):
         self.capability, self.memory, self.hosts, self.streams = capability, {}, {}, {}
         self.log, self.capturing, self.graphs, self.next = [], {}, {}, 4096

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import DataError, DependencyError
+from ood_perception.errors import DataError, DependencyError, required
 from ood_perception.requirements import install_command
 
 from .base import IMAGENET, PROJECTIONS, TOKENS, Backbone, BackboneChoice, Layer
@@ -160,12 +160,8 @@ def build(architecture: Architecture, choice: BackboneChoice | None = None) -> V
     """Build a backbone with random weights (torch's seed), from nothing but its architecture."""
     if architecture.dim % HEAD_DIM and architecture.dim > HEAD_DIM:
         raise DataError(f'unknown backbone: width {architecture.dim} is no multiple of {HEAD_DIM}')
-    try:
-        import transformers
-    except ImportError as error:
-        raise DependencyError(
-            f'backbones need transformers: {install_command("train")}'
-        ) from error
+    remedy = f'backbones need transformers: {install_command("train")}'
+    transformers = required('transformers', remedy)
     common = {
         'hidden_size': architecture.dim,
         'num_hidden_layers': architecture.depth,

@@ -36,11 +36,12 @@ from ood_perception.loader import open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.reports.html import render
 from ood_perception.settings import chosen_classes
+from ood_perception.texts import tell
 from ood_perception.types import JsonDict
 
 from ..datasets import EvaluationSet, open_set
 from .adapted_cameras import Camera, Parent, contamination_of, drift_of, rates_of
-from .options import add_root_argument, command_parser, sets_root, tell
+from .options import add_root_argument, command_parser, sets_root
 
 
 def parser() -> argparse.ArgumentParser:

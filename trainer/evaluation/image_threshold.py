@@ -28,10 +28,11 @@ from ood_perception.postprocess.image_score import (
     image_surprisal,
     image_threshold,
 )
+from ood_perception.texts import tell
 from ood_perception.types import Frame
 
 from ..data.images import list_images, read_image
-from .options import command_parser, tell
+from .options import command_parser
 
 # Options of the command line that replace a parameter of the node.
 _PARAMETERS = ('in_distribution', 'views', 'engine', 'precision', 'threads', 'weights')

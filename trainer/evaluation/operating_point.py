@@ -29,11 +29,12 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.postprocess.roi import MODES, CameraPolygons, RoiSettings
 from ood_perception.postprocess.tracking import Persistence
 from ood_perception.settings import chosen_classes
+from ood_perception.texts import tell
 from ood_perception.types import Frame
 
 from .clean_frames import CleanFrames, open_clean
 from .operating_point_report import Answer, answer, write_report
-from .options import add_root_argument, sets_root, tell
+from .options import add_root_argument, sets_root
 
 _TELL_EVERY = 50
 # Options of the command line that replace a parameter of the node.

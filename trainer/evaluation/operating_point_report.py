@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.errors import DependencyError
+from ood_perception.errors import DependencyError, required
 from ood_perception.evaluation.results import write_json, write_text
 from ood_perception.files import make_file
 from ood_perception.metrics.operating_point import (
@@ -137,13 +137,8 @@ def _record(rates: AlarmRates) -> dict[str, Any]:
 
 def _plot(path: Path, rates: AlarmRates, result: Answer) -> None:
     """Draw the upper bounds against the rate, one line an area."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(f'install matplotlib: {install_command("train")}') from error
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
-    FigureCanvasAgg(figure)
+    matplotlib = required('matplotlib.figure', f'install matplotlib: {install_command("train")}')
+    figure = matplotlib.Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.add_subplot()
     unit = result.wanted.unit
     scale = frames_per(unit, result.fps)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -83,11 +82,6 @@ def engine_options(options: argparse.Namespace) -> EngineOptions:
 def sea_classes(options: argparse.Namespace) -> SeaClasses:
     """Return which classes are water and sky."""
     return SeaClasses(tuple(options.water), tuple(options.sky))
-
-
-def tell(text: str) -> None:
-    """Print a line that is no result."""
-    print(text, file=sys.stderr)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ood_perception.errors import ConfigError, DataError, DependencyError
+from ood_perception.errors import ConfigError, DataError, required
 from ood_perception.evaluation.maritime import SeaClasses, sea_labels
 from ood_perception.evaluation.results import write_text
 from ood_perception.files import check_writable, make_file
@@ -143,14 +143,8 @@ def write_lars(path: Path, labels: UInt8Array) -> None:
 
 
 def _hdf5() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise DependencyError(
-            f'HDF5 files need the package h5py: {install_command("submission")}, or '
-            'write --format npy'
-        ) from error
-    return h5py
+    install = install_command('submission')
+    return required('h5py', f'HDF5 files need h5py: {install}, or write --format npy')
 
 
 def score_map(detection: Detection) -> Float32Array:

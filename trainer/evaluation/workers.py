@@ -19,9 +19,9 @@ from ood_perception.files import locked
 from ood_perception.fleet.ledger import Item, Ledger, identified
 from ood_perception.fleet.pool import Crew, Files, Worker, work_through
 from ood_perception.pipeline import Pipeline
+from ood_perception.texts import tell
 
 from ..datasets import EvaluationSet, open_set
-from .options import tell
 from .sets import image_tasks
 
 

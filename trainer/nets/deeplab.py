@@ -6,47 +6,24 @@ DeepLabV3+ (Chen et al. 2018) behind its trunk: the frozen host of RPL as publis
 ASPP (atrous spatial pyramid pooling: one map seen at several reaches) and 1x1 on the trunk's map,
 upsampled beside a 1x1 of the fine map, then the classifier: two 3x3 and a 1x1. It offers what
 RPL's Host asks for, so the same code trains a block, which has such an ASPP too, on it.
-
-With WiderResNet38 it is the published network. Its checkpoint is yours to get, what is known of
-its names is in _RENAMES; a tensor that is missing, left over or of another shape is named.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ood_perception.errors import ConfigError, DataError
-
-from ..backbones.wide_resnet import STAGES, WideResNet38
+from ood_perception.errors import ConfigError
 
 DILATIONS = (12, 24, 36)
 BRANCHES = 5
 """What is concatenated: image pooling, 1x1, and one 3x3 a dilation."""
 REFERENCE_ROWS = 128
 """Rows of the grid that DILATIONS are meant for: 1024 pixels at stride 8."""
-_RENAMES = (
-    (r'^module\.', ''),
-    (r'^mod1\.conv1\.', 'trunk.stem.'),
-    (r'\.convs\.conv(\d)\.', lambda m: f'.convs.{int(m[1]) - 1}.'),
-    (r'\.bn1\.0\.', '.norms.0.'),
-    (r'\.convs\.bn(\d)\.0\.', lambda m: f'.norms.{int(m[1]) - 1}.'),
-    (r'\.proj_conv\.', '.project.'),
-    (
-        r'^mod(\d)\.block(\d+)\.',
-        lambda m: f'trunk.stages.{int(m[1]) - 2}.{int(m[2]) - 1}.',
-    ),
-    (r'^aspp\.img_conv\.', 'host.aspp.pooled.'),
-    (r'^aspp\.features\.', 'host.aspp.branches.'),
-    (r'^bot_aspp\.', 'host.reduce.'),
-    (r'^bot_fine\.', 'host.project.'),
-    (r'^final\.', 'host.classifier.layers.'),
-)
 
 
 class Aspp(nn.Module):
@@ -91,7 +68,7 @@ def scaled_dilations(rows: int) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class DeepLabShape:
     """
-    Sizes of the decoder (defaults: the published WiderResNet38 host).
+    Sizes of the decoder (defaults: the published host's, on WiderResNet38).
 
     trunk, fine: channels of the trunk's two maps. upsampling: fine cells per trunk cell along each
     axis. width: of ASPP's branches and the classifier. fine_width: of the fine map's 1x1.
@@ -163,49 +140,3 @@ class DeepLabHost(nn.Module):
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
         """Return the closed-set logits (B, H, W, K)."""
         return self.classifier(self.feature(*maps).float())
-
-
-class PublishedHost(nn.Module):
-    """
-    Trunk and decoder.
-
-    divisor: of all of the trunk's channels, width: of the decoder; 1 and 256 as published.
-    """
-
-    def __init__(
-        self, classes: int = 19, divisor: int = 1, width: int = 256, fine_width: int = 48
-    ) -> None:
-        super().__init__()
-        fine, trunk = (STAGES[i][1][-1] // divisor for i in (0, -1))
-        self.trunk = WideResNet38(divisor)
-        self.host = DeepLabHost(DeepLabShape(trunk, fine, 4, classes, width, fine_width))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map float (B, 3, h, w), ImageNet's normalisation, to logits (B, h/2, w/2, K)."""
-        return self.host(*self.trunk(image))
-
-    def load_published(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Fill the network from a checkpoint's tensors; DataError names what does not fit."""
-        renamed = {host_name(name): value for name, value in state.items()}
-        own = self.state_dict()
-        counters = [n for n in own if n.endswith('num_batches_tracked')]
-        missing = sorted(set(own) - set(renamed) - set(counters))
-        unknown = sorted(set(renamed) - set(own))
-        wrong = [
-            f'{name} is {tuple(value.shape)}, expected {tuple(own[name].shape)}'
-            for name, value in renamed.items()
-            if name in own and value.shape != own[name].shape
-        ]
-        if missing or unknown or wrong:
-            raise DataError(
-                f'no published DeepLabV3+ of this size: missing {missing[:3]} ({len(missing)}), '
-                f'unknown {unknown[:3]} ({len(unknown)}), {wrong[:3]} ({len(wrong)} shapes)'
-            )
-        self.load_state_dict({**{n: own[n] for n in counters}, **renamed})
-
-
-def host_name(name: str) -> str:
-    """Return our name of a published tensor."""
-    for pattern, new in _RENAMES:
-        name = re.sub(pattern, new, name)
-    return name

@@ -125,11 +125,9 @@ class Execution:
             self._drop_graph()
             self._set_batch(batch)
             self._enqueue(batch)  # the first run with a shape allocates, so it cannot be recorded
-        elif self._cuda.has_graphs:
+        else:
             self._graph = self._graph or self._record(batch)
             self._cuda.launch(self._graph, self._stream)
-        else:
-            self._enqueue(batch)
         self._cuda.synchronize(self._stream)
         outputs = [buffer for buffer in self._buffers if not buffer.is_input]
         return {buffer.name: buffer.bytes_of(batch).copy() for buffer in outputs}

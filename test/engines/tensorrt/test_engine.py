@@ -25,7 +25,7 @@ from ood_perception.bundle.store import load_bundle
 from ood_perception.engines import create_checked_engine, create_engine
 from ood_perception.engines.base import EngineOptions
 from ood_perception.engines.tensorrt import engine as tensorrt
-from ood_perception.engines.tensorrt.cuda import PyCuda, load_cuda, require_gpu
+from ood_perception.engines.tensorrt.cuda import load_cuda, require_gpu
 from ood_perception.errors import EngineError
 
 RGB = (56, 84, 3)
@@ -106,16 +106,6 @@ def test_a_fixed_shape_is_replayed_as_a_graph_with_new_images(machine, bundle):
         np.testing.assert_allclose(
             output.surprisal, cpu(bundle, noise(2, seed), ['Road'])[0], atol=1e-3
         )
-
-
-def test_without_graphs_the_numbers_are_the_same(machine, bundle):
-    machine[1].has_graphs = False
-    with create_engine(bundle, options()) as engine:
-        for seed in range(3):
-            output = engine.run(noise(1, seed), engine.class_vector(['Road']))
-            expected = cpu(bundle, noise(1, seed), ['Road'])[0]
-            np.testing.assert_allclose(output.surprisal, expected, atol=1e-3)
-    assert machine[1].log == []
 
 
 def test_an_output_is_not_overwritten_by_the_next_run(machine, bundle):
@@ -405,7 +395,6 @@ def test_real_cuda_python_says_what_is_missing():
     skip_where_a_gpu_is()
     cuda = load_cuda()
 
-    assert cuda.name == 'cuda-python'
     with pytest.raises(EngineError, match=r'no usable NVIDIA driver: cudaGetDeviceCount .*error'):
         require_gpu(cuda)
     array = np.zeros(8, np.uint8)
@@ -425,84 +414,3 @@ def test_a_machine_without_gpus_is_told_apart_from_one_without_driver():
     cuda.device_count = lambda: 0
     with pytest.raises(EngineError, match='no NVIDIA GPU is visible: see CUDA_VISIBLE_DEVICES'):
         require_gpu(cuda)
-
-
-class RecordingDriver:
-    """pycuda.driver as far as PyCuda calls it: names and arguments of pycuda's documentation."""
-
-    class Error(Exception):
-        pass
-
-    def __init__(self):
-        self.calls, self.depth = [], 0
-        driver = self
-
-        class Context:
-            @staticmethod
-            def pop():
-                driver.depth -= 1
-
-        class Primary:
-            def push(self):
-                driver.depth += 1
-
-        class Device:
-            def __init__(self, number):
-                assert number == 0
-
-            @staticmethod
-            def count():
-                return 1
-
-            def retain_primary_context(self):
-                return Primary()
-
-            def compute_capability(self):
-                return 8, 7
-
-            def name(self):
-                return 'Orin'
-
-        class Stream:
-            handle = 77
-
-            def synchronize(self):
-                driver.note('synchronize')
-
-        class Allocation:
-            def __int__(self):
-                return 4096
-
-            def free(self):
-                driver.note('free')
-
-        self.Context, self.Device, self.Stream = Context, Device, Stream
-        self.mem_alloc = lambda size: Allocation()
-        self.memcpy_htod_async = lambda dest, src, stream: self.note('htod')
-        self.memcpy_dtoh_async = lambda dest, src, stream: self.note('dtoh')
-
-    def note(self, name):
-        assert self.depth == 1, 'no context is current'
-        self.calls.append(name)
-
-    def init(self):
-        pass
-
-
-def test_pycuda_keeps_its_context_current_in_every_call():
-    driver = RecordingDriver()
-    cuda = PyCuda(driver)
-    assert cuda.device_count() == 1
-    assert cuda.device() == ('Orin', '8.7')
-    stream, address, array = cuda.create_stream(), cuda.allocate(8), np.zeros(8, np.uint8)
-    cuda.to_device(address, array, stream)
-    cuda.to_host(array, address, stream)
-    cuda.synchronize(stream)
-    cuda.free(address)
-    cuda.destroy_stream(stream)
-
-    assert driver.calls == ['htod', 'dtoh', 'synchronize', 'free']
-    assert driver.depth == 0
-    assert not cuda.has_graphs
-    with pytest.raises(EngineError, match='pycuda has no CUDA graphs'):
-        cuda.begin_capture(stream)

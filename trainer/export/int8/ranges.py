@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ood_perception.engines.graphs.precision_types import read_model
 from ood_perception.engines.int8 import Quantization, linear_nodes, smoothable
-from ood_perception.errors import DependencyError
+from ood_perception.errors import required
 from ood_perception.requirements import install_command
 
 STRENGTH = 0.5  # SmoothQuant's alpha: how much of the spread goes into the weights
@@ -45,10 +45,8 @@ def measured_quantization(path: Path, images: Iterable[Array]) -> Quantization:
 
 def channel_ranges(model: Any, images: Iterable[Array]) -> dict[str, Array]:
     """Return input of products with weights -> float32 (frames, 2, channels): least, greatest."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DependencyError(f'ranges need onnxruntime: {install_command("train")}') from error
+    remedy = f'ranges need onnxruntime: {install_command("train")}'
+    onnxruntime = required('onnxruntime', remedy)
     from onnx import TensorProto, helper
 
     names = list(dict.fromkeys(node.input[0] for node in linear_nodes(model)))

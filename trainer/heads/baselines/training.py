@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ood_perception.adapt.gaussian import principal_whitening
-from ood_perception.errors import DataError, DependencyError
+from ood_perception.errors import DataError, required
 from ood_perception.image.geometry import labels_to_grid
 from ood_perception.requirements import install_command
 
@@ -110,12 +110,8 @@ def fit_gmm(classes: Sequence[Tokens], config: BaselineConfig) -> dict[str, Arra
     center (D,), basis (D, R), means (K, R), precisions (K, R, R), P P^T = inverse covariance, and
     log_weights (K,).
     """
-    try:
-        from sklearn.mixture import GaussianMixture
-    except ImportError as error:
-        raise DependencyError(
-            f'the baseline gmm needs scikit-learn: {install_command("train")}'
-        ) from error
+    remedy = f'the baseline gmm needs scikit-learn: {install_command("train")}'
+    sklearn = required('sklearn.mixture', remedy)
     starts = np.cumsum([0, *(len(one) for one in classes)])
     count = int(starts[-1])
     if count < 2 * config.components:
@@ -131,7 +127,7 @@ def fit_gmm(classes: Sequence[Tokens], config: BaselineConfig) -> dict[str, Arra
     center = sample.mean(0)
     _, vectors = np.linalg.eigh(np.cov(sample - center, rowvar=False))
     basis = vectors[:, ::-1][:, : config.reduced]
-    mixture = GaussianMixture(
+    mixture = sklearn.GaussianMixture(
         config.components, covariance_type='full', reg_covar=1e-4, random_state=config.seed
     ).fit((sample - center) @ basis)
     return {
