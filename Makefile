@@ -139,16 +139,17 @@ tables: $(VENV)/.all-$(DISTRO) ## The studies of the choice and the ablation (ne
 	$(RUN) -m trainer study config/train/selection_camvid.yaml
 	$(RUN) -m trainer study config/train/ablation_camvid.yaml
 
-bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON into docs/benchmarks
-	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --threads 1 2 --json docs/benchmarks/bundle.json
-	$(RUN) -m ood_perception.ros.tools.bench_node --out docs/benchmarks/node.json
+BENCH ?= docs/benchmarks
+bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON (BENCH=folder, docs/benchmarks)
+	$(VENV)/bin/bench_bundle --engine openvino onnxruntime --precision f32 bf16 --threads 1 2 --json $(BENCH)/bundle.json
+	$(RUN) -m ood_perception.ros.tools.bench_node --out $(BENCH)/node.json
 
 # The node with the fast bundle over DDS; AVX2 alone is played by oneDNN's own limit, in f32.
 FRAMES ?= 300
-bench-fast: $(VENV)/.all-$(DISTRO) ## road_fast from 1920x1080 messages to masks: f32, bf16, AVX2 alone, as JSON into docs/benchmarks
-	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision bf16 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_bf16.json
-	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_f32.json
-	-ONEDNN_MAX_CPU_ISA=AVX2 $(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_avx2.json
+bench-fast: $(VENV)/.run-$(DISTRO) ## road_fast from 1920x1080 messages to masks: f32, bf16, AVX2 alone, as JSON (BENCH=folder; DISTRO=kilted VENV=.venv-kilted)
+	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision bf16 --frames $(FRAMES) --rate 30 --mask --peak --out $(BENCH)/node_fast_bf16.json
+	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out $(BENCH)/node_fast_f32.json
+	-ONEDNN_MAX_CPU_ISA=AVX2 $(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out $(BENCH)/node_fast_avx2.json
 
 ROAD = road_open road_uem road_camvid road_fast
 REPORT_SETS = road_obstacle_dev/report road_anomaly_dev/report

@@ -201,6 +201,17 @@ class Rig:
         publisher.publish(stamped(message, stamp))
         return stamp
 
+    def destroy(self, entity):
+        """
+        Destroy a publisher or subscription of the peer on the executor's thread.
+
+        From another thread its events may go while the executor adds them to what it waits for,
+        which ends that thread: nothing is heard any more.
+        """
+        is_publisher = entity in self.peer.publishers
+        one = self.peer.destroy_publisher if is_publisher else self.peer.destroy_subscription
+        self.wait(self._executor.create_task(one, entity).done, 'it is destroyed')
+
     def counters(self, camera=''):
         reports = self.node.session.queue.reports()
         return next(r.counters for r in reports if r.name == camera)

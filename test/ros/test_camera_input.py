@@ -35,10 +35,10 @@ def test_reliability_changes_when_the_publisher_is_replaced(rig):
     reader = rig.node.session._inputs['']
     first = rig.camera(reliability='reliable')
     rig.wait(lambda: reader.reliability == 'reliable', 'reliable')
-    rig.peer.destroy_publisher(first)
+    rig.destroy(first)
     mask = rig.listen('mask', Image)
     second = rig.peer.create_publisher(Image, 'image', 1)
-    rig.peer.destroy_publisher(second)
+    rig.destroy(second)
     third = rig.camera(reliability='best_effort')
     rig.wait(lambda: reader.reliability == 'best_effort', 'best effort')
     rig.wait(third.get_subscription_count, 'a match')
@@ -53,7 +53,7 @@ def test_a_returning_camera_of_another_reliability_is_no_alarm(rig, monkeypatch)
     monkeypatch.setattr(rig.node, 'log', lambda *words: logged.append(words))
     mask = rig.listen('mask', Image)
     first = rig.camera(reliability='reliable')
-    rig.peer.destroy_publisher(first)
+    rig.destroy(first)
     rig.send(rig.camera(reliability='best_effort'))
     rig.wait(lambda: mask, 'a mask')
     assert not logged
@@ -81,7 +81,7 @@ def test_the_camera_is_subscribed_while_somebody_listens_and_a_while_longer(rig,
     rig.wait(lambda: mask, 'a mask')
     assert header(mask[0]) == (*stamp, FRAME_ID)
     (listener,) = (s for s in rig.peer.subscriptions if s.topic_name == '/road_anomaly/mask')
-    rig.peer.destroy_subscription(listener)
+    rig.destroy(listener)
     subscribers(rig, camera, 0)
     subscribers(rig, infos, 0)
     rig.status('camera', lambda s: s[0] == OK and 'not subscribed' in s[1])
@@ -141,7 +141,7 @@ def test_a_publisher_that_is_never_heard_is_named_with_the_remedy(rig):
     assert level == WARN
     assert 'nobody publishes /image, but /image/compressed is there' in message
     assert 'transport:=compressed' in message
-    rig.peer.destroy_publisher(compressed)
+    rig.destroy(compressed)
     rig.listen('mask', Image)
     context = rclpy.Context()  # a topic has one type in a DDS participant
     context.init(args=[])
@@ -165,5 +165,5 @@ def test_a_camera_that_stops_is_told_from_one_that_never_came(rig):
     level, message, _ = rig.status('camera', lambda s: 'gone silent' in s[1])
     assert level == WARN
     assert 'large_images' not in message, 'the transport has carried a frame'
-    rig.peer.destroy_publisher(camera)
+    rig.destroy(camera)
     rig.status('camera', lambda s: 'the camera is gone' in s[1])

@@ -203,7 +203,7 @@ def test_a_publisher_that_dies_is_missed_and_its_successor_may_differ(rig):
     mask = rig.listen('mask', Image)
     camera = rig.camera()
     flows(rig, camera, mask)
-    rig.peer.destroy_publisher(camera)
+    rig.destroy(camera)
     rig.status('camera', lambda s: s[0] == WARN and 'nobody publishes' in s[1])
     successor = rig.camera(reliability='reliable')
     rig.send(successor, photo(50, 70)[..., ::-1], encoding='bgr8')
@@ -306,7 +306,7 @@ def test_a_thousand_changes_of_parameters_and_a_storm_of_subscribers(rig):
             topic = f'/road_anomaly/{name}'
             listeners.append(rig.peer.create_subscription(Image, topic, lambda _: None, 1))
         if len(listeners) > 8:
-            rig.peer.destroy_subscription(listeners.pop(0))
+            rig.destroy(listeners.pop(0))
     flows(rig, camera, mask)
     rig.wait(lambda: accounted(rig.counters()), 'every frame accounted for')
     assert rig.counters().failed == 0

@@ -69,25 +69,27 @@ class PatchSelection:
 
     labels: uint8 (n, gh, gw), class id, 255 = not used.
     counts: one ClassCount a class.
+    settings: what was asked of a class.
     """
 
     labels: UInt8Array
     counts: tuple[ClassCount, ...]
+    settings: PatchSettings
 
     def report(self) -> str:
         """Return the counts as lines of text."""
+        asked = self.settings
+        choices = {
+            'pure': 'fitted on the pure ones',
+            'loose': 'too few pure: fitted on those over half',
+            'none': 'too few: no model of its own, which takes '
+            f'{asked.fewest_patches} in {asked.fewest_images} images',
+        }
         return '\n'.join(
             f'{c.name:>14}: {c.pure} pure patches in {c.pure_images} images, {c.loose} over '
-            f'half in {c.loose_images}: {_CHOICES[c.choice]}'
+            f'half in {c.loose_images}: {choices[c.choice]}'
             for c in self.counts
         )
-
-
-_CHOICES = {
-    'pure': 'fitted on the pure ones',
-    'loose': 'too few pure: fitted on those over half',
-    'none': 'too few: no model of its own',
-}
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def select_patches(
         counts.append(count)
         if count.choice != 'none':
             chosen[pure if count.choice == 'pure' else loose] = index
-    return PatchSelection(chosen, tuple(counts))
+    return PatchSelection(chosen, tuple(counts), settings)
 
 
 def gather_tokens(

@@ -61,12 +61,15 @@ class LeaderboardBundles:
             return default_bundle_path()
         return self.config.folder / 'bundles' / row.folder(seed) / 'bundle'
 
+    def runs(self) -> list[tuple[str, LeaderboardRow, int]]:
+        """Return name, row and seed of every training of the study, in table order."""
+        return [(name, row, seed) for row in self.config.rows for name, seed in row.runs()]
+
     def there(self) -> Iterator[tuple[str, Path]]:
         """Yield the run's name and the place of every bundle that there is, in table order."""
-        for row in self.config.rows:
-            for name, seed in row.runs():
-                if (self.place(row, seed) / MANIFEST).is_file():
-                    yield name, self.place(row, seed)
+        for name, row, seed in self.runs():
+            if (self.place(row, seed) / MANIFEST).is_file():
+                yield name, self.place(row, seed)
 
     def taken(self) -> list[str]:
         """Return the runs whose bundle was handed in."""
@@ -80,7 +83,7 @@ class LeaderboardBundles:
         and what load_bundle raises for a folder that is no bundle.
         """
         wanted, _, folder = entry.partition('=')
-        known = {name: (row, seed) for row in self.config.rows for name, seed in row.runs()}
+        known = {name: (row, seed) for name, row, seed in self.runs()}
         firsts = {row.name: (row, row.runs()[0][1]) for row in self.config.rows}
         row, seed = known.get(wanted) or firsts.get(wanted) or (None, 0)
         if row is None or not folder or not row.recipe:
@@ -96,24 +99,24 @@ class LeaderboardBundles:
         Returns run -> reason of those that cannot be built: a head that is not there yet does not
         keep the others from the table.
         """
-        reasons = {}
-        for row in self.config.rows:
-            for name, seed in row.runs():
-                if not row.recipe or not self.asked(row, seed):
-                    continue
-                if (self.place(row, seed).parent / TAKEN).is_file():
-                    LOG.info('%s was handed in', name)
-                    continue
-                try:
-                    self._build(name, row, seed)
-                except OodPerceptionError as error:
-                    LOG.error('%s cannot be built: %s', name, error)
-                    reasons[name] = str(error).splitlines()[0]
+        reasons, runs = {}, self.runs()
+        for number, (name, row, seed) in enumerate(runs, start=1):
+            if not row.recipe or not self.asked(row, seed):
+                continue
+            if (self.place(row, seed).parent / TAKEN).is_file():
+                LOG.info('%s was handed in', name)
+                continue
+            # Its place among all, also where --only asks for one: "1 of 1" would hide the rest.
+            LOG.info('training %d of %d: %s', number, len(runs), name)
+            try:
+                self._build(row, seed)
+            except OodPerceptionError as error:
+                LOG.error('%s cannot be built: %s', name, error)
+                reasons[name] = str(error).splitlines()[0]
         self._list()
         return reasons
 
-    def _build(self, name: str, row: LeaderboardRow, seed: int) -> None:
-        LOG.info('training %s', name)
+    def _build(self, row: LeaderboardRow, seed: int) -> None:
         recipe = load_recipe(Path(row.recipe), row.changes(seed))
         bundles = self.config.folder / 'bundles'
         folder, store = bundles / row.folder(seed), bundles / STORE

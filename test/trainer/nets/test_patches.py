@@ -90,6 +90,9 @@ def test_too_few_images_count_like_too_few_patches():
 
     assert [count.choice for count in selection.counts] == ['none', 'none']
     assert (selection.labels == 255).all()
+    for line in selection.report().splitlines():
+        assert 'in 19 images' in line
+        assert line.endswith('no model of its own, which takes 1 in 20 images')
 
 
 def test_gathered_tokens_are_those_of_the_labelled_patches_sorted_by_image():

@@ -65,6 +65,20 @@ def test_rows_are_built_in_one_store(tmp_path, builder):
     assert builder.built == ((f'k-50-{seed}', store),)
 
 
+def test_a_training_is_counted_among_all_of_the_study_also_where_it_alone_is_asked_for(
+    tmp_path, builder, caplog
+):
+    rows = [{'name': 'shipped'}, {**row('K 50'), 'seeds': [1, 2]}, row('K 100')]
+    with caplog.at_level('INFO'):
+        bundles(tmp_path, rows, only=['K 100']).build()
+    assert 'training 4 of 4: K 100, seed 42' in caplog.messages
+    caplog.clear()
+    with caplog.at_level('INFO'):
+        bundles(tmp_path, rows, only=['K 50']).build()
+    trainings = [line for line in caplog.messages if line.startswith('training')]
+    assert trainings == ['training 2 of 4: K 50, seed 1', 'training 3 of 4: K 50, seed 2']
+
+
 def test_the_list_names_every_bundle_that_there_is(tmp_path, builder):
     rows = [{'name': 'shipped'}, row('K 50', 'condensation.etalons=50'), row('wrong', 'a.b=1')]
     assert list(bundles(tmp_path, rows).build()) == ['wrong, seed 42']

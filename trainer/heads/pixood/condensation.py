@@ -41,8 +41,8 @@ def condense(
     """
     if not any(len(tokens) for tokens in classes):
         raise DataError(
-            'no class has a patch to condense: one needs patches.fewest_patches, in fewest_images '
-            'images (above: what was found); add images, enlarge view, or check labels and purity'
+            'no class has a patch to condense: above stands what was found and what a class '
+            'takes; add images, enlarge view, lower patches.fewest_images, check labels or purity'
         )
     with _precision(settings.matmul):
         bank = starting_bank(classes, settings)

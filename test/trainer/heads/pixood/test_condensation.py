@@ -166,7 +166,7 @@ def test_classes_without_patches_get_no_etalons():
 
 def test_no_patch_at_all_is_a_clear_error():
     empty = ClassTokens(np.empty((0, 4), np.float16), np.zeros(3, np.int64))
-    with pytest.raises(DataError, match=r'no class has a patch .* in fewest_images'):
+    with pytest.raises(DataError, match=r'no class has a patch .* lower patches.fewest_images'):
         condense([empty], CondensationSettings())
 
 
