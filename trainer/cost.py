@@ -140,7 +140,7 @@ def _condensation(recipe: Recipe, backbone: Backbone, amounts: Amounts) -> Stage
     small = replace(settings, etalons=max(etalons, 1), patches_per_etalon=1)
 
     def seconds(epochs: int) -> float:
-        return _seconds(lambda: condense(classes, replace(small, epochs=epochs)), times=1)
+        return _seconds(lambda: condense(classes, replace(small, epochs=epochs)))
 
     each = (seconds(12) - seconds(2)) / 10 / math.ceil(images / settings.images)
     patches = amounts.patches * amounts.classes
@@ -177,14 +177,14 @@ def _random_tokens(images: int, patches: float, dim: int, seed: int) -> ClassTok
     return ClassTokens(values, starts)
 
 
-def _seconds(work: Callable[[], object], times: int = 3) -> float:
-    """Return the least CPU time of some runs, after one that is not counted where there are."""
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the least CPU time of three runs, after one that is not counted."""
     found = []
-    for _ in range(times + (times > 1)):
+    for _ in range(4):
         start = time.process_time()
         work()
         found.append(time.process_time() - start)
-    return min(found[times > 1 :])
+    return min(found[1:])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 """
 The figures of docs/scaling.md, measured on this machine.
 
-    python test/fleet/figures.py FOLDER processes recordings cost memory
+    python test/fleet/figures.py FOLDER processes together recordings cost memory
 
 FOLDER: new, with room for 3 GB. What is measured is the program's own: its command lines, or, for
 `cost` and `memory`, the functions behind them, in one thread. `cost` needs CamVid, see OOD_DATA.
@@ -97,6 +97,23 @@ def _tell_difference(name, count, one, many):
     found = np.abs(one[1] - many[1])
     flips = ((one[1] >= 2) != (many[1] >= 2)).mean()
     print(f'  surprisal: most {found.max():.1e}, median {np.median(found):.1e}, mask {flips:.1e}')
+
+
+def together(root):
+    """Train networks by 1, 2 and 4 processes that share every batch; print what differs."""
+    from together import TRAININGS as networks
+    from together import trained_by
+
+    learned = {count: trained_by(count, root) for count in (1, 2, 4)}
+    for name in networks:
+        for count in (2, 4):
+            pairs = [
+                ((value - learned[count][name][key]).abs().max(), value.abs().max())
+                for key, value in learned[1][name].items()
+                if value.is_floating_point() and key != 'history'
+            ]
+            difference, most = np.max(np.array(pairs), axis=0)
+            print(f'{name} by {count}: {difference:.1e} of values up to {most:.1f}')
 
 
 def recordings(root):
@@ -312,7 +329,7 @@ def extraction(root):
 
 
 def backbone(root):
-    """Send a batch of two images of that size through all blocks of a ViT-S."""
+    """Send one image of that size through all blocks of a ViT-S."""
     import torch
 
     from trainer.backbones import load_backbone
@@ -322,28 +339,28 @@ def backbone(root):
     torch.set_num_threads(1)
     recipe = load_recipe(ROOT / 'config' / 'train' / 'pixood_camvid.yaml')
     baked = load_backbone(recipe.backbone).baked(HEIGHT, WIDTH, recipe.backbone.layers)
-    list(forward_tokens(baked, np.zeros((2, HEIGHT, WIDTH, 3), np.uint8), 'f32'))
+    list(forward_tokens(baked, np.zeros((1, HEIGHT, WIDTH, 3), np.uint8), 'f32'))
 
 
 def mahalanobis(root):
     """Fit class means and covariance."""
-    from trainer.heads.baselines.training import fit_mahalanobis
+    from trainer.heads.baselines.training import Columns, fit_mahalanobis
     from trainer.nets.patches import gather_tokens, select_patches
 
     features = extraction(root)
     selection = select_patches(features, _names())
     tokens = gather_tokens(features, LAYER, selection)
-    fit_mahalanobis([one.tokens for one in tokens], 1e-3)
+    fit_mahalanobis([Columns([one.tokens]) for one in tokens], 1e-3)
 
 
 def classifier(root):
-    """Train PixOOD's classifier on every pixel, batches of four, one epoch."""
+    """Train PixOOD's classifier on every pixel of forty images, in batches of four."""
     from trainer.nets.patch_classifier import ClassifierConfig, save_classifier
     from trainer.training.patch_classifier import ClassifierRun
 
     features = extraction(root)
     config = ClassifierConfig(hidden=64, epochs=1)
-    sets = features.subset(range(IMAGES - 4)), features.subset(range(IMAGES - 4, IMAGES))
+    sets = features.subset(range(40)), features.subset(range(IMAGES - 2, IMAGES))
     trained = ClassifierRun(*sets, [LAYER], CLASSES, config).fit()
     save_classifier(root / 'classifier.safetensors', trained.model)
 
@@ -356,7 +373,7 @@ def pixood(root):
     from trainer.nets.patches import PatchSettings
 
     features, network = extraction(root), load_classifier(root / 'classifier.safetensors')
-    settings = CondensationSettings(etalons=50, epochs=2)
+    settings = CondensationSettings(etalons=20, epochs=1)
     fit_pixood(features, network, _names(), PatchSettings(), settings)
 
 
@@ -364,7 +381,7 @@ def _names():
     return [f'c{number}' for number in range(CLASSES)]
 
 
-PARTS = {one.__name__: one for one in (processes, recordings, cost, memory)}
+PARTS = {one.__name__: one for one in (processes, together, recordings, cost, memory)}
 STEPS = {
     one.__name__: one for one in (images, extraction, backbone, mahalanobis, classifier, pixood)
 }

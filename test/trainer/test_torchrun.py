@@ -52,14 +52,14 @@ def test_two_processes_give_the_head_of_one(miniature):
 def test_a_process_that_is_killed_in_the_extraction_costs_no_block_that_was_made(tmp_path):
     root = write_miniature(tmp_path, images=64)
     words = ['--set', 'view.height=448', '--set', 'view.width=448']
-    out, cache = root / 'killed', root / 'killed' / 'cache'
+    out, cache = root / 'killed', root / 'killed' / 'cache' / 'features'
     running = start(root / 'recipe.yaml', out, 2, *words, stage='features', restarts=1)
     kill_one(running, lambda: len([*cache.glob('*/labels.*.npy')]) > 1)
     made = {path: path.stat().st_mtime_ns for path in cache.glob('*/*.npy')}
     end(running, out)
     assert {path: path.stat().st_mtime_ns for path in made} == made
     whole = train(root, 1, *words, stage='features')
-    files = [path.relative_to(whole) for path in whole.glob('cache/*/*.npy')]
+    files = [path.relative_to(whole) for path in whole.glob('cache/features/*/*.npy')]
     assert len(files) == 3 * 4  # two layers and the labels, in blocks of 16 images
     for file in files:
         assert (out / file).read_bytes() == (whole / file).read_bytes()
