@@ -142,12 +142,14 @@ def _condensation(recipe: Recipe, backbone: Backbone, amounts: Amounts) -> Stage
     def seconds(epochs: int) -> float:
         return _seconds(lambda: condense(classes, replace(small, epochs=epochs)))
 
-    each = (seconds(12) - seconds(2)) / 10 / math.ceil(images / settings.images)
+    long, short = seconds(12), seconds(2)
+    each = (long - short) / 10 / math.ceil(images / settings.images)
+    ends = max(short - (long - short) / 5, 0.0) / images  # what is done once, before and after
     patches = amounts.patches * amounts.classes
     states = 4 * 4 * etalons * amounts.classes * dim
     return Stage(
         'condensation',
-        core_seconds=settings.epochs * batches * each,
+        core_seconds=settings.epochs * batches * each + count * ends,
         operations=settings.epochs * count * 4 * patches * etalons * dim,
         memory=states + settings.images * 4 * patches * (dim + 4 * etalons) + 2 * patches * dim,
         disk=count * 2 * patches * dim,  # while it runs: the tokens of every class
