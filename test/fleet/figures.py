@@ -36,14 +36,15 @@ def processes(root):
     import rpl_recipes
     import torchrun
     import uem_recipes
-    from miniature_recipes import write_miniature
+    from miniature_recipes import LARGER, write_miniature
 
     patches, decoders = write_miniature(root / 'patches'), uem_recipes.write_places(root / 'uem')
     uem_recipes.recipe_of(decoders, 'generative')
     rpl_recipes.recipe_of(decoders)
     for name, (recipe, changes) in TRAININGS.items():
         place = patches if recipe == 'recipe' else decoders
-        words = [word for change in changes for word in ('--set', change)]
+        larger = LARGER if place is patches else ()
+        words = [word for change in (*changes, *larger) for word in ('--set', change)]
         trained = {}
         for count in (1, 2, 4):
             out = place / f'{name}_by_{count}'
@@ -75,15 +76,16 @@ def _scores(out, data):
     from ood_perception.engines.base import EngineOptions
 
     files = sorted((data / 'train' / 'images').iterdir())
-    images = np.stack([cv2.imread(str(file))[..., ::-1] for file in files])
     bundle = load_bundle(out / 'bundle')
+    size = bundle.manifest.input.width, bundle.manifest.input.height
+    images = np.stack([cv2.resize(cv2.imread(str(file))[..., ::-1], size) for file in files])
     with create_engine(bundle, EngineOptions('onnxruntime', 'f32', 1)) as engine:
         return engine.run(images, engine.class_vector(bundle.manifest.in_distribution)).surprisal
 
 
 def _tell_difference(name, count, one, many):
     assert one[0].keys() == many[0].keys()
-    print(f'{name} by {count}: {many[2]:.0f} s, by 1: {one[2]:.0f} s')
+    print(f'{name} by {count}: {many[2]:.0f} s, by 1: {one[2]:.0f} s', flush=True)
     kinds = {}
     for key, value in one[0].items():
         apart = 'held_out' in key or 'paper' in key  # curves of counts; of the Gaussians
