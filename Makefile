@@ -66,7 +66,7 @@ test: lint ## Everything that runs without a GPU
 test-fleet: $(VENV)/.all-$(DISTRO) ## Fleets of recordings, object stores, trainings by several processes
 	$(PIP) install -e '.[fleet]' 'moto[server]>=5,<6'
 	$(RUN) -m pytest $(PARALLEL) test/fleet test/trainer/test_features.py test/trainer/test_torchrun.py \
-	  test/trainer/training/test_together.py test/trainer/evaluation/test_workers.py test/adapt/test_recordings.py
+	  test/trainer/test_cost.py test/trainer/training/test_together.py test/trainer/evaluation/test_workers.py test/adapt/test_recordings.py
 
 fuzz: $(VENV)/.all-$(DISTRO) ## 10 000 inputs at every entrance for bytes of others (FUZZ_EXAMPLES=n)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),10000) $(RUN) -m pytest $(PARALLEL) --dist load test/fuzz

@@ -140,14 +140,16 @@ def _condensation(recipe: Recipe, backbone: Backbone, amounts: Amounts) -> Stage
     small = replace(settings, etalons=max(etalons, 1), patches_per_etalon=1)
 
     def seconds(epochs: int) -> float:
-        return _seconds(lambda: condense(classes, replace(small, epochs=epochs)), times=1)
+        return _seconds(lambda: condense(classes, replace(small, epochs=epochs)))
 
-    each = (seconds(12) - seconds(2)) / 10 / math.ceil(images / settings.images)
+    long, short = seconds(12), seconds(2)
+    each = (long - short) / 10 / math.ceil(images / settings.images)
+    ends = max(short - (long - short) / 5, 0.0) / images  # what is done once, before and after
     patches = amounts.patches * amounts.classes
     states = 4 * 4 * etalons * amounts.classes * dim
     return Stage(
         'condensation',
-        core_seconds=settings.epochs * batches * each,
+        core_seconds=settings.epochs * batches * each + count * ends,
         operations=settings.epochs * count * 4 * patches * etalons * dim,
         memory=states + settings.images * 4 * patches * (dim + 4 * etalons) + 2 * patches * dim,
         disk=count * 2 * patches * dim,  # while it runs: the tokens of every class
@@ -177,14 +179,14 @@ def _random_tokens(images: int, patches: float, dim: int, seed: int) -> ClassTok
     return ClassTokens(values, starts)
 
 
-def _seconds(work: Callable[[], object], times: int = 3) -> float:
-    """Return the least CPU time of some runs, after one that is not counted where there are."""
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the least CPU time of three runs, after one that is not counted."""
     found = []
-    for _ in range(times + (times > 1)):
+    for _ in range(4):
         start = time.process_time()
         work()
         found.append(time.process_time() - start)
-    return min(found[times > 1 :])
+    return min(found[1:])
 
 
 def parser() -> argparse.ArgumentParser:

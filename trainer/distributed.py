@@ -10,10 +10,12 @@ and everything here is free. Collective calls must come in the same order in all
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 from torch import distributed
@@ -47,8 +49,11 @@ def processes() -> Iterator[None]:
     if count == '1':
         yield
         return
-    try:  # where one dies, torchrun ends the others: nothing is won by waiting for less
-        distributed.init_process_group('gloo', timeout=timedelta(days=7))
+    patience = timedelta(days=7)  # where one dies, torchrun ends the others
+    try:
+        store, number, total = next(distributed.rendezvous('env://', timeout=patience))
+        place = {'store': _meeting(store, number, total), 'rank': number, 'world_size': total}
+        distributed.init_process_group('gloo', timeout=patience, **place)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f'WORLD_SIZE is {count}, and the other processes cannot be reached ({error}): start '
@@ -59,6 +64,25 @@ def processes() -> Iterator[None]:
         barrier()
     finally:
         distributed.destroy_process_group()
+
+
+def _meeting(store: Any, number: int, total: int) -> Any:
+    """
+    Return a part of torchrun's store that no earlier start of these processes has used.
+
+    torchrun keeps the store when it starts them again, and they would take the addresses of the
+    dead for each other's. What has a name that was just made up is of one that lives.
+    """
+    name = uuid4().hex
+    if number:
+        store.set(f'asked by {number}', name)
+        name = store.get(f'answer to {name}').decode()
+        store.set(f'{name} known to {number}', '')
+    for other in range(1, total) if number == 0 else ():
+        while not store.check([f'{name} known to {other}']):
+            store.set(f'answer to {store.get(f"asked by {other}").decode()}', name)
+            time.sleep(0.01)
+    return distributed.PrefixStore(name, store)
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -131,10 +155,8 @@ def take_first(tensors: Iterable[torch.Tensor]) -> None:
 
 def of_first(value: bool) -> bool:
     """Return what the first process says."""
-    if world() == 1:
-        return value
     said = torch.tensor([value])
-    distributed.broadcast(said, 0)
+    take_first([said])
     return bool(said)
 
 

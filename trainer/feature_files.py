@@ -3,20 +3,23 @@
 """
 Arrays with a row an image, in files of a block of images each, made by as many as like to help.
 
-A file that is there is whole: which ones are there is all that is known of the progress, and the
-index of what is joined. An object store holds the same files.
+A file that is there is whole: which ones are there is the index of what is joined. An object store
+holds the same files. One that is being made has another name and grows batch by batch: a process
+that is killed has lost the batch in its hands, and whoever comes next goes on from there.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +34,9 @@ BLOCK = 16
 _MOST_BLOCKS = 64
 _PIECE = 1 << 22
 
-Compute = Callable[[range, Mapping[str, npt.NDArray[Any]]], None]
-"""Fills arrays, by name, with the rows of some images."""
+Batches = Iterator[Mapping[str, npt.NDArray[Any]]]
+Compute = Callable[[range, Sequence[str]], Batches]
+"""Yields the rows of some images in the arrays that are named, a batch at a time, in order."""
 
 
 def release(array: Any) -> None:
@@ -53,14 +57,16 @@ class FeatureFiles:
     """
     The files of one list.
 
-    count: images. kinds: name -> shape of a row and dtype. compute: see Compute. remote: a folder
-    of an object store; what is there is not computed, and what is computed is put there.
+    count: images. kinds: name -> shape of a row and dtype. compute: see Compute. batch: images of
+    a batch. remote: a folder of an object store; what is there is not computed, and what is
+    computed is put there.
     """
 
     folder: Path
     count: int
     kinds: Mapping[str, tuple[tuple[int, ...], Any]]
     compute: Compute
+    batch: int = 1
     remote: Path | None = None
 
     @property
@@ -106,18 +112,32 @@ class FeatureFiles:
                     self._put(self.file(name, block))
 
     def _fill(self, block: int, names: Sequence[str]) -> None:
-        """Compute arrays of a block under other names, then rename them."""
+        """Compute arrays of a block under other names, from where one was killed; rename them."""
         images = self.blocks[block]
-        partial = {name: self.file(name, block).with_suffix('.part') for name in names}
-        arrays = {}
-        for name, path in partial.items():
-            shape, kind = self.kinds[name]
-            whole = (len(images), *shape)
-            arrays[name] = np.lib.format.open_memmap(path, mode='w+', dtype=kind, shape=whole)
-        self.compute(images, arrays)
-        for name, path in partial.items():
-            arrays[name].flush()
+        parts = {name: self.file(name, block).with_suffix('.rows') for name in names}
+        heads = {name: self._head(name, len(images)) for name in names}
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(path.open('ab+')) for name, path in parts.items()}
+            there = min(_rows_in(file, *heads[name]) for name, file in files.items())
+            done = there // self.batch * self.batch  # batches of other images round otherwise
+            for name, file in files.items():
+                _cut(file, *heads[name], done)
+            for rows in self.compute(images[done:], names):
+                for name, file in files.items():
+                    file.write(np.ascontiguousarray(rows[name], self.kinds[name][1]).data)
+                    file.flush()
+            for file in files.values():
+                os.fsync(file.fileno())
+        for name, path in parts.items():
             os.replace(path, self.file(name, block))
+
+    def _head(self, name: str, rows: int) -> tuple[bytes, int]:
+        """Return how the file of an array of so many rows begins, and the bytes of a row."""
+        shape, kind = self.kinds[name]
+        text = io.BytesIO()
+        facts = {'descr': np.dtype(kind).str, 'fortran_order': False, 'shape': (rows, *shape)}
+        np.lib.format.write_array_header_1_0(text, facts)
+        return text.getvalue(), math.prod(shape) * np.dtype(kind).itemsize
 
     def _fetch(self, file: Path) -> None:
         """Bring a file from the object store, whole or not at all, where it is there."""
@@ -136,3 +156,16 @@ class FeatureFiles:
         if self.remote is not None:
             with file.open('rb') as source, (self.remote / file.name).open('wb') as target:
                 shutil.copyfileobj(source, target, _PIECE)
+
+
+def _rows_in(file: IO[bytes], head: bytes, row: int) -> int:
+    """Return how many whole rows of so many bytes stand behind a file's head; 0 without it."""
+    file.seek(0)
+    return (file.seek(0, os.SEEK_END) - len(head)) // row if file.read(len(head)) == head else 0
+
+
+def _cut(file: IO[bytes], head: bytes, row: int, rows: int) -> None:
+    """Leave the head of a file and so many rows; what is written comes behind them."""
+    file.truncate(len(head) + rows * row if rows else 0)
+    if not rows:
+        file.write(head)

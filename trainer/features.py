@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .artifacts import digest
 from .backbones.base import Backbone, Layer, layer_name
 from .data.images import ImageList, content_sha256, read_image
 from .distributed import device
-from .feature_files import FeatureFiles, release
+from .feature_files import Batches, FeatureFiles, release
 
 FORMAT = 1
 _LABELS = 'labels'
@@ -212,7 +212,7 @@ def extract(
         cache_root()/features. batch: images per forward pass. remote: a folder of an object
         store, where what the cache lacks is looked for, and what is computed is put.
 
-    Safe to kill at any moment: a later call goes on after the last whole block of images. Several
+    Safe to kill at any moment: a later call goes on behind the last whole batch. Several
     processes, of torchrun or not, that share the cache share the work, block by block.
     Raises DataError for unreadable images, ConfigError for an impossible view.
     """
@@ -268,24 +268,21 @@ def _files(
     }
     kinds[_LABELS] = (view.size, np.uint8)
 
-    def compute(images: range, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        wanted = [layer for layer in layers if layer_name(layer) in arrays]
+    def compute(images: range, names: Sequence[str]) -> Batches:
+        wanted = [layer for layer in layers if layer_name(layer) in names]
         baked = backbone.baked(*view.size, wanted).to(device()) if wanted else None
         for first in range(0, len(images), batch):
-            part = images[first : first + batch]
-            rows = slice(first, first + len(part))
-            seen = [network_image(frames, index, view) for index in part]
-            if _LABELS in arrays:
-                arrays[_LABELS][rows] = np.stack([labels for _, labels in seen])
+            seen = [network_image(frames, i, view) for i in images[first : first + batch]]
+            rows: dict[str, Any] = {_LABELS: np.stack([labels for _, labels in seen])}
             if baked is not None:
                 inputs = np.stack([image for image, _ in seen])
                 values = forward_tokens(baked, inputs, view.precision)
-                for layer, value in zip(wanted, values, strict=True):
-                    arrays[layer_name(layer)][rows] = value
+                rows |= zip(map(layer_name, wanted), values, strict=True)
+            yield rows
         if baked is not None:
             baked.cpu()  # its weights are the backbone's
 
-    return FeatureFiles(Path(), len(frames), kinds, compute)
+    return FeatureFiles(Path(), len(frames), kinds, compute, batch)
 
 
 def _whole(files: FeatureFiles, name: str) -> Any:

@@ -35,12 +35,12 @@ bundle:
 LARGER = ('view.height=112', 'view.width=112', 'head.upsampling=3')
 
 
-def write_data(root: Path) -> None:
+def write_data(root: Path, images: int = 16) -> None:
     """Write images of two colours, one on each side, and their labels."""
     (root / 'train' / 'images').mkdir(parents=True)
     (root / 'train' / 'labels').mkdir()
     rng = np.random.default_rng(0)
-    for index in range(16):
+    for index in range(images):
         labels = np.zeros((56, 56), np.uint8)
         labels[:, 28:] = 1
         tint = np.where(labels[..., None] == 0, (200, 60, 60), (40, 90, 220))
@@ -55,9 +55,9 @@ def miniature(tmp_path_factory) -> Path:
     return write_miniature(tmp_path_factory.mktemp('miniature'))
 
 
-def write_miniature(root: Path) -> Path:
+def write_miniature(root: Path, images: int = 16) -> Path:
     """Write data, weights and recipe.yaml into the folder, and return it."""
-    write_data(root / 'data')
+    write_data(root / 'data', images)
     state = tiny_backbone().model.state_dict()
     save_file({k: v.contiguous() for k, v in state.items()}, root / 'tiny.safetensors')
     text = MINIATURE.replace('WEIGHTS', str(root / 'tiny.safetensors'))

@@ -53,7 +53,11 @@ def write_objects(folder):
 
 @pytest.fixture(scope='module')
 def places(tmp_path_factory):
-    root = tmp_path_factory.mktemp('uem')
+    return write_places(tmp_path_factory.mktemp('uem'))
+
+
+def write_places(root):
+    """Write data, objects and weights into the folder, and return it."""
     write_data(root / 'data')
     write_objects(root / 'outlier_objects')
     state = tiny_backbone(depth=4).model.state_dict()
@@ -61,10 +65,16 @@ def places(tmp_path_factory):
     return root
 
 
-def train(root, form, out, *more):
+def recipe_of(root, form):
+    """Write the recipe of a form, and return its file."""
     text = RECIPE.replace('WEIGHTS', str(root / 'tiny.safetensors')).replace('FORM', form)
-    recipe = root / f'{form}.yaml'
-    recipe.write_text(text.replace('ROOT', str(root / 'data')))
+    path = root / f'{form}.yaml'
+    path.write_text(text.replace('ROOT', str(root / 'data')))
+    return path
+
+
+def train(root, form, out, *more):
+    recipe = recipe_of(root, form)
     options = ['--out', str(root / out), '--cache', str(root / 'cache'), '--quiet']
     assert main(['train', str(recipe), *options, *more]) == 0
     return load_bundle(root / out / 'bundle')

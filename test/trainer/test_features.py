@@ -23,7 +23,7 @@ from tiny_backbones import tiny_backbone  # noqa: E402
 from ood_perception.bags.remote import recording_path  # noqa: E402
 from ood_perception.errors import ConfigError, DataError  # noqa: E402
 from ood_perception.image.geometry import geometry_for, to_network  # noqa: E402
-from trainer import feature_files  # noqa: E402
+from trainer import feature_files, features  # noqa: E402
 from trainer.datasets import load_images  # noqa: E402
 from trainer.features import View, extract, network_image  # noqa: E402
 
@@ -72,15 +72,13 @@ def test_a_second_call_computes_nothing_and_other_layers_only_themselves(
 ):
     first = run(images, tmp_path / 'cache')
     computed = []
-    from trainer import features as module
-
-    forward = module.forward_tokens
+    forward = features.forward_tokens
 
     def counted(baked, batch_images, precision):
         computed.append([f'{kind}_{block}' for kind, block in baked.wanted])
         return forward(baked, batch_images, precision)
 
-    monkeypatch.setattr(module, 'forward_tokens', counted)
+    monkeypatch.setattr(features, 'forward_tokens', counted)
     again = run(images, tmp_path / 'cache')
     assert computed == []
     assert again.key == first.key
@@ -179,8 +177,18 @@ def test_extraction_goes_on_after_a_kill(images, tmp_path, monkeypatch):
     kept = sorted((tmp_path / 'cache').glob('*/tokens_2.*.npy'))
     assert len(kept) == 2  # four images, and the fifth is in a block that is not whole
     before = [path.stat().st_mtime_ns for path in kept]
-    resumed = run(images, tmp_path / 'cache', batch=1)
+    (begun,) = (tmp_path / 'cache').glob('*/labels.00002.rows')
+    with begun.open('ab') as torn:
+        torn.write(b'a part of a row')
+    made = []
+    forward = features.forward_tokens
+    counted = lambda *args: made.append(0) or forward(*args)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(features, 'forward_tokens', counted)
+        resumed = run(images, tmp_path / 'cache', batch=1)
+    assert len(made) == 12 - 5, 'the one that was in its hands, and those that nobody had begun'
     assert [path.stat().st_mtime_ns for path in kept] == before
+    assert not list(tmp_path.glob('cache/*/*.rows'))
     whole = run(images, tmp_path / 'other', batch=1)
     for layer in resumed.tokens:
         np.testing.assert_array_equal(resumed.tokens[layer], whole.tokens[layer])

@@ -4,49 +4,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
-from limits import HANGS
-from paths import ROOT
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 pytest.importorskip('onnx')
 
-from miniature_recipes import miniature  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from miniature_recipes import miniature, write_miniature  # noqa: E402
+from torchrun import end, kill_one, learned, start, train  # noqa: E402
 
 from ood_perception.bundle.store import load_bundle  # noqa: E402
 from trainer.calibration.monotone_curve import CurveModule  # noqa: E402
 from trainer.heads.pixood.training import load_model  # noqa: E402
 
 __all__ = ['miniature']  # fixtures
-
-
-def torchrun(root, processes, stage='train'):
-    """Train the miniature by so many processes, with a cache of their own; return the folder."""
-    out = root / f'by_{processes}'
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
-    command += ['--nproc-per-node', str(processes), '-m', 'trainer', stage]
-    command += [str(root / 'recipe.yaml'), '--out', str(out), '--cache', str(out / 'cache')]
-    command += ['--quiet', '--threads', '1']
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def tensors_of(out):
-    """Return all that was learned, by name."""
-    found = {}
-    for kind in ('classifier', 'fit-pixood', 'calibrate-pixood'):
-        (folder,) = out.glob(f'{kind}-*/')
-        for file in folder.glob('*.safetensors'):
-            found |= {f'{kind}/{name}': value for name, value in load_file(file).items()}
-    return found
 
 
 def p_values(out):
@@ -57,16 +28,50 @@ def p_values(out):
     return {name: 10 ** -CurveModule(curve)(scores) for name, curve in curves.items()}
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_head_of_one(miniature):
-    one, two = (tensors_of(torchrun(miniature, count)) for count in (1, 2))
-    assert one.keys() == two.keys()
-    assert len(one) > 6
+def assert_same(one, other, *kinds):
+    one, other = (learned(out, *kinds) for out in (one, other))
+    assert one.keys() == other.keys()
+    assert len(one) > 3
     for name, value in one.items():
         if 'held_out' not in name:  # a curve of counts: rounding moves a step of it
-            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3, msg=name)
-    first, second = (p_values(miniature / f'by_{count}') for count in (1, 2))
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_head_of_one(miniature):
+    one, two = (train(miniature, count) for count in (1, 2))
+    assert_same(one, two, 'classifier', 'fit-pixood', 'calibrate-pixood')
+    first, second = p_values(one), p_values(two)
     for name, values in first.items():
         torch.testing.assert_close(second[name], values, rtol=0, atol=0.01)
-    assert load_bundle(miniature / 'by_2' / 'bundle').manifest.name == 'miniature'
-    assert not list((miniature / 'by_2').glob('*.ckpt'))
+    assert load_bundle(two / 'bundle').manifest.name == 'miniature'
+    assert not list(two.glob('*.ckpt'))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_in_the_extraction_costs_no_block_that_was_made(tmp_path):
+    root = write_miniature(tmp_path, images=64)
+    words = ['--set', 'view.height=448', '--set', 'view.width=448']
+    out, cache = root / 'killed', root / 'killed' / 'cache' / 'features'
+    running = start(root / 'recipe.yaml', out, 2, *words, stage='features', restarts=1)
+    kill_one(running, lambda: len([*cache.glob('*/labels.*.npy')]) > 1)
+    made = {path: path.stat().st_mtime_ns for path in cache.glob('*/*.npy')}
+    end(running, out)
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    whole = train(root, 1, *words, stage='features')
+    files = [path.relative_to(whole) for path in whole.glob('cache/features/*/*.npy')]
+    assert len(files) == 3 * 4  # two layers and the labels, in blocks of 16 images
+    for file in files:
+        assert (out / file).read_bytes() == (whole / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_in_a_training_costs_what_came_after_the_checkpoint(tmp_path):
+    root = write_miniature(tmp_path)
+    words = ['--set', 'condensation.epochs=300']
+    out = root / 'killed'
+    running = start(root / 'recipe.yaml', out, 2, *words, stage='fit', restarts=1)
+    kill_one(running, lambda: any(out.glob('fit-pixood-*.ckpt')))
+    end(running, out)
+    assert 'goes on after epoch' in out.with_suffix('.log').read_text()
+    assert_same(train(root, 1, *words, stage='fit'), out, 'classifier', 'fit-pixood')

@@ -19,6 +19,7 @@ from .clustering import assign, kmeans
 BETA_RANGE, BETA_LEAST, BETA_START = 100.0, 0.01, 10.01
 _SUPPORT_RATE = 0.744  # the paper's 0.001 a batch at Cityscapes' 744 batches an epoch
 _SAMPLE = 10_000
+_MOST = 1 << 19
 _AT_ONCE = 1 << 16
 _KMEANS_ITERATIONS = 25
 
@@ -162,12 +163,22 @@ class EtalonBank:
 
 
 def _initial_samples(bank: EtalonBank) -> list[npt.NDArray[np.float16]]:
-    """Return patches of every class: images in random order until all have over 10 000."""
+    """
+    Return patches of every class: images in random order until all have over 10 000.
+
+    A rare class may ask for all images. Where these hold more than half a million patches, too
+    many for memory, a class with more than its share takes fewer images than the rare one.
+    """
     order = torch.randperm(bank.image_count, generator=bank.generator(0)).tolist()
     counts = np.stack([np.diff(tokens.starts)[order].cumsum() for tokens in bank.classes])
     enough = (counts > _SAMPLE).all(axis=0)
     used = int(enough.argmax()) + 1 if enough.any() else bank.image_count
-    return [tokens.of_images(order[:used]) for tokens in bank.classes]
+    ends = np.full(len(counts), used)
+    if counts[:, used - 1].sum() > _MOST:
+        full = counts > max(_SAMPLE, _MOST // len(counts))
+        ends = np.where(full.any(1), np.minimum(full.argmax(1) + 1, used), used)
+    pairs = zip(bank.classes, ends.tolist(), strict=True)
+    return [tokens.of_images(order[:end]) for tokens, end in pairs]
 
 
 def _standard(samples: Sequence[npt.NDArray[np.float16]]) -> Standardisation:

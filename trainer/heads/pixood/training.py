@@ -105,10 +105,10 @@ def fit_pixood(
     tokens = gather_tokens(train, classifier.layers[-1], selection)
     condensed = condense(tokens, condensation, artifact)
     etalons = {n: e for n, e in zip(classes, condensed.etalons, strict=True) if len(e)}
-    logits = _logits(train, classifier, selection)
+    logits = _logits(train, classifier, selection, [name in etalons for name in classes])
     banks = [torch.from_numpy(e) for e in condensed.etalons]
-    nearest = [_nearest(t.tokens, banks) for t in tokens]
-    own, all_known = _observations(logits, nearest, [name in etalons for name in classes])
+    nearest = [_nearest(t.tokens, banks, c) for c, t in enumerate(tokens)]
+    own, all_known = _observations(logits, nearest)
     densities, ood_std = _densities(own, all_known, classes)
     background = Gaussian(np.zeros(2), np.diag(ood_std**2))
     return PixOODModel(
@@ -150,41 +150,51 @@ def calibrate_pixood(
 
 
 def _logits(
-    train: FeatureSet, classifier: Classifier, selection: PatchSelection
+    train: FeatureSet,
+    classifier: Classifier,
+    selection: PatchSelection,
+    modelled: Sequence[bool],
 ) -> list[Float32Array]:
-    """Return float32 (N_c, C) a class: the logits of its patches, as gather_tokens sorts them."""
+    """
+    Return float32 (N_c, 2) a class, of its patches, as gather_tokens sorts them.
+
+    The class's own logit and the largest of modelled classes.
+    """
     parts: list[list[Float32Array]] = [[] for _ in selection.counts]
     with torch.inference_mode():
         for i, labels in enumerate(selection.labels):
             logits = classifier(batch_tokens(train, classifier.layers, [i]))[0].numpy()
+            largest = np.where(modelled, logits, -np.inf).max(-1)
             for c, part in enumerate(parts):
-                part.append(logits[labels == c])
+                own = labels == c
+                part.append(np.stack([logits[own, c], largest[own]], 1))
     return [np.concatenate(part) for part in parts]
 
 
-def _nearest(tokens: npt.NDArray[np.float16], banks: Sequence[torch.Tensor]) -> Float32Array:
-    """Return float32 (N, C): the distance to each class's nearest etalon, inf without any."""
-    result = np.full((len(tokens), len(banks)), np.inf, np.float32)
+def _nearest(
+    tokens: npt.NDArray[np.float16], banks: Sequence[torch.Tensor], own: int
+) -> Float32Array:
+    """Return float32 (N, 2): the distance to the nearest etalon of a bank, and of all."""
+    result = np.empty((len(tokens), 2), np.float32)
     for start in range(0, len(tokens), 4096):
         patches = torch.from_numpy(tokens[start : start + 4096]).float()
         release(tokens)
-        for c, bank in enumerate(banks):
-            if len(bank):
-                least = distances(patches, bank, 1.0).amin(1)
-                result[start : start + 4096, c] = least.numpy()
+        least = {c: distances(patches, b, 1.0).amin(1) for c, b in enumerate(banks) if len(b)}
+        pair = least[own], torch.stack([*least.values()]).amin(0)
+        result[start : start + 4096] = torch.stack(pair, 1).numpy()
     return result
 
 
 def _observations(
-    logits: Sequence[Float32Array], nearest: Sequence[Float32Array], modelled: Sequence[bool]
+    logits: Sequence[Float32Array], nearest: Sequence[Float32Array]
 ) -> tuple[list[FloatArray], FloatArray]:
     """Return (logit, similarity) with the own class, (N_c, 2) a class, and with the best one."""
-    own, best = [], []
-    for c, (logit, distance) in enumerate(zip(logits, nearest, strict=True)):
-        own.append(np.stack([logit[:, c], similarity(distance[:, c])], 1).astype(np.float64))
-        largest = np.where(modelled, logit, -np.inf).max(1)
-        best.append(np.stack([largest, similarity(distance.min(1))], 1))
-    return own, np.concatenate(best).astype(np.float64)
+    pairs = list(zip(logits, nearest, strict=True))
+    own, best = (
+        [np.stack([logit[:, of], similarity(distance[:, of])], 1) for logit, distance in pairs]
+        for of in (0, 1)
+    )
+    return own, np.concatenate(best)
 
 
 def _densities(

@@ -12,6 +12,7 @@ from feature_sets import make_feature_set  # noqa: E402
 
 from trainer.artifacts import Artifact  # noqa: E402
 from trainer.heads.pixood import condensation  # noqa: E402
+from trainer.heads.pixood import etalons as etalon_bank  # noqa: E402
 from trainer.heads.pixood.condensation import condense, starting_bank  # noqa: E402
 from trainer.heads.pixood.config import METHODS, CondensationSettings  # noqa: E402
 from trainer.nets.patches import ClassTokens, PatchSettings, gather_tokens, select_patches  # noqa: E402
@@ -41,6 +42,24 @@ def test_etalons_are_a_budget_capped_by_the_patches():
     settings = CondensationSettings(etalons=50)
 
     assert [settings.budget(n) for n in (0, 1, 200, 999, 1000, 10**6)] == [0, 1, 10, 49, 50, 50]
+
+
+def test_a_rare_class_does_not_bring_all_patches_of_the_others_into_memory(monkeypatch):
+    common, rare = (
+        ClassTokens(np.zeros((40 * each, 4), np.float16), each * np.arange(41))
+        for each in (100, 1)
+    )
+    run = a_run([common, rare])
+
+    def taken(sample, most):
+        monkeypatch.setattr(etalon_bank, '_SAMPLE', sample)
+        monkeypatch.setattr(etalon_bank, '_MOST', most)
+        return [len(patches) for patches in etalon_bank._initial_samples(run)]
+
+    assert taken(sample=20, most=10**6) == [2100, 21]  # images until both have more than 20
+    assert taken(sample=50, most=10**6) == [4000, 40]  # the rare one never has
+    assert taken(sample=50, most=400) == [300, 40]  # three images are over half of 400
+    assert taken(sample=20, most=2000) == [1100, 21]
 
 
 def test_support_is_a_bias_corrected_average_at_a_rate_per_epoch():
