@@ -3,6 +3,7 @@
 """The node as a process of its own: how it starts, refuses, stops, and meets another process."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -171,6 +172,33 @@ def test_two_processes_with_the_shipped_profile_lose_no_header_and_no_count(bund
     assert 10 <= counters['callbacks'] <= 15
     assert counters['processed'] + counters['dropped'] == counters['callbacks']
     assert result['times_ms']['own_ms']['median'] > 0
+
+
+FAULTS = """
+import resource, threading
+from ood_perception.ros.node import keep_freed_memory
+{call}
+def faults(): return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+def take(count):
+    for _ in range(count): [b'x' * (6 << 20) for _ in range(3)]
+def run():
+    take(3)
+    before = faults()
+    take(10)
+    print(faults() - before)
+threading.Thread(target=run).start()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of glibc alone')
+def test_memory_of_one_message_serves_the_next():
+    def faults(call):
+        code = FAULTS.format(call=call)
+        run = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, check=True)
+        return int(run.stdout)
+
+    assert faults('pass') > 1000, 'glibc gives 18 MB back each time: nothing is shown'
+    assert faults('keep_freed_memory()') < 100
 
 
 @pytest.mark.parametrize('changes', [{'outputs': ()}, {'silent': True}])
