@@ -27,8 +27,9 @@ _PAUSE = 0.05
 # Seconds from a signal to the end, whatever hangs; and the threads that may.
 _GRACE = 4.0
 _MAY_HANG = ('executor', 'inference', 'compile', 'restart')
-# glibc's mallopt: its numbers for two limits, and our bytes; 32 MiB is the most it takes.
-_LIMITS = {-3: 32 << 20, -1: 256 << 20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+# glibc's mallopt: M_MMAP_THRESHOLD (32 MiB is the most it takes), M_TRIM_THRESHOLD, M_ARENA_MAX:
+# the heaps of further arenas are returned to the kernel as soon as they are empty.
+_LIMITS = {-3: 32 << 20, -1: 256 << 20, -8: 1}
 
 
 class Stop(threading.Event):
@@ -72,8 +73,8 @@ def keep_freed_memory() -> None:
     """
     library = ctypes.CDLL(None)
     if hasattr(library, 'mallopt'):
-        for limit, size in _LIMITS.items():
-            library.mallopt(limit, size)
+        for limit, value in _LIMITS.items():
+            library.mallopt(limit, value)
 
 
 def _spin(rclpy: Any, node: RoadAnomalyNode, stop: Stop) -> None:
