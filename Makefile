@@ -150,7 +150,7 @@ bench-fast: $(VENV)/.all-$(DISTRO) ## road_fast from 1920x1080 messages to masks
 	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_f32.json
 	-ONEDNN_MAX_CPU_ISA=AVX2 $(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out docs/benchmarks/node_fast_avx2.json
 	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --idle --frames 900 --rate 30 --out docs/benchmarks/node_fast_idle.json
-	-$(RUN) -m ood_perception.ros.tools.soak --bundle road_fast --size 1920x1080 --minutes 12 --overload 2 --out docs/benchmarks/node_fast_soak.json
+	-$(RUN) -m ood_perception.ros.tools.soak --bundle road_fast --size 1920x1080 --minutes 12 --overload 3 --out docs/benchmarks/node_fast_soak.json
 
 ROAD = road_open road_uem road_camvid road_fast
 REPORT_SETS = road_obstacle_dev/report road_anomaly_dev/report
