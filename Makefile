@@ -146,10 +146,12 @@ bench: $(VENV)/.all-$(DISTRO) ## Engine, head and node benchmarks as JSON (BENCH
 
 # The node with the fast bundle over DDS; AVX2 alone is played by oneDNN's own limit, in f32.
 FRAMES ?= 300
-bench-fast: $(VENV)/.run-$(DISTRO) ## road_fast from 1920x1080 messages to masks: f32, bf16, AVX2 alone, as JSON (BENCH=folder; DISTRO=kilted VENV=.venv-kilted)
+bench-fast: $(VENV)/.run-$(DISTRO) ## road_fast from 1920x1080 messages to masks: f32, bf16, AVX2 alone, idle, memory, as JSON (BENCH=folder; DISTRO=kilted VENV=.venv-kilted)
 	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision bf16 --frames $(FRAMES) --rate 30 --mask --peak --out $(BENCH)/node_fast_bf16.json
 	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out $(BENCH)/node_fast_f32.json
 	-ONEDNN_MAX_CPU_ISA=AVX2 $(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --precision f32 --frames $(FRAMES) --rate 30 --mask --peak --out $(BENCH)/node_fast_avx2.json
+	-$(RUN) -m ood_perception.ros.tools.bench_node --bundle road_fast --idle --frames 900 --rate 30 --out $(BENCH)/node_fast_idle.json
+	-$(RUN) -m ood_perception.ros.tools.soak --bundle road_fast --size 1920x1080 --minutes 12 --overload 3 --out $(BENCH)/node_fast_soak.json
 
 ROAD = road_open road_uem road_camvid road_fast
 REPORT_SETS = road_obstacle_dev/report road_anomaly_dev/report

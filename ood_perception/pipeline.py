@@ -218,12 +218,12 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class _Input:
-    """A frame that is ready for the engine: uint8 (V, h, w, 3), the whole image first."""
+    """A frame that is ready for the engine: V images, uint8 (h, w, 3), the whole one first."""
 
     frame: Frame
     index: int
     view: _View
-    images: UInt8Array
+    images: list[UInt8Array]
     preprocess_ms: float
 
 
@@ -242,7 +242,7 @@ def _check_image(frame: Frame) -> None:
 
 def _prepare(frame: Frame, index: int, view: _View) -> _Input:
     start = time.perf_counter()
-    images = np.stack([to_network(frame.image, geometry) for geometry in view.geometries])
+    images = [to_network(frame.image, geometry) for geometry in view.geometries]
     return _Input(frame, index, view, images, _since(start))
 
 
@@ -251,7 +251,7 @@ def _infer(state: _State, inputs: Sequence[_Input]) -> list[Detection]:
     if not inputs:
         return []
     start = time.perf_counter()
-    batch = np.concatenate([item.images for item in inputs])
+    batch = np.stack([image for item in inputs for image in item.images])
     output = state.engine.run(batch, state.in_distribution)
     inference_ms = _since(start)
     _check_output(output, len(batch), inputs[0].view.fixed.shape)

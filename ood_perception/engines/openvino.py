@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ood_perception.bundle.manifest import StageSpec
 from ood_perception.bundle.store import Bundle
@@ -54,17 +55,16 @@ class StreamedStage:
         self._model, self._key, self._on_disk = model, key, on_disk
         self._threads: int = config.get('INFERENCE_NUM_THREADS') or len(os.sched_getaffinity(0))
         self._models: dict[int, Any] = {}  # what is shared lives as long as somebody holds it
-        self._requests: dict[int, list[Any]] = {}
+        self._batches: dict[int, tuple[list[Any], list[npt.NDArray[Any]]]] = {}
 
-    def requests(self, batch: int) -> list[Any]:
-        """Return an infer request for each image of a batch."""
-        streams = self._config['NUM_STREAMS'] or streams_for(batch, self._threads)
-        if streams not in self._models:
-            self._models[streams] = self._obtained(streams)
-        made = self._requests.setdefault(streams, [])
-        while len(made) < batch:
-            made.append(self._models[streams].create_infer_request())
-        return made[:batch]
+    def ready(self, batch: int) -> tuple[list[Any], list[npt.NDArray[Any]]]:
+        """Return a request for each image of a batch, and the outputs that they write into."""
+        if batch not in self._batches:
+            streams = self._config['NUM_STREAMS'] or streams_for(batch, self._threads)
+            if streams not in self._models:
+                self._models[streams] = self._obtained(streams)
+            self._batches[batch] = _requests(self._models[streams], self._stage.outputs, batch)
+        return self._batches[batch]
 
     def _obtained(self, streams: int) -> Any:
         """Return the compiled model: kept, or compiled now while other processes wait for it."""
@@ -101,14 +101,28 @@ class StreamedStage:
         return self._core.compile_model(model, 'CPU', self._streamed(streams))
 
     def run(self, feeds: Sequence[Any]) -> list[Any]:
-        """Run on inputs in the order of the stage; outputs are views until the next run."""
-        requests = self.requests(len(feeds[0]))
+        """Run on inputs in the order of the stage; the next run writes into the same outputs."""
+        requests, outputs = self.ready(len(feeds[0]))
         for request, named in zip(requests, frame_by_frame(self._stage, feeds), strict=True):
             request.start_async(named, share_inputs=True)
         for request in requests:
             request.wait()
-        parts = [[one.get_tensor(name).data for one in requests] for name in self._stage.outputs]
-        return [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
+        return list(outputs)
+
+
+def _requests(
+    model: Any, names: Sequence[str], batch: int
+) -> tuple[list[Any], list[npt.NDArray[Any]]]:
+    """Return a request for each image of a batch, and the named outputs that they write into."""
+    tensor, outputs = _openvino().Tensor, []
+    requests = [model.create_infer_request() for _ in range(batch)]
+    for name in names:
+        port = model.output(name)
+        shape = (batch, *list(port.shape)[1:])
+        outputs.append(np.zeros(shape, port.get_element_type().to_dtype()))
+        for row, request in enumerate(requests):
+            request.set_tensor(name, tensor(outputs[-1][row : row + 1], shared_memory=True))
+    return requests, outputs
 
 
 def streams_for(batch: int, threads: int) -> int:
@@ -182,7 +196,7 @@ class OpenVinoEngine(ChainEngine):
         compiled = StreamedStage(
             self._core, stage, read, config, key, on_disk=not stage.external_data
         )
-        compiled.requests(1)  # what this runtime refuses shows now
+        compiled.ready(1)  # what this runtime refuses shows now
         return compiled
 
     def _config(self, stage: StageSpec) -> dict[str, Any]:

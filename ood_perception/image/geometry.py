@@ -25,6 +25,9 @@ POLICIES = ('fit', 'fill', 'stretch')
 PAD_COLOR = (124, 116, 104)  # ImageNet's mean colour: zero after the usual normalisation
 IGNORED_LABEL = 255
 MAXIMUM_PIXELS = 100_000_000
+# Up to so many pixels into one, a bilinear sample weighs each as its area would within 0.2 (5 into
+# 4: 0.08), for a fifth of the time: 0.8 ms of a core in the place of 4.2 from 960x540 pixels.
+_ALMOST_AREA = 1.25
 
 Size = tuple[int, int]
 Points = npt.NDArray[np.float64]
@@ -104,15 +107,19 @@ def to_camera(grid: npt.NDArray[T], geometry: Geometry) -> npt.NDArray[T]:
     return padded
 
 
-def to_camera_nearest(grid: npt.NDArray[T], geometry: Geometry) -> npt.NDArray[T]:
+def to_camera_nearest(
+    grid: npt.NDArray[T], geometry: Geometry, out: npt.NDArray[T] | None = None
+) -> npt.NDArray[T]:
     """
     Repeat the grid's cells to the camera image: each pixel takes the cell that holds its centre.
 
-    grid: (gh, gw) of any type. Returns (H, W) of the same type; outside a cropped network input
-    the border cells are repeated.
+    grid: (gh, gw) of any type. out: memory for the result, or None. Returns (H, W) of the same
+    type; outside a cropped network input the border cells are repeated.
     """
     rows, columns = _cells_of_pixels(geometry, (grid.shape[0], grid.shape[1]))
-    return np.take(np.ascontiguousarray(grid[:, columns]), rows, axis=0)
+    lines = np.ascontiguousarray(grid[:, columns])
+    # 'clip' (nothing is outside) lets numpy write into `out` itself.
+    return np.take(lines, rows, axis=0, out=out, mode='clip')
 
 
 def labels_to_grid(labels: UInt8Array, grid_size: Size) -> UInt8Array:
@@ -233,7 +240,7 @@ def _on_canvas(image: UInt8Array, geometry: Geometry) -> UInt8Array:
 
 def _resize(image: UInt8Array, size: Size) -> UInt8Array:
     """
-    Resize by the one filter: average over areas where it shrinks, bilinear where it grows.
+    Resize by the one filter: average over areas where it shrinks, bilinear where it hardly does.
 
     Exact halvings come first: OpenCV averages 2 x 2 pixels several times faster than any other
     area, and an average of averages is the average. An image that shrinks along one axis and
@@ -243,10 +250,10 @@ def _resize(image: UInt8Array, size: Size) -> UInt8Array:
     while height >= 2 * size[0] and width >= 2 * size[1] and height % 2 == width % 2 == 0:
         height, width = height // 2, width // 2
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    smaller = (min(width, size[1]), min(height, size[0]))
-    if smaller != (width, height):
-        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
-    if smaller != (size[1], size[0]):
+    if max(width / size[1], height / size[0]) > _ALMOST_AREA:
+        width, height = min(width, size[1]), min(height, size[0])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if (width, height) != (size[1], size[0]):
         image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(image)
 

@@ -130,16 +130,15 @@ class OutputMaps:
         cells = np.full(self.detection.mask.shape, MASK_NOT_SCORED, dtype=np.uint8)
         cells[self.detection.scored] = MASK_NORMAL
         cells[self.detection.mask] = MASK_OBSTACLE
-        np.copyto(out, self._nearest(cells, MASK_NOT_SCORED))
+        self._nearest(cells, MASK_NOT_SCORED, out)
 
     def write_labels(self, out: UInt8Array) -> None:
         """Write class ids into uint8 (H, W), 255 where a cropping network does not look."""
-        np.copyto(out, self._nearest(self.detection.labels, UNLABELLED))
+        self._nearest(self.detection.labels, UNLABELLED, out)
 
     def write_open_set(self, out: UInt8Array) -> None:
         """Write class ids, 254 unknown and 255 not scored into uint8 (H, W)."""
-        cells = open_set_cells(self.detection, self._outside)
-        np.copyto(out, self._nearest(cells, UNLABELLED))
+        self._nearest(open_set_cells(self.detection, self._outside), UNLABELLED, out)
 
     def image(self, name: str) -> npt.NDArray[Any]:
         """Return a map of IMAGES in memory of its own, (H, W) of its type."""
@@ -158,9 +157,11 @@ class OutputMaps:
         """uint8 (H, W): 255 where scored, else 0."""
         return self._nearest(self.detection.scored * np.uint8(255), 0)
 
-    def _nearest(self, cells: UInt8Array, outside: int) -> UInt8Array:
-        """Repeat the cells, with `outside` where a cropping network does not look."""
-        pixels = to_camera_nearest(cells, self._geometry)
+    def _nearest(
+        self, cells: UInt8Array, outside: int, out: UInt8Array | None = None
+    ) -> UInt8Array:
+        """Repeat the cells into `out`, with `outside` where a cropping network does not look."""
+        pixels = to_camera_nearest(cells, self._geometry, out)
         rows, columns = camera_window(self._geometry)
         pixels[: rows.start] = outside
         pixels[rows.stop :] = outside

@@ -297,7 +297,7 @@ def test_bf16_is_for_the_backbone_alone(bundle):
     options = EngineOptions('openvino', 'bf16', 1)
     engine, report = create_checked_engine(bundle, options)
     with engine:
-        tokens, head = (s.requests(1)[0].get_compiled_model() for s in engine._compiled)
+        tokens, head = (s.ready(1)[0][0].get_compiled_model() for s in engine._compiled)
         assert tokens.get_property('INFERENCE_PRECISION_HINT') == openvino.Type.bf16
         assert head.get_property('INFERENCE_PRECISION_HINT') == openvino.Type.f32
         assert engine.description['precision'] == 'bf16'

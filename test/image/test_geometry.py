@@ -117,6 +117,25 @@ def test_shrinking_averages_areas():
     assert np.abs(ours.astype(int) - direct).max() <= 2
 
 
+def area_weights(count, length):
+    """Return float (count, length): how much of each pixel lies in each of `count` equal cells."""
+    edges = np.arange(count + 1) * (length / count)
+    pixels = np.arange(length)
+    low, high = np.maximum(edges[:-1, None], pixels), np.minimum(edges[1:, None], pixels + 1)
+    return np.clip(high - low, 0, None) * (count / length)
+
+
+def test_five_pixels_into_four_are_almost_their_areas_average():
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 256, (540, 960, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(noise, (0, 0), 1.5)
+    down, across = area_weights(432, 540), area_weights(768, 960)
+    mean = np.einsum('ij,jkc,lk->ilc', down, image.astype(float), across, optimize=True)
+    out = geo.to_network(image, geo.geometry_for((540, 960), (432, 768)))
+    assert np.abs(out - mean).max() < 0.1 * np.ptp(image)
+    assert np.abs(out - mean).mean() < 1
+
+
 def test_resize_is_the_same_on_every_run_and_number_of_threads():
     image = np.random.default_rng(1).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
     geometry = geo.geometry_for((1080, 1920), (378, 672))
@@ -186,6 +205,9 @@ def test_nearest_inverse_takes_the_cell_that_holds_the_pixel(seed):
     rng, geometry, grid = random_case(seed)
     cells = rng.integers(0, 255, grid, dtype=np.uint8)
     out = geo.to_camera_nearest(cells, geometry)
+    given = np.zeros_like(out)
+    assert geo.to_camera_nearest(cells, geometry, given) is given
+    np.testing.assert_array_equal(given, out)
     pixels = np.meshgrid(np.arange(geometry.camera_width), np.arange(geometry.camera_height))
     points = to_grid(np.stack(pixels, -1) + 0.5, geometry, grid)
     clear = (np.abs(points - np.round(points)) > 1e-6).all(axis=-1)

@@ -3,9 +3,11 @@
 """The node as a process of its own: how it starts, refuses, stops, and meets another process."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from ood_perception.engines.base import EngineOptions  # noqa: E402
 from ood_perception.pipeline import Pipeline, Settings  # noqa: E402
 from ood_perception.postprocess.output_maps import OutputMaps  # noqa: E402
 from ood_perception.postprocess.roi import RoiSettings  # noqa: E402
-from ood_perception.ros.tools.bench_node import Case, run_case  # noqa: E402
+from ood_perception.ros.tools.bench_node import Case, run_case, verdict  # noqa: E402
 from ood_perception.types import Frame  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -170,6 +172,51 @@ def test_two_processes_with_the_shipped_profile_lose_no_header_and_no_count(bund
     assert 10 <= counters['callbacks'] <= 15
     assert counters['processed'] + counters['dropped'] == counters['callbacks']
     assert result['times_ms']['own_ms']['median'] > 0
+
+
+FAULTS = """
+import resource, threading
+from ood_perception.ros.node import keep_freed_memory
+{call}
+def faults(): return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+def take(count):
+    for _ in range(count): [b'x' * (6 << 20) for _ in range(3)]
+def run():
+    take(3)
+    before = faults()
+    take(10)
+    print(faults() - before)
+threading.Thread(target=run).start()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of glibc alone')
+def test_memory_of_one_message_serves_the_next():
+    def faults(call):
+        code = FAULTS.format(call=call)
+        run = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, check=True)
+        return int(run.stdout)
+
+    assert faults('pass') > 1000, 'glibc gives 18 MB back each time: nothing is shown'
+    assert faults('keep_freed_memory()') < 100
+
+
+@pytest.mark.parametrize('changes', [{'outputs': ()}, {'silent': True}])
+def test_idle_is_measured_without_a_frame(bundle, changes):
+    """Nobody listens to a camera that sends, or somebody to one that does not."""
+    case = Case('reliable', ('mask',), frames=10, rate=10.0, width=64, height=48)
+    values = {'bundle': str(bundle), 'roi.mode': 'none'}
+    result = run_case(replace(case, **changes), values, int(os.environ['ROS_DOMAIN_ID']))
+    assert result['sent'] == (0 if result['silent'] else 10)
+    assert result['counters']['callbacks'] == 0, 'the node was not subscribed, or nothing came'
+    assert 0 < result['cores']['node'] < 2
+    assert set(result['verdict']) == {'idle'}
+
+
+@pytest.mark.parametrize(('cores', 'kept'), [(0.03, True), (0.04, False)])
+def test_an_idle_node_may_take_three_percent(cores, kept):
+    case = Case('reliable', (), frames=10, rate=10.0, width=64, height=48)
+    assert verdict(case, {'cores': {'node': cores}}) == {'idle': kept}
 
 
 def test_the_node_publishes_exactly_what_the_pipeline_gives(bundle):

@@ -104,5 +104,5 @@ def test_the_backbone_is_the_same_compiled_object(rig, compilations):
     rig.wait(lambda: model.pipeline.engine is not first, 'the swap')
 
     assert model.pipeline.engine._compiled[0]._models[1] is backbone
-    assert model.pipeline.engine._compiled[0]._requests[1] is not None
+    assert model.pipeline.engine._compiled[0]._batches[1] is not None
     assert 'backbone' not in compilations[0]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -73,9 +74,9 @@ class BenchCamera(NodeListener):
         matched = all(self.count_publishers(sub.topic_name) for sub in self.results)
         if self.failure:
             raise ConfigError('the node could not be configured, its message is above')
-        return (
-            bool(self._camera.get_subscription_count()) and matched and 'camera' in self.statuses
-        )
+        # nobody listens: the node subscribes to no camera
+        heard = not self.results or bool(self._camera.get_subscription_count())
+        return heard and matched and self.engine_state == 'ready' and 'camera' in self.statuses
 
     def drained(self) -> bool:
         """Whether no frame is on its way any more."""
@@ -110,13 +111,31 @@ def made_image(case: dict[str, Any]) -> UInt8Array:
     return image.astype(np.uint8)
 
 
-def send_frames(node: BenchCamera, frames: int, rate: float) -> None:
-    """Publish at the rate, spinning in between; late frames do not come in bursts."""
-    due = time.monotonic()
-    for _ in range(frames):
+def send_frames(node: BenchCamera, case: dict[str, Any]) -> dict[str, float]:
+    """
+    Publish at the rate, spinning in between; late frames do not come in bursts.
+
+    Returns how many cores the node and this process took meanwhile.
+    """
+    processes = {'node': case['node'], 'camera': os.getpid()}
+    before = {name: cpu_seconds(number) for name, number in processes.items()}
+    due = began = time.monotonic()
+    for _ in range(case['frames']):
         node.spin(due - time.monotonic())
-        due = time.monotonic() + 1.0 / rate
-        node.send()
+        due = time.monotonic() + 1.0 / case['rate']
+        if not case['silent']:
+            node.send()
+    node.spin(due - time.monotonic())
+    lasted = time.monotonic() - began
+    return {
+        name: (cpu_seconds(number) - before[name]) / lasted for name, number in processes.items()
+    }
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time that a process has taken so far, user and system."""
+    fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def main() -> int:
@@ -128,14 +147,15 @@ def main() -> int:
         if not node.spin(_READY_SECONDS, node.ready):
             raise ConfigError(f'the node was not ready after {_READY_SECONDS:.0f} s')
         node.spin(_SETTLE_SECONDS)
-        send_frames(node, case['frames'], case['rate'])
-        drained = node.spin(_DRAIN_SECONDS, node.drained)
+        cores = send_frames(node, case)
+        drained = not case['outputs'] or node.spin(_DRAIN_SECONDS, node.drained)
     except OodPerceptionError as error:
         print(f'bench_camera: {error}', file=sys.stderr)
         return 1
     result = {
         'sent': len(node.sent),
         'drained': drained,
+        'cores': cores,
         'received': dict(node.received),
         'foreign_headers': node.foreign_headers,
         'counters': node.counters(),

@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,18 @@ from ood_perception.ros import dds
 OUTPUT_SETS = (('mask',), ('mask', 'score', 'confidence', 'obstacle_markers'))
 # The node's own time, median, in milliseconds.
 TARGET_MASK_MS, TARGET_ALL_MS = 15.0, 30.0
+# Of a core, without a camera or a listener.
+MOST_IDLE = 0.03
 _STOP_SECONDS = 20
 
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement: publisher's reliability, subscribed outputs, frames at a rate in hertz."""
+    """
+    One measurement: publisher's reliability, subscribed outputs, frames at a rate in hertz.
+
+    silent: the camera is there and sends nothing for as long as the frames would take.
+    """
 
     reliability: str
     outputs: tuple[str, ...]
@@ -48,8 +54,14 @@ class Case:
     width: int
     height: int
     image: str = ''
+    silent: bool = False
     # Nobody else's node of the same name is taken for ours.
     namespace: str = f'bench_{os.getpid()}'
+
+    @property
+    def idle(self) -> bool:
+        """Whether the node has nothing to do."""
+        return self.silent or not self.outputs
 
 
 def run_case(
@@ -81,7 +93,7 @@ def run_case(
                 sys.executable,
                 '-m',
                 'ood_perception.ros.tools.bench_camera',
-                json.dumps(asdict(case)),
+                json.dumps({**asdict(case), 'node': node.pid}),
             ],
             env=environment,
             stdout=subprocess.PIPE,
@@ -103,6 +115,8 @@ def run_case(
 
 def verdict(case: Case, counted: dict[str, Any]) -> dict[str, bool]:
     """Return which of the bounds were kept."""
+    if case.idle:
+        return {'idle': counted['cores']['node'] <= MOST_IDLE}
     counters = counted['counters']
     own = counted['times_ms']['own_ms']['median']
     return {
@@ -130,6 +144,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--image', default='', help='an image to publish; default: made up')
     add('--no-views', action='store_true', help='the whole image alone, where a bundle sees more')
     add('--mask', action='store_true', help='the mask alone, from a reliable publisher')
+    add('--idle', action='store_true', help='CPU time without a listener, then without a frame')
     add('--peak', action='store_true', help="measure the machine's best rate of products, too")
     add('--frames', type=int, default=100)
     add('--rate', type=float, default=10.0, help='hertz')
@@ -140,6 +155,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     height, width = camera_size(options.size, '--size')
+    if options.idle:
+        lonely = Case('reliable', (), options.frames, options.rate, width, height)
+        return [lonely, replace(lonely, outputs=('mask',), silent=True)]
     return [
         Case(kind, outputs, options.frames, options.rate, width, height, options.image)
         for kind in (('reliable',) if options.mask else ('reliable', 'best_effort'))
@@ -150,12 +168,16 @@ def _cases(options: argparse.Namespace) -> list[Case]:
 def _line(result: dict[str, Any]) -> str:
     times, counters = result['times_ms'], result['counters']
     kept = [name for name, good in result['verdict'].items() if not good]
+    node, camera = result['cores']['node'], result['cores']['camera']
+    if 'idle' in result['verdict']:
+        why = 'no frame' if result['silent'] else f'nobody listens at {result["rate"]:g} Hz'
+        return f'{why}: {100 * node:.1f} % of a core' + (', too much' if kept else '')
     return (
         f'{result["reliability"]:>11}, {len(result["outputs"])} outputs: sent {result["sent"]}, '
         f'callbacks {counters["callbacks"]}, processed {counters["processed"]}, '
         f'dropped {counters["dropped"]}, own {times["own_ms"]["median"]:.1f} ms median, '
         f'engine {times["inference_ms"]["median"]:.0f} ms for {result["images_a_frame"]} images '
-        f'a frame: {result["hertz"]:.1f} Hz; '
+        f'a frame: {result["hertz"]:.1f} Hz; cores: node {node:.2f}, camera {camera:.2f}; '
         + ('all bounds kept' if not kept else f'NOT kept: {", ".join(kept)}')
     )
 
@@ -180,8 +202,10 @@ def _run(options: argparse.Namespace) -> int:
             measured = run_case(case, parameters, first_domain + number)
         except subprocess.TimeoutExpired as error:
             raise OodPerceptionError(f'the camera process did not end: {error}') from error
-        images = 1 if options.no_views else seen
-        results.append({**measured, 'images_a_frame': images, 'hertz': hertz(measured)})
+        if not case.idle:
+            images = 1 if options.no_views else seen
+            measured |= {'images_a_frame': images, 'hertz': hertz(measured)}
+        results.append(measured)
         print(_line(results[-1]), flush=True)
     if options.out:
         own = {'int8': 'i8'}.get(options.precision, options.precision)
