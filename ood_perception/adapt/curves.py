@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ood_perception.adapt.blocks import Rate, rate_over_blocks
 from ood_perception.adapt.observe import SeenFrame
 from ood_perception.errors import DataError
-from ood_perception.postprocess.calibration import HeldOutSample
+from ood_perception.loader import Model
+from ood_perception.postprocess.calibration import ClassSetCalibration, HeldOutSample
 from ood_perception.postprocess.held_out import StratifiedSample
-from ood_perception.types import BoolArray
+from ood_perception.settings import chosen_classes
+from ood_perception.types import BoolArray, Float32Array, Int64Array
 
 RATES = (0.01, 0.02, 0.05)
 _PER_STRATUM = 1000
@@ -78,12 +79,38 @@ def _fixed_places(frames: Sequence[SeenFrame], size: int) -> BoolArray:
     return (seen >= 10) & (often >= _OFTEN * seen)
 
 
-def all_pixels(frames: Sequence[SeenFrame], classes: Sequence[str]) -> HeldOutSample:
-    """Return every pixel of the frames as a sample."""
-    surprisal = np.concatenate([frame.surprisal for frame in frames])
-    truth = np.concatenate([frame.truth for frame in frames])
-    shown = surprisal if surprisal.shape[1] > 1 else surprisal[:, 0]
-    return HeldOutSample(tuple(classes), shown, truth, np.ones(len(truth), np.float32))
+@dataclass(frozen=True)
+class Normal:
+    """The classes that an engine was compiled for, and those of them that count as normal."""
+
+    classes: tuple[str, ...]
+    chosen: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Model) -> Normal:
+        """Return a model's."""
+        chosen = chosen_classes(model.bundle.manifest, model.pipeline.settings)
+        return cls(tuple(model.engine.compiled_classes), tuple(chosen))
+
+    def raw(self, frame: SeenFrame) -> Float32Array:
+        """Return a frame's surprisal before any calibration of the class set, float32 (N,)."""
+        return self._pixels([frame]).served(self.chosen).astype(np.float32)
+
+    def curves(
+        self, frames: Sequence[SeenFrame], stretch: Int64Array
+    ) -> dict[int, ClassSetCalibration]:
+        """Return the curve of all frames but each stretch's, by stretch; -1: of all of them."""
+        found = {}
+        for part in (-1, *np.unique(stretch).tolist()):
+            others = [frame for frame, own in zip(frames, stretch, strict=True) if own != part]
+            found[part] = self._pixels(others or frames).calibration(self.chosen)
+        return found
+
+    def _pixels(self, frames: Sequence[SeenFrame]) -> HeldOutSample:
+        surprisal = np.concatenate([frame.surprisal for frame in frames])
+        truth = np.concatenate([frame.truth for frame in frames])
+        shown = surprisal if surprisal.shape[1] > 1 else surprisal[:, 0]
+        return HeldOutSample(self.classes, shown, truth, np.ones(len(truth), np.float32))
 
 
 def served_sample(
@@ -113,27 +140,21 @@ def served_sample(
 def left_out_rates(
     fitted_on: Sequence[SeenFrame],
     measured: Sequence[SeenFrame],
-    stretch: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    chosen: Sequence[str],
+    stretch: Int64Array,
+    normal: Normal,
 ) -> list[Rate]:
     """
     Return what curves of the other stretches flag of each stretch's pixels.
 
     fitted_on, measured: the same frames, trimmed and not. stretch: int64 (n,), see stretches.
-    chosen: the classes that count as normal.
     """
-    flagged = np.zeros((len(RATES), len(measured)))
-    before = np.zeros_like(flagged)
-    levels = -np.log10(RATES)
-    for part in np.unique(stretch):
-        others = [frame for frame, own in zip(fitted_on, stretch, strict=True) if own != part]
-        curve = all_pixels(others or fitted_on, classes).calibration(chosen)
-        for place in np.flatnonzero(stretch == part).tolist():
-            frame = measured[place]
-            one = curve(all_pixels([frame], classes).served(chosen).astype(np.float32))
-            flagged[:, place] = (one[None] >= levels[:, None]).sum(1)
-            before[:, place] = (frame.served[None] >= levels[:, None]).sum(1)
+    curves = normal.curves(fitted_on, stretch)
+    levels = -np.log10(RATES)[:, None]
+    flagged, before = [], []
+    for part, frame in zip(stretch.tolist(), measured, strict=True):
+        flagged.append((curves[part](normal.raw(frame)) >= levels).sum(1))
+        before.append((frame.served >= levels).sum(1))
     pixels = np.array([len(frame.cells) for frame in measured], np.float64)
-    rows = zip(RATES, flagged, before, strict=True)
+    counts = np.array([flagged, before], np.float64).transpose(0, 2, 1)
+    rows = zip(RATES, counts[0], counts[1], strict=True)
     return [rate_over_blocks(target, row, was, pixels) for target, row, was in rows]
