@@ -102,7 +102,7 @@ def _adapted(
     levels = measured(clean, pasted, stretches(len(frames)), normal, gaussian)
     level, found = taken(levels, options.level)
     parent = None if level.moments else read_samples(model.bundle).get(head.name)
-    sample = served_sample(level.clean.trimmed, normal.classes, parent)
+    sample = served_sample(normal.as_left_out(level.clean.trimmed), normal.classes, parent)
     facts = {
         **_facts(model, drive, level.clean, views, level.rates),
         'level': level.name,

