@@ -127,8 +127,8 @@ class Normal:
         for frame, part in zip(shown, stretches(len(shown)).tolist(), strict=True):
             seen = np.isfinite(frame.surprisal)  # a view that does not hold the pixel: -inf
             found = maps[part](frame.surprisal.astype(np.float32))
-            kept = np.where(seen, found, frame.surprisal).astype(np.float16)
-            moved.append(replace(frame, surprisal=kept))
+            kept = np.where(seen, np.minimum(found, _VALUES[-1]), frame.surprisal)
+            moved.append(replace(frame, surprisal=kept.astype(np.float16)))
         return moved
 
     def _counts(self, frame: SeenFrame) -> Int64Array:
