@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ood_perception.adapt.blocks import FEWEST_BLOCKS, Rate, distinct_views, stretches
-from ood_perception.adapt.curves import Cleaned, cleaned, served_sample
+from ood_perception.adapt.curves import Cleaned, Normal, cleaned, served_sample
 from ood_perception.adapt.drive import Drive
 from ood_perception.adapt.gaussian import GaussianHead, Moments, gaussian_head
 from ood_perception.adapt.levels import CURVES, Pasted, measured, paste, taken
@@ -38,7 +38,7 @@ from ood_perception.types import JsonDict
 FEWEST_VIEWS = 20
 LEAST_GROUND = 0.02
 _WITHIN = 2.0
-_TOKENS, _PASTED = 60, 16  # frames whose tokens are kept, and that get objects
+TOKENS, PASTED = 60, 16  # frames whose tokens are kept, and that get objects
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,9 @@ class AdaptOptions:
             raise ConfigError(f'--contamination {self.contamination:g}: give a fraction, 0 to 0.5')
 
 
-@dataclass(frozen=True)
-class Adapted:
-    """The written bundle, what it flags of stretches that it was not fitted on, and the facts."""
-
-    bundle: Bundle
-    rates: list[Rate]
-    facts: JsonDict
-
-
-def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Adapted:
+def adapt(model: Model, drive: Drive, path: Path, options: AdaptOptions) -> Bundle:
     """
-    Adapt a model's bundle to a drive and write the bundle `path`.
+    Adapt a model's bundle to a drive; write the bundle `path`, its calibration the drive's facts.
 
     What was seen lies in `<path>.frames` meanwhile: after a stop or a crash the same call goes on
     from there. Raises DataError for a drive that is too short, too monotonous or shows no ground,
@@ -99,7 +90,7 @@ def of_all_classes(bundle: Bundle, options: EngineOptions) -> Engine:
 
 def _adapted(
     model: Model, drive: Drive, path: Path, options: AdaptOptions, folder: Path
-) -> Adapted:
+) -> Bundle:
     head = model.head
     observer, gaussian = observer_of(model, options.level, folder)
     with closing(observer):
@@ -107,12 +98,11 @@ def _adapted(
     views = distinct_views(frames)
     _check(frames, views, options.views)
     clean = cleaned(frames, options.contamination)
-    classes = head.compiled_classes
-    chosen = chosen_classes(model.bundle.manifest, model.pipeline.settings)
-    levels = measured(clean, pasted, stretches(len(frames)), classes, chosen, gaussian)
+    normal = Normal.of(model)
+    levels = measured(clean, pasted, stretches(len(frames)), normal, gaussian)
     level, found = taken(levels, options.level)
     parent = None if level.moments else read_samples(model.bundle).get(head.name)
-    sample = served_sample(level.clean.trimmed, classes, parent)
+    sample = served_sample(normal.as_left_out(level.clean.trimmed), normal.classes, parent)
     facts = {
         **_facts(model, drive, level.clean, views, level.rates),
         'level': level.name,
@@ -123,7 +113,7 @@ def _adapted(
         files = {gaussian.stage.file: gaussian.with_moments(level.moments)}
         golden = golden_of(model, gaussian, level.moments)
     changes = Changes(sample, facts, card(facts), files, golden)
-    return Adapted(write_adapted(model.bundle, head, path, changes), level.rates, facts)
+    return write_adapted(model.bundle, head, path, changes)
 
 
 def observer_of(model: Model, level: str, folder: Path) -> tuple[Observer, GaussianHead | None]:
@@ -142,19 +132,24 @@ def observer_of(model: Model, level: str, folder: Path) -> tuple[Observer, Gauss
 
 
 def seen_frames(
-    observer: Observer, drive: Drive, tokens: int = _TOKENS, first: int = 0, total: int = 0
+    observer: Observer,
+    drive: Drive,
+    tokens: int = TOKENS,
+    objects: int = PASTED,
+    first: int = 0,
+    total: int = 0,
 ) -> tuple[list[SeenFrame], list[Pasted]]:
     """
     Return what the frames show, and some of them with objects pasted on.
 
-    tokens: of so many frames, evenly spread, the tokens are kept. first, total: of a drive that is
-    a part of a longer one: its first frame's number in that, and the frames of all of it. The
-    observer stays open.
+    tokens, objects: of so many frames, evenly spread, the tokens are kept, so many get objects.
+    first, total: of a drive that is a part of a longer one: its first frame's number in that, and
+    the frames of all of it. The observer stays open.
     """
     frames: list[SeenFrame] = []
     pasted: list[Pasted] = []
     total = total or drive.count
-    with_tokens, with_objects = spread(total, tokens), spread(total, _PASTED)
+    with_tokens, with_objects = spread(total, tokens), spread(total, objects)
     # disable=None: shown on a terminal alone
     bar = tqdm(drive.frames(), total=drive.count, unit='frame', leave=False, disable=None)
     for number, frame in enumerate(bar, first):

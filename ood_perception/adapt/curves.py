@@ -4,22 +4,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from ood_perception.adapt.blocks import Rate, rate_over_blocks
+from ood_perception.adapt.blocks import Rate, rate_over_blocks, stretches
 from ood_perception.adapt.observe import SeenFrame
 from ood_perception.errors import DataError
-from ood_perception.postprocess.calibration import HeldOutSample
+from ood_perception.loader import Model
+from ood_perception.postprocess.calibration import ClassSetCalibration, HeldOutSample
 from ood_perception.postprocess.held_out import StratifiedSample
-from ood_perception.types import BoolArray
+from ood_perception.settings import chosen_classes
+from ood_perception.types import BoolArray, Float32Array, Int64Array
 
 RATES = (0.01, 0.02, 0.05)
 _PER_STRATUM = 1000
 _HIGH, _OFTEN = 0.95, 0.5
+# what is kept of a surprisal, ascending: the finite numbers of float16 that are not negative
+_VALUES = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+_ALL = ('normal',)
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,96 @@ def _fixed_places(frames: Sequence[SeenFrame], size: int) -> BoolArray:
     return (seen >= 10) & (often >= _OFTEN * seen)
 
 
-def all_pixels(frames: Sequence[SeenFrame], classes: Sequence[str]) -> HeldOutSample:
-    """Return every pixel of the frames as a sample."""
-    surprisal = np.concatenate([frame.surprisal for frame in frames])
-    truth = np.concatenate([frame.truth for frame in frames])
-    shown = surprisal if surprisal.shape[1] > 1 else surprisal[:, 0]
-    return HeldOutSample(tuple(classes), shown, truth, np.ones(len(truth), np.float32))
+@dataclass(frozen=True)
+class Normal:
+    """The classes that an engine was compiled for, and those of them that count as normal."""
+
+    classes: tuple[str, ...]
+    chosen: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Model) -> Normal:
+        """Return a model's."""
+        chosen = chosen_classes(model.bundle.manifest, model.pipeline.settings)
+        return cls(tuple(model.engine.compiled_classes), tuple(chosen))
+
+    def raw(self, frame: SeenFrame) -> Float32Array:
+        """Return a frame's surprisal before any calibration of the class set, float32 (N,)."""
+        shown = frame.surprisal if frame.surprisal.shape[1] > 1 else frame.surprisal[:, 0]
+        sample = HeldOutSample(self.classes, shown, frame.truth, np.ones(0, np.float32))
+        return sample.served(self.chosen).astype(np.float32)
+
+    def curves(
+        self, frames: Sequence[SeenFrame], stretch: Int64Array
+    ) -> dict[int, ClassSetCalibration]:
+        """Return the curve of all frames but each stretch's, by stretch; -1: of all of them."""
+        counts = np.array([self._counts(frame) for frame in frames])
+        found = {}
+        for part in (-1, *np.unique(stretch).tolist()):
+            others = counts[stretch != part]
+            found[part] = _curve_of(_in_stretches(others if others.any() else counts))
+        return found
+
+    def as_left_out(self, frames: Sequence[SeenFrame]) -> list[SeenFrame]:
+        """
+        Return the frames with the surprisal that their curve needs to flag the target of new ones.
+
+        A curve flags more of a stretch that it was not fitted on: few frames hold the highest
+        scores, and new ones have theirs elsewhere. So each stretch's pixels count with the
+        p-values that curves of the others give them.
+        """
+        shown = [frame for frame in frames if len(frame.cells)]
+        maps = _maps(_in_stretches(np.array([self._counts(frame) for frame in shown])))
+        moved = []
+        for frame, part in zip(shown, stretches(len(shown)).tolist(), strict=True):
+            seen = np.isfinite(frame.surprisal)  # a view that does not hold the pixel: -inf
+            found = maps[part](frame.surprisal.astype(np.float32))
+            kept = np.where(seen, np.minimum(found, _VALUES[-1]), frame.surprisal)
+            moved.append(replace(frame, surprisal=kept.astype(np.float16)))
+        return moved
+
+    def _counts(self, frame: SeenFrame) -> Int64Array:
+        """Return how often a frame has each value of float16, int64 (_VALUES.size,)."""
+        places = np.abs(self.raw(frame).astype(np.float16)).view(np.uint16)
+        return np.bincount(np.minimum(places, _VALUES.size - 1), minlength=_VALUES.size)
+
+
+def _in_stretches(counts: Int64Array) -> Int64Array:
+    """Return the sums (S, M) of the counts (n, M) of stretches of the frames with any."""
+    shown = counts[counts.any(axis=1)]
+    return np.array([shown[stretches(len(shown)) == k].sum(0) for k in range(min(5, len(shown)))])
+
+
+def _curve(values: Float32Array, counts: Int64Array) -> ClassSetCalibration:
+    places = np.flatnonzero(counts)
+    shown = values[places, None]
+    sample = HeldOutSample(
+        _ALL, shown, np.zeros(len(places), np.uint8), counts[places].astype(float)
+    )
+    return sample.calibration(_ALL)
+
+
+def _maps(parts: Int64Array) -> list[Callable[[Float32Array], Float32Array]]:
+    """Return what makes of each stretch's surprisal that which has the p-value the others give."""
+    if len(parts) < 2:
+        return [np.array for _ in parts]
+    total = parts.sum(0)
+    whole = _curve(_VALUES, total)
+    back = ClassSetCalibration(whole.y, whole.x, 1 / whole.slope)
+    curves = [_curve(_VALUES, total - part) for part in parts]
+    return [partial(_through, curve, back) for curve in curves]
+
+
+def _through(
+    first: ClassSetCalibration, second: ClassSetCalibration, surprisal: Float32Array
+) -> Float32Array:
+    return second(first(surprisal))
+
+
+def _curve_of(parts: Int64Array) -> ClassSetCalibration:
+    """Return the curve of stretches, see Normal.as_left_out; parts: int64 (S, _VALUES.size)."""
+    moved = [one(_VALUES) for one in _maps(parts)]
+    return _curve(np.concatenate(moved), parts.ravel())
 
 
 def served_sample(
@@ -113,27 +202,21 @@ def served_sample(
 def left_out_rates(
     fitted_on: Sequence[SeenFrame],
     measured: Sequence[SeenFrame],
-    stretch: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    chosen: Sequence[str],
+    stretch: Int64Array,
+    normal: Normal,
 ) -> list[Rate]:
     """
     Return what curves of the other stretches flag of each stretch's pixels.
 
     fitted_on, measured: the same frames, trimmed and not. stretch: int64 (n,), see stretches.
-    chosen: the classes that count as normal.
     """
-    flagged = np.zeros((len(RATES), len(measured)))
-    before = np.zeros_like(flagged)
-    levels = -np.log10(RATES)
-    for part in np.unique(stretch):
-        others = [frame for frame, own in zip(fitted_on, stretch, strict=True) if own != part]
-        curve = all_pixels(others or fitted_on, classes).calibration(chosen)
-        for place in np.flatnonzero(stretch == part).tolist():
-            frame = measured[place]
-            one = curve(all_pixels([frame], classes).served(chosen).astype(np.float32))
-            flagged[:, place] = (one[None] >= levels[:, None]).sum(1)
-            before[:, place] = (frame.served[None] >= levels[:, None]).sum(1)
+    curves = normal.curves(fitted_on, stretch)
+    levels = -np.log10(RATES)[:, None]
+    flagged, before = [], []
+    for part, frame in zip(stretch.tolist(), measured, strict=True):
+        flagged.append((curves[part](normal.raw(frame)) >= levels).sum(1))
+        before.append((frame.served >= levels).sum(1))
     pixels = np.array([len(frame.cells) for frame in measured], np.float64)
-    rows = zip(RATES, flagged, before, strict=True)
+    counts = np.array([flagged, before], np.float64).transpose(0, 2, 1)
+    rows = zip(RATES, counts[0], counts[1], strict=True)
     return [rate_over_blocks(target, row, was, pixels) for target, row, was in rows]

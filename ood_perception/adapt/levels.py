@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ood_perception.adapt.blocks import Rate
-from ood_perception.adapt.curves import Cleaned, all_pixels, left_out_rates
+from ood_perception.adapt.curves import Cleaned, Normal, left_out_rates
 from ood_perception.adapt.gaussian import SHARE, GaussianHead, Moments, moments_of
 from ood_perception.adapt.observe import Observer, SeenFrame, at_cells
 from ood_perception.adapt.pasting import with_objects
@@ -30,7 +30,7 @@ from ood_perception.image.geometry import (
 )
 from ood_perception.metrics.bootstrap import Interval, image_histograms, paired_difference
 from ood_perception.metrics.pixel import ScoredImage, exact_metrics, scored_image
-from ood_perception.types import BoolArray, Frame, JsonDict, UInt8Array
+from ood_perception.types import BoolArray, Frame, Int64Array, JsonDict, UInt8Array
 
 CURVES, TOKENS, JOINED = 'curves', 'tokens', 'joined'
 LEVELS = (CURVES, TOKENS, JOINED)
@@ -115,13 +115,12 @@ def _on_grid(labels: UInt8Array, seen: SeenFrame) -> UInt8Array:
 def measured(
     clean: Cleaned,
     pasted: Sequence[Pasted],
-    stretch: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    chosen: Sequence[str],
+    stretch: Int64Array,
+    normal: Normal,
     head: GaussianHead | None,
 ) -> list[Level]:
     """Return the levels that the head has, curves first; stretch: of every frame."""
-    levels = [_level(CURVES, clean, pasted, stretch, classes, chosen)]
+    levels = [_level(CURVES, clean, pasted, stretch, normal)]
     kept = [place for place, frame in enumerate(clean.trimmed) if frame.tokens is not None]
     if head is None or not kept:
         return levels
@@ -143,7 +142,7 @@ def measured(
             for one in pasted
             if int(stretch[one.place]) in moments
         ]
-        level = _level(name, own, again, stretch[kept], classes, chosen)
+        level = _level(name, own, again, stretch[kept], normal)
         levels.append(replace(level, moments=moments[-1]))
     return levels
 
@@ -190,15 +189,11 @@ def _level(
     name: str,
     clean: Cleaned,
     pasted: Sequence[Pasted],
-    stretch: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    chosen: Sequence[str],
+    stretch: Int64Array,
+    normal: Normal,
 ) -> Level:
-    rates = left_out_rates(clean.trimmed, clean.frames, stretch, classes, chosen)
-    images = []
-    for one in pasted:
-        scores = all_pixels([one.frame], classes).served(chosen).astype(np.float32)
-        images.append(scored_image(scores, one.found.astype(np.uint8)))
+    rates = left_out_rates(clean.trimmed, clean.frames, stretch, normal)
+    images = [scored_image(normal.raw(one.frame), one.found.astype(np.uint8)) for one in pasted]
     return Level(name, clean, rates, images)
 
 
@@ -217,7 +212,7 @@ def _moments(
     head: GaussianHead,
     tokens: Mapping[int, npt.NDArray[np.float16]],
     kept: Sequence[int],
-    stretch: npt.NDArray[np.int64],
+    stretch: Int64Array,
     without: int,
 ) -> Moments:
     parts = [tokens[place] for place in kept if stretch[place] != without]

@@ -113,8 +113,8 @@ class Observer:
     """
     Runs clean frames through a model as the node would, and keeps the head's own surprisal.
 
-    The engine must be compiled for all of the head's classes. layers: names of token outputs to
-    keep, () = none. folder: where what was seen is kept until it is no longer needed (`kept`).
+    Of every class that the engine was compiled for. layers: names of token outputs to keep, () =
+    none. folder: where what was seen is kept until it is no longer needed (`kept`).
     Raises EngineError for an engine whose stages do not run one by one.
     """
 
@@ -125,7 +125,7 @@ class Observer:
                 f'engine {engine.description.get("runtime")} runs a bundle as a whole: adapt with '
                 'openvino or onnxruntime; the result serves on every engine'
             )
-        self.head = model.head
+        self._head, self._classes = model.head, engine.compiled_classes
         self._engine, self._layers = engine, tuple(layers)
         self._pipeline = model.pipeline
         self._tokens: dict[str, Any] = {}
@@ -133,6 +133,7 @@ class Observer:
         context = {
             'bundle': model.bundle.sha256,
             'engine': engine.description,
+            'classes': self._classes,
             'settings': asdict(model.pipeline.settings),
             'layers': self._layers,
         }
@@ -142,7 +143,7 @@ class Observer:
         self._places = np.full(256, 255, np.uint8)  # the head's class of a label that is normal
         labels = [spec.name for spec in model.bundle.manifest.classes]
         for name in chosen_classes(model.bundle.manifest, model.pipeline.settings):
-            self._places[labels.index(name)] = self.head.compiled_classes.index(name)
+            self._places[labels.index(name)] = self._classes.index(name)
 
     def close(self) -> None:
         """Let the engine run as before."""
@@ -179,7 +180,7 @@ class Observer:
         self._replay = False
         detection = self._pipeline.run([frame])[0]
         labels, scored = detection.labels, detection.scored
-        inside = inner_ground(labels, scored, self._places != 255, self.head.upsampling)
+        inside = inner_ground(labels, scored, self._places != 255, self._head.upsampling)
         if like is not None:
             inside = np.zeros_like(inside)
             inside.flat[like.cells] = True
@@ -205,10 +206,10 @@ class Observer:
         self, image: UInt8Array, geometries: Sequence[Geometry], inside: BoolArray
     ) -> Float16Array:
         maps = [self._engine.last.surprisal]
-        if self.head.selection == 'min' and len(self.head.compiled_classes) > 1:
+        if self._head.selection == 'min' and len(self._classes) > 1:
             self._replay = True
             images = np.stack([to_network(image, geometry) for geometry in geometries])
-            one_hot = np.eye(len(self.head.compiled_classes), dtype=np.float32)
+            one_hot = np.eye(len(self._classes), dtype=np.float32)
             maps = [self._engine.run(images, vector).surprisal for vector in one_hot]
         return np.concatenate([at_cells(one, geometries, inside) for one in maps], axis=2)
 

@@ -103,18 +103,18 @@ def _run(arguments: argparse.Namespace) -> int:
         drive = open_drive(arguments.clean[0], arguments.frames, arguments.topics)
     model = open_model(values, tell, create=of_all_classes)
     with model.engine:
-        adapted = adapt(model, drive, arguments.out, options)
+        bundle = adapt(model, drive, arguments.out, options)
     try:
-        whole = complete(adapted.bundle, arguments.weights or None)
+        whole = complete(bundle, arguments.weights or None)
         engine = create_engine(whole, model.engine.options)
     except OodPerceptionError:
         shutil.rmtree(arguments.out)  # nothing that no engine serves is left behind
         raise
-    print(card(adapted.facts))
+    print(card(bundle.manifest.calibration))
     with engine:
         print(f'golden vectors kept: {" ".join(engine.description.values())}')
     seconds = time.monotonic() - start
-    print(f'{seconds:.0f} s; bundle: {arguments.out}, sha256 {adapted.bundle.sha256}')
+    print(f'{seconds:.0f} s; bundle: {arguments.out}, sha256 {bundle.sha256}')
     return 0
 
 

@@ -16,32 +16,31 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ood_perception.adapt.adaptation import AdaptOptions, of_all_classes, seen_frames
+from ood_perception.adapt.adaptation import AdaptOptions, observer_of, seen_frames
 from ood_perception.adapt.blocks import FEWEST_BLOCKS
 from ood_perception.adapt.curves import RATES
 from ood_perception.adapt.drive import Drive, open_drive
-from ood_perception.adapt.gaussian import gaussian_head
 from ood_perception.adapt.levels import LEVELS, Pasted, labelled
 from ood_perception.adapt.observe import Observer, SeenFrame
-from ood_perception.cli.adapt import PARAMETERS
-from ood_perception.engines.plan import head_of
+from ood_perception.cli.adapt import PARAMETERS as OF_ADAPT
 from ood_perception.errors import ConfigError, DataError
 from ood_perception.evaluation.results import write_text
 from ood_perception.files import check_writable
 from ood_perception.json_files import write_json
-from ood_perception.loader import open_model
+from ood_perception.loader import Model, open_model
 from ood_perception.parameters.options import add_parameters, chosen_parameters
 from ood_perception.reports.html import render
-from ood_perception.settings import chosen_classes
 from ood_perception.texts import tell
-from ood_perception.types import JsonDict
 
 from ..datasets import EvaluationSet, open_set
-from .adapted_cameras import Camera, Parent, contamination_of, drift_of, rates_of
+from .adapted_cameras import OBJECTS, Camera, Parent, contamination_of, drift_of, rates_of
 from .options import add_root_argument, command_parser, sets_root
+
+PARAMETERS = (*OF_ADAPT, 'views')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,10 +76,8 @@ def main(arguments: Sequence[str]) -> int:
     check_writable(options.out)
     result: dict[str, list[Any]] = {'rows': [], 'contamination': [], 'drift': [], 'refused': []}
     for bundle in options.parents:
-        parent, cameras = _seen(options, bundle, drives, sets, result['refused'])
-        _study(parent, cameras, options, result)
-        result['drift'] += drift_of(parent, cameras, options.contamination)
-        _write(options, result)
+        _study(options, bundle, drives, sets, result)
+    tell(f'{len(result["rows"])} rows: {options.out / "adaptation.md"}')
     return 3 if result['refused'] else 0
 
 
@@ -94,34 +91,42 @@ def _named(texts: Sequence[str], option: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _seen(
+def _study(
     options: argparse.Namespace,
     bundle: str,
     drives: dict[str, Drive],
     sets: dict[str, EvaluationSet],
-    refused: list[str],
-) -> tuple[Parent, list[Camera]]:
-    """Return what a bundle sees of every camera."""
-    values = {**chosen_parameters(options, PARAMETERS, tell), 'bundle': bundle, 'views': True}
-    model = open_model(values, tell, create=of_all_classes)
+    result: dict[str, list[Any]],
+) -> None:
+    """Add what a bundle gives on every camera to the result, and write it camera by camera."""
+    model = open_model({**chosen_parameters(options, PARAMETERS, tell), 'bundle': bundle}, tell)
     with model.engine:
-        manifest = model.bundle.manifest
-        head = head_of(manifest, model.engine.options)
-        gaussian = gaussian_head(model.bundle, head)
-        chosen = chosen_classes(manifest, model.pipeline.settings)
-        parent = Parent(manifest.name, head.compiled_classes, tuple(chosen), gaussian)
-        cameras = []
+        parent = Parent.of(model)
+        cameras: list[Camera] = []
         for name, drive in drives.items():
-            observer = Observer(model, gaussian.layers if gaussian else (), options.out / 'frames')
-            frames, pasted = seen_frames(observer, drive, drive.count)
-            known = _labelled(observer, drive, frames, sets[name]) if name in sets else []
-            observer.close()
-            if len(frames) < FEWEST_BLOCKS or not any(len(one.cells) for one in frames):
-                refused.append(f'{name}, {len(frames)} frames, {manifest.name}')
+            camera = _seen(options.out / 'frames', model, name, drive, sets.get(name))
+            if len(camera.frames) < FEWEST_BLOCKS or not any(len(f.cells) for f in camera.frames):
+                result['refused'].append(f'{name}, {len(camera.frames)} frames, {parent.name}')
                 continue
-            cameras.append(Camera(name, frames, pasted, known).without_anomalies())
-            tell(f'{manifest.name}: {len(frames)} frames of {name} are seen')
-    return parent, cameras
+            for count in sorted({min(count, len(camera.frames)) for count in options.frames}):
+                result['rows'].append(rates_of(parent, camera, count, options.contamination))
+            result['contamination'] += contamination_of(parent, camera, options.contamination)
+            cameras.append(camera.without_tokens())
+            _write(options, result)
+            tell(f'{parent.name}: {len(camera.frames)} frames of {name}')
+    result['drift'] += drift_of(parent, cameras, options.contamination)
+    _write(options, result)
+
+
+def _seen(
+    folder: Path, model: Model, name: str, drive: Drive, data: EvaluationSet | None
+) -> Camera:
+    """Return what a bundle sees of a camera, the cells of labelled anomalies left out."""
+    observer, _ = observer_of(model, 'auto', folder)
+    with closing(observer):
+        frames, pasted = seen_frames(observer, drive, drive.count, OBJECTS)
+        known = _labelled(observer, drive, frames, data) if data else []
+    return Camera(name, frames, pasted, known).without_anomalies()
 
 
 def _labelled(
@@ -140,20 +145,7 @@ def _labelled(
     return found
 
 
-def _study(
-    parent: Parent, cameras: Sequence[Camera], options: argparse.Namespace, result: JsonDict
-) -> None:
-    for camera in cameras:
-        counts = sorted({min(count, len(camera.frames)) for count in options.frames})
-        for count in counts:
-            result['rows'].append(rates_of(parent, camera, count, options.contamination))
-        middle = counts[len(counts) // 2]
-        result['contamination'] += contamination_of(parent, camera, middle, options.contamination)
-        tell(f'{parent.name} to {camera.name}: {", ".join(map(str, counts))} frames')
-
-
-def _write(options: argparse.Namespace, result: JsonDict) -> None:
+def _write(options: argparse.Namespace, result: dict[str, list[Any]]) -> None:
     write_json(options.out / 'adaptation.json', result)
     text = render('adaptation.md.j2', levels=LEVELS, targets=RATES, **result)
     write_text(options.out / 'adaptation.md', text)
-    tell(f'{len(result["rows"])} rows: {options.out / "adaptation.md"}')

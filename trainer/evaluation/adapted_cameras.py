@@ -5,31 +5,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ood_perception.adapt.blocks import stretches
-from ood_perception.adapt.curves import RATES, Cleaned, all_pixels, cleaned
-from ood_perception.adapt.gaussian import GaussianHead
-from ood_perception.adapt.levels import (
-    Level,
-    Pasted,
-    measured,
-    taken,
-)
+from ood_perception.adapt.curves import RATES, Normal, cleaned
+from ood_perception.adapt.gaussian import GaussianHead, gaussian_head
+from ood_perception.adapt.levels import Level, Pasted, better, measured, taken
 from ood_perception.adapt.observe import SeenFrame
 from ood_perception.demo.sources import spread
-from ood_perception.metrics.bootstrap import image_histograms, metric_intervals, paired_difference
+from ood_perception.loader import Model
+from ood_perception.metrics.bootstrap import image_histograms, metric_intervals
 from ood_perception.metrics.pixel import exact_metrics
+from ood_perception.postprocess.calibration import ClassSetCalibration
 from ood_perception.postprocess.drift import BLOCK_FRAMES, BULK, CalibrationTest, blocks_between
-from ood_perception.types import BoolArray, Float64Array, JsonDict
+from ood_perception.types import BoolArray, Float64Array, Int64Array, JsonDict
 
 TARGET = RATES[0]
-CONTAMINATED = (0.0, 0.01, 0.05, 0.2)  # fractions of frames that hold objects
+# of so many frames, or all there are, such fractions hold objects
+CONTAMINATED_FRAMES, CONTAMINATED = 100, (0.0, 0.01, 0.05, 0.2)
+OBJECTS = 20  # frames that are seen with objects, too: the largest fraction
 _RUNS, _FRAMES = 20, 10_000
+_LEVELS = -np.log10([*RATES, BULK])
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,24 @@ class Camera:
             pasted.append(replace(one, frame=one.frame.only(keep), found=one.found[keep]))
         return replace(self, frames=frames, pasted=pasted)
 
+    def without_tokens(self) -> Camera:
+        """Return what curves alone need of the camera."""
+        return Camera(self.name, [replace(frame, tokens=None) for frame in self.frames])
+
 
 @dataclass(frozen=True)
 class Parent:
-    """A bundle to adapt: its head's classes, those that count as normal, its Gaussian if any."""
+    """A bundle to adapt: its name, its classes, its Gaussian if it has one."""
 
     name: str
-    classes: tuple[str, ...]
-    chosen: tuple[str, ...]
+    normal: Normal
     head: GaussianHead | None
 
-    def raw(self, frame: SeenFrame) -> npt.NDArray[np.float32]:
-        """Return the frame's surprisal before any calibration of the class set, float32 (N,)."""
-        return all_pixels([frame], self.classes).served(self.chosen).astype(np.float32)
+    @classmethod
+    def of(cls, model: Model) -> Parent:
+        """Return a model's."""
+        name = model.bundle.manifest.name
+        return cls(name, Normal.of(model), gaussian_head(model.bundle, model.head))
 
 
 def rates_of(parent: Parent, camera: Camera, count: int, contamination: float) -> JsonDict:
@@ -81,11 +86,11 @@ def rates_of(parent: Parent, camera: Camera, count: int, contamination: float) -
 
     Each fifth of the recording is measured with what the frames outside it fitted.
     """
-    fitted = _mask(len(camera.frames), spread(len(camera.frames), count))
+    fitted = np.isin(np.arange(len(camera.frames)), spread(len(camera.frames), count))
     clean = cleaned(camera.frames, contamination, fitted)
     known = [*camera.pasted, *camera.labelled]
     own = stretches(len(camera.frames))
-    levels = measured(clean, known, own, parent.classes, parent.chosen, parent.head)
+    levels = measured(clean, known, own, parent.normal, parent.head)
     many = len(camera.pasted)
     level, facts = taken([replace(one, images=one.images[:many]) for one in levels], 'auto')
     if camera.labelled:
@@ -102,123 +107,128 @@ def rates_of(parent: Parent, camera: Camera, count: int, contamination: float) -
     }
 
 
-def _mask(size: int, places: Sequence[int]) -> BoolArray:
-    chosen = np.zeros(size, bool)
-    chosen[list(places)] = True
-    return chosen
-
-
 def _found(level: Level, curves: Level) -> JsonDict:
     """Return AP and FPR95 in percent, with 95 % intervals over images, AP also against curves."""
-    metrics, histograms = exact_metrics(level.images), image_histograms(level.images)
-    intervals = metric_intervals(histograms)
+    metrics = exact_metrics(level.images)
+    intervals = metric_intervals(image_histograms(level.images))
     found: JsonDict = {}
     for name in ('average_precision', 'fpr95'):
         values = (getattr(metrics, name), intervals[name].low, intervals[name].high)
         found[name] = [round(100 * float(value), 2) for value in values]
     if level is not curves:
-        gain = paired_difference(histograms, image_histograms(curves.images))['average_precision']
-        found['gain'] = [round(100 * gain.low, 2), round(100 * gain.high, 2)]
+        gain = better(level, curves)
+        found['gain'] = [round(gain.low, 2), round(gain.high, 2)]
     return found
 
 
-def contamination_of(
-    parent: Parent, camera: Camera, count: int, contamination: float
-) -> list[JsonDict]:
+def contamination_of(parent: Parent, camera: Camera, contamination: float) -> list[JsonDict]:
     """
     Return what is still found of objects where some of the frames that adapt hold such objects.
 
-    `count` frames adapt by curves, those with pasted objects among them; of a fraction of them
-    (CONTAMINATED) the pasted image is taken. Their pixels count as ground, the worst case.
+    CONTAMINATED_FRAMES adapt by curves, those with pasted objects among them; of a fraction of
+    them the pasted image is taken. Its pixels count as ground, the worst case.
     """
-    places = [one.place for one in camera.pasted]
-    others = [k for k in range(len(camera.frames)) if k not in set(places)]
-    kept = [others[k] for k in spread(len(others), max(count - len(places), 0))]
-    fitted = sorted([*places, *kept])
-    own = stretches(len(camera.frames))[fitted]
+    pasted = {one.place: one for one in camera.pasted}
+    others = [k for k in range(len(camera.frames)) if k not in pasted]
+    room = max(CONTAMINATED_FRAMES - len(pasted), 0)
+    fitted = sorted([*pasted, *(others[k] for k in spread(len(others), room))])
+    own, normal = stretches(len(camera.frames))[fitted], parent.normal
+    ground = cleaned([camera.frames[k] for k in fitted], contamination).frames
+    objects = [one.frame.only(one.found) for one in pasted.values()]
+    held = stretches(len(camera.frames))[list(pasted)]
+    counts = {min(math.ceil(part * len(fitted)), len(pasted)) for part in CONTAMINATED}
     rows = []
-    for fraction in CONTAMINATED if places else ():
-        odd = min(math.ceil(fraction * len(fitted)), len(places))
-        twins = {camera.pasted[k].place: camera.pasted[k].frame for k in spread(len(places), odd)}
-        fit = cleaned([twins.get(k, camera.frames[k]) for k in fitted], contamination)
-        objects = {one.place: one.frame.only(one.found) for one in camera.pasted}
-        bare = [camera.frames[k].only(np.zeros(len(camera.frames[k].cells), bool)) for k in fitted]
-        seen = [objects.get(k, none) for k, none in zip(fitted, bare, strict=True)]
-        found = _curves(parent, replace(fit, frames=tuple(seen)), own)
-        ground = cleaned([camera.frames[k] for k in fitted], contamination).frames
-        flagged = _curves(parent, replace(fit, frames=ground), own)
+    for odd in sorted(counts) if pasted else ():
+        twins = {camera.pasted[k].place for k in spread(len(pasted), odd)}
+        mixed = [pasted[k].frame if k in twins else camera.frames[k] for k in fitted]
+        curves = normal.curves(cleaned(mixed, contamination).trimmed, own)
         rows.append(
             {
                 'parent': parent.name,
                 'camera': camera.name,
                 'frames': len(fitted),
                 'with_objects': odd,
-                'objects_found': found.rates[0].observed,
-                'before': found.rates[0].before,
-                'rates': [rate.to_json() for rate in flagged.rates],
+                'objects_found': _fractions(_counts(normal, objects, curves, held))[0],
+                'before': _fractions(_counts(normal, objects, {}, held))[0],
+                'flagged': _fractions(_counts(normal, ground, curves, own))[0],
             }
         )
     return rows
-
-
-def _curves(parent: Parent, clean: Cleaned, own: npt.NDArray[np.int64]) -> Level:
-    return measured(clean, [], own, parent.classes, parent.chosen, None)[0]
 
 
 def drift_of(parent: Parent, cameras: Sequence[Camera], contamination: float) -> list[JsonDict]:
     """
     Return when the drift test warns: of the parent, and adapted (curves) to each of the cameras.
 
-    A pair gives the flagged fraction at TARGET; the frames to a warning, the median of _RUNS draws
+    A pair gives the fractions flagged at RATES; the frames to a warning, the median of _RUNS draws
     of blocks of consecutive frames, None where most see none in _FRAMES; how many draws warn; and
     whether the recording itself does, in its own order. An adapted bundle meets its own camera on
     the stretches that it was not fitted on.
     """
     rows = []
     for home in (None, *cameras):
+        curves = _own_curves(parent.normal, home, contamination) if home else {}
         for camera in cameras:
-            counts = _counts(parent, home, camera, contamination)
-            last = max(len(counts) - BLOCK_FRAMES, 0)
-            draws = np.random.default_rng(0).integers(
-                0, last + 1, (_RUNS, _FRAMES // BLOCK_FRAMES)
-            )
-            waits = [_wait(_blocks(counts, starts)) for starts in draws]
-            warned = [wait for wait in waits if wait is not None]
-            median = float(np.median([_FRAMES if wait is None else wait for wait in waits]))
+            own, every = stretches(len(camera.frames)), np.full(len(camera.frames), -1)
+            parts = own if home is camera else every
+            counts = _counts(parent.normal, camera.frames, curves, parts)
             rows.append(
                 {
                     'parent': parent.name,
                     'adapted_to': home.name if home else '',
                     'camera': camera.name,
-                    'flagged': float(counts[:, 0].sum() / counts[:, 2].sum()),
-                    'frames_to_warning': None if median >= _FRAMES else int(median),
-                    'runs_with_warning': len(warned),
-                    'runs': _RUNS,
-                    'recording_warns': _wait(_blocks(counts, range(0, last + 1, BLOCK_FRAMES)))
-                    is not None,
+                    'flagged': _fractions(counts)[: len(RATES)],
+                    **_warnings(counts[:, [0, -2, -1]]),
                 }
             )
     return rows
 
 
+def _own_curves(
+    normal: Normal, home: Camera, contamination: float
+) -> dict[int, ClassSetCalibration]:
+    return normal.curves(cleaned(home.frames, contamination).trimmed, stretches(len(home.frames)))
+
+
+def _warnings(counts: Float64Array) -> JsonDict:
+    """Return when the test warns; counts: float64 (n, 3), flagged, of the bulk, all pixels."""
+    last = max(len(counts) - BLOCK_FRAMES, 0)
+    shape = (_RUNS, _FRAMES // BLOCK_FRAMES)
+    draws = np.random.default_rng(0).integers(0, last + 1, shape)
+    waits = [_wait(_blocks(counts, starts)) for starts in draws]
+    median = float(np.median([_FRAMES if wait is None else wait for wait in waits]))
+    own = _wait(_blocks(counts, range(0, last + 1, BLOCK_FRAMES)))
+    return {
+        'frames_to_warning': None if median >= _FRAMES else int(median),
+        'runs_with_warning': sum(wait is not None for wait in waits),
+        'runs': _RUNS,
+        'recording_warns': own is not None,
+    }
+
+
 def _counts(
-    parent: Parent, home: Camera | None, camera: Camera, contamination: float
+    normal: Normal,
+    frames: Sequence[SeenFrame],
+    curves: Mapping[int, ClassSetCalibration],
+    parts: Int64Array,
 ) -> Float64Array:
-    """Return float64 (n, 3) of each frame: flagged, of a p-value of at most BULK, all pixels."""
-    fit = cleaned(home.frames, contamination) if home else None
-    own = stretches(len(home.frames)) if home else np.zeros(0, np.int64)
-    parts = own if home is camera else np.full(len(camera.frames), -1)
-    curves = {}
-    if fit is not None:
-        for part in np.unique(parts).tolist():
-            others = [one for one, k in zip(fit.trimmed, own, strict=True) if k != part]
-            curves[part] = all_pixels(others, parent.classes).calibration(parent.chosen)
+    """
+    Return float64 (n, 5) of each frame with ground: what is flagged at RATES and BULK, all pixels.
+
+    curves: by part, see Normal.curves; empty: as the parent flags. parts: of every frame.
+    """
     rows = []
-    for part, frame in zip(parts.tolist(), camera.frames, strict=True):
-        values = curves[part](parent.raw(frame)) if curves else frame.served.astype(np.float32)
-        alarms = [int((values >= -np.log10(rate)).sum()) for rate in (TARGET, BULK)]
-        rows.append([*alarms, len(values)])
-    return np.array(rows, np.float64)[[len(frame.cells) > 0 for frame in camera.frames]]
+    for part, frame in zip(parts.tolist(), frames, strict=True):
+        if len(frame.cells):
+            values = curves[part](normal.raw(frame)) if curves else frame.served
+            rows.append([*(values >= _LEVELS[:, None]).sum(1), len(values)])
+    return np.array(rows, np.float64).reshape(-1, len(_LEVELS) + 1)
+
+
+def _fractions(counts: Float64Array) -> list[float]:
+    """Return what is flagged of all pixels at RATES and BULK; counts: see _counts."""
+    total = counts.sum(0)
+    return [float(one) for one in total[:-1] / max(total[-1], 1)]
 
 
 def _blocks(counts: Float64Array, starts: npt.ArrayLike) -> Float64Array:

@@ -35,10 +35,10 @@ def test_every_count_is_measured_on_all_frames_and_frames_are_seen_once(words, t
     rate = result['rows'][0]['levels']['curves']['rates'][0]
     assert 0.005 < rate['observed'] < 0.02 < 0.1 < rate['before']
     table = (out / 'adaptation.md').read_text()
-    line = next(line for line in table.splitlines() if line.startswith('| tiny | front | 25 |'))
-    assert f'{100 * rate["observed"]:.2f}' in line
-    assert f'| {100 * rate["before"]:.2f} |' in line
-    assert line.count('|') == 9
+    line = next(one for one in table.splitlines() if one.startswith('| tiny | front | 25 of 45 |'))
+    assert f'| **{100 * rate["observed"]:.2f}** [' in line
+    assert f'| {100 * rate["before"]:.2f} / ' in line
+    assert line.count('|') == 8
     kept = {path: path.stat().st_mtime_ns for path in (out / 'frames').iterdir()}
     assert len(kept) >= 45
     assert main(words) == 3
@@ -55,7 +55,8 @@ def test_a_camera_that_does_not_fit_warns_until_it_was_adapted_to(words, tmp_pat
     assert parent['recording_warns']
     assert (adapted['adapted_to'], adapted['runs_with_warning']) == ('front', 0)
     assert adapted['frames_to_warning'] is None
-    assert adapted['flagged'] < 0.02
+    assert adapted['flagged'][0] < 0.02
+    assert '\n| front | **' in (tmp_path / 'out' / 'adaptation.md').read_text()
 
 
 def test_labelled_anomalies_are_measured(words, tmp_path):
