@@ -201,16 +201,23 @@ class Rig:
         publisher.publish(stamped(message, stamp))
         return stamp
 
-    def destroy(self, entity):
+    def on_executor(self, function, *args, **values):
         """
-        Destroy a publisher or subscription of the peer on the executor's thread.
+        Call a function on the executor's thread; return its result.
 
-        From another thread its events may go while the executor adds them to what it waits for,
-        which ends that thread: nothing is heard any more.
+        What destroys a publisher or subscription belongs there: from another thread its events may
+        go while the executor adds them to what it waits for, which ends that thread, and nothing
+        is heard any more.
         """
+        task = self._executor.create_task(function, *args, **values)
+        self.wait(task.done, f'{function.__name__} on the executor')
+        return task.result()
+
+    def destroy(self, entity):
+        """Destroy a publisher or subscription of the peer."""
         is_publisher = entity in self.peer.publishers
         one = self.peer.destroy_publisher if is_publisher else self.peer.destroy_subscription
-        self.wait(self._executor.create_task(one, entity).done, 'it is destroyed')
+        self.on_executor(one, entity)
 
     def counters(self, camera=''):
         reports = self.node.session.queue.reports()

@@ -98,7 +98,7 @@ def test_the_imu_is_heard_while_a_camera_is(rig):
     assert imu.get_subscription_count() == 0
     rig.listen('mask', Image)
     rig.wait(lambda: imu.get_subscription_count() == 1, 'the Imu')
-    assert rig.set(attitude__source='level').successful
+    assert rig.on_executor(rig.set, attitude__source='level').successful
     rig.wait(lambda: imu.get_subscription_count() == 0, 'no Imu')
 
 
