@@ -209,7 +209,7 @@ def test_idle_is_measured_without_a_frame(bundle, changes):
     result = run_case(replace(case, **changes), values, int(os.environ['ROS_DOMAIN_ID']))
     assert result['sent'] == (0 if result['silent'] else 10)
     assert result['counters']['callbacks'] == 0, 'the node was not subscribed, or nothing came'
-    assert 0 <= result['cores']['node'] < 2  # less than a tick of the clock in a second is none
+    assert 0 < result['cores']['node'] < 2
     assert set(result['verdict']) == {'idle'}
 
 
