@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'helpers')]
 
 import numpy as np  # noqa: E402
+from memory_steps import memory  # noqa: E402
 
 TRAININGS = {
     'PixOOD': ('recipe', ()),
@@ -122,7 +123,7 @@ def recordings(root):
     from bundles import write_tiny_bundle
     from recordings import cut, write_fleet
 
-    cut(write_fleet(root / 'fleet', 40, frames=6)[17])
+    cut(write_fleet(root / 'fleet', 40, frames=40)[17])
     write_tiny_bundle(root / 'tiny', height=238, width=322)
     one = _fleet(root, 'one', 1)
     report = _merged(one)
@@ -194,7 +195,7 @@ def _tell_fleet(name, out, wall, cpu):
     busy = sum(entry['seconds'] for entry in entries)
     attempts = sum(entry['attempts'] for entry in entries)
     print(
-        f'{name}: {max(times) - first:.0f} s of work, {wall:.0f} s in all, {busy:.0f} s in '
+        f'{name}: {max(times) - first:.1f} s of work, {wall:.0f} s in all, {busy:.0f} s in '
         f'recordings, {sum(cpu.values()):.0f} CPU seconds of {len(cpu)} workers, {len(entries)} '
         f'entries, {attempts} attempts, load {os.getloadavg()[0]:.1f}',
         flush=True,
@@ -276,117 +277,7 @@ def _training(recipe, backbone, images, cache):
     return took, model.predict(recipe, backbone, amounts)
 
 
-IMAGES, HEIGHT, WIDTH, CLASSES = 300, 896, 1792, 19
-
-
-def memory(root):
-    """Print the peak memory of what is done with 2.46 million tokens, each in its own process."""
-    for step in STEPS:
-        start = time.monotonic()
-        child = subprocess.Popen([sys.executable, __file__, str(root), step])
-        _, status, usage = os.wait4(child.pid, 0)
-        assert status == 0
-        print(
-            f'{step}: {usage.ru_maxrss / 2**20:.2f} GiB resident at the most, '
-            f'{usage.ru_utime:.0f} CPU seconds, {time.monotonic() - start:.0f} s',
-            flush=True,
-        )
-
-
-def images(root):
-    """Write IMAGES JPEGs of noise and labels of CLASSES stripes, the last class a rare one."""
-    import cv2
-
-    for part in ('images', 'labels'):
-        (root / 'data' / 'train' / part).mkdir(parents=True)
-    names = ', '.join(f'{{name: c{number}}}' for number in range(CLASSES))
-    (root / 'data' / 'classes.yaml').write_text(f'classes: [{names}]\n')
-    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
-    labels = np.tile((np.arange(WIDTH) * (CLASSES - 1) // WIDTH).astype(np.uint8), (HEIGHT, 1))
-    labels[:28, :140] = CLASSES - 1  # 20 patches
-    for number in range(IMAGES):
-        image = np.roll(noise, 37 * number, (0, 1)) // 2 + labels[::8, ::8, None] * 7
-        image = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(root / 'data' / 'train' / 'images' / f'{number:03d}.jpg'), image)
-        cv2.imwrite(str(root / 'data' / 'train' / 'labels' / f'{number:03d}.png'), labels)
-
-
-LAYER = 'keys_0'  # of width 384 as all layers, and the first that can be had
-
-
-def extraction(root):
-    """Extract the tokens of all images; return them."""
-    import torch
-
-    from trainer.backbones import load_backbone
-    from trainer.datasets import load_images
-    from trainer.features import View, extract
-    from trainer.recipe import load_recipe
-
-    torch.set_num_threads(1)
-    recipe = load_recipe(ROOT / 'config' / 'train' / 'pixood_camvid.yaml')
-    images = load_images('folders', root / 'data', 'train')
-    view = View(HEIGHT, WIDTH, 'stretch')
-    return extract(images, load_backbone(recipe.backbone), [LAYER], view, root / 'cache')
-
-
-def backbone(root):
-    """Send one image of that size through all blocks of a ViT-S."""
-    import torch
-
-    from trainer.backbones import load_backbone
-    from trainer.features import forward_tokens
-    from trainer.recipe import load_recipe
-
-    torch.set_num_threads(1)
-    recipe = load_recipe(ROOT / 'config' / 'train' / 'pixood_camvid.yaml')
-    baked = load_backbone(recipe.backbone).baked(HEIGHT, WIDTH, recipe.backbone.layers)
-    list(forward_tokens(baked, np.zeros((1, HEIGHT, WIDTH, 3), np.uint8), 'f32'))
-
-
-def mahalanobis(root):
-    """Fit class means and covariance."""
-    from trainer.heads.baselines.training import Columns, fit_mahalanobis
-    from trainer.nets.patches import gather_tokens, select_patches
-
-    features = extraction(root)
-    selection = select_patches(features, _names())
-    tokens = gather_tokens(features, LAYER, selection)
-    fit_mahalanobis([Columns([one.tokens]) for one in tokens], 1e-3)
-
-
-def classifier(root):
-    """Train PixOOD's classifier on every pixel of forty images, in batches of four."""
-    from trainer.nets.patch_classifier import ClassifierConfig, save_classifier
-    from trainer.training.patch_classifier import ClassifierRun
-
-    features = extraction(root)
-    config = ClassifierConfig(hidden=64, epochs=1)
-    sets = features.subset(range(40)), features.subset(range(IMAGES - 2, IMAGES))
-    trained = ClassifierRun(*sets, [LAYER], CLASSES, config).fit()
-    save_classifier(root / 'classifier.safetensors', trained.model)
-
-
-def pixood(root):
-    """Fit etalons, densities and tables."""
-    from trainer.heads.pixood.config import CondensationSettings
-    from trainer.heads.pixood.training import fit_pixood
-    from trainer.nets.patch_classifier import load_classifier
-    from trainer.nets.patches import PatchSettings
-
-    features, network = extraction(root), load_classifier(root / 'classifier.safetensors')
-    settings = CondensationSettings(etalons=20, epochs=1)
-    fit_pixood(features, network, _names(), PatchSettings(), settings)
-
-
-def _names():
-    return [f'c{number}' for number in range(CLASSES)]
-
-
 PARTS = {one.__name__: one for one in (processes, together, recordings, cost, memory)}
-STEPS = {
-    one.__name__: one for one in (images, extraction, backbone, mahalanobis, classifier, pixood)
-}
 
 
 def main(folder, *parts):
@@ -395,12 +286,9 @@ def main(folder, *parts):
     show_progress(False)
     os.environ['OOD_PERCEPTION_CACHE'] = str(Path(folder).absolute() / 'user_cache')
     for part in parts:
-        if part in STEPS:
-            STEPS[part](Path(folder))
-        else:
-            root = Path(folder).absolute() / part
-            root.mkdir(parents=True)
-            PARTS[part](root)
+        root = Path(folder).absolute() / part
+        root.mkdir(parents=True)
+        PARTS[part](root)
 
 
 if __name__ == '__main__':
