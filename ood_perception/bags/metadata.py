@@ -169,9 +169,10 @@ def _by_metadata(folder: Path) -> BagFiles:
     if there and not named:  # a recorder writes the names when it ends
         return replace(_by_names(there), messages=messages, declared=declared, metadata=True)
     known_names = {_plain(file).name for file in named}
+    beside = {file.name for file in folder.iterdir() if file.is_file()}  # a name may be any text
     return BagFiles(
-        files=tuple(file for file in named if file.is_file()),
-        missing=tuple(file for file in named if not file.is_file()),
+        files=tuple(file for file in named if file.name in beside),
+        missing=tuple(file for file in named if file.name not in beside),
         unnamed=tuple(file for file in there if _plain(file).name not in known_names),
         storage=storage,
         compression_mode=mode,

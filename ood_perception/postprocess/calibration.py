@@ -273,10 +273,9 @@ def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
     more pixels than there are.
     """
     surprisal, truth, weight = (np.asarray(arrays[k]) for k in ('surprisal', 'truth', 'weight'))
-    names = np.asarray(arrays['classes'])
-    classes = tuple(names.tolist()) if names.ndim == 1 and names.dtype.kind == 'U' else ()
+    classes = _names(np.asarray(arrays['classes']))
     if not classes or len(set(classes)) < len(classes):
-        raise ValueError(f'its classes are {str(names)[:200]}, expected names, each once')
+        raise ValueError(f'its classes are {str(classes)[:200]}, expected names, each once')
     fits = surprisal.ndim in (2, 3) and surprisal.shape[-1] in (1, len(classes))
     fits = fits and all(surprisal.shape) and truth.ndim == weight.ndim == 1
     fits = fits and len(surprisal) == len(truth) == len(weight) and truth.dtype.kind in 'iu'
@@ -288,6 +287,16 @@ def sample_of(arrays: Mapping[str, npt.NDArray[Any]]) -> HeldOutSample:
         )
     _check_numbers(surprisal.reshape(len(truth), -1, surprisal.shape[-1]), weight)
     return HeldOutSample(classes, surprisal.astype(np.float32), truth, weight)
+
+
+def _names(array: npt.NDArray[Any]) -> tuple[str, ...]:
+    """Return the texts of an array (N,), () for any other array."""
+    if array.ndim != 1 or array.dtype.kind != 'U':
+        return ()
+    try:
+        return tuple(array.tolist())
+    except (SystemError, ValueError):  # numbers that no character has, by the version of Python
+        return ()
 
 
 def _check_numbers(surprisal: npt.NDArray[Any], weight: npt.NDArray[Any]) -> None:

@@ -147,14 +147,13 @@ def test_a_truncated_compressed_file_gives_what_it_holds(tmp_path):
     assert set(problems.counts) == {DAMAGED_FILE}
 
 
-def test_a_missing_part_is_named(tmp_path):
+@pytest.mark.parametrize('name', ['b', 'b' + 300 * '9'], ids=['short', 'no file can have it'])
+def test_a_missing_part_is_named(tmp_path, name):
     path = write_bag(tmp_path / 'bag', two_cameras())
     text = (path / 'metadata.yaml').read_text()
-    text = text.replace(
-        '  relative_file_paths:\n  - bag.mcap', '  relative_file_paths:\n  - bag.mcap\n  - b.mcap'
-    )
-    (path / 'metadata.yaml').write_text(text)
-    with pytest.raises(DataError, match=r'names b\.mcap, which is not there'):
+    named = '  relative_file_paths:\n  - bag.mcap'
+    (path / 'metadata.yaml').write_text(text.replace(named, f'{named}\n  - {name}.mcap'))
+    with pytest.raises(DataError, match=rf'names {name}\.mcap, which is not there'):
         read(path, tmp_path)
     found, _, problems = read(path, tmp_path, 'skip')
     assert len(found) == 8

@@ -140,6 +140,10 @@ def test_arrays_that_do_not_fit_are_refused():
         sample_of({**arrays, 'surprisal': np.ones((10, 0, 3))})
     with pytest.raises(ValueError, match='do not fit together'):
         sample_of({**arrays, 'truth': arrays['truth'][:5]})
+    no_text = np.full(3, 0x110000, np.uint32).view('<U1')
+    for classes in (no_text, np.arange(3), arrays['classes'][[0, 0, 1]]):
+        with pytest.raises(ValueError, match='expected names, each once'):
+            sample_of({**arrays, 'classes': classes})
 
 
 def test_an_unknown_class_and_a_set_without_pixels_are_errors():
