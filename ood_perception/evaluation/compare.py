@@ -16,11 +16,11 @@ from ..metrics.bootstrap import (
     percentile_interval,
     resample_weights,
 )
-from ..metrics.lars import lars_samples
+from ..metrics.lars import lars_metrics, lars_samples
 from ..metrics.pixel import METRICS
 from ..types import Float64Array, JsonDict
 from .inspection import inspection_samples, inspection_values, read_product
-from .maritime import lars_values, read_frames
+from .maritime import read_frames
 from .record import RecordSet, image_counts, pooled_counts
 from .results import GROUPS, interval_record, plain
 
@@ -65,7 +65,7 @@ Values = Callable[[Any], dict[str, float]]
 Samples = Callable[[Any, Float64Array], dict[str, Float64Array]]
 _FROM_RECORDS: dict[str, tuple[Callable[[RecordSet], Any], Values, Samples]] = {
     'inspection': (read_product, inspection_values, inspection_samples),
-    'maritime': (read_frames, lars_values, lars_samples),
+    'maritime': (read_frames, lars_metrics, lars_samples),
 }
 
 

@@ -9,8 +9,8 @@ Sets without segments of single obstacles get them from their labels (plain_segm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -131,11 +131,6 @@ def read_frames(records: RecordSet) -> list[LarsFrame]:
     return [LarsFrame(row[:3], row[3:6], *map(int, row[6:])) for row in rows]
 
 
-def lars_values(frames: Sequence[LarsFrame]) -> dict[str, float]:
-    """Return every value of LarsMetrics."""
-    return asdict(lars_metrics(frames))
-
-
 def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonDict:
     """Return all that is reported of a sea set; segments: whether it has some of its own."""
     frames = read_frames(records)
@@ -147,7 +142,7 @@ def maritime_summary(records: RecordSet, segments: bool, seed: int = 0) -> JsonD
         'segments': 'labelled' if segments else 'made of the labels',
     }
     return {
-        'groups': {'maritime': group_record(lars_values(frames), samples, len(frames), facts)},
+        'groups': {'maritime': group_record(lars_metrics(frames), samples, len(frames), facts)},
         'images': [
             {'name': kept.name, 'sequence': kept.sequence, **_image_row(frame)}
             for kept, frame in zip(records.kept, frames, strict=True)

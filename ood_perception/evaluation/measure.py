@@ -163,8 +163,8 @@ def alarms_of(
     Count flagged pixels per rate and true class, on the mask's own grid repeated to label size.
 
     labels: uint8 (H, W), class ids; ids >= classes are left out. inside: bool (H, W), pixels that
-    count, None = all. The same numbers as false_alarm_rate.count_alarms, but each cell of the
-    grid is compared with the thresholds once instead of each pixel.
+    count, None = all. Each cell of the grid is compared with the thresholds, once for all of its
+    pixels.
     Returns 'flagged' int64 (R, C) and 'pixels' int64 (C,).
     """
     thresholds = np.array(sorted(surprisal_threshold(rate) for rate in rates), np.float32)

@@ -23,12 +23,12 @@ from ..metrics.segmentation import (
     mean_iou,
     mean_iou_samples,
     open_prediction,
-    two_fold_open_iou,
     two_fold_samples,
 )
 from ..metrics.smiyc import (
     METRICS,
     FrameComponents,
+    component_counts,
     component_metrics,
     component_samples,
     frame_components,
@@ -96,12 +96,11 @@ def component_summary(
     return {
         'track': track,
         'threshold': plain(threshold),
-        'f1': plain(metrics.mean_f1),
+        'f1': plain(metrics['mean_f1']),
         'f1_interval': interval_record(percentile_interval(samples['mean_f1'])),
-        'siou': plain(metrics.siou),
-        'ppv': plain(metrics.ppv),
-        'true': metrics.true,
-        'predicted': metrics.predicted,
+        'siou': plain(metrics['siou']),
+        'ppv': plain(metrics['ppv']),
+        **component_counts(frames),
     }
 
 
@@ -128,9 +127,9 @@ def smiyc_group(records: RecordSet, read: ReadImage, track: str, seed: int = 0) 
             for scores, labels in _stored(records, read)
         ]
         found = component_metrics(components)
-        values |= {'siou': found.siou, 'ppv': found.ppv, 'mean_f1': found.mean_f1}
+        values |= {name: found[name] for name in ('siou', 'ppv', 'mean_f1')}
         samples |= component_samples(components, weights)
-        facts |= {'true': found.true, 'predicted': found.predicted}
+        facts |= component_counts(components)
     return group_record(values, samples, len(frames), facts)
 
 
@@ -184,9 +183,10 @@ def open_set_group(
     thresholds = _thresholds(records, read, folds, known)
     closed, opened = _confusions(records, read, thresholds[1 - folds], known)
     per_fold = [opened[folds == fold] for fold in (0, 1)]
+    once = [np.ones((1, len(matrices))) for matrices in per_fold]
     values = {
         'mean_iou': float(mean_iou(closed.sum(axis=0))),
-        'open_mean_iou': two_fold_open_iou(per_fold, known) if len(records) > 1 else float('nan'),
+        'open_mean_iou': float(two_fold_samples(per_fold, once, known)[0]),
     }
     values['lost'] = values['mean_iou'] - values['open_mean_iou']
     facts = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..metrics.binning import BINS, BinnedMetrics, binned_metrics, coarse_starts, lower_edges
 from ..metrics.bootstrap import RESAMPLES, metric_intervals, resample_weights
-from ..metrics.false_alarm_rate import POOLED, RATES, ImageAlarms, observed_rate, rate_rows
+from ..metrics.false_alarm_rate import POOLED, RATES, observed_rate, rate_rows
 from ..types import Float64Array, Int64Array, JsonDict
 from .inspection import inspection_group
 from .measure import CLOSED_SET, CURVE_RATES, INSPECTION, Measured
@@ -169,9 +169,9 @@ def rate_summary(
 
     def rows(rates: Sequence[float]) -> list[JsonDict]:
         places = [CURVE_RATES.index(rate) for rate in rates]
-        counts = zip(records.kept, pooled.flagged[:, places], pooled.pixels, strict=True)
-        alarms = [ImageAlarms(kept.sequence, flagged, pixels) for kept, flagged, pixels in counts]
-        found = rate_rows(alarms, class_names, chosen, rates, RESAMPLES, seed)
+        sequences = [kept.sequence for kept in records.kept]
+        counts = pooled.flagged[:, places], pooled.pixels, sequences
+        found = rate_rows(*counts, class_names, pooled=chosen, rates=rates, seed=seed)
         return [
             {**asdict(r), 'interval': interval_record(r.interval), 'observed': plain(r.observed)}
             for r in found

@@ -13,29 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
-from ..types import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
+from ..errors import ConfigError
+from ..types import BoolArray, Float64Array, Int64Array
 from .bootstrap import RESAMPLES, Interval, percentile_interval, resample_weights
 
 POOLED = 'pooled'
 EVERY_GROUP = 'all'
 RATES = (0.01, 0.02, 0.05)
 FACTOR = 2.0
-
-
-@dataclass(frozen=True)
-class ImageAlarms:
-    """
-    Flagged and scored pixels of one image.
-
-    group: what is reported apart, the sequence for instance.
-    flagged: int64 (R, C), pixels of class c flagged at rate r.
-    pixels: int64 (C,), scored pixels of class c.
-    """
-
-    group: str
-    flagged: Int64Array
-    pixels: Int64Array
 
 
 @dataclass(frozen=True)
@@ -59,34 +44,10 @@ class RateRow:
     kept: bool
 
 
-def count_alarms(
-    surprisal: Float32Array,
-    labels: UInt8Array,
-    classes: int,
-    rates: Sequence[float] = RATES,
-    group: str = '',
-) -> ImageAlarms:
-    """
-    Count the flagged pixels of one image.
-
-    surprisal: float32 (H, W) >= 0. labels: uint8 (H, W), true class ids; ids >= classes (void,
-    not scored) are left out. Raises DataError for unequal shapes, ConfigError for a rate outside
-    (0, 1).
-    """
-    if surprisal.shape != labels.shape:
-        raise DataError(f'surprisal {surprisal.shape} and labels {labels.shape} differ in size')
-    if any(not 0.0 < rate < 1.0 for rate in rates):
-        raise ConfigError(f'target rates {list(rates)} must each lie between 0 and 1')
-    pixels = np.bincount(labels.ravel(), minlength=256)[:classes]
-    flagged = [
-        np.bincount(labels[surprisal >= np.float32(-np.log10(rate))], minlength=256)[:classes]
-        for rate in rates
-    ]
-    return ImageAlarms(group, np.stack(flagged).astype(np.int64), pixels.astype(np.int64))
-
-
 def rate_rows(
-    images: Sequence[ImageAlarms],
+    flagged: Int64Array,
+    pixels: Int64Array,
+    groups: Sequence[str],
     class_names: Sequence[str],
     pooled: Sequence[str],
     rates: Sequence[float] = RATES,
@@ -96,6 +57,8 @@ def rate_rows(
     """
     Compare observed with target rates: per group and over all, per class and pooled.
 
+    flagged: int64 (n, R, C), pixels of class c of an image that are flagged at rate r. pixels:
+    int64 (n, C), scored ones. groups: of the images, what is reported apart, such as sequences.
     class_names: names by id. pooled: the names that the pooled row sums (the in-distribution set).
     Classes without a single pixel in a group are left out.
     """
@@ -103,17 +66,17 @@ def rate_rows(
     if unknown:
         raise ConfigError(f'unknown classes {unknown}; known are {list(class_names)}')
     chosen = np.isin(np.array(class_names), list(pooled))
-    groups = sorted({image.group for image in images})
+    apart = sorted(set(groups))
     rows: list[RateRow] = []
-    for group in [EVERY_GROUP, *groups] if len(groups) > 1 else [EVERY_GROUP]:
-        members = [p for p in images if group in (EVERY_GROUP, p.group)]
+    for group in [EVERY_GROUP, *apart] if len(apart) > 1 else [EVERY_GROUP]:
+        members = [place for place, own in enumerate(groups) if group in (EVERY_GROUP, own)]
         weights = resample_weights(len(members), resamples, seed)
-        flagged = np.stack([_with_pooled(p.flagged, chosen) for p in members]).astype(np.float64)
-        pixels = np.stack([_with_pooled(p.pixels, chosen) for p in members]).astype(np.float64)
+        alarms = _with_pooled(flagged[members], chosen)
+        scored = _with_pooled(pixels[members], chosen)
         for index, name in enumerate([*class_names, POOLED]):
-            if pixels[:, index].sum() > 0:
+            if scored[:, index].sum() > 0:
                 rows += [
-                    _row(group, name, rate, flagged[:, number, index], pixels[:, index], weights)
+                    _row(group, name, rate, alarms[:, number, index], scored[:, index], weights)
                     for number, rate in enumerate(rates)
                 ]
     return rows
@@ -133,9 +96,10 @@ def observed_rate(
     return observed, percentile_interval(samples)
 
 
-def _with_pooled(counts: Int64Array, chosen: BoolArray) -> Int64Array:
+def _with_pooled(counts: Int64Array, chosen: BoolArray) -> Float64Array:
     """Append the sum over the chosen classes as one more column."""
-    return np.concatenate([counts, counts[..., chosen].sum(-1, keepdims=True)], axis=-1)
+    pooled = counts[..., chosen].sum(-1, keepdims=True)
+    return np.concatenate([counts, pooled], axis=-1).astype(np.float64)
 
 
 def _row(

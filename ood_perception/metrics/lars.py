@@ -52,30 +52,6 @@ class LarsFrame:
     water_pixels: int
 
 
-@dataclass(frozen=True)
-class LarsMetrics:
-    """
-    Metrics of a set, in [0, 1].
-
-    quality: Q = mean_iou x f1. edge_accuracy: mu. precision, recall, f1: of dynamic obstacles, 0
-    (not nan) where nothing is there to be counted, as the evaluator has it. mean_iou: over
-    obstacle, water, sky; nan when a class is neither labelled nor predicted in the whole set.
-    false_positive_rate: FPr. edge_iou: boundary IoU. Both and mu are nan without such pixels.
-    """
-
-    quality: float
-    edge_accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    mean_iou: float
-    iou_obstacle: float
-    iou_water: float
-    iou_sky: float
-    false_positive_rate: float
-    edge_iou: float
-
-
 def lars_frame(
     prediction: UInt8Array, semantic: UInt8Array, panoptic: UInt8Array, segments: Mapping[int, int]
 ) -> LarsFrame:
@@ -181,14 +157,22 @@ def _dilated(mask: BoolArray, size: int) -> BoolArray:
     return grown
 
 
-def lars_metrics(frames: Sequence[LarsFrame]) -> LarsMetrics:
-    """Return the metrics of a set of frames."""
+def lars_metrics(frames: Sequence[LarsFrame]) -> dict[str, float]:
+    """
+    Return the metrics of a set of frames by name, in [0, 1].
+
+    quality: Q = mean_iou x f1. edge_accuracy: mu. precision, recall, f1: of dynamic obstacles, 0
+    (not nan) where nothing is there to be counted, as the evaluator has it. mean_iou: over
+    obstacle, water, sky; nan when a class is neither labelled nor predicted in the whole set.
+    iou_obstacle, iou_water, iou_sky. false_positive_rate: FPr. edge_iou: boundary IoU. Both and mu
+    are nan without such pixels.
+    """
     samples = lars_samples(frames, np.ones((1, len(frames))))
-    return LarsMetrics(**{name: float(values[0]) for name, values in samples.items()})
+    return {name: float(values[0]) for name, values in samples.items()}
 
 
 def lars_samples(frames: Sequence[LarsFrame], weights: Float64Array) -> dict[str, Float64Array]:
-    """Return every LarsMetrics value of R multisets, (R,) each; weights: float64 (R, n)."""
+    """Return lars_metrics of R multisets, (R,) each; weights: float64 (R, n)."""
     if not frames:
         raise DataError('no frames: LaRS metrics need at least one')
     total = {

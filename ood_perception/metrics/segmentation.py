@@ -88,24 +88,15 @@ def mean_iou_samples(
     return mean_iou(np.tensordot(weights, matrices, axes=1), known)
 
 
-def two_fold_open_iou(folds: Sequence[Int64Array], known: int) -> float:
-    """
-    Return the open-set mean IoU: that of each fold, averaged with the numbers of images.
-
-    folds: per fold (n, known + 1, known + 1), the confusion matrices of its images predicted at
-    the other fold's threshold. nan if a fold is empty.
-    """
-    values = [float(mean_iou(matrices.sum(axis=0), known)) for matrices in folds]
-    return float(np.average(values, weights=[len(matrices) for matrices in folds]))
-
-
 def two_fold_samples(
     folds: Sequence[Int64Array], weights: Sequence[Float64Array], known: int
 ) -> Float64Array:
     """
-    Return two_fold_open_iou (R,) of R draws of each fold at fixed thresholds.
+    Return the open-set mean IoU (R,) of R draws: each fold's, averaged with the numbers of images.
 
-    weights: per fold float64 (R, n), so that every fold keeps its number of images.
+    folds: per fold (n, known + 1, known + 1), the confusion matrices of its images predicted at
+    the other fold's threshold. weights: per fold float64 (R, n), so that every fold keeps its
+    number of images; the thresholds stay. nan if a fold is empty.
     """
     values = [mean_iou_samples(m, w, known) for m, w in zip(folds, weights, strict=True)]
     return np.average(np.stack(values), axis=0, weights=[len(matrices) for matrices in folds])

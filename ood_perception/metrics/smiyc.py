@@ -193,25 +193,6 @@ class FrameComponents:
     ppv: Float64Array
 
 
-@dataclass(frozen=True)
-class ComponentMetrics:
-    """
-    Component metrics of a set of frames.
-
-    siou, ppv: means over all true and over all predicted components; nan without any.
-    f1: float64 (11,), per tau of TAUS, counted over the whole set; nan where nothing is to be
-        found and nothing was predicted. mean_f1: their mean, the benchmark's F1*.
-    true, predicted: numbers of components.
-    """
-
-    siou: float
-    ppv: float
-    f1: Float64Array
-    mean_f1: float
-    true: int
-    predicted: int
-
-
 def predicted_mask(scores: Float32Array, threshold: float, strict: bool = True) -> BoolArray:
     """
     Return what a threshold flags.
@@ -276,27 +257,30 @@ def _compare(true: npt.NDArray[np.int32], predicted: npt.NDArray[np.int32]) -> F
     return FrameComponents(covered / union, ppv[sizes > 0])
 
 
-def component_metrics(frames: Sequence[FrameComponents]) -> ComponentMetrics:
-    """Return the metrics of a set of frames."""
+def component_metrics(frames: Sequence[FrameComponents]) -> dict[str, float]:
+    """
+    Return the metrics of a set of frames by name.
+
+    siou, ppv: means over all true and over all predicted components; nan without any.
+    f1_0.25 ... f1_0.75: F1 per tau of TAUS, counted over the whole set; nan where nothing is to be
+    found and nothing was predicted. mean_f1: their mean, the benchmark's F1*.
+    """
     samples = component_samples(frames, np.ones((1, len(frames))))
-    return ComponentMetrics(
-        siou=float(samples['siou'][0]),
-        ppv=float(samples['ppv'][0]),
-        f1=np.array([samples[f'f1_{tau:.2f}'][0] for tau in TAUS]),
-        mean_f1=float(samples['mean_f1'][0]),
-        true=sum(f.siou.size for f in frames),
-        predicted=sum(f.ppv.size for f in frames),
-    )
+    return {name: float(values[0]) for name, values in samples.items()}
+
+
+def component_counts(frames: Sequence[FrameComponents]) -> dict[str, int]:
+    """Return the numbers of true and of predicted components, 'true' and 'predicted'."""
+    return {'true': sum(f.siou.size for f in frames), 'predicted': sum(f.ppv.size for f in frames)}
 
 
 def component_samples(
     frames: Sequence[FrameComponents], weights: Float64Array
 ) -> dict[str, Float64Array]:
     """
-    Return each metric of R multisets of the frames.
+    Return component_metrics of R multisets of the frames, each float64 (R,).
 
     weights: float64 (R, n), how often each frame counts (bootstrap.resample_weights).
-    Returns siou, ppv, mean_f1 and f1_0.25 ... f1_0.75, each float64 (R,).
     """
     hits = _counts([f.siou for f in frames], above=True)
     misses = _counts([f.siou for f in frames], above=False)

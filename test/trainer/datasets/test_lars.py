@@ -113,27 +113,27 @@ def test_the_files_of_the_server_have_its_colours_and_names(lars, metrics, tmp_p
 
 def test_detection_by_hand(metrics):
     """Boat one: 8 <= 0.7 x 16, missed. Boat two: 80 > 70, found. One stray component."""
-    assert (metrics.precision, metrics.recall, metrics.f1) == (0.5, 0.5, 0.5)
+    assert (metrics['precision'], metrics['recall'], metrics['f1']) == (0.5, 0.5, 0.5)
 
 
 def test_the_water_edge_by_hand(metrics):
     """Rows 15 to 24 of frame one, 800 pixels; of them the quay's lowest row of 80 is wrong."""
-    assert metrics.edge_accuracy == 720 / 800
+    assert metrics['edge_accuracy'] == 720 / 800
     # right on the quay 4 of 5 rows, on the water 5 of 5: 320 / (800 - 400)
-    assert metrics.edge_iou == 0.8
+    assert metrics['edge_iou'] == 0.8
 
 
 def test_mean_iou_by_hand(metrics):
     # sky: 800 of 800, then 1520 (row 19 lost) of 1600
-    assert metrics.iou_sky == pytest.approx(2320 / 2400)
+    assert metrics['iou_sky'] == pytest.approx(2320 / 2400)
     # obstacle: 816 true in frame one, 8 + 80 of them lost, 2 added; 80 of 100 in frame two
-    assert metrics.iou_obstacle == pytest.approx((728 + 80) / (818 + 100))
+    assert metrics['iou_obstacle'] == pytest.approx((728 + 80) / (818 + 100))
     # water: 3184 true in frame one, 2 lost, 8 + 80 added; 2940 in frame two, 20 + 80 added
-    assert metrics.iou_water == pytest.approx((3182 + 2940) / (3272 + 3040))
+    assert metrics['iou_water'] == pytest.approx((3182 + 2940) / (3272 + 3040))
     mean = (2320 / 2400 + 808 / 918 + 6122 / 6312) / 3
-    assert metrics.mean_iou == pytest.approx(mean)
+    assert metrics['mean_iou'] == pytest.approx(mean)
 
 
 def test_quality_by_hand(metrics):
-    assert metrics.quality == pytest.approx(0.5 * (2320 / 2400 + 808 / 918 + 6122 / 6312) / 3)
-    assert 100 * metrics.quality == pytest.approx(46.95, abs=0.01)
+    assert metrics['quality'] == pytest.approx(0.5 * (2320 / 2400 + 808 / 918 + 6122 / 6312) / 3)
+    assert 100 * metrics['quality'] == pytest.approx(46.95, abs=0.01)
