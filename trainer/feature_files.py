@@ -150,6 +150,7 @@ class FeatureFiles:
                     shutil.copyfileobj(source, target, _PIECE)
 
             make_file(file, copy)
+        file.with_suffix('.rows').unlink(missing_ok=True)  # of a process that was killed here
 
     def _put(self, file: Path) -> None:
         """Bring a file to the object store, where it is whole or not there."""

@@ -133,7 +133,9 @@ class Normal:
 
     def _counts(self, frame: SeenFrame) -> Int64Array:
         """Return how often a frame has each value of float16, int64 (_VALUES.size,)."""
-        places = np.abs(self.raw(frame).astype(np.float16)).view(np.uint16)
+        # a curve makes 0 of what is below 0; -0.0 has other bits than 0.0
+        raw = np.maximum(self.raw(frame), 0.0) + np.float32(0.0)
+        places = raw.astype(np.float16).view(np.uint16)
         return np.bincount(np.minimum(places, _VALUES.size - 1), minlength=_VALUES.size)
 
 

@@ -71,3 +71,12 @@ def test_one_image_is_its_own_curve():
     curve = NORMAL.curves(frames_of(drive), stretches(1))[-1]
     values = np.linspace(0, 2, 20).astype(np.float32)
     np.testing.assert_allclose(curve(values), plain(drive)(values), rtol=0.02)
+
+
+def test_what_scores_below_0_counts_as_0():
+    drive = np.random.default_rng(3).normal(0, 1, (10, CELLS)).astype(np.float32)
+    floored = np.where(drive < 0, np.float32(-0.0), drive)
+    first, second = (NORMAL.curves(frames_of(one), stretches(10))[-1] for one in (drive, floored))
+    np.testing.assert_array_equal(first.x, second.x)
+    np.testing.assert_array_equal(first.y, second.y)
+    assert abs((first(drive) >= 1).mean() - 0.1) < 0.02

@@ -224,3 +224,22 @@ def test_tokens_in_an_object_store_are_not_computed_again(images, tmp_path, monk
     for layer, tokens in first.tokens.items():
         np.testing.assert_array_equal(again.tokens[layer], tokens)
     np.testing.assert_array_equal(again.labels, first.labels)
+
+
+def test_what_a_killed_process_began_goes_where_the_object_store_has_it(images, tmp_path):
+    first = run(images, tmp_path / 'store')  # a folder of files, like an object store's
+    (kept,) = (tmp_path / 'store').iterdir()
+    folder = tmp_path / 'two' / kept.name
+    folder.mkdir(parents=True)
+    (folder / 'labels.00000.rows').write_bytes(b'begun')
+    again = run(images, tmp_path / 'two', remote=tmp_path / 'store')
+    np.testing.assert_array_equal(again.labels, first.labels)
+    assert not list(folder.glob('*.rows'))
+
+
+def test_tokens_of_images_that_were_brought_to_size_otherwise_are_not_taken(
+    images, tmp_path, monkeypatch
+):
+    now = run(images, tmp_path / 'cache')
+    monkeypatch.setattr(features, 'FORMAT', 1)  # area averages for every shrinking
+    assert run(images, tmp_path / 'cache').key != now.key
