@@ -14,6 +14,8 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 from trainer.artifacts import load_values, save_values  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED, ClassMap, ImageList  # noqa: E402
+from trainer.heads.baselines.model import Mahalanobis  # noqa: E402
+from trainer.heads.baselines.training import fit_mahalanobis  # noqa: E402
 from trainer.heads.distilled.fit import evened  # noqa: E402
 from trainer.heads.distilled.model import DistanceScore  # noqa: E402
 from trainer.heads.distilled.teacher import Teacher, fit_distance  # noqa: E402
@@ -42,6 +44,17 @@ def test_the_score_is_the_log_of_the_distance_in_deviations(teacher, tmp_path):
     save_values(tmp_path / 'teacher.npz', teacher)
     again = load_values(tmp_path / 'teacher.npz', Teacher)
     np.testing.assert_array_equal(again.scores(tokens), teacher.scores(tokens))
+
+
+def test_a_teacher_of_some_directions_ranks_as_the_baseline_of_as_many():
+    rng = np.random.default_rng(2)
+    tokens = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 1).astype(np.float32)
+    teacher = fit_distance(tokens, np.ones(500), 0.1, True, rank=4)
+    served = Mahalanobis(fit_mahalanobis([tokens], 0.1, standardise=True), 1, rank=4)
+    seen = torch.from_numpy(rng.normal(0, 3, (1, 5, 7, 6)).astype(np.float32))
+    expected = np.log(served(seen, seen)[0].numpy())
+    found = teacher.scores(seen[0].numpy())
+    np.testing.assert_allclose(found * teacher.scale + teacher.center, expected, rtol=1e-4)
 
 
 def test_the_students_own_distance_is_the_same_in_the_graph():
