@@ -17,7 +17,7 @@ from trainer.data.images import IGNORED, ClassMap, ImageList  # noqa: E402
 from trainer.heads.baselines.model import Mahalanobis  # noqa: E402
 from trainer.heads.baselines.training import fit_mahalanobis  # noqa: E402
 from trainer.heads.distilled.fit import evened  # noqa: E402
-from trainer.heads.distilled.model import DistanceScore  # noqa: E402
+from trainer.heads.distilled.model import DistanceScore, StudentDecoder  # noqa: E402
 from trainer.heads.distilled.teacher import Teacher, fit_distance  # noqa: E402
 from trainer.heads.distilled.training import (  # noqa: E402
     MOST_GRADIENT,
@@ -113,6 +113,26 @@ def test_a_step_without_a_finite_gradient_changes_no_weight():
     assert moved(float('inf')) == moved(float('nan')) == 0
     assert moved(1.0) == pytest.approx(1.0)
     assert moved(1e6) == pytest.approx(MOST_GRADIENT, rel=1e-3)
+
+
+def test_the_context_learns_in_float32_whatever_the_rest_does():
+    """In bfloat16 its gradient held what the memory held before: see StudentDecoder._context."""
+    torch.manual_seed(0)
+    decoder = StudentDecoder(('a', 'b'), (8, 16), 64, 2).to(memory_format=torch.channels_last)
+    tokens = torch.randn(3, 38, 68, 8), torch.randn(3, 19, 34, 16)
+
+    def gradient(bf16):
+        decoder.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            feature = decoder(*tokens)
+        feature.float().square().mean().backward()
+        return decoder.context[0].weight.grad.clone()
+
+    exact = gradient(False)
+    for _ in range(20):
+        del_later = [torch.full((20_000,), float('nan')) for _ in range(20)]
+        del del_later  # what the next gradient's memory holds
+        assert (gradient(True) - exact).abs().max() < 0.1 * exact.abs().max()
 
 
 def test_other_light_keeps_the_shape_and_depends_on_the_draw():
