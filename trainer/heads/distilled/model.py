@@ -52,13 +52,25 @@ class StudentDecoder(nn.Module):
         for one in coarse[1:]:
             total = total + one
         total = functional.relu(total)
-        total = total + self.context(total)
+        total = total + self._context(total)
         size = [self.factor * side for side in total.shape[2:]]
         wide = functional.interpolate(total, size, mode='bilinear', align_corners=False)
         feature = functional.relu(wide + fine)
         for layer in self.smooth:
             feature = feature + layer(feature)
         return feature.permute(0, 2, 3, 1)
+
+    def _context(self, total: torch.Tensor) -> torch.Tensor:
+        """
+        Return the context of a map, float32 while it trains.
+
+        On a CPU the weight gradient of a dilated convolution by channel holds what the memory
+        held before, in bfloat16 with the channels last: infinities, and wrong numbers unseen.
+        """
+        if not self.training:
+            return self.context(total)
+        with torch.autocast(total.device.type, enabled=False):
+            return self.context(total.float())
 
 
 def _separable(width: int) -> nn.Sequential:

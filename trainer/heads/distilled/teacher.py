@@ -30,7 +30,8 @@ class Teacher:
     """
     A fitted teacher.
 
-    mean, deviation: float32 (D,) of the tokens on normal patches. whitening: float32 (D, D).
+    mean, deviation: float32 (D,) of the tokens on normal patches. whitening: float32 (D, R), along
+    the R directions of most variance.
     center, scale: of the logarithm of the squared distance there.
     """
 
@@ -64,19 +65,24 @@ def fit_teacher(
     Fit the distance to the chosen classes together, one mean, on labelled images.
 
     features: of the teacher, all of its layers. names: classes by label id. sources: of the
-    images. config: shrinkage, standardise and balance, see BaselineConfig.
+    images. config: shrinkage, standardise, balance and rank, see BaselineConfig.
     """
     tokens, starts = normal_tokens(features, names, chosen, patches)
     weights = source_weights(sources, starts) if config.balance else np.ones(len(tokens))
-    return fit_distance(tokens, weights, config.shrinkage, config.standardise)
+    return fit_distance(tokens, weights, config.shrinkage, config.standardise, config.rank)
 
 
 def fit_distance(
-    tokens: Array, weights: npt.NDArray[np.float64], shrinkage: float, standardise: bool
+    tokens: Array,
+    weights: npt.NDArray[np.float64],
+    shrinkage: float,
+    standardise: bool,
+    rank: int = 0,
 ) -> Teacher:
-    """Fit a distance to the mean of tokens (N, D), weighted by (N,); see fit_mahalanobis."""
+    """Fit a distance to the mean of tokens (N, D), weighted by (N,); see BaselineConfig."""
     fit = fit_mahalanobis([tokens], shrinkage, [weights], standardise)
-    mean, whitening = fit['means'][0].astype(np.float32), fit['whitening'].astype(np.float32)
+    mean = fit['means'][0].astype(np.float32)
+    whitening = fit['whitening'][:, : rank or None].astype(np.float32)
     deviation = (tokens.std(0) + _LEAST).astype(np.float32)
     plain = Teacher(mean, deviation, whitening, 0.0, 1.0).scores(tokens)
     return Teacher(

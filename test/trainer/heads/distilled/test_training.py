@@ -14,8 +14,10 @@ torch = pytest.importorskip('torch', reason='the trainer needs torch')
 from trainer.artifacts import load_values, save_values  # noqa: E402
 from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED, ClassMap, ImageList  # noqa: E402
+from trainer.heads.baselines.model import Mahalanobis  # noqa: E402
+from trainer.heads.baselines.training import fit_mahalanobis  # noqa: E402
 from trainer.heads.distilled.fit import evened  # noqa: E402
-from trainer.heads.distilled.model import DistanceScore  # noqa: E402
+from trainer.heads.distilled.model import DistanceScore, StudentDecoder  # noqa: E402
 from trainer.heads.distilled.teacher import Teacher, fit_distance  # noqa: E402
 from trainer.heads.distilled.training import (  # noqa: E402
     MOST_GRADIENT,
@@ -42,6 +44,17 @@ def test_the_score_is_the_log_of_the_distance_in_deviations(teacher, tmp_path):
     save_values(tmp_path / 'teacher.npz', teacher)
     again = load_values(tmp_path / 'teacher.npz', Teacher)
     np.testing.assert_array_equal(again.scores(tokens), teacher.scores(tokens))
+
+
+def test_a_teacher_of_some_directions_ranks_as_the_baseline_of_as_many():
+    rng = np.random.default_rng(2)
+    tokens = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 1).astype(np.float32)
+    teacher = fit_distance(tokens, np.ones(500), 0.1, True, rank=4)
+    served = Mahalanobis(fit_mahalanobis([tokens], 0.1, standardise=True), 1, rank=4)
+    seen = torch.from_numpy(rng.normal(0, 3, (1, 5, 7, 6)).astype(np.float32))
+    expected = np.log(served(seen, seen)[0].numpy())
+    found = teacher.scores(seen[0].numpy())
+    np.testing.assert_allclose(found * teacher.scale + teacher.center, expected, rtol=1e-4)
 
 
 def test_the_students_own_distance_is_the_same_in_the_graph():
@@ -100,6 +113,26 @@ def test_a_step_without_a_finite_gradient_changes_no_weight():
     assert moved(float('inf')) == moved(float('nan')) == 0
     assert moved(1.0) == pytest.approx(1.0)
     assert moved(1e6) == pytest.approx(MOST_GRADIENT, rel=1e-3)
+
+
+def test_the_context_learns_in_float32_whatever_the_rest_does():
+    """In bfloat16 its gradient held what the memory held before: see StudentDecoder._context."""
+    torch.manual_seed(0)
+    decoder = StudentDecoder(('a', 'b'), (8, 16), 64, 2).to(memory_format=torch.channels_last)
+    tokens = torch.randn(3, 38, 68, 8), torch.randn(3, 19, 34, 16)
+
+    def gradient(bf16):
+        decoder.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            feature = decoder(*tokens)
+        feature.float().square().mean().backward()
+        return decoder.context[0].weight.grad.clone()
+
+    exact = gradient(False)
+    for _ in range(20):
+        del_later = [torch.full((20_000,), float('nan')) for _ in range(20)]
+        del del_later  # what the next gradient's memory holds
+        assert (gradient(True) - exact).abs().max() < 0.1 * exact.abs().max()
 
 
 def test_other_light_keeps_the_shape_and_depends_on_the_draw():
