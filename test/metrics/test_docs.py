@@ -23,8 +23,8 @@ def test_the_example_runs_and_finds_the_objects():
     names: dict[str, object] = {}
     (example,) = re.findall(r'```python\n(.*?)```', PAGE, re.S)
     exec(example, names)
-    assert names['components'].mean_f1 > 0.9
-    assert names['interval'].low <= names['components'].mean_f1 <= names['interval'].high
+    assert names['components']['mean_f1'] > 0.9
+    assert names['interval'].low <= names['components']['mean_f1'] <= names['interval'].high
     assert set(names['others']) == set(FPR95_VARIANTS)
 
 
