@@ -126,10 +126,10 @@ fast-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle for machines without a G
 
 uem-bundle: $(VENV)/.all-$(DISTRO) ## Train the strongest bundle again, for research (those of bundle, camvid, outlier_objects in OOD_DATA)
 	$(RUN) -m trainer train config/train/road_uem.yaml --bundle $(BUNDLES)/road_uem
-	$(RUN) -m trainer quantize $(BUNDLES)/road_uem --layout road_open --data $(OOD_DATA)/brazil_highways --root $(OOD_DATA) --kept --pictures 24
+	$(RUN) -m trainer quantize $(BUNDLES)/road_uem --layout road_open --data $(OOD_DATA)/brazil_highways --root $(OOD_DATA) --kept --images 24
 
 camvid-bundle: $(VENV)/.all-$(DISTRO) ## Train the bundle of eleven classes again (camvid in OOD_DATA)
-	$(RUN) -m trainer train config/train/pixood_camvid.yaml --bundle $(BUNDLES)/road_camvid
+	$(RUN) -m trainer train config/train/road_camvid.yaml --bundle $(BUNDLES)/road_camvid
 	$(RUN) -m trainer quantize $(BUNDLES)/road_camvid
 
 water-bundle: $(VENV)/.all-$(DISTRO) ## Train the boat's bundle again (maritime in OOD_DATA)

@@ -192,17 +192,26 @@ class SquaredDistances(nn.Module):
     banks: per class float (K_c, D) in the token space. factor: f >= 1.
     half: round the centred etalons to float16, so that a file may hold them so; the arithmetic
         is float32 all the same.
+    scale: float (D,) > 0, the unit of each dimension, where it is not 1.
     The mean of all etalons is taken off tokens and etalons first: the weights sum to 1, so it is
     exact, and it keeps the large common part of the tokens out of the differences.
     """
 
     center: torch.Tensor
+    rescale: torch.Tensor
 
-    def __init__(self, banks: list[torch.Tensor], factor: int, half: bool = False) -> None:
+    def __init__(
+        self,
+        banks: list[torch.Tensor],
+        factor: int,
+        half: bool = False,
+        scale: torch.Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.factor = factor
+        self.factor, self.scaled = factor, scale is not None
         self.register_buffer('center', torch.cat(banks).mean(0))
-        centered = [bank - self.center for bank in banks]
+        self.register_buffer('rescale', 1 / (torch.ones(1) if scale is None else scale))
+        centered = [(bank - self.center) * self.rescale for bank in banks]
         if half:
             centered = [half_rounded(bank) for bank in centered]
         self.banks = nn.ModuleList([NearestEtalon(bank, factor) for bank in centered])
@@ -210,6 +219,8 @@ class SquaredDistances(nn.Module):
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
         """Return per bank (B, gh*f, gw*f) >= 0 from tokens (B, gh, gw, D)."""
         centered = tokens - self.center
+        if self.scaled:
+            centered = centered * self.rescale
         if self.factor == 1:
             norms = (centered * centered).sum(3)
             return [torch.relu(norms + bank.direct(centered)) for bank in self.banks]

@@ -20,6 +20,8 @@ from ..features import FeatureSet
 
 IGNORED = 255
 _IN_MEMORY = 64 << 20
+_ROWS = 20_000  # at a time
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,30 @@ def gather_tokens(
         for mapped in (tokens, *gathered):
             release(mapped)
     return tuple(ClassTokens(g, s) for g, s in zip(gathered, starts, strict=True))
+
+
+def deviations(tokens: Sequence[ClassTokens]) -> npt.NDArray[np.float32]:
+    """Return the standard deviation of each dimension over all patches, float32 (D,) > 0."""
+    count, total, squares = 0, np.float64(0), np.float64(0)
+    for one in tokens:
+        for start in range(0, len(one), _ROWS):
+            part = one.tokens[start : start + _ROWS].astype(np.float64)
+            count, total, squares = (
+                count + len(part),
+                total + part.sum(0),
+                squares + (part**2).sum(0),
+            )
+            release(one.tokens)
+    mean = total / count
+    return (np.sqrt(np.maximum(squares / count - mean**2, 0)) + _LEAST).astype(np.float32)
+
+
+def divide(tokens: Sequence[ClassTokens], scale: npt.NDArray[np.float32]) -> None:
+    """Divide gathered tokens, each dimension by its own of scale (D,), in their place."""
+    for one in tokens:
+        for start in range(0, len(one), _ROWS):
+            one.tokens[start : start + _ROWS] /= scale
+            release(one.tokens)
 
 
 def _room(rows: int, dim: int) -> npt.NDArray[np.float16]:

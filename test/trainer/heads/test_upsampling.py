@@ -35,6 +35,17 @@ def test_it_equals_the_naive_way_in_float64(size, factor):
         torch.testing.assert_close(fast, naive, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize('factor', [1, 3])
+def test_with_a_scale_it_is_the_distance_of_divided_tokens(factor):
+    tokens, banks = some_tokens((2, 5)), some_banks([1, 7])
+    scale = torch.linspace(0.1, 4.0, 6, dtype=torch.float64)
+
+    got = SquaredDistances(banks, factor, scale=scale)(tokens)
+
+    divided = naive_squared_distances(tokens / scale, [bank / scale for bank in banks], factor)
+    torch.testing.assert_close(got, divided, rtol=1e-9, atol=1e-9)
+
+
 def test_in_float32_it_errs_less_than_the_naive_way():
     """Tokens with a large common part, as ViT tokens have: centring keeps the differences."""
     tokens, banks = some_tokens((6, 9), 384, offset=20.0), some_banks([500], 384)

@@ -26,6 +26,8 @@ class CondensationSettings:
     epochs: length of the schedule: the first epoch warms up, the last tenth cools down, between
         them unsupported etalons are moved (when reinitialise).
     images: images a batch. learning_rate: AdamW's, cosine to 0 over the epochs.
+    standardise: distances in the deviations of each dimension over the patches of all classes, in
+        which no dimension counts for its size alone.
     matmul: 'f32', or 'bf16' for products of factors rounded to bfloat16 (sums stay float32); on a
         CPU it hardly pays: batches differ in size, and each new size costs a new kernel.
     """
@@ -37,6 +39,7 @@ class CondensationSettings:
     images: int = 4
     learning_rate: float = 0.1
     reinitialise: bool = True
+    standardise: bool = False
     matmul: str = 'f32'
     seed: int = 42
 

@@ -108,7 +108,8 @@ class PixOODHead(HeadModule):
             torch.as_tensor(np.asarray(model.etalons[name])).float()
             for name in self.compiled_classes
         ]
-        self.distances = SquaredDistances(banks, upsampling, half_weights)
+        scale = None if model.scale is None else torch.from_numpy(model.scale)
+        self.distances = SquaredDistances(banks, upsampling, half_weights, scale)
         self.classifier = served_classifier(model.classifier, logits, upsampling, half_weights)
         self._add_scores(model)
         self.requires_grad_(False).eval()

@@ -28,7 +28,14 @@ from ...feature_files import release
 from ...features import FeatureSet
 from ...head_module import HeadModule
 from ...nets.patch_classifier import Classifier, batch_tokens, classifier_of
-from ...nets.patches import PatchSelection, PatchSettings, gather_tokens, select_patches
+from ...nets.patches import (
+    PatchSelection,
+    PatchSettings,
+    deviations,
+    divide,
+    gather_tokens,
+    select_patches,
+)
 from .clustering import distances
 from .condensation import Condensed, condense
 from .config import CondensationSettings
@@ -57,6 +64,7 @@ class PixOODModel:
     classes: names of the known classes = channels of the logits.
     layers: token names; the classifier reads their concatenation, distances the last one.
     etalons: class name -> float32 (K_c, D) in the tokens' space; classes without a model lack.
+    scale: float32 (D,), the unit of each dimension in distances; None: 1.
     classifier: patch logits (B, gh, gw, C) of tokens (B, gh, gw, L*D).
     densities: class name and 'unified' -> Gaussian of (logit, similarity).
     ood_std: float64 (2,), the deviations of the zero-mean Gaussian of the unknown.
@@ -74,6 +82,7 @@ class PixOODModel:
     paper_curves: Mapping[str, CalibrationCurve]
     held_out_curves: Mapping[str, CalibrationCurve] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    scale: Float32Array | None = None
 
     @property
     def modelled(self) -> tuple[str, ...]:
@@ -103,8 +112,12 @@ def fit_pixood(
     selection = select_patches(train, classes, patches)
     LOG.info('patches:\n%s', selection.report())
     tokens = gather_tokens(train, classifier.layers[-1], selection)
+    scale = deviations(tokens) if condensation.standardise else None
+    if scale is not None:
+        divide(tokens, scale)
     condensed = condense(tokens, condensation, artifact)
-    etalons = {n: e for n, e in zip(classes, condensed.etalons, strict=True) if len(e)}
+    unit = np.float32(1) if scale is None else scale
+    etalons = {n: e * unit for n, e in zip(classes, condensed.etalons, strict=True) if len(e)}
     logits = _logits(train, classifier, selection, [name in etalons for name in classes])
     banks = [torch.from_numpy(e) for e in condensed.etalons]
     nearest = [_nearest(t.tokens, banks, c) for c, t in enumerate(tokens)]
@@ -120,6 +133,7 @@ def fit_pixood(
         ood_std=ood_std,
         paper_curves={n: neyman_pearson_curve(g, background) for n, g in densities.items()},
         report=_report(selection, condensed),
+        scale=scale,
     )
 
 
@@ -249,6 +263,8 @@ def save_model(model: PixOODModel, folder: Path) -> None:
     """Write a model to a folder."""
     tensors = {f'classifier.{k}': v for k, v in model.classifier.state_dict().items()}
     tensors |= {f'etalons.{n}': torch.from_numpy(e) for n, e in model.etalons.items()}
+    if model.scale is not None:
+        tensors['scale'] = torch.from_numpy(model.scale)
     values: dict[str, Any] = {
         'format': FORMAT,
         'classes': list(model.classes),
@@ -302,6 +318,7 @@ def _model(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> PixOODMo
         },
         ood_std=np.array(values['ood_std']),
         report=values['report'],
+        scale=tensors['scale'].numpy() if 'scale' in tensors else None,
         **curves,
     )
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PixOOD from features to calibrated model: what it flags, what it keeps, what it refuses."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -58,8 +59,14 @@ def test_the_report_tells_patches_etalons_and_held_out_pixels(model):
     assert model.report['calibration']['min']['upsampling'] == 2
 
 
-def test_a_saved_model_gives_the_same_surprisal(model, tmp_path):
+@pytest.mark.parametrize('scaled', [False, True])
+def test_a_saved_model_gives_the_same_surprisal(model, tmp_path, scaled):
     features = make_feature_set(images=3, seed=3)
+    width = features.tokens[LAYERS[-1]].shape[-1]
+    scale = np.linspace(0.5, 2.0, width, dtype=np.float32) if scaled else None
+    plain, model = model, dataclasses.replace(model, scale=scale)
+    changed = surprisal_of(model, features, 'min') != surprisal_of(plain, features, 'min')
+    assert changed.any() == scaled
 
     save_model(model, tmp_path / 'model')
     loaded = load_model(tmp_path / 'model')
@@ -89,6 +96,35 @@ def test_the_same_seed_gives_the_same_model(train, classifier, model):
         np.testing.assert_array_equal(
             again.paper_curves[name].knots, model.paper_curves[name].knots
         )
+
+
+def stretched(features, classifier, by=8.0):
+    """Return tokens whose first dimension is in another unit, and a classifier that knows it."""
+    last, other = LAYERS[-1], copy.deepcopy(classifier)
+    tokens = features.tokens[last].copy()
+    tokens[..., 0] *= by
+    column = sum(features.tokens[layer].shape[-1] for layer in LAYERS[:-1])
+    with torch.no_grad():
+        other.hidden.weight[:, column] /= by
+    changed = dataclasses.replace(features, tokens={**features.tokens, last: tokens})
+    return changed, other
+
+
+@pytest.mark.parametrize('standardise', [True, False])
+def test_standardised_distances_do_not_depend_on_a_dimensions_unit(train, classifier, standardise):
+    patches, settings = CONFIG
+    settings = dataclasses.replace(settings, standardise=standardise)
+    changed, knowing = stretched(train, classifier)
+
+    one = fit_pixood(train, classifier, CLASSES, patches, settings)
+    other = fit_pixood(changed, knowing, CLASSES, patches, settings)
+
+    alike = []
+    for name in CLASSES:
+        etalons = other.etalons[name] / [8.0, *[1.0] * (other.etalons[name].shape[1] - 1)]
+        alike.append(np.allclose(etalons, one.etalons[name], rtol=1e-3, atol=1e-3))
+        alike.append(np.allclose(one.densities[name].mean, other.densities[name].mean, rtol=1e-3))
+    assert all(alike) == standardise
 
 
 def test_classes_must_be_the_classifiers(train, classifier):
