@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from ood_perception.bags.cameras import CameraTopic, camera_frames, open_cameras
 from ood_perception.bags.metadata import is_bag
 from ood_perception.bags.problems import FAIL, Problems
 from ood_perception.bags.reading import Bag
-from ood_perception.demo.sources import open_source
+from ood_perception.demo.sources import open_source, spread
 from ood_perception.errors import ConfigError
 from ood_perception.files import user_path
 from ood_perception.image.image_files import list_images, read_image
@@ -88,15 +87,13 @@ class CleanBag:
 
     def drive(self, limit: int) -> Drive:
         """Return at most `limit` of its frames, evenly spread."""
-        step = max(1, self.count // limit)
+        wanted = spread(self.count, limit)
 
         def frames() -> Iterator[Frame]:
             with Bag(self.path, Problems(FAIL)) as bag:
-                read = islice(camera_frames(bag, self.cameras, step), limit)
-                for number, frame in enumerate(read):
-                    yield Frame(
-                        frame.image, frame.camera, frame.stamp_ns, f'frame {number * step}'
-                    )
+                read = camera_frames(bag, self.cameras, frozenset(wanted))
+                for number, frame in zip(wanted, read, strict=False):  # one may not be there
+                    yield Frame(frame.image, frame.camera, frame.stamp_ns, f'frame {number}')
 
         return Drive(self.description, min(self.count, limit), frames)
 

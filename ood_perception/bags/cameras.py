@@ -95,9 +95,11 @@ def camera_messages(bag: Bag, cameras: Sequence[CameraTopic]) -> Iterator[Messag
     return (message for message in bag.messages(topics) if message.msgtype in IMAGE_TYPES)
 
 
-def camera_frames(bag: Bag, cameras: Sequence[CameraTopic], step: int = 1) -> Iterator[Frame]:
+def camera_frames(
+    bag: Bag, cameras: Sequence[CameraTopic], wanted: Collection[int] | None = None
+) -> Iterator[Frame]:
     """
-    Yield the frames of every `step`-th message of all, from the first on.
+    Yield the frames of the messages with the wanted numbers, counted from 0; None: of all.
 
     Images between them are not decoded, packets of a video are. Raises DataError and ImageError
     as reading and decoding do.
@@ -106,7 +108,7 @@ def camera_frames(bag: Bag, cameras: Sequence[CameraTopic], step: int = 1) -> It
         camera.topic: FrameDecoder(camera.camera) for camera in cameras
     }
     for number, message in enumerate(camera_messages(bag, cameras)):
-        requested = number % step == 0
+        requested = wanted is None or number in wanted
         content = bag.cdr.read(message.data, message.msgtype)
         if requested or message_codec(content):
             done = decoders[message.topic].decode(content, requested)

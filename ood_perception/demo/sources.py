@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +156,8 @@ def video_frames(path: Path, limit: int) -> Iterator[UInt8Array]:
     """Yield at most `limit` frames, uint8 (H, W, 3) RGB, spread over a video file."""
     capture = _opened(str(path), f'video {path}', 'its codec may be missing: convert it to H.264')
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    step = max(1, count // limit)
-    return _grab(capture, f'video {path}', limit, step)
+    wanted = spread(count, limit) if count > limit else range(limit)
+    return _grab(capture, f'video {path}', wanted)
 
 
 def device_frames(device: str, limit: int) -> Iterator[UInt8Array]:
@@ -166,7 +166,7 @@ def device_frames(device: str, limit: int) -> Iterator[UInt8Array]:
         raise ConfigError(f'camera {device} does not exist: is it plugged in? (ls /dev/video*)')
     name: str | int = int(device) if device.isdigit() else device
     capture = _opened(name, f'camera {device}', 'is another program using it, may you read it?')
-    return _grab(capture, f'camera {device}', limit, step=1)
+    return _grab(capture, f'camera {device}', range(limit))
 
 
 def bag_frames(path: Path, limit: int) -> Iterator[UInt8Array]:
@@ -177,8 +177,8 @@ def bag_frames(path: Path, limit: int) -> Iterator[UInt8Array]:
     """
     with Bag(path, Problems(FAIL)) as opened:
         fullest = max(open_cameras(opened), key=lambda camera: camera.count)
-        step = max(1, fullest.count // limit)
-        for frame in islice(camera_frames(opened, [fullest], step), limit):
+        wanted = frozenset(spread(fullest.count, limit))
+        for frame in camera_frames(opened, [fullest], wanted):
             yield frame.image
 
 
@@ -189,18 +189,18 @@ def _opened(name: str | int, what: str, remedy: str) -> Any:
     return capture
 
 
-def _grab(capture: Any, what: str, limit: int, step: int) -> Iterator[UInt8Array]:
-    """Yield every `step`-th frame until there are `limit`; DataError when there is none."""
+def _grab(capture: Any, what: str, wanted: Sequence[int]) -> Iterator[UInt8Array]:
+    """Yield the frames with the wanted numbers, ascending; DataError when there is none."""
     count = 0
     try:
-        while count < limit:
+        for before, number in pairwise([-1, *wanted]):
+            for _ in range(number - before - 1):
+                capture.grab()
             fine, image = capture.read()
             if not fine:
                 break
             count += 1
             yield np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
-            for _ in range(step - 1):
-                capture.grab()
     finally:
         capture.release()
     if not count:

@@ -161,6 +161,23 @@ def test_labels_beside_the_images_are_not_read(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
+def test_frames_are_spread_over_the_whole_bag(tmp_path):
+    """Also where there are fewer than two for each that is wanted."""
+    pytest.importorskip('rosbags')
+    maker = Maker()
+    stamps = [10**9 * second for second in range(1, 11)]
+    messages = [
+        (FRONT, RAW, stamp, maker.raw(road(number), 'rgb8', stamp))
+        for number, stamp in enumerate(stamps)
+    ]
+    clean = open_drive(str(write_bag(tmp_path / 'bag', messages)), 7)
+    assert clean.count == 7
+    frames = list(clean.frames())
+    numbers = [0, 2, 3, 4, 6, 8, 9]
+    assert [frame.frame_id for frame in frames] == [f'frame {number}' for number in numbers]
+    assert [frame.stamp_ns for frame in frames] == [stamps[number] for number in numbers]
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(home, tmp_path, capsys):
     (tmp_path / 'file').touch()
     clean = drive(tmp_path / 'clean', range(2))

@@ -70,9 +70,8 @@ def test_a_video_is_read_in_colour(tmp_path):
         writer.write(coloured(number)[..., ::-1])
     writer.release()
     read = images(path, 5)
-    assert len(read) == 5
-    for number, image in enumerate(read):
-        wanted = coloured(2 * number)[0, 0].astype(int)
+    for number, image in zip([0, 2, 4, 7, 9], read, strict=True):  # to the end of it
+        wanted = coloured(number)[0, 0].astype(int)
         assert np.abs(image[20, 30].astype(int) - wanted).max() < 12
 
 
@@ -92,9 +91,8 @@ def test_a_bag_of_raw_or_compressed_images_is_read(tmp_path, storage, compressed
             message = _message(store, kind, coloured(number))
             writer.write(connection, number, store.serialize_cdr(message, kind))
     read = images(path, 3)
-    assert len(read) == 3
-    for number, image in enumerate(read):
-        wanted = coloured(2 * number).astype(int)
+    for number, image in zip([0, 2, 5], read, strict=True):
+        wanted = coloured(number).astype(int)
         assert np.abs(image.astype(int) - wanted).max() < (8 if compressed else 1)
 
 
