@@ -21,7 +21,7 @@ from ..features import FeatureSet
 IGNORED = 255
 _IN_MEMORY = 64 << 20
 _ROWS = 20_000  # at a time
-_LEAST = 1e-6
+_LEAST_SHARE = 1e-3  # a dimension that hardly varies must not reach float16's end, nor decide
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,13 @@ def gather_tokens(
 
 
 def deviations(tokens: Sequence[ClassTokens]) -> npt.NDArray[np.float32]:
-    """Return the standard deviation of each dimension over all patches, float32 (D,) > 0."""
+    """
+    Return the standard deviation of each dimension over all patches, float32 (D,) > 0.
+
+    At least a thousandth of the largest one. Raises DataError where there are no patches.
+    """
+    if not any(len(one) for one in tokens):
+        raise DataError('no class has enough patches: there is nothing to standardise by')
     count, total, squares = 0, np.float64(0), np.float64(0)
     for one in tokens:
         for start in range(0, len(one), _ROWS):
@@ -203,8 +209,8 @@ def deviations(tokens: Sequence[ClassTokens]) -> npt.NDArray[np.float32]:
                 squares + (part**2).sum(0),
             )
             release(one.tokens)
-    mean = total / count
-    return (np.sqrt(np.maximum(squares / count - mean**2, 0)) + _LEAST).astype(np.float32)
+    found = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+    return np.maximum(found, _LEAST_SHARE * found.max() or 1.0).astype(np.float32)
 
 
 def divide(tokens: Sequence[ClassTokens], scale: npt.NDArray[np.float32]) -> None:

@@ -12,7 +12,15 @@ from feature_sets import make_feature_set  # noqa: E402
 
 from trainer.features import FeatureSet  # noqa: E402
 from trainer.nets import patches  # noqa: E402
-from trainer.nets.patches import PatchSettings, gather_tokens, patch_labels, select_patches  # noqa: E402
+from trainer.nets.patches import (  # noqa: E402
+    ClassTokens,
+    PatchSettings,
+    deviations,
+    divide,
+    gather_tokens,
+    patch_labels,
+    select_patches,
+)
 
 
 def one_patch(counts, patch=10):
@@ -119,6 +127,27 @@ def test_tokens_of_large_classes_lie_in_a_file_and_are_the_same(monkeypatch):
     assert any(isinstance(one.tokens, np.memmap) for one in outside)
     for one, other in zip(inside, outside, strict=True):
         np.testing.assert_array_equal(one.tokens, other.tokens)
+
+
+@pytest.mark.parametrize('rows', [3, 20_000])
+def test_tokens_are_divided_by_the_deviations_of_all_classes_together(monkeypatch, rows):
+    monkeypatch.setattr(patches, '_ROWS', rows)
+    rng = np.random.default_rng(0)
+    drawn = [rng.normal(3, [1, 9, 0], (count, 3)).astype(np.float16) for count in (50, 7, 0)]
+    tokens = [ClassTokens(one.copy(), np.array([0, len(one)])) for one in drawn]
+    scale = deviations(tokens)
+    wanted = np.concatenate(drawn).astype(np.float64).std(0)
+    np.testing.assert_allclose(scale[:2], wanted[:2], rtol=1e-3)
+    assert scale[2] == pytest.approx(wanted.max() / 1000, rel=1e-3)  # it never varies
+    divide(tokens, scale)
+    for one, was in zip(tokens, drawn, strict=True):
+        assert np.isfinite(one.tokens).all()
+        np.testing.assert_allclose(one.tokens, was.astype(np.float32) / scale, rtol=2e-3)
+
+
+def test_without_patches_there_is_nothing_to_standardise_by():
+    with pytest.raises(DataError, match='no class has enough patches'):
+        deviations([ClassTokens(np.empty((0, 3), np.float16), np.zeros(2, np.int64))])
 
 
 def test_an_impossible_purity_is_refused():

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ood_perception.errors import ConfigError
+
 from ...artifacts import Artifact
 from ...backbones.base import Layer, layer_name
 from ...calibration.monotone_curve import CalibrationCurve
@@ -35,6 +37,14 @@ class KnnFit(OneScoreFit):
     def _read(self) -> None:
         self.pixood = PixOODFit(self.data, self.sections, self.store, self.seed)
         self.knn: KnnConfig = self.seeded('knn')
+
+    def check(self) -> None:
+        """Refuse a coreset of standardised tokens: the search takes them as they are."""
+        if self.knn.coreset == 'condensation' and self.pixood.condensation.standardise:
+            raise ConfigError(
+                'condensation.standardise is true, and knn.coreset is condensation: references '
+                "are searched in the tokens' own units; set condensation.standardise=false"
+            )
 
     @property
     def layers(self) -> tuple[Layer, ...]:

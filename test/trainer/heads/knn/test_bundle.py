@@ -42,6 +42,12 @@ def bundle(request, miniature):
     return request.param, load_bundle(miniature / f'knn-{request.param}' / 'bundle')
 
 
+def test_a_coreset_of_standardised_tokens_is_refused(miniature, capsys):
+    words = *KNN, *WAYS['coreset'], '--set', 'condensation.standardise=true'
+    assert train(miniature, 'knn-refused', *words) == 2
+    assert 'set condensation.standardise=false' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('runtime', ['openvino', 'onnxruntime', 'faiss'])
 def test_every_cpu_engine_reproduces_torch(bundle, runtime):
     pytest.importorskip(runtime)
