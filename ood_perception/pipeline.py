@@ -116,10 +116,8 @@ class Pipeline:
 
     def _sample(self, engine: Engine, settings: Settings) -> HeldOutSample | None:
         """Return the held-out pixels as the chosen views show them, None where there are none."""
-        sample, manifest = (
-            self._samples.get(head_of(self.manifest, engine.options).name),
-            self.manifest,
-        )
+        manifest = self.manifest
+        sample = self._samples.get(head_of(manifest, engine.options).name)
         if sample is None or settings.views or not manifest.input.views:
             return sample
         if sample.views == 1:

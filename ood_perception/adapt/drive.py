@@ -58,8 +58,9 @@ def open_drive(text: str, limit: int, topics: Sequence[str] = ()) -> Drive:
         for image in source.images():
             yield Frame(image.image, '', 0, image.name)
 
-    kind = 'images of' if path.is_dir() else 'video'
-    return Drive(f'{kind} {path.absolute().name}', count, frames)
+    kind, place = 'images of' if path.is_dir() else 'video', path.absolute()
+    name = f'{place.parent.name}/images' if place.name == 'images' else place.name
+    return Drive(f'{kind} {name}', count, frames)
 
 
 def of_images(paths: Sequence[Path]) -> Drive:

@@ -60,7 +60,8 @@ def _weights(bundle: Bundle) -> JsonDict:
     if MAP_NAME not in bundle.manifest.files:
         return {'place': 'in the bundle'}
     origin = read_map(bundle.path(MAP_NAME)).origin
-    return {'place': 'not here yet' if bundle.missing_weights else 'completed', 'origin': origin}
+    place = 'put in place when it is loaded' if bundle.missing_weights else 'completed'
+    return {'place': place, 'origin': origin}
 
 
 def as_text(bundle: Bundle) -> str:

@@ -31,7 +31,7 @@ def test_inspect_shows_what_a_user_must_know(incomplete, capsys):
     text = capsys.readouterr().out
     for part in (
         'tiny, format 1', '5 files match', '56 x 84, patch 14',
-        'not here yet: from tiny-donor 1.0',
+        'put in place when it is loaded: from tiny-donor 1.0',
         '0 Road (normal, ground)', 'score grid 8 x 12', 'selection min, calibration held-out',
         'Apache-2.0: made by the tests', 'licences and notices', 'head.onnx',
     ):  # fmt: skip
