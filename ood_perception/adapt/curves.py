@@ -17,7 +17,7 @@ from ood_perception.loader import Model
 from ood_perception.postprocess.calibration import ClassSetCalibration, HeldOutSample
 from ood_perception.postprocess.held_out import StratifiedSample
 from ood_perception.settings import chosen_classes
-from ood_perception.types import BoolArray, Float32Array, Int64Array
+from ood_perception.types import BoolArray, Float32Array, Int64Array, UInt16Array
 
 RATES = (0.01, 0.02, 0.05)
 _PER_STRATUM = 1000
@@ -106,11 +106,12 @@ class Normal:
         self, frames: Sequence[SeenFrame], stretch: Int64Array
     ) -> dict[int, ClassSetCalibration]:
         """Return the curve of all frames but each stretch's, by stretch; -1: of all of them."""
-        counts = np.array([self._counts(frame) for frame in frames])
+        places = [self._places(frame) for frame in frames]
         found = {}
         for part in (-1, *np.unique(stretch).tolist()):
-            others = counts[stretch != part]
-            found[part] = _curve_of(_in_stretches(others if others.any() else counts))
+            others = [places[k] for k in np.flatnonzero(stretch != part).tolist()]
+            shown = any(len(one) for one in others)
+            found[part] = _curve_of(_in_stretches(others if shown else places))
         return found
 
     def as_left_out(self, frames: Sequence[SeenFrame]) -> list[SeenFrame]:
@@ -122,7 +123,7 @@ class Normal:
         p-values that curves of the others give them.
         """
         shown = [frame for frame in frames if len(frame.cells)]
-        maps = _maps(_in_stretches(np.array([self._counts(frame) for frame in shown])))
+        maps = _maps(_in_stretches([self._places(frame) for frame in shown]))
         moved = []
         for frame, part in zip(shown, stretches(len(shown)).tolist(), strict=True):
             seen = np.isfinite(frame.surprisal)  # a view that does not hold the pixel: -inf
@@ -131,18 +132,20 @@ class Normal:
             moved.append(replace(frame, surprisal=kept.astype(np.float16)))
         return moved
 
-    def _counts(self, frame: SeenFrame) -> Int64Array:
-        """Return how often a frame has each value of float16, int64 (_VALUES.size,)."""
+    def _places(self, frame: SeenFrame) -> UInt16Array:
+        """Return where in _VALUES a frame's pixels are, uint16 (N,)."""
         # a curve makes 0 of what is below 0; -0.0 has other bits than 0.0
         raw = np.maximum(self.raw(frame), 0.0) + np.float32(0.0)
-        places = raw.astype(np.float16).view(np.uint16)
-        return np.bincount(np.minimum(places, _VALUES.size - 1), minlength=_VALUES.size)
+        return np.minimum(raw.astype(np.float16).view(np.uint16), np.uint16(_VALUES.size - 1))
 
 
-def _in_stretches(counts: Int64Array) -> Int64Array:
-    """Return the sums (S, M) of the counts (n, M) of stretches of the frames with any."""
-    shown = counts[counts.any(axis=1)]
-    return np.array([shown[stretches(len(shown)) == k].sum(0) for k in range(min(5, len(shown)))])
+def _in_stretches(places: Sequence[UInt16Array]) -> Int64Array:
+    """Return how often stretches of the frames with any pixels have each value, int64 (S, M)."""
+    shown = [one for one in places if len(one)]
+    counts = np.zeros((min(5, len(shown)), _VALUES.size), np.int64)
+    for part, one in zip(stretches(len(shown)).tolist(), shown, strict=True):
+        counts[part] += np.bincount(one, minlength=_VALUES.size)
+    return counts
 
 
 def _curve(values: Float32Array, counts: Int64Array) -> ClassSetCalibration:
