@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ood_perception import __version__
 from ood_perception.engines.base import Engine
 from ood_perception.engines.chain import ChainEngine
 from ood_perception.errors import EngineError
@@ -80,12 +81,14 @@ class KeptFrames:
     A folder with a file for each image, named by the image and all else that its content rests on.
 
     context: plain values and arrays: what made the kept arrays (bundle, engine, settings). With
-    another one nothing is reused. A run with more frames takes those of a shorter one.
+    another one, or another version of this package, nothing is reused. A run with more frames
+    takes those of a shorter one.
     """
 
     def __init__(self, folder: Path, context: JsonDict) -> None:
         self._folder = folder
-        self._context = json_text(context, sort_keys=True, default=_digest).encode()
+        known = {**context, 'version': __version__}
+        self._context = json_text(known, sort_keys=True, default=_digest).encode()
         self.reused = 0
 
     def arrays(self, parts: Sequence[npt.NDArray[Any]], make: Callable[[], Arrays]) -> Arrays:
