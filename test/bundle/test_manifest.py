@@ -100,6 +100,87 @@ def test_a_wrong_field_is_refused_by_name(good, place, value, match):
         manifest_from_json(changed(good, place, value), 'somewhere/manifest.json')
 
 
+def graph_of(size, total):
+    """Return what makes a manifest's first graph so large, and all of its files together."""
+
+    def change(values):
+        values['stages'][0]['external_data'] = 'backbone.data'
+        files = values['files'] = {k: {**v, 'size': 0} for k, v in values['files'].items()}
+        files['backbone.onnx']['size'] = size
+        files['backbone.data'] = {'sha256': '0' * 64, 'size': total - size}
+
+    return change
+
+
+def sized(height, width, patch=16, upsampling=1):
+    def change(values):
+        values['input'].update(height=height, width=width, patch=patch)
+        values['heads'][0]['upsampling'] = upsampling
+
+    return change
+
+
+def named(kind, count):
+    def change(values):
+        first = {**values[kind][0], 'name': 'first'}
+        values[kind] += [{**first, 'name': str(i)} for i in range(count - len(values[kind]))]
+
+    return change
+
+
+BOUNDS = {  # what is just taken, what is just refused, how that begins
+    'pixels': (sized(8192, 4096), sized(8192, 4112), 'input 8192 x 4112'),
+    'cells': (sized(64, 32, 1, 128), sized(64, 32, 1, 129), 'score grid of 34080768'),
+    'heads': (named('heads', 256), named('heads', 257), '257 of HeadSpec, at most 256'),
+    'graph': (graph_of(512 << 20, 1 << 30), graph_of((512 << 20) + 1, 1 << 30), 'a graph of'),
+    'bundle': (graph_of(1, 8 << 30), graph_of(1, (8 << 30) + 1), 'files of 8589934593 bytes'),
+    'height': (sized(16, 16), sized(0, 16), 'no multiple'),
+    'upsampling': (sized(16, 16), sized(16, 16, upsampling=0), 'upsampling 0'),
+    'dark': (
+        lambda values: values['classes'][0].update(color=[0, 0, 0]),
+        lambda values: values['classes'][0].update(color=[0, 0, -1]),
+        'colours',
+    ),
+    'bright': (
+        lambda values: values['classes'][0].update(color=[255, 255, 255]),
+        lambda values: values['classes'][0].update(color=[256, 255, 255]),
+        'colours',
+    ),
+    'left': (
+        lambda values: values['input'].update(anchor=0),
+        lambda values: values['input'].update(anchor=-0.1),
+        'anchor -0.1',
+    ),
+    'right': (
+        lambda values: values['input'].update(anchor=1),
+        lambda values: values['input'].update(anchor=1.1),
+        'anchor 1.1',
+    ),
+    'empty file': (
+        lambda values: values['files']['MODEL_CARD.md'].update(size=0),
+        lambda values: values['files']['MODEL_CARD.md'].update(size=-1),
+        'has size -1',
+    ),
+    'checksum': (
+        lambda values: values['files']['MODEL_CARD.md'].update(sha256='0' * 64),
+        lambda values: values['files']['MODEL_CARD.md'].update(sha256='0' * 63),
+        'sha256',
+    ),
+}
+
+
+@pytest.mark.parametrize('bound', BOUNDS)
+def test_bounds_are_taken_and_what_is_beyond_is_refused(good, bound):
+    within, beyond, match = BOUNDS[bound]
+    values = copy.deepcopy(good)
+    within(values)
+    manifest_from_json(values)
+    values = copy.deepcopy(good)
+    beyond(values)
+    with pytest.raises(BundleError, match=match):
+        manifest_from_json(values)
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(BundleError, match='is no bundle'):
         read_manifest(tmp_path / 'manifest.json')
