@@ -8,6 +8,7 @@ import pytest
 
 from ood_perception.errors import ConfigError, ImageError
 from ood_perception.image import geometry as geo
+from ood_perception.types import Geometry
 
 SEEDS = range(30)
 
@@ -184,6 +185,18 @@ def test_padding_has_the_mean_colour_and_ignored_labels():
     labels = geo.to_network(np.full((70, 70), 3, np.uint8), geometry, labels=True)
     assert (labels[:, 35:105] == 3).all()
     assert (np.delete(labels, np.s_[35:105], axis=1) == 255).all()
+
+
+def test_an_image_may_be_cut_along_one_axis_and_padded_along_the_other():
+    image = np.random.default_rng(5).integers(0, 99, (10, 10), dtype=np.uint8)
+    padded = np.pad(image[3:7], ((0, 0), (2, 2)), constant_values=geo.IGNORED_LABEL)
+    flat, tall = Geometry(10, 10, 4, 14, 1, 1, 2, -3), Geometry(10, 10, 14, 4, 1, 1, -3, 2)
+    for labels in (True, False):
+        out = geo.to_network(image, flat, labels)
+        turned = geo.to_network(np.ascontiguousarray(image.T), tall, labels)
+        np.testing.assert_array_equal(turned, out.T)
+        np.testing.assert_array_equal(out[:, 2:-2], padded[:, 2:-2])
+        np.testing.assert_array_equal(out[:, [0, 1, -2, -1]] == 255, labels)
 
 
 @pytest.mark.parametrize('seed', SEEDS)
