@@ -161,6 +161,39 @@ def test_from_five_into_four_on_areas_are_averaged_and_up_to_there_samples_are_t
         assert (out[:, 0] == 175).all()
 
 
+def linear_weights(count, length):
+    """Return float (count, length): the shares of pixels in samples between their centres."""
+    places = np.clip((np.arange(count) + 0.5) * (length / count) - 0.5, 0, length - 1)
+    return np.clip(1 - np.abs(places[:, None] - np.arange(length)), 0, None)
+
+
+@pytest.mark.parametrize(
+    ('camera', 'network', 'halvings'),
+    [
+        ((64, 96), (16, 24), 2),
+        ((90, 64), (32, 32), 1),
+        ((126, 132), (30, 33), 1),  # to an odd height
+        ((63, 68), (20, 22), 0),
+        ((63, 67), (20, 22), 0),
+        ((64, 60), (16, 40), 0),
+        ((30, 60), (48, 40), 0),
+        ((40, 60), (48, 40), 0),
+    ],
+)
+def test_axes_are_halved_together_then_averaged_or_sampled_each(camera, network, halvings):
+    image = np.random.default_rng(6).integers(0, 256, camera, dtype=np.uint8)
+    axes = []
+    for few, many in zip(network, camera, strict=True):
+        half = many >> halvings
+        last = (area_weights if half > few else linear_weights)(few, half)
+        axes.append(last @ area_weights(half, many))
+    expected = axes[0] @ image @ axes[1].T
+    for turn in (np.asarray, np.transpose):
+        geometry = geo.geometry_for(turn(image).shape, turn(expected).shape, 'stretch')
+        out = geo.to_network(np.ascontiguousarray(turn(image)), geometry)
+        assert np.abs(out - turn(expected)).max() < 1.6  # three roundings of half a level
+
+
 def test_resize_is_the_same_on_every_run_and_number_of_threads():
     image = np.random.default_rng(1).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
     geometry = geo.geometry_for((1080, 1920), (378, 672))
@@ -251,6 +284,13 @@ def test_nearest_inverse_takes_the_cell_that_holds_the_pixel(seed):
     clear = (np.abs(points - np.round(points)) > 1e-6).all(axis=-1)
     index = np.clip(np.floor(points).astype(int), 0, (grid[1] - 1, grid[0] - 1))
     np.testing.assert_array_equal(out[clear], cells[index[..., 1], index[..., 0]][clear])
+
+
+def test_a_cell_a_pixel_goes_to_its_pixel():
+    cells = np.arange(48).reshape(6, 8)
+    geometry = geo.geometry_for((6, 8), (6, 8))
+    np.testing.assert_array_equal(geo.to_camera_nearest(cells, geometry), cells)
+    np.testing.assert_array_equal(geo.to_camera(cells.astype(np.float32), geometry), cells)
 
 
 @pytest.mark.parametrize('seed', SEEDS)
