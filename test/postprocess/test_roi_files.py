@@ -21,6 +21,7 @@ from ood_perception.postprocess.roi_files import (
     mask_cells,
     mask_files,
     parse_polygons,
+    polygon_problem,
 )
 from ood_perception.types import Frame
 
@@ -69,6 +70,13 @@ def test_each_cell_takes_the_mask_pixel_under_its_centre(policy, camera):
                 int(x / camera[1] * mask.scored.shape[1]),
             )
             assert region[row, column] == mask.scored[place]
+
+
+def test_a_mask_of_a_pixel_a_cell_is_the_region():
+    pixels = np.random.default_rng(1).random(GRID) < 0.5
+    pixels[[0, -1], [0, -1]] = ~pixels[[1, -2], [0, -1]]  # unlike the rows beside them
+    cells = mask_cells(RegionMask('m', pixels), geometry_for((120, 200), (120, 200)), GRID)
+    np.testing.assert_array_equal(cells, pixels)
 
 
 def test_each_camera_has_its_own_mask_and_ignored_polygons_still_count(tmp_path):
@@ -154,6 +162,7 @@ def test_polygons_are_read_camera_by_camera():
     found = parse_polygons('roi.polygons', entries)
     one, other = ((0, 0), (0.5, 0), (0.5, 1)), ((0.5, 0), (1, 0), (1, 1))
     assert found == {'/top/cam': (one, other), '': (other,)}
+    assert polygon_problem(one) == ''
     for entry in ('0,0 1,0', '0,0 1,0 1', '0,0 1,0 1,-0.1', '0,0 1,0 1,1.1', '0,0 1,0 1,x'):
         with pytest.raises(ConfigError, match=f'roi.polygons has {entry!r}'):
             parse_polygons('roi.polygons', [entry])
