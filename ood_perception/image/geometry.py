@@ -243,8 +243,8 @@ def _resize(image: UInt8Array, size: Size) -> UInt8Array:
     Resize by the one filter: average over areas where it shrinks, bilinear where it hardly does.
 
     Exact halvings come first: OpenCV averages 2 x 2 pixels several times faster than any other
-    area, and an average of averages is the average. An image that shrinks along one axis and
-    grows along the other shrinks first.
+    area. An average of averages is the average where cells end between the pairs, and near it
+    elsewhere. An image that shrinks along one axis and grows along the other shrinks first.
     """
     height, width = image.shape[:2]
     while height >= 2 * size[0] and width >= 2 * size[1] and height % 2 == width % 2 == 0:

@@ -109,7 +109,7 @@ class HeldOutSample:
         e(x) = (1 + held-out pixels with at least x) / (1 + all of them), in (0, 1].
         """
         x, above = self._counted(chosen)
-        return x, np.minimum((1 + above) / (1 + above[:1].sum()), 1.0)
+        return x, (1 + above) / (1 + above[:1].sum())
 
     def served(self, chosen: Sequence[str]) -> npt.NDArray[np.floating[Any]]:
         """Return (N,): the least over the chosen classes, greatest over the views."""
@@ -227,7 +227,7 @@ def _through(x: Float64Array, y: Float64Array, tail: float) -> ClassSetCalibrati
     knots_x, knots_y = np.array(kept_x), np.array(kept_y)
     if len(knots_x) == 1:
         return ClassSetCalibration(knots_x, knots_y, 1.0)
-    bend = int(np.clip(np.searchsorted(knots_y, -np.log10(tail)), 0, len(knots_y) - 2))
+    bend = min(int(np.searchsorted(knots_y, -np.log10(tail))), len(knots_y) - 2)
     slope = (knots_y[-1] - knots_y[bend]) / (knots_x[-1] - knots_x[bend])
     return ClassSetCalibration(knots_x, knots_y, float(slope))
 

@@ -79,16 +79,15 @@ def load_masks(parameter: str, entries: Sequence[str]) -> dict[str, RegionMask]:
 def mask_files(parameter: str, entries: Sequence[str]) -> dict[str, str]:
     """Return the file per camera, nothing is read; ConfigError for two files of one camera."""
     files: dict[str, str] = {}
-    for entry in filter(None, (entry.strip() for entry in entries)):
+    for entry in filter(str.strip, entries):
         # A colon alone may be part of a path.
-        camera, separator, path = entry.partition(': ')
-        if not separator:
-            camera, path = '', entry
-        if camera in files or not path.strip():
+        name, separator, path = entry.partition(': ')
+        camera, path = (name.strip(), path.strip()) if separator else ('', entry.strip())
+        if camera in files or not path:
             raise ConfigError(
                 f'{parameter} has {entry!r}: write one file for a camera, like {MASK_EXAMPLE}'
             )
-        files[camera] = path.strip()
+        files[camera] = path
     return files
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from ood_perception.errors import ConfigError, ImageError
 from ood_perception.image import geometry as geo
+from ood_perception.types import Geometry
 
 SEEDS = range(30)
 
@@ -85,6 +86,18 @@ def test_anchor_says_where_the_image_lies():
     assert geo.camera_window(cropped) == (slice(180, 720), slice(0, 960))
 
 
+def test_a_rounded_half_goes_to_the_right_and_to_the_bottom():
+    odd = geo.geometry_for((11, 10), (11, 11))  # one column of padding for two sides
+    assert (odd.offset_x, odd.offset_y) == (1, 0)
+    cut = geo.geometry_for((10, 11), (10, 10), 'fill')  # one column too many
+    assert geo.camera_window(cut) == (slice(0, 10), slice(0, 10))
+
+
+def test_a_canvas_has_a_pixel_at_least():
+    assert geo.geometry_for((1, 1000), (10, 1), 'fill').scale_x == 1  # a tenth of a column: one
+    assert geo.geometry_for((1000, 1), (1, 10), 'fill').scale_y == 1
+
+
 def test_default_camera_and_network_share_their_aspect():
     geometry = geo.geometry_for((1080, 1920), (378, 672))
     assert (geometry.scale_x, geometry.scale_y) == pytest.approx((0.35, 0.35))
@@ -136,6 +149,51 @@ def test_five_pixels_into_four_are_almost_their_areas_average():
     assert np.abs(out - mean).mean() < 1
 
 
+def test_from_five_into_four_on_areas_are_averaged_and_up_to_there_samples_are_taken():
+    noise = np.random.default_rng(4).integers(0, 256, (90, 180), dtype=np.uint8)
+    out = geo.to_network(noise, geo.geometry_for((90, 180), (60, 120)))
+    mean = area_weights(60, 90) @ noise @ area_weights(120, 180).T
+    assert np.abs(out - mean).max() < 0.51
+    line = np.zeros((40, 40), np.uint8)
+    line[:, 0] = 200  # the first sample lies at 5/8: 1/8 of the way from the first centre
+    for shape in ((32, 32), (40, 32)):
+        out = geo.to_network(line, geo.geometry_for((40, 40), shape, 'stretch'))
+        assert (out[:, 0] == 175).all()
+
+
+def linear_weights(count, length):
+    """Return float (count, length): the shares of pixels in samples between their centres."""
+    places = np.clip((np.arange(count) + 0.5) * (length / count) - 0.5, 0, length - 1)
+    return np.clip(1 - np.abs(places[:, None] - np.arange(length)), 0, None)
+
+
+@pytest.mark.parametrize(
+    ('camera', 'network', 'halvings'),
+    [
+        ((64, 96), (16, 24), 2),
+        ((90, 64), (32, 32), 1),
+        ((126, 132), (30, 33), 1),  # to an odd height
+        ((63, 68), (20, 22), 0),
+        ((63, 67), (20, 22), 0),
+        ((64, 60), (16, 40), 0),
+        ((30, 60), (48, 40), 0),
+        ((40, 60), (48, 40), 0),
+    ],
+)
+def test_axes_are_halved_together_then_averaged_or_sampled_each(camera, network, halvings):
+    image = np.random.default_rng(6).integers(0, 256, camera, dtype=np.uint8)
+    axes = []
+    for few, many in zip(network, camera, strict=True):
+        half = many >> halvings
+        last = (area_weights if half > few else linear_weights)(few, half)
+        axes.append(last @ area_weights(half, many))
+    expected = axes[0] @ image @ axes[1].T
+    for turn in (np.asarray, np.transpose):
+        geometry = geo.geometry_for(turn(image).shape, turn(expected).shape, 'stretch')
+        out = geo.to_network(np.ascontiguousarray(turn(image)), geometry)
+        assert np.abs(out - turn(expected)).max() < 1.6  # three roundings of half a level
+
+
 def test_resize_is_the_same_on_every_run_and_number_of_threads():
     image = np.random.default_rng(1).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
     geometry = geo.geometry_for((1080, 1920), (378, 672))
@@ -153,12 +211,25 @@ def test_resize_is_the_same_on_every_run_and_number_of_threads():
 def test_padding_has_the_mean_colour_and_ignored_labels():
     geometry = geo.geometry_for((70, 70), (70, 140))
     out = geo.to_network(np.zeros((70, 70, 3), np.uint8), geometry)
-    assert (out[:, :35] == geo.PAD_COLOR).all()
+    mean = np.round(np.multiply(255, (0.485, 0.456, 0.406)))  # of ImageNet
+    assert (out[:, :35] == mean).all()
     assert (out[:, 35:105] == 0).all()
-    assert (out[:, 105:] == geo.PAD_COLOR).all()
+    assert (out[:, 105:] == mean).all()
     labels = geo.to_network(np.full((70, 70), 3, np.uint8), geometry, labels=True)
     assert (labels[:, 35:105] == 3).all()
     assert (np.delete(labels, np.s_[35:105], axis=1) == 255).all()
+
+
+def test_an_image_may_be_cut_along_one_axis_and_padded_along_the_other():
+    image = np.random.default_rng(5).integers(0, 99, (10, 10), dtype=np.uint8)
+    padded = np.pad(image[3:7], ((0, 0), (2, 2)), constant_values=geo.IGNORED_LABEL)
+    flat, tall = Geometry(10, 10, 4, 14, 1, 1, 2, -3), Geometry(10, 10, 14, 4, 1, 1, -3, 2)
+    for labels in (True, False):
+        out = geo.to_network(image, flat, labels)
+        turned = geo.to_network(np.ascontiguousarray(image.T), tall, labels)
+        np.testing.assert_array_equal(turned, out.T)
+        np.testing.assert_array_equal(out[:, 2:-2], padded[:, 2:-2])
+        np.testing.assert_array_equal(out[:, [0, 1, -2, -1]] == 255, labels)
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -195,9 +266,9 @@ def test_bilinear_inverse_follows_a_plane(seed):
     rows, columns = geo.camera_window(geometry)
     expected = (0.3 * cells[..., 0] - 0.2 * cells[..., 1] + 1)[rows, columns]
     np.testing.assert_allclose(out[rows, columns], expected, atol=2e-4)
-    np.testing.assert_array_equal(
-        out[: rows.start], np.broadcast_to(out[rows.start], out.shape)[: rows.start]
-    )
+    below, after = geometry.camera_height - rows.stop, geometry.camera_width - columns.stop
+    around = ((rows.start, below), (columns.start, after))
+    np.testing.assert_array_equal(out, np.pad(out[rows, columns], around, mode='edge'))
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -213,6 +284,13 @@ def test_nearest_inverse_takes_the_cell_that_holds_the_pixel(seed):
     clear = (np.abs(points - np.round(points)) > 1e-6).all(axis=-1)
     index = np.clip(np.floor(points).astype(int), 0, (grid[1] - 1, grid[0] - 1))
     np.testing.assert_array_equal(out[clear], cells[index[..., 1], index[..., 0]][clear])
+
+
+def test_a_cell_a_pixel_goes_to_its_pixel():
+    cells = np.arange(48).reshape(6, 8)
+    geometry = geo.geometry_for((6, 8), (6, 8))
+    np.testing.assert_array_equal(geo.to_camera_nearest(cells, geometry), cells)
+    np.testing.assert_array_equal(geo.to_camera(cells.astype(np.float32), geometry), cells)
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -235,6 +313,38 @@ def test_valid_cells_are_those_with_their_centre_in_the_image(seed):
     assert area * valid.size >= seen * (1 - 1e-9)
 
 
+def test_a_centre_on_the_images_edge_belongs_to_the_left_and_to_the_top():
+    for network, cells in (((70, 140), (1, 2)), ((140, 70), (2, 1))):
+        geometry = geo.geometry_for((70, 70), network)  # 35 pixels of padding on two sides
+        assert geo.grid_valid(geometry, cells).ravel().tolist() == [True, False]
+        valid = geo.grid_valid(geometry, network)
+        assert valid.sum() == 70 * 70
+        assert geo.camera_area_of_cell(geometry, cells) == 70 * 70
+
+
+@pytest.mark.parametrize('policy', ['fit', 'fill'])
+@pytest.mark.parametrize('anchor', [0.0, 0.5, 1.0])
+@pytest.mark.parametrize('camera', [(720, 960), (540, 1920)])
+def test_an_output_of_another_size_shows_the_same_view(camera, anchor, policy):
+    geometry = geo.geometry_for(camera, (360, 640), policy, anchor)
+    assert geo.for_output(geometry, camera) == geometry
+    for y, x in ((0.5, 0.5), (2, 1), (0.5, 2)):
+        other = geo.for_output(geometry, (int(camera[0] * y), int(camera[1] * x)))
+        assert (other.camera_height, other.camera_width) == (camera[0] * y, camera[1] * x)
+        assert (other.height, other.width) == (360, 640)
+        assert other.scale_y == pytest.approx(geometry.scale_y / y)
+        assert other.scale_x == pytest.approx(geometry.scale_x / x)
+        assert other.offset_y == pytest.approx(geometry.offset_y)
+        assert other.offset_x == pytest.approx(geometry.offset_x)
+
+
+def test_of_an_output_as_thin_as_what_is_cut_a_pixel_is_left():
+    geometry = geo.geometry_for((720, 960), (14, 672), 'fill')  # 20 of 720 rows are seen
+    assert geo.for_output(geometry, (2, 960)).scale_y == 14
+    geometry = geo.geometry_for((960, 720), (672, 14), 'fill')
+    assert geo.for_output(geometry, (960, 2)).scale_x == 14
+
+
 def test_intrinsics_scale_with_pixel_centres():
     k = [1000, 0, 959.5, 0, 1000, 539.5, 0, 0, 1]
     scaled = geo.scaled_intrinsics(k, 0.5, 0.5).reshape(3, 3)
@@ -255,9 +365,23 @@ def test_wrong_arguments_are_refused_by_name():
         geo.geometry_for((10, 10), (14, 14), 'zoom')
     with pytest.raises(ConfigError, match=r'anchor 1\.5'):
         geo.geometry_for((10, 10), (14, 14), 'fit', 1.5)
-    with pytest.raises(ConfigError, match='empty'):
-        geo.geometry_for((0, 10), (14, 14))
+    with pytest.raises(ConfigError, match=r'anchor -0\.5'):
+        geo.geometry_for((10, 10), (14, 14), 'fit', -0.5)
+    for sizes in (((0, 10), (14, 14)), ((10, 10), (14, 0))):
+        with pytest.raises(ConfigError, match='empty'):
+            geo.geometry_for(*sizes)
+    assert geo.geometry_for((1, 1), (1, 1)).scale_x == 1
     geometry = geo.geometry_for((10, 20), (14, 28))
-    for image in (np.zeros((20, 10, 3), np.uint8), np.zeros((10, 20, 3), np.float32)):
+    shapes = ((20, 10, 3), (10, 20, 4), (10, 20, 1))
+    images = [np.zeros(shape, np.uint8) for shape in shapes]
+    for image in (*images, np.zeros((10, 20, 3), np.float32)):
         with pytest.raises(ImageError, match='expected uint8'):
             geo.to_network(image, geometry)
+
+
+def test_a_canvas_of_a_hundred_million_pixels_is_the_largest():
+    assert geo.geometry_for((10_000, 10_000), (14, 14)).scale_x == 14 / 10_000
+    one_more = (17, 5_882_353)
+    for camera, policy in ((one_more, 'stretch'), ((1, 10_001), 'fit')):
+        with pytest.raises(ImageError, match='too large'):
+            geo.geometry_for(camera, (14, 14), policy)

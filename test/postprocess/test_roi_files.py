@@ -14,7 +14,15 @@ from ood_perception.errors import ConfigError, ImageError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.pipeline import Pipeline, Settings
 from ood_perception.postprocess.roi import RoiSettings, fixed_region
-from ood_perception.postprocess.roi_files import RegionMask, load_mask, load_masks, mask_cells
+from ood_perception.postprocess.roi_files import (
+    RegionMask,
+    load_mask,
+    load_masks,
+    mask_cells,
+    mask_files,
+    parse_polygons,
+    polygon_problem,
+)
 from ood_perception.types import Frame
 
 GRID = (12, 20)
@@ -64,6 +72,13 @@ def test_each_cell_takes_the_mask_pixel_under_its_centre(policy, camera):
             assert region[row, column] == mask.scored[place]
 
 
+def test_a_mask_of_a_pixel_a_cell_is_the_region():
+    pixels = np.random.default_rng(1).random(GRID) < 0.5
+    pixels[[0, -1], [0, -1]] = ~pixels[[1, -2], [0, -1]]  # unlike the rows beside them
+    cells = mask_cells(RegionMask('m', pixels), geometry_for((120, 200), (120, 200)), GRID)
+    np.testing.assert_array_equal(cells, pixels)
+
+
 def test_each_camera_has_its_own_mask_and_ignored_polygons_still_count(tmp_path):
     geometry = geometry_for((120, 200), (120, 200))
     files = [
@@ -100,6 +115,57 @@ def test_files_that_are_no_mask_are_refused_with_the_reason(tmp_path):
         load_masks('roi.masks', [str(text), str(text)])
     with pytest.raises(ConfigError, match='no mask is given'):
         RoiSettings('mask')
+
+
+def test_a_mask_file_of_64_mib_is_read_and_no_larger_one(tmp_path):
+    path = tmp_path / 'large.png'
+    for size, words in ((64 << 20, 'decoded'), ((64 << 20) + 1, 'at most 64 MiB')):
+        with path.open('wb') as file:
+            file.truncate(size)
+        with pytest.raises(ConfigError, match=words):
+            load_mask(path)
+    with pytest.raises(ConfigError, match='no regular file'):
+        load_mask(tmp_path)
+
+
+def test_a_mask_in_memory_stays_as_its_file_is(tmp_path):
+    path = write(tmp_path / 'belt.png', np.array([[0, 1], [255, 0]], np.uint8))
+    mask = load_mask(path)
+    assert mask.scored.tolist() == [[False, True], [True, False]]
+    with pytest.raises(ValueError, match='read-only'):
+        mask.scored[0, 0] = True
+
+
+@pytest.mark.parametrize(('rows', 'fits'), [(118, False), (119, True), (121, True), (122, False)])
+def test_a_mask_may_be_a_pixel_off_its_cameras_aspect(rows, fits):
+    mask = RegionMask('belt.png', np.ones((rows, 400), bool))
+    geometry = geometry_for((60, 200), (60, 200))
+    if fits:
+        assert mask_cells(mask, geometry, GRID).all()
+    else:
+        with pytest.raises(ImageError, match='its aspect may not'):
+            mask_cells(mask, geometry, GRID)
+
+
+def test_mask_files_are_read_camera_by_camera():
+    entries = ['top: /data/a: b.png', ' ', ' c:d.png ', ' side : e.png']
+    found = mask_files('roi.masks', entries)
+    assert found == {'top': '/data/a: b.png', '': 'c:d.png', 'side': 'e.png'}
+    for wrong in (['top: '], ['side: a.png', ' side : b.png']):
+        with pytest.raises(ConfigError, match=f'roi.masks has {wrong[-1]!r}: write one file'):
+            mask_files('roi.masks', wrong)
+
+
+def test_polygons_are_read_camera_by_camera():
+    left, right = '0,0 0.5,0 0.5,1', '0.5,0 1,0 1,1'
+    entries = [f'/top/cam: {left}', ' ', right, f' /top/cam :{right}']
+    found = parse_polygons('roi.polygons', entries)
+    one, other = ((0, 0), (0.5, 0), (0.5, 1)), ((0.5, 0), (1, 0), (1, 1))
+    assert found == {'/top/cam': (one, other), '': (other,)}
+    assert polygon_problem(one) == ''
+    for entry in ('0,0 1,0', '0,0 1,0 1', '0,0 1,0 1,-0.1', '0,0 1,0 1,1.1', '0,0 1,0 1,x'):
+        with pytest.raises(ConfigError, match=f'roi.polygons has {entry!r}'):
+            parse_polygons('roi.polygons', [entry])
 
 
 @pytest.mark.parametrize(
