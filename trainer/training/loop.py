@@ -116,7 +116,8 @@ class TrainingRun(ABC):
 
     def fit(self, artifact: Artifact | None = None) -> Trained:
         """
-        Train to the end and load the best state; where nothing selects, that is the last one.
+        Train to the end and load the best state; where nothing selects, that is the last one, or
+        what the run itself keeps in `best`.
 
         artifact: what is being made; the run goes on from its checkpoint and writes one at every
         look. The same seed gives the same model on one machine, resumed or not.
@@ -141,7 +142,8 @@ class TrainingRun(ABC):
         if self.best:
             self.trained.load_state_dict(self.best)
         model = self.trained.to(device='cpu', memory_format=CONTIGUOUS).eval()  # type: ignore[call-overload]
-        best = max(self.history, key=lambda look: look[2])[0] if self.best else steps
+        looks = [look for look in self.history if not math.isnan(look[2])]
+        best = max(looks, key=lambda look: look[2])[0] if looks else steps
         return Trained(model, best, tuple(self.history))
 
     def _advance(self) -> float:

@@ -117,9 +117,25 @@ class DistillationRun(TrainingRun):
         super().__init__(parts, len(lessons), config, optimizer)
 
     def rate_factor(self) -> float:
-        """Return a linear rise over `warmup` steps times the cosine of the step."""
+        """Return a linear rise over `warmup` steps times the cosine, down to `least_rate`."""
         rise = min(1.0, (self.step + 1) / max(self.config.warmup, 1))
-        return max(rise * cosine(self.step, self.config.steps), 1e-2)
+        return rise * max(cosine(self.step, self.config.steps), self.config.least_rate)
+
+    def _advance(self) -> float:
+        """
+        Do one step; what serves is a running mean of the states, as in SWAD (Cha et al., 2021).
+
+        The first states, which know nothing yet, leave it sooner.
+        """
+        loss = super()._advance()
+        state = self.trained.state_dict()
+        if not self.best:
+            self.best = {name: value.detach().clone() for name, value in state.items()}
+        share = 1 - min(self.config.average, self.step / (self.step + 10))
+        for name, mean in self.best.items():
+            if mean.is_floating_point():
+                mean.lerp_(state[name], share)
+        return loss
 
     def loss(self, indices: Sequence[int], row: int, column: int) -> torch.Tensor:
         """Return the loss of a crop of each image; row, column: not used, crops are drawn."""

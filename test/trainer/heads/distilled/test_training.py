@@ -16,6 +16,7 @@ from trainer.augment.pasting import OUTLIER  # noqa: E402
 from trainer.data.images import IGNORED, ClassMap, ImageList  # noqa: E402
 from trainer.heads.baselines.model import Mahalanobis  # noqa: E402
 from trainer.heads.baselines.training import fit_mahalanobis  # noqa: E402
+from trainer.heads.distilled.config import DistilledConfig  # noqa: E402
 from trainer.heads.distilled.fit import evened  # noqa: E402
 from trainer.heads.distilled.model import DistanceScore, StudentDecoder  # noqa: E402
 from trainer.heads.distilled.teacher import Teacher, fit_distance  # noqa: E402
@@ -113,6 +114,22 @@ def test_a_step_without_a_finite_gradient_changes_no_weight():
     assert moved(float('inf')) == moved(float('nan')) == 0
     assert moved(1.0) == pytest.approx(1.0)
     assert moved(1e6) == pytest.approx(MOST_GRADIENT, rel=1e-3)
+
+
+def test_what_serves_is_a_running_mean_of_the_states():
+    run = DistillationRun.__new__(DistillationRun)
+    run.trained, run.step, run.images, run.best = torch.nn.Linear(1, 1, bias=False), 0, 1, {}
+    run.optimizer = torch.optim.SGD(run.trained.parameters(), 1.0)
+    run.schedule = run.config = DistilledConfig(
+        steps=400, warmup=1, learning_rate=1.0, least_rate=1.0, average=0.9
+    )
+    torch.nn.init.zeros_(run.trained.weight)
+    run.loss = lambda *_: -run.trained.weight.sum()  # every step adds 1
+    for _ in range(400):
+        run._advance()
+    # the mean of steps n, n - 1, ... with weights 0.1, 0.09, ... lags 0.9 / 0.1 steps behind
+    assert float(run.trained.weight.detach()) == 400
+    assert float(run.best['weight']) == pytest.approx(400 - 9)
 
 
 def test_the_context_learns_in_float32_whatever_the_rest_does():
