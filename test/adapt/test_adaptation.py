@@ -222,11 +222,25 @@ def test_a_stopped_adaptation_goes_on_where_it_was(home, tmp_path, monkeypatch, 
     assert mine.manifest.calibration == whole.manifest.calibration
 
 
-def test_what_another_bundle_saw_is_not_taken(home, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('other', ['bundle', 'version'])
+def test_what_another_bundle_or_version_saw_is_not_taken(
+    home, tmp_path, monkeypatch, capsys, other
+):
     clean, out = drive(tmp_path / 'clean', range(40)), tmp_path / 'mine'
     with monkeypatch.context() as patch:
         stopped_after(patch, 30)
         assert adapted(home, clean, out) == 130
-    other = write_tiny_bundle(tmp_path / 'other', classes=('Road', 'Sky', 'Grass'))
-    assert adapted(other, clean, out) == 0
+    if other == 'bundle':
+        home = write_tiny_bundle(tmp_path / 'other', classes=('Road', 'Sky', 'Grass'))
+    else:
+        monkeypatch.setattr('ood_perception.adapt.observe.__version__', 'another')
+    assert adapted(home, clean, out) == 0
     assert 'had been seen' not in capsys.readouterr().err
+
+
+def test_a_folder_named_images_is_told_by_its_parent(tmp_path):
+    (tmp_path / 'camera').mkdir()
+    images = drive(tmp_path / 'camera' / 'images', range(2))
+    for place in (images, images.parent / '.' / 'images'):
+        assert open_drive(str(place), 2).description == 'images of camera/images'
+    assert open_drive(str(images.parent), 2).description == 'images of camera'

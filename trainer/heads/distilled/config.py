@@ -28,9 +28,9 @@ class DistilledConfig:
     layers: of the student's backbone that its decoder reads, the finest first. width: of the
         decoder's maps.
     steps, batch, warmup, learning_rate, backbone_rate: AdamW; the rates of decoder and backbone
-        rise and then fall along a cosine, to `least_rate` of themselves. average: how much of the
-        running mean of the states, which serves, a step leaves as it is. matmul: 'f32' or 'bf16'
-        arithmetic while training.
+        rise and then fall along a cosine, to `final_rate` of themselves. ema_decay: of the
+        exponential moving average of the weights, which serves. matmul: 'f32' or 'bf16' arithmetic
+        while training.
     crop: rows and columns of the teacher's cells that a step sees of an image.
     tokens, objects, classes: weights of the losses beside that of the score.
     margin: the least score, in deviations of the teacher's log distance on the road, that a pasted
@@ -54,8 +54,8 @@ class DistilledConfig:
     warmup: int = 100
     learning_rate: float = 1e-3
     backbone_rate: float = 3e-4
-    least_rate: float = 0.3
-    average: float = 0.998
+    final_rate: float = 0.3
+    ema_decay: float = 0.998
     matmul: str = 'f32'
     crop: tuple[int, int] = (18, 32)
     tokens: float = 0.3
@@ -80,10 +80,10 @@ class DistilledConfig:
                 f'distilled: shrinkage {self.shrinkage:g}, scales {list(self.scales)}: give a '
                 'shrinkage between 0 and 1 and scales above 0'
             )
-        if not (0 <= self.least_rate <= 1 and 0 <= self.average < 1):
+        if not (0 <= self.final_rate <= 1 and 0 <= self.ema_decay < 1):
             raise ConfigError(
-                f'distilled: least_rate {self.least_rate:g}, average {self.average:g}: give '
-                'shares from 0 to 1, average below 1'
+                f'distilled: final_rate {self.final_rate:g}, ema_decay {self.ema_decay:g}: give '
+                'shares from 0 to 1, ema_decay below 1'
             )
         rates = self.learning_rate, self.backbone_rate, self.most
         if min(*rates) <= 0 or min(self.crop) < 1 or len(self.layers) < 2:

@@ -46,7 +46,7 @@ LEAST_SHARE = 0.5  # of the largest source's images that every other gives
 
 
 class DistilledFit(OneScoreFit):
-    """A student of a frozen ViT's distance; nothing selects its state, the last one serves."""
+    """A student of a frozen ViT's distance; the moving average of its weights serves."""
 
     kind = 'distilled'
     tunes_backbone = True

@@ -117,21 +117,22 @@ class DistillationRun(TrainingRun):
         super().__init__(parts, len(lessons), config, optimizer)
 
     def rate_factor(self) -> float:
-        """Return a linear rise over `warmup` steps times the cosine, down to `least_rate`."""
+        """Return a linear rise over `warmup` steps times the cosine, down to `final_rate`."""
         rise = min(1.0, (self.step + 1) / max(self.config.warmup, 1))
-        return rise * max(cosine(self.step, self.config.steps), self.config.least_rate)
+        return rise * max(cosine(self.step, self.config.steps), self.config.final_rate)
 
     def _advance(self) -> float:
         """
-        Do one step; what serves is a running mean of the states, as in SWAD (Cha et al., 2021).
+        Do one step; `best` is the exponential moving average of the weights.
 
-        The first states, which know nothing yet, leave it sooner.
+        It generalises better than the last state at a rate that stays up (Izmailov et al., 2018;
+        Cha et al., 2021). The first weights, which know nothing yet, leave it sooner.
         """
         loss = super()._advance()
         state = self.trained.state_dict()
         if not self.best:
             self.best = {name: value.detach().clone() for name, value in state.items()}
-        share = 1 - min(self.config.average, self.step / (self.step + 10))
+        share = 1 - min(self.config.ema_decay, self.step / (self.step + 10))
         for name, mean in self.best.items():
             if mean.is_floating_point():
                 mean.lerp_(state[name], share)

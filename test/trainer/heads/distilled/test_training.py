@@ -116,20 +116,36 @@ def test_a_step_without_a_finite_gradient_changes_no_weight():
     assert moved(1e6) == pytest.approx(MOST_GRADIENT, rel=1e-3)
 
 
-def test_what_serves_is_a_running_mean_of_the_states():
+def averaged_run():
+    """Return a run whose every step adds 1 to its only weight."""
     run = DistillationRun.__new__(DistillationRun)
     run.trained, run.step, run.images, run.best = torch.nn.Linear(1, 1, bias=False), 0, 1, {}
-    run.optimizer = torch.optim.SGD(run.trained.parameters(), 1.0)
+    run.history, run.optimizer = [], torch.optim.SGD(run.trained.parameters(), 1.0)
     run.schedule = run.config = DistilledConfig(
-        steps=400, warmup=1, learning_rate=1.0, least_rate=1.0, average=0.9
+        steps=400, select_every=100, warmup=1, learning_rate=1.0, final_rate=1.0, ema_decay=0.9
     )
     torch.nn.init.zeros_(run.trained.weight)
-    run.loss = lambda *_: -run.trained.weight.sum()  # every step adds 1
-    for _ in range(400):
-        run._advance()
+    run.loss = lambda *_: -run.trained.weight.sum()
+    return run
+
+
+def test_what_serves_is_the_moving_average_of_the_weights():
+    done = averaged_run().fit()
     # the mean of steps n, n - 1, ... with weights 0.1, 0.09, ... lags 0.9 / 0.1 steps behind
-    assert float(run.trained.weight.detach()) == 400
-    assert float(run.best['weight']) == pytest.approx(400 - 9)
+    assert float(done.model.weight.detach()) == pytest.approx(400 - 9)
+    assert done.best_step == 400
+
+
+def test_the_moving_average_goes_on_from_a_checkpoint():
+    whole, first, second = averaged_run(), averaged_run(), averaged_run()
+    for run, steps in ((whole, 50), (first, 20)):
+        for _ in range(steps):
+            run._advance()
+    second.restore(first.state())
+    for _ in range(30):
+        second._advance()
+    assert torch.equal(second.best['weight'], whole.best['weight'])
+    assert second.step == 50
 
 
 def test_the_context_learns_in_float32_whatever_the_rest_does():
