@@ -8,6 +8,7 @@ import pytest
 from ood_perception.errors import ConfigError
 from ood_perception.image.geometry import geometry_for
 from ood_perception.postprocess import mask as post
+from ood_perception.types import Detection, Frame
 
 GRID = (54, 96)
 
@@ -130,6 +131,39 @@ def test_left_is_where_the_box_is_and_not_its_first_cell():
     _, components = post.make_mask(surprisal, np.ones(GRID, bool), 0.01)
     found = post.obstacles_of(components, geometry_for((378, 672), (378, 672)))
     assert [o.x / 7 for o in found] == [5, 20]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_some_obstacles_alone_leave_their_own_cells_in_the_mask(seed):
+    surprisal, scored = random_case(seed)
+    geometry = geometry_for((378, 672), (378, 672))  # 7 pixels a cell
+    mask, components = post.make_mask(surprisal, scored, 0.03)
+    obstacles = post.obstacles_of(components, geometry)
+    labels = np.zeros(GRID, np.uint8)
+    frame = Frame(np.zeros((378, 672, 3), np.uint8))
+    found = Detection(frame, surprisal, labels, scored, mask, obstacles, geometry, 0.03)
+    keep = np.random.default_rng(seed).random(len(obstacles)) < 0.5
+    some = post.only(found, keep)
+    assert some.obstacles == tuple(o for o, stays in zip(obstacles, keep, strict=True) if stays)
+    # an obstacle is the flooded component that its box belongs to
+    flooded, _ = flood(mask)
+    expected = np.zeros(GRID, bool)
+    for one in some.obstacles:
+        part = tuple(slice(round(a / 7), round((a + b) / 7)) for a, b in _sides(one))
+        own = [k for k in np.unique(flooded[part]) if k and _box(flooded == k) == part]
+        assert len(own) == 1
+        expected |= flooded == own[0]
+    np.testing.assert_array_equal(some.mask, expected)
+    assert post.only(found, np.ones(len(obstacles), bool)) is found
+
+
+def _sides(one):
+    return (one.y, one.height), (one.x, one.width)
+
+
+def _box(cells):
+    rows, columns = np.nonzero(cells)
+    return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
 
 
 def test_what_is_just_large_and_anomalous_enough_stays():
